@@ -1,0 +1,172 @@
+"""Steps, rows, rungs, accumulation: the arithmetic of a sweep, and nothing else.
+
+Promise: every number that a trial runs with is computed here and nowhere else, from the
+configuration and the number of packed rows. Price: standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sftray.config import Choice, RandInt, Space, SweepConfig, TrialConfig
+from sftray.errors import ConfigError
+
+MIN_STEPS = 10
+"""Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
+FEW_STEPS = 50
+"""Fewer than this are noisy: a warning in the plan."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A point of the sweep-wide ladder at which trials of one bracket are compared."""
+
+    rows: int
+    """Rows on the ladder: what every trial has seen here, give or take the overshoot."""
+    step: int
+    """The first optimizer step of this trial at or after `rows`."""
+    overshoot: int
+    """Rows seen beyond `rows` at that step; 0 where batch sizes divide the ladder."""
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """The derived numbers of one trial."""
+
+    steps: int
+    """Optimizer steps."""
+    rows: int
+    """Rows trained on: steps × effective batch size."""
+    rows_dropped: int
+    """Rows at the end of the last epoch that do not fill a batch."""
+    warmup_steps: int
+    """ceil(warmup_ratio × steps)."""
+    micro_batch_size: int
+    accumulation: int
+    """Micro-batches a worker accumulates before an optimizer step."""
+    rungs: tuple[Rung, ...]
+    eval_steps: tuple[int, ...]
+    """Steps after which the eval loss is measured; rungs and the last step are among them."""
+    bracket: str
+    """Trials are compared only within a bracket: same number of epochs, same schedule span."""
+
+
+def plan_trial(
+    trial: TrialConfig,
+    rows_per_epoch: int,
+    *,
+    ladder: Sequence[int],
+    evals_per_trial: int,
+    micro_batch_size: int | None = None,
+) -> TrialPlan:
+    """The steps, rungs and evaluations of `trial` on a dataset of `rows_per_epoch` packed rows.
+
+    Raises ConfigError where the trial would take fewer than MIN_STEPS optimizer steps.
+    """
+    batch = trial.effective_batch_size
+    available = round(trial.num_train_epochs * rows_per_epoch)
+    steps = available // batch
+    if steps < MIN_STEPS:
+        raise ConfigError(_too_few_steps(trial, rows_per_epoch, available, steps))
+    rungs = tuple(
+        Rung(rows, math.ceil(rows / batch), math.ceil(rows / batch) * batch - rows)
+        for rows in ladder
+        if math.ceil(rows / batch) < steps
+    )
+    spread = {math.ceil(steps * k / evals_per_trial) for k in range(1, evals_per_trial + 1)}
+    micro, accumulation = split_batch(trial, micro_batch_size)
+    return TrialPlan(
+        steps=steps,
+        rows=steps * batch,
+        rows_dropped=available - steps * batch,
+        warmup_steps=math.ceil(trial.warmup_ratio * steps),
+        micro_batch_size=micro,
+        accumulation=accumulation,
+        rungs=rungs,
+        eval_steps=tuple(sorted(spread | {rung.step for rung in rungs} | {steps})),
+        bracket=f"{trial.num_train_epochs:g} epochs",
+    )
+
+
+def split_batch(trial: TrialConfig, micro_batch_size: int | None = None) -> tuple[int, int]:
+    """Micro-batch and accumulation with micro × accumulation × workers = effective batch exactly.
+
+    The largest divisor of a worker's share that is at most the wanted micro-batch; the trial's own
+    `micro_batch_size` goes before the argument.
+    """
+    share = trial.effective_batch_size // trial.num_workers
+    wanted = trial.micro_batch_size or micro_batch_size or 1
+    if trial.micro_batch_size is not None and share % trial.micro_batch_size:
+        raise ConfigError(
+            f"trial.micro_batch_size: got {trial.micro_batch_size}, must divide the {share} rows "
+            f"that each of {trial.num_workers} workers has of an effective batch of "
+            f"{trial.effective_batch_size}"
+        )
+    micro = max(d for d in range(1, min(wanted, share) + 1) if share % d == 0)
+    return micro, share // micro
+
+
+def rung_ladder(sweep: SweepConfig, rows_per_epoch: int) -> tuple[int, ...]:
+    """The sweep-wide ladder of row counts at which ASHA compares trials (empty without ASHA).
+
+    Starts at `grace_rows` (by default the smallest budget / reduction_factor²), grows by
+    `reduction_factor`, and lies on multiples of the batch sizes' least common multiple where that
+    is no larger than the first rung, so that all batch sizes have then seen the same rows.
+    """
+    if sweep.scheduler == "none":
+        return ()
+    epochs = field_values(sweep, "num_train_epochs")
+    if epochs is None:
+        raise ConfigError(
+            "search_space['num_train_epochs']: got a continuous range, must be choice([…]) under "
+            "scheduler='asha': trials are compared only with trials of the same epochs"
+        )
+    budgets = [round(value * rows_per_epoch) for value in epochs]
+    eta = sweep.reduction_factor
+    grace = sweep.grace_rows or max(1, round(min(budgets) / eta**2))
+    batches = field_values(sweep, "effective_batch_size")
+    multiple = math.lcm(*[int(batch) for batch in batches]) if batches else 1
+    if multiple <= grace:
+        grace = round(grace / multiple) * multiple
+    ladder = []
+    while grace < max(budgets):
+        ladder.append(grace)
+        grace *= eta
+    return tuple(ladder)
+
+
+def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
+    """All values that a numeric field can take in a sweep; None if that is a continuous range."""
+    if sweep.points:
+        default = getattr(sweep.trial, name)
+        return sorted({point.get(name, default) for point in sweep.points})
+    space: Space | None = sweep.search_space.get(name)
+    if space is None:
+        return [getattr(sweep.trial, name)]
+    if isinstance(space, Choice):
+        return sorted(space.values)
+    if isinstance(space, RandInt):
+        return list(range(space.low, space.high + 1))
+    return None
+
+
+def batch_sizes_that_fit(rows: int, candidates: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> str:
+    """The usual batch sizes that leave at least MIN_STEPS optimizer steps, as text."""
+    fitting = [str(batch) for batch in candidates if rows // batch >= MIN_STEPS]
+    return ", ".join(fitting) if fitting else "none"
+
+
+def lora_parameters(shapes: Sequence[tuple[int, int]], lora_r: int) -> int:
+    """Parameters of the adapters on linear layers of the given (out, in) shapes."""
+    return sum(lora_r * (rows + columns) for rows, columns in shapes)
+
+
+def _too_few_steps(trial: TrialConfig, rows_per_epoch: int, available: int, steps: int) -> str:
+    return (
+        f"effective_batch_size: got {trial.effective_batch_size}, which gives {steps} optimizer "
+        f"steps in {trial.num_train_epochs:g} epochs of {rows_per_epoch} packed rows, must give at "
+        f"least {MIN_STEPS}; batch sizes that fit: {batch_sizes_that_fit(available)}; or lower "
+        f"data.max_length (half of it gives about {2 * available} rows), or raise num_train_epochs"
+    )

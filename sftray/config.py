@@ -1,0 +1,506 @@
+"""What a sweep is made of: DataConfig, TrialConfig, SweepConfig, and the search spaces.
+
+Promise: frozen, flat and checked when made, so that whatever can be known from the configuration
+alone is a ConfigError before any process starts. Price: standard library only, imports in 10 ms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sftray.errors import ConfigError
+
+BASE_PRECISIONS = ("nf4", "bf16", "fp32")
+ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
+COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
+SCHEDULERS = ("asha", "none")
+TRAINERS = ("auto", "train")
+WANDB_MODES = ("auto", "online", "offline", "disabled")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A float drawn evenly from [low, high], evenly in its logarithm if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.low < self.high, "uniform", f"low={self.low}, high={self.high}", "low < high")
+        _require(not self.log or self.low > 0, "loguniform", f"low={self.low}", "low > 0")
+
+    def contains(self, value: Any) -> bool:
+        return _is_number(value) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class RandInt:
+    """A whole number drawn evenly from low … high, both included (as in Optuna)."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        _require(self.low < self.high, "randint", f"low={self.low}, high={self.high}", "low < high")
+
+    def contains(self, value: Any) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the listed values."""
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        _require(len(self.values) > 0, "choice", "no values", "at least one value")
+        _require(
+            len(set(map(repr, self.values))) == len(self.values),
+            "choice",
+            str(list(self.values)),
+            "different values",
+        )
+
+    def contains(self, value: Any) -> bool:
+        return value in self.values
+
+
+Space = Uniform | RandInt | Choice
+
+
+def uniform(low: float, high: float) -> Uniform:
+    """Search evenly between low and high."""
+    return Uniform(low, high)
+
+
+def loguniform(low: float, high: float) -> Uniform:
+    """Search evenly in the logarithm, as learning rates want."""
+    return Uniform(low, high, log=True)
+
+
+def randint(low: int, high: int) -> RandInt:
+    """Search whole numbers from low to high, both included."""
+    return RandInt(low, high)
+
+
+def choice(values: Sequence[Any]) -> Choice:
+    """Search among the listed values."""
+    return Choice(tuple(values))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which conversations to train on, and how they become packed rows."""
+
+    source: str
+    """A .jsonl or .parquet path or glob, an s3:// or gs:// URI of either, or a Hub dataset id."""
+    split: str = "train"
+    """The split of a Hub dataset; files have none."""
+    revision: str | None = None
+    """Git revision of a Hub dataset; None takes the newest and records it."""
+    columns: str = "auto"
+    """How conversations are spelled: auto, messages, conversations, prompt_completion,
+    instruction."""
+    eval_source: str | None = None
+    """Evaluation conversations of their own; None holds some out of the training data."""
+    eval_split: str | None = None
+    """Evaluation split of the same Hub dataset."""
+    eval_fraction: float = 0.02
+    """Share of the conversations held out, chosen by a hash of their first user turn."""
+    num_eval_conversations: int = 500
+    """At most this many conversations are evaluated on."""
+    max_conversations: int | None = None
+    """Read only this many conversations, from the start of the source."""
+    max_length: int = 2048
+    """Tokens a packed row holds; longer conversations lose trailing exchanges."""
+    max_bad_fraction: float = 0.05
+    """Refuse to start when more than this share of the rows had to be dropped."""
+    chat_template: str | None = None
+    """Path of a Jinja chat template; None takes the tokenizer's own."""
+    template_date: str = "2025-01-01"
+    """The date that templates print, frozen so that packs and prompts repeat (YYYY-MM-DD)."""
+    seed: int = 0
+    """Seed of the held-out choice and of the order of packed rows."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
+        _one_of("data.columns", self.columns, COLUMN_FORMATS)
+        _require(
+            8 <= self.max_length <= 1_048_576,
+            "data.max_length",
+            str(self.max_length),
+            "8 … 1,048,576 tokens",
+        )
+        _require(
+            0 < self.eval_fraction < 1, "data.eval_fraction", str(self.eval_fraction), "0 < x < 1"
+        )
+        _require(
+            self.num_eval_conversations >= 1,
+            "data.num_eval_conversations",
+            str(self.num_eval_conversations),
+            "at least 1",
+        )
+        _require(
+            0 <= self.max_bad_fraction <= 1,
+            "data.max_bad_fraction",
+            str(self.max_bad_fraction),
+            "0 … 1",
+        )
+        _require(
+            re.fullmatch(r"\d{4}-\d{2}-\d{2}", self.template_date) is not None,
+            "data.template_date",
+            repr(self.template_date),
+            "YYYY-MM-DD",
+        )
+        _require(
+            self.eval_source is None or self.eval_split is None,
+            "data.eval_source and data.eval_split",
+            "both",
+            "one of them",
+        )
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """One fine-tune. A point of the search is applied with `replace(trial, **point)`."""
+
+    model: str
+    """The base: a local folder or a Hub model id."""
+    model_revision: str | None = None
+    """Git revision of a Hub model; None takes the newest and records it."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository brings. Off unless you have read it."""
+    base_precision: str = "nf4"
+    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4."""
+    effective_batch_size: int = 16
+    """Packed rows an optimizer step; always micro-batch × accumulation × workers exactly."""
+    num_train_epochs: float = 1.0
+    """Passes over the packed rows; fractions are allowed."""
+    warmup_ratio: float = 0.05
+    """Share of the optimizer steps in which the learning rate rises from 0 (rounded up)."""
+    min_lr_ratio: float = 0.0
+    """The cosine ends at this share of the peak."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay, on all LoRA weights."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this global norm."""
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+
+    lora_r: int = 16
+    """LoRA rank."""
+    lora_alpha: float | None = None
+    """LoRA's alpha; None derives lora_alpha_ratio × lora_r, so that rank can be searched alone."""
+    lora_alpha_ratio: float = 2.0
+    """alpha / r where lora_alpha is None."""
+    lora_dropout: float = 0.0
+    """Dropout in front of lora_A."""
+    lora_target_modules: str | tuple[str, ...] = "all-linear"
+    """The modules that get an adapter, in PEFT's words."""
+
+    num_workers: int = 1
+    """Workers (GPUs) a trial."""
+    micro_batch_size: int | None = None
+    """Rows a worker holds at once; None derives it."""
+    activation_checkpointing: bool | None = None
+    """Recompute activations in the backward pass; None derives it."""
+    attention: str | None = None
+    """flash_attention_2, varlen, sdpa; None takes the fastest that works on the device."""
+    seed: int = 0
+    """Row order, adapter initialisation and dropout."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
+        _one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
+        if self.attention is not None:
+            _one_of("trial.attention", self.attention, ATTENTIONS)
+        for name, low in (
+            ("effective_batch_size", 1),
+            ("lora_r", 1),
+            ("num_workers", 1),
+            ("micro_batch_size", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                _require(
+                    isinstance(value, int) and value >= low,
+                    f"trial.{name}",
+                    repr(value),
+                    f"a whole number of at least {low}",
+                )
+        for name in ("learning_rate", "num_train_epochs", "max_grad_norm", "lora_alpha_ratio"):
+            value = getattr(self, name)
+            _require(
+                _is_number(value) and math.isfinite(value) and value > 0,
+                f"trial.{name}",
+                repr(value),
+                "a finite number above 0",
+            )
+        for name in ("warmup_ratio", "min_lr_ratio", "lora_dropout", "adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            _require(
+                _is_number(value) and 0 <= value < 1, f"trial.{name}", repr(value), "0 <= x < 1"
+            )
+        _require(
+            _is_number(self.weight_decay) and self.weight_decay >= 0,
+            "trial.weight_decay",
+            repr(self.weight_decay),
+            "at least 0",
+        )
+        _require(
+            self.lora_alpha is None or self.lora_alpha > 0,
+            "trial.lora_alpha",
+            repr(self.lora_alpha),
+            "above 0, or None for lora_alpha_ratio × lora_r",
+        )
+        _require(
+            self.effective_batch_size % self.num_workers == 0,
+            "trial.effective_batch_size",
+            f"{self.effective_batch_size} with num_workers={self.num_workers}",
+            "a multiple of num_workers",
+        )
+        if isinstance(self.lora_target_modules, list):
+            object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
+
+    @property
+    def alpha(self) -> float:
+        """LoRA's alpha as PEFT wants it."""
+        if self.lora_alpha is not None:
+            return self.lora_alpha
+        return self.lora_alpha_ratio * self.lora_r
+
+    def at(self, point: Mapping[str, Any]) -> TrialConfig:
+        """This baseline with a point of the search applied, checked again."""
+        _known_fields("point", point, TrialConfig)
+        return dataclasses.replace(self, **point)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A search over TrialConfig fields for one base and one dataset."""
+
+    name: str
+    """The sweep's folder under `storage`."""
+    data: DataConfig
+    trial: TrialConfig
+    """The baseline that every point is applied to."""
+    search_space: Mapping[str, Space] = field(default_factory=dict)
+    """TrialConfig field → loguniform, uniform, randint or choice."""
+    num_trials: int = 16
+    points: tuple[Mapping[str, Any], ...] = ()
+    """Run exactly these points instead of searching."""
+
+    trainer: str = "auto"
+    """train: one Ray Train run a trial. auto takes the fastest that can run the trial."""
+    scheduler: str = "asha"
+    """asha stops weak trials at rungs of equal data; none runs all to their end."""
+    reduction_factor: int = 3
+    """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
+    grace_rows: int | None = None
+    """Rows every trial is sure of; None derives the smallest budget / reduction_factor²."""
+    evals_per_trial: int = 8
+    """Evaluations spread evenly over a trial, besides those at the rungs and at the start."""
+    max_concurrent_trials: int | None = None
+    """None derives it from the cluster's CPUs and GPUs."""
+    cpus_per_worker: float = 1.0
+    """CPUs that a worker holds, besides one GPU where there are any."""
+    use_gpu: bool | None = None
+    """None: if the cluster has GPUs."""
+    num_samples_generated: int = 2
+    """Greedy answers to held-out prompts at the end of a trial; 0 writes none."""
+    max_failures: int = 2
+    """How often a trial that lost its worker is started again from its last checkpoint."""
+
+    storage: str = "results"
+    """Folder or s3://, gs:// URI that holds sweeps and packs."""
+    wandb: str = "auto"
+    """auto: online with a key, else off with a line that says so; or online, offline, disabled."""
+    wandb_project: str = "sftray"
+    seed: int = 0
+    """Seed of the search."""
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
+            "name",
+            repr(self.name),
+            "letters, digits, '.', '_' or '-', starting with a letter or digit",
+        )
+        _one_of("trainer", self.trainer, TRAINERS)
+        _one_of("scheduler", self.scheduler, SCHEDULERS)
+        _one_of("wandb", self.wandb, WANDB_MODES)
+        _known_fields("search_space", self.search_space, TrialConfig)
+        for name, space in self.search_space.items():
+            _require(
+                isinstance(space, Uniform | RandInt | Choice),
+                f"search_space[{name!r}]",
+                repr(space),
+                "loguniform(…), uniform(…), randint(…) or choice([…])",
+            )
+        _require(
+            self.num_trials >= 1, "num_trials", str(self.num_trials), "a whole number of at least 1"
+        )
+        _require(
+            self.reduction_factor >= 2,
+            "reduction_factor",
+            str(self.reduction_factor),
+            "at least 2",
+        )
+        for name in ("grace_rows", "max_concurrent_trials"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, str(value), "at least 1, or None")
+        _require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
+        _require(self.max_failures >= 0, "max_failures", str(self.max_failures), "at least 0")
+        _require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
+        _require(
+            not ("lora_r" in self.search_space and self.trial.lora_alpha is not None),
+            "search_space",
+            f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}",
+            "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio",
+        )
+        if not self.points:
+            _require(
+                len(self.search_space) > 0,
+                "search_space",
+                "nothing",
+                "at least one field to search",
+            )
+        object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
+        for point in self.points:
+            self.trial.at(point)
+        for corner in _corners(self.search_space):
+            self.trial.at(corner)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values; spaces carry their "kind"."""
+    return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
+
+
+def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
+    """The SweepConfig that `to_json` wrote."""
+    spaces = {name: _space_from_json(space) for name, space in values["search_space"].items()}
+    return SweepConfig(
+        **{
+            **values,
+            "data": DataConfig(**values["data"]),
+            "trial": TrialConfig(**values["trial"]),
+            "search_space": spaces,
+            "points": tuple(values["points"]),
+        }
+    )
+
+
+def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of the fields in which two `to_json` results differ."""
+    names = []
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and "kind" not in a:
+            names += differing_fields(a, b, f"{prefix}{name}.")
+        elif a != b:
+            names.append(f"{prefix}{name}")
+    return names
+
+
+def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
+    """Apply one `--set field=value`, `data.field=value` or `trial.field=value`."""
+    path, separator, text = assignment.partition("=")
+    _require(bool(separator), "--set", repr(assignment), "field=value, as in data.max_length=512")
+    room, _, name = path.rpartition(".")
+    if room not in ("", "data", "trial"):
+        raise ConfigError(f"--set {assignment}: got {room!r}, must be data., trial. or nothing")
+    target = sweep if room == "" else getattr(sweep, room)
+    _known_fields(f"--set {path}", {name: None}, type(target))
+    changed = dataclasses.replace(target, **{name: _parse(text)})
+    return changed if room == "" else dataclasses.replace(sweep, **{room: changed})
+
+
+def read_points(path: Path) -> tuple[dict[str, Any], ...]:
+    """The points of a JSON-lines file, each a mapping of TrialConfig fields."""
+    if not path.is_file():
+        raise ConfigError(f"--points {path}: there is no such file")
+    points = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            point = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--points {path}, line {number}: not JSON ({error})") from error
+        if not isinstance(point, dict):
+            raise ConfigError(f"--points {path}, line {number}: got {line!r}, must be an object")
+        points.append(point)
+    _require(len(points) > 0, f"--points {path}", "no points", "one JSON object a line")
+    return tuple(points)
+
+
+def _corners(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
+    """Points at the ends of each space, one axis at a time, to check the whole range early."""
+    corners = []
+    for name, space in spaces.items():
+        values = space.values if isinstance(space, Choice) else (space.low, space.high)
+        corners += [{name: value} for value in values]
+    return corners
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Uniform | RandInt | Choice):
+        kind = type(value).__name__.lower()
+        return {"kind": kind, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _space_from_json(values: Mapping[str, Any]) -> Space:
+    rest = {key: value for key, value in values.items() if key != "kind"}
+    if values["kind"] == "choice":
+        return Choice(tuple(rest["values"]))
+    return RandInt(**rest) if values["kind"] == "randint" else Uniform(**rest)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"None": None, "True": True, "False": False}.get(text, text)
+
+
+def _known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
+    known = [f.name for f in fields(config)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
+            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
+
+
+def _one_of(what: str, got: str, allowed: Sequence[str]) -> None:
+    _require(got in allowed, what, repr(got), f"one of {', '.join(allowed)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require(condition: bool, what: str, got: str, must: str) -> None:
+    if not condition:
+        raise ConfigError(f"{what}: got {got}, must be {must}")

@@ -1,0 +1,33 @@
+"""The error types a caller may catch. Every message says what, got, must, and the fix."""
+
+
+class SftrayError(Exception):
+    """Base of all errors that sftray raises on purpose."""
+
+
+class ConfigError(SftrayError):
+    """A configuration that cannot work, found before anything started."""
+
+
+class DataError(SftrayError):
+    """Input data that cannot be read or trained on; names the file and the line."""
+
+
+class TemplateError(SftrayError):
+    """A chat template from which the assistant's tokens cannot be told for certain."""
+
+
+class PacksError(SftrayError):
+    """A pack on disk that is incomplete, damaged or does not fit the request."""
+
+
+class JournalError(SftrayError):
+    """A journal that cannot be continued: damaged in the middle, or of another sweep."""
+
+
+class CheckpointError(SftrayError):
+    """A checkpoint that is incomplete or does not match its checksums."""
+
+
+class SweepFailedError(SftrayError):
+    """A sweep that ended without one finished trial."""

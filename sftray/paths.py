@@ -1,0 +1,100 @@
+"""Every file and folder that a sweep writes, in one place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_URI = re.compile(r"^[a-z][a-z0-9+.-]*://")
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names object storage rather than a local folder."""
+    return _URI.match(path) is not None
+
+
+def join(root: str, *parts: str) -> str:
+    """Join with '/', for local paths and URIs alike."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+@dataclass(frozen=True)
+class PacksPaths:
+    """<storage>/packs/<key>: one dataset packed for one tokenizer, shared by sweeps."""
+
+    root: str
+
+    @classmethod
+    def of(cls, storage: str, key: str) -> PacksPaths:
+        return cls(join(storage, "packs", key))
+
+    @property
+    def manifest(self) -> str:
+        return join(self.root, "manifest.json")
+
+    def part(self, split: str, number: int) -> str:
+        return join(self.root, split, f"{number:05d}.arrow")
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """<sweep>/trials/<id>: what one trial leaves."""
+
+    root: str
+
+    @property
+    def config(self) -> str:
+        return join(self.root, "config.json")
+
+    @property
+    def metrics(self) -> str:
+        return join(self.root, "metrics.jsonl")
+
+    @property
+    def outcome(self) -> str:
+        return join(self.root, "outcome.json")
+
+    @property
+    def samples(self) -> str:
+        return join(self.root, "samples.jsonl")
+
+    @property
+    def checkpoints(self) -> str:
+        return join(self.root, "checkpoint")
+
+    def checkpoint(self, step: int) -> str:
+        return join(self.checkpoints, f"step-{step:07d}")
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """<storage>/<name>: the folder that is the record of a sweep."""
+
+    root: str
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> SweepPaths:
+        return cls(join(storage, name))
+
+    @property
+    def sweep(self) -> str:
+        return join(self.root, "sweep.json")
+
+    @property
+    def journal(self) -> str:
+        return join(self.root, "journal.jsonl")
+
+    @property
+    def leaderboard(self) -> str:
+        return join(self.root, "leaderboard.json")
+
+    @property
+    def best(self) -> str:
+        return join(self.root, "best")
+
+    @property
+    def tracking(self) -> str:
+        return join(self.root, "wandb")
+
+    def trial(self, trial: str) -> TrialPaths:
+        return TrialPaths(join(self.root, "trials", trial))
