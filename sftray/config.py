@@ -19,7 +19,7 @@ from typing import Any
 from sftray.errors import ConfigError
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
-ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
+ATTENTIONS = ("flash_attention_2", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "none")
 TRAINERS = ("auto", "train")
@@ -218,7 +218,7 @@ class TrialConfig:
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass; None derives it."""
     attention: str | None = None
-    """flash_attention_2, varlen, sdpa; None takes the fastest that works on the device."""
+    """flash_attention_2 or sdpa; None takes the fastest that works on the device."""
     seed: int = 0
     """Row order, adapter initialisation and dropout."""
 
@@ -423,10 +423,12 @@ def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
     room, _, name = path.rpartition(".")
     if room not in ("", "data", "trial"):
         raise ConfigError(f"--set {assignment}: got {room!r}, must be data., trial. or nothing")
-    target = sweep if room == "" else getattr(sweep, room)
+    target: Any = sweep if room == "" else getattr(sweep, room)
     _known_fields(f"--set {path}", {name: None}, type(target))
-    changed = dataclasses.replace(target, **{name: _parse(text)})
-    return changed if room == "" else dataclasses.replace(sweep, **{room: changed})
+    changes: dict[str, Any] = {name: _parse(text)}
+    if room:
+        changes = {room: dataclasses.replace(target, **changes)}
+    return dataclasses.replace(sweep, **changes)
 
 
 def read_points(path: Path) -> tuple[dict[str, Any], ...]:

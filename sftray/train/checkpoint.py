@@ -1,0 +1,144 @@
+"""A trial's checkpoint: the adapter as PEFT writes it, AdamW's moments, and where the trial stands.
+
+Promise: no pickle is written or read (safetensors and JSON only), a damaged or half-written
+checkpoint is never used (`manifest.json`, with a SHA-256 of every file, is written last), and a
+trial that goes on from one has the same losses as one that never stopped. There is no random state
+to keep: dropout is seeded by (seed, step, worker) at every step, see `PackedSFTTrainer`.
+Price: three times the adapter's size on disk, for the last and the best.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from sftray import storage
+from sftray.errors import CheckpointError
+from sftray.model import adapter_parameters
+from sftray.paths import TrialPaths, join
+
+ADAPTER = "adapter_model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+MANIFEST = "manifest.json"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint in a local folder."""
+
+    folder: Path
+    state: dict[str, Any]
+    """{"step", "metrics": of the evaluation at that step, "best": {"step", "eval_loss"},
+    "scheduler", "trainer": transformers' TrainerState}"""
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+def save(
+    paths: TrialPaths,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+) -> None:
+    """Write the checkpoint of `state["step"]` and drop all others but the best."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model.peft_config["default"].save_pretrained(str(folder))
+        adapter = get_peft_model_state_dict(model)
+        save_file({k: v.detach().cpu().contiguous() for k, v in adapter.items()}, folder / ADAPTER)
+        save_file(_moments(model, optimizer), folder / OPTIMIZER)
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+        (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
+        storage.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
+    keep = {paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])}
+    for name in storage.list_names(paths.checkpoints):
+        if join(paths.checkpoints, name) not in keep:
+            storage.remove_folder(join(paths.checkpoints, name))
+
+
+def newest(paths: TrialPaths, scratch: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, fetched into `scratch` where storage is remote.
+
+    A damaged one is passed over for the one before; None where there is none.
+    """
+    for name in reversed(storage.list_names(paths.checkpoints)):
+        try:
+            return read(join(paths.checkpoints, name), scratch / name)
+        except CheckpointError:
+            continue
+    return None
+
+
+def read(folder: str, scratch: Path) -> Checkpoint:
+    """The checkpoint in `folder`, every file checked against its sum. Raises CheckpointError."""
+    if not storage.exists(join(folder, MANIFEST)):
+        raise CheckpointError(f"{folder}: no {MANIFEST}, so it was not written to its end")
+    local = storage.get_folder(folder, scratch)
+    try:
+        sums = json.loads((local / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: {MANIFEST} is damaged") from error
+    for name, expected in sums.items():
+        if not (local / name).is_file() or _sha256(local / name) != expected:
+            raise CheckpointError(f"{folder}: {name} is missing or differs from its checksum")
+    return Checkpoint(local, json.loads((local / STATE).read_text(encoding="utf-8")))
+
+
+def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
+    """Put the checkpoint's adapter weights into `model`. Raises CheckpointError on any mismatch."""
+    weights = load_file(checkpoint.folder / ADAPTER)
+    expected = {k: v.shape for k, v in get_peft_model_state_dict(model).items()}
+    if {k: v.shape for k, v in weights.items()} != expected:
+        raise CheckpointError(f"{checkpoint.folder}: holds another adapter than this trial's")
+    set_peft_model_state_dict(model, weights)
+
+
+def load_moments(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """Put AdamW's moments and step counts back."""
+    tensors = load_file(checkpoint.folder / OPTIMIZER)
+    names = {id(p): name for name, p in adapter_parameters(model).items()}
+    current = optimizer.state_dict()
+    ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    current["state"] = {
+        index: {moment: tensors[f"{name}/{moment}"] for moment in _MOMENTS}
+        for index, name in enumerate(ordered)
+    }
+    optimizer.load_state_dict(current)
+
+
+def export_adapter(folder: Path, target: Path) -> None:
+    """Copy what makes a checkpoint an ordinary PEFT adapter folder."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (ADAPTER, "adapter_config.json"):
+        shutil.copy(folder / name, target / name)
+
+
+def _moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{moment}": torch.as_tensor(optimizer.state[p][moment]).detach().cpu().clone()
+        for name, p in adapter_parameters(model).items()
+        for moment in _MOMENTS
+    }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,332 @@
+"""TRL's SFTTrainer over packed rows, with what a comparison of trials needs on top of it:
+one row order, exact eval loss, float32 adapters, checkpoints that resume exactly.
+
+Promise: optimizer step s takes rows [sB, (s+1)B) of the stream; the loss of a step is the mean
+over its supervised tokens on all workers; eval loss is the sum of token losses over the number of
+supervised tokens, whatever the micro-batch or the number of workers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from trl import SFTConfig, SFTTrainer
+
+from sftray.budget import TrialPlan
+from sftray.config import TrialConfig
+from sftray.model import (
+    Attention,
+    compute_dtype,
+    init_adapters,
+    lora_config,
+    require_float32_adapters,
+)
+from sftray.paths import TrialPaths
+from sftray.train import checkpoint as checkpoints
+from sftray.train.collate import collate
+from sftray.train.order import row_stream
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class DivergedError(Exception):
+    """The loss or the gradient is no longer a finite number."""
+
+
+@dataclass
+class Progress:
+    """What was seen since the last evaluation, and in all."""
+
+    supervised_tokens: int = 0
+    seconds: float = 0.0
+    """Time in training steps, over all attempts; evaluation and checkpoints left out."""
+    curve: list[list[float]] = field(default_factory=list)
+    """[step, train loss, learning rate, gradient norm before clipping, supervised tokens] a step,
+    since the last evaluation."""
+    rows_at_report: int = 0
+    seconds_at_report: float = 0.0
+
+
+class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer that trains one trial to its plan and reports every evaluation.
+
+    `report` gets the metrics of docs/architecture.md; on rank 0 only, after the checkpoint of that
+    step is on storage, so that whatever has been reported can be resumed from.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        trial: TrialConfig,
+        plan: TrialPlan,
+        datasets: Mapping[str, Any],
+        attention: Attention,
+        paths: TrialPaths,
+        report: Report,
+        scratch: Path,
+        *,
+        activation_checkpointing: bool,
+    ) -> None:
+        self.plan, self.trial_config, self.paths = plan, trial, paths
+        self.attention, self.report, self.progress = attention, report, Progress()
+        self.best: dict[str, Any] = {"step": 0, "eval_loss": math.inf}
+        self.last_metrics: dict[str, Any] = {}
+        rows = datasets["train"]
+        order = row_stream(len(rows), plan.rows, trial.seed)
+        self._tokens_before = np.concatenate([[0], np.cumsum(_document_tokens(rows)[order])])
+        super().__init__(
+            model=model,
+            args=_arguments(trial, plan, scratch, model.device, activation_checkpointing),
+            data_collator=functools.partial(collate, flatten=attention.flatten),
+            train_dataset=rows.select(order),
+            eval_dataset=datasets["eval"],
+            processing_class=tokenizer,
+            peft_config=lora_config(trial),
+            callbacks=[_Evaluations(plan), _Clock(self)],
+        )
+        init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
+
+    def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
+        """Train to the end of the plan, from the checkpoint's exact next row if there is one.
+
+        Raises DivergedError at the step where loss or gradient norm stops being finite.
+        """
+        if checkpoint is not None:
+            self.best = checkpoint.state["best"]
+            self.last_metrics = checkpoint.state["metrics"]
+            self.progress = Progress(
+                supervised_tokens=self.last_metrics["supervised_tokens"],
+                seconds=self.last_metrics["seconds"],
+                seconds_at_report=self.last_metrics["seconds"],
+                rows_at_report=self.last_metrics["rows"],
+            )
+        self._checkpoint = checkpoint
+        if checkpoint is None:
+            self.train()
+            return
+        position = TrainerState(
+            global_step=checkpoint.step,
+            train_batch_size=self.args.per_device_train_batch_size,
+            logging_steps=1,
+        )
+        position.save_to_json(str(Path(self.args.output_dir) / "trainer_state.json"))
+        self.train(resume_from_checkpoint=self.args.output_dir)
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """{"eval_loss"}: sum of token losses / number of supervised tokens of the eval packs.
+
+        Worker w of n takes rows w, w + n, …; no row is counted twice.
+        """
+        rows = self.eval_dataset
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        mine = range(self.args.process_index, len(rows), self.args.world_size)
+        self.model.eval()
+        for start in range(0, len(mine), self.plan.micro_batch_size):
+            indices = mine[start : start + self.plan.micro_batch_size]
+            batch = self._prepare_inputs(self.data_collator([rows[i] for i in indices]))
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+                outputs = self.model(**batch, fused_lm_head=True)
+            sums[0] -= outputs.log_probs.double().sum()
+            sums[1] += outputs.label_mask.sum()
+        self.model.train()
+        if self.args.world_size > 1:
+            dist.all_reduce(sums)
+        self.last_eval_loss = float(sums[0] / sums[1])
+        return {"eval_loss": self.last_eval_loss}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Keep the step's numbers; raise DivergedError at the first that is not finite."""
+        self._metrics["train"].clear()  # TRL's own running means, not used here
+        if "loss" not in logs:
+            return
+        step, loss, norm = self.state.global_step, logs["loss"], logs["grad_norm"]
+        supervised = self.progress.supervised_tokens
+        self.progress.curve.append([step, loss, logs["learning_rate"], norm, self._step_tokens])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            batch = self.trial_config.effective_batch_size
+            raise DivergedError(
+                f"step {step}: loss {loss}, gradient norm {norm} at learning rate "
+                f"{logs['learning_rate']:.3g}, rows {(step - 1) * batch} to {step * batch - 1}, "
+                f"after {supervised} supervised tokens"
+            )
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of one optimizer step, counted on the way."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._step_tokens = int(items)
+        self.progress.supervised_tokens += self._step_tokens
+        return batches, items
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, made only after the adapters are known to be float32."""
+        require_float32_adapters(self.model)
+        return super().create_optimizer(model)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""
+        metrics = self._evaluation_metrics()
+        if metrics["eval_loss"] < self.best["eval_loss"]:
+            self.best = {"step": metrics["step"], "eval_loss": metrics["eval_loss"]}
+        self.last_metrics = metrics
+        if self.is_world_process_zero():
+            schedule = self.lr_scheduler.state_dict()
+            state = {
+                "step": metrics["step"],
+                "metrics": metrics,
+                "best": self.best,
+                "scheduler": {k: schedule[k] for k in ("last_epoch", "_step_count", "_last_lr")},
+            }
+            checkpoints.save(self.paths, self.model, self.optimizer, state)
+        self.report(metrics)
+
+    def _evaluation_metrics(self) -> dict[str, Any]:
+        seen, step = self.progress, self.state.global_step
+        weights = [entry[4] for entry in seen.curve]
+        losses = [entry[1] * entry[4] for entry in seen.curve]
+        seconds = seen.seconds - seen.seconds_at_report
+        rows = step * self.trial_config.effective_batch_size
+        tokens = int(self._tokens_before[rows])
+        fresh_tokens = tokens - int(self._tokens_before[seen.rows_at_report])
+        metrics = {
+            "step": step,
+            "rows": rows,
+            "epoch": step / self.plan.steps * self.trial_config.num_train_epochs,
+            "tokens": tokens,
+            "supervised_tokens": seen.supervised_tokens,
+            "train_loss": sum(losses) / max(sum(weights), 1),
+            "eval_loss": self.last_eval_loss,
+            "learning_rate": seen.curve[-1][2],
+            "grad_norm": seen.curve[-1][3],
+            "tokens_per_second": fresh_tokens / max(seconds, 1e-9),
+            "gpu_memory_gb": _peak_memory_gb(self.args.device),
+            "seconds": seen.seconds,
+            "micro_batch_size": self.plan.micro_batch_size,
+            "curve": [entry[:4] for entry in seen.curve],
+        }
+        seen.curve, seen.rows_at_report, seen.seconds_at_report = [], rows, seen.seconds
+        return metrics
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        assert self._checkpoint is not None
+        checkpoints.load_adapter(self.model, self._checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        assert self._checkpoint is not None
+        checkpoints.load_moments(self.model, self.optimizer.optimizer, self._checkpoint)
+        saved = self._checkpoint.state["scheduler"]
+        self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **saved})
+        rates = saved["_last_lr"]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        require_float32_adapters(self.model)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to load: dropout is seeded at every step."""
+
+
+class _Evaluations(TrainerCallback):  # type: ignore[misc]
+    """Asks for an evaluation and a checkpoint after the plan's steps."""
+
+    def __init__(self, plan: TrialPlan) -> None:
+        self.steps = frozenset(plan.eval_steps)
+
+    def on_step_end(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        control.should_log = True
+        control.should_evaluate = control.should_save = state.global_step in self.steps
+
+
+class _Clock(TrainerCallback):  # type: ignore[misc]
+    """Times training steps and seeds dropout by (seed, step, worker), so that a resumed trial
+    draws what it would have drawn."""
+
+    def __init__(self, trainer: PackedSFTTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.started = time.perf_counter()
+        seed = self.trainer.trial_config.seed
+        torch.manual_seed((seed * 1_000_003 + state.global_step) * 4_099 + args.process_index)
+
+    def on_step_end(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.trainer.progress.seconds += time.perf_counter() - self.started
+
+
+def _arguments(
+    trial: TrialConfig,
+    plan: TrialPlan,
+    scratch: Path,
+    device: torch.device,
+    activation_checkpointing: bool,
+) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(scratch),
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.micro_batch_size,
+        gradient_accumulation_steps=plan.accumulation,
+        average_tokens_across_devices=True,
+        train_sampling_strategy="sequential",
+        learning_rate=trial.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": trial.min_lr_ratio},
+        warmup_steps=plan.warmup_steps,
+        optim="adamw_torch",
+        adam_beta1=trial.adam_beta1,
+        adam_beta2=trial.adam_beta2,
+        weight_decay=trial.weight_decay,
+        max_grad_norm=trial.max_grad_norm,
+        bf16=compute_dtype(trial, device) == torch.bfloat16,
+        use_cpu=device.type == "cpu",
+        gradient_checkpointing=activation_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        ddp_find_unused_parameters=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        packing=False,
+        padding_free=False,
+        max_length=None,
+        seed=trial.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=device.type == "cuda",
+    )
+
+
+def _document_tokens(rows: Any) -> np.ndarray:
+    """Tokens of each row that belong to a document, padding left out; int64 [rows]."""
+    columns = rows.with_format("arrow").select_columns(["seq_lengths", "documents"])
+    return np.concatenate(
+        [
+            np.array([sum(n[: len(d)]) for n, d in zip(*part.to_pydict().values(), strict=True)])
+            for part in columns.iter(batch_size=10_000)
+        ]
+    )
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    """The most GPU memory this process has held, in GiB; 0 on the CPU."""
+    if device.type != "cuda":
+        return 0.0
+    return torch.cuda.max_memory_allocated(device) / 2**30

@@ -1,0 +1,52 @@
+"""One trial as Ray Tune sees it: a light driver that starts a Ray Train run and passes on what
+its rank 0 reports."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import ray.tune
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from sftray.train.worker import train_worker
+
+
+def train_trial(
+    config: Mapping[str, Any], *, scaling: Mapping[str, Any], max_failures: int
+) -> None:
+    """Run `config["spec"]` (a TrialSpec as JSON) on the workers that `scaling` describes.
+
+    A worker that dies is started again up to `max_failures` times and goes on from the newest
+    checkpoint. What cannot be saved ends as outcome "failed" with the worker's own words.
+    """
+    spec = config["spec"]
+    with tempfile.TemporaryDirectory() as scratch:  # no checkpoint goes through Ray
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=spec,
+            scaling_config=ScalingConfig(**scaling),
+            run_config=RunConfig(
+                name=f"{spec['trial']}-{uuid.uuid4().hex[:8]}",
+                storage_path=scratch,
+                callbacks=[TuneReportCallback()],
+                failure_config=FailureConfig(max_failures=max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            ray.tune.report({"outcome": "failed", "message": _last_words(error)})
+
+
+def _last_words(error: TrainingFailedError) -> str:
+    """The innermost exception of a failed run, as one line."""
+    worker_failures = getattr(error, "worker_failures", None) or {}
+    causes = [*worker_failures.values(), error]
+    lines = [line.strip() for line in str(causes[0]).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,174 @@
+"""The loop that every worker of a trial runs: load the base, train the adapter, report.
+
+`run_trial` is the whole of a trial and knows no Ray, so that a test or `--local` can call it in
+its own process; `train_worker` is the same inside a Ray Train worker.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sftray import storage
+from sftray.budget import Rung, TrialPlan
+from sftray.config import TrialConfig
+from sftray.data.packs import open_packs
+from sftray.model import choose_attention, load_base, load_tokenizer, prove_isolation
+from sftray.paths import TrialPaths
+from sftray.train import checkpoint as checkpoints
+from sftray.train.trainer import DivergedError, PackedSFTTrainer
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that a worker needs to run one trial; plain JSON values on the way through Ray."""
+
+    trial: str
+    """The trial's id."""
+    config: TrialConfig
+    plan: TrialPlan
+    packs: str
+    """Root of the packs."""
+    folder: str
+    """<sweep>/trials/<id>"""
+    base_eval_loss: float | None
+    """The untrained base's eval loss, where an earlier trial has measured it already."""
+    num_samples_generated: int = 2
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrialSpec:
+        plan = values["plan"]
+        rungs = tuple(Rung(**rung) for rung in plan["rungs"])
+        return cls(
+            **{
+                **values,
+                "config": TrialConfig(**values["config"]),
+                "plan": TrialPlan(
+                    **{**plan, "rungs": rungs, "eval_steps": tuple(plan["eval_steps"])}
+                ),
+            }
+        )
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """What Ray Train calls on every worker with `TrialSpec.to_json()`."""
+    import ray.train
+    import ray.train.torch
+
+    def report(metrics: dict[str, Any]) -> None:
+        ray.train.report(metrics)
+
+    run_trial(TrialSpec.from_json(config), report, ray.train.torch.get_device())
+
+
+def run_trial(spec: TrialSpec, report: Report, device: torch.device) -> None:
+    """Run a trial from its newest checkpoint, or from the start, to its end.
+
+    Every evaluation is reported with the metrics of docs/architecture.md; the last report carries
+    "outcome" (completed, diverged, out_of_memory) and "message".
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        trainer, facts = _prepare(spec, report, device, scratch)
+        checkpoint = checkpoints.newest(TrialPaths(spec.folder), scratch / "checkpoints")
+        facts["startup_seconds"] = time.perf_counter() - started
+        if checkpoint is None:
+            report(_first_metrics(trainer, spec, facts))
+        else:
+            report({**checkpoint.state["metrics"], "resumed_from_step": checkpoint.step})
+        try:
+            trainer.train_from(checkpoint)
+            outcome, message = "completed", ""
+        except DivergedError as error:
+            outcome, message = "diverged", str(error)
+        except torch.OutOfMemoryError as error:
+            outcome, message = "out_of_memory", str(error).splitlines()[0]
+        if outcome == "completed" and trainer.is_world_process_zero():
+            _write_samples(trainer, spec)
+        report({**trainer.last_metrics, "curve": [], "outcome": outcome, "message": message})
+
+
+def _prepare(
+    spec: TrialSpec, report: Report, device: torch.device, scratch: Path
+) -> tuple[PackedSFTTrainer, dict[str, Any]]:
+    trial = spec.config
+    packs = open_packs(spec.packs)
+    attention = choose_attention(trial, device)
+    model = load_base(trial, device, attention)
+    isolation = prove_isolation(model, attention)
+    trainer = PackedSFTTrainer(
+        model,
+        load_tokenizer(trial),
+        trial,
+        spec.plan,
+        {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
+        attention,
+        TrialPaths(spec.folder),
+        report,
+        scratch,
+        activation_checkpointing=trial.activation_checkpointing or False,
+    )
+    facts = {
+        "attention": attention.name,
+        "isolation_max_change": isolation,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+    return trainer, facts
+
+
+def _first_metrics(
+    trainer: PackedSFTTrainer, spec: TrialSpec, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Step 0: the base's eval loss, and what the trial runs with."""
+    loss = spec.base_eval_loss
+    if loss is None:
+        loss = trainer.evaluate()["eval_loss"]
+    trainer.last_metrics = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
+    trainer.last_metrics |= {"eval_loss": loss, "seconds": 0.0}
+    return {**trainer.last_metrics, **facts}
+
+
+@torch.no_grad()
+def _write_samples(trainer: PackedSFTTrainer, spec: TrialSpec) -> None:
+    """Greedy answers of the finished trial to held-out prompts, one JSON object a line."""
+    prompts = open_packs(spec.packs).manifest["sample_prompts"][: spec.num_samples_generated]
+    lines = [
+        {"step": trainer.state.global_step, **prompt, "answer": generate(trainer, prompt)}
+        for prompt in prompts
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    storage.write_text(TrialPaths(spec.folder).samples, text)
+
+
+def generate(trainer: PackedSFTTrainer, prompt: Mapping[str, Any], max_new_tokens: int = 64) -> str:
+    """The model's greedy answer to {"messages": …}, through the chat template."""
+    tokenizer, model = trainer.processing_class, trainer.model
+    inputs = tokenizer.apply_chat_template(
+        prompt["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    ).to(model.device)
+    model.eval()
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+        output = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    return str(
+        tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    )
