@@ -1,0 +1,259 @@
+"""The search's state: which trials there are, what they reported, what was decided.
+
+Promise: a pure function of the journal. Everything that happens is written there first and then
+applied, by the same code that replays it, so a search built from any prefix of a journal goes on
+exactly as the one that wrote it. Neither Ray nor torch is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftray.budget import TrialPlan
+from sftray.config import SweepConfig, TrialConfig
+from sftray.errors import JournalError
+from sftray.journal import Event, Journal
+from sftray.search.asha import Decision, decide
+from sftray.search.sampler import Sampler
+from sftray.search.space import Point, in_space
+
+CONTINUE, STOP = "continue", "stop"
+OUTCOMES = (
+    "completed",
+    "pruned",
+    "diverged",
+    "out_of_memory",
+    "data_error",
+    "preempted",
+    "failed",
+)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run."""
+
+    trial: str
+    point: Point
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation of a sweep: not a trial's last one, and whatever became of the trial."""
+
+    trial: str
+    step: int
+    eval_loss: float
+
+
+@dataclass
+class _Trial:
+    number: int
+    suggestion: Suggestion
+    plan: TrialPlan
+    losses: dict[int, float | None] = field(default_factory=dict)
+    """Eval loss by step, of every result; None where the result had none."""
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    attempts: int = 0
+    message: str = ""
+    """What ended the last attempt that failed."""
+    outcome: str | None = None
+
+    def best(self) -> tuple[float, int] | None:
+        """The lowest finite eval loss after the start, and its step."""
+        finite = [
+            (loss, step)
+            for step, loss in self.losses.items()
+            if step > 0 and loss is not None and math.isfinite(loss)
+        ]
+        return min(finite, default=None)
+
+
+class Search:
+    """What to try next, and whether a trial goes on."""
+
+    def __init__(
+        self, sweep: SweepConfig, journal: Journal, plan: Callable[[TrialConfig], TrialPlan]
+    ) -> None:
+        self._sweep = sweep
+        self._journal = journal
+        self._plan = plan
+        self._sampler = None if sweep.points else _sampler(sweep)
+        self._trials: dict[str, _Trial] = {}
+        self._rungs: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for event in journal.events():
+            self._apply(event)
+        self._finish_what_was_begun()
+
+    def suggest(self) -> Suggestion | None:
+        """The next trial, journalled before it is returned; None when there are enough."""
+        number = len(self._trials)
+        points = self._sweep.points
+        if number >= (len(points) or self._sweep.num_trials):
+            return None
+        point = self._sampler.ask(number) if self._sampler else points[number]
+        trial = _trial_id(number)
+        self._record([{"event": "trial_suggested", "trial": trial, "point": point}])
+        return self._trials[trial].suggestion
+
+    def unfinished(self) -> list[Suggestion]:
+        """The trials that were suggested and have not ended, oldest first."""
+        return [trial.suggestion for trial in self._trials.values() if trial.outcome is None]
+
+    def attempt(self, trial: str) -> int:
+        """Journal that a trial starts, or starts again; returns the how manieth time, from 1."""
+        number = self._trials[trial].attempts + 1
+        self._record([{"event": "attempt_started", "trial": trial, "attempt": number}])
+        return number
+
+    def attempt_failed(self, trial: str, message: str) -> None:
+        """Journal that the running attempt of a trial died. The trial may be started again."""
+        event = {"event": "attempt_ended", "trial": trial, "attempt": self._trials[trial].attempts}
+        self._record([event | {"class": "failed", "message": message}])
+
+    def record(
+        self, trial: str, metrics: Mapping[str, Any], outcome: str | None = None, message: str = ""
+    ) -> str:
+        """Take a trial's report; "stop" if the trial has ended by it, else "continue".
+
+        It ends by its own `outcome` if it names one, as diverged by an eval loss that is not
+        finite, or pruned by ASHA. A step that was recorded before keeps its record and decision.
+        """
+        state = self._trials[trial]
+        if state.outcome is None:
+            step, loss = int(metrics["step"]), metrics.get("eval_loss")
+            result = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
+            loss = state.losses.get(step, loss)
+            events = self._consequences(state, step, loss, outcome, message)
+            self._record([result, *events] if step not in state.losses else events)
+        return CONTINUE if state.outcome is None else STOP
+
+    def end(self, trial: str, outcome: str, message: str = "") -> None:
+        """Journal a trial's end; the first outcome of a trial stands."""
+        if outcome not in OUTCOMES:
+            raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(OUTCOMES)}")
+        if self._trials[trial].outcome is None:
+            self._record([_ended(trial, outcome, message)])
+
+    def returned(self, trial: str) -> None:
+        """End a trial that returned without naming its outcome."""
+        state = self._trials[trial]
+        last = max(state.losses, default=0)
+        if last == state.plan.steps:
+            self.end(trial, "completed")
+        else:
+            self.end(trial, "failed", f"it returned after step {last} of {state.plan.steps}")
+
+    def gave_up(self, trial: str) -> None:
+        """End a trial that is not started again after its last attempt failed."""
+        self.end(trial, "failed", self._trials[trial].message)
+
+    def outcome_of(self, trial: str) -> str | None:
+        """A trial's outcome; None while it has none."""
+        return self._trials[trial].outcome
+
+    def best(self) -> Best | None:
+        """The lowest eval loss of any trial so far, ties to the earlier trial."""
+        found = [(best, trial) for trial, state in self._trials.items() if (best := state.best())]
+        if not found:
+            return None
+        (loss, step), trial = min(found, key=lambda one: one[0][0])
+        return Best(trial, step, loss)
+
+    def _record(self, events: list[Event]) -> None:
+        for event in self._journal.append_all(events):
+            self._apply(event)
+
+    def _consequences(
+        self, state: _Trial, step: int, loss: float | None, outcome: str | None, message: str
+    ) -> list[Event]:
+        """The events that a result entails and that are not recorded yet."""
+        trial = state.suggestion.trial
+        rung = next((rung for rung in state.plan.rungs if rung.step == step), None)
+        events: list[Event] = []
+        if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
+            outcome, message = "diverged", f"eval_loss is {loss} at step {step}"
+        elif outcome is None and rung is not None and loss is not None:
+            decision = state.decisions.get(step)
+            if decision is None:
+                recorded = self._rungs[state.plan.bracket, rung.rows]
+                decision = decide(recorded, loss, self._sweep.reduction_factor)
+                event = {"event": "decision", "trial": trial, "step": step, "rung": rung.rows}
+                event["decision"] = CONTINUE if decision.goes_on else STOP
+                event |= {"bracket": state.plan.bracket, "cutoff": decision.cutoff}
+                events.append(event)
+            if not decision.goes_on:
+                outcome = "pruned"
+                message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+        return [*events, _ended(trial, outcome, message)] if outcome else events
+
+    def _finish_what_was_begun(self) -> None:
+        """Write what the last report entailed, where the writer died in the middle of it."""
+        for state in self._trials.values():
+            if state.outcome is None and state.losses:
+                step = max(state.losses)
+                self._record(self._consequences(state, step, state.losses[step], None, ""))
+
+    def _apply(self, event: Event) -> None:
+        if event["event"] == "trial_suggested":
+            self._apply_suggested(event)
+            return
+        state = self._trials.get(event["trial"]) if event["trial"] else None
+        if state is None:
+            return
+        match event["event"]:
+            case "attempt_started":
+                state.attempts = event["attempt"]
+            case "attempt_ended":
+                state.message = event["message"]
+            case "result":
+                state.losses[event["step"]] = event["metrics"].get("eval_loss")
+            case "decision":
+                self._apply_decision(state, event)
+            case "trial_ended":
+                state.outcome = event["outcome"]
+                if self._sampler:
+                    best = state.best()
+                    self._sampler.tell(state.number, event["outcome"], best[0] if best else None)
+
+    def _apply_suggested(self, event: Event) -> None:
+        number, trial, point = len(self._trials), event["trial"], event["point"]
+        if trial != _trial_id(number) or not self._possible(number, point):
+            raise JournalError(
+                f"journal: got {trial} at {point}, which this sweep would not suggest as "
+                f"{_trial_id(number)}; it belongs to another sweep, so give this one another --name"
+            )
+        if self._sampler:
+            self._sampler.replay(number, point)
+        plan = self._plan(self._sweep.trial.at(point))
+        self._trials[trial] = _Trial(number, Suggestion(trial, point), plan)
+
+    def _apply_decision(self, state: _Trial, event: Event) -> None:
+        loss = state.losses[event["step"]]
+        assert loss is not None  # a decision is only made on a finite loss
+        goes_on = event["decision"] == CONTINUE
+        state.decisions[event["step"]] = Decision(goes_on, event["cutoff"])
+        self._rungs[event["bracket"], event["rung"]].append(loss)
+        if self._sampler:
+            self._sampler.report(state.number, event["rung"], loss)
+
+    def _possible(self, number: int, point: Point) -> bool:
+        if self._sweep.points:
+            return number < len(self._sweep.points)
+        return in_space(self._sweep.search_space, point)
+
+
+def _sampler(sweep: SweepConfig) -> Sampler:
+    return Sampler(sweep.search_space, num_trials=sweep.num_trials, seed=sweep.seed)
+
+
+def _trial_id(number: int) -> str:
+    return f"t{number:04d}"
+
+
+def _ended(trial: str, outcome: str, message: str) -> Event:
+    return {"event": "trial_ended", "trial": trial, "outcome": outcome, "message": message}

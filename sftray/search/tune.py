@@ -1,0 +1,135 @@
+"""Our search behind Ray Tune's two interfaces; the only file of this room that imports Ray.
+
+Promise: neither adapter decides or remembers anything that the journal does not hold. Tune pickles
+both into its experiment folder; there they are empty shells, for nothing of Tune's is ever read
+back. A restart is a new Tuner fed by the replayed journal.
+
+Tune calls, in one process and one thread: `suggest`, `on_trial_add` (also before each retry),
+`on_trial_result` a report, `on_trial_error` a failed attempt, and at the end of a trial either
+`on_trial_complete` of both or, when no retry is left, `on_trial_complete(error=True)` of the
+searcher alone. Trials that are cut off with the sweep itself (Ctrl-C, a stopper) get no call and
+stay unfinished in the journal, to be resumed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.experiment import Trial
+from ray.tune.result import (
+    AUTO_RESULT_KEYS,
+    DONE,
+    EXPERIMENT_TAG,
+    RESULT_DUPLICATE,
+    SHOULD_CHECKPOINT,
+    TRIAL_ID,
+)
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sftray.search.state import STOP, Search
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+_TUNES_OWN = {
+    *AUTO_RESULT_KEYS,
+    DONE,
+    EXPERIMENT_TAG,
+    RESULT_DUPLICATE,
+    SHOULD_CHECKPOINT,
+    TRIAL_ID,
+}
+
+
+class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Hands out unfinished trials first, then new points.
+
+    A trial's Tune config is {"trial": id, "point": {…}, **extra}.
+    """
+
+    def __init__(self, search: Search, extra: Mapping[str, Any] | None = None) -> None:
+        super().__init__()  # without a metric, which Tune would then demand of every result
+        self._search = search
+        self._extra = dict(extra or {})
+        self._unfinished = deque(search.unfinished())
+        self._trials: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        suggestion = self._unfinished.popleft() if self._unfinished else self._search.suggest()
+        if suggestion is None:
+            return str(Searcher.FINISHED)
+        self._trials[trial_id] = suggestion.trial
+        return {"trial": suggestion.trial, "point": suggestion.point, **self._extra}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if error:
+            self._search.gave_up(self._trials[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the journal has it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in order, passes their reports on, and stops those that the search stops.
+
+    The last report of a trial carries "outcome" and, where there is something to say, "message".
+    """
+
+    _supports_buffered_results = False
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self._search = search
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        self._search.attempt(_name(trial))
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        error = trial.get_error()
+        self._search.attempt_failed(_name(trial), str(error).strip() if error else "it died")
+
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> str:
+        metrics = {key: value for key, value in result.items() if _is_ours(key)}
+        outcome, message = metrics.pop("outcome", None), metrics.pop("message", "")
+        if "step" not in metrics:
+            if outcome is not None:
+                self._search.end(_name(trial), outcome, message)
+            return str(TrialScheduler.CONTINUE)
+        decision = self._search.record(_name(trial), metrics, outcome, message)
+        if decision == STOP and outcome is None:
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)  # it named its outcome and is about to return
+
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> None:
+        if self._search.outcome_of(_name(trial)) is None:
+            self._search.returned(_name(trial))
+
+    def debug_string(self) -> str:
+        best = self._search.best()
+        return f"best: {best.trial} at {best.eval_loss:.4f}" if best else "no evaluation yet"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["trial"])
+
+
+def _is_ours(key: str) -> bool:
+    return key not in _TUNES_OWN and not key.startswith("config/")

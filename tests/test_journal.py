@@ -1,0 +1,193 @@
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sftray.errors import JournalError
+from sftray.journal import Journal, read_events
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "sweep" / "journal.jsonl")
+
+
+def write_some(path: str) -> None:
+    with Journal(path) as journal:
+        journal.append("sweep_started", name="Zürich")
+        journal.append("trial_suggested", "t0000", point={"learning_rate": 1e-4})
+        journal.append("result", "t0000", step=5, metrics={"eval_loss": 2.5})
+
+
+def test_events_are_read_back_in_order(path: str) -> None:
+    write_some(path)
+    events = read_events(path)
+    assert [event["event"] for event in events] == ["sweep_started", "trial_suggested", "result"]
+    assert events[0]["trial"] is None
+    assert events[2]["metrics"] == {"eval_loss": 2.5}
+    with Journal(path) as journal:
+        assert journal.events() == events
+
+
+def test_an_event_is_recorded_once_per_trial_and_step(path: str) -> None:
+    with Journal(path) as journal:
+        first = journal.append("result", "t0000", step=5, metrics={"eval_loss": 2.5})
+        again = journal.append("result", "t0000", step=5, metrics={"eval_loss": 9.0})
+        journal.append("result", "t0001", step=5, metrics={"eval_loss": 9.0})
+        journal.append("attempt_started", "t0001", attempt=1)
+        journal.append("attempt_started", "t0001", attempt=2)
+    assert again == first
+    assert len(read_events(path)) == 4
+    with Journal(path) as journal:
+        assert journal.append("result", "t0000", step=5, metrics={}) == first
+
+
+def test_floats_come_back_bit_for_bit_and_the_file_is_strict_json(path: str) -> None:
+    metrics = {"a": math.nan, "b": math.inf, "c": [-math.inf, 0.1 + 0.2], "d": 1e-300, "e": 3}
+    with Journal(path) as journal:
+        recorded = journal.append("result", "t0000", step=1, metrics=metrics)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    json.loads(Path(path).read_text(), parse_constant=refuse)
+    for event in (recorded, read_events(path)[0]):
+        assert math.isnan(event["metrics"].pop("a"))
+        assert event["metrics"] == {"b": math.inf, "c": [-math.inf, 0.1 + 0.2], "d": 1e-300, "e": 3}
+
+
+def test_numpy_scalars_are_written_as_numbers(path: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    with Journal(path) as journal:
+        journal.append("result", "t0000", step=numpy.int64(3), metrics={"a": numpy.float32(0.5)})
+    assert read_events(path)[0]["step"] == 3
+    assert read_events(path)[0]["metrics"] == {"a": 0.5}
+
+
+def test_a_journal_cut_after_any_byte_keeps_its_whole_lines(path: str) -> None:
+    write_some(path)
+    data, events = Path(path).read_bytes(), read_events(path)
+    for length in range(len(data) + 1):
+        Path(path).write_bytes(data[:length])
+        whole = data[:length].count(b"\n")
+        assert read_events(path) == events[:whole]
+        with Journal(path) as journal:
+            assert journal.events() == events[:whole]
+            journal.append("sweep_ended")
+        assert [event["event"] for event in read_events(path)][whole:] == ["sweep_ended"]
+
+
+def test_the_end_of_a_torn_line_without_its_beginning_is_dropped(path: str) -> None:
+    write_some(path)
+    with open(path, "ab") as file:
+        file.write(b"\0" * 40 + b'"eval_loss": 2.0}}\n')
+    with Journal(path) as journal:
+        assert len(journal.events()) == 3
+
+
+def test_damage_in_the_middle_names_the_line(path: str) -> None:
+    write_some(path)
+    lines = Path(path).read_bytes().splitlines(keepends=True)
+    for damaged in (b'{"event": \n', b"\xff\xfe\n", b"[]\n", b'{"event": 3}\n', b'{"a": NaN}\n'):
+        Path(path).write_bytes(lines[0] + damaged + lines[2])
+        with pytest.raises(JournalError, match="line 2"):
+            read_events(path)
+        with pytest.raises(JournalError, match="line 2"):
+            Journal(path)
+    Path(path).write_bytes(b"".join(lines))
+    Journal(path).close()  # the refused openings hold no lock
+
+
+def test_a_second_driver_is_refused_and_told_who_holds_it(path: str) -> None:
+    with Journal(path) as journal:
+        journal.append("sweep_started")
+        with pytest.raises(JournalError, match=r"another driver .*process \d+ on"):
+            Journal(path)
+        assert len(read_events(path)) == 1  # readers need no lock
+    Journal(path).close()
+
+
+def test_the_lock_goes_with_a_killed_process(path: str) -> None:
+    code = f"""
+import time
+from sftray.journal import Journal
+journal = Journal({path!r})
+journal.append("sweep_started")
+print("ready", flush=True)
+time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    with pytest.raises(JournalError, match=str(child.pid)):
+        Journal(path)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    with Journal(path) as journal:
+        assert len(journal.events()) == 1
+
+
+def test_a_write_that_fails_halfway_leaves_whole_lines(path: str) -> None:
+    write_some(path)
+    size = Path(path).stat().st_size
+    code = f"""
+import resource
+from sftray.journal import Journal
+journal = Journal({path!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 100}, resource.RLIM_INFINITY))
+try:
+    journal.append("result", "t0000", step=6, metrics={{"text": "x" * 500}})
+except OSError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert len(journal.events()) == 3
+journal.append("result", "t0000", step=6, metrics={{"text": "y"}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "File too large" in done.stdout
+    assert [event.get("metrics") for event in read_events(path)][3:] == [{"text": "y"}]
+
+
+def test_a_journal_that_is_not_there_has_no_events(path: str) -> None:
+    assert read_events(path) == []
+    assert read_events(f"file://{path}") == []
+
+
+def test_on_a_uri_every_write_is_an_object_of_its_own(path: str) -> None:
+    uri = f"file://{path}"
+    write_some(uri)
+    assert sorted(one.name for one in Path(path).iterdir()) == [
+        "00000000.jsonl",
+        "00000001.jsonl",
+        "00000002.jsonl",
+    ]
+    with Journal(uri) as journal:
+        journal.append_all([{"event": "sweep_ended"}, {"event": "sweep_ended"}, {"event": "x"}])
+    assert len(Path(path, "00000003.jsonl").read_text().splitlines()) == 2
+    assert [event["event"] for event in read_events(uri)][3:] == ["sweep_ended", "x"]
+
+
+def test_on_a_uri_an_object_that_is_there_is_never_overwritten(path: str) -> None:
+    uri = f"file://{path}"
+    first, second = Journal(uri), Journal(uri)
+    first.append("sweep_started", name="first")
+    with pytest.raises(JournalError, match="another driver"):
+        second.append("sweep_started", name="second")
+    assert read_events(uri)[0]["name"] == "first"
+
+
+def test_on_a_uri_a_missing_or_cut_object_is_named(path: str) -> None:
+    uri = f"file://{path}"
+    write_some(uri)
+    last = Path(path, "00000002.jsonl")
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(JournalError, match=r"00000002\.jsonl: its last line is cut off"):
+        read_events(uri)
+    Path(path, "00000001.jsonl").unlink()
+    with pytest.raises(JournalError, match=r"00000001\.jsonl: missing"):
+        Journal(uri)

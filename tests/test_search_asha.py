@@ -1,0 +1,59 @@
+import random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftray.search.asha import decide
+
+
+@pytest.mark.parametrize("eta", [2, 3, 4])
+def test_every_decision_equals_that_of_ray_tunes_bracket(eta: int) -> None:
+    from ray.tune.schedulers.async_hyperband import _Bracket
+
+    rng = random.Random(eta)
+    steps = [eta**k for k in range(4)]  # rungs at 1, eta, eta², eta³
+    bracket = _Bracket(min_t=1, max_t=steps[-1], reduction_factor=eta, s=0)
+    rungs: dict[int, list[float]] = {step: [] for step in steps}
+    alive = {f"t{n}": [rng.gauss(3, 1) + 1 / step for step in steps] for n in range(200)}
+    reached = dict.fromkeys(alive, 0)
+    stopped = 0
+    while alive:  # trials of random speed, as on a cluster
+        trial = rng.choice(list(alive))
+        step, loss = steps[reached[trial]], alive[trial][reached[trial]]
+        theirs = bracket.on_result(SimpleNamespace(trial_id=trial), step, -loss)
+        ours = decide(rungs[step], loss, eta)
+        rungs[step].append(loss)
+        assert ours.goes_on == (theirs == "CONTINUE")
+        reached[trial] += 1
+        stopped += not ours.goes_on
+        if not ours.goes_on or reached[trial] == len(steps):
+            del alive[trial]
+    assert stopped > 100
+
+
+@given(st.floats(-1e6, 1e6), st.integers(2, 10))
+def test_the_first_trial_of_a_rung_goes_on(loss: float, eta: int) -> None:
+    assert decide([], loss, eta).goes_on
+    assert decide([], loss, eta).cutoff is None
+
+
+@given(st.lists(st.floats(0, 10), min_size=1), st.integers(2, 10))
+def test_the_best_so_far_goes_on_and_the_worst_so_far_does_not(
+    losses: list[float], eta: int
+) -> None:
+    assert decide(losses, min(losses), eta).goes_on
+    assert not decide(losses, max(losses) + 1, eta).goes_on
+
+
+@pytest.mark.parametrize("eta", [2, 3, 4])
+def test_the_share_that_goes_on_tends_to_one_in_eta(eta: int) -> None:
+    rng = random.Random(0)
+    recorded: list[float] = []
+    goes_on = 0
+    for _ in range(2000):
+        loss = rng.random()
+        goes_on += decide(recorded, loss, eta).goes_on
+        recorded.append(loss)
+    assert goes_on / 2000 == pytest.approx(1 / eta, abs=0.03)

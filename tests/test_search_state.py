@@ -1,0 +1,252 @@
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from fake_trials import ROWS, make_search, make_sweep, run
+
+from sftray.config import choice, loguniform
+from sftray.errors import JournalError
+from sftray.journal import Event, Journal, read_events
+from sftray.search.asha import decide
+from sftray.search.state import Best, Search, Suggestion
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "journal.jsonl")
+
+
+def timeless(events: list[Event]) -> list[str]:
+    return [repr({key: event[key] for key in event if key != "time"}) for event in events]
+
+
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(path: str) -> None:
+    """After every event: what was begun is finished alike, and the next point is the same."""
+    sweep = make_sweep()
+    with Journal(path) as journal:
+        run(sweep, make_search(sweep, journal))
+    events = read_events(path)
+    lines = Path(path).read_bytes().splitlines(keepends=True)
+    suggested = 0
+    for length in range(len(lines)):
+        Path(path).write_bytes(b"".join(lines[:length]))
+        with Journal(path) as journal:
+            search = make_search(sweep, journal)
+            finished = len(journal.events())
+            assert timeless(journal.events()) == timeless(events[:finished])
+            following = events[finished] if finished < len(events) else {"event": None}
+            if following["event"] == "trial_suggested":
+                expected = Suggestion(following["trial"], following["point"])
+                assert search.suggest() == expected
+                suggested += 1
+    assert suggested >= sweep.num_trials
+
+
+@pytest.mark.parametrize("order", range(5))
+def test_every_trial_ends_once_however_often_the_driver_dies(path: str, order: int) -> None:
+    sweep = make_sweep()
+    lengths = [3, 11, 12, 30, 31, 32, 60, 100, 10_000]
+    for length in lengths:
+        with Journal(path) as journal:
+            run(sweep, make_search(sweep, journal), order=order)
+        if length < 10_000:
+            lines = Path(path).read_bytes().splitlines(keepends=True)
+            Path(path).write_bytes(b"".join(lines[:length]) + lines[length][: length % 7])
+    counts = Counter(
+        (e["event"], e["trial"], e.get("step"), e.get("attempt")) for e in journal.events()
+    )
+    assert set(counts.values()) == {1}
+    ended = [event["trial"] for event in journal.events() if event["event"] == "trial_ended"]
+    assert sorted(ended) == [f"t{number:04d}" for number in range(sweep.num_trials)]
+
+
+def test_journalled_decisions_are_ashas_within_each_bracket(path: str) -> None:
+    sweep = make_sweep(num_trials=40)
+    with Journal(path) as journal:
+        run(sweep, make_search(sweep, journal), slots=5)
+    losses = {
+        (event["trial"], event["step"]): event["metrics"]["eval_loss"]
+        for event in journal.events()
+        if event["event"] == "result"
+    }
+    rungs: dict[tuple[str, int], list[float]] = defaultdict(list)
+    decisions: Counter[str] = Counter()
+    for event in journal.events():
+        if event["event"] == "decision":
+            loss = losses[event["trial"], event["step"]]
+            recorded = rungs[event["bracket"], event["rung"]]
+            again = decide(recorded, loss, sweep.reduction_factor)
+            assert event["decision"] == ("continue" if again.goes_on else "stop")
+            assert event["cutoff"] == again.cutoff
+            recorded.append(loss)
+            decisions[event["decision"]] += 1
+    assert min(decisions.values()) > 5
+    assert {bracket for bracket, _ in rungs} == {"1 epochs", "2 epochs"}
+
+
+def test_trials_at_a_rung_have_seen_the_same_rows(path: str) -> None:
+    sweep = make_sweep(num_trials=30)
+    with Journal(path) as journal:
+        run(sweep, make_search(sweep, journal))
+    rows = {
+        (event["trial"], event["step"]): event["metrics"]["rows"]
+        for event in journal.events()
+        if event["event"] == "result"
+    }
+    for event in journal.events():
+        if event["event"] == "decision":
+            # the batch sizes' least common multiple, 8, is below the first rung
+            assert rows[event["trial"], event["step"]] == event["rung"]
+
+
+def test_a_result_that_comes_again_keeps_its_record_and_decision(path: str) -> None:
+    sweep = make_sweep(points=({"learning_rate": 1e-3}, {"learning_rate": 1e-4}))
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        search.suggest()
+        step = next(step for step in range(1, 16) if is_decided(search, journal, "t0000", step))
+        assert search.record("t0000", {"step": step, "eval_loss": 99.0}) == "continue"
+        assert search.record("t0001", {"step": step, "eval_loss": 50.0}) == "stop"
+        assert search.record("t0001", {"step": step, "eval_loss": 0.0}) == "stop"
+        assert search.outcome_of("t0001") == "pruned"
+        assert search.best() == Best("t0000", 1, 1.0)
+        before = journal.events()
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        assert search.record("t0000", {"step": step, "eval_loss": 99.0}) == "continue"
+        assert journal.events() == before
+
+
+def is_decided(search: Search, journal: Journal, trial: str, step: int) -> bool:
+    """Record a loss of 1 at a step; whether that was a rung."""
+    search.record(trial, {"step": step, "eval_loss": 1.0})
+    return bool(journal.events()[-1]["event"] == "decision")
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_ends_the_trial_and_stays_out_of_the_rungs(
+    path: str, loss: float
+) -> None:
+    sweep = make_sweep(points=({"learning_rate": 1e-3}, {"learning_rate": 1e-1}))
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        for _ in range(2):
+            search.suggest()
+        decided = [step for step in range(1, 16) if is_decided(search, journal, "t0000", step)]
+        assert search.record("t0001", {"step": decided[0], "eval_loss": loss}) == "stop"
+        assert search.outcome_of("t0001") == "diverged"
+        assert f"step {decided[0]}" in journal.events()[-1]["message"]
+        assert sum(event["event"] == "decision" for event in journal.events()) == len(decided)
+
+
+def test_the_trials_own_outcome_and_words_go_before_ours(path: str) -> None:
+    sweep = make_sweep(points=({}, {}))
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        report = {"step": 3, "eval_loss": math.nan}
+        assert search.record("t0000", report, "diverged", "loss NaN at step 3, rows 6–8") == "stop"
+        assert journal.events()[-1]["message"] == "loss NaN at step 3, rows 6–8"
+        search.end("t0000", "failed", "too late")
+        assert search.outcome_of("t0000") == "diverged"
+        search.suggest()
+        with pytest.raises(ValueError, match=r"got 'exploded', must be one of completed, pruned"):
+            search.end("t0001", "exploded")
+
+
+def test_the_bases_own_loss_is_no_trials_best(path: str) -> None:
+    sweep = make_sweep(points=({},))
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        search.record("t0000", {"step": 0, "eval_loss": 1.0})
+        assert search.best() is None
+        search.record("t0000", {"step": 1, "eval_loss": 5.0})
+        search.record("t0000", {"step": 2, "eval_loss": 4.0})
+        search.record("t0000", {"step": 3, "eval_loss": 6.0})
+        search.record("t0000", {"step": 4})
+        assert search.best() == Best("t0000", 2, 4.0)
+
+
+def test_a_trial_that_returns_is_completed_only_after_its_last_step(path: str) -> None:
+    sweep = make_sweep(points=({}, {}))
+    last = ROWS // sweep.trial.effective_batch_size
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        search.suggest()
+        search.record("t0000", {"step": last, "eval_loss": 1.0})
+        search.returned("t0000")
+        search.returned("t0001")
+        assert search.outcome_of("t0000") == "completed"
+        assert search.outcome_of("t0001") == "failed"
+
+
+def test_points_given_are_run_as_given_and_no_others(path: str) -> None:
+    points = ({"learning_rate": 1e-3}, {"learning_rate": 1e-3}, {"lora_r": 4})
+    sweep = make_sweep(points=points, num_trials=1)
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        assert [search.suggest() for _ in range(4)] == [
+            Suggestion("t0000", points[0]),
+            Suggestion("t0001", points[1]),
+            Suggestion("t0002", points[2]),
+            None,
+        ]
+
+
+def test_a_suggestion_is_in_the_journal_before_it_is_returned(path: str) -> None:
+    with Journal(path) as journal:
+        suggestion = make_search(make_sweep(), journal).suggest()
+        assert suggestion
+        assert read_events(path)[-1]["trial"] == suggestion.trial
+        assert read_events(path)[-1]["point"] == suggestion.point
+
+
+def test_a_journal_of_another_sweep_is_refused(path: str) -> None:
+    sweep = make_sweep()
+    with Journal(path) as journal:
+        make_search(sweep, journal).suggest()
+        other = make_sweep(search_space={"weight_decay": loguniform(1e-3, 1e-1)})
+        with pytest.raises(JournalError, match="belongs to another sweep"):
+            make_search(other, journal)
+
+
+def test_failed_attempts_are_counted_and_the_last_words_kept(path: str) -> None:
+    sweep = make_sweep(points=({},))
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        assert search.attempt("t0000") == 1
+        search.attempt_failed("t0000", "the node went away")
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        assert search.unfinished() == [Suggestion("t0000", {})]
+        assert search.attempt("t0000") == 2
+        search.attempt_failed("t0000", "again")
+        search.gave_up("t0000")
+        assert journal.events()[-1]["message"] == "again"
+        assert search.unfinished() == []
+
+
+def test_tpe_finds_the_right_learning_rate(path: str) -> None:
+    found = []
+    for seed in range(5):
+        sweep = make_sweep(
+            seed=seed,
+            num_trials=24,
+            search_space={
+                "learning_rate": loguniform(1e-5, 1e-1),
+                "effective_batch_size": choice([2, 4]),
+            },
+        )
+        with Journal(f"{path}{seed}") as journal:
+            search = make_search(sweep, journal)
+            run(sweep, search)
+            best = search.best()
+            assert best
+            point = next(e["point"] for e in journal.events() if e["trial"] == best.trial)
+            found.append(abs(math.log10(point["learning_rate"] / 1e-3)))
+    assert sorted(found)[2] < 0.15  # median over seeds, in decades of the four searched
