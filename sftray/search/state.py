@@ -104,6 +104,10 @@ class Search:
         """The trials that were suggested and have not ended, oldest first."""
         return [trial.suggestion for trial in self._trials.values() if trial.outcome is None]
 
+    def ended(self) -> set[str]:
+        """The trials that have an outcome."""
+        return {trial for trial, state in self._trials.items() if state.outcome is not None}
+
     def attempt(self, trial: str) -> int:
         """Journal that a trial starts, or starts again; returns the how manieth time, from 1."""
         number = self._trials[trial].attempts + 1
@@ -134,8 +138,6 @@ class Search:
 
     def end(self, trial: str, outcome: str, message: str = "") -> None:
         """Journal a trial's end; the first outcome of a trial stands."""
-        if outcome not in OUTCOMES:
-            raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(OUTCOMES)}")
         if self._trials[trial].outcome is None:
             self._record([_ended(trial, outcome, message)])
 
@@ -256,4 +258,6 @@ def _trial_id(number: int) -> str:
 
 
 def _ended(trial: str, outcome: str, message: str) -> Event:
+    if outcome not in OUTCOMES:
+        raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(OUTCOMES)}")
     return {"event": "trial_ended", "trial": trial, "outcome": outcome, "message": message}

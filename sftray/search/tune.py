@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.experiment import Trial
@@ -96,8 +97,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        error = trial.get_error()
-        self._search.attempt_failed(_name(trial), str(error).strip() if error else "it died")
+        self._search.attempt_failed(_name(trial), _last_words(trial))
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
@@ -129,6 +129,12 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
 def _name(trial: Trial) -> str:
     return str(trial.config["trial"])
+
+
+def _last_words(trial: Trial) -> str:
+    """The last line of what Ray wrote about a failure: its innermost exception."""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    return (text.strip().splitlines() or ["it died without a word"])[-1]
 
 
 def _is_ours(key: str) -> bool:

@@ -1,0 +1,132 @@
+"""The search behind a real Ray Tune, with trials that report formulas."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trials import make_search, make_sweep, reports
+
+from sftray.config import SweepConfig, choice, loguniform, sweep_from_json, to_json
+from sftray.journal import Event, Journal, read_events
+from sftray.search.state import OUTCOMES
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+SWEEP = make_sweep(
+    num_trials=8,
+    search_space={
+        "learning_rate": loguniform(1e-5, 1e-2),
+        "effective_batch_size": choice([2, 4]),
+    },
+)
+
+
+def trainable(config: dict[str, Any]) -> None:
+    """Report a trial's formula; misbehave as `config` says for the trial."""
+    from ray import tune
+
+    sweep = sweep_from_json(config["sweep"])
+    manner = config["manners"].get(config["trial"], "")
+    if manner == "silent":
+        return
+    *earlier, last = reports(sweep, config["point"])
+    for number, report in enumerate(earlier):
+        tune.report(report)
+        if manner == "raises" and number == 2:
+            raise RuntimeError("the optimizer fell over")
+        if manner == "dies once" and number == 2 and not os.path.exists(config["mark"]):
+            Path(config["mark"]).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if manner == "waits" and number == 2:
+            time.sleep(600)
+    outcome = manner if manner in OUTCOMES else "completed"
+    tune.report(last | {"outcome": outcome, "message": "said by the trial"})
+
+
+def fit(
+    path: Path, sweep: SweepConfig, manners: dict[str, str] | None = None, **run: Any
+) -> list[Event]:
+    from ray import tune
+
+    from sftray.search.tune import SftrayScheduler, SftraySearcher
+
+    journal_path = str(path / "journal.jsonl")
+    extra = {"sweep": to_json(sweep), "manners": manners or {}, "mark": str(path / "mark")}
+    with Journal(journal_path) as journal:
+        search = make_search(sweep, journal)
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 0.5}),
+            tune_config=tune.TuneConfig(
+                search_alg=SftraySearcher(search, extra),
+                scheduler=SftrayScheduler(search),
+                num_samples=-1,
+                max_concurrent_trials=2,
+                trial_dirname_creator=lambda trial: str(trial.config["trial"]),
+            ),
+            run_config=tune.RunConfig(name="tune", storage_path=str(path), verbose=0, **run),
+        ).fit()
+    return read_events(journal_path)
+
+
+def outcomes(events: list[Event]) -> dict[str, str]:
+    return {e["trial"]: e["outcome"] for e in events if e["event"] == "trial_ended"}
+
+
+def test_a_sweep_through_tune_ends_every_trial_once(tmp_path: Path) -> None:
+    events = fit(tmp_path, SWEEP)
+    ended = Counter(event["trial"] for event in events if event["event"] == "trial_ended")
+    assert ended == {f"t{number:04d}": 1 for number in range(8)}
+    assert set(outcomes(events).values()) == {"completed", "pruned"}
+    stopped = {e["trial"] for e in events if e["event"] == "decision" and e["decision"] == "stop"}
+    assert stopped == {trial for trial, how in outcomes(events).items() if how == "pruned"}
+    metrics = next(event["metrics"] for event in events if event["event"] == "result")
+    assert set(metrics) == {"step", "rows", "eval_loss"}  # and nothing of Tune's
+
+
+def test_each_way_to_end_has_its_outcome_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    from ray import tune
+
+    manners = {
+        "t0000": "silent",
+        "t0001": "raises",
+        "t0002": "dies once",
+        "t0003": "out_of_memory",
+        "t0004": "data_error",
+    }
+    sweep = make_sweep(points=({},) * 6, scheduler="none")
+    events = fit(tmp_path, sweep, manners, failure_config=tune.FailureConfig(max_failures=1))
+    assert outcomes(events) == {
+        "t0000": "failed",
+        "t0001": "failed",
+        "t0002": "completed",
+        "t0003": "out_of_memory",
+        "t0004": "data_error",
+        "t0005": "completed",
+    }
+    last_words = {e["trial"]: e["message"] for e in events if e["event"] == "trial_ended"}
+    assert last_words["t0001"] == "RuntimeError: the optimizer fell over"
+    assert last_words["t0003"] == "said by the trial"
+    attempts = Counter(e["trial"] for e in events if e["event"] == "attempt_started")
+    assert attempts == {"t0000": 1, "t0001": 2, "t0002": 2, "t0003": 1, "t0004": 1, "t0005": 1}
+
+
+def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:
+    from ray.tune.stopper import TimeoutStopper
+
+    sweep = make_sweep(points=({}, {"learning_rate": 3e-4}, {"lora_r": 4}), scheduler="none")
+    # a sweep's end by time, like Ctrl-C, tells neither searcher nor scheduler
+    first = fit(tmp_path, sweep, {"t0000": "waits"}, stop=TimeoutStopper(10.0))
+    assert "t0000" not in outcomes(first)
+    events = fit(tmp_path, sweep)
+    assert set(outcomes(events).values()) == {"completed"}
+    assert events[: len(first)] == first
+    assert events[len(first)]["event"] == "attempt_started"
+    assert events[len(first)]["trial"] == "t0000"
+    results = Counter((e["trial"], e["step"]) for e in events if e["event"] == "result")
+    assert set(results.values()) == {1}
