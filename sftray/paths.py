@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 _URI = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
@@ -98,3 +100,8 @@ class SweepPaths:
 
     def trial(self, trial: str) -> TrialPaths:
         return TrialPaths(join(self.root, "trials", trial))
+
+
+def node_cache() -> Path:
+    """This node's own disk, for copies of what lies on object storage."""
+    return Path(os.environ.get("SFTRAY_CACHE", "~/.cache/sftray")).expanduser()

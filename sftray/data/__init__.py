@@ -1,0 +1,1 @@
+"""Conversations in, packs out: read, check, render, mask and pack a chat dataset once."""

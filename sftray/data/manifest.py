@@ -1,0 +1,128 @@
+"""What a pack says about itself: counts, dropped rows by reason with examples, lengths, prompts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftray.data.rows import Message
+from sftray.data.template import ChatFormat
+from sftray.data.tokenise import EXAMPLES, ChunkReport
+from sftray.data.tokenizer import backend
+from sftray.errors import DataError
+
+CUTS = (512, 1024, 2048, 4096)
+"""Values of max_length whose effect a pack's report shows."""
+SAMPLE_PROMPTS = 4
+"""Held-out prompts that trials may answer at their end."""
+
+
+def check_bad_rows(splits: Mapping[str, Mapping[str, Any]], most: float) -> None:
+    """Raise DataError with the drop table where more than `most` of a source's rows are bad."""
+    for split, facts in splits.items():
+        bad = sum(facts["dropped"].values())
+        if bad > most * facts["read"]:
+            raise DataError(
+                f"{split} data: {bad:,} of {facts['read']:,} rows are bad "
+                f"({100 * bad / facts['read']:.1f} %), must be at most {100 * most:g} % "
+                "(data.max_bad_fraction); clean them, or raise the limit to drop them:\n"
+                + drop_table(facts["dropped"], facts["examples"])
+            )
+
+
+def drops(
+    reports: Sequence[ChunkReport], places: Sequence[tuple[str, int]]
+) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
+    """Rows dropped by reason, most frequent first, and examples with file and line.
+
+    `places` are (file, lines of it before the chunk) for each report.
+    """
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for report, (file, before) in zip(reports, places, strict=True):
+        counts.update(report.dropped)
+        for reason, shown in report.examples.items():
+            room = EXAMPLES - len(examples.setdefault(reason, []))
+            for example in shown[:room]:
+                place = {"file": file, "line": before + example["line"]}
+                examples[reason].append({**place, "text": example["text"]})
+    ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return ordered, {reason: examples[reason] for reason in ordered}
+
+
+def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Reasons, counts and the first example of each, as lines of text."""
+    lines = []
+    for reason, count in dropped.items():
+        lines.append(f"{count:8,d}  {reason}")
+        for example in examples.get(reason, [])[:1]:
+            lines.append(f"{'':10}{example['file']}:{example['line']}  {example['text'][:100]}")
+    return "\n".join(lines)
+
+
+def lengths_of(reports: Sequence[ChunkReport]) -> dict[str, Any]:
+    """How long the conversations are whole, and what each of CUTS would do to them."""
+    if not reports:
+        return {}
+    full = np.concatenate([r.table[:, 3] for r in reports] + [r.too_long[:, 0] for r in reports])
+    first = np.concatenate([r.table[:, 4] for r in reports] + [r.too_long[:, 1] for r in reports])
+    return {
+        "mean": round(float(full.mean()), 1),
+        "max": int(full.max()),
+        "histogram": _histogram(full),
+        "cuts": {
+            str(cut): {
+                "whole": int((full <= cut).sum()),
+                "shortened": int(((full > cut) & (first <= cut)).sum()),
+                "dropped": int(((full > cut) & (first > cut)).sum()),
+            }
+            for cut in CUTS
+        },
+    }
+
+
+def format_facts(chat: ChatFormat) -> dict[str, Any]:
+    """The manifest's account of template, mask and special tokens."""
+    tokens = backend(chat.tokenizer)
+    eos = dict(chat.variables).get("eos_token")
+    return {
+        "mask_method": chat.method,
+        "template": chat.template,
+        "own_template": chat.own_template,
+        "template_differences": list(chat.differences),
+        "template_date": chat.date,
+        "pad_token_id": chat.pad_token_id,
+        "eos_token_id": None if eos is None else tokens.token_to_id(eos),
+        "end_of_turn_id": chat.end_of_turn_id,
+    }
+
+
+def sample_prompts(
+    chat: ChatFormat, conversations: Iterable[list[Message]]
+) -> list[dict[str, Any]]:
+    """The first few held-out conversations as prompts: messages, text, ids, and the answer."""
+    found = []
+    for turns in islice(conversations, SAMPLE_PROMPTS):
+        before = turns[:-1]
+        (text,), _ = chat.render([before], own=True, prompt=True)
+        found.append(
+            {
+                "messages": before,
+                "reference": turns[-1]["content"],
+                "prompt": text,
+                "input_ids": backend(chat.tokenizer).encode(text, add_special_tokens=False).ids,
+            }
+        )
+    return found
+
+
+def _histogram(lengths: NDArray[np.int64]) -> dict[str, int]:
+    """Conversations by length: {"64": those of 33 … 64 tokens, …}, from the shortest there is."""
+    power = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
+    counts = np.bincount(power)
+    return {str(2**p): int(n) for p, n in enumerate(counts) if p >= power.min()}

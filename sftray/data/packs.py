@@ -1,0 +1,117 @@
+"""A packed dataset on disk: its manifest, and its rows memory-mapped.
+
+Promise: a pack that opens is whole, because the manifest is written last and names every part with
+its size; rows are never copied into memory. Price: opening reads one small JSON file and imports
+neither ray nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sftray import storage as files
+from sftray.config import DataConfig
+from sftray.data.recipe import make_recipe
+from sftray.errors import PacksError
+from sftray.paths import PacksPaths, is_uri, join, node_cache
+
+if TYPE_CHECKING:
+    import datasets
+
+SPLITS = ("train", "eval")
+
+
+@dataclass(frozen=True)
+class Packs:
+    """A complete pack."""
+
+    root: str
+    """<storage>/packs/<key>."""
+    manifest: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    @property
+    def max_length(self) -> int:
+        return int(self.manifest["max_length"])
+
+    def rows(self, split: str) -> int:
+        """Packed rows of "train" or "eval"."""
+        return int(self.manifest["splits"][split]["rows"])
+
+    def dataset(self, split: str) -> datasets.Dataset:
+        """The rows of a split, memory-mapped; copied to this node once where storage is remote."""
+        import datasets
+
+        parts = [datasets.Dataset.from_file(str(path)) for path in local_parts(self, split)]
+        return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+
+def open_packs(root: str) -> Packs:
+    """The packs in a folder or URI. Raises PacksError where they are incomplete or damaged."""
+    path = PacksPaths(root).manifest
+    if not files.exists(path):
+        raise PacksError(f"{root}: has no manifest.json, so its packs are incomplete; build them")
+    try:
+        manifest = json.loads(files.read_text(path))
+        parts = [(split, part) for split in SPLITS for part in manifest["splits"][split]["parts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PacksError(
+            f"{path}: damaged ({error!r}); delete the folder and build again"
+        ) from error
+    for split, part in parts:
+        filesystem, inner = files.resolve(join(root, split, part["name"]))
+        size = filesystem.get_file_info(inner).size
+        if size != part["bytes"]:
+            raise PacksError(
+                f"{root}/{split}/{part['name']}: got {size} bytes, must be {part['bytes']}; delete "
+                "the folder and build again"
+            )
+    return Packs(root, manifest)
+
+
+def find_packs(
+    data: DataConfig,
+    model: str,
+    *,
+    storage: str,
+    model_revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Packs | None:
+    """The packs that `build_packs` would open, if they are there whole; builds nothing."""
+    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
+    return open_if_whole(PacksPaths.of(storage, recipe.key).root)
+
+
+def open_if_whole(root: str) -> Packs | None:
+    """The packs in a folder, or None where they must be built (again)."""
+    try:
+        return open_packs(root)
+    except PacksError:
+        return None
+
+
+def local_parts(packs: Packs, split: str) -> list[Path]:
+    """The Arrow files of a split on this node's disk."""
+    parts = packs.manifest["splits"][split]["parts"]
+    if not is_uri(packs.root):
+        return [Path(packs.root) / split / part["name"] for part in parts]
+    return localise(join(packs.root, split), [part["name"] for part in parts], packs.key)
+
+
+def localise(folder: str, names: list[str], key: str) -> list[Path]:
+    """Copies of a URI's files on this node, made once however many processes ask."""
+    from filelock import FileLock
+
+    target = node_cache() / "packs" / key / folder.rstrip("/").rsplit("/", 1)[-1]
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock"), timeout=3600):
+        for name in names:
+            if not (target / name).exists():
+                files.write_bytes(str(target / name), files.read_bytes(join(folder, name)))
+    return [target / name for name in names]

@@ -1,0 +1,182 @@
+"""Conversations → packs, once for all trials.
+
+Promise: packs of one key are built once, whole or not at all: the manifest is written last, and a
+build that was cut short is built again. The same input gives the same bytes whatever the number of
+CPUs. Price: see docs/data.md for conversations a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftray import storage as files
+from sftray.config import DataConfig
+from sftray.data.holdout import held_out, limited
+from sftray.data.manifest import check_bad_rows, drops, format_facts, lengths_of, sample_prompts
+from sftray.data.packs import Packs, open_if_whole, open_packs
+from sftray.data.passes import Tokenised, pack_split, tokenise
+from sftray.data.probe import choose_format
+from sftray.data.recipe import Recipe, make_recipe
+from sftray.data.rows import BadRowError, conversation, trimmed
+from sftray.data.sources import first_rows, spelling_of_source
+from sftray.data.template import ChatFormat
+from sftray.data.tokenizer import load_tokenizer
+from sftray.paths import PacksPaths, is_uri, join
+
+Log = Callable[[str], None]
+
+_COMPARED = 200
+"""Conversations on which TRL's training template is compared with the model's own."""
+_BUILD_HOURS = 6
+"""How long to wait for another process that builds the same packs."""
+
+
+def build_packs(
+    data: DataConfig,
+    model: str,
+    *,
+    storage: str,
+    model_revision: str | None = None,
+    trust_remote_code: bool = False,
+    log: Log = lambda line: None,
+) -> Packs:
+    """The packs of `data` for the tokenizer of `model`, built unless they are there already.
+
+    Ray must be initialised. Raises DataError where a source cannot be read or more than
+    `data.max_bad_fraction` of its rows are bad, and TemplateError where the assistant's tokens
+    cannot be told.
+    """
+    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
+    root = PacksPaths.of(storage, recipe.key).root
+    with _only_builder(root, log):
+        packs = open_if_whole(root)
+        if packs is None:
+            chat = _chat_format(recipe, model_revision, trust_remote_code, log)
+            packs = _build(recipe, chat, root, log)
+    check_bad_rows(packs.manifest["splits"], data.max_bad_fraction)
+    return packs
+
+
+@contextlib.contextmanager
+def _only_builder(root: str, log: Log) -> Iterator[None]:
+    """Hold the build of one local pack; on object storage two builders write the same bytes."""
+    if is_uri(root):
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    _, inner = files.resolve(root)
+    os.makedirs(os.path.dirname(inner), exist_ok=True)
+    lock = FileLock(f"{inner}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log(f"packs {root}: another process builds them; waiting at most {_BUILD_HOURS} hours")
+        lock.acquire(timeout=_BUILD_HOURS * 3600)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _chat_format(
+    recipe: Recipe, revision: str | None, trust_remote_code: bool, log: Log
+) -> ChatFormat:
+    tokenizer = load_tokenizer(recipe.model, revision=revision, trust_remote_code=trust_remote_code)
+    spelling = spelling_of_source(recipe.train, recipe.data.columns)
+    samples = []
+    for row in first_rows(recipe.train, _COMPARED):
+        with contextlib.suppress(BadRowError):
+            samples.append(trimmed(conversation(row, spelling)))
+    chat = choose_format(
+        tokenizer, template=recipe.template, date=recipe.data.template_date, samples=samples
+    )
+    log(f"loss mask of {recipe.model}: {chat.method}")
+    for difference in chat.differences:
+        log(f"TRL's training template differs from the model's own: {difference}")
+    return chat
+
+
+def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
+    began = time.monotonic()
+    data = recipe.data
+    if not is_uri(root):
+        files.remove_folder(root)  # what a build that was cut short has left
+    temporary = join(root, f"tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        train = tokenise(recipe.train, chat, data, join(temporary, "source"), log)
+        given = None
+        if recipe.evaluation is not None:
+            given = tokenise(recipe.evaluation, chat, data, join(temporary, "given"), log)
+        sources = {"train": train, "eval": given or train}
+        described = {"train": _describe(train), "eval": _describe(given)}
+        check_bad_rows(described, data.max_bad_fraction)
+        chosen = _split(train, given, data)
+        for split, mine in chosen.items():
+            packed = pack_split(split, sources[split], mine, chat=chat, data=data, root=root)
+            described[split].update(packed)
+            log(_split_line(split, packed))
+        evaluated = (int(k) for k in np.flatnonzero(chosen["eval"]))
+        prompts = sample_prompts(chat, sources["eval"].conversations(evaluated, data.columns))
+        manifest = {
+            "key": recipe.key,
+            "inputs": recipe.inputs,
+            "sources": {
+                "train": recipe.train.name,
+                "eval": recipe.evaluation.name if recipe.evaluation else None,
+            },
+            "model": recipe.model,
+            "max_length": data.max_length,
+            **format_facts(chat),
+            "seconds": round(time.monotonic() - began, 1),
+            "splits": described,
+            "sample_prompts": prompts,
+        }
+        files.write_text(PacksPaths(root).manifest, json.dumps(manifest, indent=1))
+    finally:
+        files.remove_folder(temporary)
+    return open_packs(root)
+
+
+def _split(
+    train: Tokenised, given: Tokenised | None, data: DataConfig
+) -> dict[str, NDArray[np.bool_]]:
+    """Which documents of its source each split takes."""
+    if given is not None:
+        return {
+            "train": np.ones(len(train.hashes), np.bool_),
+            "eval": limited(given.hashes, data.num_eval_conversations),
+        }
+    chosen = held_out(train.hashes, data.eval_fraction, data.num_eval_conversations)
+    return {"train": ~chosen, "eval": chosen}
+
+
+def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
+    """What the first pass found in a split's own source; a held-out split has none."""
+    reports = tokenised.reports if tokenised else []
+    dropped, examples = drops(reports, tokenised.places() if tokenised else [])
+    return {
+        "read": sum(report.rows for report in reports),
+        "dropped": dropped,
+        "examples": examples,
+        "lost_last_user_turn": sum(report.lost_last_user_turn for report in reports),
+        "lost_exchanges": sum(report.lost_exchanges for report in reports),
+        "lengths": lengths_of(reports),
+    }
+
+
+def _split_line(split: str, facts: dict[str, Any]) -> str:
+    return (
+        f"{split}: {facts['conversations']:,} conversations in {facts['rows']:,} rows, "
+        f"{facts['tokens']:,} tokens, {facts['supervised_tokens']:,} trained, "
+        f"{100 * facts['waste']:.2f} % padding ({100 * facts['waste_padded']:.0f} % unpacked)"
+    )

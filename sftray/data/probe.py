@@ -1,0 +1,238 @@
+"""Who says what is trained on: a template's markers, TRL's training template, or its prefixes.
+
+Promise: the assistant's tokens are those from the end of the generation prompt through the
+end-of-turn token; a template from which they cannot be told for certain is a TemplateError, found
+on one small conversation before any data is read. Price: a dozen renderings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+
+from sftray.data.rows import Message
+from sftray.data.template import (
+    MARKERS,
+    PREFIXES,
+    TRAINING_TEMPLATE,
+    ChatFormat,
+    as_parts,
+    has_markers,
+    render,
+    training_template,
+)
+from sftray.data.tokenizer import ModelTokenizer, backend
+from sftray.errors import TemplateError
+
+_PROBE: list[Message] = [
+    {"role": "user", "content": "Name a fruit."},
+    {"role": "assistant", "content": "Apple it is."},
+    {"role": "user", "content": "And a tree?"},
+    {"role": "assistant", "content": "Birch it is."},
+]
+"""Written into every template to see how it begins and ends a turn."""
+
+
+def choose_format(
+    tokenizer: ModelTokenizer, *, template: str | None, date: str, samples: Sequence[list[Message]]
+) -> ChatFormat:
+    """The format of a tokenizer with its own template, or with `template` in its place.
+
+    `samples` are real conversations to compare TRL's training template on. Raises TemplateError.
+    """
+    own = template or tokenizer.chat_template
+    if own is None:
+        raise TemplateError(
+            f"{tokenizer.name}: the tokenizer has no chat template; set data.chat_template to the "
+            "path of a Jinja template, or take an instruction-tuned model"
+        )
+    training = None if has_markers(own) else training_template(own)
+    if training is None:
+        method = MARKERS if has_markers(own) else PREFIXES
+        return _probe(tokenizer, own, own, method, date)
+    found = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date)
+    return dataclasses.replace(found, differences=_differences(found, [_PROBE, *samples]))
+
+
+def _probe(
+    tokenizer: ModelTokenizer, template: str, own: str, method: str, date: str
+) -> ChatFormat:
+    """Learn from one conversation how the template begins and ends what the assistant writes."""
+    variables = dict(tokenizer.special_tokens)
+    written = _write_probe(tokenizer, template, date, spans=method != PREFIXES)
+    text, answers = written.text, written.answers
+    starts = [_shared(tokenizer, prompt, text) for prompt in written.prompts]
+    if method == PREFIXES:
+        _check_prefixes(tokenizer, written, starts)
+    tokens = _turn_tokens(tokenizer)
+    end = _closing(tokenizer, tokens, text, answers[1][1], len(text))
+    middle = end
+    if not text.startswith(end, answers[0][1]):
+        marked = next((b for a, b in written.spans if a <= answers[0][0] < b), 0)
+        middle = _closing(tokenizer, tokens, text, answers[0][1], marked)
+    edges = {_edges(written, turn, starts[turn]) for turn in (0, 1)} - {None}
+    if method != PREFIXES and not edges:
+        raise TemplateError(
+            f"{tokenizer.name}: the template's generation markers are around no answer's words"
+        )
+    if len(edges) > 1:
+        raise TemplateError(
+            f"{tokenizer.name}: the template's generation markers begin differently from answer "
+            f"to answer ({sorted(map(repr, edges))}), must begin where the generation prompt ends"
+        )
+    lead, gap = next(iter(edges), None) or ("", "")
+    vocabulary = backend(tokenizer.json)
+    return ChatFormat(
+        template=template,
+        own_template=own,
+        method=method,
+        tokenizer=tokenizer.json,
+        variables=tokenizer.special_tokens,
+        date=date,
+        as_parts=written.as_parts,
+        lead=lead,
+        gap=gap,
+        ends=(middle, end),
+        end_of_turn_id=vocabulary.encode(end, add_special_tokens=False).ids[-1],
+        pad_token_id=_pad_token_id(tokenizer),
+        control_tokens=tuple(t for t in tokens if t in text or t in variables.values()),
+    )
+
+
+def _pad_token_id(tokenizer: ModelTokenizer) -> int:
+    """What fills rows; never trained on, so any token serves where there is no pad token."""
+    named = dict(tokenizer.special_tokens)
+    for name in ("pad_token", "unk_token", "eos_token", "bos_token"):
+        found = backend(tokenizer.json).token_to_id(named[name]) if name in named else None
+        if found is not None:
+            return int(found)
+    raise TemplateError(f"{tokenizer.name}: the tokenizer has no pad, unknown or end token")
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The probe as a template writes it."""
+
+    text: str
+    spans: list[tuple[int, int]]
+    answers: list[tuple[int, int]]
+    """Characters of the two answers' own words."""
+    prompts: list[str]
+    """The conversation up to each answer, with the generation prompt."""
+    as_parts: bool
+
+
+def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: bool) -> _Written:
+    variables = dict(tokenizer.special_tokens)
+    refusal = ""
+    for parts in (False, True):
+        probe = as_parts(_PROBE) if parts else _PROBE
+        try:
+            (text,), found = render(template, [probe], variables=variables, date=date, spans=spans)
+            prompts, _ = render(
+                template, [probe[:1], probe[:3]], variables=variables, date=date, prompt=True
+            )
+        except jinja2.TemplateError as error:
+            refusal = f" ({error})"
+            continue
+        words = [turn["content"] for turn in _PROBE if turn["role"] == "assistant"]
+        if all(word in text for word in words):
+            answers = [(text.index(word), text.index(word) + len(word)) for word in words]
+            return _Written(text, merged(found[0]) if spans else [], answers, prompts, parts)
+    raise TemplateError(
+        f"{tokenizer.name}: the chat template does not write the answers of a plain conversation "
+        f"of user and assistant{refusal}; set data.chat_template to one that does"
+    )
+
+
+def merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order, those that touch made one and empty ones left out."""
+    out: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if start == stop:
+            continue
+        if out and out[-1][1] == start:
+            out[-1] = (out[-1][0], stop)
+        else:
+            out.append((start, stop))
+    return out
+
+
+def _shared(tokenizer: ModelTokenizer, prompt: str, text: str) -> int:
+    """Characters of `text` under the leading tokens that it shares with the prompt."""
+    encode = backend(tokenizer.json).encode
+    ours, theirs = (encode(part, add_special_tokens=False) for part in (text, prompt))
+    number = 0
+    for a, b in zip(ours.ids, theirs.ids, strict=False):
+        if a != b:
+            break
+        number += 1
+    return ours.offsets[number - 1][1] if number else 0
+
+
+def _check_prefixes(tokenizer: ModelTokenizer, written: _Written, starts: list[int]) -> None:
+    for prompt, start in zip(written.prompts, starts, strict=True):
+        if not written.text.startswith(prompt):
+            raise TemplateError(
+                f"{tokenizer.name}: the chat template rewrites earlier turns or its generation "
+                f"prompt (it ends on {prompt[-40:]!r}, which the whole conversation does not have "
+                "there), so the assistant's tokens cannot be told; give data.chat_template with "
+                "{% generation %} markers"
+            )
+        if start != len(prompt):
+            raise TemplateError(
+                f"{tokenizer.name}: a token straddles the end of the generation prompt "
+                f"{prompt[-40:]!r}, so the assistant's tokens cannot be told; give "
+                "data.chat_template whose prompt ends on a special token or a line break"
+            )
+
+
+def _turn_tokens(tokenizer: ModelTokenizer) -> list[str]:
+    """The special tokens, longest first, from which a template may build turns."""
+    added = backend(tokenizer.json).get_added_tokens_decoder().values()
+    named = {text for _, text in tokenizer.special_tokens}
+    return sorted({t.content for t in added if t.special} | named, key=lambda t: (-len(t), t))
+
+
+def _closing(tokenizer: ModelTokenizer, tokens: list[str], text: str, start: int, stop: int) -> str:
+    """What closes an answer that ends at `start`: special tokens, perhaps after a space."""
+    pattern = re.compile(r"\s*(?:" + "|".join(map(re.escape, tokens)) + ")+")
+    match = pattern.match(text, start, stop)
+    if match is None:
+        raise TemplateError(
+            f"{tokenizer.name}: the chat template ends an answer with "
+            f"{text[start : start + 20]!r}, must be an end-of-turn token of the tokenizer, or a "
+            "trained model would not stop"
+        )
+    return match.group()
+
+
+def _edges(written: _Written, turn: int, start: int) -> tuple[str, str] | None:
+    """(lead, gap) of the markers around one of the two answers; None where it has no markers."""
+    marked = next((a for a, b in written.spans if a <= written.answers[turn][0] < b), None)
+    if marked is None:
+        return None
+    whole = written.text.startswith(written.prompts[turn])
+    gap = written.text[start:marked] if whole else ""
+    return written.text[marked:start], gap
+
+
+def _differences(chat: ChatFormat, samples: Sequence[list[Message]]) -> tuple[str, ...]:
+    """Where TRL's training template writes the samples otherwise than the model's own template."""
+    found = []
+    for sample in samples:
+        try:
+            (own,), _ = chat.render([sample], own=True)
+            (ours,), _ = chat.render([sample])
+        except jinja2.TemplateError:
+            continue  # a conversation that the template refuses is dropped and counted later
+        if own != ours:
+            pairs = enumerate(zip(own, ours, strict=False))
+            at = next((k for k, (a, b) in pairs if a != b), min(len(own), len(ours)))
+            around = slice(max(0, at - 30), at + 50)
+            found.append(f"own {own[around]!r}, training {ours[around]!r}")
+    return tuple(dict.fromkeys(found))[:3]

@@ -1,0 +1,143 @@
+"""One row of a dataset → the turns of a conversation, or the reason why it is bad.
+
+Promise: whatever is returned starts with at most one system turn, holds text only, never has two
+turns of one role in a row, and ends on an answer. Nothing is repaired but a last user turn that
+nobody answered, which is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Message = dict[str, str]
+
+NO_ASSISTANT = "no assistant turn"
+NO_USER = "no user turn"
+EMPTY_ANSWER = "empty answer"
+EMPTY_USER = "empty user turn"
+UNKNOWN_ROLE = "unknown role"
+NOT_TEXT = "content not text"
+REPEATED_ROLE = "two turns of one role in a row"
+LATE_SYSTEM = "system turn after the start"
+MALFORMED = "turns not a list of role and content"
+
+COLUMNS = {
+    "messages": ("messages",),
+    "conversations": ("conversations",),
+    "prompt_completion": ("prompt", "completion"),
+    "instruction": ("instruction", "output"),
+}
+"""The columns that each way of spelling a conversation needs; "system" and "input" are optional."""
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+
+
+class BadRowError(Exception):
+    """A row that cannot be trained on; the message is the reason it is counted under."""
+
+
+def spelling_of(columns: Sequence[str]) -> str | None:
+    """Which of COLUMNS a row with these columns has, the first that is complete; None if none."""
+    for spelling, needed in COLUMNS.items():
+        if all(name in columns for name in needed):
+            return spelling
+    return None
+
+
+def conversation(row: Mapping[str, Any], spelling: str) -> list[Message]:
+    """The turns of a row; raises BadRowError with the reason where it cannot be trained on.
+
+    The row has the columns of its spelling. The result may end on a user turn: see `trimmed`.
+    """
+    turns = [_message(turn) for turn in _turns(row, spelling)]
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        turns.insert(0, {"role": "system", "content": system})
+    if turns and turns[0]["role"] == "system" and not turns[0]["content"].strip():
+        del turns[0]
+    _check_order(turns)
+    return turns
+
+
+def trimmed(turns: list[Message]) -> list[Message]:
+    """The conversation without a last user turn, which nobody answered."""
+    return turns[:-1] if turns[-1]["role"] == "user" else turns
+
+
+def first_user_turn(turns: Sequence[Message]) -> str:
+    """The text that decides whether a conversation is held out."""
+    return next(turn["content"] for turn in turns if turn["role"] == "user")
+
+
+def _turns(row: Mapping[str, Any], spelling: str) -> list[Any]:
+    if spelling == "prompt_completion":
+        return _as_turns(row["prompt"], "user") + _as_turns(row["completion"], "assistant")
+    if spelling == "instruction":
+        question, context = row["instruction"], row.get("input")
+        if isinstance(question, str) and isinstance(context, str) and context.strip():
+            question = f"{question}\n\n{context}"
+        return _as_turns(question, "user") + _as_turns(row["output"], "assistant")
+    turns = row[spelling]
+    if not isinstance(turns, list):
+        raise BadRowError(MALFORMED)
+    return turns
+
+
+def _as_turns(value: Any, role: str) -> list[Any]:
+    """A string as one turn; a list of turns (a conversational prompt) as it is."""
+    return value if isinstance(value, list) else [{"role": role, "content": value}]
+
+
+def _message(turn: Any) -> Message:
+    if not isinstance(turn, Mapping):
+        raise BadRowError(MALFORMED)
+    keys = ("role", "content") if "role" in turn else ("from", "value")
+    if keys[0] not in turn or keys[1] not in turn:
+        raise BadRowError(MALFORMED)
+    role, content = turn[keys[0]], turn[keys[1]]
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    if known is None:
+        raise BadRowError(UNKNOWN_ROLE)
+    if not isinstance(content, str) or not _is_unicode(content):
+        raise BadRowError(NOT_TEXT)
+    return {"role": known, "content": content}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, which JSON allows, cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_order(turns: Sequence[Message]) -> None:
+    previous = ""
+    for number, turn in enumerate(turns):
+        role = turn["role"]
+        if role == previous:
+            raise BadRowError(REPEATED_ROLE)
+        if role == "system" and number > 0:
+            raise BadRowError(LATE_SYSTEM)
+        if role != "system" and not turn["content"].strip():
+            raise BadRowError(EMPTY_ANSWER if role == "assistant" else EMPTY_USER)
+        previous = role
+    roles = {turn["role"] for turn in turns}
+    if "assistant" not in roles:
+        raise BadRowError(NO_ASSISTANT)
+    if "user" not in roles:
+        raise BadRowError(NO_USER)

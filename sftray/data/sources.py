@@ -1,0 +1,331 @@
+"""Where conversations come from: JSONL and Parquet files, locally or on a URI, and Hub datasets.
+
+Promise: a source is cut into chunks whose borders depend on the files alone (2 MiB of JSONL, a
+Parquet row group, 2,048 rows of a Hub dataset), so that whoever reads them in whatever order sees
+the same rows. A file that cannot be read is a DataError that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from sftray import storage
+from sftray.data.rows import COLUMNS, spelling_of
+from sftray.errors import DataError
+from sftray.paths import is_uri
+
+CHUNK_BYTES = 2 * 1024**2
+"""JSONL a chunk: small enough that 23 MB keep 2 cores busy, large enough that a task is cheap."""
+CHUNK_ROWS = 2048
+"""Hub rows a chunk."""
+HASHED_WHOLE_BYTES = 128 * 1024**2
+"""Files up to this size are fingerprinted whole; larger ones by size, time and both ends."""
+
+Row = tuple[int, dict[str, Any]]
+"""(1-based line or row within the chunk, columns)."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a source that one task reads."""
+
+    kind: str
+    """jsonl, parquet or hub."""
+    path: str
+    """The file, or the Hub dataset's id."""
+    start: int
+    """First byte (jsonl), row group (parquet) or row (hub)."""
+    stop: int
+    """One past the last; a JSONL line belongs to the chunk in which it starts."""
+    max_rows: int | None = None
+    """Read no more rows than this."""
+    split: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that was found: what to read, and what tells its content from another's."""
+
+    name: str
+    chunks: tuple[Chunk, ...]
+    fingerprint: str
+    size: int
+    """Bytes of the files; rows of a Hub dataset."""
+
+    def read(self, number: int) -> Iterator[Row]:
+        """The rows of one chunk."""
+        return read_chunk(self.chunks[number])
+
+    def lines_before(self, number: int) -> int:
+        """Lines or rows of the same file that lie before a chunk; reads them."""
+        chunk = self.chunks[number]
+        earlier = [c for c in self.chunks[:number] if c.path == chunk.path]
+        return sum(_count_lines(other) for other in earlier)
+
+
+def open_source(
+    name: str, *, split: str, revision: str | None = None, max_rows: int | None = None
+) -> Source:
+    """Find a dataset and cut it into chunks, at most `max_rows` rows from its start.
+
+    Raises DataError where there is no such file, dataset or split, or where it is empty.
+    """
+    source = _open_files(name) if _names_files(name) else _open_hub(name, split, revision)
+    if source.size == 0 or not source.chunks:
+        raise DataError(f"{name}: the dataset is empty, must hold at least one conversation")
+    if max_rows is None:
+        return source
+    chunks = _first_rows(source.chunks, max_rows)
+    return Source(source.name, chunks, source.fingerprint, source.size)
+
+
+def read_chunk(chunk: Chunk) -> Iterator[Row]:
+    """The rows of a chunk; blank lines are skipped but counted. Raises DataError."""
+    readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hub": _read_hub}
+    for number, row in enumerate(readers[chunk.kind](chunk)):
+        if chunk.max_rows is not None and number >= chunk.max_rows:
+            return
+        yield row
+
+
+class BadLineError(Exception):
+    """A line that is no JSON object: its number within the chunk, and what is wrong with it."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(line, message)
+        self.line = line
+        self.message = message
+
+
+def spelling_of_source(source: Source, columns: str) -> str:
+    """How a source spells its conversations, by its first row; DataError if in no known way."""
+    for chunk, (line, row) in _rows(source):
+        place = f"{chunk.path}, line {line}"
+        spelling = spelling_of(list(row)) if columns == "auto" else columns
+        if spelling is None:
+            known = "; ".join(" and ".join(names) for names in COLUMNS.values())
+            raise DataError(f"{place}: got the columns {', '.join(row)}, must have one of: {known}")
+        try:
+            check_columns(row, spelling, line)
+        except BadLineError as error:
+            raise DataError(f"{place}: {error.message}") from error
+        return spelling
+    raise DataError(f"{source.name}: the dataset is empty, must hold at least one conversation")
+
+
+def first_rows(source: Source, number: int) -> list[dict[str, Any]]:
+    """The first rows of a source."""
+    return [row for _, (_, row) in islice(_rows(source), number)]
+
+
+def check_columns(row: dict[str, Any], spelling: str, line: int) -> None:
+    """Raise BadLineError where a row lacks a column of its spelling."""
+    missing = [name for name in COLUMNS[spelling] if name not in row]
+    if missing:
+        raise BadLineError(
+            line, f"has no column {', '.join(missing)} (it has {', '.join(row) or 'none'})"
+        )
+
+
+def _rows(source: Source) -> Iterator[tuple[Chunk, Row]]:
+    for number, chunk in enumerate(source.chunks):
+        try:
+            for row in read_chunk(chunk):
+                yield chunk, row
+        except BadLineError as error:
+            line = source.lines_before(number) + error.line
+            raise DataError(f"{chunk.path}, line {line}: {error.message}") from error
+
+
+def _names_files(name: str) -> bool:
+    if is_uri(name) or any(character in name for character in "*?["):
+        return True
+    return os.path.isfile(name) or name.endswith((".jsonl", ".json", ".parquet"))
+
+
+def _open_files(name: str) -> Source:
+    files = _list_files(name)
+    chunks: list[Chunk] = []
+    digest = hashlib.sha256()
+    for info, path in files:
+        chunks += _parquet_chunks(path) if path.endswith(".parquet") else _jsonl_chunks(path, info)
+        digest.update(_file_fingerprint(info, path).encode())
+    return Source(name, tuple(chunks), digest.hexdigest(), sum(info.size for info, _ in files))
+
+
+def _list_files(name: str) -> list[tuple[fs.FileInfo, str]]:
+    """The files that a path, glob or URI names, in the order of their names."""
+    try:
+        if is_uri(name):
+            files = _list_uri(name)
+        else:
+            paths = sorted(glob.glob(os.path.expanduser(name), recursive=True))
+            paths = paths or ([name] if os.path.isfile(name) else [])
+            files = [(fs.LocalFileSystem().get_file_info(os.path.abspath(p)), p) for p in paths]
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error})") from error
+    files = [(info, path) for info, path in files if info.type == fs.FileType.File]
+    if not files:
+        raise DataError(f"{name}: there is no such file")
+    return files
+
+
+def _list_uri(name: str) -> list[tuple[fs.FileInfo, str]]:
+    """Files of a URI whose path may hold * and ?; the scheme and bucket may not."""
+    wild = re.search(r"[*?\[]", name)
+    if wild is None:
+        filesystem, inner = storage.resolve(name)
+        return [(filesystem.get_file_info(inner), name)]
+    folder = name[: name.rindex("/", 0, wild.start())]
+    filesystem, inner = storage.resolve(folder)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    found = []
+    for info in filesystem.get_file_info(selector):
+        rest = info.path[len(inner) :].lstrip("/")
+        if fnmatch.fnmatchcase(rest, name[len(folder) + 1 :]):
+            found.append((info, f"{folder}/{rest}"))
+    return sorted(found, key=lambda item: item[1])
+
+
+def _file_fingerprint(info: fs.FileInfo, path: str) -> str:
+    """Changes when the file's bytes do; the path is no part of it."""
+    filesystem, inner = storage.resolve(path)
+    if is_uri(path) and not path.startswith("file://"):
+        return f"{os.path.basename(path)} {info.size} {info.mtime_ns}"
+    with filesystem.open_input_file(inner) as file:
+        if info.size <= HASHED_WHOLE_BYTES:
+            return hashlib.sha256(file.read_buffer()).hexdigest()
+        ends = hashlib.sha256(file.read_at(1024**2, 0))
+        ends.update(file.read_at(1024**2, info.size - 1024**2))
+        return f"{ends.hexdigest()} {info.size} {info.mtime_ns}"
+
+
+def _jsonl_chunks(path: str, info: fs.FileInfo) -> list[Chunk]:
+    starts = range(0, info.size, CHUNK_BYTES)
+    return [Chunk("jsonl", path, start, min(start + CHUNK_BYTES, info.size)) for start in starts]
+
+
+def _parquet_chunks(path: str) -> list[Chunk]:
+    groups = _open_parquet(path).metadata.num_row_groups
+    return [Chunk("parquet", path, group, group + 1) for group in range(groups)]
+
+
+def _open_parquet(path: str) -> pq.ParquetFile:
+    filesystem, inner = storage.resolve(path)
+    try:
+        return pq.ParquetFile(inner, filesystem=filesystem)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file ({error})") from error
+
+
+def _open_hub(name: str, split: str, revision: str | None) -> Source:
+    dataset = _load_hub(name, split, revision)
+    chunks = tuple(
+        Chunk("hub", name, start, min(start + CHUNK_ROWS, len(dataset)), None, split, revision)
+        for start in range(0, len(dataset), CHUNK_ROWS)
+    )
+    return Source(name, chunks, f"{name}@{split} {dataset._fingerprint}", len(dataset))
+
+
+def _load_hub(name: str, split: str, revision: str | None) -> Any:
+    import datasets  # 1 s, and only Hub sources need it
+
+    try:
+        found = datasets.load_dataset(name, revision=revision)
+    except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
+        raise DataError(
+            f"{name}: no such file, and no dataset that could be loaded from the Hub ({error})"
+        ) from error
+    if split not in found:
+        raise DataError(f"{name}: has no split {split!r}, must be one of {', '.join(found)}")
+    return found[split]
+
+
+def _first_rows(chunks: tuple[Chunk, ...], max_rows: int) -> tuple[Chunk, ...]:
+    """The chunks that hold the first `max_rows` rows, the last of them cut short."""
+    kept = []
+    for chunk in chunks:
+        if max_rows <= 0:
+            break
+        kept.append(dataclasses.replace(chunk, max_rows=max_rows))
+        max_rows -= _count_rows(chunk)
+    return tuple(kept)
+
+
+def _count_rows(chunk: Chunk) -> int:
+    if chunk.kind == "jsonl":
+        return sum(1 for line in _lines(chunk) if line.strip())
+    return _count_lines(chunk)
+
+
+def _count_lines(chunk: Chunk) -> int:
+    if chunk.kind == "jsonl":
+        return len(_lines(chunk))
+    if chunk.kind == "parquet":
+        return int(_open_parquet(chunk.path).metadata.row_group(chunk.start).num_rows)
+    return chunk.stop - chunk.start
+
+
+def _read_jsonl(chunk: Chunk) -> Iterator[Row]:
+    for number, line in enumerate(_lines(chunk), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise BadLineError(number, f"not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise BadLineError(number, f"got {line[:60]!r}, must be a JSON object")
+        yield number, row
+
+
+def _lines(chunk: Chunk) -> list[bytes]:
+    """The lines that start in [start, stop) of a file."""
+    filesystem, inner = storage.resolve(chunk.path)
+    with filesystem.open_input_file(inner) as file:
+        first = max(chunk.start - 1, 0)
+        data: bytes = file.read_at(chunk.stop - first, first)
+        at = chunk.stop
+        while data and not data.endswith(b"\n"):
+            more = file.read_at(256 * 1024, at)
+            if not more:
+                break
+            at += len(more)
+            data += more[: more.find(b"\n") + 1] or more
+    if chunk.start > 0:  # the byte before tells whether a line starts exactly here
+        newline = data.find(b"\n", 0, chunk.stop - first - 1)
+        if newline < 0:
+            return []
+        data = data[newline + 1 :]
+    elif data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    lines = data.split(b"\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
+def _read_parquet(chunk: Chunk) -> Iterator[Row]:
+    number = 0
+    for batch in _open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _read_hub(chunk: Chunk) -> Iterator[Row]:
+    dataset = _load_hub(chunk.path, chunk.split or "train", chunk.revision)
+    yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)
