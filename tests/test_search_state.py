@@ -100,6 +100,16 @@ def test_trials_at_a_rung_have_seen_the_same_rows(path: str) -> None:
             assert rows[event["trial"], event["step"]] == event["rung"]
 
 
+def test_a_step_that_passes_several_rungs_is_compared_at_the_last(path: str) -> None:
+    sweep = make_sweep(points=({"effective_batch_size": 8},), grace_rows=1)
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        search.record("t0000", {"step": 1, "eval_loss": 2.0})
+        decided = [event["rung"] for event in journal.events() if event["event"] == "decision"]
+        assert decided == [3]  # the ladder is 1, 3, 9, …; eight rows lie past the first two
+
+
 def test_a_result_that_comes_again_keeps_its_record_and_decision(path: str) -> None:
     sweep = make_sweep(points=({"learning_rate": 1e-3}, {"learning_rate": 1e-4}))
     with Journal(path) as journal:
@@ -182,6 +192,7 @@ def test_a_trial_that_returns_is_completed_only_after_its_last_step(path: str) -
         search.returned("t0001")
         assert search.outcome_of("t0000") == "completed"
         assert search.outcome_of("t0001") == "failed"
+        assert search.ended() == {"t0000", "t0001"}
 
 
 def test_points_given_are_run_as_given_and_no_others(path: str) -> None:

@@ -35,6 +35,9 @@ def trainable(config: dict[str, Any]) -> None:
     manner = config["manners"].get(config["trial"], "")
     if manner == "silent":
         return
+    if manner == "gives up":
+        tune.report({"outcome": "preempted", "message": "no step was taken"})
+        return
     *earlier, last = reports(sweep, config["point"])
     for number, report in enumerate(earlier):
         tune.report(report)
@@ -98,8 +101,9 @@ def test_each_way_to_end_has_its_outcome_and_the_sweep_goes_on(tmp_path: Path) -
         "t0002": "dies once",
         "t0003": "out_of_memory",
         "t0004": "data_error",
+        "t0005": "gives up",
     }
-    sweep = make_sweep(points=({},) * 6, scheduler="none")
+    sweep = make_sweep(points=({},) * 7, scheduler="none")
     events = fit(tmp_path, sweep, manners, failure_config=tune.FailureConfig(max_failures=1))
     assert outcomes(events) == {
         "t0000": "failed",
@@ -107,13 +111,14 @@ def test_each_way_to_end_has_its_outcome_and_the_sweep_goes_on(tmp_path: Path) -
         "t0002": "completed",
         "t0003": "out_of_memory",
         "t0004": "data_error",
-        "t0005": "completed",
+        "t0005": "preempted",
+        "t0006": "completed",
     }
     last_words = {e["trial"]: e["message"] for e in events if e["event"] == "trial_ended"}
     assert last_words["t0001"] == "RuntimeError: the optimizer fell over"
     assert last_words["t0003"] == "said by the trial"
     attempts = Counter(e["trial"] for e in events if e["event"] == "attempt_started")
-    assert attempts == {"t0000": 1, "t0001": 2, "t0002": 2, "t0003": 1, "t0004": 1, "t0005": 1}
+    assert [attempts[f"t{number:04d}"] for number in range(7)] == [1, 2, 2, 1, 1, 1, 1]
 
 
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:
@@ -121,7 +126,7 @@ def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> No
 
     sweep = make_sweep(points=({}, {"learning_rate": 3e-4}, {"lora_r": 4}), scheduler="none")
     # a sweep's end by time, like Ctrl-C, tells neither searcher nor scheduler
-    first = fit(tmp_path, sweep, {"t0000": "waits"}, stop=TimeoutStopper(10.0))
+    first = fit(tmp_path, sweep, {"t0000": "waits"}, stop=TimeoutStopper(6.0))
     assert "t0000" not in outcomes(first)
     events = fit(tmp_path, sweep)
     assert set(outcomes(events).values()) == {"completed"}
