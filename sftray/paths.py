@@ -34,6 +34,10 @@ class PacksPaths:
     def manifest(self) -> str:
         return join(self.root, "manifest.json")
 
+    @property
+    def tokenizer(self) -> str:
+        return join(self.root, "tokenizer.json")
+
     def part(self, split: str, number: int) -> str:
         return join(self.root, split, f"{number:05d}.arrow")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftray import storage as files
 from sftray.config import DataConfig
+from sftray.data.estimate import estimate_packs as estimate_packs
 from sftray.data.recipe import make_recipe
 from sftray.errors import PacksError
 from sftray.paths import PacksPaths, is_uri, join, node_cache

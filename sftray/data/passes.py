@@ -21,7 +21,7 @@ from sftray.data.gather import Documents, gather_part, part_items
 from sftray.data.manifest import drops
 from sftray.data.packing import pack, shuffled
 from sftray.data.rows import Message, conversation, trimmed
-from sftray.data.sources import Source, spelling_of_source
+from sftray.data.sources import BadLineError, Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import TABLE, ChunkReport, report_of, tokenise_chunk
 from sftray.errors import DataError, TemplateError
@@ -164,7 +164,7 @@ def _error(source: Source, number: int, kind: str, line: int, message: str) -> E
     if kind == "TemplateError":
         return TemplateError(f"{chunk.path}: {message}")
     if line:
-        return DataError(f"{chunk.path}, line {source.lines_before(number) + line}: {message}")
+        return located(source, number, BadLineError(line, message))
     return DataError(message)
 
 

@@ -141,6 +141,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             "splits": described,
             "sample_prompts": prompts,
         }
+        files.write_text(PacksPaths(root).tokenizer, chat.tokenizer)
         files.write_text(PacksPaths(root).manifest, json.dumps(manifest, indent=1))
     finally:
         files.remove_folder(temporary)

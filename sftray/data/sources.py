@@ -35,6 +35,9 @@ CHUNK_ROWS = 2048
 HASHED_WHOLE_BYTES = 128 * 1024**2
 """Files up to this size are fingerprinted whole; larger ones by size, time and both ends."""
 
+_SAMPLED_CHUNKS = 4
+"""Chunks that an estimate looks at."""
+
 Row = tuple[int, dict[str, Any]]
 """(1-based line or row within the chunk, columns)."""
 
@@ -133,6 +136,38 @@ def first_rows(source: Source, number: int) -> list[dict[str, Any]]:
     return [row for _, (_, row) in islice(_rows(source), number)]
 
 
+def sample_rows(source: Source, number: int) -> tuple[list[Row], int]:
+    """About `number` rows from evenly spaced chunks, and how many rows the source may have.
+
+    Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
+    """
+    places = sorted({round(k) for k in _spaced(len(source.chunks), _SAMPLED_CHUNKS)})
+    counts = {place: _count_rows(source.chunks[place]) for place in places}
+    each = -(-number // len(places))
+    rows: list[Row] = []
+    for place in places:
+        try:
+            rows += islice(read_chunk(source.chunks[place]), each)
+        except BadLineError as error:
+            raise located(source, place, error) from error
+    if source.chunks[0].kind != "jsonl":
+        return rows, sum(_count_rows(chunk) for chunk in source.chunks)
+    looked_at = sum(source.chunks[place].stop - source.chunks[place].start for place in places)
+    return rows, round(sum(counts.values()) * source.size / looked_at)
+
+
+def _spaced(number: int, most: int) -> list[float]:
+    """Up to `most` places evenly spread over `number`, first and last among them."""
+    steps = min(number, most) - 1
+    return [k * (number - 1) / steps for k in range(steps + 1)] if steps else [0]
+
+
+def located(source: Source, number: int, error: BadLineError) -> DataError:
+    """The error with the file and the line that it is about."""
+    path, line = source.chunks[number].path, source.lines_before(number) + error.line
+    return DataError(f"{path}, line {line}: {error.message}")
+
+
 def check_columns(row: dict[str, Any], spelling: str, line: int) -> None:
     """Raise BadLineError where a row lacks a column of its spelling."""
     missing = [name for name in COLUMNS[spelling] if name not in row]
@@ -148,8 +183,7 @@ def _rows(source: Source) -> Iterator[tuple[Chunk, Row]]:
             for row in read_chunk(chunk):
                 yield chunk, row
         except BadLineError as error:
-            line = source.lines_before(number) + error.line
-            raise DataError(f"{chunk.path}, line {line}: {error.message}") from error
+            raise located(source, number, error) from error
 
 
 def _names_files(name: str) -> bool:

@@ -6,6 +6,7 @@ Promise: a task holds one chunk; the driver gets lengths, hashes and counts, nev
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ def tokenise_chunk(
     An error comes back as {"error": [type, line, message]}, for the driver to raise with the file.
     """
     number = int(item["chunk"])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one CPU
     try:
         report, tokens, trained = read_and_encode(
             read_chunk(chunks[number]), spelling, chat, max_length, seed

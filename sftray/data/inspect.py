@@ -1,0 +1,138 @@
+"""A pack for the eye: decoded rows with the trained tokens marked, lengths, waste, dropped rows.
+
+Promise: everything shown comes from the pack's own folder, tokenizer included; no torch, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from sftray import storage as files
+from sftray.data.gather import UNTRAINED
+from sftray.data.manifest import drop_table
+from sftray.data.packs import SPLITS, Packs, local_parts
+from sftray.paths import PacksPaths
+
+_GREEN, _GREY, _PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
+_BAR = 40
+"""Characters of the longest bar of the histogram."""
+
+
+def inspect_json(packs: Packs) -> dict[str, Any]:
+    """The counts of both splits, for scripts."""
+    names = ("conversations", "dropped", "rows", "tokens", "supervised_tokens", "waste")
+    splits = packs.manifest["splits"]
+    return {split: {name: splits[split][name] for name in names} for split in SPLITS}
+
+
+def inspect_text(packs: Packs, rows: int = 3, *, color: bool = False) -> str:
+    """The pack as text; `color` marks trained tokens green, else they stand in ⟦…⟧."""
+    parts = [_summary(packs), _lengths(packs), _dropped(packs)]
+    parts += _rows(packs, rows, color)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _summary(packs: Packs) -> str:
+    manifest = packs.manifest
+    lines = [
+        f"{packs.root}",
+        f"tokenizer of {manifest['model']}, rows of {packs.max_length:,} tokens, "
+        f"loss mask by {manifest['mask_method']}",
+    ]
+    lines += [
+        f"TRL's training template differs from the model's own: {difference}"
+        for difference in manifest["template_differences"]
+    ]
+    lines.append(
+        f"{'':6}{'conversations':>14}{'rows':>9}{'tokens':>14}{'trained':>14}{'padding':>9}"
+    )
+    for split in SPLITS:
+        facts = manifest["splits"][split]
+        lines.append(
+            f"{split:6}{facts['conversations']:14,}{facts['rows']:9,}{facts['tokens']:14,}"
+            f"{facts['supervised_tokens']:14,}{100 * facts['waste']:8.2f}%"
+        )
+    waste = manifest["splits"]["train"]["waste_padded"]
+    lines.append(
+        f"one conversation a row, padded to {packs.max_length:,}, would waste {100 * waste:.1f} % "
+        f"of the positions; packed, {100 * manifest['splits']['train']['waste']:.2f} %"
+    )
+    return "\n".join(lines)
+
+
+def _lengths(packs: Packs) -> str:
+    lengths = packs.manifest["splits"]["train"]["lengths"]
+    lines = [f"tokens a conversation: {lengths['mean']:,} on average, {lengths['max']:,} at most"]
+    most = max(lengths["histogram"].values())
+    for bound, number in lengths["histogram"].items():
+        bar = "█" * round(_BAR * number / most)
+        lines.append(f"  ≤ {int(bound):>7,} {number:>9,} {bar}")
+    lines.append(f"{'max_length':>12}{'whole':>10}{'shortened':>11}{'dropped':>9}")
+    for cut, facts in lengths["cuts"].items():
+        mine = " ←" if int(cut) == packs.max_length else ""
+        lines.append(
+            f"{int(cut):12,}{facts['whole']:10,}{facts['shortened']:11,}{facts['dropped']:9,}{mine}"
+        )
+    return "\n".join(lines)
+
+
+def _dropped(packs: Packs) -> str:
+    lines = []
+    for split in SPLITS:
+        facts = packs.manifest["splits"][split]
+        if facts["dropped"]:
+            number = sum(facts["dropped"].values())
+            lines.append(f"{split}: dropped {number:,} of {facts['read']:,} rows")
+            lines.append(drop_table(facts["dropped"], facts["examples"]))
+        if facts["lost_last_user_turn"]:
+            lines.append(f"{split}: {facts['lost_last_user_turn']:,} lost an unanswered last turn")
+        if facts["lost_exchanges"]:
+            lines.append(f"{split}: {facts['lost_exchanges']:,} lost trailing exchanges")
+    return "\n".join(lines)
+
+
+def _rows(packs: Packs, number: int, color: bool) -> Iterator[str]:
+    tokenizer = Tokenizer.from_str(files.read_text(PacksPaths(packs.root).tokenizer))
+    for place, row in enumerate(_read_rows(packs, number)):
+        ids, labels = np.array(row["input_ids"]), np.array(row["labels"])
+        trained = int((labels != UNTRAINED).sum())
+        title = f"row {place}: {len(row['documents'])} conversations, {trained:,} tokens trained"
+        starts = np.cumsum([0, *row["seq_lengths"]])
+        texts = [title]
+        for document, start in enumerate(starts[:-1]):
+            span = slice(start, starts[document + 1])
+            if document < len(row["documents"]):
+                head = f"— conversation {row['documents'][document]}"
+                marked = _marked(tokenizer, ids[span], labels[span] != UNTRAINED, color)
+                texts.append(f"{head}, {row['seq_lengths'][document]} tokens\n{marked}")
+            else:
+                texts.append(f"— padding, {row['seq_lengths'][document]} tokens")
+        yield "\n".join(texts)
+
+
+def _read_rows(packs: Packs, number: int) -> Iterator[Mapping[str, Any]]:
+    for path in local_parts(packs, "train"):
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_stream(source).read_all().slice(0, number)
+        yield from table.to_pylist()
+        number -= table.num_rows
+        if number <= 0:
+            return
+
+
+def _marked(tokenizer: Tokenizer, ids: Any, trained: Any, color: bool) -> str:
+    pieces = []
+    for is_trained, group in groupby(
+        zip(ids.tolist(), trained.tolist(), strict=True), lambda p: p[1]
+    ):
+        text = tokenizer.decode([token for token, _ in group], skip_special_tokens=False)
+        if color:
+            pieces.append(f"{_GREEN if is_trained else _GREY}{text}{_PLAIN}")
+        else:
+            pieces.append(f"⟦{text}⟧" if is_trained else text)
+    return "".join(pieces).rstrip("\n")
