@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sftray.config import Choice, RandInt, Space, SweepConfig, TrialConfig
 from sftray.errors import ConfigError
@@ -108,6 +108,30 @@ def split_batch(trial: TrialConfig, micro_batch_size: int | None = None) -> tupl
     return micro, share // micro
 
 
+def default_micro_batch_size(max_length: int, *, use_gpu: bool) -> int:
+    """Rows of about 8,192 tokens at once on a GPU, 1,024 on a CPU, at least one."""
+    return max(1, (8192 if use_gpu else 1024) // max_length)
+
+
+def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
+    """The sweep with `fitting([…])` batch sizes made a plain choice for this number of rows.
+
+    Kept are those with at least MIN_STEPS steps at the fewest epochs; where that leaves fewer than
+    two, the largest four powers of two that have as many steps.
+    """
+    space = sweep.search_space.get("effective_batch_size")
+    if not (isinstance(space, Choice) and space.fitting):
+        return sweep
+    epochs = field_values(sweep, "num_train_epochs") or [sweep.trial.num_train_epochs]
+    most = round(min(epochs) * rows_per_epoch) // MIN_STEPS
+    kept = [batch for batch in space.values if batch <= most]
+    if len(kept) < 2:
+        powers = [2**k for k in range(20) if 2**k <= most and 2**k % sweep.trial.num_workers == 0]
+        kept = powers[-4:] or [min(space.values)]
+    fitted = {**sweep.search_space, "effective_batch_size": Choice(tuple(kept))}
+    return replace(sweep, search_space=fitted)
+
+
 def rung_ladder(sweep: SweepConfig, rows_per_epoch: int) -> tuple[int, ...]:
     """The sweep-wide ladder of row counts at which ASHA compares trials (empty without ASHA).
 
@@ -156,11 +180,6 @@ def batch_sizes_that_fit(rows: int, candidates: Sequence[int] = (1, 2, 4, 8, 16,
     """The usual batch sizes that leave at least MIN_STEPS optimizer steps, as text."""
     fitting = [str(batch) for batch in candidates if rows // batch >= MIN_STEPS]
     return ", ".join(fitting) if fitting else "none"
-
-
-def lora_parameters(shapes: Sequence[tuple[int, int]], lora_r: int) -> int:
-    """Parameters of the adapters on linear layers of the given (out, in) shapes."""
-    return sum(lora_r * (rows + columns) for rows, columns in shapes)
 
 
 def _too_few_steps(trial: TrialConfig, rows_per_epoch: int, available: int, steps: int) -> str:

@@ -61,6 +61,8 @@ class Choice:
     """One of the listed values."""
 
     values: tuple[Any, ...]
+    fitting: bool = False
+    """Keep only what the dataset has rows for; see `fitting`."""
 
     def __post_init__(self) -> None:
         _require(len(self.values) > 0, "choice", "no values", "at least one value")
@@ -96,6 +98,14 @@ def randint(low: int, high: int) -> RandInt:
 def choice(values: Sequence[Any]) -> Choice:
     """Search among the listed values."""
     return Choice(tuple(values))
+
+
+def fitting(batch_sizes: Sequence[int]) -> Choice:
+    """Search among those of the batch sizes that leave enough optimizer steps on the dataset.
+
+    Where fewer than two do, the largest powers of two that do (`budget.fit_batch_sizes`).
+    """
+    return Choice(tuple(batch_sizes), fitting=True)
 
 
 @dataclass(frozen=True)
@@ -365,6 +375,13 @@ class SweepConfig:
         _require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         _require(self.max_failures >= 0, "max_failures", str(self.max_failures), "at least 0")
         _require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
+        for name, space in self.search_space.items():
+            _require(
+                not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",
+                f"search_space[{name!r}]",
+                "fitting([…])",
+                "choice([…]): only effective_batch_size is fitted to the number of rows",
+            )
         _require(
             not ("lora_r" in self.search_space and self.trial.lora_alpha is not None),
             "search_space",
@@ -475,7 +492,7 @@ def _plain(value: Any) -> Any:
 def _space_from_json(values: Mapping[str, Any]) -> Space:
     rest = {key: value for key, value in values.items() if key != "kind"}
     if values["kind"] == "choice":
-        return Choice(tuple(rest["values"]))
+        return Choice(tuple(rest["values"]), fitting=rest["fitting"])
     return RandInt(**rest) if values["kind"] == "randint" else Uniform(**rest)
 
 

@@ -21,8 +21,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sftray.config import TrialConfig
+from sftray.data.collate import collate
 from sftray.errors import ConfigError
-from sftray.train.collate import collate
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,11 @@ def _fit(
     if len(encoding) <= max_length:
         return _document(encoding, tokens)
     answers = _answers(turns)
+    asked = next(k for k, turn in enumerate(turns) if turn["role"] == "user")
     for lost, last in enumerate(reversed(answers[:-1]), start=1):
         kept = len(answers) - lost
+        if last < asked:
+            break
         if len(tokens) == len(answers) and tokens[kept - 1][1] > max_length:
             continue  # too long before it is rendered again
         (shorter,) = encode(chat, [turns[: last + 1]], max_length)

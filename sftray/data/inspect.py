@@ -6,6 +6,7 @@ Promise: everything shown comes from the pack's own folder, tokenizer included; 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -127,10 +128,10 @@ def _read_rows(packs: Packs, number: int) -> Iterator[Mapping[str, Any]]:
 
 def _marked(tokenizer: Tokenizer, ids: Any, trained: Any, color: bool) -> str:
     pieces = []
-    for is_trained, group in groupby(
-        zip(ids.tolist(), trained.tolist(), strict=True), lambda p: p[1]
-    ):
-        text = tokenizer.decode([token for token, _ in group], skip_special_tokens=False)
+    edges = [0, *(np.flatnonzero(np.diff(trained)) + 1), len(ids)]
+    for start, stop in pairwise(edges):
+        is_trained = trained[start]
+        text = tokenizer.decode(ids[start:stop].tolist(), skip_special_tokens=False)
         if color:
             pieces.append(f"{_GREEN if is_trained else _GREY}{text}{_PLAIN}")
         else:

@@ -20,7 +20,7 @@ from sftray.config import DataConfig
 from sftray.data.gather import Documents, gather_part, part_items
 from sftray.data.manifest import drops
 from sftray.data.packing import pack, shuffled
-from sftray.data.rows import Message, conversation, trimmed
+from sftray.data.rows import Message, conversation
 from sftray.data.sources import BadLineError, Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import TABLE, ChunkReport, report_of, tokenise_chunk
@@ -64,7 +64,7 @@ class Tokenised:
             place = int(self.documents.ordinal[document]) - before
             for number, (_, row) in enumerate(self.source.read(chunk)):
                 if number == place:
-                    yield trimmed(conversation(row, spelling))
+                    yield conversation(row, spelling)[0]
                     break
 
 

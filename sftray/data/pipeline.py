@@ -26,7 +26,7 @@ from sftray.data.packs import Packs, open_if_whole, open_packs
 from sftray.data.passes import Tokenised, pack_split, tokenise
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
-from sftray.data.rows import BadRowError, conversation, trimmed
+from sftray.data.rows import BadRowError, conversation
 from sftray.data.sources import first_rows, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenizer import load_tokenizer
@@ -96,7 +96,7 @@ def _chat_format(
     samples = []
     for row in first_rows(recipe.train, _COMPARED):
         with contextlib.suppress(BadRowError):
-            samples.append(trimmed(conversation(row, spelling)))
+            samples.append(conversation(row, spelling)[0])
     chat = choose_format(
         tokenizer, template=recipe.template, date=recipe.data.template_date, samples=samples
     )

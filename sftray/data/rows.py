@@ -55,10 +55,11 @@ def spelling_of(columns: Sequence[str]) -> str | None:
     return None
 
 
-def conversation(row: Mapping[str, Any], spelling: str) -> list[Message]:
-    """The turns of a row; raises BadRowError with the reason where it cannot be trained on.
+def conversation(row: Mapping[str, Any], spelling: str) -> tuple[list[Message], bool]:
+    """The turns of a row, ending on an answer, and whether it lost a last user turn for that.
 
-    The row has the columns of its spelling. The result may end on a user turn: see `trimmed`.
+    The row has the columns of its spelling. Raises BadRowError with the reason where it cannot be
+    trained on.
     """
     turns = [_message(turn) for turn in _turns(row, spelling)]
     system = row.get("system")
@@ -67,12 +68,11 @@ def conversation(row: Mapping[str, Any], spelling: str) -> list[Message]:
     if turns and turns[0]["role"] == "system" and not turns[0]["content"].strip():
         del turns[0]
     _check_order(turns)
-    return turns
-
-
-def trimmed(turns: list[Message]) -> list[Message]:
-    """The conversation without a last user turn, which nobody answered."""
-    return turns[:-1] if turns[-1]["role"] == "user" else turns
+    unanswered = turns[-1:] != [] and turns[-1]["role"] == "user"
+    if unanswered:
+        del turns[-1]
+    _check_content(turns)
+    return turns, unanswered
 
 
 def first_user_turn(turns: Sequence[Message]) -> str:
@@ -128,16 +128,19 @@ def _is_unicode(text: str) -> bool:
 def _check_order(turns: Sequence[Message]) -> None:
     previous = ""
     for number, turn in enumerate(turns):
-        role = turn["role"]
-        if role == previous:
+        if turn["role"] == previous:
             raise BadRowError(REPEATED_ROLE)
-        if role == "system" and number > 0:
+        if turn["role"] == "system" and number > 0:
             raise BadRowError(LATE_SYSTEM)
-        if role != "system" and not turn["content"].strip():
-            raise BadRowError(EMPTY_ANSWER if role == "assistant" else EMPTY_USER)
-        previous = role
+        previous = turn["role"]
+
+
+def _check_content(turns: Sequence[Message]) -> None:
     roles = {turn["role"] for turn in turns}
     if "assistant" not in roles:
         raise BadRowError(NO_ASSISTANT)
     if "user" not in roles:
         raise BadRowError(NO_USER)
+    for turn in turns:
+        if not turn["content"].strip():
+            raise BadRowError(EMPTY_ANSWER if turn["role"] == "assistant" else EMPTY_USER)

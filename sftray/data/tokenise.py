@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sftray import storage as files
 from sftray.data.chat import Document, Dropped, encode
 from sftray.data.holdout import turn_hash
-from sftray.data.rows import BadRowError, Message, conversation, first_user_turn, trimmed
+from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
 from sftray.data.sources import BadLineError, Chunk, Row, check_columns, read_chunk
 from sftray.data.template import ChatFormat
 from sftray.errors import SftrayError
@@ -116,12 +116,11 @@ def read_and_encode(
         number, report.rows = report.rows, report.rows + 1
         check_columns(row, spelling, line)
         try:
-            whole = conversation(row, spelling)
-            turns = trimmed(whole)
+            turns, unanswered = conversation(row, spelling)
         except BadRowError as error:
             _drop(report, str(error), line, row)
             continue
-        report.lost_last_user_turn += len(turns) < len(whole)
+        report.lost_last_user_turn += unanswered
         batch.append((number, line, turns))
         if len(batch) == BATCH:
             flush()

@@ -1,0 +1,47 @@
+"""The bundled base and chat data, and any sweep made small enough for two CPU cores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sftray.config import Space, SweepConfig, choice, loguniform, uniform
+
+FOLDER = Path(__file__).parent
+"""Holds the base model (3.5M parameters) and chats.jsonl."""
+
+SPACES: dict[str, Space] = {
+    # a base of 3.5M parameters wants rates 30 times those of a large one
+    "learning_rate": loguniform(3e-4, 1e-1),
+    "effective_batch_size": choice([2, 4]),
+    "num_train_epochs": choice([0.25, 0.5]),
+    "warmup_ratio": uniform(0.0, 0.2),
+    "lora_r": choice([2, 4, 8]),
+}
+"""The demo's range of each field that a shipped sweep searches."""
+
+
+def demo(sweep: SweepConfig) -> SweepConfig:
+    """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each."""
+    return replace(
+        sweep,
+        name=f"demo-{sweep.name}",
+        data=replace(
+            sweep.data,
+            source=str(FOLDER / "chats.jsonl"),
+            split="train",
+            max_length=512,
+            num_eval_conversations=48,
+        ),
+        trial=replace(
+            sweep.trial,
+            model=str(FOLDER),
+            learning_rate=4e-3,
+            effective_batch_size=4,
+            num_train_epochs=0.25,
+            lora_r=8,
+        ),
+        search_space={name: SPACES[name] for name in sweep.search_space},
+        num_trials=6,
+        evals_per_trial=3,
+    )

@@ -32,6 +32,9 @@ class Talk(NamedTuple):
     system: str = ""
 
 
+SPELLED = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+
+
 def single(question: str, answer: Answer | str, system: str = "") -> Talk:
     return Talk(((question, answer),), system)
 
@@ -43,9 +46,10 @@ def article(noun: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun, or of the last word of a noun phrase."""
-    *before, last = noun.split(" ")
-    return " ".join([*before, _plural_word(last)])
+    """The plural of a noun or of a phrase: "key rings", "parts of the body"."""
+    head, of, rest = noun.partition(" of ")
+    *before, last = head.split(" ")
+    return " ".join([*before, _plural_word(last)]) + of + rest
 
 
 def count(number_of: int | Fraction, noun: str) -> str:
@@ -85,10 +89,10 @@ def numbered(items: Sequence[str]) -> str:
 
 
 _IRREGULAR = {
-    "child": "children", "foot": "feet", "goose": "geese", "knife": "knives", "leaf": "leaves",
-    "loaf": "loaves", "man": "men", "mouse": "mice", "scarf": "scarves", "sheep": "sheep",
-    "shelf": "shelves", "tooth": "teeth", "wife": "wives", "wolf": "wolves", "woman": "women",
-    "potato": "potatoes", "tomato": "tomatoes",
+    "child": "children", "fish": "fish", "foot": "feet", "goose": "geese", "knife": "knives",
+    "leaf": "leaves", "loaf": "loaves", "man": "men", "mouse": "mice", "scarf": "scarves",
+    "sheep": "sheep", "shelf": "shelves", "tooth": "teeth", "wife": "wives", "wolf": "wolves",
+    "woman": "women", "potato": "potatoes", "tomato": "tomatoes",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from sftray.demo._english import (
     plural,
     single,
 )
-from sftray.demo._pools import CHORES, GOODS, NAMES, TOWNS
+from sftray.demo._pools import CHORES, DAYS, GOODS, NAMES, TOWNS
 
 
 def units(rng: Random) -> Talk:
@@ -52,12 +52,12 @@ def units(rng: Random) -> Talk:
         for name, size in scale
         if name not in (big, small) and (amount * big_size / size * 4).denominator == 1
     ]
-    if third and rng.random() < 0.7:
+    if third and rng.random() < 0.55:
         name, size = rng.choice(third)
         total = amount * big_size / size
         if total < 1_000_000:
             ask = rng.choice(_AND_IN).format(unit=plural(name))
-            told = rng.choice(("That makes {}.", "It would be {}.", "In that unit it is {}."))
+            told = rng.choice(("That makes {}.", "It would be {}.", "That would be {}."))
             exchanges.append((ask, Answer(told.format(count(total, name)))))
     return Talk(tuple(exchanges))
 
@@ -84,7 +84,7 @@ def sums(rng: Random) -> Talk:
     question = rng.choice(_WORK_OUT).format(task)
     lead = rng.choice(("The answer is {}.", "So the result is {}.", "That makes {}."))
     exchanges = [(question, Answer(lead.format(number(value)), steps=steps))]
-    for _ in range(rng.choice((0, 0, 1, 1, 2))):
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
         by = rng.randint(2, 9)
         after, line, ask = rng.choice(
             (
@@ -124,14 +124,29 @@ def percents(rng: Random) -> Talk:
             f"${price} - ${_money(cut)} = ${_money(price - cut)}.",
         )
     else:
-        question = rng.choice(
+        rate = rng.choice((5, 10, 15, 20, 25))
+        price, ask, told = rng.choice(
             (
-                f"The bill is ${price} and I want to tip {rate}%. How much is that together?",
-                f"What is ${price} with {rate}% service added?",
-                f"My rent of ${price} goes up by {rate}%. What is the new rent?",
+                (
+                    rng.randrange(20, 200, 5),
+                    "The bill is ${} and I want to tip {}%. How much is that together?",
+                    "Together it is",
+                ),
+                (
+                    rng.randrange(20, 400, 10),
+                    "What is ${} with {}% service added?",
+                    "With service it is",
+                ),
+                (
+                    rng.randrange(300, 1500, 50),
+                    "My rent of ${} goes up by {}%. What is the new rent?",
+                    "The new rent is",
+                ),
             )
         )
-        lead = f"Together it is ${_money(price + cut)}."
+        cut = Fraction(price * rate, 100)
+        question = ask.format(price, rate)
+        lead = f"{told} ${_money(price + cut)}."
         steps = (
             f"{rate}% of ${price} is ${_money(cut)}.",
             f"${price} + ${_money(cut)} = ${_money(price + cut)}.",
@@ -247,9 +262,10 @@ def rows_of_numbers(rng: Random) -> Talk:
     verb = rng.choice(("Put these numbers in order,", "Sort these numbers", "Please order these"))
     exchanges: list[tuple[str, Answer | str]] = [(f"{verb} {ask}.", Answer(told))]
     if rng.random() < 0.6:
-        evens = f"The even numbers are {listing(list(map(str, even)))}."
-        if len(even) < 2:
-            evens = f"Only {even[0]} is even." if even else "None of them is even."
+        evens = "None of them is even."
+        if even:
+            are_even = "is the only even one" if len(even) == 1 else "are even"
+            evens = f"{listing(list(map(str, even)))} {are_even}."
         exchanges.append((rng.choice(("Which of them are even?", "And the even ones?")), evens))
     if rng.random() < 0.5:
         gap = f"{max(given)} - {min(given)} = {max(given) - min(given)}."
@@ -371,7 +387,7 @@ def _sharing(rng: Random) -> Talk:
 def _shopping(rng: Random) -> Talk:
     name = rng.choice(NAMES)
     one, two = rng.sample(_SMALL_THINGS, 2)
-    many, few, dear, cheap = (rng.randint(2, 9) for _ in range(4))
+    many, few, dear, cheap = (rng.randint(2, limit) for limit in (9, 9, 5, 5))
     first, second = many * dear, few * cheap
     question = (
         f"{name} buys {count(many, one)} at ${dear} each and {count(few, two)} at ${cheap} each. "
@@ -450,7 +466,7 @@ def _ages(rng: Random) -> Talk:
 
 
 def _boxes(rng: Random) -> Talk:
-    noun, per, boxes, extra = rng.choice(_SMALL_THINGS), rng.randint(4, 12), rng.randint(3, 12), 0
+    noun, per, boxes = rng.choice(_SMALL_THINGS), rng.randint(4, 12), rng.randint(3, 12)
     extra = rng.randint(1, per - 1)
     total = per * boxes + extra
     question = f"One box holds {per} {plural(noun)}. I have {total} {plural(noun)}. " + rng.choice(
@@ -481,12 +497,12 @@ def _left_over(rng: Random) -> Talk:
 def _weekday(rng: Random) -> Talk:
     today, ahead = rng.randrange(7), rng.randint(8, 60)
     weeks, rest = divmod(ahead, 7)
-    then = _DAYS[(today + ahead) % 7]
+    then = DAYS[(today + ahead) % 7]
     question = rng.choice(
         (
-            f"Today is {_DAYS[today]}. Which day is it in {ahead} days?",
-            f"If today is {_DAYS[today]}, what day of the week is {ahead} days from now?",
-            f"My order comes {ahead} days after {_DAYS[today]}. What day is that?",
+            f"Today is {DAYS[today]}. Which day is it in {ahead} days?",
+            f"If today is {DAYS[today]}, what day of the week is {ahead} days from now?",
+            f"My order comes {ahead} days after {DAYS[today]}. What day is that?",
         )
     )
     after = f"and {count(rest, 'day')}" if rest else "exactly"
@@ -495,7 +511,7 @@ def _weekday(rng: Random) -> Talk:
 
 
 def _date_after(rng: Random) -> Talk:
-    start = date(2025, 1, 1) + timedelta(days=rng.randrange(330))
+    start = date(2025, 3, 1) + timedelta(days=rng.randrange(300))  # no end of February: leap years
     ahead = rng.choice((7, 10, 14, 20, 21, 28, 30))
     end = start + timedelta(days=ahead)
     question = rng.choice(
@@ -509,11 +525,7 @@ def _date_after(rng: Random) -> Talk:
     length = (date(2025 + start.month // 12, start.month % 12 + 1, 1) - timedelta(days=1)).day
     steps: tuple[str, ...] = (f"{start.day} + {ahead} = {start.day + ahead}.",)
     if end.month != start.month:
-        beyond = start.day + ahead - length
-        if beyond > 31 or end.day != beyond:
-            steps = (f"{month} has {length} days.",)
-        else:
-            steps = (*steps, f"{month} has {length} days, so take away {length}: {beyond}.")
+        steps = (*steps, f"{month} has {length} days, so take away {length}: {end.day}.")
     return single(question, Answer(f"It is {_date(end)}.", steps=steps))
 
 
@@ -595,7 +607,7 @@ _SCALES = (
     (("teaspoon", 1), ("tablespoon", 3), ("cup", 48)),
     (("month", 1), ("year", 12), ("decade", 120), ("century", 1200)),
     (("pint", 1), ("quart", 2), ("gallon", 8)),
-)
+)  # fmt: skip
 _USES = {
     "millimetre": ("for a shelf", "for my map", "for a drawing", "for the garden path"),
     "gram": ("for a parcel", "for the farm", "for my shopping", "for a recipe"),
@@ -606,7 +618,7 @@ _USES = {
     "teaspoon": ("for a cake", "for a sauce", "for a big batch of soup"),
     "month": ("for a history lesson", "for a family tree", "for a plan"),
     "pint": ("for a party", "for the milk order", "for painting the wall"),
-}
+}  # fmt: skip
 _ACROSS = (
     ("inch", Fraction(254, 100), "centimetre", ""),
     ("foot", Fraction(3048, 100), "centimetre", ""),
@@ -618,24 +630,22 @@ _ACROSS = (
     ("kilogram", Fraction(22, 10), "pound", "about "),
     ("metre", Fraction(328, 100), "foot", "about "),
     ("kilometre", Fraction(62, 100), "mile", "about "),
-)
+)  # fmt: skip
 _CONVERT = (
-    "How many {unit} are there in {given}?",
-    "Convert {given} to {unit}.",
-    "What is {given} in {unit}?",
-    "I need {given} in {unit} {use}.",
-    "Please turn {given} into {unit}.",
-    "Can you tell me how many {unit} make {given}?",
-    "{given} in {unit}, please.",
-    "The label says {given}. How much is that in {unit}?",
+    "How many {unit} are there in {given}?", "Convert {given} to {unit}.",
+    "What is {given} in {unit}?", "I need {given} in {unit} {use}.",
+    "Please turn {given} into {unit}.", "Can you tell me how many {unit} make {given}?",
+    "{given} in {unit}, please.", "The label says {given}. How much is that in {unit}?",
     "Could you change {given} into {unit} {use}?",
-)
-_AND_IN = ("And in {unit}?", "How many {unit} would that be?", "Could I have that in {unit}?",
-           "And what is it in {unit}?")  # fmt: skip
+)  # fmt: skip
+_AND_IN = (
+    "And in {unit}?", "How many {unit} would that be?", "Could I have that in {unit}?",
+    "And what is it in {unit}?",
+)  # fmt: skip
 _WORK_OUT = (
     "What is {}?", "Work out {}.", "Please calculate {} and show the steps.", "How much is {}?",
-    "Can you help me with {}?", "I need {} for my homework. How is it done?", "Solve {} step by step.",
-    "My son has to find {}. How would you do it?",
+    "Can you help me with {}?", "I need {} for my homework. How is it done?",
+    "Solve {} step by step.", "My son has to find {}. How would you do it?",
 )  # fmt: skip
 _SMALL_THINGS = (
     "apple", "pencil", "candle", "shell", "button", "orange", "marble", "stamp", "egg", "biscuit",
@@ -651,11 +661,9 @@ _GROCERIES = (
 _HOT = ("My oven is set to", "The recipe says", "The pizza stone reaches", "The baking tray is at")
 _MILD = ("The water in the pot is at", "The tea should brew at", "The sauna is at")
 _OUTDOORS = (
-    "Outside it is",
-    "The thermometer shows",
-    "Tomorrow they expect",
-    "In the cellar it is",
-)
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
-           "October", "November", "December")  # fmt: skip
+    "Outside it is", "The thermometer shows", "Tomorrow they expect", "In the cellar it is",
+)  # fmt: skip
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September",
+    "October", "November", "December",
+)  # fmt: skip

@@ -24,6 +24,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sftray.budget import TrialPlan
 from sftray.config import TrialConfig
+from sftray.data.collate import collate
 from sftray.model import (
     Attention,
     compute_dtype,
@@ -33,7 +34,6 @@ from sftray.model import (
 )
 from sftray.paths import TrialPaths
 from sftray.train import checkpoint as checkpoints
-from sftray.train.collate import collate
 from sftray.train.order import row_stream
 
 Report = Callable[[dict[str, Any]], None]
@@ -172,7 +172,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW, made only after the adapters are known to be float32."""
         require_float32_adapters(self.model)
-        return super().create_optimizer(model)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray.tune
@@ -14,25 +14,30 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from sftray.train.worker import train_worker
+from sftray.search.state import Suggestion
+from sftray.train.worker import TrialSpec, train_worker
 
 
 def train_trial(
-    config: Mapping[str, Any], *, scaling: Mapping[str, Any], max_failures: int
+    config: Mapping[str, Any],
+    *,
+    to_spec: Callable[[Suggestion], TrialSpec],
+    scaling: Mapping[str, Any],
+    max_failures: int,
 ) -> None:
-    """Run `config["spec"]` (a TrialSpec as JSON) on the workers that `scaling` describes.
+    """Run the trial {"trial", "point"} on the workers that `scaling` describes.
 
     A worker that dies is started again up to `max_failures` times and goes on from the newest
     checkpoint. What cannot be saved ends as outcome "failed" with the worker's own words.
     """
-    spec = config["spec"]
+    spec = to_spec(Suggestion(config["trial"], config["point"]))
     with tempfile.TemporaryDirectory() as scratch:  # no checkpoint goes through Ray
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config=spec,
+            train_loop_config=spec.to_json(),
             scaling_config=ScalingConfig(**scaling),
             run_config=RunConfig(
-                name=f"{spec['trial']}-{uuid.uuid4().hex[:8]}",
+                name=f"{spec.trial}-{uuid.uuid4().hex[:8]}",
                 storage_path=scratch,
                 callbacks=[TuneReportCallback()],
                 failure_config=FailureConfig(max_failures=max_failures),

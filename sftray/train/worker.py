@@ -20,6 +20,7 @@ from sftray import storage
 from sftray.budget import Rung, TrialPlan
 from sftray.config import TrialConfig
 from sftray.data.packs import open_packs
+from sftray.evaluate import generate
 from sftray.model import choose_attention, load_base, load_tokenizer, prove_isolation
 from sftray.paths import TrialPaths
 from sftray.train import checkpoint as checkpoints
@@ -40,8 +41,8 @@ class TrialSpec:
     """Root of the packs."""
     folder: str
     """<sweep>/trials/<id>"""
-    base_eval_loss: float | None
-    """The untrained base's eval loss, where an earlier trial has measured it already."""
+    leaderboard: str | None
+    """Where an earlier trial's measurement of the untrained base may be found."""
     num_samples_generated: int = 2
 
     def to_json(self) -> dict[str, Any]:
@@ -119,22 +120,41 @@ def _prepare(
         TrialPaths(spec.folder),
         report,
         scratch,
-        activation_checkpointing=trial.activation_checkpointing or False,
+        activation_checkpointing=_checkpoint_activations(trial, model, device),
     )
     facts = {
         "attention": attention.name,
         "isolation_max_change": isolation,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "activation_checkpointing": trainer.args.gradient_checkpointing,
+        "accumulation": spec.plan.accumulation,
+        "placement_group": _placement_group(),
     }
     return trainer, facts
+
+
+def _checkpoint_activations(trial: TrialConfig, model: Any, device: torch.device) -> bool:
+    """As the trial says; else on for bases of over a billion parameters on a GPU."""
+    if trial.activation_checkpointing is not None:
+        return trial.activation_checkpointing
+    return device.type == "cuda" and model.num_parameters() > 1e9
+
+
+def _placement_group() -> str | None:
+    """The id of the worker's placement group, by which the driver frees it if Ray does not."""
+    import ray
+    from ray.util import get_current_placement_group
+
+    group = get_current_placement_group() if ray.is_initialized() else None
+    return None if group is None else str(group.id.hex())
 
 
 def _first_metrics(
     trainer: PackedSFTTrainer, spec: TrialSpec, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Step 0: the base's eval loss, and what the trial runs with."""
-    loss = spec.base_eval_loss
+    loss = _known_base_loss(spec)
     if loss is None:
         loss = trainer.evaluate()["eval_loss"]
     trainer.last_metrics = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
@@ -142,33 +162,24 @@ def _first_metrics(
     return {**trainer.last_metrics, **facts}
 
 
+def _known_base_loss(spec: TrialSpec) -> float | None:
+    if spec.leaderboard is None or not storage.exists(spec.leaderboard):
+        return None
+    board = json.loads(storage.read_text(spec.leaderboard))
+    loss: float | None = board["base"]["eval_loss"]
+    return loss
+
+
 @torch.no_grad()
 def _write_samples(trainer: PackedSFTTrainer, spec: TrialSpec) -> None:
     """Greedy answers of the finished trial to held-out prompts, one JSON object a line."""
     prompts = open_packs(spec.packs).manifest["sample_prompts"][: spec.num_samples_generated]
+    model = trainer.model.eval()
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+        answers = [generate(model, trainer.processing_class, p["messages"]) for p in prompts]
     lines = [
-        {"step": trainer.state.global_step, **prompt, "answer": generate(trainer, prompt)}
-        for prompt in prompts
+        {"step": trainer.state.global_step, **prompt, "answer": answer}
+        for prompt, answer in zip(prompts, answers, strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     storage.write_text(TrialPaths(spec.folder).samples, text)
-
-
-def generate(trainer: PackedSFTTrainer, prompt: Mapping[str, Any], max_new_tokens: int = 64) -> str:
-    """The model's greedy answer to {"messages": …}, through the chat template."""
-    tokenizer, model = trainer.processing_class, trainer.model
-    inputs = tokenizer.apply_chat_template(
-        prompt["messages"], add_generation_prompt=True, return_tensors="pt", return_dict=True
-    ).to(model.device)
-    model.eval()
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
-        output = model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    return str(
-        tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    )

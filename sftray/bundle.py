@@ -1,0 +1,205 @@
+"""The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it.
+
+Promise: `best/` is written from the best evaluation, not the last, and the adapter in it has been
+loaded again with plain PEFT and given the recorded eval loss to 1e-3, or the sweep says so loudly.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sftray import storage
+from sftray.config import SweepConfig, TrialConfig, to_json
+from sftray.data.packs import Packs
+from sftray.errors import SftrayError
+from sftray.paths import SweepPaths, join
+from sftray.results import Results
+
+TOLERANCE = 1e-3
+"""How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
+
+Log = Callable[[str], None]
+
+
+def collect(
+    sweep: SweepConfig,
+    paths: SweepPaths,
+    packs: Packs,
+    found: Results,
+    *,
+    log: Log,
+    use_gpu: bool,
+) -> dict[str, Any]:
+    """Write best/ from the sweep's best evaluation and check it; returns what sweep.json there has.
+
+    A bundle of the same evaluation that is there already is kept.
+    """
+    best = next(t for t in found.trials if t.trial == found.leaderboard["best"])
+    assert best.best is not None
+    trial = sweep.trial.at(best.point)
+    recorded = best.best["eval_loss"]
+    facts = {
+        "sweep": sweep.name,
+        "trial": best.trial,
+        "step": best.best["step"],
+        "point": best.point,
+        "eval_loss": recorded,
+        "base_eval_loss": found.leaderboard["base"]["eval_loss"],
+        "tokens": best.best["tokens"],
+        "config": to_json(trial),
+        "data": to_json(sweep.data),
+        "packs": packs.root,
+        "versions": found.record["versions"],
+        "git_revision": found.record["git_revision"],
+    }
+    if _is_there(paths.best, facts):
+        return facts
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        checkpoint = paths.trial(best.trial).checkpoint(best.best["step"])
+        checked = _on_a_worker(
+            _assemble, checkpoint, str(folder), to_json(trial), packs.root, use_gpu=use_gpu
+        )
+        facts["reloaded_eval_loss"] = checked
+        facts["verified"] = abs(checked - recorded) <= TOLERANCE
+        (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        (folder / "README.md").write_text(_model_card(facts), encoding="utf-8")
+        storage.put_folder(folder, paths.best, last="sweep.json")
+    if facts["verified"]:
+        log(f"best/: reloaded with plain PEFT, eval loss {checked:.6f} (recorded {recorded:.6f})")
+    else:
+        log(
+            f"WARNING: best/ was reloaded with plain PEFT and gave eval loss {checked:.6f}, but "
+            f"{recorded:.6f} was recorded. Do not use this adapter before the reason is known"
+        )
+    return facts
+
+
+def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
+    """Merge the adapter of a sweep's or a bundle's folder into a bf16 base, saved in `out`.
+
+    Returns the eval loss of the adapter on its base as trained (a 4-bit one quantised), and that
+    of the merged model: dequantising and rounding to bfloat16 moves it a little.
+    """
+    from sftray.evaluate import evaluate_adapter, merge_adapter
+
+    local, facts = open_bundle(folder)
+    if out.exists() and any(out.iterdir()):
+        raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
+    trial = TrialConfig(**facts["config"])
+    before = evaluate_adapter(local, trial, facts["packs"])
+    log(f"eval loss before: {before:.6f} (adapter on its {trial.base_precision} base)")
+    after = merge_adapter(local, trial, facts["packs"], out)
+    log(f"eval loss after:  {after:.6f} (merged, bfloat16), saved in {out}")
+    return before, after
+
+
+def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
+    """Greedy answers of the untrained base and of the adapter to one user turn."""
+    from sftray.evaluate import generate, load_adapter
+    from sftray.model import load_tokenizer
+
+    local, facts = open_bundle(folder)
+    trial = TrialConfig(**facts["config"])
+    model, _ = load_adapter(local, trial)
+    tokenizer = load_tokenizer(trial)
+    messages = [{"role": "user", "content": prompt}]
+    with model.disable_adapter():
+        base = generate(model, tokenizer, messages, max_new_tokens)
+    return {"base": base, "adapter": generate(model, tokenizer, messages, max_new_tokens)}
+
+
+def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
+    """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
+    for candidate in (folder, join(folder, "best")):
+        if storage.exists(join(candidate, "adapter_model.safetensors")):
+            local = storage.get_folder(candidate, Path(tempfile.mkdtemp(prefix="sftray-bundle-")))
+            facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
+            return local, facts
+    raise SftrayError(
+        f"{folder}: got no adapter_model.safetensors there nor in best/, must be a finished "
+        "sweep's folder or its best/"
+    )
+
+
+def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
+    marker = join(folder, "sweep.json")
+    if not storage.exists(marker):
+        return False
+    old = json.loads(storage.read_text(marker))
+    return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
+
+
+def _assemble(checkpoint: str, folder: str, config: dict[str, Any], packs: str) -> float:
+    """On a worker: the adapter's files, the tokenizer, and the eval loss of both reloaded."""
+    from sftray.evaluate import evaluate_adapter
+    from sftray.model import load_tokenizer
+    from sftray.train.checkpoint import export_adapter, read
+
+    trial = TrialConfig(**config)
+    with tempfile.TemporaryDirectory() as scratch:
+        export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
+    load_tokenizer(trial).save_pretrained(folder)
+    return evaluate_adapter(Path(folder), trial, packs)
+
+
+def _on_a_worker(function: Callable[..., float], *args: Any, use_gpu: bool) -> float:
+    """Run where the GPUs are: the driver's machine may have none."""
+    import ray
+
+    remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(_run_and_bring)
+    loss, files = ray.get(remote.remote(function, *args))
+    folder = Path(args[1])
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return float(loss)
+
+
+def _run_and_bring(
+    function: Callable[..., float], checkpoint: str, _: str, *rest: Any
+) -> tuple[float, dict[str, bytes]]:
+    """A worker may be another machine, so the folder's files come back by value."""
+    with tempfile.TemporaryDirectory() as folder:
+        loss = function(checkpoint, folder, *rest)
+        return loss, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _model_card(facts: Mapping[str, Any]) -> str:
+    point = "\n".join(f"| {name} | {value} |" for name, value in facts["point"].items())
+    config = facts["config"]
+    return f"""---
+base_model: {config["model"]}
+library_name: peft
+tags: [sft, lora, sftray]
+---
+
+# {facts["sweep"]}: the best adapter
+
+LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
+`{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
+
+| | eval loss (nats a supervised token) |
+|---|---|
+| untrained base | {facts["base_eval_loss"]:.4f} |
+| this adapter | {facts["eval_loss"]:.4f} |
+| this adapter, reloaded with plain PEFT | {facts["reloaded_eval_loss"]:.4f} |
+
+| hyper-parameter | value |
+|---|---|
+{point}
+
+Trained on {facts["tokens"]:,} tokens of `{facts["data"]["source"]}`; only the assistant's tokens
+count in the loss. The resolved configuration and all versions are in `sweep.json`.
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
+```
+"""

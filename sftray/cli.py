@@ -1,0 +1,246 @@
+"""The command line of every sweep file (`launch`), and `sftray` for what a sweep left behind."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sftray import storage
+from sftray.config import (
+    TRAINERS,
+    WANDB_MODES,
+    SweepConfig,
+    override,
+    read_points,
+)
+from sftray.errors import SftrayError, SweepFailedError
+from sftray.paths import SweepPaths
+
+
+def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `sweep` as the command line says; what every sweep file calls last.
+
+    Exit status: 0 when the sweep ended, 1 when no trial finished, 2 for a request that cannot work,
+    130 when interrupted (the same command goes on).
+    """
+    options = _sweep_parser(sweep).parse_args(arguments)
+    sys.exit(_with_plain_errors(lambda: _launch(sweep, options)))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The `sftray` command."""
+    options = _parser().parse_args(arguments)
+    sys.exit(_with_plain_errors(lambda: options.run(options)))
+
+
+def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
+    sweep = _overridden(sweep, options)
+    if options.plan:
+        from sftray.plan import make_plan, plan_text
+
+        plan = make_plan(sweep, use_gpu=_gpu_here() if sweep.use_gpu is None else sweep.use_gpu)
+        _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
+        return 0
+    if options.fresh:
+        storage.remove_folder(SweepPaths.of(sweep.storage, sweep.name).root)
+    from sftray.results import table
+    from sftray.sweep import run_sweep
+
+    found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+    _say("\n" + table(found.leaderboard, top=20))
+    _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+    return 0
+
+
+def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
+    if options.demo:
+        from sftray.demo import demo
+
+        sweep = demo(sweep)
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("name", "storage", "num_trials", "trainer", "wandb")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.data:
+        # another dataset has other splits
+        changes["data"] = dataclasses.replace(
+            sweep.data, source=options.data, split="train", revision=None, eval_split=None
+        )
+    if options.model:
+        changes["trial"] = dataclasses.replace(
+            sweep.trial, model=options.model, model_revision=None
+        )
+    if options.points:
+        changes["points"] = read_points(options.points)
+    sweep = dataclasses.replace(sweep, **changes)
+    for assignment in options.set:
+        sweep = override(sweep, assignment)
+    return sweep
+
+
+def _results(options: argparse.Namespace) -> int:
+    from sftray.results import load, table
+
+    board = load(options.dir).leaderboard
+    _say(json.dumps(board, indent=1) if options.json else table(board, top=options.top))
+    return 0
+
+
+def _best(options: argparse.Namespace) -> int:
+    from sftray.bundle import open_bundle
+
+    folder, facts = open_bundle(options.dir)
+    if options.json:
+        _say(json.dumps(facts, indent=1))
+        return 0
+    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
+    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
+    _say(
+        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
+        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
+        f"adapter: {folder}\n\n"
+        "from peft import AutoPeftModelForCausalLM\n"
+        f"model = AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
+    )
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from sftray.bundle import merge
+
+    merge(options.dir, options.out, log=_say)
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from sftray.bundle import answer
+
+    for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
+        _say(f"{who}: {text}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from sftray.data.inspect import inspect_json, inspect_text
+    from sftray.data.packs import open_packs
+
+    root = options.dir
+    if storage.exists(SweepPaths(root).sweep):
+        root = json.loads(storage.read_text(SweepPaths(root).sweep))["packs"]
+    packs = open_packs(root)
+    if options.json:
+        _say(json.dumps(inspect_json(packs), indent=1))
+    else:
+        _say(inspect_text(packs, rows=options.rows, color=sys.stdout.isatty()))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sftray.doctor import findings
+
+    for line in findings():
+        _say(line)
+    return 0
+
+
+def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=f"Run the sweep {sweep.name!r}, or go on with it where it stopped."
+    )
+    add = parser.add_argument
+    add(
+        "--plan", action="store_true", help="start nothing: show trials, steps, tokens, rungs, disk"
+    )
+    add("--json", action="store_true", help="with --plan: as JSON")
+    add("--demo", action="store_true", help="the bundled base and data; a CPU is enough")
+    add(
+        "--local", action="store_true", help="one trial at a time in this process; a debugger works"
+    )
+    add("--data", help="a .jsonl or .parquet path, glob or URI, or a Hub dataset id")
+    add("--model", help="the base: a folder or a Hub model id")
+    add("--storage", help="folder or s3://, gs:// URI for sweeps and packs")
+    add("--name", help="the sweep's folder under --storage")
+    add("--num-trials", type=int)
+    add("--trainer", choices=TRAINERS)
+    add("--wandb", choices=WANDB_MODES)
+    add("--points", type=Path, help="run exactly the points in this JSON-lines file")
+    add("--fresh", action="store_true", help="delete the sweep of this name first")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any config field, as in data.max_length=512 or trial.lora_r=8",
+    )
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sftray", description="Read what a sweep left behind.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    results = command("results", _results, "the leaderboard of a finished or running sweep")
+    results.add_argument("dir")
+    results.add_argument("--json", action="store_true")
+    results.add_argument("--top", type=int, help="show only the best N")
+    best = command("best", _best, "the best adapter and how to load it")
+    best.add_argument("dir")
+    best.add_argument("--json", action="store_true")
+    merge = command("merge", _merge, "merge the best adapter into a bf16 base")
+    merge.add_argument("dir")
+    merge.add_argument("out", type=Path)
+    generate = command("generate", _generate, "answer a prompt with the best adapter and its base")
+    generate.add_argument("dir")
+    generate.add_argument("prompt")
+    generate.add_argument("--max-new-tokens", type=int, default=128)
+    inspect = command("inspect", _inspect, "the packed rows, with the trained tokens marked")
+    inspect.add_argument("dir", help="a sweep's folder, or a pack's")
+    inspect.add_argument("--rows", type=int, default=2)
+    inspect.add_argument("--json", action="store_true")
+    command("doctor", _doctor, "what this machine can do")
+    return parser
+
+
+def _with_plain_errors(run: Callable[[], int]) -> int:
+    """Turn our own errors into a message and an exit status; all others keep their traceback."""
+    try:
+        return run()
+    except SweepFailedError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except SftrayError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command goes on from here\n")
+        return 130
+
+
+def _log(started: float) -> Callable[[str], None]:
+    def log(line: str) -> None:
+        _say(f"{time.monotonic() - started:7.1f}s  {line}")
+
+    return log
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _gpu_here() -> bool:
+    """Whether this machine has an NVIDIA GPU, asked of the driver's files and not of torch."""
+    return os.path.exists("/dev/nvidiactl") or "RAY_ADDRESS" in os.environ

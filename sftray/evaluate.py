@@ -1,0 +1,108 @@
+"""Eval loss of an adapter outside a trial: the check of the winner, and of a merged model.
+
+Promise: plain transformers and PEFT, the logits and torch's own cross-entropy; none of the
+trainer's code, so that what it reports is checked by something else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from sftray.config import TrialConfig
+from sftray.data.collate import collate
+from sftray.data.packs import open_packs
+from sftray.model import (
+    Attention,
+    choose_attention,
+    compute_dtype,
+    load_base,
+    load_tokenizer,
+    prove_isolation,
+)
+
+
+def default_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def evaluate_adapter(adapter: Path, trial: TrialConfig, packs: str) -> float:
+    """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
+    model, attention = load_adapter(adapter, trial)
+    return packed_eval_loss(model, open_packs(packs).dataset("eval"), attention, trial)
+
+
+def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
+    """The base as the trial held it, with the adapter loaded by plain PEFT, in eval mode."""
+    device = default_device()
+    attention = choose_attention(trial, device)
+    model = PeftModel.from_pretrained(load_base(trial, device, attention), str(adapter))
+    prove_isolation(model, attention)
+    return model.eval(), attention
+
+
+def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> float:
+    """Merge into the base dequantised to bfloat16, save model and tokenizer, return its eval loss.
+
+    The loss is that of the saved folder, loaded again.
+    """
+    device = default_device()
+    attention = choose_attention(trial, device)
+    base = load_base(trial, device, attention)
+    if trial.base_precision == "nf4":
+        base = base.dequantize()
+    merged = PeftModel.from_pretrained(base.to(torch.bfloat16), str(adapter)).merge_and_unload()
+    merged.save_pretrained(out)
+    load_tokenizer(trial).save_pretrained(out)
+    model = AutoModelForCausalLM.from_pretrained(
+        out,
+        dtype=torch.bfloat16,
+        device_map={"": device},
+        attn_implementation=attention.implementation,
+        trust_remote_code=trial.trust_remote_code,
+    )
+    return packed_eval_loss(model.eval(), open_packs(packs).dataset("eval"), attention, trial)
+
+
+@torch.no_grad()
+def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialConfig) -> float:
+    """Sum of token losses over the number of supervised tokens, in nats; one row at a time."""
+    device = model.get_input_embeddings().weight.device
+    autocast = compute_dtype(trial, device) == torch.bfloat16
+    total, count = 0.0, 0
+    for row in rows.with_format("numpy"):
+        batch = collate([row], flatten=attention.flatten)
+        labels = batch.pop("labels")[0, 1:].to(device)
+        inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            logits = model(**inputs, use_cache=False).logits[0, :-1]
+        supervised = labels != -100
+        losses = functional.cross_entropy(
+            logits[supervised].float(), labels[supervised], reduction="none"
+        )
+        total += float(losses.double().sum())
+        count += int(supervised.sum())
+    return total / count
+
+
+@torch.no_grad()
+def generate(model: Any, tokenizer: Any, messages: Any, max_new_tokens: int = 64) -> str:
+    """The greedy answer to `messages` (role, content), through the chat template."""
+    inputs = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    ).to(model.device)
+    output = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    answer = output[0, inputs["input_ids"].shape[1] :]
+    return str(tokenizer.decode(answer, skip_special_tokens=True))

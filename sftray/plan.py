@@ -1,0 +1,199 @@
+"""What a sweep would do, before anything is started: `--plan`, and the checks that a start shares.
+
+Promise: no ray and no torch; exact where packs exist, else estimated from a sample and labelled so.
+Price: under 3 s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sftray.budget import (
+    FEW_STEPS,
+    TrialPlan,
+    default_micro_batch_size,
+    field_values,
+    fit_batch_sizes,
+    plan_trial,
+    rung_ladder,
+)
+from sftray.config import SweepConfig, TrialConfig, Uniform, to_json
+
+
+def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
+    """Everything `--plan` shows, as JSON values; `use_gpu` as the sweep will.
+
+    Raises ConfigError where a point of the search could not run.
+    """
+    from sftray.data.packs import estimate_packs, find_packs
+
+    data, trial = sweep.data, sweep.trial
+    where: dict[str, Any] = {
+        "model_revision": trial.model_revision,
+        "trust_remote_code": trial.trust_remote_code,
+    }
+    packs = find_packs(data, trial.model, storage=sweep.storage, **where)
+    manifest = packs.manifest if packs else estimate_packs(data, trial.model, **where)
+    counts = manifest["splits"]
+    rows = counts["train"]["rows"]
+    sweep = fit_batch_sizes(sweep, rows)
+    ladder = rung_ladder(sweep, rows)
+
+    def plan(config: TrialConfig) -> TrialPlan:
+        return plan_trial(
+            config,
+            rows,
+            ladder=ladder,
+            evals_per_trial=sweep.evals_per_trial,
+            micro_batch_size=default_micro_batch_size(data.max_length, use_gpu=use_gpu),
+        )
+
+    warnings = check_plans(sweep, plan)
+    shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
+    trials = len(sweep.points) or sweep.num_trials
+    return {
+        "sweep": sweep.name,
+        "exact": packs is not None,
+        "packs": packs.root if packs else None,
+        "data": {split: _counts(counts[split]) for split in ("train", "eval")},
+        "trials": trials,
+        "rungs": list(ladder),
+        "reduction_factor": sweep.reduction_factor if ladder else None,
+        "shapes": shapes,
+        "tokens": {
+            "most": trials * max(shape["tokens"] for shape in shapes),
+            "least": trials * min(shape["tokens_to_first_rung"] for shape in shapes),
+        },
+        "disk_gb": _disk_gb(sweep, counts, trials),
+        "warnings": warnings,
+        "config": to_json(sweep),
+    }
+
+
+def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) -> list[str]:
+    """Warnings; ConfigError where a point that the search could suggest cannot run."""
+    warnings = []
+    for config in shape_corners(sweep):
+        planned = plan(config)
+        if planned.steps < FEW_STEPS:
+            warnings.append(
+                f"effective_batch_size {config.effective_batch_size} at "
+                f"{config.num_train_epochs:g} epochs gives {planned.steps} optimizer steps; fewer "
+                f"than {FEW_STEPS} are a noisy comparison"
+            )
+    return warnings
+
+
+def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
+    """The baseline at every combination of batch size and epochs that the sweep can reach."""
+    if sweep.points:
+        return [sweep.trial.at(point) for point in sweep.points]
+    configs = []
+    for batch in _reachable(sweep, "effective_batch_size"):
+        for epochs in _reachable(sweep, "num_train_epochs"):
+            point = {"effective_batch_size": int(batch), "num_train_epochs": epochs}
+            configs.append(sweep.trial.at(point))
+    return configs
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan for a person to read."""
+    data, exact = plan["data"], plan["exact"]
+    lines = [
+        f"sweep {plan['sweep']}: {plan['trials']} trials",
+        f"data ({'exact, from packs' if exact else 'estimated from a sample of rows'}):",
+    ]
+    for split in ("train", "eval"):
+        counts = data[split]
+        lines.append(
+            f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
+            f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
+        )
+    lines.append("trials:")
+    for shape in plan["shapes"]:
+        lines.append(
+            f"  batch {shape['effective_batch_size']:>4} = {shape['micro_batch_size']} micro × "
+            f"{shape['accumulation']} accumulation × {shape['num_workers']} workers, "
+            f"{shape['num_train_epochs']:g} epochs: {shape['steps']:,} steps "
+            f"({shape['warmup_steps']} warm-up), {shape['tokens']:,} tokens, "
+            f"{shape['rows_dropped']} rows dropped"
+        )
+    if plan["rungs"]:
+        rungs = ", ".join(f"{rows:,}" for rows in plan["rungs"])
+        lines += [
+            f"rungs: after {rungs} rows the best 1/{plan['reduction_factor']} of the trials with "
+            "the same number of epochs go on; at a rung all have seen the same rows"
+        ]
+    lines += [
+        f"tokens: {plan['tokens']['least']:,} (all stopped at the first rung) to "
+        f"{plan['tokens']['most']:,} (none stopped)",
+        f"disk: about {plan['disk_gb']:.2f} GB",
+        *(f"warning: {warning}" for warning in plan["warnings"]),
+    ]
+    return "\n".join(lines)
+
+
+def _reachable(sweep: SweepConfig, name: str) -> list[float]:
+    """All values of a field, or the ends of its continuous range."""
+    values = field_values(sweep, name)
+    if values is not None:
+        return values
+    space = sweep.search_space[name]
+    assert isinstance(space, Uniform)
+    return [space.low, space.high]
+
+
+def _shape(
+    config: TrialConfig, planned: TrialPlan, counts: dict[str, Any], rows: int
+) -> dict[str, Any]:
+    tokens_per_row = counts["train"]["tokens"] / max(rows, 1)
+    first = planned.rungs[0].rows if planned.rungs else planned.rows
+    return {
+        "effective_batch_size": config.effective_batch_size,
+        "micro_batch_size": planned.micro_batch_size,
+        "accumulation": planned.accumulation,
+        "num_workers": config.num_workers,
+        "num_train_epochs": config.num_train_epochs,
+        "steps": planned.steps,
+        "warmup_steps": planned.warmup_steps,
+        "rows": planned.rows,
+        "rows_dropped": planned.rows_dropped,
+        "tokens": round(planned.rows * tokens_per_row),
+        "tokens_to_first_rung": round(first * tokens_per_row),
+        "rungs": [{"rows": rung.rows, "step": rung.step} for rung in planned.rungs],
+        "evaluations": len(planned.eval_steps),
+    }
+
+
+def _counts(split: dict[str, Any]) -> dict[str, Any]:
+    return {name: split[name] for name in ("conversations", "rows", "tokens", "supervised_tokens")}
+
+
+def _disk_gb(sweep: SweepConfig, counts: dict[str, Any], trials: int) -> float:
+    """Packs (8 bytes a position) and, a trial, two checkpoints of adapter and moments.
+
+    The adapter is that of the largest rank on all linear layers.
+    """
+    positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
+    checkpoints = trials * 2 * 12 * _adapter_parameters(sweep)
+    return float(8 * positions + checkpoints) / 1e9
+
+
+def _adapter_parameters(sweep: SweepConfig) -> int:
+    """LoRA parameters on all linear layers of a Llama-like base, from its config.json if local."""
+    ranks = _reachable(sweep, "lora_r")
+    file = Path(sweep.trial.model) / "config.json"
+    if not file.is_file():
+        return 2_600_000 * int(max(ranks))  # as on an 8B base: 42M parameters at rank 16
+    config = json.loads(file.read_text(encoding="utf-8"))
+    hidden, inner = config["hidden_size"], config.get("intermediate_size", 0)
+    heads = config.get("num_attention_heads", 1)
+    head = config.get("head_dim") or hidden // heads
+    queries, keys = head * heads, head * config.get("num_key_value_heads", heads)
+    shapes = [(queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries)]
+    shapes += [(inner, hidden), (inner, hidden), (hidden, inner)]
+    layers = int(config["num_hidden_layers"])
+    return int(layers * sum(rows + columns for rows, columns in shapes) * max(ranks))

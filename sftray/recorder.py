@@ -1,0 +1,151 @@
+"""What the driver writes and prints while a sweep runs: trial folders, the leaderboard, one plain
+line an evaluation; and the placement groups that it frees if Ray does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ray.tune import Callback
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup, PlacementGroupID
+
+from sftray import results, storage
+from sftray.config import SweepConfig, to_json
+from sftray.journal import Journal
+from sftray.paths import SweepPaths
+from sftray.search.state import Search
+
+REAP_AFTER_SECONDS = 5.0
+"""Ray Train frees a stopped trial's placement group within about a second; after this, we do."""
+
+
+class Recorder:
+    """Writes trials/<id>/ and leaderboard.json from the journal as it grows."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        paths: SweepPaths,
+        journal: Journal,
+        search: Search,
+        log: Callable[[str], None],
+    ) -> None:
+        self._sweep, self._paths, self._log = sweep, paths, log
+        self._journal, self._search = journal, search
+        self._written = {t.trial for t in self._records() if t.outcome is not None}
+        self._base_known = False
+        self._placement_groups: dict[str, str] = {}
+        self._ended_at: dict[str, float] = {}
+
+    def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
+        """After a report was journalled: one line, and the trial's folder."""
+        if "step" not in metrics:
+            return
+        if metrics["step"] == 0:
+            self._begun(trial, metrics)
+        elif "outcome" not in metrics:
+            self._log(_progress_line(trial, metrics))
+        if not self._base_known:
+            self._base_known = True
+            self.write_leaderboard()
+        if metrics.get("placement_group"):
+            self._placement_groups[trial] = metrics["placement_group"]
+
+    def finish_trials(self) -> None:
+        """Write what has ended since the last call."""
+        ended = [
+            trial
+            for trial in self._records_if_new()
+            if trial.outcome is not None and trial.trial not in self._written
+        ]
+        for trial in ended:
+            self._written.add(trial.trial)
+            self._ended_at[trial.trial] = time.monotonic()
+            folder = self._paths.trial(trial.trial)
+            lines = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
+            storage.write_text(folder.metrics, lines)
+            outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
+            storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
+            said = f" ({trial.message})" if trial.message else ""
+            self._log(f"{trial.trial}  {trial.outcome}{said}")
+        if ended:
+            self.write_leaderboard()
+
+    def write_leaderboard(self) -> None:
+        """leaderboard.json, from the journal."""
+        board = results.leaderboard(self._sweep.name, self._journal.events())
+        storage.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
+
+    def reap(self) -> None:
+        """Free the workers of trials that have ended, where Ray Train has not done it.
+
+        A stopped trial's placement group is freed by a detached actor that asks the State API;
+        without it, or with two clusters on a host, the sweep would wait for ever (ray#54305).
+        """
+        now = time.monotonic()
+        for trial in list(self._ended_at):
+            if now - self._ended_at[trial] < REAP_AFTER_SECONDS:
+                continue
+            del self._ended_at[trial]
+            group = self._placement_groups.pop(trial, None)
+            if group is None:
+                continue
+            handle = PlacementGroup(PlacementGroupID(bytes.fromhex(group)))
+            if placement_group_table(handle).get("state") not in (None, "REMOVED"):
+                remove_placement_group(handle)
+                self._log(f"{trial}  freed its workers, which Ray Train had kept")
+
+    def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
+        point = next(t.point for t in self._records() if t.trial == trial)
+        config = to_json(replace(self._sweep.trial, **point))
+        storage.write_text(
+            self._paths.trial(trial).config,
+            json.dumps({"point": point, "config": config, "ran_with": dict(metrics)}, indent=1),
+        )
+        shown = ", ".join(
+            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()
+        )
+        self._log(
+            f"{trial}  started: {shown}  [{metrics.get('device')}, attention "
+            f"{metrics.get('attention')}]"
+        )
+
+    def _records(self) -> list[results.TrialRecord]:
+        return results.trial_records(self._journal.events())
+
+    def _records_if_new(self) -> list[results.TrialRecord]:
+        """All records, but only where a trial has ended that is not written yet."""
+        return self._records() if self._search.ended() - self._written else []
+
+
+class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
+    """The recorder behind Tune's callbacks; Tune pickles it, and it is empty there."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._recorder.result(trial.config["trial"], result)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._recorder.finish_trials()
+        self._recorder.reap()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _progress_line(trial: str, metrics: Mapping[str, Any]) -> str:
+    memory = f"  {metrics['gpu_memory_gb']:.1f} GB" if metrics["gpu_memory_gb"] else ""
+    return (
+        f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}  "
+        f"train {metrics['train_loss']:.4f}  eval {metrics['eval_loss']:.4f}  "
+        f"lr {metrics['learning_rate']:.2e}  |g| {metrics['grad_norm']:.2f}  "
+        f"{metrics['tokens_per_second']:,.0f} tok/s{memory}"
+    )

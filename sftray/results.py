@@ -1,0 +1,175 @@
+"""A finished or running sweep as plain values, read from its folder alone.
+
+Promise: neither ray nor torch is imported and no pickle is read; everything is computed from
+`sweep.json` and the journal, so it is right while the sweep runs, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftray import storage
+from sftray.errors import SftrayError
+from sftray.journal import Event, read_events
+from sftray.paths import SweepPaths
+
+
+@dataclass
+class TrialRecord:
+    """What the journal says of one trial."""
+
+    trial: str
+    point: dict[str, Any]
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """The metrics of every evaluation, oldest first; step 0 is the base."""
+    decisions: list[Event] = field(default_factory=list)
+    outcome: str | None = None
+    message: str = ""
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The evaluation with the lowest finite loss after the start."""
+        trained = [r for r in self.results if r["step"] > 0 and math.isfinite(r["eval_loss"])]
+        return min(trained, key=lambda r: float(r["eval_loss"]), default=None)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The newest evaluation; zeros before the first."""
+        nothing = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}
+        return self.results[-1] if self.results else nothing
+
+
+@dataclass(frozen=True)
+class Results:
+    """A sweep's folder, read."""
+
+    folder: str
+    record: dict[str, Any]
+    """sweep.json: config, versions, data."""
+    trials: list[TrialRecord]
+    leaderboard: dict[str, Any]
+
+
+def load(folder: str) -> Results:
+    """Read the sweep in `folder`, finished or running. Raises SftrayError if there is none."""
+    paths = SweepPaths(folder)
+    if not storage.exists(paths.sweep):
+        raise SftrayError(
+            f"{folder}: got no sweep.json, must be a sweep's folder (<storage>/<name>)"
+        )
+    record = json.loads(storage.read_text(paths.sweep))
+    events = read_events(paths.journal)
+    return Results(
+        folder=folder,
+        record=record,
+        trials=trial_records(events),
+        leaderboard=leaderboard(record["config"]["name"], events),
+    )
+
+
+def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
+    """The trials of a journal, in the order they were suggested."""
+    trials: dict[str, TrialRecord] = {}
+    for event in events:
+        name = event["trial"]
+        match event["event"]:
+            case "trial_suggested":
+                trials[name] = TrialRecord(name, event["point"])
+            case "result":
+                trials[name].results.append(event["metrics"])
+            case "decision":
+                trials[name].decisions.append(event)
+            case "trial_ended":
+                trials[name].outcome = event["outcome"]
+                trials[name].message = event["message"]
+    return list(trials.values())
+
+
+def leaderboard(sweep: str, events: Iterable[Event]) -> dict[str, Any]:
+    """Every trial with its best eval loss, best first; trials without one come last."""
+    trials = trial_records(events)
+    base = base_eval_loss(trials)
+    rows = sorted((_row(trial, base) for trial in trials), key=_rank)
+    best = rows[0]["trial"] if rows and rows[0]["eval_loss"] is not None else None
+    return {"sweep": sweep, "base": {"eval_loss": base}, "best": best, "trials": rows}
+
+
+def base_eval_loss(trials: Sequence[TrialRecord]) -> float | None:
+    """The untrained base's loss: the first step-0 evaluation of any trial."""
+    for trial in trials:
+        for result in trial.results:
+            if result["step"] == 0:
+                return float(result["eval_loss"])
+    return None
+
+
+def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
+    """The leaderboard as text, the base first."""
+    base = board["base"]["eval_loss"]
+    names = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
+    header = ["", "trial", *names, "eval_loss", "tokens", "seconds", "outcome"]
+    lines = [["", "base", *["" for _ in names], _loss(base), "0", "0", ""]]
+    for row in board["trials"][:top]:
+        point = [short(row["point"].get(name)) for name in names]
+        mark = "*" if row["trial"] == board["best"] else ""
+        loss, tokens, seconds = _loss(row["eval_loss"]), f"{row['tokens']:,}", row["seconds"]
+        lines.append(
+            [
+                mark,
+                row["trial"],
+                *point,
+                loss,
+                tokens,
+                f"{seconds:.0f}",
+                row["outcome"] or "running",
+            ]
+        )
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [header, *lines]
+    )
+
+
+def short(value: Any) -> str:
+    """A hyper-parameter's value, three digits of a float."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
+
+
+def _row(trial: TrialRecord, base: float | None) -> dict[str, Any]:
+    best = trial.best
+    return {
+        "trial": trial.trial,
+        "point": trial.point,
+        "eval_loss": best["eval_loss"] if best else None,
+        "step": best["step"] if best else None,
+        "tokens": trial.last["tokens"],
+        "supervised_tokens": trial.last["supervised_tokens"],
+        "seconds": trial.last["seconds"],
+        "outcome": trial.outcome,
+        "verdict": _verdict(trial, base),
+    }
+
+
+def _verdict(trial: TrialRecord, base: float | None) -> str:
+    if trial.message:
+        return f"{trial.outcome}: {trial.message}"
+    best = trial.best
+    if best is None or base is None:
+        return "no evaluation yet"
+    change = best["eval_loss"] - base
+    way = "below" if change < 0 else "above"
+    return f"best eval loss {abs(change):.3f} {way} the base's, at step {best['step']}"
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[float, str]:
+    loss = row["eval_loss"]
+    return (loss if loss is not None else math.inf, row["trial"])
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,27 @@
+"""Which learning rate and effective batch size? The first question of any fine-tune."""
+
+from sftray import (
+    DataConfig,
+    SweepConfig,
+    TrialConfig,
+    fitting,
+    launch,
+    loguniform,
+)
+
+sweep = SweepConfig(
+    name="lr_batch",
+    data=DataConfig("HuggingFaceH4/ultrachat_200k", split="train_sft", max_length=2048),
+    trial=TrialConfig("meta-llama/Llama-3.1-8B", lora_r=16, num_train_epochs=1),
+    search_space={
+        # LoRA's usual start is 1e-4 to 2e-4; the optimum moves with batch size, rank and data
+        "learning_rate": loguniform(1e-5, 1e-3),
+        # below 8 the gradient is noisy, above 128 a small dataset has too few updates; sizes that
+        # leave fewer than 10 steps on the dataset are dropped
+        "effective_batch_size": fitting([8, 16, 32, 64, 128]),
+    },
+    num_trials=32,
+)
+
+if __name__ == "__main__":
+    launch(sweep)
