@@ -108,10 +108,7 @@ def gather_part(
 def _tokens(folder: str, chunk: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """The memory-mapped tokens of a chunk."""
     path = chunk_file(folder, chunk)
-    if is_uri(folder):
-        (local,) = localise(folder, [Path(path).name], folder.rstrip("/").rsplit("/", 2)[-2])
-    else:
-        local = Path(path)
+    local = localise(folder, Path(path).name) if is_uri(folder) else path
     with pa.memory_map(str(local)) as source:
         batch = pa.ipc.open_stream(source).read_next_batch()
     return batch.column("input_ids").to_numpy(), batch.column("trained").to_numpy()

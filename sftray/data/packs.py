@@ -7,6 +7,7 @@ neither ray nor torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import datasets
 
 SPLITS = ("train", "eval")
+_COPY_SECONDS = 3600
+"""How long to wait for another process of this node that copies the same file."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +103,31 @@ def open_if_whole(root: str) -> Packs | None:
 def local_parts(packs: Packs, split: str) -> list[Path]:
     """The Arrow files of a split on this node's disk."""
     parts = packs.manifest["splits"][split]["parts"]
+    folder = join(packs.root, split)
     if not is_uri(packs.root):
-        return [Path(packs.root) / split / part["name"] for part in parts]
-    return localise(join(packs.root, split), [part["name"] for part in parts], packs.key)
+        return [Path(folder) / part["name"] for part in parts]
+    return [localise(folder, part["name"], part["sha256"]) for part in parts]
 
 
-def localise(folder: str, names: list[str], key: str) -> list[Path]:
-    """Copies of a URI's files on this node, made once however many processes ask."""
+def localise(folder: str, name: str, sha256: str | None = None) -> Path:
+    """This node's copy of a file on a URI, made once however many processes ask.
+
+    Raises PacksError where it has not the checksum that it must have.
+    """
     from filelock import FileLock
 
-    target = node_cache() / "packs" / key / folder.rstrip("/").rsplit("/", 1)[-1]
-    target.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock"), timeout=3600):
-        for name in names:
-            if not (target / name).exists():
-                files.write_bytes(str(target / name), files.read_bytes(join(folder, name)))
-    return [target / name for name in names]
+    target = node_copy(folder) / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock", timeout=_COPY_SECONDS):
+        if not target.exists():
+            data = files.read_bytes(join(folder, name))
+            if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+                raise PacksError(f"{folder}/{name}: damaged, its checksum is not the manifest's")
+            files.write_bytes(str(target), data)
+    return target
+
+
+def node_copy(folder: str) -> Path:
+    """Where this node keeps its copy of a folder of packs on a URI."""
+    scheme, _, rest = folder.partition("://")
+    return node_cache() / "packs" / scheme / rest.strip("/")

@@ -22,7 +22,7 @@ from sftray import storage as files
 from sftray.config import DataConfig
 from sftray.data.holdout import held_out, limited
 from sftray.data.manifest import check_bad_rows, drops, format_facts, lengths_of, sample_prompts
-from sftray.data.packs import Packs, open_if_whole, open_packs
+from sftray.data.packs import Packs, node_copy, open_if_whole, open_packs
 from sftray.data.passes import Tokenised, pack_split, tokenise
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
@@ -60,6 +60,8 @@ def build_packs(
     with _only_builder(root, log):
         packs = open_if_whole(root)
         if packs is None:
+            if not is_uri(root) and files.exists(root):
+                log(f"packs {root}: incomplete or damaged; building again")
             chat = _chat_format(recipe, model_revision, trust_remote_code, log)
             packs = _build(recipe, chat, root, log)
     check_bad_rows(packs.manifest["splits"], data.max_bad_fraction)
@@ -121,6 +123,9 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
         described = {"train": _describe(train), "eval": _describe(given)}
         check_bad_rows(described, data.max_bad_fraction)
         chosen = _split(train, given, data)
+        shared = int(np.isin(train.hashes, given.hashes[chosen["eval"]]).sum()) if given else 0
+        if shared:
+            log(f"{shared:,} training conversations begin like one of the evaluation set")
         for split, mine in chosen.items():
             packed = pack_split(split, sources[split], mine, chat=chat, data=data, root=root)
             described[split].update(packed)
@@ -130,14 +135,13 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
         manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
-            "sources": {
-                "train": recipe.train.name,
-                "eval": recipe.evaluation.name if recipe.evaluation else None,
-            },
+            "sources": _sources(recipe),
             "model": recipe.model,
+            "model_revision": recipe.model_revision,
             "max_length": data.max_length,
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
+            "train_conversations_like_eval": shared,
             "splits": described,
             "sample_prompts": prompts,
         }
@@ -145,7 +149,17 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
         files.write_text(PacksPaths(root).manifest, json.dumps(manifest, indent=1))
     finally:
         files.remove_folder(temporary)
+        files.remove_folder(str(node_copy(temporary)))
     return open_packs(root)
+
+
+def _sources(recipe: Recipe) -> dict[str, Any]:
+    """Where each split came from; "eval" is None where it was held out of "train"."""
+    named = {"train": recipe.train, "eval": recipe.evaluation}
+    return {
+        split: {"name": source.name, "revision": source.revision} if source else None
+        for split, source in named.items()
+    }
 
 
 def _split(

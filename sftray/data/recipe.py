@@ -17,7 +17,7 @@ from typing import Any
 from sftray.config import DataConfig
 from sftray.data.packing import PACKING_VERSION
 from sftray.data.sources import Source, open_source
-from sftray.data.tokenizer import fingerprint, tokenizer_folder
+from sftray.data.tokenizer import commit, fingerprint, tokenizer_folder
 from sftray.errors import DataError
 
 FORMAT_VERSION = 1
@@ -32,6 +32,8 @@ class Recipe:
 
     data: DataConfig
     model: str
+    model_revision: str | None
+    """The Hub commit of the tokenizer."""
     train: Source
     evaluation: Source | None
     """None where the evaluation set is held out of `train`."""
@@ -78,7 +80,7 @@ def make_recipe(
         "format_version": FORMAT_VERSION,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
-    return Recipe(data, model, train, evaluation, template, inputs)
+    return Recipe(data, model, commit(folder), train, evaluation, template, inputs)
 
 
 def _read_template(path: str | None) -> str | None:

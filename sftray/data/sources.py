@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import glob
 import hashlib
 import json
@@ -69,6 +70,8 @@ class Source:
     fingerprint: str
     size: int
     """Bytes of the files; rows of a Hub dataset."""
+    revision: str | None = None
+    """The commit of a Hub dataset."""
 
     def read(self, number: int) -> Iterator[Row]:
         """The rows of one chunk."""
@@ -94,7 +97,7 @@ def open_source(
     if max_rows is None:
         return source
     chunks = _first_rows(source.chunks, max_rows)
-    return Source(source.name, chunks, source.fingerprint, source.size)
+    return dataclasses.replace(source, chunks=chunks)
 
 
 def read_chunk(chunk: Chunk) -> Iterator[Row]:
@@ -268,26 +271,44 @@ def _open_parquet(path: str) -> pq.ParquetFile:
 
 
 def _open_hub(name: str, split: str, revision: str | None) -> Source:
+    revision = _pinned(name, revision)
     dataset = _load_hub(name, split, revision)
     chunks = tuple(
         Chunk("hub", name, start, min(start + CHUNK_ROWS, len(dataset)), None, split, revision)
         for start in range(0, len(dataset), CHUNK_ROWS)
     )
-    return Source(name, chunks, f"{name}@{split} {dataset._fingerprint}", len(dataset))
+    return Source(name, chunks, f"{split} {dataset._fingerprint}", len(dataset), revision)
+
+
+def _pinned(name: str, revision: str | None) -> str | None:
+    """The commit that a Hub revision stands for now; as given for folders and without network."""
+    if os.path.isdir(name):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().dataset_info(name, revision=revision, timeout=10).sha)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+        return revision  # loading says what is wrong, or finds it in the cache
 
 
 def _load_hub(name: str, split: str, revision: str | None) -> Any:
     import datasets  # 1 s, and only Hub sources need it
 
     try:
-        found = datasets.load_dataset(name, revision=revision)
-    except (FileNotFoundError, ValueError, ConnectionError, OSError) as error:
+        return datasets.load_dataset(name, split=split, revision=revision)
+    except (ValueError, OSError) as error:
         raise DataError(
-            f"{name}: no such file, and no dataset that could be loaded from the Hub ({error})"
+            f"{name}: is no .jsonl or .parquet file that is there, nor a dataset whose split "
+            f"{split!r} could be loaded from the Hub ({error})"
         ) from error
-    if split not in found:
-        raise DataError(f"{name}: has no split {split!r}, must be one of {', '.join(found)}")
-    return found[split]
+
+
+@functools.lru_cache(maxsize=2)
+def _hub_for_reading(name: str, split: str, revision: str | None) -> Any:
+    """A Hub dataset, opened once a process however many of its chunks it reads."""
+    return _load_hub(name, split, revision)
 
 
 def _first_rows(chunks: tuple[Chunk, ...], max_rows: int) -> tuple[Chunk, ...]:
@@ -361,5 +382,5 @@ def _read_parquet(chunk: Chunk) -> Iterator[Row]:
 
 
 def _read_hub(chunk: Chunk) -> Iterator[Row]:
-    dataset = _load_hub(chunk.path, chunk.split or "train", chunk.revision)
+    dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
     yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)

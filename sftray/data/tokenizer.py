@@ -77,6 +77,11 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def commit(folder: Path) -> str | None:
+    """The Hub commit that a tokenizer was fetched at; None for a folder of the user's own."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def load_tokenizer(
     model: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> ModelTokenizer:
