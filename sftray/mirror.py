@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -72,11 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = SweepPaths(given.folder)
     lock = _take_lock(local_folder(paths))
     mirror = Mirror(paths, given.project, given.mode, given.init_timeout)
-    while True:
-        wait = max(POLL_SECONDS, mirror.catch_up() / READING_SHARE)
-        if not given.follow or select.select([sys.stdin], [], [], wait)[0]:
-            break
-    mirror.catch_up()
+    reading = mirror.catch_up()
+    told = not given.follow
+    while not told:
+        wait = max(POLL_SECONDS, reading / READING_SHARE)
+        told = bool(select.select([sys.stdin], [], [], wait)[0])
+        reading = mirror.catch_up()
     all_taken = mirror.close()
     os.close(lock)
     if left := left_offline(local_folder(paths)):
@@ -104,20 +104,24 @@ class Mirror:
         self._paths, self._project, self._mode = paths, project, mode
         self._init_timeout = init_timeout
         self._folder = local_folder(paths)
+        self._sweep: dict[str, Any] = {}
         self._saved: dict[str, dict[str, Any]] = {}
         self._trials: dict[str, _Trial] = {}
         self._applied = 0
         self._offline_until = 0.0
-        self._all_taken = True
+        self._all_read = self._all_taken = True
 
     def catch_up(self) -> float:
         """Bring W&B to the end of the journal; the seconds that reading it took."""
         started = time.monotonic()
         try:
             events = read_events(self._paths.journal)
+            if events and not self._sweep:
+                self._begin()
+            self._all_read = True
         except OSError as error:  # storage out of reach; the next poll tries again
-            _say(f"{self._paths.journal}: {error}")
-            events = []
+            _say(f"{self._paths.root}: {error}")
+            self._all_read, events = False, []
         reading = time.monotonic() - started
         for event in events[self._applied :]:
             try:
@@ -133,12 +137,17 @@ class Mirror:
         """Close the runs of trials that have not ended; whether W&B took everything."""
         for trial in self._trials.values():
             self._close(trial, exit_code=1)
-        return self._all_taken
+        return self._all_taken and self._all_read
+
+    def _begin(self) -> None:
+        record = json.loads(storage.read_text(self._paths.sweep))
+        self._sweep, self._uid = record["config"], record["uid"]
+        path = self._folder / "mirror.json"
+        state = json.loads(path.read_bytes()) if path.exists() else {}
+        if state.get("uid") == self._uid:
+            self._saved = state["trials"]
 
     def _apply(self, event: Event) -> None:
-        if event["event"] == "sweep_started":
-            self._begin(event)
-            return
         if event["event"] == "trial_suggested":
             saved = self._saved.get(event["trial"], {"step": -1})
             self._trials[event["trial"]] = _Trial(event["trial"], event["point"], saved["step"])
@@ -152,15 +161,6 @@ class Mirror:
             self._log_result(trial, event["step"], event["metrics"])
         elif event["event"] == "trial_ended":
             self._end(trial, event)
-
-    def _begin(self, event: Event) -> None:
-        self._sweep = event["sweep"]
-        seal = str(event.get("uid") or event["time"])
-        self._uid = hashlib.sha256(f"{self._sweep['name']} {seal}".encode()).hexdigest()[:8]
-        path = self._folder / "mirror.json"
-        state = json.loads(path.read_bytes()) if path.exists() else {}
-        if state.get("uid") == self._uid:
-            self._saved = state["trials"]
 
     def _open(self, trial: _Trial) -> None:
         """Make sure that the trial has a run. One that was ever offline stays so: W&B takes the
@@ -242,10 +242,10 @@ class Mirror:
         if step == 0:  # what the trial runs with: attention, device, …
             known = (*METRICS, "step", "curve")
             trial.run.summary.update({k: v for k, v in metrics.items() if k not in known})
-        batch = _config(self._sweep, trial)["effective_batch_size"]
         for at, *values in metrics.get("curve", []):
             if at > trial.step:
-                entry = {"step": at, "rows": at * batch, **dict(zip(CURVE, values, strict=False))}
+                entry = dict(zip(CURVE, values, strict=False))
+                entry |= {"step": at, "rows": metrics["rows"] * at // step}
                 trial.run.log(entry, step=at)
         entry = {name: metrics[name] for name in METRICS if name in metrics}
         trial.run.log({"step": step, **entry}, step=step, commit=True)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from fake_wandb import fake_wandb
 
+from sftray import storage
 from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform, to_json
 from sftray.journal import Journal
 from sftray.mirror import CURVE, METRICS
@@ -48,7 +49,10 @@ def own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> SweepPaths:
-    return SweepPaths.of(str(tmp_path / "results"), SWEEP.name)
+    paths = SweepPaths.of(str(tmp_path / "results"), SWEEP.name)
+    record = {"uid": "1f2e3d4c", "config": to_json(SWEEP)}
+    storage.write_text(paths.sweep, json.dumps(record))
+    return paths
 
 
 @pytest.fixture
@@ -88,6 +92,7 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
     first, second = (runs(paths, trial) for trial in TRIALS)
     assert len(first) == len(second) == 1
     run = first[0]
+    assert run["id"] == "lr-1f2e3d4c-0000"
     assert run["name"] == "0000 learning_rate=0.000123"
     assert (run["group"], run["job_type"], run["project"]) == ("lr", "trial", "sftray")
     assert run["config"]["learning_rate"] == 1.234e-4
@@ -275,7 +280,7 @@ def test_online_the_service_knows_where_a_run_stands(
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     with fake_wandb() as (address, runs), Journal(paths.journal) as journal:
         monkeypatch.setenv("WANDB_BASE_URL", address)
-        journal.append("sweep_started", sweep=to_json(SWEEP), uid="1f")
+        journal.append("sweep_started", uid="1f2e3d4c")
         journal.append("trial_suggested", "0000", point={"learning_rate": 5e-4})
         for step in (0, 2):
             journal.append("result", "0000", step=step, metrics=result(step))
@@ -295,7 +300,7 @@ def test_online_the_service_knows_where_a_run_stands(
 
 
 def begin(journal: Journal) -> None:
-    journal.append("sweep_started", sweep=to_json(SWEEP), uid="1f")
+    journal.append("sweep_started", uid="1f2e3d4c")
     for trial, rate in TRIALS.items():
         journal.append("trial_suggested", trial, point={"learning_rate": rate})
         journal.append("attempt_started", trial, attempt=1)
