@@ -210,6 +210,7 @@ class Mirror:
                 finish_timeout_raises=True,
                 use_dot_wandb=False,
                 silent=True,
+                symlink=False,  # `wandb sync` would send latest-run twice
                 # of the machine nothing: no console, arguments, environment, git or code
                 console="off",
                 disable_git=True,

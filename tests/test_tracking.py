@@ -133,7 +133,9 @@ def test_a_loss_that_is_not_a_number_arrives(paths: SweepPaths) -> None:
     assert "best_eval_loss" not in run["summary"]
 
 
-def test_a_resumed_sweep_continues_the_same_run_without_repeating_steps(paths: SweepPaths) -> None:
+def test_a_resumed_sweep_continues_the_same_run_without_repeating_steps(
+    paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines: list[str] = []
     with Journal(paths.journal) as journal:
         begin(journal)
@@ -157,6 +159,15 @@ def test_a_resumed_sweep_continues_the_same_run_without_repeating_steps(paths: S
 
     assert mirror(paths) == 0  # all of this trial is there
     assert len(runs(paths, "0000")) == 2
+
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    with fake_wandb() as (address, service):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        command = [sys.executable, "-m", "wandb", "sync", paths.tracking]  # as the line says
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    run = service[pieces[0]["id"]]
+    assert [row["step"] for row in run["history"]] == [0, 1, 2, 3, 4]
+    assert run["summary"]["outcome"] == "pruned"
 
 
 def test_what_a_killed_mirror_lost_is_made_again(paths: SweepPaths) -> None:
