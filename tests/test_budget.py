@@ -1,0 +1,201 @@
+"""The arithmetic of a sweep: nothing here needs a model."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fake_trials import TRIAL, make_sweep
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sftray.budget import (
+    MIN_STEPS,
+    TrialPlan,
+    default_micro_batch_size,
+    field_values,
+    fit_batch_sizes,
+    plan_trial,
+    rung_ladder,
+    split_batch,
+)
+from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
+from sftray.errors import ConfigError
+
+
+def plan(sweep: SweepConfig, rows: int, **point: Any) -> TrialPlan:
+    ladder = rung_ladder(sweep, rows)
+    trial = sweep.trial.at(point)
+    return plan_trial(trial, rows, ladder=ladder, evals_per_trial=sweep.evals_per_trial)
+
+
+@given(
+    share=st.integers(1, 512),
+    workers=st.integers(1, 16),
+    wanted=st.none() | st.integers(1, 600),
+)
+def test_effective_batch_is_always_micro_times_accumulation_times_workers(
+    share: int, workers: int, wanted: int | None
+) -> None:
+    trial = replace(TRIAL, effective_batch_size=share * workers, num_workers=workers)
+    micro, accumulation = split_batch(trial, wanted)
+    assert micro * accumulation * workers == trial.effective_batch_size
+    assert micro <= (wanted or 1)
+
+
+@given(
+    rows=st.integers(20, 5000),
+    epochs=st.sampled_from([0.25, 0.5, 1.0, 1.5, 3.0]),
+    batch=st.integers(1, 64),
+    warmup=st.floats(0.0, 0.5),
+    evals=st.integers(1, 12),
+)
+def test_a_plan_agrees_with_itself(
+    rows: int, epochs: float, batch: int, warmup: float, evals: int
+) -> None:
+    sweep = make_sweep(
+        trial=replace(TRIAL, num_train_epochs=epochs, warmup_ratio=warmup),
+        search_space={"effective_batch_size": choice([1, batch] if batch > 1 else [1])},
+        evals_per_trial=evals,
+    )
+    try:
+        planned = plan(sweep, rows, effective_batch_size=batch)
+    except ConfigError:
+        assert round(epochs * rows) // batch < MIN_STEPS
+        return
+    assert planned.steps >= MIN_STEPS
+    assert planned.rows == planned.steps * batch
+    assert planned.rows + planned.rows_dropped == round(epochs * rows)
+    assert 0 <= planned.rows_dropped < batch
+    assert planned.warmup_steps == math.ceil(warmup * planned.steps)
+    assert planned.eval_steps[-1] == planned.steps
+    assert {rung.step for rung in planned.rungs} <= set(planned.eval_steps)
+    assert list(planned.eval_steps) == sorted(set(planned.eval_steps))
+    for rung in planned.rungs:
+        assert rung.step * batch - rung.rows == rung.overshoot
+        assert 0 <= rung.overshoot < batch
+        assert rung.step < planned.steps  # nobody is stopped at the end
+
+
+def test_a_ladder_of_multiples_of_the_batch_sizes_has_no_overshoot() -> None:
+    sweep = make_sweep(search_space={"effective_batch_size": choice([4, 6, 8])})
+    ladder = rung_ladder(sweep, 1000)
+    assert ladder[0] % math.lcm(4, 6, 8) == 0
+    assert ladder == (120, 360)  # 1000 / 3² = 111, to the next multiple of 24; then × 3
+    for batch in (4, 6, 8):
+        planned = plan(sweep, 1000, effective_batch_size=batch)
+        assert [rung.overshoot for rung in planned.rungs] == [0, 0]
+        assert [rung.step * batch for rung in planned.rungs] == list(ladder)
+
+
+def test_overshoot_is_recorded_where_batch_sizes_do_not_fit_the_ladder() -> None:
+    sweep = make_sweep(search_space={"effective_batch_size": choice([7, 11, 13])})
+    planned = plan(sweep, 1000, effective_batch_size=13)
+    # step 76 is the last, so the ladder's 999 is not reached
+    assert [(r.rows, r.step, r.overshoot) for r in planned.rungs] == [(111, 9, 6), (333, 26, 5)]
+
+
+def test_grace_rows_and_reduction_factor_make_the_ladder() -> None:
+    space = {"learning_rate": loguniform(1e-5, 1e-3)}
+    trial = replace(TRIAL, effective_batch_size=4)
+    sweep = make_sweep(trial=trial, search_space=space, grace_rows=20, reduction_factor=2)
+    assert rung_ladder(sweep, 200) == (20, 40, 80, 160)
+    assert rung_ladder(replace(sweep, scheduler="none"), 200) == ()
+
+
+def test_trials_of_different_epochs_are_in_brackets_of_their_own() -> None:
+    sweep = make_sweep(search_space={"num_train_epochs": choice([0.5, 1, 2])})
+    trial = replace(TRIAL, effective_batch_size=4)
+    sweep = replace(sweep, trial=trial)
+    plans = {epochs: plan(sweep, 480, num_train_epochs=epochs) for epochs in (0.5, 1, 2)}
+    assert [p.bracket for p in plans.values()] == ["0.5 epochs", "1 epochs", "2 epochs"]
+    rungs = {epochs: [r.rows for r in p.rungs] for epochs, p in plans.items()}
+    assert rungs[0.5] == rungs[2][: len(rungs[0.5])]  # one ladder, whatever the bracket
+
+
+def test_a_continuous_range_of_epochs_cannot_be_compared_at_rungs() -> None:
+    sweep = make_sweep(search_space={"num_train_epochs": uniform(0.5, 3.0)})
+    with pytest.raises(ConfigError, match=r"must be choice\(\[…\]\) under scheduler='asha'"):
+        rung_ladder(sweep, 500)
+    assert rung_ladder(replace(sweep, scheduler="none"), 500) == ()
+
+
+def test_too_few_steps_is_an_error_that_names_what_fits() -> None:
+    trial = replace(TRIAL, effective_batch_size=64)
+    with pytest.raises(ConfigError) as error:
+        plan_trial(trial, 100, ladder=(), evals_per_trial=4)
+    message = str(error.value)
+    assert (
+        "effective_batch_size: got 64, which gives 1 optimizer steps in 1 epochs of 100" in message
+    )
+    assert "batch sizes that fit: 1, 2, 4, 8;" in message
+    assert "data.max_length (half of it gives about 200 rows)" in message
+    with pytest.raises(ConfigError, match="batch sizes that fit: none"):
+        plan_trial(trial, 5, ladder=(), evals_per_trial=4)
+
+
+def test_a_micro_batch_that_does_not_divide_is_an_error() -> None:
+    trial = replace(TRIAL, effective_batch_size=16, num_workers=2, micro_batch_size=3)
+    with pytest.raises(ConfigError, match=re.escape("got 3, must divide the 8 rows")):
+        split_batch(trial)
+    # the trial's own goes before what the device would take
+    assert split_batch(replace(trial, micro_batch_size=2), 8) == (2, 4)
+
+
+def test_fitting_keeps_the_batch_sizes_that_leave_enough_steps() -> None:
+    sweep = make_sweep(search_space={"effective_batch_size": fitting([8, 16, 32, 64, 128])})
+    assert fit_batch_sizes(sweep, 5000).search_space["effective_batch_size"] == choice(
+        [8, 16, 32, 64, 128]
+    )
+    assert fit_batch_sizes(sweep, 320).search_space["effective_batch_size"] == choice([8, 16, 32])
+    # of fewer than two, powers of two that do
+    assert fit_batch_sizes(sweep, 100).search_space["effective_batch_size"] == choice([1, 2, 4, 8])
+    plain = make_sweep(search_space={"effective_batch_size": choice([8])})
+    assert fit_batch_sizes(plain, 100) is plain
+
+
+def test_fitting_counts_the_fewest_epochs_and_whole_shares_of_workers() -> None:
+    space = {"effective_batch_size": fitting([8, 16, 32]), "num_train_epochs": choice([0.5, 2])}
+    sweep = make_sweep(search_space=space)
+    assert fit_batch_sizes(sweep, 320).search_space["effective_batch_size"] == choice([8, 16])
+    pairs = make_sweep(trial=replace(TRIAL, num_workers=2), search_space=space)
+    assert fit_batch_sizes(pairs, 100).search_space["effective_batch_size"] == choice([2, 4])
+
+
+@given(rows=st.integers(10, 20_000), epochs=st.sampled_from([0.5, 1, 3]))
+def test_whatever_fits_can_be_planned(rows: int, epochs: float) -> None:
+    sweep = make_sweep(
+        trial=replace(TRIAL, num_train_epochs=epochs),
+        search_space={"effective_batch_size": fitting([8, 16, 32, 64, 128])},
+    )
+    fitted = fit_batch_sizes(sweep, rows)
+    values = field_values(fitted, "effective_batch_size")
+    assert values
+    if round(epochs * rows) >= MIN_STEPS:
+        for batch in values:
+            assert plan(fitted, rows, effective_batch_size=batch).steps >= MIN_STEPS
+
+
+def test_the_values_a_field_can_take() -> None:
+    sweep = make_sweep(
+        search_space={
+            "learning_rate": loguniform(1e-5, 1e-3),
+            "lora_r": randint(2, 4),
+            "num_train_epochs": choice([2, 1]),
+        }
+    )
+    assert field_values(sweep, "learning_rate") is None
+    assert field_values(sweep, "lora_r") == [2, 3, 4]
+    assert field_values(sweep, "num_train_epochs") == [1, 2]
+    assert field_values(sweep, "effective_batch_size") == [TRIAL.effective_batch_size]
+    points = make_sweep(points=({"lora_r": 4}, {}))
+    assert field_values(points, "lora_r") == [4, TRIAL.lora_r]
+
+
+def test_a_micro_batch_holds_8192_tokens_on_a_gpu() -> None:
+    assert default_micro_batch_size(2048, use_gpu=True) == 4
+    assert default_micro_batch_size(512, use_gpu=False) == 2
+    assert default_micro_batch_size(32_768, use_gpu=True) == 1
