@@ -143,6 +143,7 @@ class DataConfig:
     """Seed of the held-out choice and of the order of packed rows."""
 
     def __post_init__(self) -> None:
+        _require_types("data.", self)
         _require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
         _one_of("data.columns", self.columns, COLUMN_FORMATS)
         _require(
@@ -159,6 +160,12 @@ class DataConfig:
             "data.num_eval_conversations",
             str(self.num_eval_conversations),
             "at least 1",
+        )
+        _require(
+            self.max_conversations is None or self.max_conversations >= 1,
+            "data.max_conversations",
+            str(self.max_conversations),
+            "at least 1, or None for all",
         )
         _require(
             0 <= self.max_bad_fraction <= 1,
@@ -233,6 +240,7 @@ class TrialConfig:
     """Row order, adapter initialisation and dropout."""
 
     def __post_init__(self) -> None:
+        _require_types("trial.", self)
         _require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
         _one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
         if self.attention is not None:
@@ -343,6 +351,7 @@ class SweepConfig:
     """Seed of the search."""
 
     def __post_init__(self) -> None:
+        _require_types("", self)
         _require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             "name",
@@ -373,7 +382,8 @@ class SweepConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, name, str(value), "at least 1, or None")
         _require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
-        _require(self.max_failures >= 0, "max_failures", str(self.max_failures), "at least 0")
+        for name in ("max_failures", "num_samples_generated"):
+            _require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
         _require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
         for name, space in self.search_space.items():
             _require(
@@ -442,6 +452,11 @@ def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
         raise ConfigError(f"--set {assignment}: got {room!r}, must be data., trial. or nothing")
     target: Any = sweep if room == "" else getattr(sweep, room)
     _known_fields(f"--set {path}", {name: None}, type(target))
+    if room == "" and name in ("data", "trial", "search_space", "points"):
+        raise ConfigError(
+            f"--set {assignment}: {name} is no single value; set a field of it, as in "
+            "data.max_length=512, or write it in the sweep's file"
+        )
     changes: dict[str, Any] = {name: _parse(text)}
     if room:
         changes = {room: dataclasses.replace(target, **changes)}
@@ -501,6 +516,27 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return {"None": None, "True": True, "False": False}.get(text, text)
+
+
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+}
+
+
+def _require_types(room: str, config: Any) -> None:
+    """Every plain field holds what it is annotated with; a whole number may stand for a float."""
+    for f in fields(config):
+        kind, _, rest = str(f.type).partition(" | ")
+        value = getattr(config, f.name)
+        if kind not in _TYPES or rest not in ("", "None") or (rest and value is None):
+            continue
+        allowed, words = _TYPES[kind]
+        fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
+        must = f"{words}, or None" if rest else words
+        _require(fits, f"{room}{f.name}", repr(value), must)
 
 
 def _known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
