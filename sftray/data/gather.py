@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from sftray import storage as files
 from sftray.data.packs import localise
 from sftray.data.tokenise import chunk_file
-from sftray.paths import PacksPaths, is_uri
+from sftray.paths import PacksPaths, is_uri, node_cache
 
 PART_POSITIONS = 2**21
 """Tokens and padding a part: 16 MiB of ids and labels."""
@@ -63,6 +65,7 @@ def gather_part(
     item: dict[str, Any], *, root: str, folder: str, max_length: int, pad_token_id: int
 ) -> dict[str, Any]:
     """A Ray Data task: write one part, and report its size, checksum and counts."""
+    _forget_old_builds()
     sizes = np.frombuffer(item["row_sizes"], np.int64)
     chunk, offset, length, ordinal = np.frombuffer(item["documents"], np.int64).reshape(4, -1)
     input_ids = np.full((len(sizes), max_length), pad_token_id, np.int32)
@@ -83,6 +86,7 @@ def gather_part(
         seq_lengths.append([*length[at : at + size].tolist(), *pad])
         documents.append(ordinal[at : at + size].tolist())
         at += size
+    _tokens.cache_clear()  # a mapped file keeps its disk space after the build is over
     data = _arrow(input_ids, labels, seq_lengths, documents)
     path = PacksPaths(root).part(item["split"], int(item["part"]))
     files.write_bytes(path, data)
@@ -104,7 +108,15 @@ def gather_part(
     }
 
 
-@functools.lru_cache(maxsize=512)
+@functools.cache
+def _forget_old_builds() -> None:
+    """Delete this node's copies of tokenised chunks from builds of a day ago and more."""
+    for old in (node_cache() / "packs").glob("**/tmp-*"):
+        if time.time() - old.stat().st_mtime > 86_400:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@functools.lru_cache(maxsize=4096)
 def _tokens(folder: str, chunk: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """The memory-mapped tokens of a chunk."""
     path = chunk_file(folder, chunk)

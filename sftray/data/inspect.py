@@ -46,7 +46,7 @@ def _summary(packs: Packs) -> str:
         f"loss mask by {manifest['mask_method']}",
     ]
     lines += [
-        f"TRL's training template differs from the model's own: {difference}"
+        f"training differs from the model's own template: {difference}"
         for difference in manifest["template_differences"]
     ]
     lines.append(

@@ -104,7 +104,7 @@ def _chat_format(
     )
     log(f"loss mask of {recipe.model}: {chat.method}")
     for difference in chat.differences:
-        log(f"TRL's training template differs from the model's own: {difference}")
+        log(f"training differs from the model's own template: {difference}")
     return chat
 
 

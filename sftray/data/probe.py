@@ -55,7 +55,8 @@ def choose_format(
         method = MARKERS if has_markers(own) else PREFIXES
         return _probe(tokenizer, own, own, method, date)
     found = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date)
-    return dataclasses.replace(found, differences=_differences(found, [_PROBE, *samples]))
+    differences = _differences(found, [_PROBE, *samples])
+    return dataclasses.replace(found, differences=(*found.differences, *differences))
 
 
 def _probe(
@@ -99,6 +100,7 @@ def _probe(
         ends=(middle, end),
         end_of_turn_id=vocabulary.encode(end, add_special_tokens=False).ids[-1],
         pad_token_id=_pad_token_id(tokenizer),
+        differences=_prompt_differences(written, starts),
         control_tokens=tuple(t for t in tokens if t in text or t in variables.values()),
     )
 
@@ -219,6 +221,17 @@ def _edges(written: _Written, turn: int, start: int) -> tuple[str, str] | None:
     whole = written.text.startswith(written.prompts[turn])
     gap = written.text[start:marked] if whole else ""
     return written.text[marked:start], gap
+
+
+def _prompt_differences(written: _Written, starts: list[int]) -> tuple[str, ...]:
+    """Where training does not begin an answer as the generation prompt of inference does."""
+    found = [
+        f"the generation prompt ends on {prompt[-30:]!r}, training begins the answer after "
+        f"{written.text[max(0, start - 30) : start]!r}"
+        for prompt, start in zip(written.prompts, starts, strict=True)
+        if start != len(prompt)
+    ]
+    return tuple(found[:1])
 
 
 def _differences(chat: ChatFormat, samples: Sequence[list[Message]]) -> tuple[str, ...]:

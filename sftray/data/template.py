@@ -52,7 +52,7 @@ class ChatFormat:
     control_tokens: tuple[str, ...]
     """Tokens that the template builds turns from; no text may contain them."""
     differences: tuple[str, ...] = ()
-    """How TRL's training template writes a conversation otherwise than the model's own."""
+    """How training writes a conversation otherwise than the model's own template and prompt."""
 
     def render(
         self,

@@ -1,0 +1,97 @@
+"""A row of a dataset is turned into turns, or dropped for one named reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sftray.data import rows
+from sftray.data.rows import BadRowError, conversation, first_user_turn, spelling_of
+
+USER = {"role": "user", "content": "Why?"}
+ANSWER = {"role": "assistant", "content": "Because."}
+
+
+def roles(row: dict[str, Any], spelling: str = "messages") -> list[str]:
+    return [turn["role"] for turn in conversation(row, spelling)[0]]
+
+
+@pytest.mark.parametrize(
+    ("row", "spelling"),
+    [
+        ({"messages": [USER, ANSWER]}, "messages"),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "Why?"},
+                    {"from": "gpt", "value": "Be."},
+                ]
+            },
+            "conversations",
+        ),
+        ({"conversations": [USER, ANSWER]}, "conversations"),
+        ({"prompt": "Why?", "completion": "Because."}, "prompt_completion"),
+        ({"prompt": [USER], "completion": [ANSWER]}, "prompt_completion"),
+        ({"instruction": "Why?", "output": "Because."}, "instruction"),
+    ],
+)
+def test_every_spelling_is_told_by_its_columns_and_read(row: dict[str, Any], spelling: str) -> None:
+    assert spelling_of(list(row)) == spelling
+    assert roles(row, spelling) == ["user", "assistant"]
+
+
+def test_the_input_of_an_instruction_stands_beneath_it() -> None:
+    row = {"instruction": "Add.", "input": "1 2", "output": "3"}
+    assert conversation(row, "instruction")[0][0]["content"] == "Add.\n\n1 2"
+
+
+def test_a_system_column_or_turn_comes_first_and_an_empty_one_is_left_out() -> None:
+    assert roles({"system": "Be brief.", "messages": [USER, ANSWER]})[0] == "system"
+    assert roles({"messages": [{"role": "developer", "content": "x"}, USER, ANSWER]})[0] == "system"
+    assert roles({"messages": [{"role": "system", "content": " "}, USER, ANSWER]})[0] == "user"
+
+
+def test_unknown_columns_have_no_spelling() -> None:
+    assert spelling_of(["text", "label"]) is None
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([], rows.NO_ASSISTANT),
+        ([USER], rows.NO_ASSISTANT),
+        ([ANSWER], rows.NO_USER),
+        ([ANSWER, USER], rows.NO_USER),
+        ([USER, {"role": "assistant", "content": " \n"}], rows.EMPTY_ANSWER),
+        ([{"role": "user", "content": ""}, ANSWER], rows.EMPTY_USER),
+        ([USER, ANSWER, {"role": "tool", "content": "3"}], rows.UNKNOWN_ROLE),
+        ([{"role": None, "content": "?"}, ANSWER], rows.UNKNOWN_ROLE),
+        ([USER, {"role": "assistant", "content": None}], rows.NOT_TEXT),
+        ([USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}], rows.NOT_TEXT),
+        ([USER, {"role": "assistant", "content": json.loads('"\\ud800"')}], rows.NOT_TEXT),
+        ([USER, USER, ANSWER], rows.REPEATED_ROLE),
+        ([USER, ANSWER, ANSWER], rows.REPEATED_ROLE),
+        ([USER, {"role": "system", "content": "x"}, ANSWER], rows.LATE_SYSTEM),
+        ([USER, "Because."], rows.MALFORMED),
+        ([USER, {"role": "assistant"}], rows.MALFORMED),
+        ("Why?", rows.MALFORMED),
+        (None, rows.MALFORMED),
+    ],
+)
+def test_a_bad_row_is_dropped_for_its_reason(turns: Any, reason: str) -> None:
+    with pytest.raises(BadRowError) as caught:
+        conversation({"messages": turns}, "messages")
+    assert str(caught.value) == reason
+
+
+def test_a_conversation_that_ends_on_the_user_loses_that_turn_and_is_kept() -> None:
+    turns, unanswered = conversation({"messages": [USER, ANSWER, USER]}, "messages")
+    assert unanswered
+    assert turns == [USER, ANSWER]
+    assert conversation({"messages": [USER, ANSWER]}, "messages") == ([USER, ANSWER], False)
+
+
+def test_the_first_user_turn_decides_what_is_held_out() -> None:
+    assert first_user_turn([{"role": "system", "content": "s"}, USER, ANSWER]) == "Why?"

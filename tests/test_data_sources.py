@@ -1,0 +1,152 @@
+"""Files and Hub datasets give the same rows in whatever chunks, or an error that says where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sftray.data import sources
+from sftray.data.sources import first_rows, open_source, read_chunk, sample_rows, spelling_of_source
+from sftray.errors import DataError
+
+ROWS = [{"prompt": f"Question {k}: {'é' * (k % 7)}?", "completion": "x" * k} for k in range(40)]
+
+
+def write_jsonl(path: Path, rows: list[Any], *, end: str = "\n") -> Path:
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + end)
+    return path
+
+
+def rows_of(name: str | Path, **options: Any) -> list[dict[str, Any]]:
+    source = open_source(str(name), split="train", **options)
+    return [row for chunk in source.chunks for _, row in read_chunk(chunk)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 97, 5000])
+@pytest.mark.parametrize("end", ["\n", "", "\n\n\n"])
+def test_every_line_is_in_exactly_one_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, end: str
+) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", size)
+    assert rows_of(write_jsonl(tmp_path / "a.jsonl", ROWS, end=end)) == ROWS
+
+
+def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}\r\n\r\n  \n{"a": 2}')
+    assert rows_of(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_a_glob_reads_its_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "b.jsonl", ROWS[20:])
+    write_jsonl(tmp_path / "a.jsonl", ROWS[:20])
+    assert rows_of(tmp_path / "*.jsonl") == ROWS
+    assert rows_of(f"file://{tmp_path}/*.jsonl") == ROWS
+    assert rows_of(f"file://{tmp_path}/a.jsonl") == ROWS[:20]
+
+
+def test_parquet_gives_the_same_rows_a_row_group_a_chunk(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet", row_group_size=16)
+    assert len(open_source(str(tmp_path / "a.parquet"), split="train").chunks) == 3
+    assert rows_of(tmp_path / "a.parquet") == ROWS
+
+
+def test_a_dataset_that_load_dataset_knows_is_read_by_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 16)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", ROWS)
+    write_jsonl(folder / "test.jsonl", ROWS[:5])
+    assert rows_of(folder) == ROWS
+    assert len(open_source(str(folder), split="test").chunks) == 1
+    with pytest.raises(DataError, match="split 'validation' could be loaded"):
+        open_source(str(folder), split="validation")
+
+
+@pytest.mark.parametrize("number", [1, 15, 16, 17, 40, 100])
+def test_max_rows_reads_only_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 300)
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    assert rows_of(path, max_rows=number) == ROWS[:number]
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 300)
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    path.write_text(path.read_text().replace('{"prompt": "Question 31', '{prompt: "Question 31'))
+    with pytest.raises(DataError, match=r"a\.jsonl, line 32: not JSON"):
+        first_rows(open_source(str(path), split="train"), 1000)
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", '"text"', "\xff"])
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line.encode("latin-1") + b"\n")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: "):
+        first_rows(open_source(str(path), split="train"), 1000)
+
+
+def test_a_missing_file_an_empty_one_and_a_broken_one_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        open_source(str(tmp_path / "a.jsonl"), split="train")
+    with pytest.raises(DataError, match="there is no such file"):
+        open_source(f"file://{tmp_path}/*.parquet", split="train")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match="the dataset is empty"):
+        open_source(str(tmp_path / "empty.jsonl"), split="train")
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    with pytest.raises(DataError, match="the dataset is empty"):
+        spelling_of_source(open_source(str(tmp_path / "blank.jsonl"), split="train"), "auto")
+    (tmp_path / "a.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        open_source(str(tmp_path / "a.parquet"), split="train")
+
+
+def test_a_dataset_that_is_nowhere_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"nobody/nothing: is no \.jsonl or \.parquet file"):
+        open_source("nobody/nothing", split="train")
+
+
+def test_a_missing_column_is_named_with_its_file_and_line(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}])
+    source = open_source(str(path), split="train")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: got the columns text, must have one"):
+        spelling_of_source(source, "auto")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: has no column messages"):
+        spelling_of_source(source, "messages")
+
+
+def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
+    a = open_source(str(write_jsonl(tmp_path / "a.jsonl", ROWS)), split="train")
+    b = open_source(str(write_jsonl(tmp_path / "b.jsonl", ROWS)), split="train")
+    c = open_source(str(write_jsonl(tmp_path / "b.jsonl", ROWS[:-1])), split="train")
+    assert a.fingerprint == b.fingerprint != c.fingerprint
+
+
+def test_a_sample_says_how_many_rows_there_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 2000)
+    even = [{"prompt": f"{k:06d}", "completion": "x" * 40} for k in range(1000)]
+    path = write_jsonl(tmp_path / "a.jsonl", even)
+    rows, total = sample_rows(open_source(str(path), split="train"), 40)
+    assert len(rows) == 40
+    assert total == pytest.approx(1000, rel=0.05)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 100_000)
+    assert sample_rows(open_source(str(path), split="train"), 40)[1] == 1000

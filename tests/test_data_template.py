@@ -1,0 +1,299 @@
+"""Only the assistant's tokens are trained on, end of turn included, whatever the template."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from data_templates import (
+    CONVERSATIONS,
+    DEMO,
+    GOLDEN,
+    bundled,
+    format_of,
+    masks,
+    template_text,
+    tokenizer_of,
+    trained_text,
+)
+from tokenizers import Tokenizer
+
+from sftray.data import chat as reasons
+from sftray.data.chat import Document, Dropped, encode
+from sftray.data.probe import choose_format
+from sftray.data.rows import Message
+from sftray.data.template import MARKERS, PREFIXES, ChatFormat, training_template
+from sftray.data.tokenizer import ModelTokenizer, backend, load_tokenizer, read_tokenizer
+from sftray.errors import TemplateError
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TWO = CONVERSATIONS["two exchanges"]
+ANSWERS = ["Four.<|im_end|>", "Yes, quite sure: 2 + 2 = 4.<|im_end|>"]
+
+
+def document(chat: ChatFormat, turns: list[Message], max_length: int = 4096) -> Document:
+    (found,) = encode(chat, [turns], max_length)
+    assert isinstance(found, Document), found
+    return found
+
+
+def text_of(chat: ChatFormat, ids: np.ndarray) -> str:
+    return backend(chat.tokenizer).decode(ids.tolist(), skip_special_tokens=False)
+
+
+@pytest.fixture(scope="module")
+def demo() -> ChatFormat:
+    return choose_format(read_tokenizer(str(DEMO)), template=None, date="2025-01-01", samples=[])
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_masks_of_the_templates_that_trl_bundles_are_the_golden_ones(name: str) -> None:
+    assert masks(name) == json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+
+
+@pytest.mark.parametrize("name", bundled())
+def test_training_templates_are_those_that_trl_itself_chooses(name: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+    from trl.chat_template_utils import get_training_chat_template
+
+    template = template_text(name)
+    backed = backend(tokenizer_of(template).json)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backed, chat_template=template)
+    try:
+        wanted = get_training_chat_template(tokenizer)
+    except ValueError:
+        wanted = None
+    assert training_template(template) == wanted
+
+
+def test_the_demo_trains_answers_through_the_end_of_turn(demo: ChatFormat) -> None:
+    found = document(demo, TWO)
+    assert demo.method == MARKERS
+    assert trained_text(demo, found) == ANSWERS
+    assert found.input_ids[found.trained][-1] == demo.end_of_turn_id
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        "{% generation %}{{ m['content'] }}{% endgeneration %}<|im_end|>\n",
+        "{% generation %}{{ m['content'] }}<|im_end|>\n{% endgeneration %}",
+        "{% generation %}{{ m['content'] }}{% endgeneration %}"
+        "{% generation %}<|im_end|>\n{% endgeneration %}",
+    ],
+    ids=["end of turn outside", "line break inside", "two spans"],
+)
+def test_markers_are_taken_from_the_generation_prompt_through_the_end_of_turn(marked: str) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+        + marked
+        + "{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    chat = format_of(template)
+    assert chat.method == MARKERS
+    assert trained_text(chat, document(chat, TWO)) == ANSWERS
+
+
+def test_a_marker_around_the_header_leaves_the_header_untrained() -> None:
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}<|im_start|>"
+        "assistant\n{{ m['content'] }}<|im_end|>{% endgeneration %}\n{% else %}<|im_start|>user\n"
+        "{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    chat = format_of(template)
+    assert trained_text(chat, document(chat, TWO)) == ANSWERS
+
+
+def test_a_template_without_markers_is_masked_by_its_prefixes() -> None:
+    chat = format_of(CHATML)
+    assert chat.method == PREFIXES
+    assert trained_text(chat, document(chat, TWO)) == ANSWERS
+
+
+def test_prefixes_and_markers_give_the_demo_the_same_mask(demo: ChatFormat) -> None:
+    unmarked = CHATML
+    by_prefix = choose_format(
+        read_tokenizer(str(DEMO)), template=unmarked, date="2025-01-01", samples=[]
+    )
+    for turns in CONVERSATIONS.values():
+        a, b = document(demo, turns), document(by_prefix, turns)
+        assert a.input_ids.tolist() == b.input_ids.tolist()
+        assert a.trained.tolist() == b.trained.tolist()
+
+
+def test_a_token_that_straddles_the_end_of_the_prompt_is_an_error() -> None:
+    template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    with pytest.raises(TemplateError, match="straddles the end of the generation prompt"):
+        format_of(template)
+
+
+def test_an_answer_whose_first_token_swallows_the_prompt_is_dropped() -> None:
+    tokenizer = Tokenizer.from_str(tokenizer_of(CHATML).json)
+    tokenizer.add_tokens(["\n\n"])
+    chat = choose_format(
+        ModelTokenizer("test", tokenizer.to_str(), CHATML, (("eos_token", "</s>"),)),
+        template=None,
+        date="2025-01-01",
+        samples=[],
+    )
+    turns = [TWO[0], {"role": "assistant", "content": "\nFour."}]
+    (found,) = encode(chat, [turns], 512)
+    assert isinstance(found, Dropped)
+    assert found.reason == reasons.STRADDLES
+
+
+@pytest.mark.parametrize(
+    ("earlier", "message"),
+    [
+        ("{{ m['content'] if loop.last else 'omitted' }}", "does not write the answers"),
+        ("{{ m['content'] }}{% if not loop.last %} (old){% endif %}", "rewrites earlier turns"),
+    ],
+)
+def test_a_template_that_rewrites_earlier_answers_is_an_error(earlier: str, message: str) -> None:
+    template = CHATML.replace("{{ m['content'] }}", earlier)
+    with pytest.raises(TemplateError, match=message):
+        format_of(template)
+
+
+def test_a_template_that_rewrites_its_prompt_is_an_error() -> None:
+    template = CHATML.replace(
+        "<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}"
+    )
+    with pytest.raises(TemplateError, match="rewrites earlier turns or its generation prompt"):
+        format_of(template)
+
+
+def test_a_template_that_turns_out_to_rewrite_answers_is_an_error() -> None:
+    template = CHATML.replace("m['content']", "m['content'].split('</think>')[-1]")
+    chat = format_of(template)
+    thought = [TWO[0], {"role": "assistant", "content": "<think>Two and two.</think>Four."}]
+    with pytest.raises(TemplateError, match="rewrites earlier answers"):
+        encode(chat, [TWO, thought], 512)
+
+
+def test_a_template_that_never_ends_a_turn_is_an_error() -> None:
+    template = CHATML.replace("<|im_end|>\n", "\n")
+    with pytest.raises(TemplateError, match="must be an end-of-turn token"):
+        format_of(template)
+
+
+def test_a_tokenizer_without_a_template_is_an_error_that_says_what_to_set() -> None:
+    with pytest.raises(TemplateError, match=r"has no chat template; set data\.chat_template"):
+        choose_format(
+            ModelTokenizer("base", tokenizer_of(CHATML).json, None, ()),
+            template=None,
+            date="2025-01-01",
+            samples=[],
+        )
+
+
+def test_a_text_with_a_control_token_is_dropped(demo: ChatFormat) -> None:
+    turns = [{"role": "user", "content": "Say <|im_end|>"}, TWO[1]]
+    assert encode(demo, [turns, TWO], 512)[0] == Dropped(reasons.CONTROL_TOKEN)
+
+
+def test_a_conversation_that_the_template_refuses_is_dropped_alone() -> None:
+    chat = format_of(template_text("gemma"))
+    found = encode(chat, [CONVERSATIONS["system"], TWO], 512)
+    assert found[0] == Dropped(reasons.REFUSED)
+    assert isinstance(found[1], Document)
+
+
+def test_nothing_is_trained_where_the_markers_leave_all_out() -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' and "
+        "'Apple' in messages[1]['content'] %}{% generation %}{{ m['content'] }}<|im_end|>"
+        "{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    assert encode(format_of(template), [TWO], 512) == [Dropped(reasons.NOTHING)]
+
+
+def test_a_long_conversation_loses_whole_trailing_exchanges(demo: ChatFormat) -> None:
+    turns = [*TWO, {"role": "user", "content": "And 3 + 3?"}, TWO[1]]
+    whole, two = document(demo, turns), document(demo, TWO)
+    for max_length in range(len(two.input_ids), len(whole.input_ids)):
+        shorter = document(demo, turns, max_length)
+        assert shorter.input_ids.tolist() == two.input_ids.tolist()
+        assert shorter.trained.tolist() == two.trained.tolist()
+        assert (shorter.lost_exchanges, shorter.full_length) == (1, len(whole.input_ids))
+    one = document(demo, turns, len(two.input_ids) - 1)
+    assert one.lost_exchanges == 2
+    assert trained_text(demo, one) == ANSWERS[:1]
+
+
+def test_a_first_exchange_that_does_not_fit_drops_the_conversation(demo: ChatFormat) -> None:
+    (found,) = encode(demo, [TWO], 12)
+    assert isinstance(found, Dropped)
+    assert found.reason == reasons.TOO_LONG
+    assert found.full_length == len(document(demo, TWO).input_ids)
+
+
+def test_tokens_do_not_depend_on_the_neighbours(demo: ChatFormat) -> None:
+    together = encode(demo, list(CONVERSATIONS.values()), 512)
+    for turns, found in zip(CONVERSATIONS.values(), together, strict=True):
+        assert isinstance(found, Document)
+        assert found.input_ids.tolist() == document(demo, turns).input_ids.tolist()
+
+
+def test_dates_in_templates_are_frozen() -> None:
+    template = CHATML.replace(
+        "{% for", "{{ strftime_now('%d %B %Y') }} {{ date_string }}</s>\n{% for", 1
+    )
+    chat = format_of(template, date="2024-02-29")
+    assert text_of(chat, document(chat, TWO).input_ids).startswith(
+        "29 February 2024 29 Feb 2024</s>"
+    )
+
+
+def test_differences_of_a_training_template_are_shown() -> None:
+    differences = format_of(template_text("qwen3")).differences
+    assert any("own" in text and "training" in text for text in differences)
+    assert format_of(template_text("gemma")).differences == ()
+
+
+def test_a_prompt_that_training_does_not_show_is_a_difference() -> None:
+    (difference,) = format_of(template_text("deepseekv3")).differences
+    assert "<think>" in difference
+
+
+@pytest.mark.parametrize(
+    ("named", "token"),
+    [
+        ((("pad_token", "<pad>"), ("eos_token", "</s>")), "<pad>"),
+        ((("unk_token", "<s>"), ("eos_token", "</s>")), "<s>"),
+        ((("eos_token", "</s>"),), "</s>"),
+    ],
+)
+def test_a_missing_pad_token_is_replaced(named: tuple[tuple[str, str], ...], token: str) -> None:
+    tokenizer = ModelTokenizer("test", tokenizer_of(CHATML).json, CHATML, named)
+    chat = choose_format(tokenizer, template=None, date="2025-01-01", samples=[])
+    assert chat.pad_token_id == backend(tokenizer.json).token_to_id(token)
+
+
+def test_a_tokenizer_read_without_torch_is_the_one_that_transformers_loads() -> None:
+    ours, theirs = read_tokenizer(str(DEMO)), load_tokenizer(str(DEMO))
+    assert ours.chat_template == theirs.chat_template
+    assert ours.special_tokens == theirs.special_tokens
+    text = "Grüße, 你好 🙂 <|im_end|>\n  x"
+    assert backend(ours.json).encode(text).ids == backend(theirs.json).encode(text).ids
+
+
+def test_formats_are_chosen_without_torch_or_ray() -> None:
+    code = (
+        "import sys; from data_templates import *; format_of(template_text('qwen3'));"
+        "assert 'torch' not in sys.modules and 'ray' not in sys.modules"
+    )
+    folder = GOLDEN.parent.parent
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=60)
