@@ -45,7 +45,7 @@ from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion
 from sftray.search.tune import SftrayScheduler, SftraySearcher
 from sftray.tracking import Tracking
-from sftray.train.worker import TrialSpec, run_trial
+from sftray.train.spec import TrialSpec
 
 Log = Callable[[str], None]
 
@@ -139,8 +139,9 @@ def connect(log: Log) -> Cluster:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
             log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
         else:
-            # the dashboard serves the State API, by which Ray Train frees a stopped trial's GPUs
-            ray.init("local", include_dashboard=True, dashboard_host="127.0.0.1", **quiet)
+            # the dashboard serves the State API, by which Ray Train frees a stopped trial's GPUs;
+            # without it (ray without [default]) the recorder frees them, some seconds later
+            ray.init("local", include_dashboard=dashboard_installed(), **quiet)
             log("started Ray on this machine")
     total = ray.cluster_resources()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
@@ -156,6 +157,15 @@ _RAY_SETTINGS = (
     ("RAY_AIR_NEW_OUTPUT", "0"),  # Tune prints nothing; our own lines tell
     ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),  # nor does it write CSV and TensorBoard files
 )
+
+
+def dashboard_installed() -> bool:
+    """Whether Ray came with its `default` extra."""
+    try:
+        import ray.dashboard.optional_deps  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _standing_cluster() -> bool:
@@ -286,6 +296,8 @@ def _run_locally(
     """Trials one after another in this process: an exception stops the sweep with its traceback,
     and a debugger works."""
     import torch
+
+    from sftray.train.worker import run_trial
 
     device = torch.device("cuda" if cluster.use_gpu(sweep) else "cpu")
     waiting = search.unfinished()

@@ -17,11 +17,12 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from sftray.config import Space
-from sftray.search.space import Point, distributions, to_params, to_point
+from sftray.search.space import Point, distributions, spread_point, to_params, to_point
 
 
 class Sampler:
-    """Points of a search space, each drawn with the knowledge of the trials before it.
+    """Points of a search space: first some spread evenly over it, then each drawn with the
+    knowledge of the trials before it.
 
     Multivariate TPE (Bergstra et al. 2011; Falkner et al. 2018) with the constant liar, so that
     trials running at the same time spread out.
@@ -38,7 +39,9 @@ class Sampler:
 
     def ask(self, number: int) -> Point:
         """The point of trial `number`; asking again gives the same one."""
-        if number == len(self._trials):
+        if number == len(self._trials) and number < startup_trials(self._num_trials):
+            self.replay(number, spread_point(self._spaces, number, self._seed))
+        elif number == len(self._trials):
             self._study.sampler = TPESampler(
                 multivariate=True,
                 constant_liar=True,
@@ -71,5 +74,5 @@ class Sampler:
 
 
 def startup_trials(num_trials: int) -> int:
-    """Trials drawn at random before TPE has something to go by: a quarter, from 4 to 10."""
+    """Trials spread evenly before TPE has something to go by: a quarter, from 4 to 10."""
     return min(10, max(4, num_trials // 4))

@@ -10,57 +10,22 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sftray import storage
-from sftray.budget import Rung, TrialPlan
 from sftray.config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.evaluate import generate
 from sftray.model import choose_attention, load_base, load_tokenizer, prove_isolation
 from sftray.paths import TrialPaths
 from sftray.train import checkpoint as checkpoints
+from sftray.train.spec import TrialSpec
 from sftray.train.trainer import DivergedError, PackedSFTTrainer
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    """All that a worker needs to run one trial; plain JSON values on the way through Ray."""
-
-    trial: str
-    """The trial's id."""
-    config: TrialConfig
-    plan: TrialPlan
-    packs: str
-    """Root of the packs."""
-    folder: str
-    """<sweep>/trials/<id>"""
-    leaderboard: str | None
-    """Where an earlier trial's measurement of the untrained base may be found."""
-    num_samples_generated: int = 2
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TrialSpec:
-        plan = values["plan"]
-        rungs = tuple(Rung(**rung) for rung in plan["rungs"])
-        return cls(
-            **{
-                **values,
-                "config": TrialConfig(**values["config"]),
-                "plan": TrialPlan(
-                    **{**plan, "rungs": rungs, "eval_steps": tuple(plan["eval_steps"])}
-                ),
-            }
-        )
 
 
 def train_worker(config: dict[str, Any]) -> None:

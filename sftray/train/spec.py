@@ -1,0 +1,44 @@
+"""What a worker needs to know of its trial; plain JSON values on the way through Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sftray.budget import Rung, TrialPlan
+from sftray.config import TrialConfig
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that a worker needs to run one trial."""
+
+    trial: str
+    """The trial's id."""
+    config: TrialConfig
+    plan: TrialPlan
+    packs: str
+    """Root of the packs."""
+    folder: str
+    """<sweep>/trials/<id>"""
+    leaderboard: str | None
+    """Where an earlier trial's measurement of the untrained base may be found."""
+    num_samples_generated: int = 2
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrialSpec:
+        plan = values["plan"]
+        rungs = tuple(Rung(**rung) for rung in plan["rungs"])
+        return cls(
+            **{
+                **values,
+                "config": TrialConfig(**values["config"]),
+                "plan": TrialPlan(
+                    **{**plan, "rungs": rungs, "eval_steps": tuple(plan["eval_steps"])}
+                ),
+            }
+        )

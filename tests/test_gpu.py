@@ -1,0 +1,101 @@
+"""What only a GPU can show: FlashAttention keeps documents apart, NF4 under bfloat16 autocast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sftray.budget import plan_trial
+from sftray.config import DataConfig, TrialConfig
+from sftray.data.packs import Packs
+from sftray.data.pipeline import build_packs
+from sftray.demo import FOLDER
+from sftray.evaluate import packed_eval_loss
+from sftray.model import choose_attention, load_base, prove_isolation
+from sftray.train.spec import TrialSpec
+from sftray.train.worker import run_trial
+
+pytestmark = pytest.mark.gpu
+
+TRIAL = TrialConfig(
+    str(FOLDER), learning_rate=4e-3, effective_batch_size=4, lora_r=8, num_train_epochs=1.0
+)
+
+
+@pytest.fixture(scope="module")
+def packs(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Packs:
+    data = DataConfig(
+        str(FOLDER / "chats.jsonl"),
+        max_length=512,
+        max_conversations=400,
+        num_eval_conversations=50,
+        eval_fraction=0.125,
+    )
+    return build_packs(data, str(FOLDER), storage=str(tmp_path_factory.mktemp("storage")))
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda")
+
+
+def test_flash_attention_keeps_documents_apart(device: torch.device) -> None:
+    pytest.importorskip("flash_attn")
+    attention = choose_attention(TRIAL, device)
+    assert attention.name == "flash_attention_2"
+    model = load_base(TRIAL, device, attention)
+    assert prove_isolation(model, attention) == 0
+
+
+def test_sdpa_keeps_documents_apart(device: torch.device) -> None:
+    trial = replace(TRIAL, attention="sdpa")
+    attention = choose_attention(trial, device)
+    assert prove_isolation(load_base(trial, device, attention), attention) == 0
+
+
+def test_eval_loss_of_flash_attention_and_sdpa_agree(packs: Packs, device: torch.device) -> None:
+    losses = []
+    for name in ("sdpa", "flash_attention_2"):
+        if name == "flash_attention_2":
+            pytest.importorskip("flash_attn")
+        trial = replace(TRIAL, attention=name)
+        attention = choose_attention(trial, device)
+        model = load_base(trial, device, attention).eval()
+        losses.append(packed_eval_loss(model, packs.dataset("eval"), attention, trial))
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+
+
+def test_a_trial_learns_and_its_resumed_twin_ends_the_same(
+    packs: Packs, device: torch.device, tmp_path: Path
+) -> None:
+    plan = plan_trial(TRIAL, packs.rows("train"), ladder=(), evals_per_trial=4, micro_batch_size=2)
+    whole = _run(packs, plan, tmp_path / "whole", device)
+    with pytest.raises(_KilledError):
+        _run(packs, plan, tmp_path / "killed", device, kill_at=plan.eval_steps[1])
+    resumed = _run(packs, plan, tmp_path / "killed", device)
+    assert whole[-1]["outcome"] == resumed[-1]["outcome"] == "completed"
+    assert whole[-1]["eval_loss"] < whole[0]["eval_loss"] - 1
+    assert whole[-1]["eval_loss"] == pytest.approx(resumed[-1]["eval_loss"], abs=5e-3)
+    assert whole[-1]["gpu_memory_gb"] > 0
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _run(
+    packs: Packs, plan: object, folder: Path, device: torch.device, kill_at: int | None = None
+) -> list[dict[str, object]]:
+    reports: list[dict[str, object]] = []
+
+    def report(metrics: dict[str, object]) -> None:
+        reports.append(metrics)
+        if metrics["step"] == kill_at:
+            raise _KilledError
+
+    spec = TrialSpec("t0000", TRIAL, plan, packs.root, str(folder), None, 1)  # type: ignore[arg-type]
+    run_trial(spec, report, device)
+    return reports
