@@ -1,0 +1,533 @@
+"""One trial on the bundled base, on the CPU: what it computes, what it keeps, how it goes on."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import get_peft_model
+from torch import nn
+from torch.nn import functional
+
+from sftray import storage
+from sftray.budget import TrialPlan, plan_trial
+from sftray.config import DataConfig, TrialConfig
+from sftray.data.collate import collate
+from sftray.data.packs import Packs
+from sftray.data.pipeline import build_packs
+from sftray.demo import FOLDER
+from sftray.errors import CheckpointError
+from sftray.evaluate import evaluate_adapter, packed_eval_loss
+from sftray.model import (
+    Attention,
+    adapter_parameters,
+    choose_attention,
+    init_adapters,
+    load_base,
+    load_tokenizer,
+    lora_config,
+    prove_isolation,
+    require_float32_adapters,
+)
+from sftray.paths import TrialPaths
+from sftray.train import checkpoint as checkpoints
+from sftray.train.order import row_stream
+from sftray.train.spec import TrialSpec
+from sftray.train.trainer import PackedSFTTrainer
+from sftray.train.worker import run_trial
+
+pytestmark = pytest.mark.ray  # the packs are built on it, once
+
+CPU = torch.device("cpu")
+SHARED = Path(__file__).parent.parent.parent / "shared"
+TRIAL = TrialConfig(
+    str(FOLDER),
+    base_precision="fp32",
+    learning_rate=4e-3,
+    effective_batch_size=2,
+    num_train_epochs=0.5,
+    lora_r=4,
+)
+DROPOUT = replace(TRIAL, lora_dropout=0.1)
+EVALS = 3
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+@dataclass
+class Run:
+    """What a trial reported, and where it wrote."""
+
+    reports: list[dict[str, Any]]
+    paths: TrialPaths
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Train loss by step."""
+        return {entry[0]: entry[1] for report in self.reports for entry in report.get("curve", [])}
+
+    @property
+    def eval_losses(self) -> dict[int, float]:
+        return {report["step"]: report["eval_loss"] for report in self.reports}
+
+    @property
+    def outcome(self) -> str | None:
+        return self.reports[-1].get("outcome")
+
+
+def plan_of(trial: TrialConfig, packs: Packs, micro: int = 2) -> TrialPlan:
+    rows = packs.rows("train")
+    return plan_trial(trial, rows, ladder=(), evals_per_trial=EVALS, micro_batch_size=micro)
+
+
+def run(
+    trial: TrialConfig, packs: Packs, folder: Path, *, micro: int = 2, killed_at: int | None = None
+) -> Run:
+    """Run a trial, or go on with it; it is killed by its report of step `killed_at`."""
+    reports: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any]) -> None:
+        reports.append(metrics)
+        if metrics["step"] == killed_at:
+            raise KilledError
+
+    plan = plan_of(trial, packs, micro)
+    spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), leaderboard=None)
+    try:
+        run_trial(spec, report, CPU)
+    except KilledError:
+        assert killed_at is not None
+    return Run(reports, TrialPaths(str(folder)))
+
+
+def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2) -> Any:
+    attention = choose_attention(trial, CPU)
+    return PackedSFTTrainer(
+        load_base(trial, CPU, attention),
+        load_tokenizer(trial),
+        trial,
+        plan_of(trial, packs, micro),
+        {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
+        attention,
+        TrialPaths(str(folder / "trial")),
+        lambda metrics: None,
+        folder,
+        activation_checkpointing=False,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The base is so small that a second thread waits more than it works."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A trial with dropout that was never interrupted."""
+    return run(DROPOUT, small_packs, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    return load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)).eval()
+
+
+# what a trial computes
+
+
+def test_a_trial_reports_every_evaluation_of_its_plan(whole: Run, small_packs: Packs) -> None:
+    plan = plan_of(DROPOUT, small_packs)
+    assert [report["step"] for report in whole.reports] == [0, *plan.eval_steps, plan.steps]
+    assert whole.outcome == "completed"
+    assert list(whole.losses) == list(range(1, plan.steps + 1))
+    last = whole.reports[-1]
+    assert last["rows"] == plan.rows
+    assert 0 < last["supervised_tokens"] < last["tokens"] <= plan.rows * small_packs.max_length
+    assert last["eval_loss"] < whole.eval_losses[0] - 0.5  # it has learned
+
+
+def test_tokens_are_those_of_the_rows_that_were_trained_on(whole: Run, small_packs: Packs) -> None:
+    rows = small_packs.dataset("train").with_format("numpy")
+    order = row_stream(len(rows), len(rows), DROPOUT.seed)
+    for report in whole.reports[1:]:
+        seen = [rows[int(i)] for i in order[: report["rows"]]]
+        assert report["supervised_tokens"] == sum((row["labels"] != -100).sum() for row in seen)
+        documents = [row["seq_lengths"][: len(row["documents"])].sum() for row in seen]
+        assert report["tokens"] == sum(documents)
+
+
+def test_the_first_step_takes_the_first_rows_of_the_stream(
+    base: Any, small_packs: Packs, tmp_path: Path
+) -> None:
+    # an untrained adapter is the base, so the loss of step 1 is the base's on rows 0 … B-1
+    first = run(TRIAL, small_packs, tmp_path, killed_at=4)
+    rows = small_packs.dataset("train")
+    taken = rows.select(row_stream(len(rows), TRIAL.effective_batch_size, TRIAL.seed))
+    expected = packed_eval_loss(base, taken, choose_attention(TRIAL, CPU), TRIAL)
+    assert first.losses[1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_learning_rate_rises_then_falls_along_a_cosine(whole: Run, small_packs: Packs) -> None:
+    plan = plan_of(DROPOUT, small_packs)
+    rates = [entry[2] for report in whole.reports for entry in report.get("curve", [])]
+    steps = np.arange(plan.steps)
+    falling = (steps - plan.warmup_steps) / (plan.steps - plan.warmup_steps)
+    expected = np.where(
+        steps < plan.warmup_steps,
+        steps / plan.warmup_steps,
+        0.5 * (1 + np.cos(np.pi * falling)),
+    )
+    assert rates == pytest.approx((DROPOUT.learning_rate * expected).tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_eval_loss_is_exact_and_does_not_depend_on_the_micro_batch(
+    base: Any, small_packs: Packs, tmp_path: Path, micro: int
+) -> None:
+    trial = replace(TRIAL, effective_batch_size=4, num_train_epochs=1)
+    begun = run(trial, small_packs, tmp_path, micro=micro, killed_at=0)
+    rows = small_packs.dataset("eval")
+    total, count = 0.0, 0
+    for row in rows.with_format("numpy"):
+        inputs = collate([row], flatten=False)
+        labels = inputs.pop("labels")[0, 1:]
+        with torch.no_grad():
+            logits = base(**inputs, use_cache=False).logits[0, :-1]
+        total += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        count += int((labels != -100).sum())
+    assert begun.eval_losses[0] == pytest.approx(total / count, abs=2e-6)
+
+
+def test_the_kept_adapter_gives_the_reported_loss_under_plain_peft(
+    whole: Run, small_packs: Packs
+) -> None:
+    best = min((loss, step) for step, loss in whole.eval_losses.items() if step)
+    again = evaluate_adapter(Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.root)
+    assert again == pytest.approx(best[0], abs=1e-5)
+
+
+def test_losses_do_not_depend_on_the_micro_batch(small_packs: Packs, tmp_path: Path) -> None:
+    one = run(TRIAL, small_packs, tmp_path / "one", micro=1, killed_at=4)
+    two = run(TRIAL, small_packs, tmp_path / "two", micro=2, killed_at=4)
+    assert one.losses == pytest.approx(two.losses, abs=1e-5)
+    assert one.eval_losses == pytest.approx(two.eval_losses, abs=1e-5)
+
+
+def test_samples_are_answers_to_held_out_prompts(whole: Run, small_packs: Packs) -> None:
+    lines = storage.read_text(whole.paths.samples).splitlines()
+    samples = [json.loads(line) for line in lines]
+    prompts = small_packs.manifest["sample_prompts"]
+    assert [s["messages"] for s in samples] == [p["messages"] for p in prompts[:2]]
+    assert all(isinstance(sample["answer"], str) and sample["reference"] for sample in samples)
+
+
+# documents never see each other
+
+
+def conversations(name: str) -> list[dict[str, Any]]:
+    file = {"chats": FOLDER / "chats.jsonl", "gsm8k": SHARED / "data" / "gsm8k_train.jsonl"}[name]
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    with open(file, encoding="utf-8") as lines:
+        return [json.loads(next(lines)) for _ in range(50)]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", ["chats", "gsm8k"])
+def test_the_packed_loss_of_50_conversations_is_their_loss_one_by_one(
+    base: Any, tmp_path: Path, name: str
+) -> None:
+    rows = conversations(name)
+    source = tmp_path / "fifty.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = DataConfig(str(source), eval_source=str(source), max_length=1024)
+    packs = build_packs(data, str(FOLDER), storage=str(tmp_path))
+    counts = packs.manifest["splits"]["eval"]
+    assert counts["conversations"] == 50
+    assert counts["rows"] < 25  # they do share rows
+
+    tokenizer = load_tokenizer(TRIAL)
+    total, count = 0.0, 0
+    for row in rows:
+        encoded = tokenizer.apply_chat_template(
+            row["messages"], return_dict=True, return_assistant_tokens_mask=True
+        )
+        tokens = torch.tensor([encoded["input_ids"]])
+        trained = torch.tensor(encoded["assistant_masks"]).bool()[1:]
+        with torch.no_grad():
+            logits = base(input_ids=tokens, use_cache=False).logits[0, :-1]
+        losses = functional.cross_entropy(logits[trained], tokens[0, 1:][trained], reduction="sum")
+        total, count = total + float(losses), count + int(trained.sum())
+    assert counts["supervised_tokens"] == count
+    packed = packed_eval_loss(base, packs.dataset("eval"), choose_attention(TRIAL, CPU), TRIAL)
+    assert packed == pytest.approx(total / count, abs=1e-4)
+
+
+def test_changing_one_document_of_a_row_leaves_all_others_unchanged(
+    base: Any, small_packs: Packs
+) -> None:
+    rows = small_packs.dataset("train").with_format("numpy")
+    row = max(rows, key=lambda row: len(row["documents"]))
+    starts = np.cumsum([0, *row["seq_lengths"]])
+    before = logits_of(base, row)
+    for changed in range(len(row["documents"])):
+        inside = np.zeros(len(row["input_ids"]), dtype=bool)
+        inside[starts[changed] : starts[changed + 1]] = True
+        other = np.where(inside, (row["input_ids"] + 1) % 1000, row["input_ids"])
+        after = logits_of(base, {**row, "input_ids": other})
+        outside = torch.from_numpy(~inside)
+        assert after[outside].equal(before[outside])  # bit for bit
+        assert not after[~outside].equal(before[~outside])
+
+
+@torch.no_grad()
+def logits_of(model: Any, row: dict[str, Any]) -> torch.Tensor:
+    inputs = collate([row], flatten=False)
+    del inputs["labels"]
+    logits: torch.Tensor = model(**inputs, use_cache=False).logits[0]
+    return logits
+
+
+class Leaky(nn.Module):
+    """A base whose documents see each other: it is told of no boundaries."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def get_input_embeddings(self) -> nn.Module:
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, **rest: Any) -> Any:
+        return self.model(input_ids=input_ids, **rest)
+
+
+def test_an_attention_that_leaks_is_refused(base: Any) -> None:
+    attention = choose_attention(TRIAL, CPU)
+    assert prove_isolation(base, attention) == 0.0
+    with pytest.raises(RuntimeError, match="'sdpa' lets the documents of a packed row see each"):
+        prove_isolation(Leaky(base), attention)
+
+
+def test_the_proof_leaves_the_model_in_its_mode(base: Any) -> None:
+    model = nn.Sequential(nn.Dropout())  # a mode of its own
+    assert model.training
+    base.train()
+    prove_isolation(base, Attention("sdpa", "sdpa", flatten=False))
+    assert base.training
+    base.eval()
+
+
+# what is trained
+
+
+def test_only_adapters_are_trained_and_the_base_stays_bit_identical(
+    small_packs: Packs, tmp_path: Path
+) -> None:
+    trainer = make_trainer(replace(TRIAL, base_precision="nf4"), small_packs, tmp_path)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train_from(None)
+    moved = {n for n, p in trainer.model.named_parameters() if not p.detach().equal(before[n])}
+    assert moved == set(adapter_parameters(trainer.model))
+    assert all("lora_" in name for name in moved)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
+def test_adapters_are_float32_on_any_base(
+    small_packs: Packs, tmp_path: Path, precision: str
+) -> None:
+    trainer = make_trainer(replace(TRIAL, base_precision=precision), small_packs, tmp_path)
+    require_float32_adapters(trainer.model)
+    optimized = trainer.create_optimizer().param_groups[0]["params"]
+    assert {parameter.dtype for parameter in optimized} == {torch.float32}
+
+
+def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path) -> None:
+    trial = replace(TRIAL, base_precision="nf4")
+    killed = run(trial, small_packs, tmp_path / "trial", killed_at=8)
+    checkpoint = checkpoints.newest(killed.paths, tmp_path)
+    assert checkpoint is not None
+    trainer = make_trainer(trial, small_packs, tmp_path)
+    trainer.train_from(checkpoint)
+    require_float32_adapters(trainer.model)
+    moments = [m for s in trainer.optimizer.optimizer.state.values() for m in s.values()]
+    assert {moment.dtype for moment in moments} == {torch.float32}
+
+
+def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any) -> None:
+    model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
+    next(iter(adapter_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="1 adapter weights are not float32"):
+        require_float32_adapters(model)
+
+
+def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
+    def adapters(seed: int) -> dict[str, torch.Tensor]:
+        model = load_base(TRIAL, CPU, choose_attention(TRIAL, CPU))
+        model = get_peft_model(model, lora_config(TRIAL))
+        init_adapters(model, seed)
+        return {name: p.detach() for name, p in adapter_parameters(model).items()}
+
+    torch.manual_seed(1)
+    first = adapters(seed=0)
+    torch.manual_seed(2)
+    second, other = adapters(seed=0), adapters(seed=1)
+    assert all(first[name].equal(second[name]) for name in first)
+    assert all(first[n].equal(other[n]) == ("lora_B" in n) for n in first)
+    assert all(bool((first[name] == 0).all()) == ("lora_B" in name) for name in first)
+
+
+def test_an_evaluation_takes_no_gradient_from_a_4bit_base(small_packs: Packs) -> None:
+    # pitfall P41: on some CPUs the first no-grad forward repacks Linear4bit for inference
+    trial = replace(TRIAL, base_precision="nf4")
+    attention = choose_attention(trial, CPU)
+    model = load_base(trial, CPU, attention)
+    rows = small_packs.dataset("eval")
+
+    def input_gradients() -> torch.Tensor:
+        inputs = collate([rows.with_format("numpy")[0]], flatten=False)
+        embedded = model.get_input_embeddings()(inputs.pop("input_ids")).detach().requires_grad_()
+        model.train()(inputs_embeds=embedded, **inputs).loss.backward()
+        assert embedded.grad is not None
+        return embedded.grad
+
+    before = input_gradients()
+    assert before.abs().max() > 0
+    packed_eval_loss(model.eval(), rows, attention, trial)
+    assert input_gradients().equal(before)
+
+
+# how it goes on, and how it ends
+
+
+def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
+    whole: Run, small_packs: Packs, tmp_path: Path
+) -> None:
+    killed = run(DROPOUT, small_packs, tmp_path, killed_at=8)
+    again = run(DROPOUT, small_packs, tmp_path)
+    assert again.reports[0]["resumed_from_step"] == 8
+    assert again.outcome == "completed"
+    losses = killed.losses | again.losses
+    assert losses == pytest.approx(whole.losses, abs=1e-6)
+    assert killed.eval_losses | again.eval_losses == pytest.approx(whole.eval_losses, abs=1e-6)
+    for name in ("tokens", "supervised_tokens", "rows"):
+        assert again.reports[-1][name] == whole.reports[-1][name]
+
+
+def test_a_killed_trial_goes_on_at_the_next_row_with_half_the_micro_batch(
+    small_packs: Packs, tmp_path: Path
+) -> None:
+    full = run(TRIAL, small_packs, tmp_path / "full")
+    run(TRIAL, small_packs, tmp_path / "cut", micro=2, killed_at=4)
+    again = run(TRIAL, small_packs, tmp_path / "cut", micro=1)
+    assert {report.get("micro_batch_size") for report in again.reports[1:]} == {1}
+    after = {step: loss for step, loss in full.losses.items() if step > 4}
+    assert {s: loss for s, loss in again.losses.items() if s > 4} == pytest.approx(after, abs=1e-4)
+    assert again.reports[-1]["eval_loss"] == pytest.approx(full.reports[-1]["eval_loss"], abs=1e-4)
+
+
+def test_a_trial_with_a_damaged_checkpoint_starts_anew(small_packs: Packs, tmp_path: Path) -> None:
+    killed = run(DROPOUT, small_packs, tmp_path, killed_at=4)
+    folder = Path(killed.paths.checkpoint(4))
+    spoil(folder, "truncated")
+    again = run(DROPOUT, small_packs, tmp_path, killed_at=4)
+    assert "resumed_from_step" not in again.reports[0]
+    assert again.losses == killed.losses
+    assert checkpoints.read(str(folder), tmp_path / "scratch").step == 4  # and it is whole now
+
+
+def spoil(folder: Path, damage: str) -> None:
+    optimizer = folder / checkpoints.OPTIMIZER
+    match damage:
+        case "truncated":
+            optimizer.write_bytes(optimizer.read_bytes()[:-1])
+        case "missing":
+            optimizer.unlink()
+        case "no manifest":
+            (folder / checkpoints.MANIFEST).unlink()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[functools.partial[None]]:
+    """Saves checkpoints of an adapter that has taken one step."""
+    model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
+    init_adapters(model, seed=0)
+    optimizer = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+    optimizer.step()
+    return functools.partial(checkpoints.save, TrialPaths(str(tmp_path)), model, optimizer)
+
+
+def test_the_last_and_the_best_checkpoint_are_kept(saved: Any, tmp_path: Path) -> None:
+    paths = TrialPaths(str(tmp_path))
+    kept = []
+    for step, best in [(4, 4), (8, 4), (12, 4), (16, 16)]:
+        saved({"step": step, "best": {"step": best, "eval_loss": 1.0}})
+        kept.append([int(name[5:]) for name in storage.list_names(paths.checkpoints)])
+    assert kept == [[4], [4, 8], [4, 12], [16]]
+
+
+def test_the_newest_checkpoint_that_is_whole_is_taken(saved: Any, tmp_path: Path) -> None:
+    paths, scratch = TrialPaths(str(tmp_path)), tmp_path / "scratch"
+    assert checkpoints.newest(paths, scratch) is None
+    for step in (4, 8):
+        saved({"step": step, "best": {"step": 4, "eval_loss": 1.0}})
+    found = checkpoints.newest(paths, scratch)
+    assert found is not None
+    assert found.step == 8
+    for damage in ("truncated", "missing", "no manifest"):
+        copy = tmp_path / damage
+        shutil.copytree(paths.root, copy)
+        damaged = TrialPaths(str(copy))
+        spoil(Path(damaged.checkpoint(8)), damage)
+        found = checkpoints.newest(damaged, scratch)
+        assert found is not None
+        assert found.step == 4
+        with pytest.raises(CheckpointError):
+            checkpoints.read(damaged.checkpoint(8), scratch)
+
+
+def test_moments_come_back_as_they_were(saved: Any, tmp_path: Path) -> None:
+    saved({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
+    _, model, optimizer = saved.args
+    checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
+    fresh = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    checkpoints.load_moments(model, fresh, checkpoint)
+    for parameter, state in optimizer.state.items():
+        assert fresh.state[parameter].keys() == state.keys()
+        assert all(fresh.state[parameter][name].equal(state[name]) for name in state)
+
+
+def test_the_checkpoint_of_another_rank_is_refused(saved: Any, tmp_path: Path) -> None:
+    saved({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
+    checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
+    other = replace(TRIAL, lora_r=8)
+    model = get_peft_model(load_base(other, CPU, choose_attention(other, CPU)), lora_config(other))
+    with pytest.raises(CheckpointError, match="holds another adapter than this trial's"):
+        checkpoints.load_adapter(model, checkpoint)
+
+
+def test_a_trial_that_blows_up_ends_as_diverged_and_says_where(
+    small_packs: Packs, tmp_path: Path
+) -> None:
+    trial = replace(TRIAL, learning_rate=1e30, warmup_ratio=0.0)
+    ended = run(trial, small_packs, tmp_path)
+    assert ended.outcome == "diverged"
+    message = ended.reports[-1]["message"]
+    assert message.startswith("step 2: loss nan, gradient norm nan at learning rate ")
+    assert "rows 2 to 3, after " in message
