@@ -112,6 +112,12 @@ def test_a_missing_file_an_empty_one_and_a_broken_one_are_errors(tmp_path: Path)
         open_source(str(tmp_path / "a.parquet"), split="train")
 
 
+def test_files_have_no_splits(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    with pytest.raises(DataError, match=r"files have no splits, got 'test'"):
+        open_source(str(path), split="test")
+
+
 def test_a_dataset_that_is_nowhere_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,16 @@ def test_a_tokenizer_without_a_template_is_an_error_that_says_what_to_set() -> N
         )
 
 
+def test_an_answer_that_is_not_closed_before_the_next_turn_is_dropped() -> None:
+    template = (DEMO / "chat_template.jinja").read_text(encoding="utf-8")
+    open_ended = template.replace(
+        "m['content']+'<|im_end|>'}}{% endgeneration",
+        "m['content']+('' if 'Four' in m['content'] else '<|im_end|>')}}{% endgeneration",
+    )
+    assert open_ended != template
+    assert encode(format_of(open_ended), [TWO], 512) == [Dropped(reasons.NO_END)]
+
+
 def test_a_text_with_a_control_token_is_dropped(demo: ChatFormat) -> None:
     turns = [{"role": "user", "content": "Say <|im_end|>"}, TWO[1]]
     assert encode(demo, [turns, TWO], 512)[0] == Dropped(reasons.CONTROL_TOKEN)

@@ -97,8 +97,8 @@ def _probe(
         as_parts=written.as_parts,
         lead=lead,
         gap=gap,
-        ends=(middle, end),
-        end_of_turn_id=vocabulary.encode(end, add_special_tokens=False).ids[-1],
+        ends=(middle.strip(), end.strip()),
+        end_of_turn_id=vocabulary.encode(end.strip(), add_special_tokens=False).ids[-1],
         pad_token_id=_pad_token_id(tokenizer),
         differences=_prompt_differences(written, starts),
         control_tokens=tuple(t for t in tokens if t in text or t in variables.values()),
@@ -138,7 +138,7 @@ def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: 
             prompts, _ = render(
                 template, [probe[:1], probe[:3]], variables=variables, date=date, prompt=True
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError) as error:  # TypeError: a list where text is meant
             refusal = f" ({error})"
             continue
         words = [turn["content"] for turn in _PROBE if turn["role"] == "assistant"]

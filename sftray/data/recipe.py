@@ -16,7 +16,7 @@ from typing import Any
 
 from sftray.config import DataConfig
 from sftray.data.packing import PACKING_VERSION
-from sftray.data.sources import Source, open_source
+from sftray.data.sources import Source, names_files, open_source
 from sftray.data.tokenizer import commit, fingerprint, tokenizer_folder
 from sftray.errors import DataError
 
@@ -56,12 +56,11 @@ def make_recipe(
         data.source, split=data.split, revision=data.revision, max_rows=data.max_conversations
     )
     evaluation = None
-    if data.eval_source is not None or data.eval_split is not None:
-        evaluation = open_source(
-            data.eval_source or data.source,
-            split=data.eval_split or data.split,
-            revision=None if data.eval_source else data.revision,
-        )
+    if data.eval_source is not None:
+        split = "train" if names_files(data.eval_source) else data.split
+        evaluation = open_source(data.eval_source, split=split)
+    elif data.eval_split is not None:
+        evaluation = open_source(data.source, split=data.eval_split, revision=data.revision)
     template = _read_template(data.chat_template)
     folder = tokenizer_folder(model, revision, code=trust_remote_code)
     inputs = {

@@ -91,7 +91,12 @@ def open_source(
 
     Raises DataError where there is no such file, dataset or split, or where it is empty.
     """
-    source = _open_files(name) if _names_files(name) else _open_hub(name, split, revision)
+    if names_files(name) and split != "train":
+        raise DataError(
+            f"{name}: files have no splits, got {split!r}, must be 'train'; for an evaluation set "
+            "of its own give data.eval_source"
+        )
+    source = _open_files(name) if names_files(name) else _open_hub(name, split, revision)
     if source.size == 0 or not source.chunks:
         raise DataError(f"{name}: the dataset is empty, must hold at least one conversation")
     if max_rows is None:
@@ -189,7 +194,8 @@ def _rows(source: Source) -> Iterator[tuple[Chunk, Row]]:
             raise located(source, number, error) from error
 
 
-def _names_files(name: str) -> bool:
+def names_files(name: str) -> bool:
+    """Whether a source is files rather than a dataset for `load_dataset`."""
     if is_uri(name) or any(character in name for character in "*?["):
         return True
     return os.path.isfile(name) or name.endswith((".jsonl", ".json", ".parquet"))
