@@ -1,6 +1,6 @@
 """The two passes of Ray Data over a source: tokenise its chunks, then gather packed rows.
 
-Promise: the driver holds about 130 bytes a conversation (lengths, places, a hash) and never a
+Promise: the driver holds about 250 bytes a conversation (lengths, places, a hash) and never a
 token; the answers of tasks are put in the order of chunks and parts, so the number of CPUs changes
 nothing.
 """
