@@ -178,7 +178,8 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="any config field, as in data.max_length=512 or trial.lora_r=8",
+        help="any config field: data.max_length=512, trial.lora_r=8, "
+        "'search_space.learning_rate=loguniform(1e-5, 1e-3)'",
     )
     return parser
 

@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -444,12 +444,18 @@ def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
 
 
 def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
-    """Apply one `--set field=value`, `data.field=value` or `trial.field=value`."""
+    """Apply one `--set field=value`, `data.field=value`, `trial.field=value` or
+    `search_space.field=loguniform(1e-5, 1e-3)` (or uniform, randint, choice, fitting)."""
     path, separator, text = assignment.partition("=")
     _require(bool(separator), "--set", repr(assignment), "field=value, as in data.max_length=512")
     room, _, name = path.rpartition(".")
+    if room == "search_space":
+        spaces = {**sweep.search_space, name: _parse_space(assignment, text)}
+        return dataclasses.replace(sweep, search_space=spaces)
     if room not in ("", "data", "trial"):
-        raise ConfigError(f"--set {assignment}: got {room!r}, must be data., trial. or nothing")
+        raise ConfigError(
+            f"--set {assignment}: got {room!r}, must be data., trial., search_space. or nothing"
+        )
     target: Any = sweep if room == "" else getattr(sweep, room)
     _known_fields(f"--set {path}", {name: None}, type(target))
     if room == "" and name in ("data", "trial", "search_space", "points"):
@@ -537,6 +543,27 @@ def _require_types(room: str, config: Any) -> None:
         fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
         must = f"{words}, or None" if rest else words
         _require(fits, f"{room}{f.name}", repr(value), must)
+
+
+def _parse_space(assignment: str, text: str) -> Space:
+    """A space as it is written in a sweep file, its arguments as JSON."""
+    spaces: dict[str, Callable[..., Space]] = {
+        "loguniform": loguniform,
+        "uniform": uniform,
+        "randint": randint,
+        "choice": choice,
+        "fitting": fitting,
+    }
+    match = re.fullmatch(r"(\w+)\((.*)\)", text.strip())
+    try:
+        if match is None:
+            raise ValueError("not of the form name(arguments)")
+        return spaces[match[1]](*json.loads(f"[{match[2]}]"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--set {assignment}: got {text!r} ({error}), must be one of {', '.join(spaces)} with "
+            "its arguments, as in loguniform(1e-5, 1e-3) or choice([8, 16])"
+        ) from error
 
 
 def _known_fields(what: str, names: Mapping[str, Any], config: type) -> None:

@@ -14,7 +14,7 @@ SPACES: dict[str, Space] = {
     # a base of 3.5M parameters wants rates 30 times those of a large one
     "learning_rate": loguniform(3e-4, 5e-2),
     "effective_batch_size": choice([2, 4]),
-    "num_train_epochs": choice([0.25, 0.5]),
+    "num_train_epochs": choice([0.15, 0.2]),
     "warmup_ratio": uniform(0.0, 0.2),
     "lora_r": choice([2, 4, 8]),
 }
@@ -38,10 +38,11 @@ def demo(sweep: SweepConfig) -> SweepConfig:
             model=str(FOLDER),
             learning_rate=4e-3,
             effective_batch_size=4,
-            num_train_epochs=0.25,
+            num_train_epochs=0.2,
             lora_r=8,
         ),
         search_space={name: SPACES[name] for name in sweep.search_space},
         num_trials=6,
-        evals_per_trial=3,
+        grace_rows=24,
+        evals_per_trial=2,
     )
