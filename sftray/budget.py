@@ -17,6 +17,9 @@ MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
 FEW_STEPS = 50
 """Fewer than this are noisy: a warning in the plan."""
+GRACE_STEPS = 5
+"""A rung that a trial reaches in fewer optimizer steps than this passes it by: the first step is
+at learning rate 0, and a large batch is judged at a later rung, on as much data as the others."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class TrialPlan:
     accumulation: int
     """Micro-batches a worker accumulates before an optimizer step."""
     rungs: tuple[Rung, ...]
+    """The rungs of the ladder at which this trial is judged."""
     eval_steps: tuple[int, ...]
     """Steps after which the eval loss is measured; rungs and the last step are among them."""
     bracket: str
@@ -73,7 +77,7 @@ def plan_trial(
     rungs = tuple(
         Rung(rows, math.ceil(rows / batch), math.ceil(rows / batch) * batch - rows)
         for rows in ladder
-        if math.ceil(rows / batch) < steps
+        if GRACE_STEPS <= math.ceil(rows / batch) < steps
     )
     spread = {math.ceil(steps * k / evals_per_trial) for k in range(1, evals_per_trial + 1)}
     micro, accumulation = split_batch(trial, micro_batch_size)
@@ -149,9 +153,10 @@ def rung_ladder(sweep: SweepConfig, rows_per_epoch: int) -> tuple[int, ...]:
         )
     budgets = [round(value * rows_per_epoch) for value in epochs]
     eta = sweep.reduction_factor
-    grace = sweep.grace_rows or max(1, round(min(budgets) / eta**2))
     batches = field_values(sweep, "effective_batch_size")
-    multiple = math.lcm(*[int(batch) for batch in batches]) if batches else 1
+    assert batches is not None  # whole numbers are no continuous range
+    grace = sweep.grace_rows or max(1, round(min(budgets) / eta**2))
+    multiple = math.lcm(*[int(batch) for batch in batches])
     if multiple <= grace:
         grace = round(grace / multiple) * multiple
     ladder = []

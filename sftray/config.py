@@ -347,6 +347,8 @@ class SweepConfig:
     wandb: str = "auto"
     """auto: online with a key, else off with a line that says so; or online, offline, disabled."""
     wandb_project: str = "sftray"
+    wandb_samples: bool = False
+    """Also send the sample prompts and answers: text of the dataset leaves the machine."""
     seed: int = 0
     """Seed of the search."""
 

@@ -261,7 +261,8 @@ class Mirror:
         trial.run.summary.update(summary)
         succeeded = event["outcome"] in ("completed", "pruned")
         try:
-            self._log_samples(trial)
+            if self._sweep["wandb_samples"]:
+                self._log_samples(trial)
         finally:
             self._close(trial, exit_code=0 if succeeded else 1, ended=True)
 

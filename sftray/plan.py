@@ -20,7 +20,7 @@ from sftray.budget import (
     plan_trial,
     rung_ladder,
 )
-from sftray.config import SweepConfig, TrialConfig, Uniform, to_json
+from sftray.config import DataConfig, SweepConfig, TrialConfig, Uniform, to_json
 
 
 def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
             micro_batch_size=default_micro_batch_size(data.max_length, use_gpu=use_gpu),
         )
 
-    warnings = check_plans(sweep, plan)
+    warnings = [*_bad_rows(data, counts["train"], manifest), *check_plans(sweep, plan)]
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     trials = len(sweep.points) or sweep.num_trials
     return {
@@ -119,7 +119,7 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"{shape['accumulation']} accumulation × {shape['num_workers']} workers, "
             f"{shape['num_train_epochs']:g} epochs: {shape['steps']:,} steps "
             f"({shape['warmup_steps']} warm-up), {shape['tokens']:,} tokens, "
-            f"{shape['rows_dropped']} rows dropped"
+            f"{shape['rows_dropped']} rows dropped, judged at {_rung_rows(shape)}"
         )
     if plan["rungs"]:
         rungs = ", ".join(f"{rows:,}" for rows in plan["rungs"])
@@ -134,6 +134,11 @@ def plan_text(plan: dict[str, Any]) -> str:
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _rung_rows(shape: dict[str, Any]) -> str:
+    rows = [f"{rung['rows']:,}" for rung in shape["rungs"]]
+    return f"{', '.join(rows)} rows" if rows else "its end"
 
 
 def _reachable(sweep: SweepConfig, name: str) -> list[float]:
@@ -170,6 +175,19 @@ def _shape(
 
 def _counts(split: dict[str, Any]) -> dict[str, Any]:
     return {name: split[name] for name in ("conversations", "rows", "tokens", "supervised_tokens")}
+
+
+def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """A warning where the sample has more bad rows than the sweep would start with."""
+    dropped = sum(train["dropped"].values())
+    read = manifest.get("sampled") or train["read"] or 1
+    if dropped <= data.max_bad_fraction * read:
+        return []
+    reasons = ", ".join(f"{count} {reason}" for reason, count in train["dropped"].items())
+    return [
+        f"{dropped} of {read} rows are bad ({reasons}), more than data.max_bad_fraction = "
+        f"{data.max_bad_fraction:g}: the sweep would not start"
+    ]
 
 
 def _disk_gb(sweep: SweepConfig, counts: dict[str, Any], trials: int) -> float:

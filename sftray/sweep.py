@@ -354,7 +354,14 @@ def _refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
         )
 
 
-_MAY_CHANGE = ("num_trials", "max_concurrent_trials", "wandb", "wandb_project", "storage")
+_MAY_CHANGE = (
+    "num_trials",
+    "max_concurrent_trials",
+    "wandb",
+    "wandb_project",
+    "wandb_samples",
+    "storage",
+)
 """Fields that a resumed sweep may change without making its trials incomparable."""
 
 

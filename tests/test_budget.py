@@ -199,3 +199,13 @@ def test_a_micro_batch_holds_8192_tokens_on_a_gpu() -> None:
     assert default_micro_batch_size(2048, use_gpu=True) == 4
     assert default_micro_batch_size(512, use_gpu=False) == 2
     assert default_micro_batch_size(32_768, use_gpu=True) == 1
+
+
+def test_a_trial_passes_by_the_rungs_it_reaches_in_too_few_steps() -> None:
+    ladder = (128, 384, 1152)
+    large, small = (
+        plan_trial(replace(TRIAL, effective_batch_size=b), 2000, ladder=ladder, evals_per_trial=4)
+        for b in (64, 8)
+    )
+    assert [rung.rows for rung in large.rungs] == [384, 1152]
+    assert [rung.rows for rung in small.rungs] == [128, 384, 1152]

@@ -241,7 +241,7 @@ def test_set_overrides_any_field(assignment: str, read: Any) -> None:
     ("assignment", "message"),
     [
         ("max_length", "--set: got 'max_length', must be field=value, as in data.max_length=512"),
-        ("train.lora_r=8", "got 'train', must be data., trial. or nothing"),
+        ("train.lora_r=8", "got 'train', must be data., trial., search_space. or nothing"),
         ("trial.lora_rr=8", "TrialConfig has no field 'lora_rr'; did you mean 'lora_r'?"),
         ("data.max_lenght=8", "did you mean 'max_length'?"),
         ("data.max_length=2", "data.max_length: got 2, must be 8 … 1,048,576 tokens"),
@@ -297,3 +297,13 @@ def test_a_shipped_sweep_loads_and_plans_its_demo(
     assert plan["config"]["search_space"].keys() == module.sweep.search_space.keys()
     assert all(shape["steps"] >= 10 for shape in plan["shapes"])
     assert list(tmp_path.iterdir()) == []  # a plan writes nothing
+
+
+def test_a_search_space_can_be_set_from_the_command_line() -> None:
+    sweep = SweepConfig(
+        "s", DataConfig("rows.jsonl"), TrialConfig("base"), {"lora_r": choice([4, 8])}
+    )
+    wider = override(sweep, "search_space.learning_rate=loguniform(1e-5, 1e-2)")
+    assert wider.search_space == {"lora_r": choice([4, 8]), "learning_rate": loguniform(1e-5, 1e-2)}
+    with pytest.raises(ConfigError, match="must be one of loguniform"):
+        override(sweep, "search_space.lora_r=eval('1')")

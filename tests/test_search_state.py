@@ -100,16 +100,6 @@ def test_trials_at_a_rung_have_seen_the_same_rows(path: str) -> None:
             assert rows[event["trial"], event["step"]] == event["rung"]
 
 
-def test_a_step_that_passes_several_rungs_is_compared_at_the_last(path: str) -> None:
-    sweep = make_sweep(points=({"effective_batch_size": 8},), grace_rows=1)
-    with Journal(path) as journal:
-        search = make_search(sweep, journal)
-        search.suggest()
-        search.record("t0000", {"step": 1, "eval_loss": 2.0})
-        decided = [event["rung"] for event in journal.events() if event["event"] == "decision"]
-        assert decided == [3]  # the ladder is 1, 3, 9, …; eight rows lie past the first two
-
-
 def test_a_result_that_comes_again_keeps_its_record_and_decision(path: str) -> None:
     sweep = make_sweep(points=({"learning_rate": 1e-3}, {"learning_rate": 1e-4}))
     with Journal(path) as journal:

@@ -33,6 +33,7 @@ SWEEP = SweepConfig(
     trial=TrialConfig("base", effective_batch_size=4),
     search_space={"learning_rate": loguniform(1e-5, 1e-3)},
     wandb="offline",
+    wandb_samples=True,
 )
 TRIALS = {"0000": 1.234e-4, "0001": 5e-4}
 

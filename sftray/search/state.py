@@ -175,8 +175,7 @@ class Search:
     ) -> list[Event]:
         """The events that a result entails and that are not recorded yet."""
         trial = state.suggestion.trial
-        # a large batch may pass several rungs in one step: it is compared at the last of them
-        rung = next((rung for rung in reversed(state.plan.rungs) if rung.step == step), None)
+        rung = next((rung for rung in state.plan.rungs if rung.step == step), None)
         events: list[Event] = []
         if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
             outcome, message = "diverged", f"eval_loss is {loss} at step {step}"
