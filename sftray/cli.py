@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sftray import storage
 from sftray.config import (
     TRAINERS,
     WANDB_MODES,
@@ -48,10 +47,12 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         plan = make_plan(sweep, use_gpu=_gpu_here() if sweep.use_gpu is None else sweep.use_gpu)
         _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         return 0
-    if options.fresh:
-        storage.remove_folder(SweepPaths.of(sweep.storage, sweep.name).root)
+    from sftray import storage
     from sftray.results import table
     from sftray.sweep import run_sweep
+
+    if options.fresh:
+        storage.remove_folder(SweepPaths.of(sweep.storage, sweep.name).root)
 
     found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
     _say("\n" + table(found.leaderboard, top=20))
@@ -129,6 +130,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from sftray import storage
     from sftray.data.inspect import inspect_json, inspect_text
     from sftray.data.packs import open_packs
 
