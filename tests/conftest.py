@@ -1,4 +1,4 @@
-"""One Ray for the whole test session."""
+"""One Ray, one small pack and one small sweep for the whole test session."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from sftray.config import DataConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs import Packs
+from sftray.results import Results
 
 TESTS = Path(__file__).parent
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# the bundled base is so small that a second thread waits more than it works
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -31,16 +34,47 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def small_packs(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Packs:
-    """160 of the bundled conversations in rows of 256 tokens: 49 to train on, 6 to evaluate on."""
-    from sftray.data.pipeline import build_packs
+def small_sweep_config(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
+    """Three trials of 12 steps over rows of 256 tokens; ASHA stops the last."""
     from sftray.demo import FOLDER
 
-    data = DataConfig(
-        str(FOLDER / "chats.jsonl"),
-        max_length=256,
-        max_conversations=160,
-        eval_fraction=0.1,
-        num_eval_conversations=16,
+    return SweepConfig(
+        name="small",
+        data=DataConfig(
+            str(FOLDER / "chats.jsonl"),
+            max_length=256,
+            max_conversations=160,
+            eval_fraction=0.15,
+            num_eval_conversations=22,
+        ),
+        trial=TrialConfig(
+            str(FOLDER),
+            base_precision="fp32",
+            effective_batch_size=2,
+            num_train_epochs=0.5,
+            lora_r=4,
+            lora_dropout=0.1,
+        ),
+        points=tuple({"learning_rate": rate} for rate in (1e-3, 1e-2, 1e-5)),
+        grace_rows=10,
+        evals_per_trial=3,
+        storage=str(tmp_path_factory.mktemp("small")),
+        wandb="disabled",
     )
-    return build_packs(data, str(FOLDER), storage=str(tmp_path_factory.mktemp("small")))
+
+
+@pytest.fixture(scope="session")
+def small_packs(ray_cluster: None, small_sweep_config: SweepConfig) -> Packs:
+    """160 of the bundled conversations in rows of 256 tokens."""
+    from sftray.data.pipeline import build_packs
+
+    sweep = small_sweep_config
+    return build_packs(sweep.data, sweep.trial.model, storage=sweep.storage)
+
+
+@pytest.fixture(scope="session")
+def small_sweep(ray_cluster: None, small_sweep_config: SweepConfig) -> Results:
+    """The small sweep, run to its end in this process."""
+    from sftray.sweep import run_sweep
+
+    return run_sweep(small_sweep_config, local=True, log=lambda line: None)

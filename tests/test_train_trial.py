@@ -126,15 +126,6 @@ def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2)
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The base is so small that a second thread waits more than it works."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def whole(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A trial with dropout that was never interrupted."""

@@ -1,0 +1,102 @@
+"""The winner's folder: an ordinary PEFT adapter from the best evaluation, checked and mergeable."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sftray.bundle import TOLERANCE, answer, merge, open_bundle
+from sftray.config import TrialConfig
+from sftray.data.packs import open_packs
+from sftray.demo import FOLDER
+from sftray.errors import SftrayError
+from sftray.evaluate import packed_eval_loss
+from sftray.model import Attention
+from sftray.results import Results
+
+pytestmark = pytest.mark.ray
+
+SDPA = Attention("sdpa", "sdpa", flatten=False)
+
+
+@pytest.fixture(scope="module")
+def facts(small_sweep: Results) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(Path(small_sweep.folder, "best", "sweep.json").read_text())
+    return values
+
+
+def test_the_bundle_is_of_the_best_evaluation(small_sweep: Results, facts: dict[str, Any]) -> None:
+    best = next(t for t in small_sweep.trials if t.trial == small_sweep.leaderboard["best"])
+    lowest = min(r["eval_loss"] for t in small_sweep.trials for r in t.results if r["step"])
+    assert best.best is not None
+    assert (facts["trial"], facts["step"]) == (best.trial, best.best["step"])
+    assert facts["eval_loss"] == lowest
+    assert facts["point"] == best.point
+    assert facts["config"]["learning_rate"] == best.point["learning_rate"]
+    assert facts["verified"] is True
+
+
+def test_the_bundle_loads_with_plain_peft_and_has_the_recorded_loss(
+    small_sweep: Results, facts: dict[str, Any]
+) -> None:
+    folder = Path(small_sweep.folder, "best")
+    model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert isinstance(model, PeftModel)
+    rows = open_packs(small_sweep.record["packs"]).dataset("eval")
+    loss = packed_eval_loss(model, rows, SDPA, TrialConfig(**facts["config"]))
+    assert abs(loss - facts["eval_loss"]) <= TOLERANCE
+    messages = [{"role": "user", "content": "Hello."}]
+    own = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
+    bases = AutoTokenizer.from_pretrained(FOLDER).apply_chat_template(messages, tokenize=False)
+    assert own == bases
+
+
+def test_the_model_card_tells_base_losses_point_and_data(
+    small_sweep: Results, facts: dict[str, Any]
+) -> None:
+    card = Path(small_sweep.folder, "best", "README.md").read_text(encoding="utf-8")
+    assert card.startswith(f"---\nbase_model: {FOLDER}\nlibrary_name: peft\n")
+    for told in (
+        f"| untrained base | {facts['base_eval_loss']:.4f} |",
+        f"| this adapter | {facts['eval_loss']:.4f} |",
+        f"| this adapter, reloaded with plain PEFT | {facts['reloaded_eval_loss']:.4f} |",
+        f"| learning_rate | {facts['point']['learning_rate']} |",
+        facts["data"]["source"],
+    ):
+        assert told in card
+
+
+def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Path) -> None:
+    lines: list[str] = []
+    before, after = merge(small_sweep.folder, tmp_path / "merged", log=lines.append)
+    assert before == pytest.approx(small_sweep.leaderboard["trials"][0]["eval_loss"], abs=TOLERANCE)
+    assert after == pytest.approx(before, abs=0.05)  # weights rounded to bfloat16
+    assert re.match(r"eval loss before: \d+\.\d{6} \(adapter on its fp32 base\)", lines[0])
+    assert lines[1].startswith(f"eval loss after:  {after:.6f}")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
+    with pytest.raises(SftrayError, match="got a folder with files in it, must be new or empty"):
+        merge(small_sweep.folder, tmp_path / "merged", log=lines.append)
+
+
+def test_answers_of_base_and_adapter_differ(small_sweep: Results) -> None:
+    said = answer(small_sweep.folder, "What is 3 plus 4?", max_new_tokens=12)
+    assert said.keys() == {"base", "adapter"}
+    assert said["base"] != said["adapter"]
+
+
+def test_a_bundle_is_found_in_its_sweep_or_by_itself(
+    small_sweep: Results, facts: dict[str, Any], tmp_path: Path
+) -> None:
+    for folder in (small_sweep.folder, f"{small_sweep.folder}/best"):
+        assert open_bundle(folder)[1] == facts
+    with pytest.raises(SftrayError, match="must be a finished sweep's folder or its best/"):
+        open_bundle(str(tmp_path))

@@ -1,0 +1,184 @@
+"""The command line: `launch` for sweep files, `sftray` for what a sweep left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_trials import make_sweep
+
+from sftray.cli import launch, main
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.demo import FOLDER
+from sftray.results import Results
+
+SWEEP = make_sweep(
+    data=DataConfig(str(FOLDER / "chats.jsonl"), max_length=512), trial=TrialConfig(str(FOLDER))
+)
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    """What `sftray` prints; where it fails, what it says of the error."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == status
+    captured = capsys.readouterr()
+    return captured.err if status else captured.out
+
+
+@pytest.mark.parametrize(
+    "command", ["results", "best", "merge", "generate", "inspect", "doctor", ""]
+)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert said(capsys, *filter(None, [command]), "--help").startswith("usage: sftray")
+
+
+def test_launch_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--help"])
+    text = capsys.readouterr().out
+    for flag in (
+        "--plan", "--demo", "--local", "--data", "--model", "--storage", "--name", "--num-trials",
+        "--trainer", "--points", "--set", "--wandb", "--fresh", "--json",
+    ):  # fmt: skip
+        assert flag in text
+
+
+def plan(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -> dict[str, object]:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--plan", "--json", "--storage", str(tmp_path), *arguments])
+    planned: dict[str, object] = json.loads(capsys.readouterr().out)
+    return planned
+
+
+def test_the_flags_override_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    planned = plan(
+        capsys, tmp_path, "--name", "other", "--num-trials", "3", "--set", "trial.lora_r=2",
+        "--set", "data.max_length=256", "--wandb", "disabled",
+    )  # fmt: skip
+    config = planned["config"]
+    assert isinstance(config, dict)
+    assert (planned["sweep"], planned["trials"]) == ("other", 3)
+    assert (config["trial"]["lora_r"], config["data"]["max_length"]) == (2, 256)
+    assert config["wandb"] == "disabled"
+
+
+def test_points_are_run_instead_of_a_search(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    points = tmp_path / "points.jsonl"
+    points.write_text('{"effective_batch_size": 4}\n{"effective_batch_size": 8}\n')
+    planned = plan(capsys, tmp_path, "--points", str(points))
+    shapes = planned["shapes"]
+    assert isinstance(shapes, list)
+    assert planned["trials"] == 2
+    assert [shape["effective_batch_size"] for shape in shapes] == [4, 8]
+
+
+def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert text.startswith("sweep fake: 16 trials\ndata (estimated from a sample of rows):\n")
+    for told in ("micro ×", "warm-up", "rungs: after", "tokens:", "disk: about"):
+        assert told in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "trial.lora_rank=8"], "TrialConfig has no field 'lora_rank'"),
+        (["--set", "num_trials=many"], "num_trials: got 'many', must be a whole number"),
+        (["--num-trials", "0"], "num_trials: got 0"),
+        (["--points", "/no/such/file"], "there is no such file"),
+        (["--data", "/no/such.jsonl"], "/no/such.jsonl"),
+        (["--set", "trial.effective_batch_size=5000", "--points", "POINTS"], "must give at least"),
+    ],
+)
+def test_a_bad_request_exits_with_2_and_one_message(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "points.jsonl").write_text("{}\n")
+    known = [str(tmp_path / "points.jsonl") if a == "POINTS" else a for a in arguments]
+    with pytest.raises(SystemExit, match=r"^2$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path / "storage"), *known])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+    assert not (tmp_path / "storage").exists()
+
+
+def test_a_folder_that_is_no_sweep_is_a_message(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for command in ("results", "best", "inspect"):
+        assert said(capsys, command, str(tmp_path), status=2).startswith(f"error: {tmp_path}")
+
+
+def test_doctor_tells_what_this_machine_can_do_and_no_key(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = said(capsys, "doctor")
+    for told in ("python", "GPU", "attention", "bitsandbytes", "ray", "trl", "disk here"):
+        assert told in text
+    assert "HF_TOKEN      absent" in text or "HF_TOKEN      present" in text
+
+
+@pytest.mark.ray
+def test_results_prints_the_leaderboard(
+    capsys: pytest.CaptureFixture[str], small_sweep: Results
+) -> None:
+    assert json.loads(said(capsys, "results", small_sweep.folder, "--json")) == (
+        small_sweep.leaderboard
+    )
+    table = said(capsys, "results", small_sweep.folder, "--top", "1").splitlines()
+    assert len(table) == 3
+    assert small_sweep.leaderboard["best"] in table[2]
+
+
+@pytest.mark.ray
+def test_best_prints_how_to_load_the_adapter(
+    capsys: pytest.CaptureFixture[str], small_sweep: Results
+) -> None:
+    text = said(capsys, "best", small_sweep.folder)
+    assert f"trial {small_sweep.leaderboard['best']} at step" in text
+    assert "checked" in text
+    assert f"AutoPeftModelForCausalLM.from_pretrained('{small_sweep.folder}/best')" in text
+    facts = json.loads(said(capsys, "best", small_sweep.folder, "--json"))
+    assert facts["trial"] == small_sweep.leaderboard["best"]
+
+
+@pytest.mark.ray
+def test_inspect_shows_the_rows_of_a_sweep(
+    capsys: pytest.CaptureFixture[str], small_sweep: Results
+) -> None:
+    counts = json.loads(said(capsys, "inspect", small_sweep.folder, "--json"))
+    assert counts["train"]["rows"] == small_sweep.record["data"]["train"]["rows"]
+    assert "⟦" in said(capsys, "inspect", small_sweep.folder, "--rows", "1")  # trained tokens
+
+
+@pytest.mark.ray
+def test_generate_answers_with_base_and_adapter(
+    capsys: pytest.CaptureFixture[str], small_sweep: Results
+) -> None:
+    text = said(capsys, "generate", small_sweep.folder, "Hello.", "--max-new-tokens", "4")
+    assert text.splitlines()[0].startswith("base: ")
+    assert "\nadapter: " in text
+
+
+@pytest.mark.ray
+def test_a_plan_is_exact_where_the_packs_are(
+    capsys: pytest.CaptureFixture[str], small_sweep: Results, small_sweep_config: SweepConfig
+) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(small_sweep_config, ["--plan", "--json"])
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["exact"] is True
+    assert planned["packs"] == small_sweep.record["packs"]
+    assert planned["data"] == small_sweep.record["data"]
+    assert planned["rungs"] == [10]
+    assert [shape["steps"] for shape in planned["shapes"]] == [12, 12, 12]
