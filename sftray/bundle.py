@@ -22,7 +22,13 @@ from sftray.results import Results
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
 
+WORKER_MINUTES = 60
+"""How long the check may take, the wait for a free worker and the base's download included."""
+
+_POLL_SECONDS = 60
+
 Log = Callable[[str], None]
+Files = dict[str, bytes]
 
 
 def collect(
@@ -61,9 +67,10 @@ def collect(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint = paths.trial(best.trial).checkpoint(best.best["step"])
-        checked = _on_a_worker(
-            _assemble, checkpoint, str(folder), to_json(trial), packs.root, use_gpu=use_gpu
-        )
+        arguments = (checkpoint, to_json(trial), packs.root)
+        checked, files = _on_a_worker(_assemble, *arguments, use_gpu=use_gpu, log=log)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= TOLERANCE
         (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -134,38 +141,42 @@ def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
     return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
 
 
-def _assemble(checkpoint: str, folder: str, config: dict[str, Any], packs: str) -> float:
-    """On a worker: the adapter's files, the tokenizer, and the eval loss of both reloaded."""
+def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[float, Files]:
+    """On a worker: the adapter's files with the tokenizer's, and their eval loss when reloaded.
+
+    The worker may be another machine, so the files come back by value.
+    """
     from sftray.evaluate import evaluate_adapter
     from sftray.model import load_tokenizer
     from sftray.train.checkpoint import export_adapter, read
 
     trial = TrialConfig(**config)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
-    load_tokenizer(trial).save_pretrained(folder)
-    return evaluate_adapter(Path(folder), trial, packs)
+        load_tokenizer(trial).save_pretrained(folder)
+        loss = evaluate_adapter(Path(folder), trial, packs)
+        return loss, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def _on_a_worker(function: Callable[..., float], *args: Any, use_gpu: bool) -> float:
+def _on_a_worker(
+    function: Callable[..., tuple[float, Files]], *arguments: Any, use_gpu: bool, log: Log
+) -> tuple[float, Files]:
     """Run where the GPUs are: the driver's machine may have none."""
     import ray
 
-    remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(_run_and_bring)
-    loss, files = ray.get(remote.remote(function, *args))
-    folder = Path(args[1])
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return float(loss)
-
-
-def _run_and_bring(
-    function: Callable[..., float], checkpoint: str, _: str, *rest: Any
-) -> tuple[float, dict[str, bytes]]:
-    """A worker may be another machine, so the folder's files come back by value."""
-    with tempfile.TemporaryDirectory() as folder:
-        loss = function(checkpoint, folder, *rest)
-        return loss, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(function)
+    result = remote.remote(*arguments)
+    for waited in range(0, WORKER_MINUTES * 60, _POLL_SECONDS):
+        done, _ = ray.wait([result], timeout=_POLL_SECONDS)
+        if done:
+            loss, files = ray.get(result)
+            return float(loss), files
+        log(f"best/: checking the winner on a worker, {waited + _POLL_SECONDS} s so far")
+    ray.cancel(result, force=True)
+    raise SftrayError(
+        f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a "
+        f"{'GPU' if use_gpu else 'CPU'} of the cluster and run the same command again"
+    )
 
 
 def _model_card(facts: Mapping[str, Any]) -> str:

@@ -80,15 +80,15 @@ class Recorder:
         board = results.leaderboard(self._sweep.name, self._journal.events())
         storage.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
 
-    def reap(self) -> None:
-        """Free the workers of trials that have ended, where Ray Train has not done it.
+    def reap(self, after_seconds: float = REAP_AFTER_SECONDS) -> None:
+        """Free the workers of trials that ended so long ago, where Ray Train has not done it.
 
         A stopped trial's placement group is freed by a detached actor that asks the State API;
         without it, or with two clusters on a host, the sweep would wait for ever (ray#54305).
         """
         now = time.monotonic()
         for trial in list(self._ended_at):
-            if now - self._ended_at[trial] < REAP_AFTER_SECONDS:
+            if now - self._ended_at[trial] < after_seconds:
                 continue
             del self._ended_at[trial]
             group = self._placement_groups.pop(trial, None)

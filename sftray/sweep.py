@@ -115,6 +115,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
                 run = _run_locally if local else _run_on_cluster
                 run(sweep, paths, packs, plan, search, recorder, cluster)
             recorder.finish_trials()
+            recorder.reap(after_seconds=0)  # the winner is checked on the workers that are now free
             if search.unfinished():
                 raise KeyboardInterrupt
             journal.append("sweep_ended")
