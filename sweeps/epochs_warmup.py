@@ -6,7 +6,7 @@ from sftray import DataConfig, SweepConfig, TrialConfig, choice, launch, uniform
 sweep = SweepConfig(
     name="epochs_warmup",
     data=DataConfig("HuggingFaceH4/ultrachat_200k", split="train_sft", max_length=2048),
-    trial=TrialConfig("meta-llama/Llama-3.1-8B", learning_rate=1e-4, effective_batch_size=16),
+    trial=TrialConfig("Qwen/Qwen3-8B-Base", learning_rate=1e-4, effective_batch_size=16),
     search_space={
         # under 10k examples 2 or 3 can memorise; over 100k one is often enough
         "num_train_epochs": choice([1, 2, 3]),

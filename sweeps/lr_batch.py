@@ -12,7 +12,7 @@ from sftray import (
 sweep = SweepConfig(
     name="lr_batch",
     data=DataConfig("HuggingFaceH4/ultrachat_200k", split="train_sft", max_length=2048),
-    trial=TrialConfig("meta-llama/Llama-3.1-8B", lora_r=16, num_train_epochs=1),
+    trial=TrialConfig("Qwen/Qwen3-8B-Base", lora_r=16, num_train_epochs=1),
     search_space={
         # LoRA's usual start is 1e-4 to 2e-4; the optimum moves with batch size, rank and data
         "learning_rate": loguniform(1e-5, 1e-3),
