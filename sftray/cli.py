@@ -48,6 +48,9 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         return 0
     from sftray import storage
+
+    # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.results import table
     from sftray.sweep import run_sweep
 

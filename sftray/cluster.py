@@ -1,0 +1,99 @@
+"""The Ray cluster that a sweep runs on: the one found, or one started on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import ray
+
+from sftray.config import SweepConfig
+from sftray.errors import ConfigError
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to run trials on."""
+
+    cpus: float
+    gpus: float
+
+    def concurrency(self, sweep: SweepConfig) -> int:
+        """How many trials fit at once. Raises ConfigError where not even one does."""
+        workers = sweep.trial.num_workers
+        fits = int(self.cpus / (sweep.cpus_per_worker * workers))
+        if self.use_gpu(sweep):
+            fits = min(fits, int(self.gpus // workers))
+        if fits < 1:
+            raise ConfigError(
+                f"one trial: got a cluster of {self.cpus:g} CPUs and {self.gpus:g} GPUs, must have "
+                f"{workers} × {sweep.cpus_per_worker:g} CPUs"
+                + (f" and {workers} GPUs" if self.use_gpu(sweep) else "")
+                + "; lower trial.num_workers or cpus_per_worker, or join a larger cluster"
+            )
+        return min(fits, sweep.max_concurrent_trials or fits)
+
+    def use_gpu(self, sweep: SweepConfig) -> bool:
+        return self.gpus > 0 if sweep.use_gpu is None else sweep.use_gpu
+
+
+def connect(log: Log) -> Cluster:
+    """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one on this machine."""
+    if not ray.is_initialized():
+        os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_SETTINGS})
+        for name in _LOUD_LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        quiet = {"logging_level": "WARNING", "log_to_driver": False}
+        if "RAY_ADDRESS" in os.environ or _standing_cluster():
+            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+            log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
+        else:
+            # the dashboard serves the State API, by which Ray Train frees a stopped trial's GPUs;
+            # without it (ray without [default]) the recorder frees them, some seconds later
+            ray.init("local", include_dashboard=dashboard_installed(), **quiet)
+            log("started Ray on this machine")
+    total = ray.cluster_resources()
+    return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
+
+
+_LOUD_LOGGERS = (
+    "ray._private.authentication.authentication_token_setup",  # token authentication is on: good
+    "ray.tune.analysis.experiment_analysis",  # misses Tune's result files, which nobody reads
+    "ray.tune.tune",  # after Ctrl-C advises Tuner.restore, which knows nothing of the journal
+)
+
+_RAY_SETTINGS = (
+    ("RAY_USAGE_STATS_ENABLED", "0"),
+    ("RAY_AIR_NEW_OUTPUT", "0"),  # Tune prints nothing; our own lines tell
+    ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),  # nor does it write CSV and TensorBoard files
+)
+
+
+def dashboard_installed() -> bool:
+    """Whether Ray came with its `default` extra."""
+    try:
+        import ray.dashboard.optional_deps  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _standing_cluster() -> bool:
+    """Whether `ray start` has put up a cluster here.
+
+    A cluster that lives inside another Python process (`ray.init`) would die with it under us, so
+    it is not joined.
+    """
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "gcs_server":
+            with contextlib.suppress(psutil.Error):
+                parent = process.parent()
+                if parent is None or parent.pid == 1 or "start" in parent.cmdline():
+                    return True
+    return False
