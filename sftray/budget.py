@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sftray.config import Choice, RandInt, Space, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.errors import ConfigError
+from sftray.spaces import Choice, RandInt, Space
 
 MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sftray import storage
-from sftray.config import SweepConfig, TrialConfig, to_json
+from sftray.config import SweepConfig, TrialConfig
+from sftray.config_io import to_json
 from sftray.data.packs import Packs
 from sftray.errors import SftrayError
 from sftray.paths import SweepPaths, join

@@ -12,13 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sftray.config import (
-    TRAINERS,
-    WANDB_MODES,
-    SweepConfig,
-    override,
-    read_points,
-)
+from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
+from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.paths import SweepPaths
 

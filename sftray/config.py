@@ -1,4 +1,4 @@
-"""What a sweep is made of: DataConfig, TrialConfig, SweepConfig, and the search spaces.
+"""What a sweep is made of: DataConfig, TrialConfig, SweepConfig.
 
 Promise: frozen, flat and checked when made, so that whatever can be known from the configuration
 alone is a ConfigError before any process starts. Price: standard library only, imports in 10 ms.
@@ -7,16 +7,14 @@ alone is a ConfigError before any process starts. Price: standard library only, 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from sftray.errors import ConfigError
+from sftray.checks import is_number, known_fields, one_of, require
+from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
 ATTENTIONS = ("flash_attention_2", "sdpa")
@@ -24,88 +22,6 @@ COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "ins
 SCHEDULERS = ("asha", "none")
 TRAINERS = ("auto", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """A float drawn evenly from [low, high], evenly in its logarithm if `log`."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        _require(self.low < self.high, "uniform", f"low={self.low}, high={self.high}", "low < high")
-        _require(not self.log or self.low > 0, "loguniform", f"low={self.low}", "low > 0")
-
-    def contains(self, value: Any) -> bool:
-        return _is_number(value) and self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class RandInt:
-    """A whole number drawn evenly from low … high, both included (as in Optuna)."""
-
-    low: int
-    high: int
-
-    def __post_init__(self) -> None:
-        _require(self.low < self.high, "randint", f"low={self.low}, high={self.high}", "low < high")
-
-    def contains(self, value: Any) -> bool:
-        return isinstance(value, int) and self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of the listed values."""
-
-    values: tuple[Any, ...]
-    fitting: bool = False
-    """Keep only what the dataset has rows for; see `fitting`."""
-
-    def __post_init__(self) -> None:
-        _require(len(self.values) > 0, "choice", "no values", "at least one value")
-        _require(
-            len(set(map(repr, self.values))) == len(self.values),
-            "choice",
-            str(list(self.values)),
-            "different values",
-        )
-
-    def contains(self, value: Any) -> bool:
-        return value in self.values
-
-
-Space = Uniform | RandInt | Choice
-
-
-def uniform(low: float, high: float) -> Uniform:
-    """Search evenly between low and high."""
-    return Uniform(low, high)
-
-
-def loguniform(low: float, high: float) -> Uniform:
-    """Search evenly in the logarithm, as learning rates want."""
-    return Uniform(low, high, log=True)
-
-
-def randint(low: int, high: int) -> RandInt:
-    """Search whole numbers from low to high, both included."""
-    return RandInt(low, high)
-
-
-def choice(values: Sequence[Any]) -> Choice:
-    """Search among the listed values."""
-    return Choice(tuple(values))
-
-
-def fitting(batch_sizes: Sequence[int]) -> Choice:
-    """Search among those of the batch sizes that leave enough optimizer steps on the dataset.
-
-    Where fewer than two do, the largest powers of two that do (`budget.fit_batch_sizes`).
-    """
-    return Choice(tuple(batch_sizes), fitting=True)
 
 
 @dataclass(frozen=True)
@@ -144,42 +60,42 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_types("data.", self)
-        _require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
-        _one_of("data.columns", self.columns, COLUMN_FORMATS)
-        _require(
+        require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
+        one_of("data.columns", self.columns, COLUMN_FORMATS)
+        require(
             8 <= self.max_length <= 1_048_576,
             "data.max_length",
             str(self.max_length),
             "8 … 1,048,576 tokens",
         )
-        _require(
+        require(
             0 < self.eval_fraction < 1, "data.eval_fraction", str(self.eval_fraction), "0 < x < 1"
         )
-        _require(
+        require(
             self.num_eval_conversations >= 1,
             "data.num_eval_conversations",
             str(self.num_eval_conversations),
             "at least 1",
         )
-        _require(
+        require(
             self.max_conversations is None or self.max_conversations >= 1,
             "data.max_conversations",
             str(self.max_conversations),
             "at least 1, or None for all",
         )
-        _require(
+        require(
             0 <= self.max_bad_fraction <= 1,
             "data.max_bad_fraction",
             str(self.max_bad_fraction),
             "0 … 1",
         )
-        _require(
+        require(
             re.fullmatch(r"\d{4}-\d{2}-\d{2}", self.template_date) is not None,
             "data.template_date",
             repr(self.template_date),
             "YYYY-MM-DD",
         )
-        _require(
+        require(
             self.eval_source is None or self.eval_split is None,
             "data.eval_source and data.eval_split",
             "both",
@@ -241,10 +157,10 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         _require_types("trial.", self)
-        _require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
-        _one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
+        require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
+        one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
         if self.attention is not None:
-            _one_of("trial.attention", self.attention, ATTENTIONS)
+            one_of("trial.attention", self.attention, ATTENTIONS)
         for name, low in (
             ("effective_batch_size", 1),
             ("lora_r", 1),
@@ -253,7 +169,7 @@ class TrialConfig:
         ):
             value = getattr(self, name)
             if value is not None:
-                _require(
+                require(
                     isinstance(value, int) and value >= low,
                     f"trial.{name}",
                     repr(value),
@@ -261,30 +177,28 @@ class TrialConfig:
                 )
         for name in ("learning_rate", "num_train_epochs", "max_grad_norm", "lora_alpha_ratio"):
             value = getattr(self, name)
-            _require(
-                _is_number(value) and math.isfinite(value) and value > 0,
+            require(
+                is_number(value) and math.isfinite(value) and value > 0,
                 f"trial.{name}",
                 repr(value),
                 "a finite number above 0",
             )
         for name in ("warmup_ratio", "min_lr_ratio", "lora_dropout", "adam_beta1", "adam_beta2"):
             value = getattr(self, name)
-            _require(
-                _is_number(value) and 0 <= value < 1, f"trial.{name}", repr(value), "0 <= x < 1"
-            )
-        _require(
-            _is_number(self.weight_decay) and self.weight_decay >= 0,
+            require(is_number(value) and 0 <= value < 1, f"trial.{name}", repr(value), "0 <= x < 1")
+        require(
+            is_number(self.weight_decay) and self.weight_decay >= 0,
             "trial.weight_decay",
             repr(self.weight_decay),
             "at least 0",
         )
-        _require(
+        require(
             self.lora_alpha is None or self.lora_alpha > 0,
             "trial.lora_alpha",
             repr(self.lora_alpha),
             "above 0, or None for lora_alpha_ratio × lora_r",
         )
-        _require(
+        require(
             self.effective_batch_size % self.num_workers == 0,
             "trial.effective_batch_size",
             f"{self.effective_batch_size} with num_workers={self.num_workers}",
@@ -302,7 +216,7 @@ class TrialConfig:
 
     def at(self, point: Mapping[str, Any]) -> TrialConfig:
         """This baseline with a point of the search applied, checked again."""
-        _known_fields("point", point, TrialConfig)
+        known_fields("point", point, TrialConfig)
         return dataclasses.replace(self, **point)
 
 
@@ -354,27 +268,27 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         _require_types("", self)
-        _require(
+        require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             "name",
             repr(self.name),
             "letters, digits, '.', '_' or '-', starting with a letter or digit",
         )
-        _one_of("trainer", self.trainer, TRAINERS)
-        _one_of("scheduler", self.scheduler, SCHEDULERS)
-        _one_of("wandb", self.wandb, WANDB_MODES)
-        _known_fields("search_space", self.search_space, TrialConfig)
+        one_of("trainer", self.trainer, TRAINERS)
+        one_of("scheduler", self.scheduler, SCHEDULERS)
+        one_of("wandb", self.wandb, WANDB_MODES)
+        known_fields("search_space", self.search_space, TrialConfig)
         for name, space in self.search_space.items():
-            _require(
+            require(
                 isinstance(space, Uniform | RandInt | Choice),
                 f"search_space[{name!r}]",
                 repr(space),
                 "loguniform(…), uniform(…), randint(…) or choice([…])",
             )
-        _require(
+        require(
             self.num_trials >= 1, "num_trials", str(self.num_trials), "a whole number of at least 1"
         )
-        _require(
+        require(
             self.reduction_factor >= 2,
             "reduction_factor",
             str(self.reduction_factor),
@@ -382,26 +296,26 @@ class SweepConfig:
         )
         for name in ("grace_rows", "max_concurrent_trials"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, str(value), "at least 1, or None")
-        _require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
+            require(value is None or value >= 1, name, str(value), "at least 1, or None")
+        require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         for name in ("max_failures", "num_samples_generated"):
-            _require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
-        _require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
+            require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
+        require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
         for name, space in self.search_space.items():
-            _require(
+            require(
                 not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",
                 f"search_space[{name!r}]",
                 "fitting([…])",
                 "choice([…]): only effective_batch_size is fitted to the number of rows",
             )
-        _require(
+        require(
             not ("lora_r" in self.search_space and self.trial.lora_alpha is not None),
             "search_space",
             f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}",
             "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio",
         )
         if not self.points:
-            _require(
+            require(
                 len(self.search_space) > 0,
                 "search_space",
                 "nothing",
@@ -414,82 +328,6 @@ class SweepConfig:
             self.trial.at(corner)
 
 
-def to_json(config: Any) -> dict[str, Any]:
-    """A config as plain JSON values; spaces carry their "kind"."""
-    return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
-
-
-def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
-    """The SweepConfig that `to_json` wrote."""
-    spaces = {name: _space_from_json(space) for name, space in values["search_space"].items()}
-    return SweepConfig(
-        **{
-            **values,
-            "data": DataConfig(**values["data"]),
-            "trial": TrialConfig(**values["trial"]),
-            "search_space": spaces,
-            "points": tuple(values["points"]),
-        }
-    )
-
-
-def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of the fields in which two `to_json` results differ."""
-    names = []
-    for name in sorted({*old, *new}):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and "kind" not in a:
-            names += differing_fields(a, b, f"{prefix}{name}.")
-        elif a != b:
-            names.append(f"{prefix}{name}")
-    return names
-
-
-def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
-    """Apply one `--set field=value`, `data.field=value`, `trial.field=value` or
-    `search_space.field=loguniform(1e-5, 1e-3)` (or uniform, randint, choice, fitting)."""
-    path, separator, text = assignment.partition("=")
-    _require(bool(separator), "--set", repr(assignment), "field=value, as in data.max_length=512")
-    room, _, name = path.rpartition(".")
-    if room == "search_space":
-        spaces = {**sweep.search_space, name: _parse_space(assignment, text)}
-        return dataclasses.replace(sweep, search_space=spaces)
-    if room not in ("", "data", "trial"):
-        raise ConfigError(
-            f"--set {assignment}: got {room!r}, must be data., trial., search_space. or nothing"
-        )
-    target: Any = sweep if room == "" else getattr(sweep, room)
-    _known_fields(f"--set {path}", {name: None}, type(target))
-    if room == "" and name in ("data", "trial", "search_space", "points"):
-        raise ConfigError(
-            f"--set {assignment}: {name} is no single value; set a field of it, as in "
-            "data.max_length=512, or write it in the sweep's file"
-        )
-    changes: dict[str, Any] = {name: _parse(text)}
-    if room:
-        changes = {room: dataclasses.replace(target, **changes)}
-    return dataclasses.replace(sweep, **changes)
-
-
-def read_points(path: Path) -> tuple[dict[str, Any], ...]:
-    """The points of a JSON-lines file, each a mapping of TrialConfig fields."""
-    if not path.is_file():
-        raise ConfigError(f"--points {path}: there is no such file")
-    points = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            point = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"--points {path}, line {number}: not JSON ({error})") from error
-        if not isinstance(point, dict):
-            raise ConfigError(f"--points {path}, line {number}: got {line!r}, must be an object")
-        points.append(point)
-    _require(len(points) > 0, f"--points {path}", "no points", "one JSON object a line")
-    return tuple(points)
-
-
 def _corners(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
     """Points at the ends of each space, one axis at a time, to check the whole range early."""
     corners = []
@@ -497,41 +335,6 @@ def _corners(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
         values = space.values if isinstance(space, Choice) else (space.low, space.high)
         corners += [{name: value} for value in values]
     return corners
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Uniform | RandInt | Choice):
-        kind = type(value).__name__.lower()
-        return {"kind": kind, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
-    if dataclasses.is_dataclass(value):
-        return to_json(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _space_from_json(values: Mapping[str, Any]) -> Space:
-    rest = {key: value for key, value in values.items() if key != "kind"}
-    if values["kind"] == "choice":
-        return Choice(tuple(rest["values"]), fitting=rest["fitting"])
-    return RandInt(**rest) if values["kind"] == "randint" else Uniform(**rest)
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {"None": None, "True": True, "False": False}.get(text, text)
-
-
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-}
 
 
 def _require_types(room: str, config: Any) -> None:
@@ -544,47 +347,12 @@ def _require_types(room: str, config: Any) -> None:
         allowed, words = _TYPES[kind]
         fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
         must = f"{words}, or None" if rest else words
-        _require(fits, f"{room}{f.name}", repr(value), must)
+        require(fits, f"{room}{f.name}", repr(value), must)
 
 
-def _parse_space(assignment: str, text: str) -> Space:
-    """A space as it is written in a sweep file, its arguments as JSON."""
-    spaces: dict[str, Callable[..., Space]] = {
-        "loguniform": loguniform,
-        "uniform": uniform,
-        "randint": randint,
-        "choice": choice,
-        "fitting": fitting,
-    }
-    match = re.fullmatch(r"(\w+)\((.*)\)", text.strip())
-    try:
-        if match is None:
-            raise ValueError("not of the form name(arguments)")
-        return spaces[match[1]](*json.loads(f"[{match[2]}]"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"--set {assignment}: got {text!r} ({error}), must be one of {', '.join(spaces)} with "
-            "its arguments, as in loguniform(1e-5, 1e-3) or choice([8, 16])"
-        ) from error
-
-
-def _known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
-    known = [f.name for f in fields(config)]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
-            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
-
-
-def _one_of(what: str, got: str, allowed: Sequence[str]) -> None:
-    _require(got in allowed, what, repr(got), f"one of {', '.join(allowed)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require(condition: bool, what: str, got: str, must: str) -> None:
-    if not condition:
-        raise ConfigError(f"{what}: got {got}, must be {must}")
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+}

@@ -20,7 +20,9 @@ from sftray.budget import (
     plan_trial,
     rung_ladder,
 )
-from sftray.config import DataConfig, SweepConfig, TrialConfig, Uniform, to_json
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config_io import to_json
+from sftray.spaces import Uniform
 
 
 def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:

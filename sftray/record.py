@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sftray import storage
-from sftray.config import SweepConfig, differing_fields, to_json
+from sftray.config import SweepConfig
+from sftray.config_io import differing_fields, to_json
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
 from sftray.paths import SweepPaths

@@ -14,7 +14,8 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
 from sftray import results, storage
-from sftray.config import SweepConfig, to_json
+from sftray.config import SweepConfig
+from sftray.config_io import to_json
 from sftray.journal import Journal
 from sftray.paths import SweepPaths
 from sftray.search.state import Search

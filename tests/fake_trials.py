@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from sftray.budget import TrialPlan, plan_trial, rung_ladder
-from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.journal import Journal
 from sftray.search.state import Search, Suggestion
+from sftray.spaces import choice, loguniform
 
 ROWS = 240
 TRIAL = TrialConfig("none")

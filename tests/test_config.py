@@ -12,22 +12,10 @@ from typing import Any
 import pytest
 
 from sftray.cli import launch
-from sftray.config import (
-    DataConfig,
-    SweepConfig,
-    TrialConfig,
-    choice,
-    differing_fields,
-    fitting,
-    loguniform,
-    override,
-    randint,
-    read_points,
-    sweep_from_json,
-    to_json,
-    uniform,
-)
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config_io import differing_fields, override, read_points, sweep_from_json, to_json
 from sftray.errors import ConfigError
+from sftray.spaces import choice, fitting, loguniform, randint, uniform
 
 SWEEPS = sorted((Path(__file__).parent.parent / "sweeps").glob("*.py"))
 DATA, TRIAL = DataConfig("chats.jsonl"), TrialConfig("base")

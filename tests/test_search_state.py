@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from fake_trials import ROWS, make_search, make_sweep, run
 
-from sftray.config import choice, loguniform
 from sftray.errors import JournalError
 from sftray.journal import Event, Journal, read_events
 from sftray.search.asha import decide
 from sftray.search.state import Best, Search, Suggestion
+from sftray.spaces import choice, loguniform
 
 
 @pytest.fixture

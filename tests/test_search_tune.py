@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from fake_trials import make_search, make_sweep, reports
 
-from sftray.config import SweepConfig, choice, loguniform, sweep_from_json, to_json
+from sftray.config import SweepConfig
+from sftray.config_io import sweep_from_json, to_json
 from sftray.journal import Event, Journal, read_events
 from sftray.search.state import OUTCOMES
+from sftray.spaces import choice, loguniform
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

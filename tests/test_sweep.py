@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import time
 from collections import Counter
 from dataclasses import replace
@@ -14,11 +16,12 @@ import pytest
 
 from sftray import results, storage
 from sftray.cli import launch
-from sftray.config import SweepConfig, loguniform
+from sftray.config import SweepConfig
 from sftray.errors import ConfigError
 from sftray.journal import read_events
 from sftray.paths import SweepPaths
 from sftray.results import Results
+from sftray.spaces import loguniform
 from sftray.sweep import Cluster, run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -43,8 +46,11 @@ def losses(found: Results) -> dict[tuple[str, int], float]:
 @pytest.fixture(scope="module")
 def through_tune(
     small_sweep_config: SweepConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SweepConfig, Results, list[str]]:
-    """12 trials of which 2 fit at once, most of them stopped by ASHA at the first rung."""
+) -> tuple[SweepConfig, Results, Results]:
+    """12 trials of which 2 fit at once, most of them stopped by ASHA at the first rung.
+
+    Interrupted with Ctrl-C when the third had begun, and run again: config, both results.
+    """
     small = small_sweep_config
     sweep = replace(
         small,
@@ -59,17 +65,24 @@ def through_tune(
         num_samples_generated=1,
         storage=str(tmp_path_factory.mktemp("tune")),
     )
-    lines: list[str] = []
-    return sweep, run_sweep(sweep, log=lines.append), lines
+
+    def press_ctrl_c(line: str) -> None:
+        if line.startswith("t0002  started"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, log=press_ctrl_c)
+    cut = results.load(SweepPaths.of(sweep.storage, sweep.name).root)
+    return sweep, cut, run_sweep(sweep, log=silent)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_sweep_of_12_trials_of_which_2_fit_at_once_ends(
-    through_tune: tuple[SweepConfig, Results, list[str]],
+    through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:
     # pitfall P1: a stopped trial that kept its workers would leave the others waiting for ever
-    _, found, _ = through_tune
+    _, _, found = through_tune
     outcomes = Counter(trial.outcome for trial in found.trials)
     assert sum(outcomes.values()) == 12
     assert set(outcomes) == {"completed", "pruned"}
@@ -80,8 +93,22 @@ def test_a_sweep_of_12_trials_of_which_2_fit_at_once_ends(
 
 
 @pytest.mark.slow
+def test_ctrl_c_leaves_a_folder_that_the_same_call_goes_on_with(
+    through_tune: tuple[SweepConfig, Results, Results],
+) -> None:
+    _, cut, found = through_tune
+    assert 3 <= len(cut.trials) < 12
+    assert None in [trial.outcome for trial in cut.trials]
+    for before, after in zip(cut.trials, found.trials, strict=False):
+        assert after.point == before.point
+        assert after.results[: len(before.results)] == before.results
+        if before.outcome is not None:
+            assert after == before
+
+
+@pytest.mark.slow
 def test_after_a_sweep_all_cpus_are_free_again(
-    through_tune: tuple[SweepConfig, Results, list[str]],
+    through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:
     import ray
 
@@ -93,9 +120,9 @@ def test_after_a_sweep_all_cpus_are_free_again(
 
 @pytest.mark.slow
 def test_running_a_finished_sweep_again_does_nothing_new(
-    through_tune: tuple[SweepConfig, Results, list[str]],
+    through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:
-    sweep, found, _ = through_tune
+    sweep, _, found = through_tune
     paths = SweepPaths(found.folder)
     before = read_events(paths.journal)
     bundle = Path(paths.best, "sweep.json").stat().st_mtime_ns
@@ -143,20 +170,20 @@ def test_no_evaluation_is_journalled_twice(small_sweep: Results) -> None:
         assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("killed_at", ["t0000  step     4", "t0002  started"])
-def test_an_interrupted_sweep_ends_with_the_losses_of_one_that_was_not(
-    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path, killed_at: str
+def test_a_sweep_interrupted_twice_ends_with_the_losses_of_one_that_was_not(
+    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path
 ) -> None:
-    def log(line: str) -> None:
-        if line.startswith(killed_at):
-            raise KeyboardInterrupt
-
     shutil.copytree(Path(small_sweep_config.storage, "packs"), tmp_path / "packs")
     sweep = replace(small_sweep_config, storage=str(tmp_path))
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(sweep, local=True, log=log)
-    cut = results.load(str(tmp_path / sweep.name))
-    assert cut.trials[-1].outcome is None
+    for killed_at in ("t0000  step     4", "t0002  started"):
+
+        def log(line: str, killed_at: str = killed_at) -> None:
+            if line.startswith(killed_at):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(sweep, local=True, log=log)
+        assert results.load(str(tmp_path / sweep.name)).trials[-1].outcome is None
     found = run_sweep(sweep, local=True, log=silent)
     assert losses(found) == pytest.approx(losses(small_sweep), abs=1e-6)
     assert [t.outcome for t in found.trials] == [t.outcome for t in small_sweep.trials]

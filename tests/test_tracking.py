@@ -21,10 +21,12 @@ import pytest
 from fake_wandb import fake_wandb
 
 from sftray import storage
-from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform, to_json
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config_io import to_json
 from sftray.journal import Journal
 from sftray.mirror import CURVE, METRICS
 from sftray.paths import SweepPaths
+from sftray.spaces import loguniform
 from sftray.tracking import Tracking
 
 SWEEP = SweepConfig(
@@ -192,7 +194,7 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
         journal.append("result", "0000", step=2, metrics=result(2))
     driver = f"""
 import os, json
-from sftray.config import sweep_from_json
+from sftray.config_io import sweep_from_json
 from sftray.paths import SweepPaths
 from sftray.tracking import Tracking
 sweep = sweep_from_json(json.loads({json.dumps(to_json(SWEEP))!r}))

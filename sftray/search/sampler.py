@@ -16,8 +16,8 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from sftray.config import Space
 from sftray.search.space import Point, distributions, spread_point, to_params, to_point
+from sftray.spaces import Space
 
 
 class Sampler:

@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sftray.config import Choice, RandInt, Space
+from sftray.spaces import Choice, RandInt, Space
 
 Point = dict[str, Any]
 

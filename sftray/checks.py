@@ -1,0 +1,36 @@
+"""The checks that configurations share; each message says what, got, must."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sftray.errors import ConfigError
+
+
+def require(condition: bool, what: str, got: str, must: str) -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{what}: got {got}, must be {must}")
+
+
+def one_of(what: str, got: str, allowed: Sequence[str]) -> None:
+    """Raise ConfigError unless `got` is one of the allowed names."""
+    require(got in allowed, what, repr(got), f"one of {', '.join(allowed)}")
+
+
+def known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
+    """Raise ConfigError where a name is no field of `config`, with the nearest that is one."""
+    known = [f.name for f in fields(config)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
+            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,150 @@
+"""Configurations as JSON and back, and what the command line changes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from sftray.checks import known_fields, require
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.errors import ConfigError
+from sftray.spaces import (
+    Choice,
+    RandInt,
+    Space,
+    Uniform,
+    choice,
+    fitting,
+    loguniform,
+    randint,
+    uniform,
+)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values; spaces carry their "kind"."""
+    return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
+
+
+def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
+    """The SweepConfig that `to_json` wrote."""
+    spaces = {name: _space_from_json(space) for name, space in values["search_space"].items()}
+    return SweepConfig(
+        **{
+            **values,
+            "data": DataConfig(**values["data"]),
+            "trial": TrialConfig(**values["trial"]),
+            "search_space": spaces,
+            "points": tuple(values["points"]),
+        }
+    )
+
+
+def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of the fields in which two `to_json` results differ."""
+    names = []
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and "kind" not in a:
+            names += differing_fields(a, b, f"{prefix}{name}.")
+        elif a != b:
+            names.append(f"{prefix}{name}")
+    return names
+
+
+def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
+    """Apply one `--set field=value`, `data.field=value`, `trial.field=value` or
+    `search_space.field=loguniform(1e-5, 1e-3)` (or uniform, randint, choice, fitting)."""
+    path, separator, text = assignment.partition("=")
+    require(bool(separator), "--set", repr(assignment), "field=value, as in data.max_length=512")
+    room, _, name = path.rpartition(".")
+    if room == "search_space":
+        spaces = {**sweep.search_space, name: _parse_space(assignment, text)}
+        return dataclasses.replace(sweep, search_space=spaces)
+    if room not in ("", "data", "trial"):
+        raise ConfigError(
+            f"--set {assignment}: got {room!r}, must be data., trial., search_space. or nothing"
+        )
+    target: Any = sweep if room == "" else getattr(sweep, room)
+    known_fields(f"--set {path}", {name: None}, type(target))
+    if room == "" and name in ("data", "trial", "search_space", "points"):
+        raise ConfigError(
+            f"--set {assignment}: {name} is no single value; set a field of it, as in "
+            "data.max_length=512, or write it in the sweep's file"
+        )
+    changes: dict[str, Any] = {name: _parse(text)}
+    if room:
+        changes = {room: dataclasses.replace(target, **changes)}
+    return dataclasses.replace(sweep, **changes)
+
+
+def read_points(path: Path) -> tuple[dict[str, Any], ...]:
+    """The points of a JSON-lines file, each a mapping of TrialConfig fields."""
+    if not path.is_file():
+        raise ConfigError(f"--points {path}: there is no such file")
+    points = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            point = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--points {path}, line {number}: not JSON ({error})") from error
+        if not isinstance(point, dict):
+            raise ConfigError(f"--points {path}, line {number}: got {line!r}, must be an object")
+        points.append(point)
+    require(len(points) > 0, f"--points {path}", "no points", "one JSON object a line")
+    return tuple(points)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Uniform | RandInt | Choice):
+        kind = type(value).__name__.lower()
+        return {"kind": kind, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _space_from_json(values: Mapping[str, Any]) -> Space:
+    rest = {key: value for key, value in values.items() if key != "kind"}
+    if values["kind"] == "choice":
+        return Choice(tuple(rest["values"]), fitting=rest["fitting"])
+    return RandInt(**rest) if values["kind"] == "randint" else Uniform(**rest)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"None": None, "True": True, "False": False}.get(text, text)
+
+
+def _parse_space(assignment: str, text: str) -> Space:
+    """A space as it is written in a sweep file, its arguments as JSON."""
+    spaces: dict[str, Callable[..., Space]] = {
+        "loguniform": loguniform,
+        "uniform": uniform,
+        "randint": randint,
+        "choice": choice,
+        "fitting": fitting,
+    }
+    match = re.fullmatch(r"(\w+)\((.*)\)", text.strip())
+    try:
+        if match is None:
+            raise ValueError("not of the form name(arguments)")
+        return spaces[match[1]](*json.loads(f"[{match[2]}]"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--set {assignment}: got {text!r} ({error}), must be one of {', '.join(spaces)} with "
+            "its arguments, as in loguniform(1e-5, 1e-3) or choice([8, 16])"
+        ) from error
