@@ -16,13 +16,14 @@ import pytest
 
 from sftray import results, storage
 from sftray.cli import launch
+from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError
 from sftray.journal import read_events
 from sftray.paths import SweepPaths
 from sftray.results import Results
 from sftray.spaces import loguniform
-from sftray.sweep import Cluster, run_sweep
+from sftray.sweep import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
