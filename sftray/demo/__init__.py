@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 SPACES: dict[str, Space] = {
     # a base of 3.5M parameters wants rates 30 times those of a large one
-    "learning_rate": loguniform(3e-4, 5e-2),
+    "learning_rate": loguniform(3e-4, 2e-2),
     "effective_batch_size": choice([2, 4]),
     "num_train_epochs": choice([0.15, 0.2]),
     "warmup_ratio": uniform(0.0, 0.2),
