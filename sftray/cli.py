@@ -41,6 +41,8 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
         plan = make_plan(sweep, use_gpu=_gpu_here() if sweep.use_gpu is None else sweep.use_gpu)
         _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
+        if plan["packs"] and not options.json:
+            _say("\n" + _inspected(plan["packs"], rows=1))
         return 0
     from sftray import storage
 
@@ -129,18 +131,25 @@ def _generate(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     from sftray import storage
-    from sftray.data.inspect import inspect_json, inspect_text
-    from sftray.data.packs import open_packs
 
     root = options.dir
     if storage.exists(SweepPaths(root).sweep):
         root = json.loads(storage.read_text(SweepPaths(root).sweep))["packs"]
-    packs = open_packs(root)
     if options.json:
-        _say(json.dumps(inspect_json(packs), indent=1))
+        from sftray.data.inspect import inspect_json
+        from sftray.data.packs import open_packs
+
+        _say(json.dumps(inspect_json(open_packs(root)), indent=1))
     else:
-        _say(inspect_text(packs, rows=options.rows, color=sys.stdout.isatty()))
+        _say(_inspected(root, rows=options.rows))
     return 0
+
+
+def _inspected(packs: str, *, rows: int) -> str:
+    from sftray.data.inspect import inspect_text
+    from sftray.data.packs import open_packs
+
+    return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
 
 
 def _doctor(options: argparse.Namespace) -> int:

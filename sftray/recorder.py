@@ -48,6 +48,8 @@ class Recorder:
             return
         if metrics["step"] == 0:
             self._begun(trial, metrics)
+        elif "resumed_from_step" in metrics:
+            self._log(f"{trial}  goes on from step {metrics['step']}  [{_where(metrics)}]")
         elif "outcome" not in metrics:
             self._log(_progress_line(trial, metrics))
         if not self._base_known:
@@ -110,10 +112,7 @@ class Recorder:
         shown = ", ".join(
             f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()
         )
-        self._log(
-            f"{trial}  started: {shown}  [{metrics.get('device')}, attention "
-            f"{metrics.get('attention')}]"
-        )
+        self._log(f"{trial}  started: {shown}  [{_where(metrics)}]")
 
     def _records(self) -> list[results.TrialRecord]:
         return results.trial_records(self._journal.events())
@@ -140,6 +139,10 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _where(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics['device']}, attention {metrics['attention']}"
 
 
 def _progress_line(trial: str, metrics: Mapping[str, Any]) -> str:

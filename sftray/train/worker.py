@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from sftray import storage
 from sftray.config import TrialConfig
@@ -54,7 +55,8 @@ def run_trial(spec: TrialSpec, report: Report, device: torch.device) -> None:
         if checkpoint is None:
             report(_first_metrics(trainer, spec, facts))
         else:
-            report({**checkpoint.state["metrics"], "resumed_from_step": checkpoint.step})
+            resumed = {"resumed_from_step": checkpoint.step}
+            report({**checkpoint.state["metrics"], **facts, **resumed})
         try:
             trainer.train_from(checkpoint)
             outcome, message = "completed", ""
@@ -128,11 +130,14 @@ def _first_metrics(
 
 
 def _known_base_loss(spec: TrialSpec) -> float | None:
-    if spec.leaderboard is None or not storage.exists(spec.leaderboard):
-        return None
-    board = json.loads(storage.read_text(spec.leaderboard))
-    loss: float | None = board["base"]["eval_loss"]
-    return loss
+    """What the leaderboard says, as the first worker reads it: it may be written meanwhile, and
+    all workers must evaluate or none."""
+    found: list[float | None] = [None]
+    if spec.leaderboard is not None and storage.exists(spec.leaderboard):
+        found = [json.loads(storage.read_text(spec.leaderboard))["base"]["eval_loss"]]
+    if dist.is_initialized():
+        dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 @torch.no_grad()
