@@ -7,6 +7,7 @@ loaded again with plain PEFT and given the recorded eval loss to 1e-3, or the sw
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from sftray.config_io import to_json
 from sftray.data.packs import Packs
 from sftray.errors import SftrayError
 from sftray.paths import SweepPaths, join
-from sftray.results import Results
+from sftray.results import Results, TrialRecord
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -45,18 +46,17 @@ def collect(
 
     A bundle of the same evaluation that is there already is kept.
     """
-    best = next(t for t in found.trials if t.trial == found.leaderboard["best"])
-    assert best.best is not None
+    best, evaluation = _best_kept(paths, found, log)
     trial = sweep.trial.at(best.point)
-    recorded = best.best["eval_loss"]
+    recorded = evaluation["eval_loss"]
     facts = {
         "sweep": sweep.name,
         "trial": best.trial,
-        "step": best.best["step"],
+        "step": evaluation["step"],
         "point": best.point,
         "eval_loss": recorded,
         "base_eval_loss": found.leaderboard["base"]["eval_loss"],
-        "tokens": best.best["tokens"],
+        "tokens": evaluation["tokens"],
         "config": to_json(trial),
         "data": to_json(sweep.data),
         "packs": packs.root,
@@ -67,7 +67,7 @@ def collect(
         return facts
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        checkpoint = paths.trial(best.trial).checkpoint(best.best["step"])
+        checkpoint = paths.trial(best.trial).checkpoint(evaluation["step"])
         arguments = (checkpoint, to_json(trial), packs.root)
         checked, files = _on_a_worker(_assemble, *arguments, use_gpu=use_gpu, log=log)
         for name, content in files.items():
@@ -132,6 +132,25 @@ def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
         f"{folder}: got no adapter_model.safetensors there nor in best/, must be a finished "
         "sweep's folder or its best/"
     )
+
+
+def _best_kept(paths: SweepPaths, found: Results, log: Log) -> tuple[TrialRecord, dict[str, Any]]:
+    """The best evaluation whose checkpoint is there: a stopped trial's worker may have gone on for
+    a moment, and put a newer one in the place of one that was reported."""
+    evaluations = sorted(
+        (
+            (result["eval_loss"], trial.trial, result["step"], trial, result)
+            for trial in found.trials
+            for result in trial.results
+            if result["step"] > 0 and math.isfinite(result["eval_loss"])
+        ),
+        key=lambda entry: entry[:3],
+    )
+    for loss, name, step, trial, result in evaluations:
+        if storage.exists(paths.trial(name).checkpoint_manifest(step)):
+            return trial, result
+        log(f"best/: {name} had {loss:.4f} at step {step}, whose checkpoint is gone; the next best")
+    raise SftrayError(f"{paths.root}: no evaluation has a checkpoint; was trials/ cleaned up?")
 
 
 def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:

@@ -71,6 +71,10 @@ class TrialPaths:
     def checkpoint(self, step: int) -> str:
         return join(self.checkpoints, f"step-{step:07d}")
 
+    def checkpoint_manifest(self, step: int) -> str:
+        """Written last: with it the checkpoint is whole."""
+        return join(self.checkpoint(step), "manifest.json")
+
 
 @dataclass(frozen=True)
 class SweepPaths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.bundle import TOLERANCE, answer, merge, open_bundle
-from sftray.config import TrialConfig
+from sftray.bundle import TOLERANCE, answer, collect, merge, open_bundle
+from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
 from sftray.evaluate import packed_eval_loss
 from sftray.model import Attention
-from sftray.results import Results
+from sftray.paths import SweepPaths
+from sftray.results import Results, load
 
 pytestmark = pytest.mark.ray
 
@@ -100,3 +102,22 @@ def test_a_bundle_is_found_in_its_sweep_or_by_itself(
         assert open_bundle(folder)[1] == facts
     with pytest.raises(SftrayError, match="must be a finished sweep's folder or its best/"):
         open_bundle(str(tmp_path))
+
+
+def test_a_checkpoint_that_is_gone_is_passed_over_for_the_next_best(
+    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_sweep.folder, tmp_path / "copy"))
+    paths = SweepPaths(str(folder))
+    lines: list[str] = []
+    old = json.loads((folder / "best" / "sweep.json").read_text(encoding="utf-8"))
+    shutil.rmtree(folder / "best")
+    shutil.rmtree(paths.trial(old["trial"]).checkpoint(old["step"]))
+    packs = open_packs(small_sweep.record["packs"])
+    facts = collect(
+        small_sweep_config, paths, packs, load(str(folder)), log=lines.append, use_gpu=False
+    )
+    assert (facts["trial"], facts["step"]) != (old["trial"], old["step"])
+    assert facts["eval_loss"] > old["eval_loss"]
+    assert facts["verified"] is True
+    assert "whose checkpoint is gone" in lines[0]
