@@ -218,6 +218,18 @@ def test_losses_do_not_depend_on_the_micro_batch(small_packs: Packs, tmp_path: P
     assert one.eval_losses == pytest.approx(two.eval_losses, abs=1e-5)
 
 
+def test_activation_checkpointing_changes_nothing_but_memory(
+    small_packs: Packs, whole: Run, tmp_path: Path
+) -> None:
+    trial = replace(DROPOUT, activation_checkpointing=True)
+    first = plan_of(trial, small_packs).eval_steps[0]
+    recomputed = run(trial, small_packs, tmp_path, killed_at=first)
+    assert recomputed.reports[0]["activation_checkpointing"] is True
+    assert recomputed.losses == pytest.approx(
+        {step: loss for step, loss in whole.losses.items() if step <= first}, abs=1e-5
+    )
+
+
 def test_samples_are_answers_to_held_out_prompts(whole: Run, small_packs: Packs) -> None:
     lines = storage.read_text(whole.paths.samples).splitlines()
     samples = [json.loads(line) for line in lines]
