@@ -44,13 +44,13 @@ class Recorder:
 
     def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
         """After a report was journalled: one line, and the trial's folder."""
-        if "step" not in metrics:
+        if "outcome" in metrics:  # its last words, which `finish_trials` tells
             return
         if metrics["step"] == 0:
             self._begun(trial, metrics)
         elif "resumed_from_step" in metrics:
             self._log(f"{trial}  goes on from step {metrics['step']}  [{_where(metrics)}]")
-        elif "outcome" not in metrics:
+        else:
             self._log(_progress_line(trial, metrics))
         if not self._base_known:
             self._base_known = True
