@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +142,16 @@ def init_adapters(model: nn.Module, seed: int) -> None:
         if "lora_B" in name:
             parameter.data.zero_()
             continue
-        digest = hashlib.sha256(f"{seed}/{_plain_name(name)}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        bound = 1 / math.sqrt(parameter.shape[1])  # Kaiming-uniform with a = √5, as PEFT does
-        values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+        values = init_lora_a(_plain_name(name), parameter.shape, seed)
         parameter.data.copy_(values)
+
+
+def init_lora_a(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
+    """A fresh lora_A [rank, input] in float32: Kaiming-uniform with a = √5, as PEFT draws it."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    bound = 1 / math.sqrt(shape[1])
+    return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=generator)
 
 
 def require_float32_adapters(model: nn.Module) -> None:

@@ -1,0 +1,164 @@
+"""Attention over packed rows, forward and backward, on one [T, heads, head_dim] tensor that holds
+queries, keys and values.
+
+Promise: a position sees the positions before it in its own document and nothing else. Documents
+are given by their boundaries, int32 [documents + 1]; entries beyond the last document repeat the
+end, so that a buffer of fixed capacity serves any batch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sftray.bank.base import Shape
+
+
+@dataclass
+class Documents:
+    """Where the documents of a batch lie."""
+
+    boundaries: Tensor
+    """int32 [capacity + 1]."""
+    longest: int
+    """No document is longer, in tokens."""
+    rows: int
+    """Packed rows in the batch; a document lies within one."""
+    mask: Tensor | None = None
+    """What `Sdpa` made of the boundaries."""
+
+
+class BankAttention(Protocol):
+    """One way to compute it."""
+
+    name: str
+
+    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+        """The output [T, heads, head_dim] and what `backward` needs besides."""
+        ...
+
+    def backward(
+        self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
+    ) -> None:
+        """Write the gradient of qkv into dqkv."""
+        ...
+
+
+def choose(shape: Shape, dtype: torch.dtype, device: torch.device) -> BankAttention:
+    """The fastest that works here: FlashAttention-2, PyTorch's variable-length attention, SDPA."""
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return Sdpa(shape)
+    if importlib.util.find_spec("flash_attn") is not None:
+        return Flash(shape)
+    if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
+        return Varlen(shape)
+    return Sdpa(shape)
+
+
+class Flash:
+    """FlashAttention-2 (Dao 2023, arXiv:2307.08691), whose gradients go where they are needed."""
+
+    name = "flash_attention_2"
+
+    def __init__(self, shape: Shape) -> None:
+        from flash_attn.flash_attn_interface import (
+            _wrapped_flash_attn_varlen_backward,
+            _wrapped_flash_attn_varlen_forward,
+        )
+
+        self._forward, self._backward = (
+            _wrapped_flash_attn_varlen_forward,
+            _wrapped_flash_attn_varlen_backward,
+        )
+        self._split = (shape.heads, shape.kv_heads, shape.kv_heads)
+        self._scale = shape.head_dim**-0.5
+
+    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+        query, key, value = qkv.split(self._split, dim=1)
+        places = (documents.boundaries,) * 2 + (documents.longest,) * 2
+        out, log_sum, _, _ = self._forward(query, key, value, *places, 0.0, self._scale, True)
+        return out, (out, log_sum)
+
+    def backward(
+        self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
+    ) -> None:
+        places = (documents.boundaries,) * 2 + (documents.longest,) * 2
+        self._backward(
+            dout, *qkv.split(self._split, dim=1), *saved, *dqkv.split(self._split, dim=1),
+            *places, 0.0, self._scale, True, -1, -1, 0.0, None,
+            torch.are_deterministic_algorithms_enabled(),
+        )  # fmt: skip
+
+
+class _ByAutograd:
+    """Attention whose backward pass PyTorch derives."""
+
+    name: str
+
+    def __init__(self, shape: Shape) -> None:
+        self._split = (shape.heads, shape.kv_heads, shape.kv_heads)
+
+    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+        if torch.is_inference_mode_enabled():
+            return self._attend(*qkv.split(self._split, dim=1), documents), None
+        with torch.enable_grad():
+            parts = [part.detach().requires_grad_() for part in qkv.split(self._split, dim=1)]
+            out = self._attend(*parts, documents)
+        return out.detach(), (out, parts)
+
+    def backward(
+        self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
+    ) -> None:
+        out, parts = saved
+        gradients = torch.autograd.grad(out, parts, dout.view_as(out))
+        for into, gradient in zip(dqkv.split(self._split, dim=1), gradients, strict=True):
+            into.copy_(gradient)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+        raise NotImplementedError
+
+
+class Varlen(_ByAutograd):
+    """PyTorch's own variable-length attention."""
+
+    name = "varlen"
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+        from torch.nn.attention.varlen import varlen_attn
+
+        share = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
+        places = (documents.boundaries,) * 2 + (documents.longest,) * 2
+        out: Tensor = varlen_attn(query, key, value, *places, window_size=(-1, 0))
+        return out
+
+
+class Sdpa(_ByAutograd):
+    """PyTorch's scaled-dot-product attention under a block-diagonal mask: any device and dtype."""
+
+    name = "sdpa"
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+        if documents.mask is None:
+            documents.mask = _block_diagonal(documents, query.shape[0])
+        rows = [part.unflatten(0, (documents.rows, -1)).transpose(1, 2) for part in
+                (query, key, value)]  # fmt: skip
+        out = functional.scaled_dot_product_attention(
+            *rows, attn_mask=documents.mask, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        return out.transpose(1, 2).flatten(0, 1)
+
+
+def _block_diagonal(documents: Documents, tokens: int) -> Tensor:
+    """bool [rows, 1, length, length]: whether a position sees another of its row."""
+    places = torch.arange(tokens, device=documents.boundaries.device, dtype=torch.int32)
+    document = torch.searchsorted(documents.boundaries, places, right=True)
+    document = document.view(documents.rows, -1)
+    length = document.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril()
+    return ((document[:, :, None] == document[:, None, :]) & causal)[:, None]

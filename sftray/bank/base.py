@@ -1,0 +1,231 @@
+"""The frozen base as the bank computes with it: its weights, those that share an input in one
+matrix.
+
+Promise: the numbers are those of the model that transformers loads; a 4-bit weight is dequantised
+to exactly what bitsandbytes multiplies with. Held `resident` (dequantised once) it costs two bytes
+a parameter on a GPU; else one group of weights at a time is dequantised, in every pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sftray.bank.support import PROJECTIONS
+
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+"""Projections that share an input, in the order of the forward pass."""
+QKV, OUT, GATE_UP, DOWN = range(4)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+    vocabulary: int
+    epsilon: float
+    """Of the RMS norms."""
+    outputs: dict[str, int]
+    """Width of each projection's output."""
+    inputs: dict[str, int]
+
+
+@dataclass
+class Group:
+    """The weights of projections that share an input, as one matrix [sum of outputs, input]."""
+
+    matrix: Callable[[], Tensor]
+    """The dense matrix, in the compute dtype; valid until the next group's is asked for."""
+    bias: Tensor | None
+    widths: tuple[int, ...]
+    """Output width of each projection."""
+
+
+@dataclass
+class Layer:
+    """One decoder layer."""
+
+    groups: list[Group]
+    input_norm: Tensor
+    middle_norm: Tensor
+    head_norms: Tensor | None
+    """[heads + kv_heads, head_dim]: the norm weight of every query and key head (Qwen3)."""
+
+
+@dataclass
+class Base:
+    """A decoder-only base, frozen."""
+
+    shape: Shape
+    embedding: Tensor
+    """[vocabulary, hidden]"""
+    head: Tensor
+    """[vocabulary, hidden]; the embedding itself where they are tied."""
+    norm: Tensor
+    layers: list[Layer]
+    rotary: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """positions [P] → cos and sin [P, head_dim], in the compute dtype."""
+    dtype: torch.dtype
+    device: torch.device
+    resident: bool
+    config: Any = field(repr=False)
+    """transformers' own configuration of the model."""
+
+
+@torch.no_grad()
+def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
+    """Take the weights out of a loaded transformers model, which is of no use afterwards.
+
+    dtype is what is computed in. A base that is not quantised is always resident.
+    """
+    config, body = model.config, model.model
+    device = model.get_input_embeddings().weight.device
+    rotary = body.rotary_emb
+    probe = torch.empty(0, dtype=dtype, device=device)
+
+    def tables(positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary(probe, positions[None])
+        return cos[0], sin[0]
+
+    embedding = body.embed_tokens.weight.data.to(dtype)
+    head_weight = model.lm_head.weight.data
+    tied = head_weight.data_ptr() == body.embed_tokens.weight.data_ptr()
+    first = body.layers[0]
+    modules = _modules(first)
+    head_dim = first.self_attn.head_dim
+    outputs = {name: module.out_features for name, module in modules.items()}
+    shape = Shape(
+        hidden=config.hidden_size,
+        heads=outputs["q_proj"] // head_dim,
+        kv_heads=outputs["k_proj"] // head_dim,
+        head_dim=head_dim,
+        layers=len(body.layers),
+        vocabulary=head_weight.shape[0],
+        epsilon=config.rms_norm_eps,
+        outputs=outputs,
+        inputs={name: module.in_features for name, module in modules.items()},
+    )
+    scratch = _Scratch(dtype, device)
+    layers = [_take_layer(layer, shape, dtype, scratch, resident) for layer in body.layers]
+    return Base(
+        shape=shape,
+        embedding=embedding,
+        head=embedding if tied else head_weight.to(dtype),
+        norm=body.norm.weight.data.to(dtype),
+        layers=layers,
+        rotary=tables,
+        dtype=dtype,
+        device=device,
+        resident=resident,
+        config=config,
+    )
+
+
+class _Scratch:
+    """Room for one group's dequantised weights, shared by all groups that are not resident."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._buffer = torch.empty(0, dtype=dtype, device=device)
+
+    def matrix(self, rows: int, columns: int) -> Tensor:
+        if self._buffer.numel() < rows * columns:
+            self._buffer = self._buffer.new_empty(rows * columns)
+        return self._buffer[: rows * columns].view(rows, columns)
+
+
+def _take_layer(
+    layer: nn.Module, shape: Shape, dtype: torch.dtype, scratch: _Scratch, resident: bool
+) -> Layer:
+    modules = _modules(layer)
+    groups = []
+    for names in GROUPS:
+        group = _take_group([modules[name] for name in names], dtype, scratch, resident)
+        groups.append(group)
+        for name in names:
+            del modules[name].weight  # its memory is needed for the next
+    attention: Any = layer.self_attn
+    head_norms = None
+    if hasattr(attention, "q_norm"):
+        query, key = attention.q_norm.weight.data, attention.k_norm.weight.data
+        head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)]).to(
+            dtype
+        )
+    norms: Any = layer
+    return Layer(
+        groups,
+        norms.input_layernorm.weight.data.to(dtype),
+        norms.post_attention_layernorm.weight.data.to(dtype),
+        head_norms,
+    )
+
+
+def _take_group(
+    modules: Sequence[Any], dtype: torch.dtype, scratch: _Scratch, resident: bool
+) -> Group:
+    widths = tuple(module.out_features for module in modules)
+    columns = modules[0].in_features
+    weights = [module.weight for module in modules]
+    quantised = hasattr(weights[0], "quant_state")
+    if resident or not quantised:
+        dense = torch.empty(sum(widths), columns, dtype=dtype, device=weights[0].device)
+        _fill(dense, weights, widths)
+
+        def matrix() -> Tensor:
+            return dense
+    else:
+        kept = [(weight.data, weight.quant_state) for weight in weights]
+
+        def matrix() -> Tensor:
+            out = scratch.matrix(sum(widths), columns)
+            for part, (data, state) in zip(out.split(widths), kept, strict=True):
+                _dequantise(data, state, part)
+            return out
+
+    return Group(matrix, _bias(modules, widths, dtype), widths)
+
+
+def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> None:
+    for part, weight in zip(out.split(list(widths)), weights, strict=True):
+        if hasattr(weight, "quant_state"):
+            _dequantise(weight.data, weight.quant_state, part)
+        else:
+            part.copy_(weight.data)
+
+
+def _dequantise(data: Tensor, state: Any, out: Tensor) -> None:
+    from bitsandbytes.functional import dequantize_4bit
+
+    if state.dtype == out.dtype:
+        dequantize_4bit(data, state, out=out)
+    else:
+        out.copy_(dequantize_4bit(data, state))
+
+
+def _bias(modules: Sequence[Any], widths: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+    if all(module.bias is None for module in modules):
+        return None
+    return torch.cat(
+        [
+            module.bias.data.to(dtype)
+            if module.bias is not None
+            else torch.zeros(width, dtype=dtype, device=module.weight.device)
+            for module, width in zip(modules, widths, strict=True)
+        ]
+    )
+
+
+def _modules(layer: Any) -> dict[str, Any]:
+    """A decoder layer's linear modules by name."""
+    return {
+        name: getattr(layer.self_attn, name, None) or getattr(layer.mlp, name)
+        for name in PROJECTIONS
+    }

@@ -1,0 +1,214 @@
+"""Packed rows as the bank takes them: read without a copy, laid out in buffers of fixed capacity.
+
+Promise: a batch is the rows as the packs have them, next-token targets and document boundaries
+included; where fewer documents or targets come than a buffer holds, the rest is filled so that it
+changes nothing. Price: about 20 µs a row on the CPU, one copy to the device a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sftray.bank.attention import Documents
+from sftray.bank.decoder import Batch
+
+IDLE = 128
+"""Tokens of the documents that padding and idle rows are cut into: cheap for attention."""
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One packed row, [max_length]."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    """Of its documents; the padding cut into pieces."""
+    where: np.ndarray
+    """Positions whose next token is trained on."""
+    targets: np.ndarray
+    """Those tokens."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a batch of one captured size can hold."""
+
+    documents: int
+    longest: int
+    """Tokens of the longest document."""
+    targets: int
+
+    def holds(self, rows: Sequence[PackedRow]) -> bool:
+        """Whether these rows fit."""
+        return (
+            sum(len(row.lengths) for row in rows) <= self.documents
+            and max(int(row.lengths.max()) for row in rows) <= self.longest
+            and sum(len(row.where) for row in rows) <= self.targets
+        )
+
+
+class PackedRows:
+    """A split's rows, memory-mapped."""
+
+    def __init__(self, dataset: Any) -> None:
+        table = dataset.data
+        self._columns = {
+            name: [_list_values(chunk) for chunk in table[name].chunks]
+            for name in ("input_ids", "labels", "seq_lengths", "documents")
+        }
+        sizes = [len(offsets) - 1 for offsets, _ in self._columns["input_ids"]]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.length = len(self._cell("input_ids", 0))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> PackedRow:
+        return read_row(
+            {name: self._cell(name, index) for name in ("input_ids", "labels", "seq_lengths")},
+            documents=len(self._cell("documents", index)),
+        )
+
+    def tokens(self) -> np.ndarray:
+        """Tokens of each row that belong to a document, padding left out; int64 [rows]."""
+        found = []
+        for lengths, documents in zip(
+            self._columns["seq_lengths"], self._columns["documents"], strict=True
+        ):
+            (starts, values), kept = lengths, np.diff(documents[0])
+            sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+            found.append(sums[starts[:-1] + kept] - sums[starts[:-1]])
+        return np.concatenate(found)
+
+    def _cell(self, name: str, index: int) -> np.ndarray:
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        offsets, values = self._columns[name][chunk]
+        row = index - self._starts[chunk]
+        cell: np.ndarray = values[offsets[row] : offsets[row + 1]]
+        return cell
+
+
+def read_row(row: Mapping[str, Any], documents: int | None = None) -> PackedRow:
+    """A row of the packs (input_ids, labels, seq_lengths); its first `documents` documents are
+    conversations, what follows is padding."""
+    ids, labels = np.asarray(row["input_ids"]), np.asarray(row["labels"])
+    lengths = np.asarray(row["seq_lengths"])
+    kept = lengths if documents is None else lengths[:documents]
+    where = np.flatnonzero(labels[1:] != -100)
+    padding = _pieces(len(ids) - int(kept.sum()))
+    return PackedRow(ids, np.concatenate([kept, padding]), where, labels[where + 1])
+
+
+def idle_row(length: int) -> PackedRow:
+    """A row that trains nothing, for a slot that waits."""
+    nothing = np.empty(0, dtype=np.int64)
+    return PackedRow(np.zeros(length, dtype=np.int64), _pieces(length), nothing, nothing)
+
+
+class Buffers:
+    """A batch of fixed capacity on the device, filled from the host."""
+
+    def __init__(self, capacity: Capacity, rows: int, length: int, device: torch.device) -> None:
+        self.capacity = capacity
+        self._sizes = (rows * length, rows * length, capacity.targets, capacity.targets, rows)
+        on_gpu = device.type == "cuda"
+        self._hosts = [
+            _Host(sum(self._sizes), capacity.documents + 1, on_gpu)
+            for _ in range(HOSTS if on_gpu else 1)
+        ]
+        self._longs = self._hosts[0].longs.to(device) if on_gpu else self._hosts[0].longs
+        self._bounds = self._hosts[0].bounds.to(device) if on_gpu else self._hosts[0].bounds
+        ids, positions, where, targets, seeds = self._longs.split(self._sizes)
+        documents = Documents(self._bounds, capacity.longest, rows)
+        self.batch = Batch(ids, positions, documents, where, targets, seeds=seeds)
+        self._turn = 0
+
+    def fill(self, rows: Sequence[PackedRow], seeds: Sequence[int] | None = None) -> None:
+        """Lay out rows that `capacity` holds, and send them to the device behind what it does."""
+        host = self._hosts[self._turn]
+        self._turn = (self._turn + 1) % len(self._hosts)
+        host.wait()
+        _lay_out(host, self._sizes, rows, seeds)
+        self.batch.documents.mask = None
+        if len(self._hosts) > 1:
+            self._longs.copy_(host.longs, non_blocking=True)
+            self._bounds.copy_(host.bounds, non_blocking=True)
+            host.sent()
+
+
+HOSTS = 3
+"""Host copies of a batch: one is filled while others are on their way."""
+
+
+class _Host:
+    def __init__(self, longs: int, bounds: int, pinned: bool) -> None:
+        self.longs = torch.zeros(longs, dtype=torch.int64, pin_memory=pinned)
+        self.bounds = torch.zeros(bounds, dtype=torch.int32, pin_memory=pinned)
+        self._copied: Any = None
+
+    def wait(self) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def sent(self) -> None:
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+
+
+def assemble(
+    rows: Sequence[PackedRow],
+    device: torch.device | None = None,
+    *,
+    spare_documents: int = 0,
+    spare_targets: int = 0,
+) -> Batch:
+    """A batch of just these rows."""
+    capacity = Capacity(
+        sum(len(row.lengths) for row in rows) + spare_documents,
+        max(int(row.lengths.max()) for row in rows),
+        sum(len(row.where) for row in rows) + spare_targets,
+    )
+    buffers = Buffers(capacity, len(rows), len(rows[0].ids), device or torch.device("cpu"))
+    buffers.fill(rows)
+    return buffers.batch
+
+
+def _lay_out(
+    host: _Host, sizes: Sequence[int], rows: Sequence[PackedRow], seeds: Sequence[int] | None
+) -> None:
+    ids, positions, where, targets, row_seeds = (
+        part.numpy() for part in host.longs.split(list(sizes))
+    )
+    bounds = host.bounds.numpy()
+    length = len(rows[0].ids)
+    trained = documents = 0
+    for number, row in enumerate(rows):
+        start = number * length
+        ids[start : start + length] = row.ids
+        starts = np.cumsum(row.lengths) - row.lengths
+        positions[start : start + length] = np.arange(length) - np.repeat(starts, row.lengths)
+        bounds[documents : documents + len(starts)] = start + starts
+        documents += len(starts)
+        where[trained : trained + len(row.where)] = start + row.where
+        targets[trained : trained + len(row.where)] = row.targets
+        trained += len(row.where)
+    bounds[documents:] = len(ids)
+    where[trained:] = len(ids)
+    targets[trained:] = -1
+    row_seeds[:] = 0 if seeds is None else seeds
+
+
+def _pieces(tokens: int) -> np.ndarray:
+    full, rest = divmod(tokens, IDLE)
+    return np.array([IDLE] * full + [rest] * (rest > 0), dtype=np.int64)
+
+
+def _list_values(chunk: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets and values of an Arrow list array, without a copy."""
+    offsets = chunk.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    return offsets, chunk.values.to_numpy(zero_copy_only=False)

@@ -1,0 +1,86 @@
+"""Which trials a bank can train, known from the base's config.json and the sweep alone.
+
+Promise: neither torch nor transformers is needed, so `--plan` says which trainer a sweep will take,
+and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sftray.config import SweepConfig
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a decoder layer, in the order of the forward pass."""
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings that are a function of the position alone."""
+
+SHARED = (
+    "model",
+    "model_revision",
+    "trust_remote_code",
+    "base_precision",
+    "lora_target_modules",
+    "num_workers",
+    "micro_batch_size",
+    "activation_checkpointing",
+    "attention",
+)
+"""TrialConfig fields that all trials of a bank have in common."""
+
+
+def why_not(sweep: SweepConfig, base: Mapping[str, Any]) -> str | None:
+    """Why the trials of `sweep` cannot be slots of a bank; None if they can.
+
+    `base` is the base's config.json.
+    """
+    return _why_not_the_base(base) or _why_not_the_trials(sweep)
+
+
+def target_projections(targets: str | tuple[str, ...]) -> tuple[str, ...] | None:
+    """The projections that PEFT would adapt for `lora_target_modules`; None where they are spelled
+    in a way that a bank does not know (a pattern, or modules outside the decoder's layers)."""
+    if targets == "all-linear":
+        return PROJECTIONS
+    if isinstance(targets, str) or not set(targets) <= set(PROJECTIONS):
+        return None
+    return tuple(name for name in PROJECTIONS if name in targets)
+
+
+def _why_not_the_base(base: Mapping[str, Any]) -> str | None:
+    kind = base.get("model_type")
+    if kind not in FAMILIES:
+        return f"the bank computes {', '.join(FAMILIES)} models, and this one is {kind!r}"
+    if base.get("hidden_act", "silu") != "silu":
+        return f"the base's activation is {base['hidden_act']!r}, not 'silu'"
+    layers = base.get("layer_types") or []
+    window = base.get("sliding_window") if kind == "mistral" else base.get("use_sliding_window")
+    if window or "sliding_attention" in layers:
+        return "the base has sliding-window attention"
+    if base.get("attention_dropout"):
+        return "the base has attention dropout"
+    rope = base.get("rope_parameters") or base.get("rope_scaling") or {}
+    rope_type = rope.get("rope_type") or rope.get("type") or "default"
+    if rope_type not in ROPE_TYPES:
+        return f"the base's rotary embedding is {rope_type!r}, not a function of the position alone"
+    return None
+
+
+def _why_not_the_trials(sweep: SweepConfig) -> str | None:
+    trial = sweep.trial
+    for name in SHARED:
+        if name in sweep.search_space or any(name in point for point in sweep.points):
+            return f"{name} is searched, and all trials of a bank share it"
+    if trial.num_workers > 1:
+        return f"a trial has {trial.num_workers} workers, and a bank's trials share one GPU"
+    if target_projections(trial.lora_target_modules) is None:
+        return (
+            f"lora_target_modules is {trial.lora_target_modules!r}; a bank knows 'all-linear' or "
+            f"some of {', '.join(PROJECTIONS)}"
+        )
+    return None

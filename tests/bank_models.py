@@ -1,0 +1,99 @@
+"""Tiny random models of every family that a bank computes, and one trial's gradients by PEFT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from peft import get_peft_model
+from torch import nn
+
+from sftray.bank.decoder import Batch
+from sftray.config import TrialConfig
+from sftray.data.collate import collate
+from sftray.model import init_adapters, lora_config
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 97,
+    "max_position_embeddings": 128,
+}
+
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**SIZES),
+    "llama with biases and llama3 rope": lambda: transformers.LlamaConfig(
+        **SIZES,
+        attention_bias=True,
+        mlp_bias=True,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
+    "smollm (tied)": lambda: transformers.LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "qwen2": lambda: transformers.Qwen2Config(**SIZES),
+    "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+    "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=None),
+}
+
+
+def random_model(family: str, seed: int = 0) -> Any:
+    """A float32 model of the family with weights large enough to matter, norms and biases too."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(
+        CONFIGS[family](), attn_implementation="sdpa", dtype=torch.float32
+    )
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.1)
+    return model.requires_grad_(False)
+
+
+def random_rows(count: int, length: int, vocabulary: int, seed: int) -> list[dict[str, Any]]:
+    """Packed rows of three or four documents, some positions supervised."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        cuts = np.sort(random.choice(np.arange(1, length), size=3, replace=False))
+        lengths = np.diff(np.concatenate([[0], cuts, [length]]))
+        ids = random.integers(0, vocabulary, size=length)
+        labels = np.where(random.random(length) < 0.6, ids, -100)
+        labels[np.cumsum(lengths) - lengths] = -100
+        rows.append({"input_ids": ids, "labels": labels, "seq_lengths": lengths})
+    return rows
+
+
+def peft_model(model: Any, trial: TrialConfig, seed: int, spread: float = 0.05) -> Any:
+    """The model with the trial's adapter, lora_B random instead of zero."""
+    adapted = get_peft_model(model, lora_config(trial))
+    init_adapters(adapted, trial.seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, spread, generator=generator)
+    return adapted
+
+
+def loss_sum(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
+    """The sum of token losses, by transformers and PEFT."""
+    batch = collate(rows, flatten=False)
+    labels = batch.pop("labels")[:, 1:]
+    logits = model(**batch, use_cache=False).logits[:, :-1]
+    kept = labels != -100
+    return nn.functional.cross_entropy(logits[kept], labels[kept], reduction="sum")
+
+
+def bank_batch(rows: list[dict[str, Any]], unused: int = 3) -> Batch:
+    """The same rows as the bank takes them, with unused entries in both buffers."""
+    from sftray.bank.batches import assemble, read_row
+
+    return assemble([read_row(row) for row in rows], spare_documents=unused, spare_targets=unused)

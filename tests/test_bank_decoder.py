@@ -1,0 +1,153 @@
+"""The bank's decoder against transformers and PEFT, on tiny random models of every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model, random_rows
+
+from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
+from sftray.bank.base import take_base
+from sftray.bank.decoder import Decoder
+from sftray.bank.support import target_projections
+from sftray.config import TrialConfig
+
+LENGTH = 40
+TRIALS = (
+    TrialConfig("tiny", lora_r=4, seed=1),
+    TrialConfig("tiny", lora_r=8, lora_alpha=4.0, seed=2),
+    TrialConfig("tiny", lora_r=3, lora_alpha_ratio=1.0, seed=3),
+)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_losses_and_gradients_are_those_of_peft(family: str) -> None:
+    rows = [random_rows(2, LENGTH, 97, seed=k) for k in range(len(TRIALS))]
+    expected = [_by_peft(family, trial, rows[k]) for k, trial in enumerate(TRIALS)]
+    decoder, adapters = _bank(family, [tensors for _, _, tensors in expected])
+    batch = bank_batch([row for of_slot in rows for row in of_slot])
+    sums = decoder.accumulate(batch, adapters.work, adapters.grad, recompute=False)
+    for k, (loss, gradients, _) in enumerate(expected):
+        assert float(sums[k]) == pytest.approx(loss, rel=1e-5)
+        for name, value in gradients.items():
+            found = _gradient(adapters, decoder.layout, k, name, TRIALS[k])
+            np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+
+
+def test_recomputing_activations_changes_no_bit() -> None:
+    expected = [_by_peft("qwen3", trial, random_rows(2, LENGTH, 97, seed=9)) for trial in TRIALS]
+    decoder, adapters = _bank("qwen3", [tensors for _, _, tensors in expected])
+    batch = bank_batch(random_rows(6, LENGTH, 97, seed=3))
+    found = []
+    for recompute in (False, True):
+        adapters.grad.zero_()
+        sums = decoder.accumulate(batch, adapters.work, adapters.grad, recompute=recompute)
+        found.append((sums, adapters.grad.clone()))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_losses_without_a_backward_pass_are_the_same() -> None:
+    rows = random_rows(3, LENGTH, 97, seed=5)
+    expected = _by_peft("llama", TRIALS[0], rows)
+    decoder, adapters = _bank("llama", [expected[2]])
+    losses = decoder.losses(bank_batch(rows), adapters.work)
+    assert float(losses.sum()) == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_a_subset_of_the_projections_can_be_adapted() -> None:
+    trial = TrialConfig("tiny", lora_r=4, lora_target_modules=("q_proj", "v_proj", "up_proj"))
+    rows = random_rows(2, LENGTH, 97, seed=1)
+    loss, gradients, tensors = _by_peft("qwen2", trial, rows)
+    decoder, adapters = _bank("qwen2", [tensors], trial)
+    sums = decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=True)
+    assert float(sums[0]) == pytest.approx(loss, rel=1e-5)
+    assert len(gradients) == 2 * 3 * 2
+    for name, value in gradients.items():
+        found = _gradient(adapters, decoder.layout, 0, name, trial)
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+
+
+def test_padded_ranks_get_no_gradient() -> None:
+    rows = random_rows(2, LENGTH, 97, seed=1)
+    _, _, tensors = _by_peft("llama", TRIALS[2], rows)
+    decoder, adapters = _bank("llama", [tensors])
+    decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
+    used = torch.zeros(decoder.layout.size, dtype=torch.bool)
+    ones = {name: torch.ones_like(value) for name, value in tensors.items()}
+    used |= import_row(decoder.layout, ones, _no_moments(ones)).param.bool()
+    assert adapters.grad[0, ~used].abs().max() == 0
+    assert adapters.grad[0, used].abs().max() > 0
+
+
+def test_one_slot_that_is_not_a_number_leaves_the_others_bit_identical() -> None:
+    rows = [random_rows(2, LENGTH, 97, seed=k) for k in range(3)]
+    tensors = [_by_peft("llama", trial, rows[k])[2] for k, trial in enumerate(TRIALS)]
+    batch = bank_batch([row for of_slot in rows for row in of_slot])
+    found = []
+    for poisoned in (False, True):
+        decoder, adapters = _bank("llama", tensors)
+        if poisoned:
+            adapters.work[1].fill_(torch.nan)
+        sums = decoder.accumulate(batch, adapters.work, adapters.grad, recompute=False)
+        found.append((sums, adapters.grad))
+    assert not torch.isfinite(found[1][0][1])
+    for k in (0, 2):
+        assert torch.equal(found[0][0][k], found[1][0][k])
+        assert torch.equal(found[0][1][k], found[1][1][k])
+
+
+def _by_peft(
+    family: str, trial: TrialConfig, rows: list[dict[str, Any]]
+) -> tuple[float, dict[str, np.ndarray], dict[str, torch.Tensor]]:
+    """Loss sum, gradients and adapter of one trial, under PEFT's names."""
+    model = peft_model(random_model(family), trial, seed=trial.seed)
+    loss = loss_sum(model, rows)
+    loss.backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    gradients = {name: p.grad.numpy() for name, p in trained.items()}  # type: ignore[union-attr]
+    tensors = {name.replace(".default", ""): p.detach() for name, p in trained.items()}
+    return float(loss.detach()), gradients, tensors
+
+
+def _bank(
+    family: str, adapters: list[dict[str, torch.Tensor]], trial: TrialConfig | None = None
+) -> tuple[Decoder, Adapters]:
+    base = take_base(random_model(family), torch.float32, resident=True)
+    trials = TRIALS if trial is None else (trial,)
+    targets = target_projections(trials[0].lora_target_modules)
+    assert targets is not None
+    layout = lay_out(base.shape, targets, max(t.lora_r for t in trials))
+    bank = Adapters(layout, len(adapters), base.dtype, base.device)
+    for slot, tensors in enumerate(adapters):
+        rank = next(iter(tensors.values())).shape[0]
+        config = next(t for t in trials if t.lora_r == rank)
+        row = import_row(layout, tensors, _no_moments(tensors))
+        bank.admit(slot, row, config.alpha / config.lora_r)
+    return Decoder(base, layout, LENGTH), bank
+
+
+def _no_moments(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        f"{name.replace('.weight', '.default.weight')}/{moment}": torch.zeros_like(value)
+        for name, value in tensors.items()
+        for moment in ("exp_avg", "exp_avg_sq")
+    }
+
+
+def _gradient(
+    adapters: Adapters, layout: Layout, slot: int, name: str, trial: TrialConfig
+) -> np.ndarray:
+    """A slot's gradient of one parameter, LoRA's scale put back where it was left out."""
+    for place in layout.places:
+        if f"layers.{place.layer}." in name and f".{place.projection}." in name:
+            rank, row = layout.rank, adapters.grad[slot]
+            if "lora_A" in name:
+                first = row[place.first : place.first + rank * place.inputs].view(rank, -1)
+                return first[: trial.lora_r].numpy()
+            second = row[place.second : place.second + place.outputs * rank].view(-1, rank)
+            return second[:, : trial.lora_r].numpy() * trial.alpha / trial.lora_r
+    raise AssertionError(name)
