@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sftray.evaluate import packed_eval_loss
 from sftray.model import Attention
 from sftray.paths import SweepPaths
 from sftray.results import Results, load
+from sftray.sweep import run_sweep
 
 pytestmark = pytest.mark.ray
 
@@ -121,3 +123,27 @@ def test_a_checkpoint_that_is_gone_is_passed_over_for_the_next_best(
     assert facts["eval_loss"] > old["eval_loss"]
     assert facts["verified"] is True
     assert "whose checkpoint is gone" in lines[0]
+
+
+def test_a_base_without_a_template_answers_by_that_of_the_data(
+    small_sweep_config: SweepConfig, tmp_path: Path
+) -> None:
+    small, template = small_sweep_config, FOLDER / "chat_template.jinja"
+    base = tmp_path / "base"
+    shutil.copytree(FOLDER, base, ignore=shutil.ignore_patterns("*.py", template.name, "*.jsonl"))
+    assert AutoTokenizer.from_pretrained(base).chat_template is None
+    sweep = replace(
+        small,
+        data=replace(small.data, chat_template=str(template)),
+        trial=replace(small.trial, model=str(base)),
+        points=small.points[:1],
+        storage=str(tmp_path),
+    )
+    found = run_sweep(sweep, local=True, log=lambda line: None)
+    samples = Path(SweepPaths(found.folder).trial("t0000").samples).read_text(encoding="utf-8")
+    assert len(samples.splitlines()) == sweep.num_samples_generated
+    assert answer(found.folder, "What is 3 plus 4?", max_new_tokens=4).keys() == {"base", "adapter"}
+    merge(found.folder, tmp_path / "merged", log=lambda line: None)
+    for folder in (Path(found.folder, "best"), tmp_path / "merged"):
+        saved = AutoTokenizer.from_pretrained(folder).chat_template
+        assert saved == template.read_text(encoding="utf-8")
