@@ -125,7 +125,7 @@ def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
         if storage.exists(join(candidate, "adapter_model.safetensors")):
-            local = storage.get_folder(candidate, Path(tempfile.mkdtemp(prefix="sftray-bundle-")))
+            local = storage.get_folder(candidate)
             facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
             return local, facts
     raise SftrayError(

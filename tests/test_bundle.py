@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sftray import storage
 from sftray.bundle import TOLERANCE, answer, collect, merge, open_bundle
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import open_packs
@@ -98,10 +100,15 @@ def test_answers_of_base_and_adapter_differ(small_sweep: Results) -> None:
 
 
 def test_a_bundle_is_found_in_its_sweep_or_by_itself(
-    small_sweep: Results, facts: dict[str, Any], tmp_path: Path
+    small_sweep: Results, facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for folder in (small_sweep.folder, f"{small_sweep.folder}/best"):
-        assert open_bundle(folder)[1] == facts
+        assert open_bundle(folder) == (Path(small_sweep.folder, "best"), facts)
+    assert list(tmp_path.iterdir()) == []  # a local bundle is not copied
+    copy, found = open_bundle(f"file://{small_sweep.folder}")
+    assert found == facts
+    assert {path.name for path in copy.iterdir()} == set(storage.list_names(folder))
     with pytest.raises(SftrayError, match="must be a finished sweep's folder or its best/"):
         open_bundle(str(tmp_path))
 
