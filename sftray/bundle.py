@@ -7,7 +7,6 @@ loaded again with plain PEFT and given the recorded eval loss to 1e-3, or the sw
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -141,8 +140,7 @@ def _best_kept(paths: SweepPaths, found: Results, log: Log) -> tuple[TrialRecord
         (
             (result["eval_loss"], trial.trial, result["step"], trial, result)
             for trial in found.trials
-            for result in trial.results
-            if result["step"] > 0 and math.isfinite(result["eval_loss"])
+            for result in trial.trained
         ),
         key=lambda entry: entry[:3],
     )

@@ -29,6 +29,7 @@ import wandb
 from sftray import storage
 from sftray.journal import Event, read_events
 from sftray.paths import SweepPaths
+from sftray.results import short
 from sftray.tracking import left_offline, local_folder
 
 METRICS = (
@@ -316,10 +317,7 @@ def _config(sweep: Mapping[str, Any], trial: _Trial) -> dict[str, Any]:
 
 def _title(trial: _Trial) -> str:
     """`003 learning_rate=0.00012 effective_batch_size=32`, at most W&B's 128 characters."""
-    values = (
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in trial.point.items()
-    )
+    values = (f"{name}={short(value)}" for name, value in trial.point.items())
     return " ".join([trial.name, *values])[:128]
 
 
