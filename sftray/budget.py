@@ -6,8 +6,9 @@ configuration and the number of packed rows. Price: standard library only.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sftray.config import SweepConfig, TrialConfig
@@ -56,6 +57,19 @@ class TrialPlan:
     """Steps after which the eval loss is measured; rungs and the last step are among them."""
     bracket: str
     """Trials are compared only within a bracket: same number of epochs, same schedule span."""
+
+
+def planner(
+    sweep: SweepConfig, rows_per_epoch: int, *, use_gpu: bool
+) -> Callable[[TrialConfig], TrialPlan]:
+    """`plan_trial` with all that the trials of a sweep share; it can be pickled."""
+    return functools.partial(
+        plan_trial,
+        rows_per_epoch=rows_per_epoch,
+        ladder=rung_ladder(sweep, rows_per_epoch),
+        evals_per_trial=sweep.evals_per_trial,
+        micro_batch_size=default_micro_batch_size(sweep.data.max_length, use_gpu=use_gpu),
+    )
 
 
 def plan_trial(

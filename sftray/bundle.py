@@ -7,7 +7,6 @@ loaded again with plain PEFT and given the recorded eval loss to 1e-3, or the sw
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from sftray import storage
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
-from sftray.data.packs import Packs
+from sftray.data.packs import Packs, open_packs
 from sftray.errors import SftrayError
 from sftray.paths import SweepPaths, join
 from sftray.results import Results, TrialRecord
@@ -109,12 +108,12 @@ def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
 def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
     """Greedy answers of the untrained base and of the adapter to one user turn."""
     from sftray.evaluate import generate, load_adapter
-    from sftray.model import load_tokenizer
+    from sftray.model import saved_tokenizer
 
     local, facts = open_bundle(folder)
     trial = TrialConfig(**facts["config"])
     model, _ = load_adapter(local, trial)
-    tokenizer = load_tokenizer(trial)
+    tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
     with model.disable_adapter():
         base = generate(model, tokenizer, messages, max_new_tokens)
@@ -125,7 +124,7 @@ def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
         if storage.exists(join(candidate, "adapter_model.safetensors")):
-            local = storage.get_folder(candidate, Path(tempfile.mkdtemp(prefix="sftray-bundle-")))
+            local = storage.get_folder(candidate)
             facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
             return local, facts
     raise SftrayError(
@@ -141,8 +140,7 @@ def _best_kept(paths: SweepPaths, found: Results, log: Log) -> tuple[TrialRecord
         (
             (result["eval_loss"], trial.trial, result["step"], trial, result)
             for trial in found.trials
-            for result in trial.results
-            if result["step"] > 0 and math.isfinite(result["eval_loss"])
+            for result in trial.trained
         ),
         key=lambda entry: entry[:3],
     )
@@ -173,7 +171,7 @@ def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[floa
     trial = TrialConfig(**config)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
-        load_tokenizer(trial).save_pretrained(folder)
+        load_tokenizer(trial, open_packs(packs).chat_template).save_pretrained(folder)
         loss = evaluate_adapter(Path(folder), trial, packs)
         return loss, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 

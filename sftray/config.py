@@ -327,6 +327,11 @@ class SweepConfig:
         for corner in _corners(self.search_space):
             self.trial.at(corner)
 
+    @property
+    def total_trials(self) -> int:
+        """How many trials the sweep has: one a point where they are given, else num_trials."""
+        return len(self.points) or self.num_trials
+
 
 def _corners(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
     """Points at the ends of each space, one axis at a time, to check the whole range early."""

@@ -59,7 +59,8 @@ def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> f
         base = base.dequantize()
     merged = PeftModel.from_pretrained(base.to(torch.bfloat16), str(adapter)).merge_and_unload()
     merged.save_pretrained(out)
-    load_tokenizer(trial).save_pretrained(out)
+    opened = open_packs(packs)
+    load_tokenizer(trial, opened.chat_template).save_pretrained(out)
     model = AutoModelForCausalLM.from_pretrained(
         out,
         dtype=torch.bfloat16,
@@ -67,7 +68,7 @@ def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> f
         attn_implementation=attention.implementation,
         trust_remote_code=trial.trust_remote_code,
     )
-    return packed_eval_loss(model.eval(), open_packs(packs).dataset("eval"), attention, trial)
+    return packed_eval_loss(model.eval(), opened.dataset("eval"), attention, trial)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import select
 import shutil
 import sys
@@ -30,28 +29,11 @@ from sftray import storage
 from sftray.journal import Event, read_events
 from sftray.paths import SweepPaths
 from sftray.tracking import left_offline, local_folder
-
-METRICS = (
-    "rows",
-    "tokens",
-    "supervised_tokens",
-    "epoch",
-    "train_loss",
-    "eval_loss",
-    "learning_rate",
-    "grad_norm",
-    "tokens_per_second",
-    "gpu_memory_gb",
-    "seconds",
-)
-"""What each evaluation logs, against rows: at equal rows all trials have seen the same data."""
-CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
-"""What each optimizer step logs, against steps."""
+from sftray.wandb_run import UPLOAD_SECONDS, define_axes, log_result, log_samples, start_run
 
 POLL_SECONDS = 1.0
 READING_SHARE = 0.05  # of the time, at most, goes into reading a long or a remote journal
 INIT_SECONDS = 20.0
-UPLOAD_SECONDS = 30.0  # for what is left of a run when it ends
 OFFLINE_SECONDS = 600.0  # before W&B is tried again with new trials, once it did not answer
 
 
@@ -185,43 +167,18 @@ class Mirror:
             self._save()
         else:
             trial.step = max(trial.step, trial.run.starting_step - 1)
-        trial.run.define_metric("step")
-        trial.run.define_metric("rows")
-        for metric in METRICS[1:]:
-            trial.run.define_metric(metric, step_metric="rows")
-        for metric in CURVE:
-            trial.run.define_metric(metric, step_metric="step")
+        define_axes(trial.run)
 
     def _init(self, trial: _Trial, mode: Literal["online", "offline"]) -> Any:
-        return wandb.init(
+        return start_run(
+            self._sweep,
+            self._uid,
+            trial.name,
+            trial.point,
             mode=mode,
             project=self._project,
-            group=self._sweep["name"],
-            job_type="trial",
-            id=re.sub(r"[^A-Za-z0-9._-]", "-", f"{self._sweep['name']}-{self._uid}-{trial.name}"),
-            name=_title(trial),
-            config=_config(self._sweep, trial),
-            dir=str(self._folder.parent),
-            resume="allow",
-            reinit="create_new",
-            settings=wandb.Settings(
-                init_timeout=self._init_timeout,
-                finish_timeout=UPLOAD_SECONDS,
-                finish_timeout_raises=True,
-                use_dot_wandb=False,
-                silent=True,
-                symlink=False,  # `wandb sync` would send latest-run twice
-                # of the machine nothing: no console, arguments, environment, git or code
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                disable_job_creation=True,
-                save_code=False,
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
+            folder=self._folder.parent,
+            init_timeout=self._init_timeout,
         )
 
     def _release(self) -> None:
@@ -240,16 +197,7 @@ class Mirror:
             trial.best_eval_loss = loss
         if step <= trial.step:
             return
-        if step == 0:  # what the trial runs with: attention, device, …
-            known = (*METRICS, "step", "curve")
-            trial.run.summary.update({k: v for k, v in metrics.items() if k not in known})
-        for at, *values in metrics.get("curve", []):
-            if at > trial.step:
-                entry = dict(zip(CURVE, values, strict=False))
-                entry |= {"step": at, "rows": metrics["rows"] * at // step}
-                trial.run.log(entry, step=at)
-        entry = {name: metrics[name] for name in METRICS if name in metrics}
-        trial.run.log({"step": step, **entry}, step=step, commit=True)
+        log_result(trial.run, step, metrics, after=trial.step)
         trial.step = step
 
     def _end(self, trial: _Trial, event: Event) -> None:
@@ -274,8 +222,7 @@ class Mirror:
             _say(f"{path}: {error}")
             return
         if text:
-            table = _table(text)
-            trial.run.log({"samples": table}, step=trial.step + 1)
+            log_samples(trial.run, text, step=trial.step + 1)
 
     def _close(self, trial: _Trial, exit_code: int, *, ended: bool = False) -> None:
         if trial.run is None:
@@ -306,33 +253,6 @@ def _take_lock(folder: Path) -> int:
         _say("waiting for another process that mirrors this sweep")
         fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
-
-
-def _config(sweep: Mapping[str, Any], trial: _Trial) -> dict[str, Any]:
-    """Flat: every TrialConfig field at the trial's point, every DataConfig field as data_…"""
-    data = {f"data_{name}": value for name, value in sweep["data"].items()}
-    return {"trial": trial.name, **sweep["trial"], **trial.point, **data}
-
-
-def _title(trial: _Trial) -> str:
-    """`003 learning_rate=0.00012 effective_batch_size=32`, at most W&B's 128 characters."""
-    values = (
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in trial.point.items()
-    )
-    return " ".join([trial.name, *values])[:128]
-
-
-def _table(text: str) -> Any:
-    """samples.jsonl as a W&B table; what is not a plain value is shown as JSON."""
-    samples = [json.loads(line) for line in text.splitlines()]
-    columns = list(dict.fromkeys(name for sample in samples for name in sample))
-    data = [[_plain(sample.get(name)) for name in columns] for sample in samples]
-    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
-
-
-def _plain(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 def _say(text: str) -> None:

@@ -13,6 +13,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,14 +104,21 @@ def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def load_tokenizer(trial: TrialConfig) -> Any:
-    """The base's tokenizer, with a pad token."""
+def load_tokenizer(trial: TrialConfig, chat_template: str) -> Any:
+    """The base's tokenizer, with a pad token and `Packs.chat_template`: not every base has one of
+    its own, and prompts are to look as in training."""
     tokenizer = AutoTokenizer.from_pretrained(
         trial.model, revision=trial.model_revision, trust_remote_code=trial.trust_remote_code
     )
+    tokenizer.chat_template = chat_template
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
+
+
+def saved_tokenizer(folder: Path, trial: TrialConfig) -> Any:
+    """The tokenizer that `load_tokenizer` gave and that was saved in a local folder."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trial.trust_remote_code)
 
 
 def lora_config(trial: TrialConfig) -> LoraConfig:

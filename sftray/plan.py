@@ -14,10 +14,9 @@ from typing import Any
 from sftray.budget import (
     FEW_STEPS,
     TrialPlan,
-    default_micro_batch_size,
     field_values,
     fit_batch_sizes,
-    plan_trial,
+    planner,
     rung_ladder,
 )
 from sftray.config import DataConfig, SweepConfig, TrialConfig
@@ -30,6 +29,7 @@ def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
 
     Raises ConfigError where a point of the search could not run.
     """
+    from sftray.data.manifest import counts_of
     from sftray.data.packs import estimate_packs, find_packs
 
     data, trial = sweep.data, sweep.trial
@@ -43,33 +43,23 @@ def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
     rows = counts["train"]["rows"]
     sweep = fit_batch_sizes(sweep, rows)
     ladder = rung_ladder(sweep, rows)
-
-    def plan(config: TrialConfig) -> TrialPlan:
-        return plan_trial(
-            config,
-            rows,
-            ladder=ladder,
-            evals_per_trial=sweep.evals_per_trial,
-            micro_batch_size=default_micro_batch_size(data.max_length, use_gpu=use_gpu),
-        )
-
+    plan = planner(sweep, rows, use_gpu=use_gpu)
     warnings = [*_bad_rows(data, counts["train"], manifest), *check_plans(sweep, plan)]
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
-    trials = len(sweep.points) or sweep.num_trials
     return {
         "sweep": sweep.name,
         "exact": packs is not None,
         "packs": packs.root if packs else None,
-        "data": {split: _counts(counts[split]) for split in ("train", "eval")},
-        "trials": trials,
+        "data": counts_of(manifest),
+        "trials": sweep.total_trials,
         "rungs": list(ladder),
         "reduction_factor": sweep.reduction_factor if ladder else None,
         "shapes": shapes,
         "tokens": {
-            "most": trials * max(shape["tokens"] for shape in shapes),
-            "least": trials * min(shape["tokens_to_first_rung"] for shape in shapes),
+            "most": sweep.total_trials * max(shape["tokens"] for shape in shapes),
+            "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
         },
-        "disk_gb": _disk_gb(sweep, counts, trials),
+        "disk_gb": _disk_gb(sweep, counts),
         "warnings": warnings,
         "config": to_json(sweep),
     }
@@ -175,10 +165,6 @@ def _shape(
     }
 
 
-def _counts(split: dict[str, Any]) -> dict[str, Any]:
-    return {name: split[name] for name in ("conversations", "rows", "tokens", "supervised_tokens")}
-
-
 def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
     """A warning where the sample has more bad rows than the sweep would start with."""
     dropped = sum(train["dropped"].values())
@@ -192,13 +178,13 @@ def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any])
     ]
 
 
-def _disk_gb(sweep: SweepConfig, counts: dict[str, Any], trials: int) -> float:
+def _disk_gb(sweep: SweepConfig, counts: dict[str, Any]) -> float:
     """Packs (8 bytes a position) and, a trial, two checkpoints of adapter and moments.
 
     The adapter is that of the largest rank on all linear layers.
     """
     positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
-    checkpoints = trials * 2 * 12 * _adapter_parameters(sweep)
+    checkpoints = sweep.total_trials * 2 * 12 * _adapter_parameters(sweep)
     return float(8 * positions + checkpoints) / 1e9
 
 

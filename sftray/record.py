@@ -8,12 +8,12 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from sftray import storage
 from sftray.config import SweepConfig
 from sftray.config_io import differing_fields, to_json
+from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
 from sftray.paths import SweepPaths
@@ -63,7 +63,7 @@ def write_record(
         "config": to_json(given),
         "search_space": to_json(sweep)["search_space"],
         "packs": packs.root,
-        "data": {split: _counts(packs.manifest["splits"][split]) for split in ("train", "eval")},
+        "data": counts_of(packs.manifest),
         "versions": _versions(),
         "python": platform.python_version(),
         "git_revision": _git_revision(),
@@ -71,10 +71,6 @@ def write_record(
     }
     storage.write_text(paths.sweep, json.dumps(record, indent=1))
     return record
-
-
-def _counts(split: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: split[name] for name in ("conversations", "rows", "tokens", "supervised_tokens")}
 
 
 def _versions() -> dict[str, str]:

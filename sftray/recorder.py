@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ray.tune import Callback
@@ -104,14 +103,12 @@ class Recorder:
 
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         point = next(t.point for t in self._records() if t.trial == trial)
-        config = to_json(replace(self._sweep.trial, **point))
+        config = to_json(self._sweep.trial.at(point))
         storage.write_text(
             self._paths.trial(trial).config,
             json.dumps({"point": point, "config": config, "ran_with": dict(metrics)}, indent=1),
         )
-        shown = ", ".join(
-            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in point.items()
-        )
+        shown = ", ".join(f"{name}={results.short(value)}" for name, value in point.items())
         self._log(f"{trial}  started: {shown}  [{_where(metrics)}]")
 
     def _records(self) -> list[results.TrialRecord]:

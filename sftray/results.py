@@ -31,10 +31,14 @@ class TrialRecord:
     message: str = ""
 
     @property
+    def trained(self) -> list[dict[str, Any]]:
+        """The evaluations of the adapter: after the start, and finite."""
+        return [r for r in self.results if r["step"] > 0 and math.isfinite(r["eval_loss"])]
+
+    @property
     def best(self) -> dict[str, Any] | None:
         """The evaluation with the lowest finite loss after the start."""
-        trained = [r for r in self.results if r["step"] > 0 and math.isfinite(r["eval_loss"])]
-        return min(trained, key=lambda r: float(r["eval_loss"]), default=None)
+        return min(self.trained, key=lambda r: float(r["eval_loss"]), default=None)
 
     @property
     def last(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 from typing import IO, Any
@@ -94,11 +95,13 @@ def put_folder(local: Path, folder: str, *, last: str) -> None:
         _put(local / name, join(folder, name))
 
 
-def get_folder(folder: str, local: Path) -> Path:
-    """A local copy of a folder's files; the folder itself where it is local already."""
+def get_folder(folder: str, local: Path | None = None) -> Path:
+    """A copy of a folder's files in `local`, by default a new temporary folder, which is the
+    caller's; the folder itself where it is local already."""
     filesystem, inner = resolve(folder)
     if not is_uri(folder):
         return Path(inner)
+    local = local or Path(tempfile.mkdtemp(prefix="sftray-"))
     local.mkdir(parents=True, exist_ok=True)
     for info in filesystem.get_file_info(fs.FileSelector(inner)):
         if info.type == fs.FileType.File:

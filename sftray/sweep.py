@@ -19,16 +19,9 @@ from ray import tune
 from ray.tune import CheckpointConfig
 
 from sftray import bundle, results
-from sftray.budget import (
-    TrialPlan,
-    default_micro_batch_size,
-    fit_batch_sizes,
-    plan_trial,
-    rung_ladder,
-)
+from sftray.budget import TrialPlan, fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig, TrialConfig
-from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.errors import SweepFailedError
 from sftray.journal import Journal
@@ -86,8 +79,9 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
         trust_remote_code=sweep.trial.trust_remote_code,
         log=log,
     )
-    given, sweep = sweep, fit_batch_sizes(sweep, packs.rows("train"))
-    plan = _planner(sweep, packs, cluster)
+    rows = packs.rows("train")
+    given, sweep = sweep, fit_batch_sizes(sweep, rows)
+    plan = planner(sweep, rows, use_gpu=cluster.use_gpu(sweep))
     for warning in check_plans(sweep, plan):
         log(f"warning: {warning}")
     record = write_record(given, sweep, paths, packs)
@@ -114,21 +108,6 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             raise SweepFailedError(_no_trial_finished(found))
         bundle.collect(sweep, paths, packs, found, log=log, use_gpu=cluster.use_gpu(sweep))
     return found
-
-
-def _planner(
-    sweep: SweepConfig, packs: Packs, cluster: Cluster
-) -> Callable[[TrialConfig], TrialPlan]:
-    rows = packs.rows("train")
-    return functools.partial(
-        plan_trial,
-        rows_per_epoch=rows,
-        ladder=rung_ladder(sweep, rows),
-        evals_per_trial=sweep.evals_per_trial,
-        micro_batch_size=default_micro_batch_size(
-            sweep.data.max_length, use_gpu=cluster.use_gpu(sweep)
-        ),
-    )
 
 
 def _run_on_cluster(specs: _Specs, search: Search, recorder: Recorder, cluster: Cluster) -> None:
@@ -201,7 +180,7 @@ def _report_locally(
 
 def _anything_to_do(sweep: SweepConfig, search: Search, journal: Journal) -> bool:
     suggested = sum(event["event"] == "trial_suggested" for event in journal.events())
-    return bool(search.unfinished()) or suggested < (len(sweep.points) or sweep.num_trials)
+    return bool(search.unfinished()) or suggested < sweep.total_trials
 
 
 def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:

@@ -19,6 +19,7 @@ from sftray.budget import (
     field_values,
     fit_batch_sizes,
     plan_trial,
+    planner,
     rung_ladder,
     split_batch,
 )
@@ -28,9 +29,7 @@ from sftray.spaces import choice, fitting, loguniform, randint, uniform
 
 
 def plan(sweep: SweepConfig, rows: int, **point: Any) -> TrialPlan:
-    ladder = rung_ladder(sweep, rows)
-    trial = sweep.trial.at(point)
-    return plan_trial(trial, rows, ladder=ladder, evals_per_trial=sweep.evals_per_trial)
+    return planner(sweep, rows, use_gpu=False)(sweep.trial.at(point))
 
 
 @given(
@@ -194,6 +193,7 @@ def test_the_values_a_field_can_take() -> None:
     assert field_values(sweep, "effective_batch_size") == [TRIAL.effective_batch_size]
     points = make_sweep(points=({"lora_r": 4}, {}))
     assert field_values(points, "lora_r") == [4, TRIAL.lora_r]
+    assert (points.total_trials, make_sweep(num_trials=7).total_trials) == (2, 7)
 
 
 def test_a_micro_batch_holds_8192_tokens_on_a_gpu() -> None:

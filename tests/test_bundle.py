@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sftray import storage
 from sftray.bundle import TOLERANCE, answer, collect, merge, open_bundle
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import open_packs
@@ -22,6 +25,7 @@ from sftray.evaluate import packed_eval_loss
 from sftray.model import Attention
 from sftray.paths import SweepPaths
 from sftray.results import Results, load
+from sftray.sweep import run_sweep
 
 pytestmark = pytest.mark.ray
 
@@ -96,10 +100,15 @@ def test_answers_of_base_and_adapter_differ(small_sweep: Results) -> None:
 
 
 def test_a_bundle_is_found_in_its_sweep_or_by_itself(
-    small_sweep: Results, facts: dict[str, Any], tmp_path: Path
+    small_sweep: Results, facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for folder in (small_sweep.folder, f"{small_sweep.folder}/best"):
-        assert open_bundle(folder)[1] == facts
+        assert open_bundle(folder) == (Path(small_sweep.folder, "best"), facts)
+    assert list(tmp_path.iterdir()) == []  # a local bundle is not copied
+    copy, found = open_bundle(f"file://{small_sweep.folder}")
+    assert found == facts
+    assert {path.name for path in copy.iterdir()} == set(storage.list_names(folder))
     with pytest.raises(SftrayError, match="must be a finished sweep's folder or its best/"):
         open_bundle(str(tmp_path))
 
@@ -121,3 +130,27 @@ def test_a_checkpoint_that_is_gone_is_passed_over_for_the_next_best(
     assert facts["eval_loss"] > old["eval_loss"]
     assert facts["verified"] is True
     assert "whose checkpoint is gone" in lines[0]
+
+
+def test_a_base_without_a_template_answers_by_that_of_the_data(
+    small_sweep_config: SweepConfig, tmp_path: Path
+) -> None:
+    small, template = small_sweep_config, FOLDER / "chat_template.jinja"
+    base = tmp_path / "base"
+    shutil.copytree(FOLDER, base, ignore=shutil.ignore_patterns("*.py", template.name, "*.jsonl"))
+    assert AutoTokenizer.from_pretrained(base).chat_template is None
+    sweep = replace(
+        small,
+        data=replace(small.data, chat_template=str(template)),
+        trial=replace(small.trial, model=str(base)),
+        points=small.points[:1],
+        storage=str(tmp_path),
+    )
+    found = run_sweep(sweep, local=True, log=lambda line: None)
+    samples = Path(SweepPaths(found.folder).trial("t0000").samples).read_text(encoding="utf-8")
+    assert len(samples.splitlines()) == sweep.num_samples_generated
+    assert answer(found.folder, "What is 3 plus 4?", max_new_tokens=4).keys() == {"base", "adapter"}
+    merge(found.folder, tmp_path / "merged", log=lambda line: None)
+    for folder in (Path(found.folder, "best"), tmp_path / "merged"):
+        saved = AutoTokenizer.from_pretrained(folder).chat_template
+        assert saved == template.read_text(encoding="utf-8")

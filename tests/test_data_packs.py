@@ -14,7 +14,7 @@ import pytest
 from data_templates import DEMO
 
 from sftray.config import DataConfig
-from sftray.data import gather, sources
+from sftray.data import chunks, gather
 from sftray.data.chat import Document, encode
 from sftray.data.packs import Packs, estimate_packs, find_packs, open_packs
 from sftray.data.pipeline import build_packs
@@ -58,7 +58,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_chunks() -> Iterator[None]:
     """A dozen chunks and several parts, from a file of half a megabyte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "CHUNK_BYTES", 40_000)
+        patch.setattr(chunks, "CHUNK_BYTES", 40_000)
         patch.setattr(gather, "PART_POSITIONS", 2**15)
         yield
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sftray.data import sources
-from sftray.data.sources import first_rows, open_source, read_chunk, sample_rows, spelling_of_source
+from sftray.data import chunks
+from sftray.data.chunks import read_chunk
+from sftray.data.sources import first_rows, open_source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
 ROWS = [{"prompt": f"Question {k}: {'é' * (k % 7)}?", "completion": "x" * k} for k in range(40)]
@@ -32,7 +33,7 @@ def rows_of(name: str | Path, **options: Any) -> list[dict[str, Any]]:
 def test_every_line_is_in_exactly_one_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, end: str
 ) -> None:
-    monkeypatch.setattr(sources, "CHUNK_BYTES", size)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", size)
     assert rows_of(write_jsonl(tmp_path / "a.jsonl", ROWS, end=end)) == ROWS
 
 
@@ -59,7 +60,7 @@ def test_parquet_gives_the_same_rows_a_row_group_a_chunk(tmp_path: Path) -> None
 def test_a_dataset_that_load_dataset_knows_is_read_by_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 16)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
@@ -75,13 +76,13 @@ def test_a_dataset_that_load_dataset_knows_is_read_by_split(
 def test_max_rows_reads_only_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(sources, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 300)
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     assert rows_of(path, max_rows=number) == ROWS[:number]
 
 
 def test_a_line_that_is_not_json_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 300)
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     path.write_text(path.read_text().replace('{"prompt": "Question 31', '{prompt: "Question 31'))
     with pytest.raises(DataError, match=r"a\.jsonl, line 32: not JSON"):
@@ -148,11 +149,11 @@ def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) ->
 def test_a_sample_says_how_many_rows_there_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2000)
     even = [{"prompt": f"{k:06d}", "completion": "x" * 40} for k in range(1000)]
     path = write_jsonl(tmp_path / "a.jsonl", even)
     rows, total = sample_rows(open_source(str(path), split="train"), 40)
     assert len(rows) == 40
     assert total == pytest.approx(1000, rel=0.05)
-    monkeypatch.setattr(sources, "CHUNK_BYTES", 100_000)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 100_000)
     assert sample_rows(open_source(str(path), split="train"), 40)[1] == 1000

@@ -24,10 +24,10 @@ from sftray import storage
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.journal import Journal
-from sftray.mirror import CURVE, METRICS
 from sftray.paths import SweepPaths
 from sftray.spaces import loguniform
 from sftray.tracking import Tracking
+from sftray.wandb_run import CURVE, METRICS
 
 SWEEP = SweepConfig(
     name="lr",

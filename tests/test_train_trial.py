@@ -114,7 +114,7 @@ def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2)
     attention = choose_attention(trial, CPU)
     return PackedSFTTrainer(
         load_base(trial, CPU, attention),
-        load_tokenizer(trial),
+        load_tokenizer(trial, packs.chat_template),
         trial,
         plan_of(trial, packs, micro),
         {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
@@ -263,7 +263,7 @@ def test_the_packed_loss_of_50_conversations_is_their_loss_one_by_one(
     assert counts["conversations"] == 50
     assert counts["rows"] < 25  # they do share rows
 
-    tokenizer = load_tokenizer(TRIAL)
+    tokenizer = load_tokenizer(TRIAL, packs.chat_template)
     total, count = 0.0, 0
     for row in rows:
         encoded = tokenizer.apply_chat_template(

@@ -22,6 +22,13 @@ SAMPLE_PROMPTS = 4
 """Held-out prompts that trials may answer at their end."""
 
 
+def counts_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """How much there is of each split, of built packs or of an estimate."""
+    names = ("conversations", "rows", "tokens", "supervised_tokens")
+    splits = manifest["splits"].items()
+    return {split: {name: facts[name] for name in names} for split, facts in splits}
+
+
 def check_bad_rows(splits: Mapping[str, Mapping[str, Any]], most: float) -> None:
     """Raise DataError with the drop table where more than `most` of a source's rows are bad."""
     for split, facts in splits.items():

@@ -44,6 +44,11 @@ class Packs:
     def max_length(self) -> int:
         return int(self.manifest["max_length"])
 
+    @property
+    def chat_template(self) -> str:
+        """What prompts are written with: data.chat_template, or the model's own template."""
+        return str(self.manifest["own_template"])
+
     def rows(self, split: str) -> int:
         """Packed rows of "train" or "eval"."""
         return int(self.manifest["splits"][split]["rows"])

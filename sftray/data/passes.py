@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config import DataConfig
+from sftray.data.chunks import BadLineError
 from sftray.data.gather import Documents, gather_part, part_items
 from sftray.data.manifest import drops
 from sftray.data.packing import pack, shuffled
 from sftray.data.rows import Message, conversation
-from sftray.data.sources import BadLineError, Source, located, spelling_of_source
+from sftray.data.sources import Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import TABLE, ChunkReport, report_of, tokenise_chunk
 from sftray.errors import DataError, TemplateError

@@ -1,18 +1,15 @@
-"""Where conversations come from: JSONL and Parquet files, locally or on a URI, and Hub datasets.
+"""Where conversations come from: the files, URIs and Hub datasets that a name stands for.
 
-Promise: a source is cut into chunks whose borders depend on the files alone (2 MiB of JSONL, a
-Parquet row group, 2,048 rows of a Hub dataset), so that whoever reads them in whatever order sees
-the same rows. A file that cannot be read is a DataError that names the file and the line.
+Promise: a source that opens is there and not empty, and its fingerprint changes when its content
+does. A file that cannot be read is a DataError that names the file and the line.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 import glob
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,45 +17,31 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from sftray import storage
+from sftray.data.chunks import (
+    BadLineError,
+    Chunk,
+    Row,
+    check_columns,
+    count_lines,
+    count_rows,
+    hub_chunks,
+    jsonl_chunks,
+    load_hub,
+    parquet_chunks,
+    read_chunk,
+)
 from sftray.data.rows import COLUMNS, spelling_of
 from sftray.errors import DataError
 from sftray.paths import is_uri
 
-CHUNK_BYTES = 2 * 1024**2
-"""JSONL a chunk: small enough that 23 MB keep 2 cores busy, large enough that a task is cheap."""
-CHUNK_ROWS = 2048
-"""Hub rows a chunk."""
 HASHED_WHOLE_BYTES = 128 * 1024**2
 """Files up to this size are fingerprinted whole; larger ones by size, time and both ends."""
 
 _SAMPLED_CHUNKS = 4
 """Chunks that an estimate looks at."""
-
-Row = tuple[int, dict[str, Any]]
-"""(1-based line or row within the chunk, columns)."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of a source that one task reads."""
-
-    kind: str
-    """jsonl, parquet or hub."""
-    path: str
-    """The file, or the Hub dataset's id."""
-    start: int
-    """First byte (jsonl), row group (parquet) or row (hub)."""
-    stop: int
-    """One past the last; a JSONL line belongs to the chunk in which it starts."""
-    max_rows: int | None = None
-    """Read no more rows than this."""
-    split: str | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,7 @@ class Source:
         """Lines or rows of the same file that lie before a chunk; reads them."""
         chunk = self.chunks[number]
         earlier = [c for c in self.chunks[:number] if c.path == chunk.path]
-        return sum(_count_lines(other) for other in earlier)
+        return sum(count_lines(other) for other in earlier)
 
 
 def open_source(
@@ -103,24 +86,6 @@ def open_source(
         return source
     chunks = _first_rows(source.chunks, max_rows)
     return dataclasses.replace(source, chunks=chunks)
-
-
-def read_chunk(chunk: Chunk) -> Iterator[Row]:
-    """The rows of a chunk; blank lines are skipped but counted. Raises DataError."""
-    readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hub": _read_hub}
-    for number, row in enumerate(readers[chunk.kind](chunk)):
-        if chunk.max_rows is not None and number >= chunk.max_rows:
-            return
-        yield row
-
-
-class BadLineError(Exception):
-    """A line that is no JSON object: its number within the chunk, and what is wrong with it."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(line, message)
-        self.line = line
-        self.message = message
 
 
 def spelling_of_source(source: Source, columns: str) -> str:
@@ -150,7 +115,7 @@ def sample_rows(source: Source, number: int) -> tuple[list[Row], int]:
     Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
     """
     places = sorted({round(k) for k in _spaced(len(source.chunks), _SAMPLED_CHUNKS)})
-    counts = {place: _count_rows(source.chunks[place]) for place in places}
+    counts = {place: count_rows(source.chunks[place]) for place in places}
     each = -(-number // len(places))
     rows: list[Row] = []
     for place in places:
@@ -159,7 +124,7 @@ def sample_rows(source: Source, number: int) -> tuple[list[Row], int]:
         except BadLineError as error:
             raise located(source, place, error) from error
     if source.chunks[0].kind != "jsonl":
-        return rows, sum(_count_rows(chunk) for chunk in source.chunks)
+        return rows, sum(count_rows(chunk) for chunk in source.chunks)
     looked_at = sum(source.chunks[place].stop - source.chunks[place].start for place in places)
     return rows, round(sum(counts.values()) * source.size / looked_at)
 
@@ -174,15 +139,6 @@ def located(source: Source, number: int, error: BadLineError) -> DataError:
     """The error with the file and the line that it is about."""
     path, line = source.chunks[number].path, source.lines_before(number) + error.line
     return DataError(f"{path}, line {line}: {error.message}")
-
-
-def check_columns(row: dict[str, Any], spelling: str, line: int) -> None:
-    """Raise BadLineError where a row lacks a column of its spelling."""
-    missing = [name for name in COLUMNS[spelling] if name not in row]
-    if missing:
-        raise BadLineError(
-            line, f"has no column {', '.join(missing)} (it has {', '.join(row) or 'none'})"
-        )
 
 
 def _rows(source: Source) -> Iterator[tuple[Chunk, Row]]:
@@ -206,7 +162,8 @@ def _open_files(name: str) -> Source:
     chunks: list[Chunk] = []
     digest = hashlib.sha256()
     for info, path in files:
-        chunks += _parquet_chunks(path) if path.endswith(".parquet") else _jsonl_chunks(path, info)
+        is_parquet = path.endswith(".parquet")
+        chunks += parquet_chunks(path) if is_parquet else jsonl_chunks(path, info.size)
         digest.update(_file_fingerprint(info, path).encode())
     return Source(name, tuple(chunks), digest.hexdigest(), sum(info.size for info, _ in files))
 
@@ -258,31 +215,10 @@ def _file_fingerprint(info: fs.FileInfo, path: str) -> str:
         return f"{ends.hexdigest()} {info.size} {info.mtime_ns}"
 
 
-def _jsonl_chunks(path: str, info: fs.FileInfo) -> list[Chunk]:
-    starts = range(0, info.size, CHUNK_BYTES)
-    return [Chunk("jsonl", path, start, min(start + CHUNK_BYTES, info.size)) for start in starts]
-
-
-def _parquet_chunks(path: str) -> list[Chunk]:
-    groups = _open_parquet(path).metadata.num_row_groups
-    return [Chunk("parquet", path, group, group + 1) for group in range(groups)]
-
-
-def _open_parquet(path: str) -> pq.ParquetFile:
-    filesystem, inner = storage.resolve(path)
-    try:
-        return pq.ParquetFile(inner, filesystem=filesystem)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error})") from error
-
-
 def _open_hub(name: str, split: str, revision: str | None) -> Source:
     revision = _pinned(name, revision)
-    dataset = _load_hub(name, split, revision)
-    chunks = tuple(
-        Chunk("hub", name, start, min(start + CHUNK_ROWS, len(dataset)), None, split, revision)
-        for start in range(0, len(dataset), CHUNK_ROWS)
-    )
+    dataset = load_hub(name, split, revision)
+    chunks = tuple(hub_chunks(name, split, revision, len(dataset)))
     return Source(name, chunks, f"{split} {dataset._fingerprint}", len(dataset), revision)
 
 
@@ -299,24 +235,6 @@ def _pinned(name: str, revision: str | None) -> str | None:
         return revision  # loading says what is wrong, or finds it in the cache
 
 
-def _load_hub(name: str, split: str, revision: str | None) -> Any:
-    import datasets  # 1 s, and only Hub sources need it
-
-    try:
-        return datasets.load_dataset(name, split=split, revision=revision)
-    except (ValueError, OSError) as error:
-        raise DataError(
-            f"{name}: is no .jsonl or .parquet file that is there, nor a dataset whose split "
-            f"{split!r} could be loaded from the Hub ({error})"
-        ) from error
-
-
-@functools.lru_cache(maxsize=2)
-def _hub_for_reading(name: str, split: str, revision: str | None) -> Any:
-    """A Hub dataset, opened once a process however many of its chunks it reads."""
-    return _load_hub(name, split, revision)
-
-
 def _first_rows(chunks: tuple[Chunk, ...], max_rows: int) -> tuple[Chunk, ...]:
     """The chunks that hold the first `max_rows` rows, the last of them cut short."""
     kept = []
@@ -324,69 +242,5 @@ def _first_rows(chunks: tuple[Chunk, ...], max_rows: int) -> tuple[Chunk, ...]:
         if max_rows <= 0:
             break
         kept.append(dataclasses.replace(chunk, max_rows=max_rows))
-        max_rows -= _count_rows(chunk)
+        max_rows -= count_rows(chunk)
     return tuple(kept)
-
-
-def _count_rows(chunk: Chunk) -> int:
-    if chunk.kind == "jsonl":
-        return sum(1 for line in _lines(chunk) if line.strip())
-    return _count_lines(chunk)
-
-
-def _count_lines(chunk: Chunk) -> int:
-    if chunk.kind == "jsonl":
-        return len(_lines(chunk))
-    if chunk.kind == "parquet":
-        return int(_open_parquet(chunk.path).metadata.row_group(chunk.start).num_rows)
-    return chunk.stop - chunk.start
-
-
-def _read_jsonl(chunk: Chunk) -> Iterator[Row]:
-    for number, line in enumerate(_lines(chunk), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BadLineError(number, f"not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise BadLineError(number, f"got {line[:60]!r}, must be a JSON object")
-        yield number, row
-
-
-def _lines(chunk: Chunk) -> list[bytes]:
-    """The lines that start in [start, stop) of a file."""
-    filesystem, inner = storage.resolve(chunk.path)
-    with filesystem.open_input_file(inner) as file:
-        first = max(chunk.start - 1, 0)
-        data: bytes = file.read_at(chunk.stop - first, first)
-        at = chunk.stop
-        while data and not data.endswith(b"\n"):
-            more = file.read_at(256 * 1024, at)
-            if not more:
-                break
-            at += len(more)
-            data += more[: more.find(b"\n") + 1] or more
-    if chunk.start > 0:  # the byte before tells whether a line starts exactly here
-        newline = data.find(b"\n", 0, chunk.stop - first - 1)
-        if newline < 0:
-            return []
-        data = data[newline + 1 :]
-    elif data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-    lines = data.split(b"\n")
-    return lines[:-1] if not lines[-1] else lines
-
-
-def _read_parquet(chunk: Chunk) -> Iterator[Row]:
-    number = 0
-    for batch in _open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
-
-
-def _read_hub(chunk: Chunk) -> Iterator[Row]:
-    dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
-    yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from sftray import storage as files
 from sftray.data.chat import Document, Dropped, encode
+from sftray.data.chunks import BadLineError, Chunk, Row, check_columns, read_chunk
 from sftray.data.holdout import turn_hash
 from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
-from sftray.data.sources import BadLineError, Chunk, Row, check_columns, read_chunk
 from sftray.data.template import ChatFormat
 from sftray.errors import SftrayError
 

@@ -92,10 +92,9 @@ class Search:
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough."""
         number = len(self._trials)
-        points = self._sweep.points
-        if number >= (len(points) or self._sweep.num_trials):
+        if number >= self._sweep.total_trials:
             return None
-        point = self._sampler.ask(number) if self._sampler else points[number]
+        point = self._sampler.ask(number) if self._sampler else self._sweep.points[number]
         trial = _trial_id(number)
         self._record([{"event": "trial_suggested", "trial": trial, "point": point}])
         return self._trials[trial].suggestion

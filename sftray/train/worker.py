@@ -79,7 +79,7 @@ def _prepare(
     isolation = prove_isolation(model, attention)
     trainer = PackedSFTTrainer(
         model,
-        load_tokenizer(trial),
+        load_tokenizer(trial, packs.chat_template),
         trial,
         spec.plan,
         {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
