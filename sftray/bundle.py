@@ -166,7 +166,7 @@ def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[floa
     """
     from sftray.evaluate import evaluate_adapter
     from sftray.model import load_tokenizer
-    from sftray.train.checkpoint import export_adapter, read
+    from sftray.trial.checkpoint import export_adapter, read
 
     trial = TrialConfig(**config)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:

@@ -172,6 +172,13 @@ def require_float32_adapters(model: nn.Module) -> None:
         )
 
 
+def peak_memory_gb(device: torch.device) -> float:
+    """The most GPU memory this process has held, in GiB; 0 on the CPU."""
+    if device.type != "cuda":
+        return 0.0
+    return torch.cuda.max_memory_allocated(device) / 2**30
+
+
 @torch.no_grad()
 def prove_isolation(model: Any, attention: Attention, *, tolerance: float = 0.0) -> float:
     """The largest change of any document's logits when another document of its row is changed.

@@ -32,7 +32,7 @@ from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion
 from sftray.search.tune import SftrayScheduler, SftraySearcher
 from sftray.tracking import Tracking
-from sftray.train.spec import TrialSpec
+from sftray.trial.spec import TrialSpec
 
 Log = Callable[[str], None]
 

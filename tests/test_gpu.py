@@ -15,8 +15,8 @@ from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.evaluate import packed_eval_loss
 from sftray.model import choose_attention, load_base, prove_isolation
-from sftray.train.spec import TrialSpec
 from sftray.train.worker import run_trial
+from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.gpu
 

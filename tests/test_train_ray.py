@@ -15,8 +15,8 @@ from ray.train.torch import TorchTrainer
 from sftray.budget import plan_trial
 from sftray.config import SweepConfig
 from sftray.data.packs import Packs
-from sftray.train.spec import TrialSpec
 from sftray.train.worker import run_trial, train_worker
+from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +37,11 @@ from sftray.model import (
     require_float32_adapters,
 )
 from sftray.paths import TrialPaths
-from sftray.train import checkpoint as checkpoints
-from sftray.train.order import row_stream
-from sftray.train.spec import TrialSpec
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.train.worker import run_trial
+from sftray.trial import checkpoint as checkpoints
+from sftray.trial.order import row_stream
+from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
 
@@ -465,31 +464,42 @@ def spoil(folder: Path, damage: str) -> None:
             (folder / checkpoints.MANIFEST).unlink()
 
 
+@dataclass
+class Saved:
+    """An adapter that has taken one step, and what saves its checkpoints."""
+
+    save: functools.partial[None]
+    model: Any
+    optimizer: torch.optim.Optimizer
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Iterator[functools.partial[None]]:
-    """Saves checkpoints of an adapter that has taken one step."""
+def saved(tmp_path: Path) -> Saved:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
     init_adapters(model, seed=0)
     optimizer = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
-    return functools.partial(checkpoints.save, TrialPaths(str(tmp_path)), model, optimizer)
+    adapter, moments = checkpoints.tensors(model, optimizer)
+    config = model.peft_config["default"]
+    save = functools.partial(checkpoints.save, TrialPaths(str(tmp_path)), config, adapter, moments)
+    return Saved(save, model, optimizer)
 
 
-def test_the_last_and_the_best_checkpoint_are_kept(saved: Any, tmp_path: Path) -> None:
+def test_the_last_and_the_best_checkpoint_are_kept(saved: Saved, tmp_path: Path) -> None:
     paths = TrialPaths(str(tmp_path))
     kept = []
     for step, best in [(4, 4), (8, 4), (12, 4), (16, 16)]:
-        saved({"step": step, "best": {"step": best, "eval_loss": 1.0}})
+        saved.save({"step": step, "best": {"step": best, "eval_loss": 1.0}})
         kept.append([int(name[5:]) for name in storage.list_names(paths.checkpoints)])
     assert kept == [[4], [4, 8], [4, 12], [16]]
 
 
-def test_the_newest_checkpoint_that_is_whole_is_taken(saved: Any, tmp_path: Path) -> None:
+def test_the_newest_checkpoint_that_is_whole_is_taken(saved: Saved, tmp_path: Path) -> None:
     paths, scratch = TrialPaths(str(tmp_path)), tmp_path / "scratch"
     assert checkpoints.newest(paths, scratch) is None
     for step in (4, 8):
-        saved({"step": step, "best": {"step": 4, "eval_loss": 1.0}})
+        saved.save({"step": step, "best": {"step": 4, "eval_loss": 1.0}})
     found = checkpoints.newest(paths, scratch)
     assert found is not None
     assert found.step == 8
@@ -505,9 +515,9 @@ def test_the_newest_checkpoint_that_is_whole_is_taken(saved: Any, tmp_path: Path
             checkpoints.read(damaged.checkpoint(8), scratch)
 
 
-def test_moments_come_back_as_they_were(saved: Any, tmp_path: Path) -> None:
-    saved({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
-    _, model, optimizer = saved.args
+def test_moments_come_back_as_they_were(saved: Saved, tmp_path: Path) -> None:
+    saved.save({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
+    model, optimizer = saved.model, saved.optimizer
     checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
     fresh = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
     checkpoints.load_moments(model, fresh, checkpoint)
@@ -516,8 +526,8 @@ def test_moments_come_back_as_they_were(saved: Any, tmp_path: Path) -> None:
         assert all(fresh.state[parameter][name].equal(state[name]) for name in state)
 
 
-def test_the_checkpoint_of_another_rank_is_refused(saved: Any, tmp_path: Path) -> None:
-    saved({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
+def test_the_checkpoint_of_another_rank_is_refused(saved: Saved, tmp_path: Path) -> None:
+    saved.save({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
     checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
     other = replace(TRIAL, lora_r=8)
     model = get_peft_model(load_base(other, CPU, choose_attention(other, CPU)), lora_config(other))

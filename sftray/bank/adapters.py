@@ -158,7 +158,7 @@ def export_row(
     layout: Layout, row: Row, rank: int, step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """An adapter and AdamW's state at its own rank, under the names that they have in a PEFT model
-    and in `sftray.train.checkpoint`."""
+    and in `sftray.trial.checkpoint`."""
     assert row.moments is not None  # it has been trained
     adapter, state = {}, {}
     for place in layout.places:

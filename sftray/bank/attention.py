@@ -75,11 +75,11 @@ class Flash:
             _wrapped_flash_attn_varlen_forward,
             _wrapped_flash_attn_varlen_backward,
         )
-        self._split = (shape.heads, shape.kv_heads, shape.kv_heads)
+        self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
         self._scale = shape.head_dim**-0.5
 
     def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
-        query, key, value = qkv.split(self._split, dim=1)
+        query, key, value = torch.split(qkv, self._split, dim=1)
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
         out, log_sum, _, _ = self._forward(query, key, value, *places, 0.0, self._scale, True)
         return out, (out, log_sum)
@@ -87,10 +87,10 @@ class Flash:
     def backward(
         self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
     ) -> None:
+        parts, slopes = (torch.split(all_heads, self._split, dim=1) for all_heads in (qkv, dqkv))
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
         self._backward(
-            dout, *qkv.split(self._split, dim=1), *saved, *dqkv.split(self._split, dim=1),
-            *places, 0.0, self._scale, True, -1, -1, 0.0, None,
+            dout, *parts, *saved, *slopes, *places, 0.0, self._scale, True, -1, -1, 0.0, None,
             torch.are_deterministic_algorithms_enabled(),
         )  # fmt: skip
 
@@ -101,25 +101,23 @@ class _ByAutograd:
     name: str
 
     def __init__(self, shape: Shape) -> None:
-        self._split = (shape.heads, shape.kv_heads, shape.kv_heads)
+        self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
 
     def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
         if torch.is_inference_mode_enabled():
-            return self._attend(*qkv.split(self._split, dim=1), documents), None
+            return self._attend(qkv, documents), None
         with torch.enable_grad():
-            parts = [part.detach().requires_grad_() for part in qkv.split(self._split, dim=1)]
-            out = self._attend(*parts, documents)
-        return out.detach(), (out, parts)
+            leaf = qkv.detach().requires_grad_()
+            out = self._attend(leaf, documents)
+        return out.detach(), (out, leaf)
 
     def backward(
         self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
     ) -> None:
-        out, parts = saved
-        gradients = torch.autograd.grad(out, parts, dout.view_as(out))
-        for into, gradient in zip(dqkv.split(self._split, dim=1), gradients, strict=True):
-            into.copy_(gradient)
+        out, leaf = saved
+        dqkv.copy_(torch.autograd.grad(out, leaf, dout.view_as(out))[0])
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv: Tensor, documents: Documents) -> Tensor:
         raise NotImplementedError
 
 
@@ -128,13 +126,15 @@ class Varlen(_ByAutograd):
 
     name = "varlen"
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv: Tensor, documents: Documents) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
+        query, key, value = torch.split(qkv, self._split, dim=1)
         share = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
-        out: Tensor = varlen_attn(query, key, value, *places, window_size=(-1, 0))
+        out = varlen_attn(query, key, value, *places, window_size=(-1, 0))
+        assert isinstance(out, Tensor)  # it is a pair only where more is asked for
         return out
 
 
@@ -143,13 +143,13 @@ class Sdpa(_ByAutograd):
 
     name = "sdpa"
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv: Tensor, documents: Documents) -> Tensor:
         if documents.mask is None:
-            documents.mask = _block_diagonal(documents, query.shape[0])
-        rows = [part.unflatten(0, (documents.rows, -1)).transpose(1, 2) for part in
-                (query, key, value)]  # fmt: skip
+            documents.mask = _block_diagonal(documents, qkv.shape[0])
+        by_row = qkv.view(documents.rows, -1, *qkv.shape[1:]).transpose(1, 2)
+        query, key, value = torch.split(by_row, self._split, dim=1)
         out = functional.scaled_dot_product_attention(
-            *rows, attn_mask=documents.mask, enable_gqa=query.shape[1] != key.shape[1]
+            query, key, value, attn_mask=documents.mask, enable_gqa=query.shape != key.shape
         )
         return out.transpose(1, 2).flatten(0, 1)
 

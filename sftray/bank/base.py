@@ -186,7 +186,7 @@ def _take_group(
 
         def matrix() -> Tensor:
             out = scratch.matrix(sum(widths), columns)
-            for part, (data, state) in zip(out.split(widths), kept, strict=True):
+            for part, (data, state) in zip(torch.split(out, list(widths)), kept, strict=True):
                 _dequantise(data, state, part)
             return out
 
@@ -194,7 +194,7 @@ def _take_group(
 
 
 def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> None:
-    for part, weight in zip(out.split(list(widths)), weights, strict=True):
+    for part, weight in zip(torch.split(out, list(widths)), weights, strict=True):
         if hasattr(weight, "quant_state"):
             _dequantise(weight.data, weight.quant_state, part)
         else:

@@ -52,53 +52,11 @@ class Capacity:
         )
 
 
-class PackedRows:
-    """A split's rows, memory-mapped."""
-
-    def __init__(self, dataset: Any) -> None:
-        table = dataset.data
-        self._columns = {
-            name: [_list_values(chunk) for chunk in table[name].chunks]
-            for name in ("input_ids", "labels", "seq_lengths", "documents")
-        }
-        sizes = [len(offsets) - 1 for offsets, _ in self._columns["input_ids"]]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
-        self.length = len(self._cell("input_ids", 0))
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, index: int) -> PackedRow:
-        return read_row(
-            {name: self._cell(name, index) for name in ("input_ids", "labels", "seq_lengths")},
-            documents=len(self._cell("documents", index)),
-        )
-
-    def tokens(self) -> np.ndarray:
-        """Tokens of each row that belong to a document, padding left out; int64 [rows]."""
-        found = []
-        for lengths, documents in zip(
-            self._columns["seq_lengths"], self._columns["documents"], strict=True
-        ):
-            (starts, values), kept = lengths, np.diff(documents[0])
-            sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-            found.append(sums[starts[:-1] + kept] - sums[starts[:-1]])
-        return np.concatenate(found)
-
-    def _cell(self, name: str, index: int) -> np.ndarray:
-        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
-        offsets, values = self._columns[name][chunk]
-        row = index - self._starts[chunk]
-        cell: np.ndarray = values[offsets[row] : offsets[row + 1]]
-        return cell
-
-
-def read_row(row: Mapping[str, Any], documents: int | None = None) -> PackedRow:
-    """A row of the packs (input_ids, labels, seq_lengths); its first `documents` documents are
-    conversations, what follows is padding."""
+def read_row(row: Mapping[str, Any]) -> PackedRow:
+    """A row of the packs; where it names its `documents`, the lengths beyond them are padding."""
     ids, labels = np.asarray(row["input_ids"]), np.asarray(row["labels"])
     lengths = np.asarray(row["seq_lengths"])
-    kept = lengths if documents is None else lengths[:documents]
+    kept = lengths[: len(row["documents"])] if "documents" in row else lengths
     where = np.flatnonzero(labels[1:] != -100)
     padding = _pieces(len(ids) - int(kept.sum()))
     return PackedRow(ids, np.concatenate([kept, padding]), where, labels[where + 1])
@@ -115,7 +73,7 @@ class Buffers:
 
     def __init__(self, capacity: Capacity, rows: int, length: int, device: torch.device) -> None:
         self.capacity = capacity
-        self._sizes = (rows * length, rows * length, capacity.targets, capacity.targets, rows)
+        self._sizes = [rows * length, rows * length, capacity.targets, capacity.targets, rows]
         on_gpu = device.type == "cuda"
         self._hosts = [
             _Host(sum(self._sizes), capacity.documents + 1, on_gpu)
@@ -123,7 +81,7 @@ class Buffers:
         ]
         self._longs = self._hosts[0].longs.to(device) if on_gpu else self._hosts[0].longs
         self._bounds = self._hosts[0].bounds.to(device) if on_gpu else self._hosts[0].bounds
-        ids, positions, where, targets, seeds = self._longs.split(self._sizes)
+        ids, positions, where, targets, seeds = torch.split(self._longs, self._sizes)
         documents = Documents(self._bounds, capacity.longest, rows)
         self.batch = Batch(ids, positions, documents, where, targets, seeds=seeds)
         self._turn = 0
@@ -156,8 +114,7 @@ class _Host:
             self._copied.synchronize()
 
     def sent(self) -> None:
-        self._copied = torch.cuda.Event()
-        self._copied.record()
+        self._copied = torch.cuda.current_stream().record_event()
 
 
 def assemble(
@@ -182,7 +139,7 @@ def _lay_out(
     host: _Host, sizes: Sequence[int], rows: Sequence[PackedRow], seeds: Sequence[int] | None
 ) -> None:
     ids, positions, where, targets, row_seeds = (
-        part.numpy() for part in host.longs.split(list(sizes))
+        part.numpy() for part in torch.split(host.longs, list(sizes))
     )
     bounds = host.bounds.numpy()
     length = len(rows[0].ids)
@@ -206,9 +163,3 @@ def _lay_out(
 def _pieces(tokens: int) -> np.ndarray:
     full, rest = divmod(tokens, IDLE)
     return np.array([IDLE] * full + [rest] * (rest > 0), dtype=np.int64)
-
-
-def _list_values(chunk: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and values of an Arrow list array, without a copy."""
-    offsets = chunk.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-    return offsets, chunk.values.to_numpy(zero_copy_only=False)

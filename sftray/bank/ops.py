@@ -109,6 +109,11 @@ def dropout(x: Tensor, rate: Tensor, seeds: Tensor, module: int) -> Tensor:
     return torch.where(kept, x.view(rows, -1) * scale, 0.0).to(x.dtype).view_as(x)
 
 
+def dropout_add_(dx: Tensor, dy: Tensor, rate: Tensor, seeds: Tensor, module: int) -> None:
+    """Add the gradient of `dropout`'s x to dx [T, d]; dy is that of its result."""
+    dx.add_(dropout(dy, rate, seeds, module))
+
+
 def row_norms(grad: Tensor, table: Tensor, split: int) -> Tensor:
     """The norm of each slot's gradient, float32 [K]. grad [K, P]: lora_A's before `split`, after it
     lora_B's, which lack LoRA's scale."""

@@ -9,14 +9,11 @@ supervised tokens, whatever the micro-batch or the number of workers.
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -25,36 +22,21 @@ from trl import SFTConfig, SFTTrainer
 from sftray.budget import TrialPlan
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
+from sftray.data.mapped import MappedRows
 from sftray.model import (
     Attention,
     compute_dtype,
     init_adapters,
     lora_config,
+    peak_memory_gb,
     require_float32_adapters,
 )
 from sftray.paths import TrialPaths
-from sftray.train import checkpoint as checkpoints
-from sftray.train.order import row_stream
+from sftray.trial import checkpoint as checkpoints
+from sftray.trial.order import row_stream
+from sftray.trial.progress import Progress
 
 Report = Callable[[dict[str, Any]], None]
-
-
-class DivergedError(Exception):
-    """The loss or the gradient is no longer a finite number."""
-
-
-@dataclass
-class Progress:
-    """What was seen since the last evaluation, and in all."""
-
-    supervised_tokens: int = 0
-    seconds: float = 0.0
-    """Time in training steps, over all attempts; evaluation and checkpoints left out."""
-    curve: list[list[float]] = field(default_factory=list)
-    """[step, train loss, learning rate, gradient norm before clipping, supervised tokens] a step,
-    since the last evaluation."""
-    rows_at_report: int = 0
-    seconds_at_report: float = 0.0
 
 
 class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -79,12 +61,10 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         activation_checkpointing: bool,
     ) -> None:
         self.plan, self.trial_config, self.paths = plan, trial, paths
-        self.attention, self.report, self.progress = attention, report, Progress()
-        self.best: dict[str, Any] = {"step": 0, "eval_loss": math.inf}
-        self.last_metrics: dict[str, Any] = {}
+        self.attention, self.report = attention, report
         rows = datasets["train"]
         order = row_stream(len(rows), plan.rows, trial.seed)
-        self._tokens_before = np.concatenate([[0], np.cumsum(_document_tokens(rows)[order])])
+        self.progress = Progress(trial, plan, MappedRows(rows).tokens()[order])
         super().__init__(
             model=model,
             args=_arguments(trial, plan, scratch, model.device, activation_checkpointing),
@@ -103,14 +83,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         Raises DivergedError at the step where loss or gradient norm stops being finite.
         """
         if checkpoint is not None:
-            self.best = checkpoint.state["best"]
-            self.last_metrics = checkpoint.state["metrics"]
-            self.progress = Progress(
-                supervised_tokens=self.last_metrics["supervised_tokens"],
-                seconds=self.last_metrics["seconds"],
-                seconds_at_report=self.last_metrics["seconds"],
-                rows_at_report=self.last_metrics["rows"],
-            )
+            self.progress.resume(checkpoint.state)
         self._checkpoint = checkpoint
         if checkpoint is None:
             self.train()
@@ -151,22 +124,18 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._metrics["train"].clear()  # TRL's own running means, not used here
         if "loss" not in logs:
             return
-        step, loss, norm = self.state.global_step, logs["loss"], logs["grad_norm"]
-        supervised = self.progress.supervised_tokens
-        self.progress.curve.append([step, loss, logs["learning_rate"], norm, self._step_tokens])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            batch = self.trial_config.effective_batch_size
-            raise DivergedError(
-                f"step {step}: loss {loss}, gradient norm {norm} at learning rate "
-                f"{logs['learning_rate']:.3g}, rows {(step - 1) * batch} to {step * batch - 1}, "
-                f"after {supervised} supervised tokens"
-            )
+        self.progress.trained(
+            self.state.global_step,
+            logs["loss"],
+            logs["learning_rate"],
+            logs["grad_norm"],
+            self._step_tokens,
+        )
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of one optimizer step, counted on the way."""
         batches, items = super().get_batch_samples(*args, **kwargs)
         self._step_tokens = int(items)
-        self.progress.supervised_tokens += self._step_tokens
         return batches, items
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -177,47 +146,13 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""
-        metrics = self._evaluation_metrics()
-        if metrics["eval_loss"] < self.best["eval_loss"]:
-            self.best = {"step": metrics["step"], "eval_loss": metrics["eval_loss"]}
-        self.last_metrics = metrics
+        memory = peak_memory_gb(self.args.device)
+        metrics = self.progress.evaluated(self.state.global_step, self.last_eval_loss, memory)
         if self.is_world_process_zero():
-            schedule = self.lr_scheduler.state_dict()
-            state = {
-                "step": metrics["step"],
-                "metrics": metrics,
-                "best": self.best,
-                "scheduler": {k: schedule[k] for k in ("last_epoch", "_step_count", "_last_lr")},
-            }
-            checkpoints.save(self.paths, self.model, self.optimizer, state)
+            adapter, moments = checkpoints.tensors(self.model, self.optimizer)
+            config = self.model.peft_config["default"]
+            checkpoints.save(self.paths, config, adapter, moments, self.progress.state())
         self.report(metrics)
-
-    def _evaluation_metrics(self) -> dict[str, Any]:
-        seen, step = self.progress, self.state.global_step
-        weights = [entry[4] for entry in seen.curve]
-        losses = [entry[1] * entry[4] for entry in seen.curve]
-        seconds = seen.seconds - seen.seconds_at_report
-        rows = step * self.trial_config.effective_batch_size
-        tokens = int(self._tokens_before[rows])
-        fresh_tokens = tokens - int(self._tokens_before[seen.rows_at_report])
-        metrics = {
-            "step": step,
-            "rows": rows,
-            "epoch": step / self.plan.steps * self.trial_config.num_train_epochs,
-            "tokens": tokens,
-            "supervised_tokens": seen.supervised_tokens,
-            "train_loss": sum(losses) / max(sum(weights), 1),
-            "eval_loss": self.last_eval_loss,
-            "learning_rate": seen.curve[-1][2],
-            "grad_norm": seen.curve[-1][3],
-            "tokens_per_second": fresh_tokens / max(seconds, 1e-9),
-            "gpu_memory_gb": _peak_memory_gb(self.args.device),
-            "seconds": seen.seconds,
-            "micro_batch_size": self.plan.micro_batch_size,
-            "curve": [entry[:4] for entry in seen.curve],
-        }
-        seen.curve, seen.rows_at_report, seen.seconds_at_report = [], rows, seen.seconds
-        return metrics
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self._checkpoint is not None
@@ -228,9 +163,15 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             return
         assert self._checkpoint is not None
         checkpoints.load_moments(self.model, self.optimizer.optimizer, self._checkpoint)
-        saved = self._checkpoint.state["scheduler"]
-        self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **saved})
-        rates = saved["_last_lr"]
+        step = self._checkpoint.step
+        rates = [
+            base * factor(step)
+            for base, factor in zip(
+                self.lr_scheduler.base_lrs, self.lr_scheduler.lr_lambdas, strict=True
+            )
+        ]
+        place = {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates}
+        self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **place})
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         require_float32_adapters(self.model)
@@ -313,21 +254,3 @@ def _arguments(
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
     )
-
-
-def _document_tokens(rows: Any) -> np.ndarray:
-    """Tokens of each row that belong to a document, padding left out; int64 [rows]."""
-    columns = rows.with_format("arrow").select_columns(["seq_lengths", "documents"])
-    return np.concatenate(
-        [
-            np.array([sum(n[: len(d)]) for n, d in zip(*part.to_pydict().values(), strict=True)])
-            for part in columns.iter(batch_size=10_000)
-        ]
-    )
-
-
-def _peak_memory_gb(device: torch.device) -> float:
-    """The most GPU memory this process has held, in GiB; 0 on the CPU."""
-    if device.type != "cuda":
-        return 0.0
-    return torch.cuda.max_memory_allocated(device) / 2**30

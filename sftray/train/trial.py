@@ -16,7 +16,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from sftray.search.state import Suggestion
-from sftray.train.spec import TrialSpec
+from sftray.trial.spec import TrialSpec
 
 
 def train_trial(

@@ -6,25 +6,26 @@ its own process; `train_worker` is the same inside a Ray Train worker.
 
 from __future__ import annotations
 
-import json
+import functools
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from sftray import storage
 from sftray.config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.evaluate import generate
 from sftray.model import choose_attention, load_base, load_tokenizer, prove_isolation
 from sftray.paths import TrialPaths
-from sftray.train import checkpoint as checkpoints
-from sftray.train.spec import TrialSpec
-from sftray.train.trainer import DivergedError, PackedSFTTrainer
+from sftray.train.trainer import PackedSFTTrainer
+from sftray.trial import checkpoint as checkpoints
+from sftray.trial.progress import DivergedError
+from sftray.trial.samples import write_samples
+from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -65,8 +66,9 @@ def run_trial(spec: TrialSpec, report: Report, device: torch.device) -> None:
         except torch.OutOfMemoryError as error:
             outcome, message = "out_of_memory", str(error).splitlines()[0]
         if outcome == "completed" and trainer.is_world_process_zero():
-            _write_samples(trainer, spec)
-        report({**trainer.last_metrics, "curve": [], "outcome": outcome, "message": message})
+            answer = functools.partial(_answer, trainer)
+            write_samples(spec, open_packs(spec.packs), trainer.state.global_step, answer)
+        report(trainer.progress.ended(outcome, message))
 
 
 def _prepare(
@@ -124,32 +126,20 @@ def _first_metrics(
     loss = _known_base_loss(spec)
     if loss is None:
         loss = trainer.evaluate()["eval_loss"]
-    trainer.last_metrics = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
-    trainer.last_metrics |= {"eval_loss": loss, "seconds": 0.0}
-    return {**trainer.last_metrics, **facts}
+    return {**trainer.progress.start(loss), **facts}
 
 
 def _known_base_loss(spec: TrialSpec) -> float | None:
     """What the leaderboard says, as the first worker reads it: it may be written meanwhile, and
     all workers must evaluate or none."""
-    found: list[float | None] = [None]
-    if spec.leaderboard is not None and storage.exists(spec.leaderboard):
-        found = [json.loads(storage.read_text(spec.leaderboard))["base"]["eval_loss"]]
+    found = [spec.known_base_loss()]
     if dist.is_initialized():
         dist.broadcast_object_list(found, src=0)
     return found[0]
 
 
 @torch.no_grad()
-def _write_samples(trainer: PackedSFTTrainer, spec: TrialSpec) -> None:
-    """Greedy answers of the finished trial to held-out prompts, one JSON object a line."""
-    prompts = open_packs(spec.packs).manifest["sample_prompts"][: spec.num_samples_generated]
+def _answer(trainer: PackedSFTTrainer, prompts: Sequence[Any]) -> list[str]:
     model = trainer.model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
-        answers = [generate(model, trainer.processing_class, p["messages"]) for p in prompts]
-    lines = [
-        {"step": trainer.state.global_step, **prompt, "answer": answer}
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    storage.write_text(TrialPaths(spec.folder).samples, text)
+        return [generate(model, trainer.processing_class, messages) for messages in prompts]

@@ -3,7 +3,7 @@
 Promise: no pickle is written or read (safetensors and JSON only), a damaged or half-written
 checkpoint is never used (`manifest.json`, with a SHA-256 of every file, is written last), and a
 trial that goes on from one has the same losses as one that never stopped. There is no random state
-to keep: dropout is seeded by (seed, step, worker) at every step, see `PackedSFTTrainer`.
+to keep: dropout is a function of the trial's seed and its place in the stream of rows.
 Price: three times the adapter's size on disk, for the last and the best.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from sftray import storage
@@ -40,8 +40,7 @@ class Checkpoint:
 
     folder: Path
     state: dict[str, Any]
-    """{"step", "metrics": of the evaluation at that step, "best": {"step", "eval_loss"},
-    "scheduler", "trainer": transformers' TrainerState}"""
+    """`Progress.state`: {"step", "metrics": of the evaluation at that step, "best"}."""
 
     @property
     def step(self) -> int:
@@ -50,17 +49,21 @@ class Checkpoint:
 
 def save(
     paths: TrialPaths,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
+    config: LoraConfig,
+    adapter: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write the checkpoint of `state["step"]` and drop all others but the best."""
+    """Write the checkpoint of `state["step"]` and drop all others but the best.
+
+    adapter: tensors on the CPU under the names PEFT saves them by; moments: AdamW's under
+    `<parameter name>/<moment>`.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model.peft_config["default"].save_pretrained(str(folder))
-        adapter = get_peft_model_state_dict(model)
-        save_file({k: v.detach().cpu().contiguous() for k, v in adapter.items()}, folder / ADAPTER)
-        save_file(_moments(model, optimizer), folder / OPTIMIZER)
+        config.save_pretrained(str(folder))
+        save_file(dict(adapter), folder / ADAPTER)
+        save_file(dict(moments), folder / OPTIMIZER)
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
         sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
@@ -99,6 +102,19 @@ def read(folder: str, scratch: Path) -> Checkpoint:
     return Checkpoint(local, json.loads((local / STATE).read_text(encoding="utf-8")))
 
 
+def tensors(
+    model: Any, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The adapter and AdamW's moments of a PEFT model, as `save` takes them."""
+    adapter = get_peft_model_state_dict(model)
+    moments = {
+        f"{name}/{moment}": torch.as_tensor(optimizer.state[p][moment]).detach().cpu().clone()
+        for name, p in adapter_parameters(model).items()
+        for moment in _MOMENTS
+    }
+    return {k: v.detach().cpu().contiguous() for k, v in adapter.items()}, moments
+
+
 def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's adapter weights into `model`. Raises CheckpointError on any mismatch."""
     weights = load_file(checkpoint.folder / ADAPTER)
@@ -126,14 +142,6 @@ def export_adapter(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in (ADAPTER, "adapter_config.json"):
         shutil.copy(folder / name, target / name)
-
-
-def _moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}/{moment}": torch.as_tensor(optimizer.state[p][moment]).detach().cpu().clone()
-        for name, p in adapter_parameters(model).items()
-        for moment in _MOMENTS
-    }
 
 
 def _sha256(path: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sftray import storage
 from sftray.budget import Rung, TrialPlan
 from sftray.config import TrialConfig
 
@@ -25,6 +27,13 @@ class TrialSpec:
     leaderboard: str | None
     """Where an earlier trial's measurement of the untrained base may be found."""
     num_samples_generated: int = 2
+
+    def known_base_loss(self) -> float | None:
+        """The untrained base's eval loss, where an earlier trial has measured it."""
+        if self.leaderboard is None or not storage.exists(self.leaderboard):
+            return None
+        loss: float | None = json.loads(storage.read_text(self.leaderboard))["base"]["eval_loss"]
+        return loss
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

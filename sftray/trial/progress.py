@@ -1,0 +1,108 @@
+"""What a trial has done so far, and the metrics that it reports; the same for every trainer.
+
+Promise: the metrics of docs/architecture.md are computed here and nowhere else; a loss or gradient
+norm that is not finite is a DivergedError at its step, naming learning rate and rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sftray.budget import TrialPlan
+from sftray.config import TrialConfig
+
+
+class DivergedError(Exception):
+    """The loss or the gradient is no longer a finite number."""
+
+
+class Progress:
+    """One trial's running account."""
+
+    def __init__(self, trial: TrialConfig, plan: TrialPlan, row_tokens: np.ndarray) -> None:
+        """row_tokens: tokens of each row of the trial's stream, padding left out, [plan.rows]."""
+        self._trial, self._plan = trial, plan
+        self._tokens_before = np.concatenate([[0], np.cumsum(row_tokens)])
+        self.best: dict[str, Any] = {"step": 0, "eval_loss": math.inf}
+        self.last: dict[str, Any] = {}
+        """The metrics of the newest evaluation."""
+        self.seconds = 0.0
+        """In training steps, over all attempts; evaluations and checkpoints left out."""
+        self._supervised_tokens = 0
+        self._curve: list[list[float]] = []
+        self._weights: list[int] = []
+        self._rows_at_report = 0
+        self._seconds_at_report = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"step": self.last["step"], "metrics": self.last, "best": self.best}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint's `state`."""
+        self.best, self.last = state["best"], state["metrics"]
+        self._supervised_tokens = self.last["supervised_tokens"]
+        self._rows_at_report = self.last["rows"]
+        self.seconds = self._seconds_at_report = self.last["seconds"]
+
+    def start(self, base_eval_loss: float) -> dict[str, Any]:
+        """The metrics of step 0: the untrained base."""
+        self.last = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
+        self.last |= {"eval_loss": base_eval_loss, "seconds": 0.0}
+        return self.last
+
+    def trained(
+        self, step: int, loss: float, learning_rate: float, norm: float, supervised_tokens: int
+    ) -> None:
+        """Take an optimizer step into account: its loss, its gradient's norm before clipping.
+
+        Raises DivergedError where either is not finite.
+        """
+        self._supervised_tokens += supervised_tokens
+        self._curve.append([step, loss, learning_rate, norm])
+        self._weights.append(supervised_tokens)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            batch = self._trial.effective_batch_size
+            raise DivergedError(
+                f"step {step}: loss {loss}, gradient norm {norm} at learning rate "
+                f"{learning_rate:.3g}, rows {(step - 1) * batch} to {step * batch - 1}, "
+                f"after {self._supervised_tokens} supervised tokens"
+            )
+
+    def evaluated(self, step: int, eval_loss: float, gpu_memory_gb: float) -> dict[str, Any]:
+        """The metrics of an evaluation after optimizer step `step`."""
+        rows = step * self._trial.effective_batch_size
+        tokens = int(self._tokens_before[rows])
+        fresh = tokens - int(self._tokens_before[self._rows_at_report])
+        losses = sum(
+            entry[1] * weight for entry, weight in zip(self._curve, self._weights, strict=True)
+        )
+        self.last = {
+            "step": step,
+            "rows": rows,
+            "epoch": step / self._plan.steps * self._trial.num_train_epochs,
+            "tokens": tokens,
+            "supervised_tokens": self._supervised_tokens,
+            "train_loss": losses / max(sum(self._weights), 1),
+            "eval_loss": eval_loss,
+            "learning_rate": self._curve[-1][2],
+            "grad_norm": self._curve[-1][3],
+            "tokens_per_second": fresh / max(self.seconds - self._seconds_at_report, 1e-9),
+            "gpu_memory_gb": gpu_memory_gb,
+            "seconds": self.seconds,
+            "micro_batch_size": self._plan.micro_batch_size,
+            "curve": self._curve,
+        }
+        if eval_loss < self.best["eval_loss"]:
+            self.best = {"step": step, "eval_loss": eval_loss}
+        self._curve, self._weights = [], []
+        self._rows_at_report, self._seconds_at_report = rows, self.seconds
+        return self.last
+
+    def ended(self, outcome: str, message: str = "") -> dict[str, Any]:
+        """A trial's last report."""
+        return {**self.last, "curve": [], "outcome": outcome, "message": message}
