@@ -109,6 +109,20 @@ def plan_trial(
     )
 
 
+def learning_rate(trial: TrialConfig, plan: TrialPlan, step: int) -> float:
+    """The rate of optimizer step `step`, counted from 1: transformers' cosine_with_min_lr.
+
+    0 at the first step of a warm-up, the peak right after it, then half a cosine down to
+    min_lr_ratio × peak after the last step.
+    """
+    done, warmup = step - 1, plan.warmup_steps
+    if done < warmup:
+        return trial.learning_rate * done / warmup
+    progress = (done - warmup) / max(1, plan.steps - warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return trial.learning_rate * (cosine * (1 - trial.min_lr_ratio) + trial.min_lr_ratio)
+
+
 def split_batch(trial: TrialConfig, micro_batch_size: int | None = None) -> tuple[int, int]:
     """Micro-batch and accumulation with micro × accumulation × workers = effective batch exactly.
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sftray.bank.attention import Documents
 from sftray.bank.decoder import Batch
+from sftray.bank.transfer import Upload
 
 IDLE = 128
 """Tokens of the documents that padding and idle rows are cut into: cheap for attention."""
@@ -74,53 +76,25 @@ class Buffers:
     def __init__(self, capacity: Capacity, rows: int, length: int, device: torch.device) -> None:
         self.capacity = capacity
         self._sizes = [rows * length, rows * length, capacity.targets, capacity.targets, rows]
-        on_gpu = device.type == "cuda"
-        self._hosts = [
-            _Host(sum(self._sizes), capacity.documents + 1, on_gpu)
-            for _ in range(HOSTS if on_gpu else 1)
-        ]
-        self._longs = self._hosts[0].longs.to(device) if on_gpu else self._hosts[0].longs
-        self._bounds = self._hosts[0].bounds.to(device) if on_gpu else self._hosts[0].bounds
-        ids, positions, where, targets, seeds = torch.split(self._longs, self._sizes)
-        documents = Documents(self._bounds, capacity.longest, rows)
+        self._longs = Upload(sum(self._sizes), torch.int64, device)
+        self._bounds = Upload(capacity.documents + 1, torch.int32, device)
+        ids, positions, where, targets, seeds = torch.split(self._longs.device, self._sizes)
+        documents = Documents(self._bounds.device, capacity.longest, rows)
         self.batch = Batch(ids, positions, documents, where, targets, seeds=seeds)
-        self._turn = 0
 
     def fill(self, rows: Sequence[PackedRow], seeds: Sequence[int] | None = None) -> None:
         """Lay out rows that `capacity` holds, and send them to the device behind what it does."""
-        host = self._hosts[self._turn]
-        self._turn = (self._turn + 1) % len(self._hosts)
-        host.wait()
-        _lay_out(host, self._sizes, rows, seeds)
+        _lay_out(self._longs.host(), self._bounds.host(), self._sizes, rows, seeds)
+        self._longs.send()
+        self._bounds.send()
         self.batch.documents.mask = None
-        if len(self._hosts) > 1:
-            self._longs.copy_(host.longs, non_blocking=True)
-            self._bounds.copy_(host.bounds, non_blocking=True)
-            host.sent()
-
-
-HOSTS = 3
-"""Host copies of a batch: one is filled while others are on their way."""
-
-
-class _Host:
-    def __init__(self, longs: int, bounds: int, pinned: bool) -> None:
-        self.longs = torch.zeros(longs, dtype=torch.int64, pin_memory=pinned)
-        self.bounds = torch.zeros(bounds, dtype=torch.int32, pin_memory=pinned)
-        self._copied: Any = None
-
-    def wait(self) -> None:
-        if self._copied is not None:
-            self._copied.synchronize()
-
-    def sent(self) -> None:
-        self._copied = torch.cuda.current_stream().record_event()
 
 
 def assemble(
     rows: Sequence[PackedRow],
     device: torch.device | None = None,
     *,
+    seeds: Sequence[int] | None = None,
     spare_documents: int = 0,
     spare_targets: int = 0,
 ) -> Batch:
@@ -131,17 +105,19 @@ def assemble(
         sum(len(row.where) for row in rows) + spare_targets,
     )
     buffers = Buffers(capacity, len(rows), len(rows[0].ids), device or torch.device("cpu"))
-    buffers.fill(rows)
+    buffers.fill(rows, seeds)
     return buffers.batch
 
 
 def _lay_out(
-    host: _Host, sizes: Sequence[int], rows: Sequence[PackedRow], seeds: Sequence[int] | None
+    longs: Tensor,
+    boundaries: Tensor,
+    sizes: list[int],
+    rows: Sequence[PackedRow],
+    seeds: Sequence[int] | None,
 ) -> None:
-    ids, positions, where, targets, row_seeds = (
-        part.numpy() for part in torch.split(host.longs, list(sizes))
-    )
-    bounds = host.bounds.numpy()
+    ids, positions, where, targets, row_seeds = (part.numpy() for part in torch.split(longs, sizes))
+    bounds = boundaries.numpy()
     length = len(rows[0].ids)
     trained = documents = 0
     for number, row in enumerate(rows):

@@ -22,6 +22,9 @@ from sftray.bank.adapters import Layout, Place, joint_first, second
 from sftray.bank.attention import BankAttention, Documents, choose
 from sftray.bank.base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
 
+ANSWER_TOKENS = 64
+"""The most tokens that a sample answer adds to its prompt."""
+
 LOGITS_AT_ONCE = 2**29
 """Elements of the largest logits tensor: 1 GiB in bfloat16."""
 
@@ -49,9 +52,9 @@ class Decoder:
     """A base with room for adapters of one layout."""
 
     def __init__(self, base: Base, layout: Layout, max_length: int) -> None:
-        self.base, self.layout = base, layout
+        self.base, self.layout, self.max_length = base, layout, max_length
         self.attention: BankAttention = choose(base.shape, base.dtype, base.device)
-        places = torch.arange(max_length, device=base.device)
+        places = torch.arange(max_length + ANSWER_TOKENS, device=base.device)
         self._cos, self._sin = base.rotary(places)
         self._ops: ModuleType = plain_ops
         if base.device.type == "cuda":

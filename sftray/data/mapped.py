@@ -39,6 +39,10 @@ class MappedRows:
             found.append(sums[starts[:-1] + np.diff(documents)] - sums[starts[:-1]])
         return np.concatenate(found)
 
+    def most_documents(self) -> int:
+        """The most documents of a row, padding left out."""
+        return max(int(np.diff(starts).max()) for starts, _ in self._columns["documents"])
+
     def _cell(self, name: str, index: int) -> np.ndarray:
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         offsets, values = self._columns[name][chunk]

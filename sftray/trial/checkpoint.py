@@ -115,6 +115,13 @@ def tensors(
     return {k: v.detach().cpu().contiguous() for k, v in adapter.items()}, moments
 
 
+def load_tensors(
+    checkpoint: Checkpoint,
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The adapter and the moments, as `save` took them."""
+    return load_file(checkpoint.folder / ADAPTER), load_file(checkpoint.folder / OPTIMIZER)
+
+
 def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's adapter weights into `model`. Raises CheckpointError on any mismatch."""
     weights = load_file(checkpoint.folder / ADAPTER)

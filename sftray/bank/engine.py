@@ -1,0 +1,394 @@
+"""The bank: many trials trained at once on one frozen base, in one process and one thread.
+
+Promise: every trial takes the steps that it would take alone, reports what the `train` trainer
+reports and leaves the same checkpoints; it never trains past a rung before the search has decided.
+A trial that meets NaN ends, its neighbours do not notice. Price: slots that wait run idle rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_row, lay_out
+from sftray.bank.answer import greedy_answers
+from sftray.bank.base import take_base
+from sftray.bank.batches import PackedRow, assemble, idle_row, read_row
+from sftray.bank.decoder import Batch, Decoder
+from sftray.bank.optimizer import Optimizer, table_row
+from sftray.bank.steps import Steps, capacities
+from sftray.bank.support import target_projections
+from sftray.budget import learning_rate
+from sftray.config import TrialConfig
+from sftray.data.mapped import MappedRows
+from sftray.data.packs import Packs
+from sftray.model import (
+    choose_attention,
+    compute_dtype,
+    load_base,
+    load_tokenizer,
+    lora_config,
+    peak_memory_gb,
+)
+from sftray.paths import TrialPaths
+from sftray.trial import checkpoint as checkpoints
+from sftray.trial.order import row_stream
+from sftray.trial.progress import DivergedError, Progress
+from sftray.trial.samples import write_samples
+from sftray.trial.spec import TrialSpec
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """What a bank is built for."""
+
+    slots: int
+    """K, the trials it trains at once."""
+    micro_batch_size: int
+    """Packed rows a slot holds at once; divides every trial's effective batch size."""
+    lora_r: int
+    """The largest rank of a trial."""
+    dropout: bool
+    """Whether any trial has LoRA dropout."""
+    resident: bool
+    """A 4-bit base is dequantised once, not in every pass."""
+    activation_checkpointing: bool
+    """Only the input of each layer is kept, and run again in the backward pass."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A trial in the bank, or about to enter it."""
+
+    spec: TrialSpec
+    order: np.ndarray
+    """Row numbers of the trial's whole stream, [plan.rows]."""
+    progress: Progress
+    row: Row | None
+    """The adapter to start from; None once it is in the bank."""
+    report: Report
+    step: int = 0
+    micro_steps: int = 0
+    """Micro-batches since the last optimizer step."""
+    tokens: int = 0
+    """Supervised tokens in them."""
+    resumed: bool = False
+    waiting: bool = False
+    """At a rung, for the search's decision."""
+    written: Future[None] | None = None
+    """Its newest checkpoint and report, on their way."""
+    asked: float = field(default_factory=time.perf_counter)
+
+
+class Engine:
+    """K slots over one base."""
+
+    def __init__(
+        self,
+        trial: TrialConfig,
+        packs: Packs,
+        settings: BankSettings,
+        device: torch.device,
+        writer: Executor | None = None,
+    ) -> None:
+        """`trial` is what the sweep's trials have in common. With a `writer`, checkpoints are
+        written and reports made by its threads, in order for each trial."""
+        self.settings, self._trial, self._packs, self._writer = settings, trial, packs, writer
+        dtype = compute_dtype(trial, device)
+        model = load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
+        self._ends = _end_tokens(model, packs)
+        base = take_base(model, dtype, resident=settings.resident)
+        del model
+        targets = target_projections(trial.lora_target_modules)
+        assert targets is not None  # `support.why_not` has seen to it
+        self._targets = targets
+        layout = lay_out(base.shape, targets, settings.lora_r)
+        self._train, evals = (MappedRows(packs.dataset(split)) for split in ("train", "eval"))
+        self._row_tokens = self._train.tokens()
+        self._decoder = Decoder(base, layout, packs.max_length)
+        self._isolation = prove_isolation(self._decoder)
+        self._adapters = Adapters(layout, settings.slots, dtype, device)
+        self._optimizer = Optimizer(self._adapters)
+        count = settings.slots * settings.micro_batch_size
+        self._steps = Steps(
+            self._decoder,
+            self._adapters,
+            self._optimizer.loss,
+            rows=settings.micro_batch_size,
+            recompute=settings.activation_checkpointing,
+            capacities=capacities(self._train, count) if device.type == "cuda" else (),
+            dropout=settings.dropout,
+        )
+        self._slots: list[Slot | None] = [None] * settings.slots
+        self._evaluations = _batches(evals, count, device)
+        self._base_loss: float | None = None
+        self._idle = idle_row(packs.max_length)
+        self._device = device
+        self._tokenizer: Any = None
+        self._marked = time.perf_counter()
+
+    @property
+    def free(self) -> int:
+        """Slots that no trial holds."""
+        return sum(slot is None for slot in self._slots)
+
+    @property
+    def running(self) -> bool:
+        """Whether any trial can go on."""
+        return any(slot is not None and not slot.waiting for slot in self._slots)
+
+    def prepare(self, spec: TrialSpec, report: Report) -> Slot:
+        """Read or make a trial's adapter, without the device: any thread may call it."""
+        plan, trial = spec.plan, spec.config
+        if plan.micro_batch_size != self.settings.micro_batch_size:
+            raise ValueError(
+                f"{spec.trial}: a micro-batch of {plan.micro_batch_size} rows in a bank of "
+                f"{self.settings.micro_batch_size}"
+            )
+        order = row_stream(len(self._train), plan.rows, trial.seed)
+        progress = Progress(trial, plan, self._row_tokens[order])
+        layout = self._adapters.layout
+        with tempfile.TemporaryDirectory() as scratch:
+            found = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
+            if found is None:
+                row = fresh_row(layout, trial.lora_r, trial.seed)
+                return Slot(spec, order, progress, row, report)
+            adapter, moments = checkpoints.load_tensors(found)
+            progress.resume(found.state)
+            row = import_row(layout, adapter, moments)
+            return Slot(spec, order, progress, row, report, step=found.step, resumed=True)
+
+    def admit(self, slot: Slot) -> None:
+        """Put a prepared trial into a free slot; its first report is the base's eval loss, or the
+        evaluation that it goes on from."""
+        place, trial = self._slots.index(None), slot.spec.config
+        assert slot.row is not None
+        self._adapters.admit(place, slot.row, trial.alpha / trial.lora_r)
+        slot.row = None
+        if self._steps.rate is not None:
+            self._steps.rate.view(len(self._slots), -1)[place] = trial.lora_dropout
+        self._slots[place] = slot
+        facts = {**self._facts(slot), "startup_seconds": time.perf_counter() - slot.asked}
+        if slot.resumed:
+            first = {**slot.progress.last, **facts, "resumed_from_step": slot.step}
+        else:
+            first = {**slot.progress.start(self._loss_of_base(slot.spec)), **facts}
+        self._hand_over(slot, first)
+        if slot.step == slot.spec.plan.steps:
+            self._end(slot, "completed")
+
+    def go_on(self, slot: Slot) -> None:
+        """The search lets a trial that waits at a rung go on."""
+        slot.waiting = False
+
+    def drop(self, slot: Slot) -> None:
+        """Free the slot of a trial that the search has stopped, or whose client is gone."""
+        if slot in self._slots:
+            self._slots[self._slots.index(slot)] = None
+
+    def advance(self) -> bool:
+        """One micro-step of all trials that are not waiting, and what it makes due; False if there
+        are none."""
+        running = [slot for slot in self._slots if slot is not None and not slot.waiting]
+        if not running:
+            return False
+        rows, seeds = self._rows()
+        self._steps.run(rows, seeds)
+        due = [slot for slot in running if slot.micro_steps == slot.spec.plan.accumulation]
+        if due:
+            self._optimizer.step({self._slots.index(slot): _due(slot) for slot in due})
+        for slot in due:
+            slot.step, slot.micro_steps, slot.tokens = slot.step + 1, 0, 0
+        to_evaluate = [slot for slot in due if slot.step in slot.spec.plan.eval_steps]
+        self._settle(wait=bool(to_evaluate))
+        now = time.perf_counter()
+        for slot in running:
+            slot.progress.seconds += now - self._marked
+        for slot in to_evaluate:
+            if slot in self._slots:
+                self._evaluate(slot)
+        self._marked = time.perf_counter()
+        return True
+
+    def _rows(self) -> tuple[list[PackedRow], list[int] | None]:
+        """The next micro-batch of every slot, and the seeds of its dropout."""
+        size = self.settings.micro_batch_size
+        rows, seeds = [], []
+        for slot in self._slots:
+            if slot is None or slot.waiting:
+                rows += [self._idle] * size
+                seeds += [0] * size
+                continue
+            trial = slot.spec.config
+            start = slot.step * trial.effective_batch_size + slot.micro_steps * size
+            fresh = [read_row(self._train[int(i)]) for i in slot.order[start : start + size]]
+            slot.micro_steps += 1
+            slot.tokens += sum(len(row.where) for row in fresh)
+            rows += fresh
+            if self.settings.dropout:
+                seeds += [_seed(trial.seed, place) for place in range(start, start + size)]
+        return rows, seeds if self.settings.dropout else None
+
+    def _settle(self, *, wait: bool) -> None:
+        """Take the optimizer steps into account whose loss and norm have come back."""
+        for _, done in self._optimizer.done(wait=wait):
+            slot, step, rate, tokens = done.note
+            if slot not in self._slots:
+                continue
+            try:
+                slot.progress.trained(step, done.loss, rate, done.norm, tokens)
+            except DivergedError as error:
+                self._end(slot, "diverged", str(error))
+
+    def _evaluate(self, slot: Slot) -> None:
+        """Measure the eval loss, checkpoint, report; then wait at a rung, or end."""
+        place, plan = self._slots.index(slot), slot.spec.plan
+        loss = self._eval_loss(self._adapters.work[place : place + 1])
+        memory = peak_memory_gb(self._device)
+        metrics = slot.progress.evaluated(slot.step, loss, memory)
+        row, state = self._adapters.take(place), slot.progress.state()
+        slot.waiting = any(rung.step == slot.step for rung in plan.rungs)
+        self._hand_over(slot, metrics, (row, state))
+        if slot.step == plan.steps and slot in self._slots:
+            self._end(slot, "completed")
+
+    def _eval_loss(self, work: torch.Tensor) -> float:
+        """Sum of token losses over the number of supervised tokens, under one adapter [1, P]."""
+        sums = [self._decoder.losses(batch, work).double().sum() for batch in self._evaluations]
+        return float(torch.stack(sums).sum()) / self._supervised()
+
+    def _supervised(self) -> int:
+        return sum(len(batch.where) for batch in self._evaluations)
+
+    def _loss_of_base(self, spec: TrialSpec) -> float:
+        """The untrained base's eval loss: measured once a bank, or by an earlier trial."""
+        if self._base_loss is None:
+            self._base_loss = spec.known_base_loss()
+        if self._base_loss is None:
+            nothing = torch.zeros_like(self._adapters.work[:1])
+            self._base_loss = self._eval_loss(nothing)
+        return self._base_loss
+
+    def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
+        """Free the slot; its last report goes out behind its checkpoints."""
+        place = self._slots.index(slot)
+        if outcome == "completed":
+            self._sample(slot, place)
+        self._slots[place] = None
+        self._hand_over(slot, slot.progress.ended(outcome, message))
+
+    def _sample(self, slot: Slot, place: int) -> None:
+        def answer(prompts: Sequence[Any]) -> list[str]:
+            if self._tokenizer is None:
+                self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
+            work = self._adapters.work[place : place + 1]
+            return greedy_answers(self._decoder, work, self._tokenizer, prompts, self._ends)
+
+        write_samples(slot.spec, self._packs, slot.step, answer)
+
+    def _hand_over(
+        self, slot: Slot, metrics: dict[str, Any], kept: tuple[Row, dict[str, Any]] | None = None
+    ) -> None:
+        """Write a checkpoint, if any, and then report; behind what this trial has handed over
+        before."""
+        before = slot.written
+
+        def work() -> None:
+            if before is not None:
+                before.result()
+            if kept is not None:
+                self._save(slot.spec, *kept)
+            slot.report(metrics)
+
+        if self._writer is None:
+            work()
+        else:
+            slot.written = self._writer.submit(work)
+
+    def _save(self, spec: TrialSpec, row: Row, state: dict[str, Any]) -> None:
+        trial = spec.config
+        config = replace(
+            lora_config(trial),
+            base_model_name_or_path=trial.model,
+            target_modules=sorted(self._targets),
+        )
+        tensors = export_row(self._adapters.layout, row, trial.lora_r, state["step"])
+        checkpoints.save(TrialPaths(spec.folder), config, *tensors, state)
+
+    def _facts(self, slot: Slot) -> dict[str, Any]:
+        places = self._adapters.layout.places
+        on_gpu = self._device.type == "cuda"
+        return {
+            "attention": self._decoder.attention.name,
+            "isolation_max_change": self._isolation,
+            "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
+            "trained_parameters": slot.spec.config.lora_r
+            * sum(place.inputs + place.outputs for place in places),
+            "activation_checkpointing": self.settings.activation_checkpointing,
+            "accumulation": slot.spec.plan.accumulation,
+            "bank_slots": self.settings.slots,
+            "resident_base": self._decoder.base.resident,
+        }
+
+
+@torch.no_grad()
+def prove_isolation(decoder: Decoder) -> float:
+    """The largest change of a document's hidden states when another of its row is changed: 0, or a
+    RuntimeError. As `model.prove_isolation`, on the bank's own decoder."""
+    generator = np.random.default_rng(0)
+    vocabulary, lengths = decoder.base.shape.vocabulary, np.array([7, 11, 6])
+    tokens = generator.integers(0, vocabulary, size=24)
+    other = tokens.copy()
+    other[7:18] = (other[7:18] + 1) % vocabulary
+    nothing = np.empty(0, dtype=np.int64)
+    work = torch.zeros(1, decoder.layout.size, dtype=decoder.base.dtype, device=decoder.base.device)
+    states = [
+        decoder.hidden(
+            assemble([PackedRow(ids, lengths, nothing, nothing)], decoder.base.device), work
+        )
+        for ids in (tokens, other)
+    ]
+    kept = torch.cat([torch.arange(7), torch.arange(18, 24)])
+    change = float((states[0][kept] - states[1][kept]).float().abs().max())
+    if change != 0:
+        raise RuntimeError(
+            f"attention {decoder.attention.name!r} lets the documents of a packed row see each "
+            f"other: changing one moved another's hidden states by {change:.3g}"
+        )
+    return change
+
+
+def _due(slot: Slot) -> tuple[list[float], Any]:
+    """What the optimizer needs for a slot's step, and what comes back with its result."""
+    trial, step = slot.spec.config, slot.step + 1
+    rate = learning_rate(trial, slot.spec.plan, step)
+    return table_row(trial, step, rate, slot.tokens), (slot, step, rate, slot.tokens)
+
+
+def _batches(rows: MappedRows, count: int, device: torch.device) -> list[Batch]:
+    """All rows of a split on the device, `count` at a time."""
+    read = [read_row(rows[index]) for index in range(len(rows))]
+    return [assemble(read[start : start + count], device) for start in range(0, len(read), count)]
+
+
+def _seed(seed: int, place: int) -> int:
+    """The seed of the dropout of the row at `place` of a trial's stream; 63 bits."""
+    digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _end_tokens(model: Any, packs: Packs) -> set[int]:
+    """What ends an answer: the end of a turn, and what the model's own configuration names."""
+    own = model.generation_config.eos_token_id
+    return {packs.manifest["end_of_turn_id"], *([own] if isinstance(own, int) else own or [])}

@@ -1,0 +1,72 @@
+"""Small tensors between host and device that never make either wait.
+
+Promise: what is written for step n is not overwritten before the device has read it, nor read
+before the device has written it. Price: a few pinned copies of each.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COPIES = 4
+"""Host copies of a tensor on its way: so far may the host run ahead."""
+
+
+class Upload:
+    """A device tensor that is filled from the host, again and again."""
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        copies = COPIES if pinned else 1
+        self._hosts = [torch.zeros(size, dtype=dtype, pin_memory=pinned) for _ in range(copies)]
+        self._copied: list[Any] = [None] * copies
+        self._turn = 0
+        self.device = self._hosts[0].to(device) if pinned else self._hosts[0]
+        """What the device sees."""
+
+    def host(self) -> Tensor:
+        """A tensor to write into; `send` makes it the device's."""
+        if self._copied[self._turn] is not None:
+            self._copied[self._turn].synchronize()
+        return self._hosts[self._turn]
+
+    def send(self) -> None:
+        """Copy to the device, behind all that it has been given to do."""
+        if self.device is self._hosts[0]:
+            return
+        self.device.copy_(self._hosts[self._turn], non_blocking=True)
+        self._copied[self._turn] = torch.cuda.current_stream().record_event()
+        self._turn = (self._turn + 1) % len(self._hosts)
+
+
+class Downloads:
+    """Device tensors on their way to the host, each with a note of what it is."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Any, Tensor, Any]] = deque()
+
+    def start(self, tensor: Tensor, note: Any) -> None:
+        """Begin to copy a tensor."""
+        if tensor.device.type == "cpu":
+            self._waiting.append((None, tensor.clone(), note))
+            return
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        self._waiting.append((torch.cuda.current_stream().record_event(), host, note))
+
+    def arrived(self, *, wait: bool) -> list[tuple[Tensor, Any]]:
+        """What has come, oldest first; all of it with `wait`."""
+        found = []
+        while self._waiting:
+            event, host, note = self._waiting[0]
+            if event is not None and not event.query():
+                if not wait:
+                    break
+                event.synchronize()
+            self._waiting.popleft()
+            found.append((host, note))
+        return found
