@@ -60,7 +60,7 @@ class TrialPlan:
 
 
 def planner(
-    sweep: SweepConfig, rows_per_epoch: int, *, use_gpu: bool
+    sweep: SweepConfig, rows_per_epoch: int, *, micro_batch_size: int
 ) -> Callable[[TrialConfig], TrialPlan]:
     """`plan_trial` with all that the trials of a sweep share; it can be pickled."""
     return functools.partial(
@@ -68,7 +68,7 @@ def planner(
         rows_per_epoch=rows_per_epoch,
         ladder=rung_ladder(sweep, rows_per_epoch),
         evals_per_trial=sweep.evals_per_trial,
-        micro_batch_size=default_micro_batch_size(sweep.data.max_length, use_gpu=use_gpu),
+        micro_batch_size=micro_batch_size,
     )
 
 

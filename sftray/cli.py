@@ -39,7 +39,8 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     if options.plan:
         from sftray.plan import make_plan, plan_text
 
-        plan = make_plan(sweep, use_gpu=_gpu_here() if sweep.use_gpu is None else sweep.use_gpu)
+        memory = None if sweep.use_gpu is False else _gpu_memory_gb(wanted=bool(sweep.use_gpu))
+        plan = make_plan(sweep, gpu_memory_gb=memory)
         _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         if plan["packs"] and not options.json:
             _say("\n" + _inspected(plan["packs"], rows=1))
@@ -251,6 +252,13 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _gpu_here() -> bool:
-    """Whether this machine has an NVIDIA GPU, asked of the driver's files and not of torch."""
-    return os.path.exists("/dev/nvidiactl") or "RAY_ADDRESS" in os.environ
+def _gpu_memory_gb(*, wanted: bool) -> float | None:
+    """GiB of this machine's smallest GPU, as its driver says; 80 where the GPUs are elsewhere."""
+    import subprocess
+
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return min(float(line) for line in done.stdout.split()) / 1024
+    except (FileNotFoundError, subprocess.SubprocessError, ValueError):
+        return 80.0 if wanted or "RAY_ADDRESS" in os.environ else None

@@ -20,7 +20,7 @@ BASE_PRECISIONS = ("nf4", "bf16", "fp32")
 ATTENTIONS = ("flash_attention_2", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "none")
-TRAINERS = ("auto", "train")
+TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -236,7 +236,10 @@ class SweepConfig:
     """Run exactly these points instead of searching."""
 
     trainer: str = "auto"
-    """train: one Ray Train run a trial. auto takes the fastest that can run the trial."""
+    """bank: many trials at once on one base. train: one Ray Train run a trial. auto takes the bank
+    where it can run the trials."""
+    bank_slots: int | None = None
+    """Trials that a bank trains at once; None derives it from memory and max_length."""
     scheduler: str = "asha"
     """asha stops weak trials at rungs of equal data; none runs all to their end."""
     reduction_factor: int = 3
@@ -294,7 +297,7 @@ class SweepConfig:
             str(self.reduction_factor),
             "at least 2",
         )
-        for name in ("grace_rows", "max_concurrent_trials"):
+        for name in ("grace_rows", "bank_slots", "max_concurrent_trials"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, str(value), "at least 1, or None")
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")

@@ -29,5 +29,9 @@ class CheckpointError(SftrayError):
     """A checkpoint that is incomplete or does not match its checksums."""
 
 
+class BankError(SftrayError):
+    """A bank that has broken down; its trials go on from their last checkpoints in a new one."""
+
+
 class SweepFailedError(SftrayError):
     """A sweep that ended without one finished trial."""

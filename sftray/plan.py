@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sftray.bank.settings import choose_settings
+from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import (
     FEW_STEPS,
     TrialPlan,
+    default_micro_batch_size,
     field_values,
     fit_batch_sizes,
     planner,
@@ -24,13 +28,14 @@ from sftray.config_io import to_json
 from sftray.spaces import Uniform
 
 
-def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
-    """Everything `--plan` shows, as JSON values; `use_gpu` as the sweep will.
+def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, Any]:
+    """Everything `--plan` shows, as JSON values, for GPUs of so many GiB; None for CPUs.
 
     Raises ConfigError where a point of the search could not run.
     """
     from sftray.data.manifest import counts_of
     from sftray.data.packs import estimate_packs, find_packs
+    from sftray.data.tokenizer import model_config
 
     data, trial = sweep.data, sweep.trial
     where: dict[str, Any] = {
@@ -43,7 +48,16 @@ def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
     rows = counts["train"]["rows"]
     sweep = fit_batch_sizes(sweep, rows)
     ladder = rung_ladder(sweep, rows)
-    plan = planner(sweep, rows, use_gpu=use_gpu)
+    base = model_config(trial.model, trial.model_revision)
+    trainer, why = pick_trainer(sweep, base)
+    bank = None
+    if trainer == "bank":
+        memory = None if gpu_memory_gb is None else gpu_memory_gb * 2**30
+        bank = choose_settings(sweep, base, memory=memory)
+        if bank is None:
+            trainer, why = without_bank(sweep)
+    micro = default_micro_batch_size(data.max_length, use_gpu=gpu_memory_gb is not None)
+    plan = planner(sweep, rows, micro_batch_size=bank.micro_batch_size if bank else micro)
     warnings = [*_bad_rows(data, counts["train"], manifest), *check_plans(sweep, plan)]
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     return {
@@ -52,6 +66,9 @@ def make_plan(sweep: SweepConfig, *, use_gpu: bool) -> dict[str, Any]:
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
         "trials": sweep.total_trials,
+        "trainer": trainer,
+        "why_trainer": why,
+        "bank": asdict(bank) | {"gpu_gb": gpu_memory_gb} if bank else None,
         "rungs": list(ladder),
         "reduction_factor": sweep.reduction_factor if ladder else None,
         "shapes": shapes,
@@ -96,6 +113,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     data, exact = plan["data"], plan["exact"]
     lines = [
         f"sweep {plan['sweep']}: {plan['trials']} trials",
+        f"trainer: {plan['trainer']} ({plan['why_trainer']})",
+        *([_bank_text(plan["bank"])] if plan["bank"] else []),
         f"data ({'exact, from packs' if exact else 'estimated from a sample of rows'}):",
     ]
     for split in ("train", "eval"):
@@ -126,6 +145,20 @@ def plan_text(plan: dict[str, Any]) -> str:
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _bank_text(bank: dict[str, Any]) -> str:
+    base = "dequantised once" if bank["resident"] else "dequantised in every pass"
+    where = (
+        f"{bank['memory_gb']:.0f} of {bank['gpu_gb']:.0f} GiB a GPU"
+        if bank["gpu_gb"]
+        else "on the CPU"
+    )
+    again = ", activation checkpointing" if bank["activation_checkpointing"] else ""
+    return (
+        f"bank: {bank['slots']} slots × {bank['micro_batch_size']} rows, ranks up to "
+        f"{bank['lora_r']}, base {base}{again}, {where}"
+    )
 
 
 def _rung_rows(shape: dict[str, Any]) -> str:

@@ -38,6 +38,8 @@ class Recorder:
         self._journal, self._search = journal, search
         self._written = {t.trial for t in self._records() if t.outcome is not None}
         self._base_known = False
+        self.when_ended: Callable[[str], None] = lambda trial: None
+        """What a trainer wants to do when a trial has ended."""
         self._placement_groups: dict[str, str] = {}
         self._ended_at: dict[str, float] = {}
 
@@ -67,6 +69,7 @@ class Recorder:
         for trial in ended:
             self._written.add(trial.trial)
             self._ended_at[trial.trial] = time.monotonic()
+            self.when_ended(trial.trial)
             folder = self._paths.trial(trial.trial)
             lines = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
             storage.write_text(folder.metrics, lines)

@@ -6,58 +6,30 @@ in the journal; running the same sweep again goes on where it was.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-from ray.tune import CheckpointConfig
-
 from sftray import bundle, results
-from sftray.budget import TrialPlan, fit_batch_sizes, planner
+from sftray.bank.support import pick_trainer, without_bank
+from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
 from sftray.data.pipeline import build_packs
+from sftray.data.tokenizer import model_config
 from sftray.errors import SweepFailedError
 from sftray.journal import Journal
 from sftray.paths import SweepPaths, is_uri
 from sftray.plan import check_plans
 from sftray.record import refuse_other_config, write_record
-from sftray.recorder import Recorder, TuneRecorder
-from sftray.search.state import STOP, Search, Suggestion
-from sftray.search.tune import SftrayScheduler, SftraySearcher
+from sftray.recorder import Recorder
+from sftray.runner import LocalRunner, Runner, Specs
+from sftray.search.state import Search
 from sftray.tracking import Tracking
-from sftray.trial.spec import TrialSpec
 
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Specs:
-    """A suggestion as the trial that a worker runs; travels to the trials' drivers."""
-
-    sweep: SweepConfig
-    paths: SweepPaths
-    packs: str
-    plan: Callable[[TrialConfig], TrialPlan]
-
-    def of(self, suggestion: Suggestion) -> TrialSpec:
-        trial = self.sweep.trial.at(suggestion.point)
-        one_base = "base_precision" not in self.sweep.search_space
-        return TrialSpec(
-            trial=suggestion.trial,
-            config=trial,
-            plan=self.plan(trial),
-            packs=self.packs,
-            folder=self.paths.trial(suggestion.trial).root,
-            leaderboard=self.paths.leaderboard if one_base else None,
-            num_samples_generated=self.sweep.num_samples_generated,
-        )
 
 
 def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.Results:
@@ -68,114 +40,71 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     """
     sweep = _with_absolute_storage(sweep)
     paths = SweepPaths.of(sweep.storage, sweep.name)
-    cluster = connect(log)
-    cluster.concurrency(sweep)
+    base = model_config(sweep.trial.model, sweep.trial.model_revision)
+    trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
-    packs = build_packs(
-        sweep.data,
-        sweep.trial.model,
-        storage=sweep.storage,
-        model_revision=sweep.trial.model_revision,
-        trust_remote_code=sweep.trial.trust_remote_code,
-        log=log,
-    )
-    rows = packs.rows("train")
-    given, sweep = sweep, fit_batch_sizes(sweep, rows)
-    plan = planner(sweep, rows, use_gpu=cluster.use_gpu(sweep))
-    for warning in check_plans(sweep, plan):
-        log(f"warning: {warning}")
-    record = write_record(given, sweep, paths, packs)
-    with Journal(paths.journal) as journal:
-        journal.append("sweep_started", uid=record["uid"])
-        search = Search(sweep, journal, plan)
-        recorder = Recorder(sweep, paths, journal, search, log)
-        tracking = Tracking.start(sweep, paths, log)
-        try:
-            if _anything_to_do(sweep, search, journal):
-                specs = _Specs(sweep, paths, packs.root, plan)
-                run = _run_locally if local else _run_on_cluster
-                run(specs, search, recorder, cluster)
-            recorder.finish_trials()
-            recorder.reap(after_seconds=0)  # the winner is checked on the workers that are now free
-            if search.unfinished():
-                raise KeyboardInterrupt
-            journal.append("sweep_ended")
-        finally:
-            recorder.write_leaderboard()
-            tracking.finish()
-        found = results.load(paths.root)
-        if found.leaderboard["best"] is None:
-            raise SweepFailedError(_no_trial_finished(found))
-        bundle.collect(sweep, paths, packs, found, log=log, use_gpu=cluster.use_gpu(sweep))
+    cluster = connect(log)
+    runner = _runner("local" if local else trainer, sweep, cluster)
+    try:
+        packs = build_packs(
+            sweep.data,
+            sweep.trial.model,
+            storage=sweep.storage,
+            model_revision=sweep.trial.model_revision,
+            trust_remote_code=sweep.trial.trust_remote_code,
+            log=log,
+        )
+        rows = packs.rows("train")
+        given, sweep = sweep, fit_batch_sizes(sweep, rows)
+        micro_batch_size = runner.fit(sweep, base)
+        if micro_batch_size is None:
+            trainer, why = without_bank(sweep)
+            runner.close()
+            runner = _runner(trainer, sweep, cluster)
+            micro_batch_size = runner.fit(sweep, base)
+            assert micro_batch_size is not None  # `train` always takes at least one row
+        plan = planner(sweep, rows, micro_batch_size=micro_batch_size)
+        for warning in check_plans(sweep, plan):
+            log(f"warning: {warning}")
+        record = write_record(given, sweep, paths, packs)
+        log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
+        with Journal(paths.journal) as journal:
+            journal.append("sweep_started", uid=record["uid"])
+            search = Search(sweep, journal, plan)
+            recorder = Recorder(sweep, paths, journal, search, log)
+            tracking = Tracking.start(sweep, paths, log)
+            try:
+                if _anything_to_do(sweep, search, journal):
+                    runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
+                recorder.finish_trials()
+                recorder.reap(after_seconds=0)
+                if search.unfinished():
+                    raise KeyboardInterrupt
+                journal.append("sweep_ended")
+            finally:
+                recorder.write_leaderboard()
+                tracking.finish()
+            runner.close()  # the winner is checked on the workers that are now free
+            found = results.load(paths.root)
+            if found.leaderboard["best"] is None:
+                raise SweepFailedError(_no_trial_finished(found))
+            bundle.collect(sweep, paths, packs, found, log=log, use_gpu=cluster.use_gpu(sweep))
+    finally:
+        runner.close()
     return found
 
 
-def _run_on_cluster(specs: _Specs, search: Search, recorder: Recorder, cluster: Cluster) -> None:
-    from sftray.train.trial import train_trial
+def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster) -> Runner:
+    """The trainer at work; a bank begins to load its base."""
+    if trainer == "local":
+        return LocalRunner(cluster, sweep)
+    if trainer == "train":
+        from sftray.train.run import TrainRunner
 
-    sweep, use_gpu = specs.sweep, cluster.use_gpu(specs.sweep)
-    scaling = {
-        "num_workers": sweep.trial.num_workers,
-        "use_gpu": use_gpu,
-        "resources_per_worker": {"CPU": sweep.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
-    }
-    with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:  # Tune's own, never read
-        tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(
-                    train_trial, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
-                ),
-                {"node:__internal_head__": 0.001},  # a driver holds no CPU that a worker could have
-            ),
-            tune_config=tune.TuneConfig(
-                search_alg=SftraySearcher(search),
-                scheduler=SftrayScheduler(search),
-                num_samples=-1,
-                max_concurrent_trials=cluster.concurrency(sweep),
-            ),
-            run_config=tune.RunConfig(
-                name=sweep.name,
-                storage_path=scratch,
-                callbacks=[TuneRecorder(recorder)],
-                failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        ).fit()
+        return TrainRunner(cluster, sweep)
+    from sftray.bank.banks import Banks
 
-
-def _run_locally(specs: _Specs, search: Search, recorder: Recorder, cluster: Cluster) -> None:
-    """Trials one after another in this process: an exception stops the sweep with its traceback,
-    and a debugger works."""
-    import torch
-
-    from sftray.train.worker import run_trial
-
-    device = torch.device("cuda" if cluster.use_gpu(specs.sweep) else "cpu")
-    waiting = search.unfinished()
-    while suggestion := waiting.pop(0) if waiting else search.suggest():
-        search.attempt(suggestion.trial)
-        report = functools.partial(_report_locally, search, recorder, suggestion.trial)
-        with contextlib.suppress(_StoppedError):
-            run_trial(specs.of(suggestion), report, device)
-        if search.outcome_of(suggestion.trial) is None:
-            search.returned(suggestion.trial)
-        recorder.finish_trials()
-
-
-class _StoppedError(Exception):
-    """Ends a local trial that the search has stopped."""
-
-
-def _report_locally(
-    search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
-) -> None:
-    values = dict(metrics)
-    outcome, message = values.pop("outcome", None), values.pop("message", "")
-    decision = search.record(trial, values, outcome, message)
-    recorder.result(trial, metrics)
-    if decision == STOP and outcome is None:
-        raise _StoppedError
+    return Banks(cluster, sweep)
 
 
 def _anything_to_do(sweep: SweepConfig, search: Search, journal: Journal) -> bool:

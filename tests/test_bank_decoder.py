@@ -12,9 +12,12 @@ from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model,
 from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.bank.base import take_base
 from sftray.bank.decoder import Decoder
-from sftray.bank.support import target_projections
+from sftray.bank.support import PROJECTIONS, target_projections
 from sftray.config import TrialConfig
+from sftray.demo import FOLDER
+from sftray.model import choose_attention, load_base
 
+CPU = torch.device("cpu")
 LENGTH = 40
 TRIALS = (
     TrialConfig("tiny", lora_r=4, seed=1),
@@ -69,6 +72,30 @@ def test_a_subset_of_the_projections_can_be_adapted() -> None:
     for name, value in gradients.items():
         found = _gradient(adapters, decoder.layout, 0, name, trial)
         np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_4bit_base_gives_what_bitsandbytes_gives(resident: bool) -> None:
+    trial = TrialConfig(str(FOLDER), lora_r=4)
+    rows = random_rows(2, LENGTH, 500, seed=1)
+    attention = choose_attention(trial, CPU)
+    model = peft_model(load_base(trial, CPU, attention), trial, seed=0)
+    loss = loss_sum(model, rows)
+    loss.backward()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    tensors = {name.replace(".default", ""): p.detach() for name, p in trained.items()}
+    base = take_base(load_base(trial, CPU, attention), torch.float32, resident=resident)
+    layout = lay_out(base.shape, PROJECTIONS, trial.lora_r)
+    adapters = Adapters(layout, 1, base.dtype, base.device)
+    adapters.admit(0, import_row(layout, tensors, _no_moments(tensors)), trial.alpha / trial.lora_r)
+    decoder = Decoder(base, layout, LENGTH)
+    sums = decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
+    assert float(sums[0]) == pytest.approx(float(loss.detach()), rel=1e-5)
+    for name, parameter in trained.items():
+        assert parameter.grad is not None
+        found = _gradient(adapters, layout, 0, name, trial)
+        most = float(parameter.grad.abs().max())
+        np.testing.assert_allclose(found, parameter.grad.numpy(), rtol=1e-3, atol=1e-5 * most)
 
 
 def test_padded_ranks_get_no_gradient() -> None:

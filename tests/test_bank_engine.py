@@ -13,7 +13,8 @@ import pytest
 import torch
 import transformers
 
-from sftray.bank.engine import BankSettings, Engine
+from sftray.bank.engine import Engine, load_model
+from sftray.bank.settings import BankSettings
 from sftray.budget import plan_trial
 from sftray.config import TrialConfig
 from sftray.data.packs import Packs
@@ -214,8 +215,9 @@ def _engine(trial: TrialConfig, packs: Packs, specs: list[TrialSpec], slots: int
         dropout=any(spec.config.lora_dropout for spec in specs),
         resident=True,
         activation_checkpointing=False,
+        memory_gb=0.0,
     )
-    return Engine(trial, packs, settings, CPU)
+    return Engine(load_model(trial, CPU), trial, packs, settings, CPU)
 
 
 def _run_bank(

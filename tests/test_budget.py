@@ -29,7 +29,7 @@ from sftray.spaces import choice, fitting, loguniform, randint, uniform
 
 
 def plan(sweep: SweepConfig, rows: int, **point: Any) -> TrialPlan:
-    return planner(sweep, rows, use_gpu=False)(sweep.trial.at(point))
+    return planner(sweep, rows, micro_batch_size=1)(sweep.trial.at(point))
 
 
 @given(

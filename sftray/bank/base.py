@@ -204,7 +204,7 @@ def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> None:
 def _dequantise(data: Tensor, state: Any, out: Tensor) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
-    if state.dtype == out.dtype:
+    if state.dtype == out.dtype and out.device.type == "cuda":  # a CPU cannot write in place
         dequantize_4bit(data, state, out=out)
     else:
         out.copy_(dequantize_4bit(data, state))

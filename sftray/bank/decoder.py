@@ -21,12 +21,10 @@ from sftray.bank import ops as plain_ops
 from sftray.bank.adapters import Layout, Place, joint_first, second
 from sftray.bank.attention import BankAttention, Documents, choose
 from sftray.bank.base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
+from sftray.bank.settings import LOGITS_AT_ONCE
 
 ANSWER_TOKENS = 64
 """The most tokens that a sample answer adds to its prompt."""
-
-LOGITS_AT_ONCE = 2**29
-"""Elements of the largest logits tensor: 1 GiB in bfloat16."""
 
 
 @dataclass

@@ -25,12 +25,14 @@ from sftray.bank.base import take_base
 from sftray.bank.batches import PackedRow, assemble, idle_row, read_row
 from sftray.bank.decoder import Batch, Decoder
 from sftray.bank.optimizer import Optimizer, table_row
+from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
 from sftray.bank.support import target_projections
 from sftray.budget import learning_rate
 from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
+from sftray.errors import SftrayError
 from sftray.model import (
     choose_attention,
     compute_dtype,
@@ -47,24 +49,6 @@ from sftray.trial.samples import write_samples
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class BankSettings:
-    """What a bank is built for."""
-
-    slots: int
-    """K, the trials it trains at once."""
-    micro_batch_size: int
-    """Packed rows a slot holds at once; divides every trial's effective batch size."""
-    lora_r: int
-    """The largest rank of a trial."""
-    dropout: bool
-    """Whether any trial has LoRA dropout."""
-    resident: bool
-    """A 4-bit base is dequantised once, not in every pass."""
-    activation_checkpointing: bool
-    """Only the input of each layer is kept, and run again in the backward pass."""
 
 
 @dataclass(eq=False)
@@ -88,7 +72,14 @@ class Slot:
     """At a rung, for the search's decision."""
     written: Future[None] | None = None
     """Its newest checkpoint and report, on their way."""
+    lost: bool = False
+    """A checkpoint could not be written."""
     asked: float = field(default_factory=time.perf_counter)
+
+
+def load_model(trial: TrialConfig, device: torch.device) -> Any:
+    """The base of a sweep's trials, as transformers loads it."""
+    return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
 class Engine:
@@ -96,20 +87,19 @@ class Engine:
 
     def __init__(
         self,
+        model: Any,
         trial: TrialConfig,
         packs: Packs,
         settings: BankSettings,
         device: torch.device,
         writer: Executor | None = None,
     ) -> None:
-        """`trial` is what the sweep's trials have in common. With a `writer`, checkpoints are
-        written and reports made by its threads, in order for each trial."""
+        """`model` is `load_model`'s, taken apart here; `trial` what the trials have in common. With
+        a `writer`, its threads write checkpoints and report, in order for each trial."""
         self.settings, self._trial, self._packs, self._writer = settings, trial, packs, writer
         dtype = compute_dtype(trial, device)
-        model = load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
         self._ends = _end_tokens(model, packs)
         base = take_base(model, dtype, resident=settings.resident)
-        del model
         targets = target_projections(trial.lora_target_modules)
         assert targets is not None  # `support.why_not` has seen to it
         self._targets = targets
@@ -200,6 +190,8 @@ class Engine:
     def advance(self) -> bool:
         """One micro-step of all trials that are not waiting, and what it makes due; False if there
         are none."""
+        for lost in [slot for slot in self._slots if slot is not None and slot.lost]:
+            self.drop(lost)
         running = [slot for slot in self._slots if slot is not None and not slot.waiting]
         if not running:
             return False
@@ -307,9 +299,16 @@ class Engine:
         def work() -> None:
             if before is not None:
                 before.result()
-            if kept is not None:
-                self._save(slot.spec, *kept)
-            slot.report(metrics)
+            if slot.lost:
+                return
+            try:
+                if kept is not None:
+                    self._save(slot.spec, *kept)
+            except (OSError, SftrayError) as error:
+                slot.lost = True
+                slot.report({"outcome": "failed", "message": f"its checkpoint: {error}"})
+            else:
+                slot.report(metrics)
 
         if self._writer is None:
             work()

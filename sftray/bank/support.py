@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sftray.config import SweepConfig
+from sftray.errors import ConfigError
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""
@@ -40,6 +41,28 @@ def why_not(sweep: SweepConfig, base: Mapping[str, Any]) -> str | None:
     `base` is the base's config.json.
     """
     return _why_not_the_base(base) or _why_not_the_trials(sweep)
+
+
+def pick_trainer(sweep: SweepConfig, base: Mapping[str, Any]) -> tuple[str, str]:
+    """("bank" or "train", why). Raises ConfigError where a bank is asked for and cannot be had."""
+    if sweep.trainer == "train":
+        return "train", "asked for"
+    reason = why_not(sweep, base)
+    if reason is None:
+        return "bank", "plain LoRA trials that share one base"
+    if sweep.trainer == "bank":
+        raise ConfigError(f"trainer: got 'bank', but {reason}; leave it 'auto', or take 'train'")
+    return "train", reason
+
+
+def without_bank(sweep: SweepConfig) -> tuple[str, str]:
+    """`pick_trainer`'s answer where the base leaves no room for a bank."""
+    if sweep.trainer == "bank":
+        raise ConfigError(
+            "trainer: got 'bank', but not even one slot fits the GPU's memory; lower "
+            "data.max_length, or take a larger GPU or base_precision='nf4'"
+        )
+    return "train", "not even one slot of a bank fits the GPU's memory"
 
 
 def target_projections(targets: str | tuple[str, ...]) -> tuple[str, ...] | None:

@@ -66,6 +66,15 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
         ) from error
 
 
+def model_config(model: str, revision: str | None = None) -> dict[str, Any]:
+    """A model's config.json, fetched from the Hub where necessary. Raises DataError without one."""
+    file = tokenizer_folder(model, revision) / "config.json"
+    if not file.is_file():
+        raise DataError(f"model: {model} has no config.json, must be a transformers model")
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return config
+
+
 def fingerprint(folder: Path) -> str:
     """Changes when any of a tokenizer's files does."""
     digest = hashlib.sha256()

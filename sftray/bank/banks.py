@@ -1,0 +1,88 @@
+"""The `bank` trainer at work for a sweep: a bank on every GPU, or one on the CPUs.
+
+Promise: the base is loading while the packs are built; a slot is given to the next trial as soon as
+the last is done with it. Neither torch nor the base come to the driver.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import tune
+
+from sftray.bank.client import BankClient
+from sftray.bank.process import BankProcess
+from sftray.bank.settings import BankSettings, choose_settings
+from sftray.cluster import Cluster
+from sftray.config import SweepConfig
+from sftray.config_io import to_json
+from sftray.recorder import Recorder
+from sftray.runner import Specs, tune_trials
+from sftray.search.state import Search
+
+THREADS = 256
+"""Methods that a bank runs at the same time; each client's question is one."""
+SPARE = 1
+"""Trials beyond the slots that stand ready to enter, a bank."""
+
+
+class Banks:
+    """Starts the banks, fills them with trials and ends them."""
+
+    def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
+        """Raises ConfigError where not even one trial fits the cluster."""
+        most = cluster.concurrency(sweep)
+        use_gpu = cluster.use_gpu(sweep)
+        remote = ray.remote(BankProcess).options(
+            num_cpus=0,  # one thread that waits for the GPU; on a CPU, nothing else runs
+            num_gpus=1 if use_gpu else 0,
+            max_restarts=sweep.max_failures,
+            max_concurrency=THREADS,
+        )
+        threads = int(os.environ.get("OMP_NUM_THREADS", max(1, int(cluster.cpus))))
+        self._banks = [
+            remote.remote(to_json(sweep.trial), use_gpu=use_gpu, threads=threads)
+            for _ in range(min(most, int(cluster.gpus)) if use_gpu else 1)
+        ]
+        self._settings: BankSettings | None = None
+
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int | None:
+        memory = ray.get([bank.memory.remote() for bank in self._banks])
+        self._settings = choose_settings(
+            sweep,
+            base,
+            memory=None if None in memory else min(memory),
+            banks=len(self._banks),
+        )
+        return None if self._settings is None else self._settings.micro_batch_size
+
+    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+        assert self._settings is not None  # `fit` has been asked
+        opening = {
+            "packs": specs.packs,
+            "settings": asdict(self._settings),
+            "sweep": to_json(specs.sweep),
+        }
+        for bank in self._banks:
+            bank.open.remote(opening)
+        recorder.when_ended = self._free
+        trainable = tune.with_parameters(
+            BankClient, banks=self._banks, to_spec=specs.of, opening=opening
+        )
+        at_once = len(self._banks) * (self._settings.slots + SPARE)
+        if specs.sweep.max_concurrent_trials is not None:
+            at_once = min(at_once, specs.sweep.max_concurrent_trials)
+        tune_trials(trainable, specs, search, recorder, at_once=at_once, reuse_actors=True)
+
+    def close(self) -> None:
+        for bank in self._banks:
+            ray.kill(bank)
+
+    def _free(self, trial: str) -> None:
+        """Let go of a trial that has ended, before Tune gets round to telling its client."""
+        for bank in self._banks:
+            bank.drop.remote(trial)

@@ -1,0 +1,242 @@
+"""The process that holds a bank: trials come and go by leases while one thread trains them all.
+
+Promise: a trial's reports come in order; a lease whose client has not asked for LEASE_SECONDS is
+given up and its slot freed; a trial that waits for a slot enters as soon as one is free. When
+memory runs out the bank is built again with settings that take less, and every trial goes on from
+its last checkpoint. When anything else breaks, all clients are told and the process ends: the whole
+bank is one failure domain, and Ray starts it again.
+
+Ray runs every method in a thread of its own; the engine belongs to one thread alone. The driver
+imports this file, and torch must not come with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sftray.bank.settings import BankSettings, cheaper
+from sftray.config import TrialConfig
+from sftray.config_io import sweep_from_json
+from sftray.data.packs import open_packs
+from sftray.errors import BankError, SftrayError
+from sftray.trial.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from sftray.bank.engine import Engine, Slot
+
+LEASE_SECONDS = 60.0
+"""A client that is alive asks far more often."""
+POLL_SECONDS = 5.0
+"""A client's question waits so long for an answer."""
+STALL_SECONDS = 900.0
+"""A bank that has not taken a step for so long, with trials to train, is broken."""
+WRITERS = 4
+"""Threads that write checkpoints."""
+
+
+@dataclass
+class _Lease:
+    spec: TrialSpec
+    reports: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
+    seen: float = field(default_factory=time.monotonic)
+    slot: Slot | None = None
+    told: int = -1
+    """The step of the last report that the client has got."""
+
+
+class BankProcess:
+    """One bank on one device."""
+
+    def __init__(self, trial: Mapping[str, Any], *, use_gpu: bool, threads: int) -> None:
+        """Begin to load the base of `trial`, what the sweep's trials have in common. `threads` is
+        what a CPU computes with."""
+        import torch
+
+        self._trial = TrialConfig(**trial)
+        self._device = torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+        torch.set_num_threads(threads)
+        self._background = ThreadPoolExecutor(2, "sftray-prepare")
+        self._writers = ThreadPoolExecutor(WRITERS, "sftray-writer")
+        self._model = self._background.submit(self._load)
+        self._engine: Future[Engine] = Future()
+        self._commands: queue.SimpleQueue[Callable[[Engine], None]] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._leases: dict[str, _Lease] = {}
+        self._waiting: deque[tuple[_Lease, Future[Slot]]] = deque()
+        self._thread: threading.Thread | None = None
+        self._moved = time.monotonic()
+        self._broken: str | None = None
+
+    def memory(self) -> float | None:
+        """Bytes of GPU memory that a bank may take; None on a CPU."""
+        import torch
+
+        if self._device.type == "cpu":
+            return None
+        free, _ = torch.cuda.mem_get_info()
+        return float(free + torch.cuda.memory_reserved())
+
+    def attach(self, spec: Mapping[str, Any], opening: Mapping[str, Any]) -> int:
+        """Lease a slot to a trial, or a place in the queue for one; returns the leases there are.
+
+        `opening` is what `Banks` opened the bank with, in case this process is a new one.
+        """
+        if self._broken is not None:
+            raise BankError(self._broken)
+        self.open(opening)
+        lease = _Lease(TrialSpec.from_json(spec))
+        with self._lock:
+            self._leases[lease.spec.trial] = lease
+            self._waiting.append((lease, self._prepare(lease)))
+            return len(self._leases)
+
+    def open(self, opening: Mapping[str, Any]) -> None:
+        """Build the bank, unless that has been done or begun."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, args=(opening,), daemon=True)
+                self._thread.start()
+
+    def next_report(self, trial: str) -> dict[str, Any] | None:
+        """A trial's next report; None if there is none yet. Asking after a rung's report means that
+        the search lets the trial go on.
+
+        Raises BankError where the bank is broken or the lease has been given up.
+        """
+        lease = self._leases.get(trial)
+        if self._broken is not None:
+            raise BankError(self._broken)
+        if lease is None:
+            raise BankError(f"{trial}: its lease was given up, since nobody asked for it")
+        lease.seen = time.monotonic()
+        slot = lease.slot
+        if slot is not None and slot.waiting and slot.step == lease.told:
+            self._command(lambda engine: engine.go_on(slot))
+        self._check_progress()
+        try:
+            metrics = lease.reports.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return None
+        lease.seen, lease.told = time.monotonic(), metrics.get("step", -1)
+        return metrics
+
+    def drop(self, trial: str) -> None:
+        """End a trial's lease, if it has one, and free its slot."""
+        with self._lock:
+            lease = self._leases.pop(trial, None)
+        if lease is not None and lease.slot is not None:
+            slot = lease.slot
+            self._command(lambda engine: engine.drop(slot))
+
+    def leases(self) -> int:
+        """Trials that hold a slot or wait for one."""
+        return len(self._leases)
+
+    def _load(self) -> Any:
+        from sftray.bank.engine import load_model
+
+        return load_model(self._trial, self._device)
+
+    def _prepare(self, lease: _Lease) -> Future[Slot]:
+        """Read or make the trial's adapter in the background, once there is an engine."""
+        engine, report = self._engine, lease.reports.put
+        prepared = self._background.submit(lambda: engine.result().prepare(lease.spec, report))
+        prepared.add_done_callback(lambda _: self._wake.set())
+        return prepared
+
+    def _command(self, command: Callable[[Engine], None]) -> None:
+        self._commands.put(command)
+        self._wake.set()
+
+    def _live(self, opening: Mapping[str, Any]) -> None:
+        """The engine's thread: build, then train until the process ends."""
+        import torch
+
+        try:
+            settings: BankSettings | None = BankSettings(**opening["settings"])
+            while settings is not None:
+                try:
+                    self._train(opening, settings)
+                except torch.OutOfMemoryError as error:
+                    said = str(error).splitlines()[0]
+                # out of the handler, whose traceback holds what is to be freed
+                settings = cheaper(settings, sweep_from_json(opening["sweep"]))
+                logging.warning("bank: %s; going on with %s", said, settings)
+                self._start_over()
+            raise BankError(f"no settings take little enough memory: {said}")
+        except BaseException as error:  # whatever it is, the clients are told and the process ends
+            logging.exception("bank: broken")
+            self._broken = f"bank: {type(error).__name__}: {error}"
+            time.sleep(2 * POLL_SECONDS)
+            os._exit(1)
+
+    def _train(self, opening: Mapping[str, Any], settings: BankSettings) -> None:
+        from sftray.bank.engine import Engine
+
+        packs, model = open_packs(opening["packs"]), self._model.result()
+        engine = Engine(model, self._trial, packs, settings, self._device, self._writers)
+        del model
+        self._engine.set_result(engine)
+        while True:
+            self._moved = time.monotonic()
+            while not self._commands.empty():
+                self._commands.get()(engine)
+            self._admit(engine)
+            self._give_up()
+            if not engine.advance():
+                self._wake.wait(timeout=1.0)
+                self._wake.clear()
+
+    def _admit(self, engine: Engine) -> None:
+        """Let prepared trials in, oldest first, as long as there is room."""
+        while engine.free:
+            with self._lock:
+                if not (self._waiting and self._waiting[0][1].done()):
+                    return
+                lease, prepared = self._waiting.popleft()
+                if self._leases.get(lease.spec.trial) is not lease:
+                    continue
+            try:
+                lease.slot = prepared.result()
+            except (SftrayError, OSError) as error:
+                lease.reports.put({"outcome": "failed", "message": str(error)})
+                continue
+            engine.admit(lease.slot)
+
+    def _give_up(self) -> None:
+        """Free the slots of clients that do not ask any more."""
+        limit = time.monotonic() - LEASE_SECONDS
+        with self._lock:
+            silent = [name for name, lease in self._leases.items() if lease.seen < limit]
+        for trial in silent:
+            logging.warning("bank: %s: nobody has asked for %g s", trial, LEASE_SECONDS)
+            self.drop(trial)
+
+    def _start_over(self) -> None:
+        """After running out of memory: nothing of the old engine stays, every lease waits again."""
+        import torch
+
+        self._engine = Future()
+        torch.cuda.empty_cache()
+        self._model = self._background.submit(self._load)
+        with self._lock:
+            self._commands = queue.SimpleQueue()
+            self._waiting.clear()
+            for lease in self._leases.values():
+                lease.slot, lease.told = None, -1
+                self._waiting.append((lease, self._prepare(lease)))
+
+    def _check_progress(self) -> None:
+        still = time.monotonic() - self._moved
+        if still > STALL_SECONDS:
+            raise BankError(f"bank: no step for {still:.0f} s; its process hangs")

@@ -1,0 +1,144 @@
+"""How the trials of a sweep are run: what the trainers have in common.
+
+Promise: a trainer brings its trainable and its number of trials at once; search, journal, recorder
+and Tune are the same for all. Torch never comes to the driver, but for `--local`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune import CheckpointConfig
+
+from sftray.budget import TrialPlan, default_micro_batch_size
+from sftray.cluster import Cluster
+from sftray.config import SweepConfig, TrialConfig
+from sftray.paths import SweepPaths
+from sftray.recorder import Recorder, TuneRecorder
+from sftray.search.state import STOP, Search, Suggestion
+from sftray.search.tune import SftrayScheduler, SftraySearcher
+from sftray.trial.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Specs:
+    """A suggestion as the trial that a worker runs; travels to the trials' drivers."""
+
+    sweep: SweepConfig
+    paths: SweepPaths
+    packs: str
+    """Root of the packs."""
+    plan: Callable[[TrialConfig], TrialPlan]
+
+    def of(self, suggestion: Suggestion) -> TrialSpec:
+        trial = self.sweep.trial.at(suggestion.point)
+        one_base = "base_precision" not in self.sweep.search_space
+        return TrialSpec(
+            trial=suggestion.trial,
+            config=trial,
+            plan=self.plan(trial),
+            packs=self.packs,
+            folder=self.paths.trial(suggestion.trial).root,
+            leaderboard=self.paths.leaderboard if one_base else None,
+            num_samples_generated=self.sweep.num_samples_generated,
+        )
+
+
+class Runner(Protocol):
+    """A trainer at work for one sweep."""
+
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int | None:
+        """Rows of a micro-batch; None where the trials do not fit. base: the base's config.json."""
+        ...
+
+    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+        """Run trials until the search has no more."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the trials ran on."""
+        ...
+
+
+def tune_trials(
+    trainable: Any,
+    specs: Specs,
+    search: Search,
+    recorder: Recorder,
+    *,
+    at_once: int,
+    reuse_actors: bool = False,
+) -> None:
+    """Run Tune until the search has no more trials; nothing that it writes is ever read."""
+    sweep = specs.sweep
+    with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
+        tune.Tuner(
+            # a trial's driver holds no CPU that a worker could have
+            tune.with_resources(trainable, {"node:__internal_head__": 0.001}),
+            tune_config=tune.TuneConfig(
+                search_alg=SftraySearcher(search),
+                scheduler=SftrayScheduler(search),
+                num_samples=-1,
+                max_concurrent_trials=at_once,
+                reuse_actors=reuse_actors,
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.name,
+                storage_path=scratch,
+                callbacks=[TuneRecorder(recorder)],
+                failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        ).fit()
+
+
+class LocalRunner:
+    """Trials one after another in this process, by SFTTrainer: an exception stops the sweep with
+    its traceback, and a debugger works."""
+
+    def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
+        self._use_gpu = cluster.use_gpu(sweep)
+
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+        return default_micro_batch_size(sweep.data.max_length, use_gpu=self._use_gpu)
+
+    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+        import torch
+
+        from sftray.train.worker import run_trial
+
+        device = torch.device("cuda" if self._use_gpu else "cpu")
+        waiting = search.unfinished()
+        while suggestion := waiting.pop(0) if waiting else search.suggest():
+            search.attempt(suggestion.trial)
+            report = functools.partial(_report_locally, search, recorder, suggestion.trial)
+            with contextlib.suppress(_StoppedError):
+                run_trial(specs.of(suggestion), report, device)
+            if search.outcome_of(suggestion.trial) is None:
+                search.returned(suggestion.trial)
+            recorder.finish_trials()
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+
+class _StoppedError(Exception):
+    """Ends a local trial that the search has stopped."""
+
+
+def _report_locally(
+    search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
+) -> None:
+    values = dict(metrics)
+    outcome, message = values.pop("outcome", None), values.pop("message", "")
+    decision = search.record(trial, values, outcome, message)
+    recorder.result(trial, metrics)
+    if decision == STOP and outcome is None:
+        raise _StoppedError

@@ -1,0 +1,43 @@
+"""The `train` trainer at work for a sweep: every trial a Ray Train run with workers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+
+from sftray.budget import default_micro_batch_size
+from sftray.cluster import Cluster
+from sftray.config import SweepConfig
+from sftray.recorder import Recorder
+from sftray.runner import Specs, tune_trials
+from sftray.search.state import Search
+from sftray.train.trial import train_trial
+
+
+class TrainRunner:
+    """Runs as many trials at once as the cluster has workers for."""
+
+    def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
+        """Raises ConfigError where not even one trial fits the cluster."""
+        self._at_once, self._use_gpu = cluster.concurrency(sweep), cluster.use_gpu(sweep)
+
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+        return default_micro_batch_size(sweep.data.max_length, use_gpu=self._use_gpu)
+
+    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+        sweep = specs.sweep
+        resources = {"CPU": sweep.cpus_per_worker, **({"GPU": 1} if self._use_gpu else {})}
+        scaling = {
+            "num_workers": sweep.trial.num_workers,
+            "use_gpu": self._use_gpu,
+            "resources_per_worker": resources,
+        }
+        trainable = tune.with_parameters(
+            train_trial, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
+        )
+        tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
+
+    def close(self) -> None:
+        """Ray Train frees the workers of an ended trial, and the recorder what it leaves."""
