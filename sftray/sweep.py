@@ -44,7 +44,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
     cluster = connect(log)
-    runner = _runner("local" if local else trainer, sweep, cluster)
+    runner = _runner("local" if local else trainer, sweep, cluster, log)
     try:
         packs = build_packs(
             sweep.data,
@@ -60,7 +60,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
         if micro_batch_size is None:
             trainer, why = without_bank(sweep)
             runner.close()
-            runner = _runner(trainer, sweep, cluster)
+            runner = _runner(trainer, sweep, cluster, log)
             micro_batch_size = runner.fit(sweep, base)
             assert micro_batch_size is not None  # `train` always takes at least one row
         plan = planner(sweep, rows, micro_batch_size=micro_batch_size)
@@ -94,7 +94,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     return found
 
 
-def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster) -> Runner:
+def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster, log: Log) -> Runner:
     """The trainer at work; a bank begins to load its base."""
     if trainer == "local":
         return LocalRunner(cluster, sweep)
@@ -104,7 +104,7 @@ def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster) -> Runner:
         return TrainRunner(cluster, sweep)
     from sftray.bank.banks import Banks
 
-    return Banks(cluster, sweep)
+    return Banks(cluster, sweep, log)
 
 
 def _anything_to_do(sweep: SweepConfig, search: Search, journal: Journal) -> bool:

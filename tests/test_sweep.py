@@ -65,6 +65,7 @@ def through_tune(
         evals_per_trial=1,
         num_samples_generated=1,
         storage=str(tmp_path_factory.mktemp("tune")),
+        trainer="train",
     )
 
     def press_ctrl_c(line: str) -> None:

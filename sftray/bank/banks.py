@@ -7,7 +7,7 @@ the last is done with it. Neither torch nor the base come to the driver.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -33,7 +33,7 @@ SPARE = 1
 class Banks:
     """Starts the banks, fills them with trials and ends them."""
 
-    def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
+    def __init__(self, cluster: Cluster, sweep: SweepConfig, log: Callable[[str], None]) -> None:
         """Raises ConfigError where not even one trial fits the cluster."""
         most = cluster.concurrency(sweep)
         use_gpu = cluster.use_gpu(sweep)
@@ -49,6 +49,7 @@ class Banks:
             for _ in range(min(most, int(cluster.gpus)) if use_gpu else 1)
         ]
         self._settings: BankSettings | None = None
+        self._log = log
 
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int | None:
         memory = ray.get([bank.memory.remote() for bank in self._banks])
@@ -77,6 +78,9 @@ class Banks:
         if specs.sweep.max_concurrent_trials is not None:
             at_once = min(at_once, specs.sweep.max_concurrent_trials)
         tune_trials(trainable, specs, search, recorder, at_once=at_once, reuse_actors=True)
+        for used in ray.get([bank.usage.remote() for bank in self._banks]):
+            if used:
+                self._log(_usage_text(used))
 
     def close(self) -> None:
         for bank in self._banks:
@@ -86,3 +90,15 @@ class Banks:
         """Let go of a trial that has ended, before Tune gets round to telling its client."""
         for bank in self._banks:
             bank.drop.remote(trial)
+
+
+def _usage_text(used: Mapping[str, float]) -> str:
+    """How well a bank was used, in one line."""
+    share = 100 * used["training"] / used["since"]
+    filled = used["slot_steps"] / max(used["micro_steps"], 1)
+    return (
+        f"bank: {used['micro_steps']:,} micro-steps in {used['since']:.1f} s, {share:.0f} % of it "
+        f"training and {100 * used['evaluation'] / used['since']:.0f} % evaluation, "
+        f"{filled:.1f} slots busy, {1000 * used['admission'] / max(used['admitted'], 1):.0f} ms to "
+        "fill a slot"
+    )

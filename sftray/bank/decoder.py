@@ -10,6 +10,7 @@ T tokens = K slots × rows × max_length, slot after slot.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -129,18 +130,15 @@ class Decoder:
         x, normed, rstd, h_qkv, raw, heads, mixed, attended, h_out = first
         both = (batch, work, grad)
 
-        dactive = self._linear_input(dx, index, DOWN)
-        dh = self._lora_input(dx, dactive, index, DOWN, *both)
+        dactive, dh = self._input_gradient(dx, index, DOWN, batch, work)
         ops.swiglu_backward_(gate_up, dactive)
         active, dgate_up = dactive, gate_up
         self._lora_grads(dx, active, h_down, dh, index, DOWN, *both)
-        dnormed = self._linear_input(dgate_up, index, GATE_UP)
-        dh = self._lora_input(dgate_up, dnormed, index, GATE_UP, *both)
+        dnormed, dh = self._input_gradient(dgate_up, index, GATE_UP, batch, work)
         self._lora_grads(dgate_up, normed2, h_gate_up, dh, index, GATE_UP, *both)
         ops.rms_norm_backward_(dx, dnormed, middle, layer.middle_norm, rstd2)
 
-        dmixed = self._linear_input(dx, index, OUT)
-        dh = self._lora_input(dx, dmixed, index, OUT, *both)
+        dmixed, dh = self._input_gradient(dx, index, OUT, batch, work)
         self._lora_grads(dx, mixed, h_out, dh, index, OUT, *both)
         dheads = torch.empty_like(heads)
         dmixed = dmixed.view(-1, shape.heads, shape.head_dim)
@@ -151,11 +149,10 @@ class Decoder:
             ops.head_norm_backward_(dheads, raw, layer.head_norms, shape.epsilon)
         dqkv = dheads.view(x.shape[0], -1)
         if index == 0:  # the embedding is frozen
-            dh = self._lora_input(dqkv, None, index, QKV, *both)
+            dh = self._inner_gradient(dqkv, index, QKV, work)
             self._lora_grads(dqkv, normed, h_qkv, dh, index, QKV, *both)
             return dx
-        dnormed = self._linear_input(dqkv, index, QKV)
-        dh = self._lora_input(dqkv, dnormed, index, QKV, *both)
+        dnormed, dh = self._input_gradient(dqkv, index, QKV, batch, work)
         self._lora_grads(dqkv, normed, h_qkv, dh, index, QKV, *both)
         ops.rms_norm_backward_(dx, dnormed, x, layer.input_norm, rstd)
         return dx
@@ -176,21 +173,38 @@ class Decoder:
         """plus + x · Wᵀ + bias + LoRA, and LoRA's inner [K, T / K, projections · rank]."""
         weights = self.base.layers[index].groups[group]
         matrix, bias = weights.matrix().T, weights.bias
+        places = self.layout.of(index, group)
+        inner = self._inner(x, places, group, index, batch, work) if places else None
+        if (
+            inner is not None
+            and plus is None
+            and bias is None
+            and len(places) == len(GROUPS[group])
+        ):
+            # LoRA first: what it writes is read where the large product ends, which costs nothing
+            y = x.new_empty(x.shape[0], sum(weights.widths))
+            for part, b, h in self._parts(y, inner, places, group, index, work):
+                torch.bmm(h, b, out=part)
+            return y.addmm_(x, matrix), inner
         if plus is not None:
             y = torch.addmm(plus, x, matrix)
             if bias is not None:
                 y.add_(bias)
         else:
             y = x @ matrix if bias is None else torch.addmm(bias, x, matrix)
-        places = self.layout.of(index, group)
-        if not places:
-            return y, None
-        inner = self._inner(x, places, group, index, batch, work)
+        if inner is not None:
+            for part, b, h in self._parts(y, inner, places, group, index, work):
+                part.baddbmm_(h, b)
+        return y, inner
+
+    def _parts(
+        self, y: Tensor, inner: Tensor, places: list[Place], group: int, index: int, work: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The columns of y of each adapted projection, its lora_Bᵀ and its inner activations."""
         for number, place in enumerate(places):
             part = _by_slot(y, work)[:, :, self._columns(place, index, group)]
-            b = second(work, place, self.layout.rank)
-            part.baddbmm_(inner[:, :, self._ranks(number)], b.transpose(1, 2))
-        return y, inner
+            b = second(work, place, self.layout.rank).transpose(1, 2)
+            yield part, b, inner[:, :, self._ranks(number)]
 
     def _inner(
         self, x: Tensor, places: list[Place], group: int, index: int, batch: Batch, work: Tensor
@@ -207,21 +221,27 @@ class Decoder:
             parts.append(torch.bmm(_by_slot(dropped, work), part.transpose(1, 2)))
         return torch.cat(parts, dim=2)
 
-    def _linear_input(self, dy: Tensor, index: int, group: int) -> Tensor:
-        """The input gradient through the base alone."""
-        return dy @ self.base.layers[index].groups[group].matrix()
+    def _input_gradient(
+        self, dy: Tensor, index: int, group: int, batch: Batch, work: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The gradient of a linear layer's input, and that of LoRA's inner activations."""
+        matrix = self.base.layers[index].groups[group].matrix()
+        dinner = self._inner_gradient(dy, index, group, work)
+        if dinner is None:
+            return dy @ matrix, None
+        places, rank = self.layout.of(index, group), self.layout.rank
+        a = joint_first(work, places, rank)
+        if batch.rate is None:
+            dx = torch.bmm(dinner, a).view(dy.shape[0], -1)
+            return dx.addmm_(dy, matrix), dinner
+        dx = dy @ matrix
+        for number, place in enumerate(places):
+            columns = self._ranks(number)
+            through = torch.bmm(dinner[:, :, columns], a[:, columns]).view(dx.shape)
+            self._ops.dropout_add_(dx, through, batch.rate, batch.seeds, _module_number(place))
+        return dx, dinner
 
-    def _lora_input(
-        self,
-        dy: Tensor,
-        dx: Tensor | None,
-        index: int,
-        group: int,
-        batch: Batch,
-        work: Tensor,
-        grad: Tensor,
-    ) -> Tensor | None:
-        """Add the input gradient through LoRA to dx; returns that of LoRA's inner activations."""
+    def _inner_gradient(self, dy: Tensor, index: int, group: int, work: Tensor) -> Tensor | None:
         places, rank = self.layout.of(index, group), self.layout.rank
         if not places:
             return None
@@ -230,17 +250,6 @@ class Decoder:
         for number, place in enumerate(places):
             part = _by_slot(dy, work)[:, :, self._columns(place, index, group)]
             dinner[:, :, self._ranks(number)] = torch.bmm(part, second(work, place, rank))
-        if dx is None:
-            return dinner
-        a = joint_first(work, places, rank)
-        if batch.rate is None:
-            _by_slot(dx, work).baddbmm_(dinner, a)
-            return dinner
-        for number, place in enumerate(places):
-            columns = self._ranks(number)
-            through = torch.bmm(dinner[:, :, columns], a[:, columns])
-            through = through.view(dx.shape[0], -1)
-            self._ops.dropout_add_(dx, through, batch.rate, batch.seeds, _module_number(place))
         return dinner
 
     def _lora_grads(

@@ -82,6 +82,22 @@ def load_model(trial: TrialConfig, device: torch.device) -> Any:
     return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
+@dataclass
+class Usage:
+    """What a bank has spent its time on, in seconds."""
+
+    training: float = 0.0
+    """In training steps."""
+    evaluation: float = 0.0
+    """In evaluations, checkpoints' copies and samples."""
+    admission: float = 0.0
+    """Putting adapters into slots."""
+    admitted: int = 0
+    micro_steps: int = 0
+    slot_steps: int = 0
+    """Micro-steps × slots that had something to train."""
+
+
 class Engine:
     """K slots over one base."""
 
@@ -126,7 +142,7 @@ class Engine:
         self._idle = idle_row(packs.max_length)
         self._device = device
         self._tokenizer: Any = None
-        self._marked = time.perf_counter()
+        self.usage = Usage()
 
     @property
     def free(self) -> int:
@@ -162,6 +178,7 @@ class Engine:
     def admit(self, slot: Slot) -> None:
         """Put a prepared trial into a free slot; its first report is the base's eval loss, or the
         evaluation that it goes on from."""
+        started = time.perf_counter()
         place, trial = self._slots.index(None), slot.spec.config
         assert slot.row is not None
         self._adapters.admit(place, slot.row, trial.alpha / trial.lora_r)
@@ -169,6 +186,8 @@ class Engine:
         if self._steps.rate is not None:
             self._steps.rate.view(len(self._slots), -1)[place] = trial.lora_dropout
         self._slots[place] = slot
+        self.usage.admission += time.perf_counter() - started
+        self.usage.admitted += 1
         facts = {**self._facts(slot), "startup_seconds": time.perf_counter() - slot.asked}
         if slot.resumed:
             first = {**slot.progress.last, **facts, "resumed_from_step": slot.step}
@@ -195,6 +214,7 @@ class Engine:
         running = [slot for slot in self._slots if slot is not None and not slot.waiting]
         if not running:
             return False
+        started = time.perf_counter()
         rows, seeds = self._rows()
         self._steps.run(rows, seeds)
         due = [slot for slot in running if slot.micro_steps == slot.spec.plan.accumulation]
@@ -206,11 +226,14 @@ class Engine:
         self._settle(wait=bool(to_evaluate))
         now = time.perf_counter()
         for slot in running:
-            slot.progress.seconds += now - self._marked
+            slot.progress.seconds += now - started
         for slot in to_evaluate:
             if slot in self._slots:
                 self._evaluate(slot)
-        self._marked = time.perf_counter()
+        self.usage.training += now - started
+        self.usage.evaluation += time.perf_counter() - now
+        self.usage.micro_steps += 1
+        self.usage.slot_steps += len(running)
         return True
 
     def _rows(self) -> tuple[list[PackedRow], list[int] | None]:

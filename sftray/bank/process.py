@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftray.bank.settings import BankSettings, cheaper
@@ -74,7 +74,7 @@ class BankProcess:
         self._leases: dict[str, _Lease] = {}
         self._waiting: deque[tuple[_Lease, Future[Slot]]] = deque()
         self._thread: threading.Thread | None = None
-        self._moved = time.monotonic()
+        self._moved = self._built = time.monotonic()
         self._broken: str | None = None
 
     def memory(self) -> float | None:
@@ -138,6 +138,12 @@ class BankProcess:
             slot = lease.slot
             self._command(lambda engine: engine.drop(slot))
 
+    def usage(self) -> dict[str, float]:
+        """`engine.Usage`, with the seconds since the bank was built; nothing before that."""
+        if not self._engine.done():
+            return {}
+        return {**asdict(self._engine.result().usage), "since": time.monotonic() - self._built}
+
     def leases(self) -> int:
         """Trials that hold a slot or wait for one."""
         return len(self._leases)
@@ -186,6 +192,7 @@ class BankProcess:
         packs, model = open_packs(opening["packs"]), self._model.result()
         engine = Engine(model, self._trial, packs, settings, self._device, self._writers)
         del model
+        self._built = time.monotonic()
         self._engine.set_result(engine)
         while True:
             self._moved = time.monotonic()

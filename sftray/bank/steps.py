@@ -38,15 +38,18 @@ class Steps:
         rows: int,
         recompute: bool,
         capacities: Sequence[Capacity] = (),
+        capture: bool = True,
         dropout: bool = False,
     ) -> None:
-        """loss [K] gets the sums of token losses added. Without capacities, steps run eagerly."""
+        """loss [K] gets the sums of token losses added. Without capacities, batches are as large as
+        they come; without `capture`, steps run eagerly."""
         self._decoder, self._adapters, self._loss = decoder, adapters, loss
-        self._rows, self._recompute, self._capacities = rows, recompute, list(capacities)
+        self._rows, self._recompute = rows, recompute
+        self._capacities, self._capture = list(capacities), capture
         count = adapters.slots * rows
         self.rate = torch.zeros(count, device=loss.device) if dropout else None
         """LoRA dropout of each packed row's slot."""
-        self._captured: dict[Capacity, tuple[Buffers, Any]] = {}
+        self._prepared: dict[Capacity, tuple[Buffers, Any]] = {}
         self._pool: Any = None
 
     def run(self, rows: Sequence[PackedRow], seeds: Sequence[int] | None = None) -> None:
@@ -57,9 +60,12 @@ class Steps:
             batch.rate = self.rate
             self._accumulate(batch)
             return
-        buffers, graph = self._captured.get(fitting[0]) or self._capture(fitting[0])
+        buffers, graph = self._prepared.get(fitting[0]) or self._prepare(fitting[0])
         buffers.fill(rows, seeds)
-        graph.replay()
+        if graph is None:
+            self._accumulate(buffers.batch)
+        else:
+            graph.replay()
 
     def _accumulate(self, batch: Any) -> None:
         adapters = self._adapters
@@ -68,24 +74,31 @@ class Steps:
         )
         self._loss.add_(sums)
 
-    def _capture(self, capacity: Capacity) -> tuple[Buffers, Any]:
-        """Record the step of one size. Warming up on idle rows changes no gradient."""
+    def _prepare(self, capacity: Capacity) -> tuple[Buffers, Any]:
+        """Buffers of one size, and the step recorded on idle rows, which change no gradient."""
         count = self._adapters.slots * self._rows
-        length, device = self._decoder.max_length, self._loss.device
-        buffers = Buffers(capacity, count, length, device)
+        length = self._decoder.max_length
+        buffers = Buffers(capacity, count, length, self._loss.device)
         buffers.batch.rate = self.rate
-        buffers.fill([idle_row(length)] * count)
+        graph = None
+        if self._capture:
+            buffers.fill([idle_row(length)] * count)
+            graph = self._record(buffers)
+        self._prepared[capacity] = (buffers, graph)
+        return buffers, graph
+
+    def _record(self, buffers: Buffers) -> Any:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._accumulate(buffers.batch)
         torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.empty_cache()  # the graph has memory of its own
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._accumulate(buffers.batch)
         self._pool = self._pool or graph.pool()
-        self._captured[capacity] = (buffers, graph)
-        return buffers, graph
+        return graph
 
 
 def capacities(rows: MappedRows, count: int, seed: int = 0) -> list[Capacity]:

@@ -1,0 +1,146 @@
+"""The bank on a GPU: CUDA graphs against eager steps, isolation, and the `train` trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sftray.bank.adapters import Adapters, fresh_row, lay_out
+from sftray.bank.base import take_base
+from sftray.bank.batches import read_row
+from sftray.bank.decoder import Decoder
+from sftray.bank.engine import Engine, load_model
+from sftray.bank.settings import BankSettings
+from sftray.bank.steps import Steps, capacities
+from sftray.bank.support import PROJECTIONS
+from sftray.budget import plan_trial
+from sftray.config import DataConfig, TrialConfig
+from sftray.data.mapped import MappedRows
+from sftray.data.packs import Packs
+from sftray.data.pipeline import build_packs
+from sftray.demo import FOLDER
+from sftray.train.worker import run_trial
+from sftray.trial.spec import TrialSpec
+
+pytestmark = pytest.mark.gpu
+
+TRIAL = TrialConfig(str(FOLDER), learning_rate=4e-3, effective_batch_size=2, lora_r=8)
+SLOTS = 4
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def packs(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Packs:
+    data = DataConfig(
+        str(FOLDER / "chats.jsonl"), max_length=512, num_eval_conversations=50, eval_fraction=0.02
+    )
+    return build_packs(data, str(FOLDER), storage=str(tmp_path_factory.mktemp("storage")))
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_replayed_graphs_equal_eager_steps_over_100_batches(
+    packs: Packs, deterministic: None, recompute: bool
+) -> None:
+    rows = MappedRows(packs.dataset("train"))
+    sizes = capacities(rows, SLOTS)
+    decoder, eager = _bank(packs.max_length)
+    _, captured = _bank(packs.max_length, decoder)
+    losses = [torch.zeros(SLOTS, device=GPU) for _ in range(2)]
+    both = [
+        Steps(
+            decoder,
+            adapters,
+            loss,
+            rows=1,
+            recompute=recompute,
+            capacities=sizes,
+            capture=capture,
+        )
+        for adapters, loss, capture in zip((eager, captured), losses, (False, True), strict=True)
+    ]
+    for number in range(100):
+        batch = [read_row(rows[(number * SLOTS + k) % len(rows)]) for k in range(SLOTS)]
+        for steps in both:
+            steps.run(batch)
+        assert torch.equal(losses[0], losses[1]), number
+        assert torch.equal(eager.grad, captured.grad), number
+    assert float(losses[0].min()) > 0
+
+
+def test_a_slot_that_is_not_a_number_leaves_the_others_bit_identical(
+    packs: Packs, deterministic: None, tmp_path: Path
+) -> None:
+    good = _spec(packs, TRIAL, tmp_path / "alone")
+    alone = _run_bank(packs, [good])[0]
+    bad = replace(TRIAL, learning_rate=1e30, warmup_ratio=0.0)
+    beside, diverged = _run_bank(
+        packs, [_spec(packs, TRIAL, tmp_path / "beside"), _spec(packs, bad, tmp_path / "bad")]
+    )
+    assert diverged[-1]["outcome"] == "diverged"
+    assert [r["eval_loss"] for r in alone] == [r["eval_loss"] for r in beside]
+    assert alone[-1]["outcome"] == "completed"
+
+
+def test_a_trial_learns_in_the_bank_what_it_learns_by_sfttrainer(
+    packs: Packs, tmp_path: Path
+) -> None:
+    spec = _spec(packs, replace(TRIAL, num_train_epochs=0.5), tmp_path / "bank")
+    by_bank = _run_bank(packs, [spec])[0]
+    expected: list[dict[str, Any]] = []
+    run_trial(replace(spec, folder=str(tmp_path / "train")), expected.append, GPU)
+    assert by_bank[-1]["eval_loss"] < by_bank[0]["eval_loss"] - 1
+    for ours, theirs in zip(by_bank, expected, strict=True):
+        assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], abs=0.05)
+
+
+def _bank(max_length: int, decoder: Decoder | None = None) -> tuple[Decoder, Adapters]:
+    """A bank of random adapters, the same every time."""
+    if decoder is None:
+        base = take_base(load_model(TRIAL, GPU), torch.bfloat16, resident=True)
+        decoder = Decoder(base, lay_out(base.shape, PROJECTIONS, TRIAL.lora_r), max_length)
+    adapters = Adapters(decoder.layout, SLOTS, torch.bfloat16, GPU)
+    generator = torch.Generator().manual_seed(0)
+    for slot in range(SLOTS):
+        row = fresh_row(decoder.layout, TRIAL.lora_r, seed=slot)
+        row.param[decoder.layout.split :].normal_(0, 0.02, generator=generator)
+        adapters.admit(slot, row, 2.0)
+    return decoder, adapters
+
+
+def _spec(packs: Packs, trial: TrialConfig, folder: Path) -> TrialSpec:
+    if trial.num_train_epochs == 1.0:
+        trial = replace(trial, num_train_epochs=0.2)
+    rows = packs.rows("train")
+    plan = plan_trial(trial, rows, ladder=(), evals_per_trial=4, micro_batch_size=1)
+    return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 0)
+
+
+def _run_bank(packs: Packs, specs: list[TrialSpec]) -> list[list[dict[str, Any]]]:
+    settings = BankSettings(
+        slots=SLOTS,
+        micro_batch_size=1,
+        lora_r=8,
+        dropout=False,
+        resident=True,
+        activation_checkpointing=False,
+        memory_gb=0.0,
+    )
+    engine = Engine(load_model(TRIAL, GPU), TRIAL, packs, settings, GPU)
+    reports: list[list[dict[str, Any]]] = [[] for _ in specs]
+    for spec, found in zip(specs, reports, strict=True):
+        engine.admit(engine.prepare(spec, found.append))
+    while engine.advance():
+        pass
+    return reports
