@@ -39,11 +39,13 @@ def collect(
     found: Results,
     *,
     log: Log,
-    use_gpu: bool,
+    submit: Callable[..., Any],
 ) -> dict[str, Any]:
     """Write best/ from the sweep's best evaluation and check it; returns what sweep.json there has.
 
-    A bundle of the same evaluation that is there already is kept.
+    `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
+    may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
+    is there already is kept.
     """
     best, evaluation = _best_kept(paths, found, log)
     trial = sweep.trial.at(best.point)
@@ -68,7 +70,7 @@ def collect(
         folder = Path(temporary)
         checkpoint = paths.trial(best.trial).checkpoint(evaluation["step"])
         arguments = (checkpoint, to_json(trial), packs.root)
-        checked, files = _on_a_worker(_assemble, *arguments, use_gpu=use_gpu, log=log)
+        checked, files = _wait(submit(_assemble, *arguments), log)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         facts["reloaded_eval_loss"] = checked
@@ -176,24 +178,19 @@ def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[floa
         return loss, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def _on_a_worker(
-    function: Callable[..., tuple[float, Files]], *arguments: Any, use_gpu: bool, log: Log
-) -> tuple[float, Files]:
-    """Run where the GPUs are: the driver's machine may have none."""
+def _wait(result: Any, log: Log) -> tuple[float, Files]:
+    """What a worker has answered; said every minute, and not for ever."""
     import ray
 
-    remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(function)
-    result = remote.remote(*arguments)
     for waited in range(0, WORKER_MINUTES * 60, _POLL_SECONDS):
         done, _ = ray.wait([result], timeout=_POLL_SECONDS)
         if done:
             loss, files = ray.get(result)
             return float(loss), files
         log(f"best/: checking the winner on a worker, {waited + _POLL_SECONDS} s so far")
-    ray.cancel(result, force=True)
     raise SftrayError(
-        f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a "
-        f"{'GPU' if use_gpu else 'CPU'} of the cluster and run the same command again"
+        f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "
+        "of the cluster and run the same command again"
     )
 
 

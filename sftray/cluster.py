@@ -43,8 +43,9 @@ class Cluster:
         return self.gpus > 0 if sweep.use_gpu is None else sweep.use_gpu
 
 
-def connect(log: Log) -> Cluster:
-    """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one on this machine."""
+def connect(log: Log, *, dashboard: bool) -> Cluster:
+    """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one on this machine: with
+    its dashboard, which costs seconds, where that is wanted and installed."""
     if not ray.is_initialized():
         os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_SETTINGS})
         for name in _LOUD_LOGGERS:
@@ -54,9 +55,9 @@ def connect(log: Log) -> Cluster:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
             log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
         else:
-            # the dashboard serves the State API, by which Ray Train frees a stopped trial's GPUs;
-            # without it (ray without [default]) the recorder frees them, some seconds later
-            ray.init("local", include_dashboard=dashboard_installed(), **quiet)
+            # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
+            # the recorder frees them, some seconds later
+            ray.init("local", include_dashboard=dashboard and dashboard_installed(), **quiet)
             log("started Ray on this machine")
     total = ray.cluster_resources()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))

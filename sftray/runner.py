@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 from ray.tune import CheckpointConfig
 
@@ -61,9 +62,19 @@ class Runner(Protocol):
         """Run trials until the search has no more."""
         ...
 
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function on what the trials ran on, now that they have ended; Ray's reference."""
+        ...
+
     def close(self) -> None:
         """Give back what the trials ran on."""
         ...
+
+
+def submit_task(function: Callable[..., Any], *arguments: Any, use_gpu: bool) -> Any:
+    """Run a function as a task of its own, on a GPU if the trials had one."""
+    remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(function)
+    return remote.remote(*arguments)
 
 
 def tune_trials(
@@ -124,6 +135,9 @@ class LocalRunner:
             if search.outcome_of(suggestion.trial) is None:
                 search.returned(suggestion.trial)
             recorder.finish_trials()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:
         """Nothing was taken."""

@@ -43,7 +43,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
-    cluster = connect(log)
+    cluster = connect(log, dashboard=trainer == "train")
     runner = _runner("local" if local else trainer, sweep, cluster, log)
     try:
         packs = build_packs(
@@ -84,11 +84,10 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             finally:
                 recorder.write_leaderboard()
                 tracking.finish()
-            runner.close()  # the winner is checked on the workers that are now free
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
                 raise SweepFailedError(_no_trial_finished(found))
-            bundle.collect(sweep, paths, packs, found, log=log, use_gpu=cluster.use_gpu(sweep))
+            bundle.collect(sweep, paths, packs, found, log=log, submit=runner.submit)
     finally:
         runner.close()
     return found

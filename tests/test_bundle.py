@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ from sftray.evaluate import packed_eval_loss
 from sftray.model import Attention
 from sftray.paths import SweepPaths
 from sftray.results import Results, load
+from sftray.runner import submit_task
 from sftray.sweep import run_sweep
 
 pytestmark = pytest.mark.ray
@@ -123,8 +125,9 @@ def test_a_checkpoint_that_is_gone_is_passed_over_for_the_next_best(
     shutil.rmtree(folder / "best")
     shutil.rmtree(paths.trial(old["trial"]).checkpoint(old["step"]))
     packs = open_packs(small_sweep.record["packs"])
+    submit = functools.partial(submit_task, use_gpu=False)
     facts = collect(
-        small_sweep_config, paths, packs, load(str(folder)), log=lines.append, use_gpu=False
+        small_sweep_config, paths, packs, load(str(folder)), log=lines.append, submit=submit
     )
     assert (facts["trial"], facts["step"]) != (old["trial"], old["step"])
     assert facts["eval_loss"] > old["eval_loss"]

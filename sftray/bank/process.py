@@ -12,6 +12,7 @@ imports this file, and torch must not come with it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -76,6 +77,7 @@ class BankProcess:
         self._thread: threading.Thread | None = None
         self._moved = self._built = time.monotonic()
         self._broken: str | None = None
+        self._ending = False
 
     def memory(self) -> float | None:
         """Bytes of GPU memory that a bank may take; None on a CPU."""
@@ -144,6 +146,24 @@ class BankProcess:
             return {}
         return {**asdict(self._engine.result().usage), "since": time.monotonic() - self._built}
 
+    def lend(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """End the bank, free its memory, and run a function in its place."""
+        import torch
+
+        self._ending = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=STALL_SECONDS)
+        with self._lock:
+            self._leases.clear()
+            self._waiting.clear()
+        self._engine = Future()
+        self._model = Future()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return function(*arguments)
+
     def leases(self) -> int:
         """Trials that hold a slot or wait for one."""
         return len(self._leases)
@@ -173,6 +193,7 @@ class BankProcess:
             while settings is not None:
                 try:
                     self._train(opening, settings)
+                    return
                 except torch.OutOfMemoryError as error:
                     said = str(error).splitlines()[0]
                 # out of the handler, whose traceback holds what is to be freed
@@ -194,7 +215,7 @@ class BankProcess:
         del model
         self._built = time.monotonic()
         self._engine.set_result(engine)
-        while True:
+        while not self._ending:
             self._moved = time.monotonic()
             while not self._commands.empty():
                 self._commands.get()(engine)

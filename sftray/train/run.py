@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -11,7 +11,7 @@ from sftray.budget import default_micro_batch_size
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.recorder import Recorder
-from sftray.runner import Specs, tune_trials
+from sftray.runner import Specs, submit_task, tune_trials
 from sftray.search.state import Search
 from sftray.train.trial import train_trial
 
@@ -38,6 +38,9 @@ class TrainRunner:
             train_trial, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
         )
         tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:
         """Ray Train frees the workers of an ended trial, and the recorder what it leaves."""
