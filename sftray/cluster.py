@@ -44,7 +44,7 @@ class Cluster:
 
 
 def connect(log: Log, *, dashboard: bool) -> Cluster:
-    """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one on this machine: with
+    """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one here: with
     its dashboard, which costs seconds, where that is wanted and installed."""
     if not ray.is_initialized():
         os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_SETTINGS})

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sftray.bank.base import GROUPS, Shape
 from sftray.bank.ops import copy_work
+from sftray.errors import CheckpointError
 from sftray.model import init_lora_a
 
 PARTS = ("lora_A", "lora_B")
@@ -138,19 +139,29 @@ def fresh_row(layout: Layout, rank: int, seed: int) -> Row:
     return Row(param, None)
 
 
-def import_row(layout: Layout, adapter: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> Row:
-    """The row of a checkpoint's tensors, named as `export_row` does."""
+def import_row(
+    layout: Layout, rank: int, adapter: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+) -> Row:
+    """The row of a checkpoint's tensors, named as `export_row` does.
+
+    Raises CheckpointError where they are not those of an adapter of this layout and rank.
+    """
     param, first, second = (torch.zeros(layout.size) for _ in range(3))
     for place in layout.places:
         for part in PARTS:
             name = _parameter_name(place, part)
-            for row, value in (
-                (param, adapter[_adapter_name(place, part)]),
-                (first, moments[f"{name}/exp_avg"]),
-                (second, moments[f"{name}/exp_avg_sq"]),
+            for row, tensors, key in (
+                (param, adapter, _adapter_name(place, part)),
+                (first, moments, f"{name}/exp_avg"),
+                (second, moments, f"{name}/exp_avg_sq"),
             ):
-                matrix = _matrix(row, layout, place, PARTS.index(part))
-                matrix[: value.shape[0], : value.shape[1]].copy_(value)
+                matrix = _used(row, layout, place, PARTS.index(part), rank)
+                if key not in tensors or tensors[key].shape != matrix.shape:
+                    raise CheckpointError(
+                        f"{key}: the checkpoint has it not, or not in shape {list(matrix.shape)}: "
+                        "it holds another adapter than this trial's"
+                    )
+                matrix.copy_(tensors[key])
     return Row(param, (first, second))
 
 
@@ -185,8 +196,13 @@ def second(rows: Tensor, place: Place, rank: int) -> Tensor:
 
 
 def _cut(row: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
+    return _used(row, layout, place, which, rank).contiguous()
+
+
+def _used(row: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
+    """View the part of a matrix that an adapter of `rank` has."""
     matrix = _matrix(row, layout, place, which)
-    return (matrix[:rank] if which == 0 else matrix[:, :rank]).contiguous()
+    return matrix[:rank] if which == 0 else matrix[:, :rank]
 
 
 def _matrix(row: Tensor, layout: Layout, place: Place, which: int) -> Tensor:

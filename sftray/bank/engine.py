@@ -32,7 +32,7 @@ from sftray.budget import learning_rate
 from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
-from sftray.errors import SftrayError
+from sftray.errors import ConfigError, SftrayError
 from sftray.model import (
     choose_attention,
     compute_dtype,
@@ -155,16 +155,23 @@ class Engine:
         return any(slot is not None and not slot.waiting for slot in self._slots)
 
     def prepare(self, spec: TrialSpec, report: Report) -> Slot:
-        """Read or make a trial's adapter, without the device: any thread may call it."""
-        plan, trial = spec.plan, spec.config
+        """Read or make a trial's adapter, without the device: any thread may call it.
+
+        Raises ConfigError where the bank was not built for such a trial, CheckpointError where its
+        newest checkpoint is another's.
+        """
+        plan, trial, layout = spec.plan, spec.config, self._adapters.layout
         if plan.micro_batch_size != self.settings.micro_batch_size:
-            raise ValueError(
+            raise ConfigError(
                 f"{spec.trial}: a micro-batch of {plan.micro_batch_size} rows in a bank of "
                 f"{self.settings.micro_batch_size}"
             )
+        if trial.lora_r > layout.rank:
+            raise ConfigError(
+                f"{spec.trial}: lora_r {trial.lora_r} in a bank of at most {layout.rank}"
+            )
         order = row_stream(len(self._train), plan.rows, trial.seed)
         progress = Progress(trial, plan, self._row_tokens[order])
-        layout = self._adapters.layout
         with tempfile.TemporaryDirectory() as scratch:
             found = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
             if found is None:
@@ -172,8 +179,10 @@ class Engine:
                 return Slot(spec, order, progress, row, report)
             adapter, moments = checkpoints.load_tensors(found)
             progress.resume(found.state)
-            row = import_row(layout, adapter, moments)
-            return Slot(spec, order, progress, row, report, step=found.step, resumed=True)
+            row = import_row(layout, trial.lora_r, adapter, moments)
+        slot = Slot(spec, order, progress, row, report, step=found.step, resumed=True)
+        slot.waiting = _at_rung(slot)  # it may have ended before the search had decided
+        return slot
 
     def admit(self, slot: Slot) -> None:
         """Put a prepared trial into a free slot; its first report is the base's eval loss, or the
@@ -182,6 +191,7 @@ class Engine:
         place, trial = self._slots.index(None), slot.spec.config
         assert slot.row is not None
         self._adapters.admit(place, slot.row, trial.alpha / trial.lora_r)
+        self._optimizer.loss[place] = 0  # what a trial that left between two steps had summed up
         slot.row = None
         if self._steps.rate is not None:
             self._steps.rate.view(len(self._slots), -1)[place] = trial.lora_dropout
@@ -273,7 +283,7 @@ class Engine:
         memory = peak_memory_gb(self._device)
         metrics = slot.progress.evaluated(slot.step, loss, memory)
         row, state = self._adapters.take(place), slot.progress.state()
-        slot.waiting = any(rung.step == slot.step for rung in plan.rungs)
+        slot.waiting = _at_rung(slot)
         self._hand_over(slot, metrics, (row, state))
         if slot.step == plan.steps and slot in self._slots:
             self._end(slot, "completed")
@@ -389,6 +399,10 @@ def prove_isolation(decoder: Decoder) -> float:
             f"other: changing one moved another's hidden states by {change:.3g}"
         )
     return change
+
+
+def _at_rung(slot: Slot) -> bool:
+    return any(rung.step == slot.step for rung in slot.spec.plan.rungs)
 
 
 def _due(slot: Slot) -> tuple[list[float], Any]:

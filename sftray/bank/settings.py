@@ -77,7 +77,7 @@ def choose_settings(
             needed = _bytes(candidate, sweep, base)
             if needed <= FREE * memory:
                 return replace(candidate, memory_gb=needed / 2**30)
-        if wanted.micro_batch_size > 1:
+        if wanted.micro_batch_size > 1 and sweep.trial.micro_batch_size is None:
             smaller = _micro_batch_size(sweep, wanted.micro_batch_size // 2)
             wanted = replace(wanted, micro_batch_size=smaller)
         elif wanted.slots > 1 and sweep.bank_slots is None:

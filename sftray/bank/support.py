@@ -57,12 +57,15 @@ def pick_trainer(sweep: SweepConfig, base: Mapping[str, Any]) -> tuple[str, str]
 
 def without_bank(sweep: SweepConfig) -> tuple[str, str]:
     """`pick_trainer`'s answer where the base leaves no room for a bank."""
+    slots = "not even one slot of a bank fits"
+    if sweep.bank_slots is not None:
+        slots = f"a bank of bank_slots={sweep.bank_slots} does not fit"
     if sweep.trainer == "bank":
         raise ConfigError(
-            "trainer: got 'bank', but not even one slot fits the GPU's memory; lower "
-            "data.max_length, or take a larger GPU or base_precision='nf4'"
+            f"trainer: got 'bank', but {slots} the GPU's memory; lower data.max_length, or take a "
+            "larger GPU or base_precision='nf4'"
         )
-    return "train", "not even one slot of a bank fits the GPU's memory"
+    return "train", f"{slots} the GPU's memory"
 
 
 def target_projections(targets: str | tuple[str, ...]) -> tuple[str, ...] | None:

@@ -1,0 +1,226 @@
+"""Training steps a second on one GPU: the adapter bank against TRL's SFTTrainer, in one process.
+
+    python benchmarks/bank.py --data alpaca.jsonl
+    python benchmarks/bank.py --data alpaca.jsonl --settings 0.5B:16:512 --only bank --profile
+
+A setting is shape:K:length. On its rows, packed from real conversations, are measured:
+
+- TRL as tutorials have it, at the bank's micro-batch: one row, activation checkpointing;
+- TRL at its best: the fastest of a few micro-batches with Liger kernels, without activation
+  checkpointing where that fits;
+- the bank: K slots of one row each, CUDA graphs.
+
+On all sides: QLoRA on the same random weights, r = 16 on all linear layers, float32 adapters,
+bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every micro-batch,
+FlashAttention-2 where it is installed. Times are the median of --repeats steps after three others.
+`tiny:3:128` runs on a CPU, to try it: without graphs, Liger and FlashAttention it says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from kernel_times import kernel_table
+from shapes import SHAPES, make_packs
+from steps_bank import Bank
+from steps_trl import Trl
+from timing import Speed, free_memory
+
+from sftray.data.packs import Packs
+
+SETTINGS = "8B:8:512,8B:4:2048,1B:8:1024,0.5B:16:512,0.5B:16:2048"
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "flash_attn", "liger_kernel")
+
+
+@dataclass(frozen=True)
+class Setting:
+    shape: str
+    slots: int
+    length: int
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        shape, slots, length = text.split(":")
+        if shape not in SHAPES:
+            raise argparse.ArgumentTypeError(
+                f"shape: got {shape!r}, must be of {', '.join(SHAPES)}"
+            )
+        return cls(shape, int(slots), int(length))
+
+    def __str__(self) -> str:
+        return f"{self.shape}, K={self.slots} × {self.length}"
+
+
+def main() -> None:
+    options = _options()
+    _quiet()
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    packs = make_packs(options.data, [s.length for s in options.settings], options.storage)
+    facts = {"device": _name(device), "versions": _versions()}
+    for setting in options.settings:
+        _say(f"\n{setting}  ({facts['device']})")
+        if options.profile:
+            _profile(setting, packs[setting.length], device)
+            continue
+        found = _measure(setting, packs[setting.length], device, options)
+        _table(found)
+        if options.out:
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_record(setting, found) | facts) + "\n")
+
+
+@dataclass
+class Found:
+    """What was measured of a setting."""
+
+    taught: Speed | None = None
+    best: Speed | None = None
+    bank: Speed | None = None
+    tried: tuple[Speed, ...] = ()
+    attention: tuple[str, ...] = ()
+
+    def ratio(self, side: str) -> float | None:
+        """The bank's positions a second over those of TRL `taught` or at its `best`."""
+        trl = getattr(self, side)
+        if self.bank is None or trl is None:
+            return None
+        return self.bank.positions_per_second / trl.positions_per_second
+
+
+def _measure(
+    setting: Setting, packs: Packs, device: torch.device, options: argparse.Namespace
+) -> Found:
+    found = Found()
+    if options.only != "bank":
+        trl = Trl(setting.shape, packs, device)
+        found.taught = trl.as_taught(options.repeats)
+        found.best, tried = trl.fastest(options.repeats)
+        found.tried, found.attention = tuple(tried), (f"TRL {trl.attention}",)
+        del trl
+        free_memory()
+    if options.only != "trl":
+        bank = Bank(setting.shape, setting.slots, packs, device)
+        found.bank = bank.measure(options.repeats)
+        found.attention += (f"bank {bank.attention}",)
+        del bank
+        free_memory()
+    return found
+
+
+def _profile(setting: Setting, packs: Packs, device: torch.device) -> None:
+    bank = Bank(setting.shape, setting.slots, packs, device)
+    eager, replay = bank.stepper(graphs=False), bank.stepper(graphs=True)
+    for _ in range(2):
+        eager()
+        replay()
+    for line in kernel_table(eager, replay):
+        _say(line)
+    del bank, eager, replay
+    free_memory()
+
+
+def _table(found: Found) -> None:
+    _say(
+        f"{'':8}{'flags':38}{'step ms':>9}{'(fastest … slowest)':>22}{'positions/s':>13}"
+        f"{'supervised/s':>14}{'peak GiB':>10}"
+    )
+    sides = {"TRL": found.taught, "TRL best": found.best, "bank": found.bank}
+    for name, side in sides.items():
+        if side is not None:
+            spread = f"({side.fastest * 1e3:.1f} … {side.slowest * 1e3:.1f})"
+            _say(
+                f"{name:10}{side.name:36}{side.seconds * 1e3:9.1f}{spread:>22}"
+                f"{side.positions_per_second:13,.0f}{side.supervised_per_second:14,.0f}"
+                f"{side.peak_gib:10.1f}"
+            )
+    for side, words in (("best", "at its best"), ("taught", "at the same micro-batch")):
+        ratio = found.ratio(side)
+        if ratio is not None:
+            _say(f"bank / TRL {words}: {ratio:.2f}")
+    _say(f"attention: {', '.join(found.attention)}")
+    for side in found.tried:
+        _say(f"  tried: TRL {side.name}: {side.positions_per_second:,.0f} positions/s")
+
+
+def _record(setting: Setting, found: Found) -> dict[str, Any]:
+    sides = {"trl": found.taught, "trl_best": found.best, "bank": found.bank}
+    return {
+        "shape": setting.shape,
+        "slots": setting.slots,
+        "length": setting.length,
+        **{name: side.to_json() for name, side in sides.items() if side is not None},
+        "trl_tried": [side.to_json() for side in found.tried],
+        "ratio_to_trl": found.ratio("taught"),
+        "ratio_to_trl_best": found.ratio("best"),
+        "attention": found.attention,
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--settings",
+        type=lambda text: [Setting.parse(part) for part in text.split(",")],
+        default=SETTINGS,
+        help=f"shape:K:length, …; by default {SETTINGS}",
+    )
+    add("--data", required=True, help="conversations, a .jsonl file")
+    add("--repeats", type=int, default=20, help="steps timed")
+    add("--only", choices=("bank", "trl"))
+    add("--profile", action="store_true", help="the kernels of a step of the bank; needs a GPU")
+    add("--out", type=Path, help="append a JSON line a setting to this file")
+    add(
+        "--storage",
+        default=f"{tempfile.gettempdir()}/sftray-benchmarks",
+        help="folder of the packed rows, built when first needed",
+    )
+    options = parser.parse_args()
+    if options.profile and not torch.cuda.is_available():
+        parser.error("--profile: got a machine without a GPU, must have one: it times kernels")
+    return options
+
+
+def _quiet() -> None:
+    """The libraries' bars and advice are not the result."""
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in ("bitsandbytes", "accelerate", "trl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

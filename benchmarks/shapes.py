@@ -1,0 +1,184 @@
+"""What the benchmarks run on: models of true shapes with random weights, and rows packed from real
+conversations.
+
+    python benchmarks/shapes.py SHAPE FOLDER   saves such a model
+
+Promise: random weights are right for speed and memory, and for nothing else; a model is made on the
+device, tensor by tensor, and quantised to NF4 as sftray does it. Price: an 8B takes seconds and at
+most 23 GiB of GPU memory while it is made.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sftray.config import DataConfig
+from sftray.data.packs import Packs, find_packs
+from sftray.demo import FOLDER
+from sftray.model import nf4_config
+
+SHAPES: dict[str, dict[str, Any]] = {
+    # Llama-3-8B
+    "8B": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    },
+    # Llama-3.2-1B
+    "1B": {
+        "model_type": "llama",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    # Qwen2.5-0.5B: q, k and v have biases
+    "0.5B": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+    },
+    # to try a benchmark on a CPU; nothing to measure
+    "tiny": {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 8192,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+}
+
+CONVERSATIONS = 20_000
+"""Of them packed: about two million tokens."""
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""The files of the bundled tokenizer; its vocabulary is smaller than that of every shape."""
+
+
+def model_config(shape: str) -> Any:
+    """transformers' configuration of a shape, with the bundled tokenizer's special tokens."""
+    special = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    options = {**SHAPES[shape], **{name: special[name] for name in names}}
+    kind = options.pop("model_type")
+    return AutoConfig.for_model(kind, max_position_embeddings=8192, use_cache=False, **options)
+
+
+def random_model(shape: str, device: torch.device, attention: str) -> Any:
+    """A model of random weights on `device`, in NF4 with double quantisation, frozen."""
+    config = model_config(shape)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    skeleton = _skeleton(config, dtype)
+    model = type(skeleton).from_pretrained(
+        None,
+        config=config,
+        state_dict=_weights(skeleton, dtype, device),
+        dtype=dtype,
+        quantization_config=nf4_config(dtype),
+        attn_implementation=attention,
+        device_map={"": device},
+    )
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            # on CPUs with AVX512-BF16 it would be repacked, and its gradients gone
+            module.support_avx512bf16_for_cpu = False
+    return model.requires_grad_(False)
+
+
+def write_model(shape: str, folder: Path) -> None:
+    """Save a model of random weights in bfloat16, with the bundled tokenizer, unless it is there.
+
+    A folder of this name is whole.
+    """
+    if folder.exists():
+        return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _skeleton(model_config(shape), torch.bfloat16)
+    model.load_state_dict(_weights(model, torch.bfloat16, device), strict=False, assign=True)
+    model.tie_weights()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished, max_shard_size="4GB")
+    for name in TOKENIZER:
+        shutil.copy(FOLDER / name, unfinished)
+    unfinished.rename(folder)
+
+
+def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Packs]:
+    """Packs of the conversations in `data`, one for each row length, kept under `storage`."""
+    import ray
+
+    from sftray.data.pipeline import build_packs
+
+    found = {}
+    for length in sorted(set(lengths)):
+        config = DataConfig(
+            data,
+            max_length=length,
+            max_conversations=CONVERSATIONS,
+            num_eval_conversations=64,
+            max_bad_fraction=1.0,  # short rows drop long conversations
+        )
+        packs = find_packs(config, str(FOLDER), storage=storage)
+        if packs is None:
+            if not ray.is_initialized():
+                quiet = {"logging_level": "ERROR", "log_to_driver": False}
+                ray.init("local", include_dashboard=False, **quiet)
+            packs = build_packs(config, str(FOLDER), storage=storage)
+        found[length] = packs
+    if ray.is_initialized():
+        ray.shutdown()  # its processes would share the machine with what is measured
+    return found
+
+
+def _skeleton(config: Any, dtype: torch.dtype) -> Any:
+    """The model without weights."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def _weights(skeleton: Any, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
+    """Random weights of standard deviation 0.02, norms of 1; a tied head is left out."""
+    generator = torch.Generator(device).manual_seed(0)
+    weights = {}
+    for name, empty in skeleton.state_dict().items():
+        if name == "lm_head.weight" and skeleton.config.tie_word_embeddings:
+            continue
+        weight = torch.empty(empty.shape, dtype=dtype, device=device)
+        if "norm" in name:
+            weights[name] = weight.fill_(1.0)
+        else:
+            weights[name] = weight.normal_(0.0, 0.02, generator=generator)
+    return weights
+
+
+if __name__ == "__main__":
+    write_model(sys.argv[1], Path(sys.argv[2]))

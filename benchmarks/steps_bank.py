@@ -1,0 +1,122 @@
+"""The bank's side of bank.py: K slots, a micro-batch of one row each, an optimizer step after every
+micro-step; on a GPU as CUDA graphs. Rows, buffers, replay and optimizer are driven as
+`sftray.bank.engine.Engine.advance` drives them; settings are those that a sweep would take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from shapes import model_config, random_model
+from timing import WARM_UP, Clock, Speed, free_memory, speed
+
+from sftray.bank.adapters import Adapters, fresh_row, lay_out
+from sftray.bank.base import take_base
+from sftray.bank.batches import read_row
+from sftray.bank.decoder import Decoder
+from sftray.bank.optimizer import Optimizer, table_row
+from sftray.bank.settings import BankSettings, choose_settings
+from sftray.bank.steps import Steps, capacities
+from sftray.bank.support import PROJECTIONS
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.data.mapped import MappedRows
+from sftray.data.packs import Packs
+from sftray.model import compute_dtype, peak_memory_gb
+
+
+class Bank:
+    """A bank in which every slot is due at every step."""
+
+    def __init__(self, shape: str, slots: int, packs: Packs, device: torch.device) -> None:
+        free_memory()
+        self._trial = TrialConfig(
+            shape, learning_rate=1e-4, effective_batch_size=1, micro_batch_size=1
+        )
+        self.settings = _settings(self._trial, slots, packs.max_length, device)
+        self._rows = MappedRows(packs.dataset("train"))
+        self._device, self._step = device, 0
+        dtype = compute_dtype(self._trial, device)
+        base = take_base(
+            random_model(shape, device, "sdpa"), dtype, resident=self.settings.resident
+        )
+        layout = lay_out(base.shape, PROJECTIONS, self._trial.lora_r)
+        self._decoder = Decoder(base, layout, packs.max_length)
+        self._adapters = Adapters(layout, slots, dtype, device)
+        self._optimizer = Optimizer(self._adapters)
+        self.attention = self._decoder.attention.name
+        row = fresh_row(layout, self._trial.lora_r, self._trial.seed)
+        for slot in range(slots):
+            self._adapters.admit(slot, row, self._trial.alpha / self._trial.lora_r)
+
+    def measure(self, repeats: int) -> Speed:
+        """Its speed over `repeats` steps."""
+        free_memory()
+        advance = self.stepper(graphs=self._device.type == "cuda")
+        clock, supervised = Clock(self._device), 0
+        for _ in range(WARM_UP + repeats):
+            supervised += advance()
+            clock.tick()
+        return speed(
+            str(self),
+            clock,
+            rows=self._adapters.slots,
+            length=self._rows.max_length,
+            supervised=supervised,
+            peak_gib=peak_memory_gb(self._device),
+        )
+
+    def stepper(self, *, graphs: bool) -> Callable[[], int]:
+        """A function that takes a step of all slots and returns the tokens trained on."""
+        slots = self._adapters.slots
+        steps = Steps(
+            self._decoder,
+            self._adapters,
+            self._optimizer.loss,
+            rows=1,
+            recompute=self.settings.activation_checkpointing,
+            capacities=capacities(self._rows, slots) if graphs else (),
+        )
+
+        def advance() -> int:
+            first = self._step * slots
+            rows = [read_row(self._rows[i % len(self._rows)]) for i in range(first, first + slots)]
+            self._step += 1
+            steps.run(rows)
+            tokens = [len(row.where) for row in rows]
+            self._optimizer.step(
+                {
+                    slot: (
+                        table_row(self._trial, self._step, self._trial.learning_rate, count),
+                        None,
+                    )
+                    for slot, count in enumerate(tokens)
+                }
+            )
+            self._optimizer.done(wait=False)
+            return sum(tokens)
+
+        return advance
+
+    def __str__(self) -> str:
+        held = "resident base" if self.settings.resident else "4-bit base"
+        again = ", checkpointing" if self.settings.activation_checkpointing else ""
+        return f"{self._adapters.slots} slots × 1 row, {held}{again}"
+
+
+def _settings(trial: TrialConfig, slots: int, length: int, device: torch.device) -> BankSettings:
+    """What a sweep of as many trials as there are slots would take on this device."""
+    sweep = SweepConfig(
+        name="bank",
+        data=DataConfig("rows", max_length=length),
+        trial=trial,
+        points=tuple({"learning_rate": trial.learning_rate} for _ in range(slots)),
+        bank_slots=slots,
+    )
+    memory = None
+    if device.type == "cuda":
+        memory = float(torch.cuda.mem_get_info()[0])
+    settings = choose_settings(sweep, model_config(trial.model).to_dict(), memory=memory)
+    if settings is None:
+        raise RuntimeError(f"{trial.model}: {slots} slots × {length} do not fit this GPU")
+    return settings
