@@ -99,7 +99,10 @@ def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) ->
 def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
     """The baseline at every combination of batch size and epochs that the sweep can reach."""
     if sweep.points:
-        return [sweep.trial.at(point) for point in sweep.points]
+        names = ("effective_batch_size", "num_train_epochs")
+        trials = [sweep.trial.at(point) for point in sweep.points]
+        shapes = [{name: getattr(trial, name) for name in names} for trial in trials]
+        return list(dict.fromkeys(sweep.trial.at(shape) for shape in shapes))
     configs = []
     for batch in _reachable(sweep, "effective_batch_size"):
         for epochs in _reachable(sweep, "num_train_epochs"):

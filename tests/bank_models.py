@@ -1,7 +1,13 @@
-"""Tiny random models of every family that a bank computes, and one trial's gradients by PEFT."""
+"""Tiny random models of every family that a bank computes, one trial's gradients by PEFT, and
+short trials of a tiny model on disk."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +17,14 @@ from peft import get_peft_model
 from torch import nn
 
 from sftray.bank.decoder import Batch
+from sftray.bank.settings import BankSettings
+from sftray.budget import plan_trial
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
+from sftray.data.packs import Packs
+from sftray.demo import FOLDER
 from sftray.model import init_adapters, lora_config
+from sftray.trial.spec import TrialSpec
 
 SIZES = {
     "hidden_size": 32,
@@ -97,3 +108,43 @@ def bank_batch(rows: list[dict[str, Any]], unused: int = 3) -> Batch:
     from sftray.bank.batches import assemble, read_row
 
     return assemble([read_row(row) for row in rows], spare_documents=unused, spare_targets=unused)
+
+
+def save_tiny(folder: Path) -> TrialConfig:
+    """Write a random model of 2 layers with the demo's tokenizer; returns a trial of it."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(FOLDER / name, folder / name)
+    config = json.loads((FOLDER / "config.json").read_text())
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
+    torch.manual_seed(0)
+    known = {k: v for k, v in config.items() if k not in ("architectures", "dtype")}
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.LlamaConfig(**{**known, **sizes, **heads}), dtype=torch.float32
+    )
+    model.save_pretrained(folder)
+    return TrialConfig(str(folder), base_precision="fp32", learning_rate=5e-3, lora_r=4)
+
+
+def short_spec(
+    packs: Packs, trial: TrialConfig, folder: Path, ladder: tuple[int, ...] = ()
+) -> TrialSpec:
+    """The trial in a folder of its own, over 40 rows unless it says how many epochs."""
+    rows = packs.rows("train")
+    if trial.num_train_epochs == 1.0:
+        trial = replace(trial, num_train_epochs=40 / rows)
+    plan = plan_trial(trial, rows, ladder=ladder, evals_per_trial=4, micro_batch_size=1)
+    return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 0)
+
+
+def settings_for(trials: Sequence[TrialConfig], slots: int) -> BankSettings:
+    """A bank on a CPU that can train these trials."""
+    return BankSettings(
+        slots=slots,
+        micro_batch_size=1,
+        lora_r=max(trial.lora_r for trial in trials),
+        dropout=any(trial.lora_dropout for trial in trials),
+        resident=True,
+        activation_checkpointing=False,
+        memory_gb=0.0,
+    )

@@ -1,4 +1,4 @@
-"""One Ray, one small pack and one small sweep for the whole test session."""
+"""One Ray, one small pack, one tiny model and one small sweep for the whole test session."""
 
 from __future__ import annotations
 
@@ -70,6 +70,14 @@ def small_packs(ray_cluster: None, small_sweep_config: SweepConfig) -> Packs:
 
     sweep = small_sweep_config
     return build_packs(sweep.data, sweep.trial.model, storage=sweep.storage)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TrialConfig:
+    """A trial of a random model of 2 layers with the demo's tokenizer."""
+    from bank_models import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,8 @@ def test_a_4bit_base_gives_what_bitsandbytes_gives(resident: bool) -> None:
     base = take_base(load_base(trial, CPU, attention), torch.float32, resident=resident)
     layout = lay_out(base.shape, PROJECTIONS, trial.lora_r)
     adapters = Adapters(layout, 1, base.dtype, base.device)
-    adapters.admit(0, import_row(layout, tensors, _no_moments(tensors)), trial.alpha / trial.lora_r)
+    row = import_row(layout, trial.lora_r, tensors, _no_moments(tensors))
+    adapters.admit(0, row, trial.alpha / trial.lora_r)
     decoder = Decoder(base, layout, LENGTH)
     sums = decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
     assert float(sums[0]) == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -105,7 +106,7 @@ def test_padded_ranks_get_no_gradient() -> None:
     decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
     used = torch.zeros(decoder.layout.size, dtype=torch.bool)
     ones = {name: torch.ones_like(value) for name, value in tensors.items()}
-    used |= import_row(decoder.layout, ones, _no_moments(ones)).param.bool()
+    used |= import_row(decoder.layout, TRIALS[2].lora_r, ones, _no_moments(ones)).param.bool()
     assert adapters.grad[0, ~used].abs().max() == 0
     assert adapters.grad[0, used].abs().max() > 0
 
@@ -152,7 +153,7 @@ def _bank(
     for slot, tensors in enumerate(adapters):
         rank = next(iter(tensors.values())).shape[0]
         config = next(t for t in trials if t.lora_r == rank)
-        row = import_row(layout, tensors, _no_moments(tensors))
+        row = import_row(layout, rank, tensors, _no_moments(tensors))
         bank.admit(slot, row, config.alpha / config.lora_r)
     return Decoder(base, layout, LENGTH), bank
 

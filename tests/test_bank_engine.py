@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
+from bank_models import settings_for, short_spec
 
 from sftray.bank.engine import Engine, load_model
-from sftray.bank.settings import BankSettings
-from sftray.budget import plan_trial
 from sftray.config import TrialConfig
 from sftray.data.packs import Packs
-from sftray.demo import FOLDER
+from sftray.errors import ConfigError
 from sftray.paths import TrialPaths
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
@@ -28,24 +25,6 @@ pytestmark = pytest.mark.ray  # the packs are built on it, once
 
 CPU = torch.device("cpu")
 Reports = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TrialConfig:
-    """A trial of a random model of 2 layers with the demo's tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(FOLDER / name, folder / name)
-    config = json.loads((FOLDER / "config.json").read_text())
-    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
-    torch.manual_seed(0)
-    known = {k: v for k, v in config.items() if k not in ("architectures", "dtype")}
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**{**known, **sizes, **heads}), dtype=torch.float32
-    )
-    model.save_pretrained(folder)
-    return TrialConfig(str(folder), base_precision="fp32", learning_rate=5e-3, lora_r=4)
 
 
 def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
@@ -66,7 +45,7 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
         ),
     ]
     specs = [
-        _spec(small_packs, trial, tmp_path / "bank" / str(k)) for k, trial in enumerate(trials)
+        short_spec(small_packs, trial, tmp_path / "bank" / str(k)) for k, trial in enumerate(trials)
     ]
     assert [spec.plan.steps for spec in specs] == [50, 50, 30, 60]
     by_bank = _run_bank(tiny, small_packs, specs, slots=4)
@@ -86,7 +65,7 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
 def test_a_checkpoint_of_the_bank_is_one_of_the_train_trainer(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
-    spec = _spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "bank")
+    spec = short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "bank")
     whole = _run_bank(tiny, small_packs, [spec], slots=1)[0]
     moved = replace(spec, folder=str(tmp_path / "moved"))
     middle = spec.plan.eval_steps[1]
@@ -102,8 +81,8 @@ def test_a_trial_goes_on_in_another_slot_of_another_bank_with_the_same_losses(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     trial = replace(tiny, effective_batch_size=2, lora_dropout=0.2)
-    spec = _spec(small_packs, trial, tmp_path / "whole")
-    other = _spec(small_packs, replace(trial, learning_rate=1e-2, seed=5), tmp_path / "other")
+    spec = short_spec(small_packs, trial, tmp_path / "whole")
+    other = short_spec(small_packs, replace(trial, learning_rate=1e-2, seed=5), tmp_path / "other")
     whole = _run_bank(tiny, small_packs, [spec, other], slots=2)[0]
     cut = replace(spec, folder=str(tmp_path / "cut"))
     _run_bank(tiny, small_packs, [cut], slots=1, until=spec.plan.eval_steps[1])
@@ -118,9 +97,9 @@ def test_a_trial_goes_on_in_another_slot_of_another_bank_with_the_same_losses(
 def test_a_trial_that_blows_up_leaves_its_neighbours_bit_identical(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
-    good = _spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "good")
+    good = short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "good")
     wild = replace(tiny, effective_batch_size=2, learning_rate=1e30, warmup_ratio=0.0)
-    bad = _spec(small_packs, wild, tmp_path / "bad")
+    bad = short_spec(small_packs, wild, tmp_path / "bad")
     alone = _run_bank(tiny, small_packs, [good], slots=2)[0]
     weights = checkpoints.read(TrialPaths(good.folder).checkpoint(good.plan.steps), tmp_path / "a")
     again = replace(good, folder=str(tmp_path / "again"))
@@ -139,8 +118,8 @@ def test_a_trial_waits_at_its_rung_and_its_neighbour_goes_on(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     trial = replace(tiny, effective_batch_size=2)
-    waiting = _spec(small_packs, trial, tmp_path / "waiting", ladder=(10,))
-    free = _spec(small_packs, trial, tmp_path / "free")
+    waiting = short_spec(small_packs, trial, tmp_path / "waiting", ladder=(10,))
+    free = short_spec(small_packs, trial, tmp_path / "free")
     engine = _engine(tiny, small_packs, [waiting, free], slots=2)
     reports: list[Reports] = [[], []]
     slots = [engine.prepare(s, r.append) for s, r in zip((waiting, free), reports, strict=True)]
@@ -161,7 +140,7 @@ def test_a_trial_waits_at_its_rung_and_its_neighbour_goes_on(
 def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
-    spec = _spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "expected")
+    spec = short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "expected")
     expected = _run_bank(tiny, small_packs, [spec], slots=1)[0]
     engine = _engine(tiny, small_packs, [spec], slots=1)
     dropped: Reports = []
@@ -179,11 +158,62 @@ def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(
     assert [r["eval_loss"] for r in found] == [r["eval_loss"] for r in expected]
 
 
+def test_a_trial_that_leaves_between_two_steps_leaves_no_loss_behind(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    spec = short_spec(small_packs, replace(tiny, effective_batch_size=4), tmp_path / "expected")
+    expected = _run_bank(tiny, small_packs, [spec], slots=1)[0]
+    engine = _engine(tiny, small_packs, [spec], slots=1)
+    leaving = replace(spec, folder=str(tmp_path / "leaving"))
+    first = engine.prepare(leaving, lambda metrics: None)
+    engine.admit(first)
+    engine.advance()
+    assert first.micro_steps == 1  # of four
+    engine.drop(first)
+    found: Reports = []
+    engine.admit(engine.prepare(replace(spec, folder=str(tmp_path / "found")), found.append))
+    while engine.advance():
+        pass
+    assert [r.get("curve") for r in found] == [r.get("curve") for r in expected]
+
+
+def test_a_trial_that_was_cut_off_at_a_rung_waits_there_again(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    trial = replace(tiny, effective_batch_size=2)
+    spec = short_spec(small_packs, trial, tmp_path / "cut", ladder=(10,))
+    _run_bank(tiny, small_packs, [spec], slots=1)  # until it waits
+    engine = _engine(tiny, small_packs, [spec], slots=1)
+    found: Reports = []
+    slot = engine.prepare(spec, found.append)
+    engine.admit(slot)
+    assert not engine.advance()
+    assert [report["step"] for report in found] == [spec.plan.rungs[0].step]
+    engine.go_on(slot)
+    while engine.advance():
+        pass
+    assert found[-1]["outcome"] == "completed"
+
+
+def test_what_the_bank_was_not_built_for_is_refused(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    spec = short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "trial")
+    engine = _engine(tiny, small_packs, [spec], slots=1)
+    for changed, message in (
+        (replace(spec, plan=replace(spec.plan, micro_batch_size=2)), "a micro-batch of 2 rows"),
+        (replace(spec, config=replace(spec.config, lora_r=16)), "lora_r 16 in a bank of at most 8"),
+        (replace(spec, config=replace(spec.config, lora_dropout=0.1)), "built without"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            engine.prepare(changed, lambda metrics: None)
+
+
 def test_samples_are_greedy_answers_of_the_trained_adapter(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     spec = replace(
-        _spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "a"),
+        short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "a"),
         num_samples_generated=2,
     )
     _run_bank(tiny, small_packs, [spec], slots=2)
@@ -197,26 +227,8 @@ def test_samples_are_greedy_answers_of_the_trained_adapter(
     assert ours == theirs
 
 
-def _spec(
-    packs: Packs, trial: TrialConfig, folder: Path, ladder: tuple[int, ...] = ()
-) -> TrialSpec:
-    if trial.num_train_epochs == 1.0:
-        trial = replace(trial, num_train_epochs=40 / packs.rows("train"))
-    rows = packs.rows("train")
-    plan = plan_trial(trial, rows, ladder=ladder, evals_per_trial=4, micro_batch_size=1)
-    return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 0)
-
-
 def _engine(trial: TrialConfig, packs: Packs, specs: list[TrialSpec], slots: int) -> Engine:
-    settings = BankSettings(
-        slots=slots,
-        micro_batch_size=1,
-        lora_r=max(spec.config.lora_r for spec in specs),
-        dropout=any(spec.config.lora_dropout for spec in specs),
-        resident=True,
-        activation_checkpointing=False,
-        memory_gb=0.0,
-    )
+    settings = settings_for([spec.config for spec in specs], slots)
     return Engine(load_model(trial, CPU), trial, packs, settings, CPU)
 
 

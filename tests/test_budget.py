@@ -18,6 +18,7 @@ from sftray.budget import (
     default_micro_batch_size,
     field_values,
     fit_batch_sizes,
+    learning_rate,
     plan_trial,
     planner,
     rung_ladder,
@@ -210,3 +211,31 @@ def test_a_trial_passes_by_the_rungs_it_reaches_in_too_few_steps() -> None:
     )
     assert [rung.rows for rung in large.rungs] == [384, 1152]
     assert [rung.rows for rung in small.rungs] == [128, 384, 1152]
+
+
+@pytest.mark.parametrize("warmup_ratio", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("min_lr_ratio", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [40, 480])
+def test_the_learning_rate_is_that_of_transformers_schedule_at_every_step(
+    rows: int, min_lr_ratio: float, warmup_ratio: float
+) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    changes: dict[str, Any] = {"min_lr_ratio": min_lr_ratio, "warmup_ratio": warmup_ratio}
+    trial = replace(TRIAL, learning_rate=3e-4, effective_batch_size=4, **changes)
+    planned = plan_trial(trial, rows, ladder=(), evals_per_trial=1)
+    assert (planned.warmup_steps > 0) == (warmup_ratio > 0)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=trial.learning_rate)
+    schedule = get_scheduler(
+        "cosine_with_min_lr",
+        optimizer,
+        num_warmup_steps=planned.warmup_steps,
+        num_training_steps=planned.steps,
+        scheduler_specific_kwargs={"min_lr_rate": min_lr_ratio},
+    )
+    for step in range(1, planned.steps + 1):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(trial, planned, step) == pytest.approx(expected, rel=1e-12, abs=1e-18)
+        optimizer.step()
+        schedule.step()

@@ -82,9 +82,38 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path)])
     text = capsys.readouterr().out
-    assert text.startswith("sweep fake: 16 trials\ndata (estimated from a sample of rows):\n")
+    assert text.startswith("sweep fake: 16 trials\ntrainer: ")
+    assert "\ndata (estimated from a sample of rows):\n" in text
     for told in ("micro ×", "warm-up", "rungs: after", "tokens:", "disk: about"):
         assert told in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (
+            [],
+            [
+                "trainer: bank (plain LoRA trials that share one base)",
+                "bank: 4 slots × 1 rows, ranks up to 16, base dequantised once, on the CPU",
+            ],
+        ),
+        (["--trainer", "train"], ["trainer: train (asked for)"]),
+        (
+            ["--set", "trial.num_workers=2"],
+            ["trainer: train (a trial has 2 workers, and a bank's trials share one GPU)"],
+        ),
+    ],
+)
+def test_a_plan_tells_the_trainer_why_and_what_the_bank_is_built_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], lines: list[str]
+) -> None:
+    on_cpu = ["--storage", str(tmp_path), "--set", "use_gpu=false"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--plan", *on_cpu, *arguments])
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith(("trainer:", "bank:"))] == lines
+    assert told[1] == lines[0]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +125,7 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
         (["--points", "/no/such/file"], "there is no such file"),
         (["--data", "/no/such.jsonl"], "/no/such.jsonl"),
         (["--set", "trial.effective_batch_size=5000", "--points", "POINTS"], "must give at least"),
+        (["--trainer", "bank", "--set", "trial.num_workers=2"], "got 'bank', but a trial has 2"),
     ],
 )
 def test_a_bad_request_exits_with_2_and_one_message(
@@ -181,4 +211,4 @@ def test_a_plan_is_exact_where_the_packs_are(
     assert planned["packs"] == small_sweep.record["packs"]
     assert planned["data"] == small_sweep.record["data"]
     assert planned["rungs"] == [10]
-    assert [shape["steps"] for shape in planned["shapes"]] == [12, 12, 12]
+    assert [shape["steps"] for shape in planned["shapes"]] == [12]  # one shape for all three points

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
@@ -137,6 +138,7 @@ class Engine:
             dropout=settings.dropout,
         )
         self._slots: list[Slot | None] = [None] * settings.slots
+        self._handed: deque[Future[None]] = deque()
         self._evaluations = _batches(evals, count, device)
         self._base_loss: float | None = None
         self._idle = idle_row(packs.max_length)
@@ -170,6 +172,8 @@ class Engine:
             raise ConfigError(
                 f"{spec.trial}: lora_r {trial.lora_r} in a bank of at most {layout.rank}"
             )
+        if trial.lora_dropout and not self.settings.dropout:
+            raise ConfigError(f"{spec.trial}: lora_dropout in a bank that was built without")
         order = row_stream(len(self._train), plan.rows, trial.seed)
         progress = Progress(trial, plan, self._row_tokens[order])
         with tempfile.TemporaryDirectory() as scratch:
@@ -219,6 +223,8 @@ class Engine:
     def advance(self) -> bool:
         """One micro-step of all trials that are not waiting, and what it makes due; False if there
         are none."""
+        while self._handed and self._handed[0].done():
+            self._handed.popleft().result()  # what nobody has foreseen breaks the bank, and is told
         for lost in [slot for slot in self._slots if slot is not None and slot.lost]:
             self.drop(lost)
         running = [slot for slot in self._slots if slot is not None and not slot.waiting]
@@ -347,6 +353,7 @@ class Engine:
             work()
         else:
             slot.written = self._writer.submit(work)
+            self._handed.append(slot.written)
 
     def _save(self, spec: TrialSpec, row: Row, state: dict[str, Any]) -> None:
         trial = spec.config

@@ -47,8 +47,9 @@ WRITERS = 4
 @dataclass
 class _Lease:
     spec: TrialSpec
+    seen: float
+    """When its client last asked."""
     reports: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
-    seen: float = field(default_factory=time.monotonic)
     slot: Slot | None = None
     told: int = -1
     """The step of the last report that the client has got."""
@@ -57,11 +58,19 @@ class _Lease:
 class BankProcess:
     """One bank on one device."""
 
-    def __init__(self, trial: Mapping[str, Any], *, use_gpu: bool, threads: int) -> None:
+    def __init__(
+        self,
+        trial: Mapping[str, Any],
+        *,
+        use_gpu: bool,
+        threads: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begin to load the base of `trial`, what the sweep's trials have in common. `threads` is
-        what a CPU computes with."""
+        what a CPU computes with, `clock` what leases are timed by, in seconds."""
         import torch
 
+        self._clock = clock
         self._trial = TrialConfig(**trial)
         self._device = torch.device("cuda", 0) if use_gpu else torch.device("cpu")
         torch.set_num_threads(threads)
@@ -75,7 +84,7 @@ class BankProcess:
         self._leases: dict[str, _Lease] = {}
         self._waiting: deque[tuple[_Lease, Future[Slot]]] = deque()
         self._thread: threading.Thread | None = None
-        self._moved = self._built = time.monotonic()
+        self._moved = self._built = self._clock()
         self._broken: str | None = None
         self._ending = False
 
@@ -96,7 +105,8 @@ class BankProcess:
         if self._broken is not None:
             raise BankError(self._broken)
         self.open(opening)
-        lease = _Lease(TrialSpec.from_json(spec))
+        lease = _Lease(TrialSpec.from_json(spec), self._clock())
+        self.drop(lease.spec.trial)  # a client that has died may have left it here
         with self._lock:
             self._leases[lease.spec.trial] = lease
             self._waiting.append((lease, self._prepare(lease)))
@@ -120,7 +130,7 @@ class BankProcess:
             raise BankError(self._broken)
         if lease is None:
             raise BankError(f"{trial}: its lease was given up, since nobody asked for it")
-        lease.seen = time.monotonic()
+        lease.seen = self._clock()
         slot = lease.slot
         if slot is not None and slot.waiting and slot.step == lease.told:
             self._command(lambda engine: engine.go_on(slot))
@@ -129,7 +139,7 @@ class BankProcess:
             metrics = lease.reports.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return None
-        lease.seen, lease.told = time.monotonic(), metrics.get("step", -1)
+        lease.seen, lease.told = self._clock(), metrics.get("step", -1)
         return metrics
 
     def drop(self, trial: str) -> None:
@@ -144,7 +154,7 @@ class BankProcess:
         """`engine.Usage`, with the seconds since the bank was built; nothing before that."""
         if not self._engine.done():
             return {}
-        return {**asdict(self._engine.result().usage), "since": time.monotonic() - self._built}
+        return {**asdict(self._engine.result().usage), "since": self._clock() - self._built}
 
     def lend(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """End the bank, free its memory, and run a function in its place."""
@@ -213,10 +223,10 @@ class BankProcess:
         packs, model = open_packs(opening["packs"]), self._model.result()
         engine = Engine(model, self._trial, packs, settings, self._device, self._writers)
         del model
-        self._built = time.monotonic()
+        self._built = self._clock()
         self._engine.set_result(engine)
         while not self._ending:
-            self._moved = time.monotonic()
+            self._moved = self._clock()
             while not self._commands.empty():
                 self._commands.get()(engine)
             self._admit(engine)
@@ -234,16 +244,16 @@ class BankProcess:
                 lease, prepared = self._waiting.popleft()
                 if self._leases.get(lease.spec.trial) is not lease:
                     continue
-            try:
-                lease.slot = prepared.result()
-            except (SftrayError, OSError) as error:
-                lease.reports.put({"outcome": "failed", "message": str(error)})
-                continue
-            engine.admit(lease.slot)
+                try:  # under the lock, so that whoever drops the lease sees its slot
+                    slot = lease.slot = prepared.result()
+                except (SftrayError, OSError) as error:
+                    lease.reports.put({"outcome": "failed", "message": str(error)})
+                    continue
+            engine.admit(slot)
 
     def _give_up(self) -> None:
         """Free the slots of clients that do not ask any more."""
-        limit = time.monotonic() - LEASE_SECONDS
+        limit = self._clock() - LEASE_SECONDS
         with self._lock:
             silent = [name for name, lease in self._leases.items() if lease.seen < limit]
         for trial in silent:
@@ -254,10 +264,10 @@ class BankProcess:
         """After running out of memory: nothing of the old engine stays, every lease waits again."""
         import torch
 
-        self._engine = Future()
-        torch.cuda.empty_cache()
-        self._model = self._background.submit(self._load)
-        with self._lock:
+        with self._lock:  # who attaches meanwhile must not take the threads that load the base
+            self._engine = Future()
+            torch.cuda.empty_cache()
+            self._model = self._background.submit(self._load)
             self._commands = queue.SimpleQueue()
             self._waiting.clear()
             for lease in self._leases.values():
@@ -265,6 +275,6 @@ class BankProcess:
                 self._waiting.append((lease, self._prepare(lease)))
 
     def _check_progress(self) -> None:
-        still = time.monotonic() - self._moved
+        still = self._clock() - self._moved
         if still > STALL_SECONDS:
             raise BankError(f"bank: no step for {still:.0f} s; its process hangs")

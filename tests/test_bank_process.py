@@ -1,0 +1,270 @@
+"""A bank's process, without Ray around it: leases, the queue for a slot, rungs, and what goes
+wrong with one trial alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bank_models import settings_for, short_spec
+
+from sftray import storage
+from sftray.bank.process import LEASE_SECONDS, BankProcess
+from sftray.config import SweepConfig, TrialConfig
+from sftray.config_io import to_json
+from sftray.data.packs import Packs
+from sftray.errors import BankError
+from sftray.paths import TrialPaths
+from sftray.trial.spec import TrialSpec
+
+pytestmark = pytest.mark.ray  # the packs are built on it, once
+
+Reports = list[dict[str, Any]]
+
+
+class Bank:
+    """A bank in this process, and what the clients of its trials do."""
+
+    def __init__(self, trial: TrialConfig, packs: Packs, sweep: SweepConfig, slots: int) -> None:
+        self.now = 0.0
+        """Seconds on the clock of the leases."""
+        self.process = BankProcess(asdict(trial), use_gpu=False, threads=1, clock=lambda: self.now)
+        self._opening = {
+            "packs": packs.root,
+            "settings": asdict(settings_for([trial], slots)),
+            "sweep": to_json(sweep),
+        }
+
+    def attach(self, spec: TrialSpec) -> int:
+        return self.process.attach(spec.to_json(), self._opening)
+
+    def ask(self, spec: TrialSpec) -> dict[str, Any]:
+        """A trial's next report, however long it takes."""
+        while (metrics := self.process.next_report(spec.trial)) is None:
+            pass
+        return metrics
+
+    def ask_until(self, spec: TrialSpec, step: int) -> Reports:
+        reports = [self.ask(spec)]
+        while reports[-1]["step"] < step:
+            reports.append(self.ask(spec))
+        return reports
+
+    def ask_to_the_end(self, spec: TrialSpec) -> Reports:
+        reports = [self.ask(spec)]
+        while "outcome" not in reports[-1]:
+            reports.append(self.ask(spec))
+        return reports
+
+
+Start = Callable[[int], Bank]
+"""Slots → a bank."""
+
+
+@pytest.fixture
+def start(
+    tiny: TrialConfig, small_packs: Packs, small_sweep_config: SweepConfig
+) -> Iterator[Start]:
+    banks = []
+
+    def begin(slots: int) -> Bank:
+        banks.append(Bank(tiny, small_packs, small_sweep_config, slots))
+        return banks[-1]
+
+    yield begin
+    for bank in banks:
+        bank.process.lend(int)  # ends its thread
+
+
+@pytest.fixture
+def trial(tiny: TrialConfig) -> TrialConfig:
+    return replace(tiny, effective_batch_size=2)
+
+
+def checkpoints(spec: TrialSpec) -> list[str]:
+    return storage.list_names(TrialPaths(spec.folder).checkpoints)
+
+
+def test_a_client_gets_all_reports_of_its_trial_in_order_to_its_outcome(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(2)
+    specs = [
+        short_spec(small_packs, replace(trial, learning_rate=rate), tmp_path / name)
+        for name, rate in (("a", 1e-3), ("b", 1e-2))
+    ]
+    assert [bank.attach(spec) for spec in specs] == [1, 2]
+    for spec in specs:
+        reports = bank.ask_to_the_end(spec)
+        steps, last = spec.plan.eval_steps, spec.plan.steps
+        assert [report["step"] for report in reports] == [0, *steps, last]
+        assert [report.get("outcome") for report in reports] == [
+            *[None] * (len(steps) + 1),
+            "completed",
+        ]
+        curve = [entry for report in reports for entry in report.get("curve", [])]
+        assert [entry[0] for entry in curve] == list(range(1, last + 1))
+        assert reports[-1]["eval_loss"] < reports[0]["eval_loss"]
+        assert TrialPaths(spec.folder).checkpoint(last).endswith(checkpoints(spec)[-1])
+        bank.process.drop(spec.trial)
+    assert bank.process.leases() == 0
+    usage = bank.process.usage()
+    assert usage["admitted"] == 2
+    assert usage["slot_steps"] == sum(spec.plan.steps * spec.plan.accumulation for spec in specs)
+
+
+def test_a_trial_without_a_slot_waits_until_another_is_dropped(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    first = short_spec(small_packs, trial, tmp_path / "first", ladder=(10,))
+    second, third = (short_spec(small_packs, trial, tmp_path / name) for name in ("2nd", "3rd"))
+    assert [bank.attach(spec) for spec in (first, second, third)] == [1, 2, 3]
+    bank.ask_until(first, first.plan.rungs[0].step)  # where it stays, with its slot
+    assert bank.process.usage()["admitted"] == 1
+    bank.process.drop(first.trial)
+    assert bank.ask(second)["step"] == 0
+    assert bank.process.leases() == 2
+    assert bank.ask_to_the_end(second)[-1]["outcome"] == "completed"
+    # who has ended holds no slot, whether or not its client is still there
+    assert bank.ask_to_the_end(third)[-1]["outcome"] == "completed"
+
+
+def test_a_trial_that_is_dropped_before_it_had_a_slot_never_gets_one(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    first = short_spec(small_packs, trial, tmp_path / "first", ladder=(10,))
+    gone, last = (short_spec(small_packs, trial, tmp_path / name) for name in ("gone", "last"))
+    for spec in (first, gone, last):
+        bank.attach(spec)
+    bank.ask_until(first, first.plan.rungs[0].step)
+    bank.process.drop(gone.trial)
+    bank.process.drop(first.trial)
+    assert bank.ask_to_the_end(last)[-1]["outcome"] == "completed"
+    assert bank.process.usage()["admitted"] == 2
+    assert checkpoints(gone) == []
+
+
+def test_nothing_is_trained_past_a_rung_until_its_client_asks_again(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(2)
+    waiting = short_spec(small_packs, trial, tmp_path / "waiting", ladder=(10,))
+    free = short_spec(small_packs, trial, tmp_path / "free")
+    bank.attach(waiting)
+    rung = waiting.plan.rungs[0].step
+    bank.ask_until(waiting, rung)
+    bank.attach(free)
+    bank.ask_to_the_end(free)  # meanwhile the other would have come to its end as well
+    assert checkpoints(waiting)[-1] == f"step-{rung:07d}"
+    steps = bank.process.usage()["slot_steps"]
+    accumulation = waiting.plan.accumulation
+    assert steps <= (rung + free.plan.steps) * accumulation
+    reports = bank.ask_to_the_end(waiting)
+    assert reports[0]["curve"][0][0] == rung + 1
+    assert reports[-1]["outcome"] == "completed"
+
+
+def test_a_trial_that_is_dropped_in_the_middle_of_its_training_frees_its_slot(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    long = short_spec(small_packs, replace(trial, num_train_epochs=30.0), tmp_path / "long")
+    next_ = short_spec(small_packs, trial, tmp_path / "next")
+    bank.attach(long)
+    assert bank.ask(long)["step"] == 0
+    bank.process.drop(long.trial)
+    bank.attach(next_)
+    assert bank.ask_to_the_end(next_)[-1]["outcome"] == "completed"
+    assert bank.process.leases() == 1
+    assert bank.process.usage()["slot_steps"] < long.plan.steps
+    with pytest.raises(BankError, match="long: its lease was given up"):
+        bank.process.next_report(long.trial)
+
+
+def test_a_lease_that_nobody_asks_for_is_given_up_and_its_slot_freed(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    silent = short_spec(small_packs, trial, tmp_path / "silent", ladder=(10,))
+    other = short_spec(small_packs, trial, tmp_path / "other")
+    bank.attach(silent)
+    bank.ask_until(silent, silent.plan.rungs[0].step)
+    bank.now = LEASE_SECONDS / 2
+    bank.attach(other)
+    bank.now = LEASE_SECONDS + 1
+    assert bank.ask_to_the_end(other)[-1]["outcome"] == "completed"
+    assert bank.process.leases() == 1
+    with pytest.raises(BankError, match="silent: its lease was given up"):
+        bank.process.next_report(silent.trial)
+
+
+def test_a_client_that_comes_again_takes_the_place_of_the_one_that_died(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    spec = short_spec(small_packs, trial, tmp_path / "trial", ladder=(10,))
+    rung = spec.plan.rungs[0].step
+    bank.attach(spec)
+    bank.ask_until(spec, rung)
+    assert bank.attach(spec) == 1
+    reports = bank.ask_to_the_end(spec)
+    assert reports[0]["step"] == reports[0]["resumed_from_step"] == rung
+    assert reports[-1]["outcome"] == "completed"
+    assert bank.process.usage()["admitted"] == 2
+
+
+def test_a_trial_that_cannot_start_fails_alone(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(2)
+    good = short_spec(small_packs, trial, tmp_path / "good")
+    bank.attach(good)
+    bank.ask_to_the_end(good)
+
+    def spec(name: str) -> TrialSpec:
+        return replace(good, trial=name, folder=str(tmp_path / name))
+
+    other_rank = replace(spec("other_rank"), config=replace(trial, lora_r=8))
+    shutil.copytree(good.folder, other_rank.folder)
+    no_folder = spec("no_folder")
+    Path(no_folder.folder).mkdir()
+    Path(TrialPaths(no_folder.folder).checkpoints).write_text("a file")
+    other_micro = replace(
+        spec("other_micro"), plan=replace(good.plan, micro_batch_size=2, accumulation=1)
+    )
+    for failing, message in (
+        (other_rank, "it holds another adapter than this trial's"),
+        (no_folder, "checkpoint"),
+        (other_micro, "a micro-batch of 2 rows in a bank of 1"),
+    ):
+        bank.attach(failing)
+        reports = bank.ask_to_the_end(failing)
+        assert [report["outcome"] for report in reports] == ["failed"]
+        assert message in reports[0]["message"]
+    beside = spec("beside")
+    bank.attach(beside)
+    assert bank.ask_to_the_end(beside)[-1]["outcome"] == "completed"
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    whole = short_spec(small_packs, trial, tmp_path / "whole")
+    bank.attach(whole)
+    expected = bank.ask_to_the_end(whole)
+    damaged = replace(whole, trial="damaged", folder=str(tmp_path / "damaged"))
+    shutil.copytree(whole.folder, damaged.folder)
+    for name in checkpoints(damaged):
+        file = Path(TrialPaths(damaged.folder).checkpoints, name, "adapter_model.safetensors")
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    bank.attach(damaged)
+    found = bank.ask_to_the_end(damaged)
+    assert [report["eval_loss"] for report in found] == [report["eval_loss"] for report in expected]
