@@ -7,6 +7,7 @@ its bank, sftray with Ray Train, and stock_sweep.py. A case takes under 9 minute
     b   4 trials × 100k tokens: stock one by one, Ray Train
     c   4 trials × 1M tokens: bank, stock at ¼ GPU each
     d   4 trials × 200k tokens on the 8B: as c
+    e   64 trials × 50k tokens: the bank alone, and the share of its time in training steps
 
 All sides train the same conversations, packed into the same number of rows, in the same optimizer
 steps, and evaluate the same 64 conversations at the end of a trial; nobody samples answers. Two
@@ -83,6 +84,7 @@ CASES = {
     "b": Case("0.5B", 4, 100_000, ("stock", "train")),
     "c": Case("0.5B", 4, 1_000_000, ("bank", "stock4")),
     "d": Case("8B", 4, 200_000, ("bank", "stock4"), activation_checkpointing=True),
+    "e": Case("0.5B", 64, 50_000, ("bank",), effective_batch=4),
 }
 
 
@@ -99,6 +101,8 @@ class Measured:
     """When each trial ended."""
     rows: int
     """That each trial trained on."""
+    banks: tuple[dict[str, float], ...] = ()
+    """What banks spent their time on: `sftray.bank.engine.Usage`."""
 
     @property
     def per_trial(self) -> float | None:
@@ -210,7 +214,9 @@ def _sftray(side: str, case: Case, inputs: Inputs, work: Path) -> Measured:
     decided = next(event["time"] for event in events if event["event"] == "sweep_ended")
     rows = max(event["metrics"]["rows"] for event in events if event["event"] == "result")
     times = sorted(event["time"] - began for event in ended)
-    return Measured(side, seconds, decided - began, tuple(times), rows)
+    folder = SweepPaths.of(str(storage), "makespan")
+    banks = json.loads(Path(folder.banks).read_text(encoding="utf-8")) if side == "bank" else ()
+    return Measured(side, seconds, decided - began, tuple(times), rows, tuple(banks))
 
 
 def _stock(side: str, case: Case, inputs: Inputs, work: Path) -> Measured:
@@ -260,6 +266,12 @@ def _line(found: Measured) -> str:
         many = found.fixed + MANY * found.per_trial
         text += f"\n{'':20}fixed {found.fixed:.1f} s + {found.per_trial:.1f} s a trial; "
         text += f"{MANY} trials: {many:.0f} s (extrapolated)"
+    for bank in found.banks:
+        shares = {name: bank[name] / bank["since"] for name in ("training", "evaluation")}
+        text += f"\n{'':20}bank: base there after {bank['importing'] + bank['loading']:.1f} s, "
+        text += f"then {bank['since']:.1f} s, {shares['training']:.0%} of them in training steps, "
+        text += f"{shares['evaluation']:.0%} in evaluations; "
+        text += f"{1000 * bank['admission'] / bank['admitted']:.0f} ms to fill a slot"
     return text
 
 

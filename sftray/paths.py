@@ -103,6 +103,11 @@ class SweepPaths:
         return join(self.root, "best")
 
     @property
+    def banks(self) -> str:
+        """What the banks of the last run spent their time on."""
+        return join(self.root, "banks.json")
+
+    @property
     def tracking(self) -> str:
         return join(self.root, "wandb")
 

@@ -49,13 +49,13 @@ def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("attention", "recompute"), [(None, False), (None, True), ("sdpa", False)])
 def test_replayed_graphs_equal_eager_steps_over_100_batches(
-    packs: Packs, deterministic: None, recompute: bool
+    packs: Packs, deterministic: None, attention: str | None, recompute: bool
 ) -> None:
     rows = MappedRows(packs.dataset("train"))
     sizes = capacities(rows, SLOTS)
-    decoder, eager = _bank(packs.max_length)
+    decoder, eager = _bank(packs.max_length, attention=attention)
     _, captured = _bank(packs.max_length, decoder)
     losses = [torch.zeros(SLOTS, device=GPU) for _ in range(2)]
     both = [
@@ -105,11 +105,14 @@ def test_a_trial_learns_in_the_bank_what_it_learns_by_sfttrainer(
         assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], abs=0.05)
 
 
-def _bank(max_length: int, decoder: Decoder | None = None) -> tuple[Decoder, Adapters]:
+def _bank(
+    max_length: int, decoder: Decoder | None = None, attention: str | None = None
+) -> tuple[Decoder, Adapters]:
     """A bank of random adapters, the same every time."""
     if decoder is None:
         base = take_base(load_model(TRIAL, GPU), torch.bfloat16, resident=True)
-        decoder = Decoder(base, lay_out(base.shape, PROJECTIONS, TRIAL.lora_r), max_length)
+        layout = lay_out(base.shape, PROJECTIONS, TRIAL.lora_r)
+        decoder = Decoder(base, layout, max_length, attention)
     adapters = Adapters(decoder.layout, SLOTS, torch.bfloat16, GPU)
     generator = torch.Generator().manual_seed(0)
     for slot in range(SLOTS):

@@ -30,7 +30,7 @@ class Documents:
     rows: int
     """Packed rows in the batch; a document lies within one."""
     mask: Tensor | None = None
-    """What `Sdpa` made of the boundaries."""
+    """What `Sdpa` made of the boundaries, for the layers of one pass."""
 
 
 class BankAttention(Protocol):
@@ -49,9 +49,12 @@ class BankAttention(Protocol):
         ...
 
 
-def choose(shape: Shape, dtype: torch.dtype, device: torch.device) -> BankAttention:
-    """The fastest that works here: FlashAttention-2, PyTorch's variable-length attention, SDPA."""
-    if device.type != "cuda" or dtype != torch.bfloat16:
+def choose(
+    shape: Shape, dtype: torch.dtype, device: torch.device, wanted: str | None = None
+) -> BankAttention:
+    """The fastest that works here, FlashAttention-2, PyTorch's variable-length attention or SDPA;
+    or SDPA where that is `wanted`."""
+    if device.type != "cuda" or dtype != torch.bfloat16 or wanted == "sdpa":
         return Sdpa(shape)
     if importlib.util.find_spec("flash_attn") is not None:
         return Flash(shape)

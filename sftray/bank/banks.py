@@ -6,6 +6,7 @@ the last is done with it. Neither torch nor the base come to the driver.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from sftray import storage
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
 from sftray.bank.settings import BankSettings, choose_settings
@@ -26,8 +28,9 @@ from sftray.search.state import Search
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
-SPARE = 1
-"""Trials beyond the slots that stand ready to enter, a bank."""
+SPARE = 4
+"""One trial more than there are slots stands ready to enter for so many slots: trials of one length
+end together, and Tune brings new ones one after another."""
 
 
 class Banks:
@@ -74,13 +77,15 @@ class Banks:
         trainable = tune.with_parameters(
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening
         )
-        at_once = len(self._banks) * (self._settings.slots + SPARE)
+        slots = self._settings.slots
+        at_once = len(self._banks) * (slots + max(1, slots // SPARE))
         if specs.sweep.max_concurrent_trials is not None:
             at_once = min(at_once, specs.sweep.max_concurrent_trials)
         tune_trials(trainable, specs, search, recorder, at_once=at_once, reuse_actors=True)
-        for used in ray.get([bank.usage.remote() for bank in self._banks]):
-            if used:
-                self._log(_usage_text(used))
+        used = [usage for usage in ray.get([bank.usage.remote() for bank in self._banks]) if usage]
+        storage.write_text(specs.paths.banks, json.dumps(used, indent=1))
+        for usage in used:
+            self._log(_usage_text(usage))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """In a bank's process, which has all that it takes loaded."""
@@ -101,7 +106,8 @@ def _usage_text(used: Mapping[str, float]) -> str:
     share = 100 * used["training"] / used["since"]
     filled = used["slot_steps"] / max(used["micro_steps"], 1)
     return (
-        f"bank: {used['micro_steps']:,} micro-steps in {used['since']:.1f} s, {share:.0f} % of it "
+        f"bank: base there after {used['importing'] + used['loading']:.1f} s; "
+        f"{used['micro_steps']:,} micro-steps in {used['since']:.1f} s, {share:.0f} % of it "
         f"training and {100 * used['evaluation'] / used['since']:.0f} % evaluation, "
         f"{filled:.1f} slots busy, {1000 * used['admission'] / max(used['admitted'], 1):.0f} ms to "
         "fill a slot"

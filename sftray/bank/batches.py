@@ -87,7 +87,6 @@ class Buffers:
         _lay_out(self._longs.host(), self._bounds.host(), self._sizes, rows, seeds)
         self._longs.send()
         self._bounds.send()
-        self.batch.documents.mask = None
 
 
 def assemble(

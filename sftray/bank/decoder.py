@@ -50,9 +50,12 @@ class Batch:
 class Decoder:
     """A base with room for adapters of one layout."""
 
-    def __init__(self, base: Base, layout: Layout, max_length: int) -> None:
+    def __init__(
+        self, base: Base, layout: Layout, max_length: int, attention: str | None = None
+    ) -> None:
+        """`attention` as in TrialConfig."""
         self.base, self.layout, self.max_length = base, layout, max_length
-        self.attention: BankAttention = choose(base.shape, base.dtype, base.device)
+        self.attention: BankAttention = choose(base.shape, base.dtype, base.device, attention)
         places = torch.arange(max_length + ANSWER_TOKENS, device=base.device)
         self._cos, self._sin = base.rotary(places)
         self._ops: ModuleType = plain_ops
@@ -65,18 +68,12 @@ class Decoder:
     def losses(self, batch: Batch, work: Tensor) -> Tensor:
         """Losses in nats of the supervised positions, float32 [M], under the adapters `work`
         [K, P]; nothing is kept for a backward pass."""
-        x = self.base.embedding[batch.ids]
-        for index in range(self.base.shape.layers):
-            x, _ = self._layer(x, index, batch, work)
-        return self._head(x, batch, gradient=False)[0]
+        return self._head(self._last(batch, work), batch, gradient=False)[0]
 
     @torch.inference_mode()
     def hidden(self, batch: Batch, work: Tensor) -> Tensor:
         """The normed last hidden states [T, hidden]."""
-        x = self.base.embedding[batch.ids]
-        for index in range(self.base.shape.layers):
-            x, _ = self._layer(x, index, batch, work)
-        return self._norm(x, self.base.norm)[0]
+        return self._norm(self._last(batch, work), self.base.norm)[0]
 
     @torch.no_grad()
     def accumulate(self, batch: Batch, work: Tensor, grad: Tensor, *, recompute: bool) -> Tensor:
@@ -99,7 +96,16 @@ class Decoder:
                 saved = self._layer(saved, index, batch, work)[1]
             dx = self._layer_backward(dx, saved, index, batch, work, grad)
             del saved
+        batch.documents.mask = None
         return self._sums(losses, batch, work.shape[0])
+
+    def _last(self, batch: Batch, work: Tensor) -> Tensor:
+        """The last layer's output [T, hidden], with nothing kept."""
+        x = self.base.embedding[batch.ids]
+        for index in range(self.base.shape.layers):
+            x, _ = self._layer(x, index, batch, work)
+        batch.documents.mask = None
+        return x
 
     def _layer(self, x: Tensor, index: int, batch: Batch, work: Tensor) -> tuple[Tensor, Any]:
         layer, shape, ops = self.base.layers[index], self.base.shape, self._ops

@@ -79,7 +79,11 @@ class Slot:
 
 
 def load_model(trial: TrialConfig, device: torch.device) -> Any:
-    """The base of a sweep's trials, as transformers loads it."""
+    """The base of a sweep's trials, as transformers loads it.
+
+    Raises ConfigError where the attention that the trials ask for cannot run here.
+    """
+    choose_attention(trial, device)
     return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
@@ -123,7 +127,7 @@ class Engine:
         layout = lay_out(base.shape, targets, settings.lora_r)
         self._train, evals = (MappedRows(packs.dataset(split)) for split in ("train", "eval"))
         self._row_tokens = self._train.tokens()
-        self._decoder = Decoder(base, layout, packs.max_length)
+        self._decoder = Decoder(base, layout, packs.max_length, trial.attention)
         self._isolation = prove_isolation(self._decoder)
         self._adapters = Adapters(layout, settings.slots, dtype, device)
         self._optimizer = Optimizer(self._adapters)

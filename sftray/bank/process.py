@@ -76,6 +76,9 @@ class BankProcess:
         torch.set_num_threads(threads)
         self._background = ThreadPoolExecutor(2, "sftray-prepare")
         self._writers = ThreadPoolExecutor(WRITERS, "sftray-writer")
+        if use_gpu:
+            self._background.submit(torch.cuda.init)  # seconds, beside the imports
+        self._startup: dict[str, float] = {}
         self._model = self._background.submit(self._load)
         self._engine: Future[Engine] = Future()
         self._commands: queue.SimpleQueue[Callable[[Engine], None]] = queue.SimpleQueue()
@@ -151,10 +154,12 @@ class BankProcess:
             self._command(lambda engine: engine.drop(slot))
 
     def usage(self) -> dict[str, float]:
-        """`engine.Usage`, with the seconds since the bank was built; nothing before that."""
+        """`engine.Usage`, the seconds `since` the bank was built, and those that importing
+        libraries and loading the base took before; nothing as long as it is not built."""
         if not self._engine.done():
             return {}
-        return {**asdict(self._engine.result().usage), "since": self._clock() - self._built}
+        since = self._clock() - self._built
+        return {**asdict(self._engine.result().usage), **self._startup, "since": since}
 
     def lend(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """End the bank, free its memory, and run a function in its place."""
@@ -179,9 +184,13 @@ class BankProcess:
         return len(self._leases)
 
     def _load(self) -> Any:
+        began = self._clock()
         from sftray.bank.engine import load_model
 
-        return load_model(self._trial, self._device)
+        imported = self._clock()
+        model = load_model(self._trial, self._device)
+        self._startup = {"importing": imported - began, "loading": self._clock() - imported}
+        return model
 
     def _prepare(self, lease: _Lease) -> Future[Slot]:
         """Read or make the trial's adapter in the background, once there is an engine."""
