@@ -29,6 +29,8 @@ def _devices() -> list[str]:
             f"{os.cpu_count()} CPU cores in float32; enough for the demo and for small models"
         ]
     lines = []
+    if importlib.util.find_spec("triton") is None:
+        lines.append("triton        absent: the bank's small kernels are PyTorch's, and slower")
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: use another GPU"

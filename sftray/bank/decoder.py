@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sftray.bank import ops as plain_ops
+from sftray.bank import ops
 from sftray.bank.adapters import Layout, Place, joint_first, second
 from sftray.bank.attention import BankAttention, Documents, choose
 from sftray.bank.base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
@@ -58,11 +57,7 @@ class Decoder:
         self.attention: BankAttention = choose(base.shape, base.dtype, base.device, attention)
         places = torch.arange(max_length + ANSWER_TOKENS, device=base.device)
         self._cos, self._sin = base.rotary(places)
-        self._ops: ModuleType = plain_ops
-        if base.device.type == "cuda":
-            from sftray.bank import kernels
-
-            self._ops = kernels
+        self._ops = ops.fastest(base.device)
 
     @torch.inference_mode()
     def losses(self, batch: Batch, work: Tensor) -> Tensor:
@@ -108,21 +103,21 @@ class Decoder:
         return x
 
     def _layer(self, x: Tensor, index: int, batch: Batch, work: Tensor) -> tuple[Tensor, Any]:
-        layer, shape, ops = self.base.layers[index], self.base.shape, self._ops
+        layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
         normed, rstd = self._norm(x, layer.input_norm)
         qkv, h_qkv = self._linear(normed, index, QKV, batch, work)
         heads = qkv.view(x.shape[0], -1, shape.head_dim)
         raw = None
         if layer.head_norms is not None:
-            raw, heads = heads, ops.head_norm(heads, layer.head_norms, shape.epsilon)
+            raw, heads = heads, fast.head_norm(heads, layer.head_norms, shape.epsilon)
         rotated = shape.heads + shape.kv_heads
-        ops.rope_(heads, self._cos, self._sin, batch.positions, rotated)
+        fast.rope_(heads, self._cos, self._sin, batch.positions, rotated)
         mixed, attended = self.attention.forward(heads, batch.documents)
         mixed = mixed.reshape(x.shape[0], -1)
         middle, h_out = self._linear(mixed, index, OUT, batch, work, plus=x)
         normed2, rstd2 = self._norm(middle, layer.middle_norm)
         gate_up, h_gate_up = self._linear(normed2, index, GATE_UP, batch, work)
-        active = ops.swiglu(gate_up)
+        active = fast.swiglu(gate_up)
         out, h_down = self._linear(active, index, DOWN, batch, work, plus=middle)
         first = (x, normed, rstd, h_qkv, raw, heads, mixed, attended, h_out)
         return out, (first, (middle, normed2, rstd2, h_gate_up, gate_up, h_down))
@@ -131,18 +126,18 @@ class Decoder:
         self, dx: Tensor, saved: Any, index: int, batch: Batch, work: Tensor, grad: Tensor
     ) -> Tensor:
         """Turn the gradient of a layer's output into that of its input, in place."""
-        layer, shape, ops = self.base.layers[index], self.base.shape, self._ops
+        layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
         first, (middle, normed2, rstd2, h_gate_up, gate_up, h_down) = saved
         x, normed, rstd, h_qkv, raw, heads, mixed, attended, h_out = first
         both = (batch, work, grad)
 
         dactive, dh = self._input_gradient(dx, index, DOWN, batch, work)
-        ops.swiglu_backward_(gate_up, dactive)
+        fast.swiglu_backward_(gate_up, dactive)
         active, dgate_up = dactive, gate_up
         self._lora_grads(dx, active, h_down, dh, index, DOWN, *both)
         dnormed, dh = self._input_gradient(dgate_up, index, GATE_UP, batch, work)
         self._lora_grads(dgate_up, normed2, h_gate_up, dh, index, GATE_UP, *both)
-        ops.rms_norm_backward_(dx, dnormed, middle, layer.middle_norm, rstd2)
+        fast.rms_norm_backward_(dx, dnormed, middle, layer.middle_norm, rstd2)
 
         dmixed, dh = self._input_gradient(dx, index, OUT, batch, work)
         self._lora_grads(dx, mixed, h_out, dh, index, OUT, *both)
@@ -150,9 +145,9 @@ class Decoder:
         dmixed = dmixed.view(-1, shape.heads, shape.head_dim)
         self.attention.backward(dmixed, heads, attended, batch.documents, dheads)
         rotated = shape.heads + shape.kv_heads
-        ops.rope_(dheads, self._cos, -self._sin, batch.positions, rotated)
+        fast.rope_(dheads, self._cos, -self._sin, batch.positions, rotated)
         if raw is not None:
-            ops.head_norm_backward_(dheads, raw, layer.head_norms, shape.epsilon)
+            fast.head_norm_backward_(dheads, raw, layer.head_norms, shape.epsilon)
         dqkv = dheads.view(x.shape[0], -1)
         if index == 0:  # the embedding is frozen
             dh = self._inner_gradient(dqkv, index, QKV, work)
@@ -160,7 +155,7 @@ class Decoder:
             return dx
         dnormed, dh = self._input_gradient(dqkv, index, QKV, batch, work)
         self._lora_grads(dqkv, normed, h_qkv, dh, index, QKV, *both)
-        ops.rms_norm_backward_(dx, dnormed, x, layer.input_norm, rstd)
+        fast.rms_norm_backward_(dx, dnormed, x, layer.input_norm, rstd)
         return dx
 
     def _norm(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

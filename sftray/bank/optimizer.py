@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from sftray.bank import ops as plain_ops
 from sftray.bank.adapters import Adapters
 from sftray.bank.ops import (
     BETA1,
@@ -27,6 +25,7 @@ from sftray.bank.ops import (
     LORA_SCALE,
     LR,
     MAX_NORM,
+    fastest,
 )
 from sftray.bank.transfer import Downloads, Upload
 from sftray.config import TrialConfig
@@ -59,11 +58,7 @@ class Optimizer:
         """The sum of token losses since each slot's last step, float32 [K]."""
         self._upload = Upload(adapters.slots * COLUMNS, torch.float32, device)
         self._downloads = Downloads()
-        self._ops: ModuleType = plain_ops
-        if device.type == "cuda":
-            from sftray.bank import kernels
-
-            self._ops = kernels
+        self._ops = fastest(device)
 
     @torch.no_grad()
     def step(self, due: Mapping[int, tuple[list[float], Any]]) -> None:
