@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_row, lay_out
+from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_row, lay_out, row_of
 from sftray.bank.answer import greedy_answers
 from sftray.bank.base import take_base
 from sftray.bank.batches import PackedRow, assemble, idle_row, read_row
@@ -29,6 +29,7 @@ from sftray.bank.optimizer import Optimizer, table_row
 from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
 from sftray.bank.support import target_projections
+from sftray.bank.transfer import Snapshot
 from sftray.budget import learning_rate
 from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
@@ -292,9 +293,9 @@ class Engine:
         loss = self._eval_loss(self._adapters.work[place : place + 1])
         memory = peak_memory_gb(self._device)
         metrics = slot.progress.evaluated(slot.step, loss, memory)
-        row, state = self._adapters.take(place), slot.progress.state()
+        snapshot, state = self._adapters.take(place), slot.progress.state()
         slot.waiting = _at_rung(slot)
-        self._hand_over(slot, metrics, (row, state))
+        self._hand_over(slot, metrics, (snapshot, state))
         if slot.step == plan.steps and slot in self._slots:
             self._end(slot, "completed")
 
@@ -333,7 +334,10 @@ class Engine:
         write_samples(slot.spec, self._packs, slot.step, answer)
 
     def _hand_over(
-        self, slot: Slot, metrics: dict[str, Any], kept: tuple[Row, dict[str, Any]] | None = None
+        self,
+        slot: Slot,
+        metrics: dict[str, Any],
+        kept: tuple[Snapshot, dict[str, Any]] | None = None,
     ) -> None:
         """Write a checkpoint, if any, and then report; behind what this trial has handed over
         before."""
@@ -342,15 +346,16 @@ class Engine:
         def work() -> None:
             if before is not None:
                 before.result()
-            if slot.lost:
-                return
             try:
                 if kept is not None:
-                    self._save(slot.spec, *kept)
+                    with kept[0].values() as values:
+                        if not slot.lost:
+                            self._save(slot.spec, values, kept[1])
             except (OSError, SftrayError) as error:
                 slot.lost = True
                 slot.report({"outcome": "failed", "message": f"its checkpoint: {error}"})
-            else:
+                return
+            if not slot.lost:
                 slot.report(metrics)
 
         if self._writer is None:
@@ -359,14 +364,15 @@ class Engine:
             slot.written = self._writer.submit(work)
             self._handed.append(slot.written)
 
-    def _save(self, spec: TrialSpec, row: Row, state: dict[str, Any]) -> None:
+    def _save(self, spec: TrialSpec, values: torch.Tensor, state: dict[str, Any]) -> None:
         trial = spec.config
         config = replace(
             lora_config(trial),
             base_model_name_or_path=trial.model,
             target_modules=sorted(self._targets),
         )
-        tensors = export_row(self._adapters.layout, row, trial.lora_r, state["step"])
+        row, layout = row_of(values), self._adapters.layout
+        tensors = export_row(layout, row, trial.lora_r, state["step"])
         checkpoints.save(TrialPaths(spec.folder), config, *tensors, state)
 
     def _facts(self, slot: Slot) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Small tensors between host and device that never make either wait.
+"""Tensors between host and device that make neither wait.
 
 Promise: what is written for step n is not overwritten before the device has read it, nor read
 before the device has written it. Price: a few pinned copies of each.
@@ -6,7 +6,10 @@ before the device has written it. Price: a few pinned copies of each.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -70,3 +73,60 @@ class Downloads:
             self._waiting.popleft()
             found.append((host, note))
         return found
+
+
+class Snapshots:
+    """Large tensors that go to the host on a stream of their own, for other threads to write."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        """size: bytes of one."""
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._free: queue.SimpleQueue[Tensor] = queue.SimpleQueue()
+        self._left = max(MIN_SNAPSHOTS, min(MAX_SNAPSHOTS, SNAPSHOT_BYTES // size))
+
+    def take(self, tensor: Tensor) -> Snapshot:
+        """Begin to copy a tensor that nobody changes any more. Waits, where so many copies are
+        under way that there is no more room for one."""
+        if self._stream is None:
+            return Snapshot(tensor, None, None)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        host = self._room(tensor)
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._stream)
+            copied = self._stream.record_event()
+        return Snapshot(host, copied, self._free)
+
+    def _room(self, tensor: Tensor) -> Tensor:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            if self._left:
+                self._left -= 1
+                return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            return self._free.get(timeout=ROOM_SECONDS)
+
+
+class Snapshot:
+    """A tensor on its way to the host."""
+
+    def __init__(self, host: Tensor, copied: Any, free: queue.SimpleQueue[Tensor] | None) -> None:
+        self._host, self._copied, self._free = host, copied, free
+
+    @contextlib.contextmanager
+    def values(self) -> Iterator[Tensor]:
+        """The tensor, once it is there; its room is given back afterwards."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        try:
+            yield self._host
+        finally:
+            if self._free is not None:
+                self._free.put(self._host)
+
+
+MIN_SNAPSHOTS, MAX_SNAPSHOTS = 4, 16
+SNAPSHOT_BYTES = 4 << 30
+"""Pinned memory for snapshots, between the smallest and the largest number of them."""
+ROOM_SECONDS = 600.0
+"""How long storage may keep all snapshots."""
