@@ -61,6 +61,7 @@ def collect(
         "config": to_json(trial),
         "data": to_json(sweep.data),
         "packs": packs.root,
+        "end_of_turn": packs.end_of_turn,
         "versions": found.record["versions"],
         "git_revision": found.record["git_revision"],
     }
@@ -118,8 +119,9 @@ def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
     with model.disable_adapter():
-        base = generate(model, tokenizer, messages, max_new_tokens)
-    return {"base": base, "adapter": generate(model, tokenizer, messages, max_new_tokens)}
+        base = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
+    adapted = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
+    return {"base": base, "adapter": adapted}
 
 
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:

@@ -93,8 +93,11 @@ def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialCo
 
 
 @torch.no_grad()
-def generate(model: Any, tokenizer: Any, messages: Any, max_new_tokens: int = 64) -> str:
-    """The greedy answer to `messages` (role, content), through the chat template."""
+def generate(
+    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
+) -> str:
+    """The greedy answer to `messages` (role, content), through the chat template, until the token
+    `end_of_turn` or what the model's own configuration names."""
     inputs = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     ).to(model.device)
@@ -104,6 +107,13 @@ def generate(model: Any, tokenizer: Any, messages: Any, max_new_tokens: int = 64
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted(end_tokens(model, end_of_turn)),
     )
     answer = output[0, inputs["input_ids"].shape[1] :]
     return str(tokenizer.decode(answer, skip_special_tokens=True))
+
+
+def end_tokens(model: Any, end_of_turn: int) -> set[int]:
+    """What ends an answer: the end of a turn, and what the model's own configuration names."""
+    own = model.generation_config.eos_token_id
+    return {end_of_turn, *([own] if isinstance(own, int) else own or [])}

@@ -22,8 +22,8 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
-from sftray.evaluate import packed_eval_loss
-from sftray.model import Attention
+from sftray.evaluate import generate, load_adapter, packed_eval_loss
+from sftray.model import Attention, saved_tokenizer
 from sftray.paths import SweepPaths
 from sftray.results import Results, load
 from sftray.runner import submit_task
@@ -93,6 +93,24 @@ def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Pat
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
     with pytest.raises(SftrayError, match="got a folder with files in it, must be new or empty"):
         merge(small_sweep.folder, tmp_path / "merged", log=lines.append)
+
+
+def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
+    local, facts = open_bundle(small_sweep.folder)
+    trial = TrialConfig(**facts["config"])
+    model, _ = load_adapter(local, trial)
+    tokenizer = saved_tokenizer(local, trial)
+    asked = [{"role": "user", "content": "Hello."}]
+    inputs = tokenizer.apply_chat_template(
+        asked, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    first = int(model(**inputs).logits[0, -1].argmax())
+    assert first != facts["end_of_turn"]
+    whole = generate(model, tokenizer, asked, facts["end_of_turn"], max_new_tokens=8)
+    cut = generate(model, tokenizer, asked, first, max_new_tokens=8)
+    assert cut == tokenizer.decode([first], skip_special_tokens=True)
+    assert whole.startswith(cut)
+    assert len(whole) > len(cut)
 
 
 def test_answers_of_base_and_adapter_differ(small_sweep: Results) -> None:

@@ -35,6 +35,7 @@ from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError, SftrayError
+from sftray.evaluate import end_tokens
 from sftray.model import (
     choose_attention,
     compute_dtype,
@@ -120,7 +121,7 @@ class Engine:
         a `writer`, its threads write checkpoints and report, in order for each trial."""
         self.settings, self._trial, self._packs, self._writer = settings, trial, packs, writer
         dtype = compute_dtype(trial, device)
-        self._ends = _end_tokens(model, packs)
+        self._ends = end_tokens(model, packs.end_of_turn)
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(trial.lora_target_modules)
         assert targets is not None  # `support.why_not` has seen to it
@@ -439,9 +440,3 @@ def _seed(seed: int, place: int) -> int:
     """The seed of the dropout of the row at `place` of a trial's stream; 63 bits."""
     digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def _end_tokens(model: Any, packs: Packs) -> set[int]:
-    """What ends an answer: the end of a turn, and what the model's own configuration names."""
-    own = model.generation_config.eos_token_id
-    return {packs.manifest["end_of_turn_id"], *([own] if isinstance(own, int) else own or [])}

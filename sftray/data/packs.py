@@ -49,6 +49,11 @@ class Packs:
         """What prompts are written with: data.chat_template, or the model's own template."""
         return str(self.manifest["own_template"])
 
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends the assistant's turns."""
+        return int(self.manifest["end_of_turn_id"])
+
     def rows(self, split: str) -> int:
         """Packed rows of "train" or "eval"."""
         return int(self.manifest["splits"][split]["rows"])

@@ -66,8 +66,9 @@ def run_trial(spec: TrialSpec, report: Report, device: torch.device) -> None:
         except torch.OutOfMemoryError as error:
             outcome, message = "out_of_memory", str(error).splitlines()[0]
         if outcome == "completed" and trainer.is_world_process_zero():
-            answer = functools.partial(_answer, trainer)
-            write_samples(spec, open_packs(spec.packs), trainer.state.global_step, answer)
+            packs = open_packs(spec.packs)
+            answer = functools.partial(_answer, trainer, packs.end_of_turn)
+            write_samples(spec, packs, trainer.state.global_step, answer)
         report(trainer.progress.ended(outcome, message))
 
 
@@ -139,7 +140,8 @@ def _known_base_loss(spec: TrialSpec) -> float | None:
 
 
 @torch.no_grad()
-def _answer(trainer: PackedSFTTrainer, prompts: Sequence[Any]) -> list[str]:
+def _answer(trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Any]) -> list[str]:
     model = trainer.model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
-        return [generate(model, trainer.processing_class, messages) for messages in prompts]
+        tokenizer = trainer.processing_class
+        return [generate(model, tokenizer, messages, end_of_turn) for messages in prompts]
