@@ -137,6 +137,21 @@ def test_a_trial_waits_at_its_rung_and_its_neighbour_goes_on(
     assert reports[0][-1]["eval_loss"] == pytest.approx(reports[1][-1]["eval_loss"], rel=1e-6)
 
 
+def test_trials_that_come_to_a_rung_together_know_each_others_losses(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    trial = replace(tiny, effective_batch_size=2)
+    specs = [
+        short_spec(small_packs, replace(trial, learning_rate=rate), tmp_path / name, ladder=(10,))
+        for name, rate in (("slow", 1e-4), ("fast", 5e-3))
+    ]
+    found = _run_bank(tiny, small_packs, specs, slots=3)
+    slow, fast = (reports[-1] for reports in found)
+    assert slow["step"] == fast["step"] == specs[0].plan.rungs[0].step
+    assert slow["rung_peers"] == {"fast": fast["eval_loss"]}
+    assert fast["rung_peers"] == {"slow": slow["eval_loss"]}
+
+
 def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 import math
 from collections import Counter, defaultdict
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,31 @@ def test_a_result_that_comes_again_keeps_its_record_and_decision(path: str) -> N
         search = make_search(sweep, journal)
         assert search.record("t0000", {"step": step, "eval_loss": 99.0}) == "continue"
         assert journal.events() == before
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4)))[::5])
+def test_trials_that_come_to_a_rung_together_are_judged_alike_in_any_order(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    losses = [1.0, 2.0, 3.0, 4.0]
+    sweep = make_sweep(points=tuple({"learning_rate": 1e-3} for _ in losses))
+    path = str(tmp_path / "journal.jsonl")
+    names = [f"t{number:04d}" for number in range(4)]
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        for _ in losses:
+            search.suggest()
+        step = next(step for step in range(1, 16) if is_decided(search, journal, "t0000", step))
+        search.end("t0000", "completed")
+    with Journal(str(tmp_path / "again.jsonl")) as journal:
+        search = make_search(sweep, journal)
+        for _ in losses:
+            search.suggest()
+        for number in order:
+            peers = {names[other]: losses[other] for other in range(4) if other != number}
+            metrics = {"step": step, "eval_loss": losses[number], "rung_peers": peers}
+            search.record(names[number], metrics)
+        assert [search.outcome_of(name) for name in names] == [None, None, "pruned", "pruned"]
 
 
 def is_decided(search: Search, journal: Journal, trial: str, step: int) -> bool:

@@ -8,6 +8,7 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 import time
 from collections import deque
@@ -191,7 +192,7 @@ class Engine:
             progress.resume(found.state)
             row = import_row(layout, trial.lora_r, adapter, moments)
         slot = Slot(spec, order, progress, row, report, step=found.step, resumed=True)
-        slot.waiting = _at_rung(slot)  # it may have ended before the search had decided
+        slot.waiting = _rung(slot) is not None  # it may have ended before the search had decided
         return slot
 
     def admit(self, slot: Slot) -> None:
@@ -249,9 +250,7 @@ class Engine:
         now = time.perf_counter()
         for slot in running:
             slot.progress.seconds += now - started
-        for slot in to_evaluate:
-            if slot in self._slots:
-                self._evaluate(slot)
+        self._evaluate([slot for slot in to_evaluate if slot in self._slots])
         self.usage.training += now - started
         self.usage.evaluation += time.perf_counter() - now
         self.usage.micro_steps += 1
@@ -288,17 +287,26 @@ class Engine:
             except DivergedError as error:
                 self._end(slot, "diverged", str(error))
 
-    def _evaluate(self, slot: Slot) -> None:
-        """Measure the eval loss, checkpoint, report; then wait at a rung, or end."""
-        place, plan = self._slots.index(slot), slot.spec.plan
-        loss = self._eval_loss(self._adapters.work[place : place + 1])
-        memory = peak_memory_gb(self._device)
-        metrics = slot.progress.evaluated(slot.step, loss, memory)
-        snapshot, state = self._adapters.take(place), slot.progress.state()
-        slot.waiting = _at_rung(slot)
-        self._hand_over(slot, metrics, (snapshot, state))
-        if slot.step == plan.steps and slot in self._slots:
-            self._end(slot, "completed")
+    def _evaluate(self, slots: Sequence[Slot]) -> None:
+        """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
+        places = [self._slots.index(slot) for slot in slots]
+        losses = [self._eval_loss(self._adapters.work[k : k + 1]) for k in places]
+        together = list(zip(slots, losses, strict=True))
+        for slot, loss in together:
+            memory = peak_memory_gb(self._device)
+            metrics = slot.progress.evaluated(slot.step, loss, memory)
+            rung = _rung(slot)
+            if rung is not None:
+                metrics["rung_peers"] = {
+                    other.spec.trial: theirs
+                    for other, theirs in together
+                    if other is not slot and _rung(other) == rung and math.isfinite(theirs)
+                }
+            snapshot = self._adapters.take(self._slots.index(slot))
+            slot.waiting = rung is not None
+            self._hand_over(slot, metrics, (snapshot, slot.progress.state()))
+            if slot.step == slot.spec.plan.steps and slot in self._slots:
+                self._end(slot, "completed")
 
     def _eval_loss(self, work: torch.Tensor) -> float:
         """Sum of token losses over the number of supervised tokens, under one adapter [1, P]."""
@@ -419,15 +427,18 @@ def prove_isolation(decoder: Decoder) -> float:
     return change
 
 
-def _at_rung(slot: Slot) -> bool:
-    return any(rung.step == slot.step for rung in slot.spec.plan.rungs)
-
-
 def _due(slot: Slot) -> tuple[list[float], Any]:
     """What the optimizer needs for a slot's step, and what comes back with its result."""
     trial, step = slot.spec.config, slot.step + 1
     rate = learning_rate(trial, slot.spec.plan, step)
     return table_row(trial, step, rate, slot.tokens), (slot, step, rate, slot.tokens)
+
+
+def _rung(slot: Slot) -> tuple[str, int] | None:
+    """The bracket and rows of the rung that a trial has come to, if it has."""
+    plan = slot.spec.plan
+    rows = [rung.rows for rung in plan.rungs if rung.step == slot.step]
+    return (plan.bracket, rows[0]) if rows else None
 
 
 def _batches(rows: MappedRows, count: int, device: torch.device) -> list[Batch]:

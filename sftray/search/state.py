@@ -57,6 +57,8 @@ class _Trial:
     plan: TrialPlan
     losses: dict[int, float | None] = field(default_factory=dict)
     """Eval loss by step, of every result; None where the result had none."""
+    peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    """By step, the losses of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)
     attempts: int = 0
     message: str = ""
@@ -84,7 +86,8 @@ class Search:
         self._plan = plan
         self._sampler = None if sweep.points else _sampler(sweep)
         self._trials: dict[str, _Trial] = {}
-        self._rungs: dict[tuple[str, int], list[float]] = defaultdict(list)
+        self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+        """(bracket, rows) → the losses recorded there, by trial."""
         for event in journal.events():
             self._apply(event)
         self._finish_what_was_begun()
@@ -131,6 +134,7 @@ class Search:
             step, loss = int(metrics["step"]), metrics.get("eval_loss")
             result = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
             loss = state.losses.get(step, loss)
+            state.peers.setdefault(step, metrics.get("rung_peers", {}))
             events = self._consequences(state, step, loss, outcome, message)
             self._record([result, *events] if step not in state.losses else events)
         return CONTINUE if state.outcome is None else STOP
@@ -181,8 +185,10 @@ class Search:
         elif outcome is None and rung is not None and loss is not None:
             decision = state.decisions.get(step)
             if decision is None:
-                recorded = self._rungs[state.plan.bracket, rung.rows]
-                decision = decide(recorded, loss, self._sweep.reduction_factor)
+                # trials that come together are judged together, whoever's report is first
+                before = self._rungs[state.plan.bracket, rung.rows]
+                recorded = {**before, **state.peers.get(step, {})}
+                decision = decide([*recorded.values()], loss, self._sweep.reduction_factor)
                 event = {"event": "decision", "trial": trial, "step": step, "rung": rung.rows}
                 event["decision"] = CONTINUE if decision.goes_on else STOP
                 event |= {"bracket": state.plan.bracket, "cutoff": decision.cutoff}
@@ -213,6 +219,7 @@ class Search:
                 state.message = event["message"]
             case "result":
                 state.losses[event["step"]] = event["metrics"].get("eval_loss")
+                state.peers[event["step"]] = event["metrics"].get("rung_peers", {})
             case "decision":
                 self._apply_decision(state, event)
             case "trial_ended":
@@ -238,7 +245,7 @@ class Search:
         assert loss is not None  # a decision is only made on a finite loss
         goes_on = event["decision"] == CONTINUE
         state.decisions[event["step"]] = Decision(goes_on, event["cutoff"])
-        self._rungs[event["bracket"], event["rung"]].append(loss)
+        self._rungs[event["bracket"], event["rung"]][event["trial"]] = loss
         if self._sampler:
             self._sampler.report(state.number, event["rung"], loss)
 
