@@ -7,7 +7,7 @@ Price: under 3 s.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from sftray.budget import (
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.spaces import Uniform
+
+FEW_SUPERVISED = 1000
+"""Trained tokens of an evaluation set below which its loss is a warning in the plan."""
 
 
 def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, Any]:
@@ -58,7 +61,11 @@ def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, A
             trainer, why = without_bank(sweep)
     micro = default_micro_batch_size(data.max_length, use_gpu=gpu_memory_gb is not None)
     plan = planner(sweep, rows, micro_batch_size=bank.micro_batch_size if bank else micro)
-    warnings = [*_bad_rows(data, counts["train"], manifest), *check_plans(sweep, plan)]
+    warnings = [
+        *_bad_rows(data, counts["train"], manifest),
+        *check_evaluation(counts_of(manifest)["eval"]),
+        *check_plans(sweep, plan),
+    ]
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     return {
         "sweep": sweep.name,
@@ -94,6 +101,18 @@ def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) ->
                 f"than {FEW_STEPS} are a noisy comparison"
             )
     return warnings
+
+
+def check_evaluation(evaluation: Mapping[str, int]) -> list[str]:
+    """A warning where the evaluation set is too small to tell trials apart."""
+    supervised = evaluation["supervised_tokens"]
+    if supervised >= FEW_SUPERVISED:
+        return []
+    return [
+        f"the evaluation set has {evaluation['conversations']} conversations and {supervised:,} "
+        f"trained tokens; fewer than {FEW_SUPERVISED:,} are a noisy comparison: raise "
+        "data.eval_fraction, or give data.eval_source"
+    ]
 
 
 def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:

@@ -59,6 +59,16 @@ class Recorder:
         if metrics.get("placement_group"):
             self._placement_groups[trial] = metrics["placement_group"]
 
+    def recovers(self, trial: str) -> None:
+        """Say that a trial's attempt has died and that it is started again."""
+        died = [
+            event["message"]
+            for event in self._journal.events()
+            if event["event"] == "attempt_ended" and event["trial"] == trial
+        ]
+        said = f" ({died[-1]})" if died else ""
+        self._log(f"{trial}  its attempt died{said}; it starts again from its last checkpoint")
+
     def finish_trials(self) -> None:
         """Write what has ended since the last call."""
         ended = [
@@ -132,6 +142,9 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         self._recorder.result(trial.config["trial"], result)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._recorder.recovers(trial.config["trial"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._recorder.finish_trials()

@@ -18,8 +18,9 @@ class Uniform:
     log: bool = False
 
     def __post_init__(self) -> None:
-        require(self.low < self.high, "uniform", f"low={self.low}, high={self.high}", "low < high")
-        require(not self.log or self.low > 0, "loguniform", f"low={self.low}", "low > 0")
+        name = "loguniform" if self.log else "uniform"
+        require(self.low < self.high, name, f"low={self.low}, high={self.high}", "low < high")
+        require(not self.log or self.low > 0, name, f"low={self.low}", "low > 0")
 
     def contains(self, value: Any) -> bool:
         return is_number(value) and self.low <= value <= self.high

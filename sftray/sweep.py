@@ -17,12 +17,13 @@ from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig
+from sftray.data.manifest import counts_of
 from sftray.data.pipeline import build_packs
 from sftray.data.tokenizer import model_config
 from sftray.errors import SweepFailedError
 from sftray.journal import Journal
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_plans
+from sftray.plan import check_evaluation, check_plans
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -64,7 +65,8 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             micro_batch_size = runner.fit(sweep, base)
             assert micro_batch_size is not None  # `train` always takes at least one row
         plan = planner(sweep, rows, micro_batch_size=micro_batch_size)
-        for warning in check_plans(sweep, plan):
+        evaluation = counts_of(packs.manifest)["eval"]
+        for warning in [*check_evaluation(evaluation), *check_plans(sweep, plan)]:
             log(f"warning: {warning}")
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")

@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,9 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
         sources = {"train": train, "eval": given or train}
         described = {"train": _describe(train), "eval": _describe(given)}
         check_bad_rows(described, data.max_bad_fraction)
+        for split, facts in described.items():
+            if facts["dropped"]:
+                log(_dropped_line(split, facts))
         chosen = _split(train, given, data)
         shared = int(np.isin(train.hashes, given.hashes[chosen["eval"]]).sum()) if given else 0
         if shared:
@@ -187,6 +190,12 @@ def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
         "lost_exchanges": sum(report.lost_exchanges for report in reports),
         "lengths": lengths_of(reports),
     }
+
+
+def _dropped_line(split: str, facts: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
+    dropped = f"{sum(facts['dropped'].values()):,} of {facts['read']:,} rows dropped"
+    return f"{split}: {dropped} ({reasons}); `sftray inspect` shows examples"
 
 
 def _split_line(split: str, facts: dict[str, Any]) -> str:
