@@ -148,8 +148,8 @@ def test_trials_that_come_to_a_rung_together_know_each_others_losses(
     found = _run_bank(tiny, small_packs, specs, slots=3)
     slow, fast = (reports[-1] for reports in found)
     assert slow["step"] == fast["step"] == specs[0].plan.rungs[0].step
-    assert slow["rung_peers"] == {"fast": fast["eval_loss"]}
-    assert fast["rung_peers"] == {"slow": slow["eval_loss"]}
+    assert slow["rung_peers"] == [["fast", fast["eval_loss"]]]
+    assert fast["rung_peers"] == [["slow", slow["eval_loss"]]]
 
 
 def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(

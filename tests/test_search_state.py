@@ -139,7 +139,7 @@ def test_trials_that_come_to_a_rung_together_are_judged_alike_in_any_order(
         for _ in losses:
             search.suggest()
         for number in order:
-            peers = {names[other]: losses[other] for other in range(4) if other != number}
+            peers = [[names[other], losses[other]] for other in range(4) if other != number]
             metrics = {"step": step, "eval_loss": losses[number], "rung_peers": peers}
             search.record(names[number], metrics)
         assert [search.outcome_of(name) for name in names] == [None, None, "pruned", "pruned"]

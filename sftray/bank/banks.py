@@ -66,8 +66,14 @@ class Banks:
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         assert self._settings is not None  # `fit` has been asked
+        slots = self._settings.slots
+        at_once = len(self._banks) * (slots + max(1, slots // SPARE))
+        if specs.sweep.max_concurrent_trials is not None:
+            at_once = min(at_once, specs.sweep.max_concurrent_trials)
+        left = specs.sweep.total_trials - len(search.ended())
         opening = {
             "packs": specs.packs,
+            "expected": min(slots, min(left, at_once) // len(self._banks)),
             "settings": asdict(self._settings),
             "sweep": to_json(specs.sweep),
         }
@@ -77,10 +83,6 @@ class Banks:
         trainable = tune.with_parameters(
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening
         )
-        slots = self._settings.slots
-        at_once = len(self._banks) * (slots + max(1, slots // SPARE))
-        if specs.sweep.max_concurrent_trials is not None:
-            at_once = min(at_once, specs.sweep.max_concurrent_trials)
         tune_trials(trainable, specs, search, recorder, at_once=at_once, reuse_actors=True)
         used = [usage for usage in ray.get([bank.usage.remote() for bank in self._banks]) if usage]
         storage.write_text(specs.paths.banks, json.dumps(used, indent=1))

@@ -297,11 +297,11 @@ class Engine:
             metrics = slot.progress.evaluated(slot.step, loss, memory)
             rung = _rung(slot)
             if rung is not None:
-                metrics["rung_peers"] = {
-                    other.spec.trial: theirs
+                metrics["rung_peers"] = [  # pairs: Tune would take a dictionary apart
+                    [other.spec.trial, theirs]
                     for other, theirs in together
                     if other is not slot and _rung(other) == rung and math.isfinite(theirs)
-                }
+                ]
             snapshot = self._adapters.take(self._slots.index(slot))
             slot.waiting = rung is not None
             self._hand_over(slot, metrics, (snapshot, slot.progress.state()))

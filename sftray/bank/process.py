@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ POLL_SECONDS = 5.0
 """A client's question waits so long for an answer."""
 STALL_SECONDS = 900.0
 """A bank that has not taken a step for so long, with trials to train, is broken."""
+PREPARE_SECONDS = 60.0
+"""How long the first step may wait for its trials to come and for their adapters to be made."""
 WRITERS = 4
 """Threads that write checkpoints."""
 
@@ -234,6 +236,7 @@ class BankProcess:
         del model
         self._built = self._clock()
         self._engine.set_result(engine)
+        self._await(opening.get("expected", 1))
         while not self._ending:
             self._moved = self._clock()
             while not self._commands.empty():
@@ -244,9 +247,24 @@ class BankProcess:
                 self._wake.wait(timeout=1.0)
                 self._wake.clear()
 
+    def _await(self, expected: int) -> None:
+        """Before the first step, wait for the trials that are sure to come, so that they reach
+        their rungs together and are judged together."""
+        until = time.monotonic() + PREPARE_SECONDS
+        while len(self._leases) < expected and not self._ending and time.monotonic() < until:
+            self._wake.wait(timeout=0.1)
+            self._wake.clear()
+
     def _admit(self, engine: Engine) -> None:
-        """Let prepared trials in, oldest first, as long as there is room."""
+        """Let prepared trials in, oldest first, as long as there is room; before the first step
+        all that have come."""
         while engine.free:
+            with self._lock:
+                if not self._waiting:
+                    return
+                first = self._waiting[0][1]
+            if engine.usage.micro_steps == 0:
+                wait([first], timeout=PREPARE_SECONDS)
             with self._lock:
                 if not (self._waiting and self._waiting[0][1].done()):
                     return

@@ -134,7 +134,7 @@ class Search:
             step, loss = int(metrics["step"]), metrics.get("eval_loss")
             result = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
             loss = state.losses.get(step, loss)
-            state.peers.setdefault(step, metrics.get("rung_peers", {}))
+            state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
             events = self._consequences(state, step, loss, outcome, message)
             self._record([result, *events] if step not in state.losses else events)
         return CONTINUE if state.outcome is None else STOP
@@ -219,7 +219,7 @@ class Search:
                 state.message = event["message"]
             case "result":
                 state.losses[event["step"]] = event["metrics"].get("eval_loss")
-                state.peers[event["step"]] = event["metrics"].get("rung_peers", {})
+                state.peers[event["step"]] = dict(event["metrics"].get("rung_peers", ()))
             case "decision":
                 self._apply_decision(state, event)
             case "trial_ended":
