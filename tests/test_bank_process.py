@@ -121,7 +121,7 @@ def test_a_trial_without_a_slot_waits_until_another_is_dropped(
     start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     bank = start(1)
-    first = short_spec(small_packs, trial, tmp_path / "first", ladder=(10,))
+    first = short_spec(small_packs, trial, tmp_path / "1st", ladder=(10,))
     second, third = (short_spec(small_packs, trial, tmp_path / name) for name in ("2nd", "3rd"))
     assert [bank.attach(spec) for spec in (first, second, third)] == [1, 2, 3]
     bank.ask_until(first, first.plan.rungs[0].step)  # where it stays, with its slot

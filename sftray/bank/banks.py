@@ -73,12 +73,12 @@ class Banks:
         left = specs.sweep.total_trials - len(search.ended())
         opening = {
             "packs": specs.packs,
-            "expected": min(slots, min(left, at_once) // len(self._banks)),
             "settings": asdict(self._settings),
             "sweep": to_json(specs.sweep),
         }
+        expected = min(left, at_once) // len(self._banks)
         for bank in self._banks:
-            bank.open.remote(opening)
+            bank.open.remote(opening, expected)
         recorder.when_ended = self._free
         trainable = tune.with_parameters(
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening

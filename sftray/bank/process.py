@@ -117,11 +117,13 @@ class BankProcess:
             self._waiting.append((lease, self._prepare(lease)))
             return len(self._leases)
 
-    def open(self, opening: Mapping[str, Any]) -> None:
-        """Build the bank, unless that has been done or begun."""
+    def open(self, opening: Mapping[str, Any], expected: int = 1) -> None:
+        """Build the bank, unless that has been done or begun. `expected` trials are sure to come,
+        and its first step waits for them."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._live, args=(opening,), daemon=True)
+                arguments = (opening, expected)
+                self._thread = threading.Thread(target=self._live, args=arguments, daemon=True)
                 self._thread.start()
 
     def next_report(self, trial: str) -> dict[str, Any] | None:
@@ -205,7 +207,7 @@ class BankProcess:
         self._commands.put(command)
         self._wake.set()
 
-    def _live(self, opening: Mapping[str, Any]) -> None:
+    def _live(self, opening: Mapping[str, Any], expected: int) -> None:
         """The engine's thread: build, then train until the process ends."""
         import torch
 
@@ -213,7 +215,7 @@ class BankProcess:
             settings: BankSettings | None = BankSettings(**opening["settings"])
             while settings is not None:
                 try:
-                    self._train(opening, settings)
+                    self._train(opening, settings, expected)
                     return
                 except torch.OutOfMemoryError as error:
                     said = str(error).splitlines()[0]
@@ -228,7 +230,7 @@ class BankProcess:
             time.sleep(2 * POLL_SECONDS)
             os._exit(1)
 
-    def _train(self, opening: Mapping[str, Any], settings: BankSettings) -> None:
+    def _train(self, opening: Mapping[str, Any], settings: BankSettings, expected: int) -> None:
         from sftray.bank.engine import Engine
 
         packs, model = open_packs(opening["packs"]), self._model.result()
@@ -236,7 +238,7 @@ class BankProcess:
         del model
         self._built = self._clock()
         self._engine.set_result(engine)
-        self._await(opening.get("expected", 1))
+        self._await(expected)
         while not self._ending:
             self._moved = self._clock()
             while not self._commands.empty():
@@ -248,12 +250,14 @@ class BankProcess:
                 self._wake.clear()
 
     def _await(self, expected: int) -> None:
-        """Before the first step, wait for the trials that are sure to come, so that they reach
-        their rungs together and are judged together."""
+        """Before the first step, wait for the trials that are sure to come: those suggested first
+        enter first, reach their rungs together and are judged together."""
         until = time.monotonic() + PREPARE_SECONDS
         while len(self._leases) < expected and not self._ending and time.monotonic() < until:
             self._wake.wait(timeout=0.1)
             self._wake.clear()
+        with self._lock:
+            self._waiting = deque(sorted(self._waiting, key=lambda pair: pair[0].spec.trial))
 
     def _admit(self, engine: Engine) -> None:
         """Let prepared trials in, oldest first, as long as there is room; before the first step
