@@ -9,7 +9,7 @@ a parameter on a GPU; else one group of weights at a time is dequantised, in eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,8 +77,6 @@ class Base:
     dtype: torch.dtype
     device: torch.device
     resident: bool
-    config: Any = field(repr=False)
-    """transformers' own configuration of the model."""
 
 
 @torch.no_grad()
@@ -126,7 +124,6 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
         dtype=dtype,
         device=device,
         resident=resident,
-        config=config,
     )
 
 

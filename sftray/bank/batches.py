@@ -74,7 +74,6 @@ class Buffers:
     """A batch of fixed capacity on the device, filled from the host."""
 
     def __init__(self, capacity: Capacity, rows: int, length: int, device: torch.device) -> None:
-        self.capacity = capacity
         self._sizes = [rows * length, rows * length, capacity.targets, capacity.targets, rows]
         self._longs = Upload(sum(self._sizes), torch.int64, device)
         self._bounds = Upload(capacity.documents + 1, torch.int32, device)

@@ -57,6 +57,7 @@ class Decoder:
         self.attention: BankAttention = choose(base.shape, base.dtype, base.device, attention)
         places = torch.arange(max_length + ANSWER_TOKENS, device=base.device)
         self._cos, self._sin = base.rotary(places)
+        self._back = -self._sin  # the backward pass turns the other way
         self._ops = ops.fastest(base.device)
 
     @torch.inference_mode()
@@ -145,7 +146,7 @@ class Decoder:
         dmixed = dmixed.view(-1, shape.heads, shape.head_dim)
         self.attention.backward(dmixed, heads, attended, batch.documents, dheads)
         rotated = shape.heads + shape.kv_heads
-        fast.rope_(dheads, self._cos, -self._sin, batch.positions, rotated)
+        fast.rope_(dheads, self._cos, self._back, batch.positions, rotated)
         if raw is not None:
             fast.head_norm_backward_(dheads, raw, layer.head_norms, shape.epsilon)
         dqkv = dheads.view(x.shape[0], -1)

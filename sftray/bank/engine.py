@@ -158,11 +158,6 @@ class Engine:
         """Slots that no trial holds."""
         return sum(slot is None for slot in self._slots)
 
-    @property
-    def running(self) -> bool:
-        """Whether any trial can go on."""
-        return any(slot is not None and not slot.waiting for slot in self._slots)
-
     def prepare(self, spec: TrialSpec, report: Report) -> Slot:
         """Read or make a trial's adapter, without the device: any thread may call it.
 

@@ -221,8 +221,10 @@ class BankProcess:
                     said = str(error).splitlines()[0]
                 # out of the handler, whose traceback holds what is to be freed
                 settings = cheaper(settings, sweep_from_json(opening["sweep"]))
-                logging.warning("bank: %s; going on with %s", said, settings)
-                self._start_over()
+                if settings is not None:
+                    logging.warning("bank: %s; going on with %s", said, settings)
+                    expected = 1  # all who come have come
+                    self._start_over()
             raise BankError(f"no settings take little enough memory: {said}")
         except BaseException as error:  # whatever it is, the clients are told and the process ends
             logging.exception("bank: broken")
