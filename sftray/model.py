@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.errors import ConfigError
+
+PROBE_LENGTHS = (7, 11, 6)
+"""Tokens of the documents with which an attention is proved to keep them apart."""
 
 
 @dataclass(frozen=True)
@@ -187,30 +190,41 @@ def prove_isolation(model: Any, attention: Attention, *, tolerance: float = 0.0)
     compared. Raises RuntimeError above `tolerance`: an attention that lets documents see each
     other is refused, not used.
     """
-    generator = np.random.default_rng(0)
+    was_training = model.training
+    model.eval()
     vocabulary = model.get_input_embeddings().weight.shape[0]
+    change = isolation_change(vocabulary, lambda row: _row_logits(model, row, attention))
+    model.train(was_training)
+    refuse_leak(attention.name, "logits", change, tolerance)
+    return change
+
+
+def isolation_change(vocabulary: int, outputs: Callable[[np.ndarray], torch.Tensor]) -> float:
+    """The largest change of what `outputs` gives for a row of documents of PROBE_LENGTHS at the
+    other documents' positions, when the middle one is replaced."""
+    generator = np.random.default_rng(0)
     tokens = generator.integers(0, vocabulary, size=24)
     other = tokens.copy()
     other[7:18] = (other[7:18] + 1) % vocabulary
-    was_training = model.training
-    model.eval()
-    logits = [_row_logits(model, row, attention) for row in (tokens, other)]
-    model.train(was_training)
+    before, after = (outputs(row) for row in (tokens, other))
     kept = torch.cat([torch.arange(7), torch.arange(18, 24)])
-    change = float((logits[0][kept] - logits[1][kept]).abs().max())
+    return float((before[kept] - after[kept]).float().abs().max())
+
+
+def refuse_leak(attention: str, what: str, change: float, tolerance: float = 0.0) -> None:
+    """Raise RuntimeError where documents have seen each other."""
     if not change <= tolerance:
         raise RuntimeError(
-            f"attention {attention.name!r} lets the documents of a packed row see each other: "
-            f"changing one document moved another's logits by {change:.3g}"
+            f"attention {attention!r} lets the documents of a packed row see each other: "
+            f"changing one document moved another's {what} by {change:.3g}"
         )
-    return change
 
 
 def _row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
     row = {
         "input_ids": tokens,
         "labels": np.full(tokens.shape, -100),
-        "seq_lengths": np.array([7, 11, 6]),
+        "seq_lengths": np.array(PROBE_LENGTHS),
     }
     batch = collate([row], flatten=attention.flatten)
     batch.pop("labels")

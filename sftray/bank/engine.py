@@ -38,12 +38,15 @@ from sftray.data.packs import Packs
 from sftray.errors import ConfigError, SftrayError
 from sftray.evaluate import end_tokens
 from sftray.model import (
+    PROBE_LENGTHS,
     choose_attention,
     compute_dtype,
+    isolation_change,
     load_base,
     load_tokenizer,
     lora_config,
     peak_memory_gb,
+    refuse_leak,
 )
 from sftray.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
@@ -399,26 +402,16 @@ class Engine:
 def prove_isolation(decoder: Decoder) -> float:
     """The largest change of a document's hidden states when another of its row is changed: 0, or a
     RuntimeError. As `model.prove_isolation`, on the bank's own decoder."""
-    generator = np.random.default_rng(0)
-    vocabulary, lengths = decoder.base.shape.vocabulary, np.array([7, 11, 6])
-    tokens = generator.integers(0, vocabulary, size=24)
-    other = tokens.copy()
-    other[7:18] = (other[7:18] + 1) % vocabulary
     nothing = np.empty(0, dtype=np.int64)
-    work = torch.zeros(1, decoder.layout.size, dtype=decoder.base.dtype, device=decoder.base.device)
-    states = [
-        decoder.hidden(
-            assemble([PackedRow(ids, lengths, nothing, nothing)], decoder.base.device), work
-        )
-        for ids in (tokens, other)
-    ]
-    kept = torch.cat([torch.arange(7), torch.arange(18, 24)])
-    change = float((states[0][kept] - states[1][kept]).float().abs().max())
-    if change != 0:
-        raise RuntimeError(
-            f"attention {decoder.attention.name!r} lets the documents of a packed row see each "
-            f"other: changing one moved another's hidden states by {change:.3g}"
-        )
+    base = decoder.base
+    work = torch.zeros(1, decoder.layout.size, dtype=base.dtype, device=base.device)
+
+    def states(ids: np.ndarray) -> torch.Tensor:
+        row = PackedRow(ids, np.array(PROBE_LENGTHS), nothing, nothing)
+        return decoder.hidden(assemble([row], base.device), work)
+
+    change = isolation_change(base.shape.vocabulary, states)
+    refuse_leak(decoder.attention.name, "hidden states", change)
     return change
 
 
