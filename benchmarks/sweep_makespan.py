@@ -267,9 +267,11 @@ def _line(found: Measured) -> str:
         text += f"\n{'':20}fixed {found.fixed:.1f} s + {found.per_trial:.1f} s a trial; "
         text += f"{MANY} trials: {many:.0f} s (extrapolated)"
     for bank in found.banks:
-        shares = {name: bank[name] / bank["since"] for name in ("training", "evaluation")}
+        after = bank["since"] - bank["warm_up"]
+        shares = {name: bank[name] / after for name in ("training", "evaluation")}
         text += f"\n{'':20}bank: base there after {bank['importing'] + bank['loading']:.1f} s, "
-        text += f"then {bank['since']:.1f} s, {shares['training']:.0%} of them in training steps, "
+        text += f"warm after {bank['warm_up']:.1f} s more, then {after:.1f} s, "
+        text += f"{shares['training']:.0%} of them in training steps, "
         text += f"{shares['evaluation']:.0%} in evaluations; "
         text += f"{1000 * bank['admission'] / bank['admitted']:.0f} ms to fill a slot"
     return text

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sftray.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.bank.base import take_base
@@ -70,12 +71,13 @@ def test_replayed_graphs_equal_eager_steps_over_100_batches(
         )
         for adapters, loss, capture in zip((eager, captured), losses, (False, True), strict=True)
     ]
-    for number in range(100):
-        batch = [read_row(rows[(number * SLOTS + k) % len(rows)]) for k in range(SLOTS)]
-        for steps in both:
-            steps.run(batch)
-        assert torch.equal(losses[0], losses[1]), number
-        assert torch.equal(eager.grad, captured.grad), number
+    with sdpa_kernel(SDPBackend.MATH):  # cuDNN's backward pass never gives the same bits twice
+        for number in range(100):
+            batch = [read_row(rows[(number * SLOTS + k) % len(rows)]) for k in range(SLOTS)]
+            for steps in both:
+                steps.run(batch)
+            assert torch.equal(losses[0], losses[1]), number
+            assert torch.equal(eager.grad, captured.grad), number
     assert float(losses[0].min()) > 0
 
 

@@ -104,17 +104,17 @@ class Adapters:
         self.param, self.grad, self.moments = rows(), rows(), (rows(), rows())
         self.work = torch.zeros(slots, layout.size, dtype=dtype, device=device)
         """What the model computes with: the parameters in its dtype, lora_B times LoRA's scale."""
-        self._snapshots = Snapshots(3 * layout.size * 4, device)
+        self._snapshots = Snapshots((3, layout.size), device)
 
     def admit(self, slot: int, row: Row, scale: float) -> None:
-        """Put an adapter into a slot, whatever was there."""
-        self.param[slot].copy_(row.param)
+        """Put an adapter into a slot, whatever was there; a pinned one without waiting."""
+        self.param[slot].copy_(row.param, non_blocking=True)
         self.grad[slot].zero_()
         for rows, moment in zip(self.moments, row.moments or (None, None), strict=True):
             if moment is None:
                 rows[slot].zero_()
             else:
-                rows[slot].copy_(moment)
+                rows[slot].copy_(moment, non_blocking=True)
         copy_work(self.param[slot], self.work[slot], scale, self.layout.split)
 
     def take(self, slot: int) -> Snapshot:
@@ -131,6 +131,11 @@ class Row:
     param: Tensor
     moments: tuple[Tensor, Tensor] | None
     """AdamW's exp_avg and exp_avg_sq; None before the first step."""
+
+    def pinned(self) -> Row:
+        """In memory that a GPU reads by itself."""
+        moments = self.moments and (self.moments[0].pin_memory(), self.moments[1].pin_memory())
+        return Row(self.param.pin_memory(), moments)
 
 
 def row_of(values: Tensor) -> Row:

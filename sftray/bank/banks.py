@@ -105,12 +105,14 @@ class Banks:
 
 def _usage_text(used: Mapping[str, float]) -> str:
     """How well a bank was used, in one line."""
-    share = 100 * used["training"] / used["since"]
+    after = max(used["since"] - used["warm_up"], 1e-9)
+    training, evaluation = (100 * used[name] / after for name in ("training", "evaluation"))
     filled = used["slot_steps"] / max(used["micro_steps"], 1)
+    start = used["importing"] + used["loading"]
     return (
-        f"bank: base there after {used['importing'] + used['loading']:.1f} s; "
-        f"{used['micro_steps']:,} micro-steps in {used['since']:.1f} s, {share:.0f} % of it "
-        f"training and {100 * used['evaluation'] / used['since']:.0f} % evaluation, "
+        f"bank: base there after {start:.1f} s, warm after {used['warm_up']:.1f} s more; "
+        f"{used['micro_steps']:,} micro-steps in {after:.1f} s, "
+        f"{training:.0f} % of it training and {evaluation:.0f} % evaluation, "
         f"{filled:.1f} slots busy, {1000 * used['admission'] / max(used['admitted'], 1):.0f} ms to "
         "fill a slot"
     )

@@ -97,8 +97,10 @@ def load_model(trial: TrialConfig, device: torch.device) -> Any:
 class Usage:
     """What a bank has spent its time on, in seconds."""
 
+    warm_up: float = 0.0
+    """Until the end of the first micro-step: trials come, kernels are compiled, graphs captured."""
     training: float = 0.0
-    """In training steps."""
+    """In training steps after that."""
     evaluation: float = 0.0
     """In evaluations, checkpoints' copies and samples."""
     admission: float = 0.0
@@ -155,6 +157,7 @@ class Engine:
         self._device = device
         self._tokenizer: Any = None
         self.usage = Usage()
+        self._built = time.perf_counter()
 
     @property
     def free(self) -> int:
@@ -184,11 +187,11 @@ class Engine:
         with tempfile.TemporaryDirectory() as scratch:
             found = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
             if found is None:
-                row = fresh_row(layout, trial.lora_r, trial.seed)
+                row = self._pinned(fresh_row(layout, trial.lora_r, trial.seed))
                 return Slot(spec, order, progress, row, report)
             adapter, moments = checkpoints.load_tensors(found)
             progress.resume(found.state)
-            row = import_row(layout, trial.lora_r, adapter, moments)
+            row = self._pinned(import_row(layout, trial.lora_r, adapter, moments))
         slot = Slot(spec, order, progress, row, report, step=found.step, resumed=True)
         slot.waiting = _rung(slot) is not None  # it may have ended before the search had decided
         return slot
@@ -215,6 +218,9 @@ class Engine:
         self._hand_over(slot, first)
         if slot.step == slot.spec.plan.steps:
             self._end(slot, "completed")
+
+    def _pinned(self, row: Row) -> Row:
+        return row.pinned() if self._device.type == "cuda" else row
 
     def go_on(self, slot: Slot) -> None:
         """The search lets a trial that waits at a rung go on."""
@@ -249,7 +255,10 @@ class Engine:
         for slot in running:
             slot.progress.seconds += now - started
         self._evaluate([slot for slot in to_evaluate if slot in self._slots])
-        self.usage.training += now - started
+        if self.usage.micro_steps:
+            self.usage.training += now - started
+        else:
+            self.usage.warm_up = now - self._built
         self.usage.evaluation += time.perf_counter() - now
         self.usage.micro_steps += 1
         self.usage.slot_steps += len(running)
@@ -287,9 +296,8 @@ class Engine:
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
-        places = [self._slots.index(slot) for slot in slots]
-        losses = [self._eval_loss(self._adapters.work[k : k + 1]) for k in places]
-        together = list(zip(slots, losses, strict=True))
+        works = [self._adapters.work[self._slots.index(slot)].unsqueeze(0) for slot in slots]
+        together = list(zip(slots, self._eval_losses(works), strict=True))
         for slot, loss in together:
             memory = peak_memory_gb(self._device)
             metrics = slot.progress.evaluated(slot.step, loss, memory)
@@ -306,10 +314,14 @@ class Engine:
             if slot.step == slot.spec.plan.steps and slot in self._slots:
                 self._end(slot, "completed")
 
-    def _eval_loss(self, work: torch.Tensor) -> float:
-        """Sum of token losses over the number of supervised tokens, under one adapter [1, P]."""
-        sums = [self._decoder.losses(batch, work).double().sum() for batch in self._evaluations]
-        return float(torch.stack(sums).sum()) / self._supervised()
+    def _eval_losses(self, works: Sequence[torch.Tensor]) -> list[float]:
+        """Sum of token losses over the number of supervised tokens, under adapters of [1, P]. All
+        are under way before the first is waited for."""
+        sums = [
+            [self._decoder.losses(batch, work).double().sum() for batch in self._evaluations]
+            for work in works
+        ]
+        return [float(torch.stack(found).sum()) / self._supervised() for found in sums]
 
     def _supervised(self) -> int:
         return sum(len(batch.where) for batch in self._evaluations)
@@ -320,7 +332,7 @@ class Engine:
             self._base_loss = spec.known_base_loss()
         if self._base_loss is None:
             nothing = torch.zeros_like(self._adapters.work[:1])
-            self._base_loss = self._eval_loss(nothing)
+            self._base_loss = self._eval_losses([nothing])[0]
         return self._base_loss
 
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
