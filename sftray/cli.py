@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any, NoReturn
 from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
-from sftray.paths import SweepPaths
+from sftray.paths import PacksPaths, SweepPaths
 
 
 def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -49,13 +50,19 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
-    from sftray.results import table
+    from sftray.results import load, table
     from sftray.sweep import run_sweep
 
     if options.fresh:
         storage.remove_folder(SweepPaths.of(sweep.storage, sweep.name).root)
 
-    found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+    try:
+        found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+    except KeyboardInterrupt:
+        with contextlib.suppress(SftrayError):  # it may not have begun
+            so_far = load(SweepPaths.of(sweep.storage, sweep.name).root)
+            _say("\n" + table(so_far.leaderboard, top=20))
+        raise
     _say("\n" + table(found.leaderboard, top=20))
     _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
@@ -116,6 +123,7 @@ def _best(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    _quiet_libraries()
     from sftray.bundle import merge
 
     merge(options.dir, options.out, log=_say)
@@ -123,6 +131,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    _quiet_libraries()
     from sftray.bundle import answer
 
     for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
@@ -136,6 +145,11 @@ def _inspect(options: argparse.Namespace) -> int:
     root = options.dir
     if storage.exists(SweepPaths(root).sweep):
         root = json.loads(storage.read_text(SweepPaths(root).sweep))["packs"]
+    elif not storage.exists(PacksPaths(root).manifest):
+        raise SftrayError(
+            f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
+            "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
+        )
     if options.json:
         from sftray.data.inspect import inspect_json
         from sftray.data.packs import open_packs
@@ -238,6 +252,19 @@ def _with_plain_errors(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from here\n")
         return 130
+
+
+def _quiet_libraries() -> None:
+    """Loading bars and notes to developers are not for who wants an answer."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _log(started: float) -> Callable[[str], None]:

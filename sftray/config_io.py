@@ -71,6 +71,13 @@ def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
             f"--set {assignment}: got {room!r}, must be data., trial., search_space. or nothing"
         )
     target: Any = sweep if room == "" else getattr(sweep, room)
+    if room == "" and name not in {field.name for field in fields(SweepConfig)}:
+        for other in ("trial", "data"):
+            if name in {field.name for field in fields(getattr(sweep, other))}:
+                raise ConfigError(
+                    f"--set {assignment}: the sweep has no field {name!r}; did you mean "
+                    f"{other}.{assignment}?"
+                )
     known_fields(f"--set {path}", {name: None}, type(target))
     if room == "" and name in ("data", "trial", "search_space", "points"):
         raise ConfigError(

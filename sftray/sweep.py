@@ -19,6 +19,7 @@ from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.data.manifest import counts_of
 from sftray.data.pipeline import build_packs
+from sftray.data.recipe import make_recipe
 from sftray.data.tokenizer import model_config
 from sftray.errors import SweepFailedError
 from sftray.journal import Journal
@@ -44,6 +45,8 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
+    revision, code = sweep.trial.model_revision, sweep.trial.trust_remote_code
+    recipe = make_recipe(sweep.data, sweep.trial.model, revision=revision, trust_remote_code=code)
     cluster = connect(log, dashboard=trainer == "train")
     runner = _runner("local" if local else trainer, sweep, cluster, log)
     try:
@@ -51,8 +54,9 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             sweep.data,
             sweep.trial.model,
             storage=sweep.storage,
-            model_revision=sweep.trial.model_revision,
-            trust_remote_code=sweep.trial.trust_remote_code,
+            model_revision=revision,
+            trust_remote_code=code,
+            recipe=recipe,
             log=log,
         )
         rows = packs.rows("train")

@@ -142,6 +142,15 @@ def test_a_bad_request_exits_with_2_and_one_message(
     assert not (tmp_path / "storage").exists()
 
 
+def test_data_that_is_not_there_is_said_before_ray_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sftray.sweep.connect", lambda *_, **__: pytest.fail("Ray was started"))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        launch(SWEEP, ["--data", "/no/such.jsonl", "--storage", str(tmp_path)])
+    assert capsys.readouterr().err == "error: /no/such.jsonl: there is no such file\n"
+
+
 def test_a_folder_that_is_no_sweep_is_a_message(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -168,6 +177,22 @@ def test_results_prints_the_leaderboard(
     table = said(capsys, "results", small_sweep.folder, "--top", "1").splitlines()
     assert len(table) == 3
     assert small_sweep.leaderboard["best"] in table[2]
+
+
+@pytest.mark.ray
+def test_an_interrupted_sweep_says_what_it_has_found_so_far(
+    capsys: pytest.CaptureFixture[str], small_sweep: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> Results:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sftray.sweep.run_sweep", interrupted)
+    folder = Path(small_sweep.folder)
+    with pytest.raises(SystemExit, match=r"^130$"):
+        launch(SWEEP, ["--storage", str(folder.parent), "--name", folder.name])
+    captured = capsys.readouterr()
+    assert f"*  {small_sweep.leaderboard['best']}" in captured.out
+    assert "the same command goes on" in captured.err
 
 
 @pytest.mark.ray

@@ -231,6 +231,7 @@ def test_set_overrides_any_field(assignment: str, read: Any) -> None:
         ("max_length", "--set: got 'max_length', must be field=value, as in data.max_length=512"),
         ("train.lora_r=8", "got 'train', must be data., trial., search_space. or nothing"),
         ("trial.lora_rr=8", "TrialConfig has no field 'lora_rr'; did you mean 'lora_r'?"),
+        ("lora_r=8", "the sweep has no field 'lora_r'; did you mean trial.lora_r=8?"),
         ("data.max_lenght=8", "did you mean 'max_length'?"),
         ("data.max_length=2", "data.max_length: got 2, must be 8 … 1,048,576 tokens"),
         ("num_trials=many", "num_trials: got 'many', must be a whole number"),

@@ -47,15 +47,20 @@ def build_packs(
     storage: str,
     model_revision: str | None = None,
     trust_remote_code: bool = False,
+    recipe: Recipe | None = None,
     log: Log = lambda line: None,
 ) -> Packs:
     """The packs of `data` for the tokenizer of `model`, built unless they are there already.
 
-    Ray must be initialised. Raises DataError where a source cannot be read or more than
+    Ray must be initialised. A `recipe` is what `make_recipe` has found for these arguments already,
+    before Ray was started. Raises DataError where a source cannot be read or more than
     `data.max_bad_fraction` of its rows are bad, and TemplateError where the assistant's tokens
     cannot be told.
     """
-    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
+    if recipe is None:
+        recipe = make_recipe(
+            data, model, revision=model_revision, trust_remote_code=trust_remote_code
+        )
     root = PacksPaths.of(storage, recipe.key).root
     with _only_builder(root, log):
         packs = open_if_whole(root)
