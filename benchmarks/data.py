@@ -7,9 +7,9 @@ memory sftray takes for many more of them.
 Both sides read the same conversations, render them with the same chat template, tokenise, mask all
 but the assistant's tokens and pack into rows of --max-length by best fit decreasing; each in a
 process of its own, in turns, nothing cached. TRL's side is `load_dataset` and the construction of
-an `SFTTrainer` with packing, `assistant_only_loss` and a process a core. Libraries are imported,
-Ray is started and the model is loaded before the clock runs; Ray's workers import their own after
-it. Times are medians of --repeats.
+an `SFTTrainer` with packing and `assistant_only_loss`, as it comes and with `dataset_num_proc` of a
+process a core. Libraries are imported, Ray is started and the model is loaded before the clock
+runs; Ray's workers import their own after it. Times are medians of --repeats.
 
 Memory is the largest sum, over the driver and all of Ray's processes, of their proportional set
 sizes, which counts what they share once. A file of so many conversations is made by repeating the
@@ -36,7 +36,7 @@ import psutil
 from sftray.demo import FOLDER
 
 SAMPLE_SECONDS = 0.5
-SIDES = {"sftray": "sftray", "trl": "TRL"}
+SIDES = {"sftray": "sftray", "trl": "TRL", "trl-all": "TRL, a process a core"}
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     for _, side in itertools.product(range(options.repeats), SIDES):
         found[side].append(_measured(side, options, options.data)[0])
     _say(f"{options.data}, rows of {options.max_length}, {os.cpu_count()} cores")
-    _say(f"{'':8}{'seconds':>9}{'(fastest … slowest)':>23}{'conversations/s':>17}{'rows':>9}"
+    _say(f"{'':22}{'seconds':>9}{'(fastest … slowest)':>23}{'conversations/s':>17}{'rows':>9}"
          f"{'tokens':>13}{'padding':>9}")  # fmt: skip
     median = {}
     for side, runs in found.items():
@@ -60,11 +60,12 @@ def main() -> None:
         capacity = facts["rows"] * options.max_length
         spread = f"({min(times):.1f} … {max(times):.1f})"
         _say(
-            f"{SIDES[side]:8}{median[side]:9.1f}{spread:>23}"
+            f"{SIDES[side]:22}{median[side]:9.1f}{spread:>23}"
             f"{facts['conversations'] / median[side]:17,.0f}{facts['rows']:9,.0f}"
             f"{facts['tokens']:13,.0f}{1 - facts['tokens'] / capacity:9.2%}"
         )
-    _say(f"TRL / sftray: {median['trl'] / median['sftray']:.1f}")
+    for side in list(SIDES)[1:]:
+        _say(f"{SIDES[side]} / sftray: {median[side] / median['sftray']:.1f}")
 
 
 def _memory(options: argparse.Namespace) -> None:
@@ -166,7 +167,7 @@ def _trl(options: argparse.Namespace) -> dict[str, float]:
                 packing=True,
                 packing_strategy="bfd",
                 assistant_only_loss=True,
-                dataset_num_proc=os.cpu_count(),
+                dataset_num_proc=os.cpu_count() if options.side == "trl-all" else None,
                 report_to="none",
                 use_cpu=True,
                 bf16=False,
