@@ -357,8 +357,9 @@ def alive(pid: int) -> bool:
 
 
 def runs(paths: SweepPaths, trial: str) -> list[dict[str, Any]]:
-    """The offline pieces of a trial's run, oldest first, as W&B would be sent them."""
-    files = Path(paths.tracking).glob(f"offline-run-*-{trial}/run-*.wandb")
+    """The offline pieces of a trial's run, oldest first, as W&B would be sent them. W&B numbers the
+    folders of those that begin in one second."""
+    files = Path(paths.tracking).glob(f"offline-run-*/run-*-{trial}.wandb")
     return [read_run(path) for path in sorted(files)]
 
 
