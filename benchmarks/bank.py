@@ -22,7 +22,6 @@ import argparse
 import importlib.metadata
 import json
 import logging
-import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from typing import Any
 
 import torch
 import transformers
+from console import argument_parser, say
 from kernel_times import kernel_table
 from shapes import SHAPES, make_packs
 from steps_bank import Bank
@@ -69,7 +69,7 @@ def main() -> None:
     packs = make_packs(options.data, [s.length for s in options.settings], options.storage)
     facts = {"device": _name(device), "versions": _versions()}
     for setting in options.settings:
-        _say(f"\n{setting}  ({facts['device']})")
+        say(f"\n{setting}  ({facts['device']})")
         if options.profile:
             _profile(setting, packs[setting.length], device)
             continue
@@ -125,13 +125,13 @@ def _profile(setting: Setting, packs: Packs, device: torch.device) -> None:
         eager()
         replay()
     for line in kernel_table(eager, replay):
-        _say(line)
+        say(line)
     del bank, eager, replay
     free_memory()
 
 
 def _table(found: Found) -> None:
-    _say(
+    say(
         f"{'':8}{'flags':38}{'step ms':>9}{'(fastest … slowest)':>22}{'positions/s':>13}"
         f"{'supervised/s':>14}{'peak GiB':>10}"
     )
@@ -139,7 +139,7 @@ def _table(found: Found) -> None:
     for name, side in sides.items():
         if side is not None:
             spread = f"({side.fastest * 1e3:.1f} … {side.slowest * 1e3:.1f})"
-            _say(
+            say(
                 f"{name:10}{side.name:36}{side.seconds * 1e3:9.1f}{spread:>22}"
                 f"{side.positions_per_second:13,.0f}{side.supervised_per_second:14,.0f}"
                 f"{side.peak_gib:10.1f}"
@@ -147,10 +147,10 @@ def _table(found: Found) -> None:
     for side, words in (("best", "at its best"), ("taught", "at the same micro-batch")):
         ratio = found.ratio(side)
         if ratio is not None:
-            _say(f"bank / TRL {words}: {ratio:.2f}")
-    _say(f"attention: {', '.join(found.attention)}")
+            say(f"bank / TRL {words}: {ratio:.2f}")
+    say(f"attention: {', '.join(found.attention)}")
     for side in found.tried:
-        _say(f"  tried: TRL {side.name}: {side.positions_per_second:,.0f} positions/s")
+        say(f"  tried: TRL {side.name}: {side.positions_per_second:,.0f} positions/s")
 
 
 def _record(setting: Setting, found: Found) -> dict[str, Any]:
@@ -168,9 +168,7 @@ def _record(setting: Setting, found: Found) -> dict[str, Any]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     add = parser.add_argument
     add(
         "--settings",
@@ -215,11 +213,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from console import argument_parser, say
 
 from sftray.demo import FOLDER
 
@@ -42,7 +43,7 @@ SIDES = {"sftray": "sftray", "trl": "TRL", "trl-all": "TRL, a process a core"}
 def main() -> None:
     options = _options()
     if options.side:
-        _say(json.dumps((_sftray if options.side == "sftray" else _trl)(options)))
+        say(json.dumps((_sftray if options.side == "sftray" else _trl)(options)))
         return
     if options.memory:
         _memory(options)
@@ -50,8 +51,8 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _, side in itertools.product(range(options.repeats), SIDES):
         found[side].append(_measured(side, options, options.data)[0])
-    _say(f"{options.data}, rows of {options.max_length}, {os.cpu_count()} cores")
-    _say(f"{'':22}{'seconds':>9}{'(fastest … slowest)':>23}{'conversations/s':>17}{'rows':>9}"
+    say(f"{options.data}, rows of {options.max_length}, {os.cpu_count()} cores")
+    say(f"{'':22}{'seconds':>9}{'(fastest … slowest)':>23}{'conversations/s':>17}{'rows':>9}"
          f"{'tokens':>13}{'padding':>9}")  # fmt: skip
     median = {}
     for side, runs in found.items():
@@ -59,23 +60,23 @@ def main() -> None:
         median[side] = statistics.median(times)
         capacity = facts["rows"] * options.max_length
         spread = f"({min(times):.1f} … {max(times):.1f})"
-        _say(
+        say(
             f"{SIDES[side]:22}{median[side]:9.1f}{spread:>23}"
             f"{facts['conversations'] / median[side]:17,.0f}{facts['rows']:9,.0f}"
             f"{facts['tokens']:13,.0f}{1 - facts['tokens'] / capacity:9.2%}"
         )
     for side in list(SIDES)[1:]:
-        _say(f"{SIDES[side]} / sftray: {median[side] / median['sftray']:.1f}")
+        say(f"{SIDES[side]} / sftray: {median[side] / median['sftray']:.1f}")
 
 
 def _memory(options: argparse.Namespace) -> None:
-    _say(f"{'conversations':>14}{'seconds':>9}{'peak GiB':>10}")
+    say(f"{'conversations':>14}{'seconds':>9}{'peak GiB':>10}")
     for number in options.memory:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "conversations.jsonl")
             _repeat(options.data, file, number)
             facts, peak = _measured("sftray", options, str(file))
-        _say(f"{number:14,}{facts['seconds']:9.1f}{peak / 2**30:10.2f}")
+        say(f"{number:14,}{facts['seconds']:9.1f}{peak / 2**30:10.2f}")
 
 
 def _repeat(data: str, file: Path, number: int) -> None:
@@ -187,9 +188,7 @@ def _trl(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--data", required=True, help="conversations, a .jsonl file with a `messages` column")
     add("--model", default=str(FOLDER), help="whose tokenizer and chat template are taken")
@@ -198,11 +197,6 @@ def _options() -> argparse.Namespace:
     add("--memory", type=int, nargs="+", help="measure memory for so many conversations instead")
     add("--side", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

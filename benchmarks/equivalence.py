@@ -12,7 +12,6 @@ by SFTTrainer is within the spread of the two seeds.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import ray
 import torch
+from console import argument_parser, say
 
 from sftray.bank.engine import Engine, load_model
 from sftray.bank.settings import BankSettings
@@ -43,7 +43,7 @@ def main() -> None:
         trials = _trials(options.epochs)
         specs = [_spec(packs, trial, f"{storage}/bank-{k}") for k, trial in enumerate(trials)]
         banked = _by_bank(packs, specs, device)
-        _say(f"{'':44}{'evaluation':>11}{'bank':>9}{'SFTTrainer':>12}{'other seed':>12}{'':>4}")
+        say(f"{'':44}{'evaluation':>11}{'bank':>9}{'SFTTrainer':>12}{'other seed':>12}{'':>4}")
         for k, (trial, by_bank) in enumerate(zip(trials, banked, strict=True)):
             alone, seeded = (
                 _by_train(_spec(packs, replace(trial, seed=seed), f"{storage}/{k}-{seed}"), device)
@@ -52,7 +52,7 @@ def main() -> None:
             for ours, theirs, other in zip(by_bank[1:-1], alone[1:-1], seeded[1:-1], strict=True):
                 losses = [report["eval_loss"] for report in (ours, theirs, other)]
                 agrees = abs(losses[0] - losses[1]) <= abs(losses[1] - losses[2])
-                _say(
+                say(
                     f"{_words(trial):44}{'step ' + str(ours['step']):>11}{losses[0]:9.4f}"
                     f"{losses[1]:12.4f}{losses[2]:12.4f}  {'ok' if agrees else 'NO'}"
                 )
@@ -115,16 +115,9 @@ def _words(trial: TrialConfig) -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--epochs", type=float, default=0.2, help="of the first point")
     return parser.parse_args()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -38,8 +38,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from console import argument_parser, say
 from shapes import SHAPES
 
+from sftray.bank.banks import usage_text
 from sftray.data.packing import pack
 from sftray.journal import read_events
 from sftray.paths import SweepPaths
@@ -132,19 +134,19 @@ def main() -> None:
     options = _options()
     case = _case(options)
     inputs = _prepare(case, options.work, options.data)
-    _say(f"{case.trials} trials × {case.tokens:,} tokens on {case.shape}, {_device()}")
+    say(f"{case.trials} trials × {case.tokens:,} tokens on {case.shape}, {_device()}")
     found = []
     for side in case.sides:
         run = _stock if side.startswith("stock") else _sftray
         found.append(run(side, case, inputs, options.work))
-        _say(_line(found[-1]))
+        say(_line(found[-1]))
     if len({side.rows for side in found}) > 1:
         sys.exit(
             f"rows a trial: got {[side.rows for side in found]}, must be the same on all sides"
         )
     for other in found[1:]:
         ratio = other.seconds / found[0].seconds
-        _say(f"{SIDES[other.side]} / {SIDES[found[0].side]}: {ratio:.1f}")
+        say(f"{SIDES[other.side]} / {SIDES[found[0].side]}: {ratio:.1f}")
     if options.out:
         sides = [
             {**asdict(side), "per_trial": side.per_trial, "fixed": side.fixed} for side in found
@@ -267,13 +269,7 @@ def _line(found: Measured) -> str:
         text += f"\n{'':20}fixed {found.fixed:.1f} s + {found.per_trial:.1f} s a trial; "
         text += f"{MANY} trials: {many:.0f} s (extrapolated)"
     for bank in found.banks:
-        after = bank["since"] - bank["warm_up"]
-        shares = {name: bank[name] / after for name in ("training", "evaluation")}
-        text += f"\n{'':20}bank: base there after {bank['importing'] + bank['loading']:.1f} s, "
-        text += f"warm after {bank['warm_up']:.1f} s more, then {after:.1f} s, "
-        text += f"{shares['training']:.0%} of them in training steps, "
-        text += f"{shares['evaluation']:.0%} in evaluations; "
-        text += f"{1000 * bank['admission'] / bank['admitted']:.0f} ms to fill a slot"
+        text += f"\n{'':20}{usage_text(bank)}"
     return text
 
 
@@ -284,9 +280,7 @@ def _case(options: argparse.Namespace) -> Case:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     add = parser.add_argument
     add("case", choices=CASES)
     add("--data", required=True, help="conversations, a .jsonl file")
@@ -316,11 +310,6 @@ def _device() -> str:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

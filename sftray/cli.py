@@ -53,15 +53,15 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     from sftray.results import load, table
     from sftray.sweep import run_sweep
 
+    folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:
-        storage.remove_folder(SweepPaths.of(sweep.storage, sweep.name).root)
+        storage.remove_folder(folder)
 
     try:
         found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
     except KeyboardInterrupt:
         with contextlib.suppress(SftrayError):  # it may not have begun
-            so_far = load(SweepPaths.of(sweep.storage, sweep.name).root)
-            _say("\n" + table(so_far.leaderboard, top=20))
+            _say("\n" + table(load(folder).leaderboard, top=20))
         raise
     _say("\n" + table(found.leaderboard, top=20))
     _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")

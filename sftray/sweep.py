@@ -18,7 +18,7 @@ from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.data.manifest import counts_of
-from sftray.data.pipeline import build_packs
+from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
 from sftray.data.tokenizer import model_config
 from sftray.errors import SweepFailedError
@@ -45,20 +45,16 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
-    revision, code = sweep.trial.model_revision, sweep.trial.trust_remote_code
-    recipe = make_recipe(sweep.data, sweep.trial.model, revision=revision, trust_remote_code=code)
+    recipe = make_recipe(
+        sweep.data,
+        sweep.trial.model,
+        revision=sweep.trial.model_revision,
+        trust_remote_code=sweep.trial.trust_remote_code,
+    )
     cluster = connect(log, dashboard=trainer == "train")
     runner = _runner("local" if local else trainer, sweep, cluster, log)
     try:
-        packs = build_packs(
-            sweep.data,
-            sweep.trial.model,
-            storage=sweep.storage,
-            model_revision=revision,
-            trust_remote_code=code,
-            recipe=recipe,
-            log=log,
-        )
+        packs = packs_from(recipe, storage=sweep.storage, log=log)
         rows = packs.rows("train")
         given, sweep = sweep, fit_batch_sizes(sweep, rows)
         micro_batch_size = runner.fit(sweep, base)

@@ -87,7 +87,7 @@ class Banks:
         used = [usage for usage in ray.get([bank.usage.remote() for bank in self._banks]) if usage]
         storage.write_text(specs.paths.banks, json.dumps(used, indent=1))
         for usage in used:
-            self._log(_usage_text(usage))
+            self._log(usage_text(usage))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """In a bank's process, which has all that it takes loaded."""
@@ -103,9 +103,9 @@ class Banks:
             bank.drop.remote(trial)
 
 
-def _usage_text(used: Mapping[str, float]) -> str:
-    """How well a bank was used, in one line."""
-    after = max(used["since"] - used["warm_up"], 1e-9)
+def usage_text(used: Mapping[str, float]) -> str:
+    """How well a bank was used, in one line, from what `banks.json` says of it."""
+    after = used["since"] - used["warm_up"]
     training, evaluation = (100 * used[name] / after for name in ("training", "evaluation"))
     filled = used["slot_steps"] / max(used["micro_steps"], 1)
     start = used["importing"] + used["loading"]

@@ -160,6 +160,11 @@ class Engine:
         self._built = time.perf_counter()
 
     @property
+    def age(self) -> float:
+        """Seconds since the bank was built."""
+        return time.perf_counter() - self._built
+
+    @property
     def free(self) -> int:
         """Slots that no trial holds."""
         return sum(slot is None for slot in self._slots)

@@ -89,7 +89,7 @@ class BankProcess:
         self._leases: dict[str, _Lease] = {}
         self._waiting: deque[tuple[_Lease, Future[Slot]]] = deque()
         self._thread: threading.Thread | None = None
-        self._moved = self._built = self._clock()
+        self._moved = self._clock()
         self._broken: str | None = None
         self._ending = False
 
@@ -162,8 +162,8 @@ class BankProcess:
         libraries and loading the base took before; nothing as long as it is not built."""
         if not self._engine.done():
             return {}
-        since = self._clock() - self._built
-        return {**asdict(self._engine.result().usage), **self._startup, "since": since}
+        engine = self._engine.result()
+        return {**asdict(engine.usage), **self._startup, "since": engine.age}
 
     def lend(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """End the bank, free its memory, and run a function in its place."""
@@ -238,7 +238,6 @@ class BankProcess:
         packs, model = open_packs(opening["packs"]), self._model.result()
         engine = Engine(model, self._trial, packs, settings, self._device, self._writers)
         del model
-        self._built = self._clock()
         self._engine.set_result(engine)
         self._await(expected)
         while not self._ending:

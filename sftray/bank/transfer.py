@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
 from typing import Any
 
@@ -81,36 +81,39 @@ class Snapshots:
     """Large tensors that go to the host on a stream of their own, for other threads to write."""
 
     def __init__(self, shape: Sequence[int], device: torch.device) -> None:
-        """Of float32 tensors of one shape. Room for them is pinned by a thread of its own, as long
-        as nothing is trained yet: 100 MB take 50 ms."""
+        """Of float32 tensors of one shape. Room for them is pinned by a thread of its own, while
+        nothing is trained yet."""
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._free: queue.SimpleQueue[Tensor] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Future[Tensor]] = queue.SimpleQueue()
         if self._stream is not None:
-            threading.Thread(target=self._pin, args=(tuple(shape),), daemon=True).start()
+            pinning = ThreadPoolExecutor(1, "sftray-pin")
+            wanted = SNAPSHOT_BYTES // (4 * prod(shape))
+            for _ in range(max(MIN_SNAPSHOTS, min(MAX_SNAPSHOTS, wanted))):
+                self._free.put(pinning.submit(torch.empty, tuple(shape), pin_memory=True))
+            pinning.shutdown(wait=False)
 
     def take(self, tensor: Tensor) -> Snapshot:
         """Begin to copy a tensor that nobody changes any more. Waits, where so many copies are
         under way that there is no more room for one."""
         if self._stream is None:
-            return Snapshot(tensor, None, None)
+            return Snapshot(tensor)
         self._stream.wait_stream(torch.cuda.current_stream())
-        host = self._free.get(timeout=ROOM_SECONDS)
+        room = self._free.get(timeout=ROOM_SECONDS)
+        host = room.result(timeout=ROOM_SECONDS)  # or why it could not be pinned
         with torch.cuda.stream(self._stream):
             host.copy_(tensor, non_blocking=True)
             tensor.record_stream(self._stream)
             copied = self._stream.record_event()
-        return Snapshot(host, copied, self._free)
-
-    def _pin(self, shape: tuple[int, ...]) -> None:
-        for _ in range(max(MIN_SNAPSHOTS, min(MAX_SNAPSHOTS, SNAPSHOT_BYTES // (4 * prod(shape))))):
-            self._free.put(torch.empty(shape, pin_memory=True))
+        return Snapshot(host, copied, lambda: self._free.put(room))
 
 
 class Snapshot:
     """A tensor on its way to the host."""
 
-    def __init__(self, host: Tensor, copied: Any, free: queue.SimpleQueue[Tensor] | None) -> None:
-        self._host, self._copied, self._free = host, copied, free
+    def __init__(
+        self, host: Tensor, copied: Any = None, give_back: Callable[[], None] | None = None
+    ) -> None:
+        self._host, self._copied, self._give_back = host, copied, give_back
 
     @contextlib.contextmanager
     def values(self) -> Iterator[Tensor]:
@@ -120,8 +123,8 @@ class Snapshot:
         try:
             yield self._host
         finally:
-            if self._free is not None:
-                self._free.put(self._host)
+            if self._give_back is not None:
+                self._give_back()
 
 
 MIN_SNAPSHOTS, MAX_SNAPSHOTS = 4, 16

@@ -47,29 +47,28 @@ def build_packs(
     storage: str,
     model_revision: str | None = None,
     trust_remote_code: bool = False,
-    recipe: Recipe | None = None,
     log: Log = lambda line: None,
 ) -> Packs:
-    """The packs of `data` for the tokenizer of `model`, built unless they are there already.
+    """The packs of `data` for the tokenizer of `model`: `make_recipe`, and `packs_from` it."""
+    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
+    return packs_from(recipe, storage=storage, log=log)
 
-    Ray must be initialised. A `recipe` is what `make_recipe` has found for these arguments already,
-    before Ray was started. Raises DataError where a source cannot be read or more than
+
+def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) -> Packs:
+    """The packs of a recipe, built unless they are there already.
+
+    Ray must be initialised. Raises DataError where a source cannot be read or more than
     `data.max_bad_fraction` of its rows are bad, and TemplateError where the assistant's tokens
     cannot be told.
     """
-    if recipe is None:
-        recipe = make_recipe(
-            data, model, revision=model_revision, trust_remote_code=trust_remote_code
-        )
     root = PacksPaths.of(storage, recipe.key).root
     with _only_builder(root, log):
         packs = open_if_whole(root)
         if packs is None:
             if not is_uri(root) and files.exists(root):
                 log(f"packs {root}: incomplete or damaged; building again")
-            chat = _chat_format(recipe, model_revision, trust_remote_code, log)
-            packs = _build(recipe, chat, root, log)
-    check_bad_rows(packs.manifest["splits"], data.max_bad_fraction)
+            packs = _build(recipe, _chat_format(recipe, log), root, log)
+    check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     return packs
 
 
@@ -95,10 +94,12 @@ def _only_builder(root: str, log: Log) -> Iterator[None]:
         lock.release()
 
 
-def _chat_format(
-    recipe: Recipe, revision: str | None, trust_remote_code: bool, log: Log
-) -> ChatFormat:
-    tokenizer = load_tokenizer(recipe.model, revision=revision, trust_remote_code=trust_remote_code)
+def _chat_format(recipe: Recipe, log: Log) -> ChatFormat:
+    tokenizer = load_tokenizer(
+        recipe.model,
+        revision=recipe.model_revision,
+        trust_remote_code=recipe.trust_remote_code,
+    )
     spelling = spelling_of_source(recipe.train, recipe.data.columns)
     samples = []
     for row in first_rows(recipe.train, _COMPARED):

@@ -34,6 +34,7 @@ class Recipe:
     model: str
     model_revision: str | None
     """The Hub commit of the tokenizer."""
+    trust_remote_code: bool
     train: Source
     evaluation: Source | None
     """None where the evaluation set is held out of `train`."""
@@ -79,7 +80,9 @@ def make_recipe(
         "format_version": FORMAT_VERSION,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
-    return Recipe(data, model, commit(folder), train, evaluation, template, inputs)
+    return Recipe(
+        data, model, commit(folder), trust_remote_code, train, evaluation, template, inputs
+    )
 
 
 def _read_template(path: str | None) -> str | None:
