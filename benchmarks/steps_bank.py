@@ -15,6 +15,7 @@ from sftray.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.bank.base import take_base
 from sftray.bank.batches import read_row
 from sftray.bank.decoder import Decoder
+from sftray.bank.graphs import Graphs
 from sftray.bank.optimizer import Optimizer, table_row
 from sftray.bank.settings import BankSettings, choose_settings
 from sftray.bank.steps import Steps, capacities
@@ -76,6 +77,7 @@ class Bank:
             rows=1,
             recompute=self.settings.activation_checkpointing,
             capacities=capacities(self._rows, slots) if graphs else (),
+            graphs=Graphs() if graphs else None,
         )
 
         def advance() -> int:

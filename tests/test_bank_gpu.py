@@ -16,6 +16,8 @@ from sftray.bank.base import take_base
 from sftray.bank.batches import read_row
 from sftray.bank.decoder import Decoder
 from sftray.bank.engine import Engine, load_model
+from sftray.bank.evaluation import Evaluation
+from sftray.bank.graphs import Graphs
 from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
 from sftray.bank.support import PROJECTIONS
@@ -67,9 +69,9 @@ def test_replayed_graphs_equal_eager_steps_over_100_batches(
             rows=1,
             recompute=recompute,
             capacities=sizes,
-            capture=capture,
+            graphs=graphs,
         )
-        for adapters, loss, capture in zip((eager, captured), losses, (False, True), strict=True)
+        for adapters, loss, graphs in zip((eager, captured), losses, (None, Graphs()), strict=True)
     ]
     with sdpa_kernel(SDPBackend.MATH):  # cuDNN's backward pass never gives the same bits twice
         for number in range(100):
@@ -79,6 +81,17 @@ def test_replayed_graphs_equal_eager_steps_over_100_batches(
             assert torch.equal(losses[0], losses[1]), number
             assert torch.equal(eager.grad, captured.grad), number
     assert float(losses[0].min()) > 0
+
+
+@pytest.mark.parametrize("attention", [None, "sdpa"])
+def test_a_replayed_evaluation_equals_the_eager_one(packs: Packs, attention: str | None) -> None:
+    decoder, adapters = _bank(packs.max_length, attention=attention)
+    rows = MappedRows(packs.dataset("eval"))
+    eager, replayed = (
+        Evaluation(decoder, rows, 3, graphs).losses(adapters.work) for graphs in (None, Graphs())
+    )
+    assert eager == replayed
+    assert len(set(eager)) == SLOTS
 
 
 def test_a_slot_that_is_not_a_number_leaves_the_others_bit_identical(

@@ -70,6 +70,17 @@ def idle_row(length: int) -> PackedRow:
     return PackedRow(np.zeros(length, dtype=np.int64), _pieces(length), nothing, nothing)
 
 
+def smallest(
+    batches: Sequence[Sequence[PackedRow]], *, spare_documents: int = 0, spare_targets: int = 0
+) -> Capacity:
+    """The smallest capacity that holds each of these batches, and what is to spare."""
+    return Capacity(
+        max(sum(len(row.lengths) for row in rows) for rows in batches) + spare_documents,
+        max(int(row.lengths.max()) for rows in batches for row in rows),
+        max(sum(len(row.where) for row in rows) for rows in batches) + spare_targets,
+    )
+
+
 class Buffers:
     """A batch of fixed capacity on the device, filled from the host."""
 
@@ -87,6 +98,11 @@ class Buffers:
         self._longs.send()
         self._bounds.send()
 
+    def copy_(self, other: Buffers) -> None:
+        """Take the batch of other buffers of this capacity, on the device."""
+        self._longs.device.copy_(other._longs.device)
+        self._bounds.device.copy_(other._bounds.device)
+
 
 def assemble(
     rows: Sequence[PackedRow],
@@ -97,11 +113,7 @@ def assemble(
     spare_targets: int = 0,
 ) -> Batch:
     """A batch of just these rows."""
-    capacity = Capacity(
-        sum(len(row.lengths) for row in rows) + spare_documents,
-        max(int(row.lengths.max()) for row in rows),
-        sum(len(row.where) for row in rows) + spare_targets,
-    )
+    capacity = smallest([rows], spare_documents=spare_documents, spare_targets=spare_targets)
     buffers = Buffers(capacity, len(rows), len(rows[0].ids), device or torch.device("cpu"))
     buffers.fill(rows, seeds)
     return buffers.batch

@@ -25,7 +25,9 @@ from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_ro
 from sftray.bank.answer import greedy_answers
 from sftray.bank.base import take_base
 from sftray.bank.batches import PackedRow, assemble, idle_row, read_row
-from sftray.bank.decoder import Batch, Decoder
+from sftray.bank.decoder import Decoder
+from sftray.bank.evaluation import Evaluation
+from sftray.bank.graphs import Graphs
 from sftray.bank.optimizer import Optimizer, table_row
 from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
@@ -140,18 +142,20 @@ class Engine:
         self._adapters = Adapters(layout, settings.slots, dtype, device)
         self._optimizer = Optimizer(self._adapters)
         count = settings.slots * settings.micro_batch_size
+        graphs = Graphs() if device.type == "cuda" else None
         self._steps = Steps(
             self._decoder,
             self._adapters,
             self._optimizer.loss,
             rows=settings.micro_batch_size,
             recompute=settings.activation_checkpointing,
-            capacities=capacities(self._train, count) if device.type == "cuda" else (),
+            capacities=capacities(self._train, count) if graphs else (),
+            graphs=graphs,
             dropout=settings.dropout,
         )
         self._slots: list[Slot | None] = [None] * settings.slots
         self._handed: deque[Future[None]] = deque()
-        self._evaluations = _batches(evals, count, device)
+        self._evaluation = Evaluation(self._decoder, evals, count, graphs)
         self._base_loss: float | None = None
         self._idle = idle_row(packs.max_length)
         self._device = device
@@ -301,8 +305,8 @@ class Engine:
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
-        works = [self._adapters.work[self._slots.index(slot)].unsqueeze(0) for slot in slots]
-        together = list(zip(slots, self._eval_losses(works), strict=True))
+        works = [self._adapters.work[self._slots.index(slot)] for slot in slots]
+        together = list(zip(slots, self._evaluation.losses(works), strict=True))
         for slot, loss in together:
             memory = peak_memory_gb(self._device)
             metrics = slot.progress.evaluated(slot.step, loss, memory)
@@ -319,25 +323,13 @@ class Engine:
             if slot.step == slot.spec.plan.steps and slot in self._slots:
                 self._end(slot, "completed")
 
-    def _eval_losses(self, works: Sequence[torch.Tensor]) -> list[float]:
-        """Sum of token losses over the number of supervised tokens, under adapters of [1, P]. All
-        are under way before the first is waited for."""
-        sums = [
-            [self._decoder.losses(batch, work).double().sum() for batch in self._evaluations]
-            for work in works
-        ]
-        return [float(torch.stack(found).sum()) / self._supervised() for found in sums]
-
-    def _supervised(self) -> int:
-        return sum(len(batch.where) for batch in self._evaluations)
-
     def _loss_of_base(self, spec: TrialSpec) -> float:
         """The untrained base's eval loss: measured once a bank, or by an earlier trial."""
         if self._base_loss is None:
             self._base_loss = spec.known_base_loss()
         if self._base_loss is None:
-            nothing = torch.zeros_like(self._adapters.work[:1])
-            self._base_loss = self._eval_losses([nothing])[0]
+            nothing = torch.zeros_like(self._adapters.work[0])
+            self._base_loss = self._evaluation.losses([nothing])[0]
         return self._base_loss
 
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
@@ -444,12 +436,6 @@ def _rung(slot: Slot) -> tuple[str, int] | None:
     plan = slot.spec.plan
     rows = [rung.rows for rung in plan.rungs if rung.step == slot.step]
     return (plan.bracket, rows[0]) if rows else None
-
-
-def _batches(rows: MappedRows, count: int, device: torch.device) -> list[Batch]:
-    """All rows of a split on the device, `count` at a time."""
-    read = [read_row(rows[index]) for index in range(len(rows))]
-    return [assemble(read[start : start + count], device) for start in range(0, len(read), count)]
 
 
 def _seed(seed: int, place: int) -> int:

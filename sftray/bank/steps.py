@@ -8,7 +8,8 @@ captured when it is first needed. Price of a capture: about a second; of a repla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from sftray.bank.adapters import Adapters
 from sftray.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
 from sftray.bank.decoder import Decoder
+from sftray.bank.graphs import Graphs
 from sftray.data.mapped import MappedRows
 
 SAMPLED_ROWS = 2048
@@ -38,19 +40,18 @@ class Steps:
         rows: int,
         recompute: bool,
         capacities: Sequence[Capacity] = (),
-        capture: bool = True,
+        graphs: Graphs | None = None,
         dropout: bool = False,
     ) -> None:
         """loss [K] gets the sums of token losses added. Without capacities, batches are as large as
-        they come; without `capture`, steps run eagerly."""
+        they come; without `graphs`, steps run eagerly."""
         self._decoder, self._adapters, self._loss = decoder, adapters, loss
         self._rows, self._recompute = rows, recompute
-        self._capacities, self._capture = list(capacities), capture
+        self._capacities, self._graphs = list(capacities), graphs
         count = adapters.slots * rows
         self.rate = torch.zeros(count, device=loss.device) if dropout else None
         """LoRA dropout of each packed row's slot."""
-        self._prepared: dict[Capacity, tuple[Buffers, Any]] = {}
-        self._pool: Any = None
+        self._prepared: dict[Capacity, tuple[Buffers, Callable[[], None]]] = {}
 
     def run(self, rows: Sequence[PackedRow], seeds: Sequence[int] | None = None) -> None:
         """Add the gradients and losses of K × rows packed rows, slot after slot."""
@@ -60,12 +61,9 @@ class Steps:
             batch.rate = self.rate
             self._accumulate(batch)
             return
-        buffers, graph = self._prepared.get(fitting[0]) or self._prepare(fitting[0])
+        buffers, step = self._prepared.get(fitting[0]) or self._prepare(fitting[0])
         buffers.fill(rows, seeds)
-        if graph is None:
-            self._accumulate(buffers.batch)
-        else:
-            graph.replay()
+        step()
 
     def _accumulate(self, batch: Any) -> None:
         adapters = self._adapters
@@ -74,31 +72,19 @@ class Steps:
         )
         self._loss.add_(sums)
 
-    def _prepare(self, capacity: Capacity) -> tuple[Buffers, Any]:
+    def _prepare(self, capacity: Capacity) -> tuple[Buffers, Callable[[], None]]:
         """Buffers of one size, and the step recorded on idle rows, which change no gradient."""
         count = self._adapters.slots * self._rows
         length = self._decoder.max_length
         buffers = Buffers(capacity, count, length, self._loss.device)
         buffers.batch.rate = self.rate
-        graph = None
-        if self._capture:
+        step = functools.partial(self._accumulate, buffers.batch)
+        if self._graphs is not None:
             buffers.fill([idle_row(length)] * count)
-            graph = self._record(buffers)
-        self._prepared[capacity] = (buffers, graph)
-        return buffers, graph
-
-    def _record(self, buffers: Buffers) -> Any:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._accumulate(buffers.batch)
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.empty_cache()  # the graph has memory of its own
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            self._accumulate(buffers.batch)
-        self._pool = self._pool or graph.pool()
-        return graph
+            self._prepared[capacity] = (buffers, self._graphs.record(step))
+        else:
+            self._prepared[capacity] = (buffers, step)
+        return self._prepared[capacity]
 
 
 def capacities(rows: MappedRows, count: int, seed: int = 0) -> list[Capacity]:
