@@ -21,21 +21,18 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import logging
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from console import argument_parser, say
 from kernel_times import kernel_table
 from shapes import SHAPES, make_packs
 from steps_bank import Bank
 from steps_trl import Trl
-from timing import Speed, free_memory
+from timing import Speed, device_name, free_memory, quiet
 
 from sftray.data.packs import Packs
 
@@ -64,10 +61,10 @@ class Setting:
 
 def main() -> None:
     options = _options()
-    _quiet()
+    quiet()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     packs = make_packs(options.data, [s.length for s in options.settings], options.storage)
-    facts = {"device": _name(device), "versions": _versions()}
+    facts = {"device": device_name(device), "versions": _versions()}
     for setting in options.settings:
         say(f"\n{setting}  ({facts['device']})")
         if options.profile:
@@ -190,19 +187,6 @@ def _options() -> argparse.Namespace:
     if options.profile and not torch.cuda.is_available():
         parser.error("--profile: got a machine without a GPU, must have one: it times kernels")
     return options
-
-
-def _quiet() -> None:
-    """The libraries' bars and advice are not the result."""
-    warnings.filterwarnings("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    for name in ("bitsandbytes", "accelerate", "trl"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from console import argument_parser, say
 
 from sftray.bank.engine import Engine, load_model
 from sftray.bank.settings import BankSettings
-from sftray.budget import plan_trial
+from sftray.budget import Execution, plan_trial
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
@@ -78,7 +78,7 @@ def _packs(storage: str) -> Packs:
 
 def _spec(packs: Packs, trial: TrialConfig, folder: str) -> TrialSpec:
     rows = packs.rows("train")
-    plan = plan_trial(trial, rows, ladder=(), evals_per_trial=3, micro_batch_size=1)
+    plan = plan_trial(trial, rows, ladder=(), evals_per_trial=3, execution=Execution(1))
     return TrialSpec(Path(folder).name, trial, plan, packs.root, folder, None, 0)
 
 

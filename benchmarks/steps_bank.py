@@ -17,12 +17,12 @@ from sftray.bank.batches import read_row
 from sftray.bank.decoder import Decoder
 from sftray.bank.graphs import Graphs
 from sftray.bank.optimizer import Optimizer, table_row
-from sftray.bank.settings import BankSettings, choose_settings
+from sftray.bank.settings import BankSettings, bank_memory, choose_settings
 from sftray.bank.steps import Steps, capacities
-from sftray.bank.support import PROJECTIONS
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
+from sftray.memory import PROJECTIONS, Memory
 from sftray.model import compute_dtype, peak_memory_gb
 
 
@@ -34,7 +34,8 @@ class Bank:
         self._trial = TrialConfig(
             shape, learning_rate=1e-4, effective_batch_size=1, micro_batch_size=1
         )
-        self.settings = _settings(self._trial, slots, packs.max_length, device)
+        self._sweep = _sweep(self._trial, slots, packs.max_length)
+        self.settings = _settings(self._sweep, device)
         self._rows = MappedRows(packs.dataset("train"))
         self._device, self._step = device, 0
         dtype = compute_dtype(self._trial, device)
@@ -49,6 +50,10 @@ class Bank:
         row = fresh_row(layout, self._trial.lora_r, self._trial.seed)
         for slot in range(slots):
             self._adapters.admit(slot, row, self._trial.alpha / self._trial.lora_r)
+
+    def memory(self) -> Memory:
+        """What it should take."""
+        return bank_memory(self.settings, self._sweep, model_config(self._trial.model).to_dict())
 
     def measure(self, repeats: int) -> Speed:
         """Its speed over `repeats` steps."""
@@ -106,19 +111,24 @@ class Bank:
         return f"{self._adapters.slots} slots × 1 row, {held}{again}"
 
 
-def _settings(trial: TrialConfig, slots: int, length: int, device: torch.device) -> BankSettings:
-    """What a sweep of as many trials as there are slots would take on this device."""
-    sweep = SweepConfig(
+def _sweep(trial: TrialConfig, slots: int, length: int) -> SweepConfig:
+    """A sweep of as many trials as there are slots."""
+    return SweepConfig(
         name="bank",
         data=DataConfig("rows", max_length=length),
         trial=trial,
         points=tuple({"learning_rate": trial.learning_rate} for _ in range(slots)),
         bank_slots=slots,
     )
+
+
+def _settings(sweep: SweepConfig, device: torch.device) -> BankSettings:
+    """What the sweep would take on this device."""
     memory = None
     if device.type == "cuda":
         memory = float(torch.cuda.mem_get_info()[0])
-    settings = choose_settings(sweep, model_config(trial.model).to_dict(), memory=memory)
+    shape = sweep.trial.model
+    settings = choose_settings(sweep, model_config(shape).to_dict(), memory=memory)
     if settings is None:
-        raise RuntimeError(f"{trial.model}: {slots} slots × {length} do not fit this GPU")
+        raise RuntimeError(f"{shape}: {sweep.bank_slots} slots do not fit this GPU")
     return settings

@@ -56,7 +56,7 @@ class Trl:
 
     def as_taught(self, repeats: int) -> Speed:
         """Micro-batches of one row under activation checkpointing, as tutorials have it."""
-        return self._train(Flags(1, liger=False, activation_checkpointing=True), repeats)
+        return self.measure(Flags(1, liger=False, activation_checkpointing=True), repeats)
 
     def fastest(self, repeats: int) -> tuple[Speed, list[Speed]]:
         """The fastest micro-batch and flags, and all that were tried.
@@ -90,13 +90,14 @@ class Trl:
     def _try(self, flags: Flags, repeats: int) -> Speed | None:
         """None where it does not fit the GPU."""
         try:
-            return self._train(flags, repeats)
+            return self.measure(flags, repeats)
         except RuntimeError as error:  # cuBLAS and Triton have errors of their own for it
             if "out of memory" in str(error) or "ALLOC_FAILED" in str(error):
                 return None
             raise
 
-    def _train(self, flags: Flags, repeats: int) -> Speed:
+    def measure(self, flags: Flags, repeats: int) -> Speed:
+        """Its speed under these flags."""
         free_memory()
         steps, size = WARM_UP + repeats, flags.micro_batch_size
         rows = self._rows.select([i % len(self._rows) for i in range(steps * size)])

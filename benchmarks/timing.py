@@ -6,14 +6,18 @@ side wait; on a CPU they are the wall clock's.
 
 from __future__ import annotations
 
-import gc
+import logging
 import statistics
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
+import transformers
+
+from sftray import model
 
 WARM_UP = 3
 """Steps before the first that counts."""
@@ -99,8 +103,21 @@ def speed(
 
 
 def free_memory() -> None:
-    """Give back what the last side has held."""
-    gc.collect()
+    """Give back what the last side has held, and measure the peak anew."""
+    model.free_memory()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+
+
+def quiet() -> None:
+    """The libraries' bars and advice are not the result."""
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name in ("bitsandbytes", "accelerate", "trl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

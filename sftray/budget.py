@@ -37,6 +37,21 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How a trial is made to fit a device. None of it changes what is learnt."""
+
+    micro_batch_size: int
+    """Rows a worker holds at once, at most; a trial takes the largest divisor of its share."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+    resident: bool = False
+    """A 4-bit base is dequantised once, not in every pass."""
+
+
+ONE_ROW = Execution(micro_batch_size=1)
+
+
+@dataclass(frozen=True)
 class TrialPlan:
     """The derived numbers of one trial."""
 
@@ -48,7 +63,8 @@ class TrialPlan:
     """Rows at the end of the last epoch that do not fill a batch."""
     warmup_steps: int
     """ceil(warmup_ratio × steps)."""
-    micro_batch_size: int
+    execution: Execution
+    """With the micro-batch that this trial takes."""
     accumulation: int
     """Micro-batches a worker accumulates before an optimizer step."""
     rungs: tuple[Rung, ...]
@@ -58,9 +74,14 @@ class TrialPlan:
     bracket: str
     """Trials are compared only within a bracket: same number of epochs, same schedule span."""
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows a worker holds at once."""
+        return self.execution.micro_batch_size
+
 
 def planner(
-    sweep: SweepConfig, rows_per_epoch: int, *, micro_batch_size: int
+    sweep: SweepConfig, rows_per_epoch: int, *, execution: Execution
 ) -> Callable[[TrialConfig], TrialPlan]:
     """`plan_trial` with all that the trials of a sweep share; it can be pickled."""
     return functools.partial(
@@ -68,7 +89,7 @@ def planner(
         rows_per_epoch=rows_per_epoch,
         ladder=rung_ladder(sweep, rows_per_epoch),
         evals_per_trial=sweep.evals_per_trial,
-        micro_batch_size=micro_batch_size,
+        execution=execution,
     )
 
 
@@ -78,7 +99,7 @@ def plan_trial(
     *,
     ladder: Sequence[int],
     evals_per_trial: int,
-    micro_batch_size: int | None = None,
+    execution: Execution = ONE_ROW,
 ) -> TrialPlan:
     """The steps, rungs and evaluations of `trial` on a dataset of `rows_per_epoch` packed rows.
 
@@ -95,13 +116,16 @@ def plan_trial(
         if GRACE_STEPS <= math.ceil(rows / batch) < steps
     )
     spread = {math.ceil(steps * k / evals_per_trial) for k in range(1, evals_per_trial + 1)}
-    micro, accumulation = split_batch(trial, micro_batch_size)
+    micro, accumulation = split_batch(trial, execution.micro_batch_size)
+    again = trial.activation_checkpointing
+    if again is None:
+        again = execution.activation_checkpointing
     return TrialPlan(
         steps=steps,
         rows=steps * batch,
         rows_dropped=available - steps * batch,
         warmup_steps=math.ceil(trial.warmup_ratio * steps),
-        micro_batch_size=micro,
+        execution=replace(execution, micro_batch_size=micro, activation_checkpointing=again),
         accumulation=accumulation,
         rungs=rungs,
         eval_steps=tuple(sorted(spread | {rung.step for rung in rungs} | {steps})),
@@ -123,27 +147,47 @@ def learning_rate(trial: TrialConfig, plan: TrialPlan, step: int) -> float:
     return trial.learning_rate * (cosine * (1 - trial.min_lr_ratio) + trial.min_lr_ratio)
 
 
-def split_batch(trial: TrialConfig, micro_batch_size: int | None = None) -> tuple[int, int]:
+def split_batch(trial: TrialConfig, micro_batch_size: int) -> tuple[int, int]:
     """Micro-batch and accumulation with micro × accumulation × workers = effective batch exactly.
 
     The largest divisor of a worker's share that is at most the wanted micro-batch; the trial's own
     `micro_batch_size` goes before the argument.
     """
     share = trial.effective_batch_size // trial.num_workers
-    wanted = trial.micro_batch_size or micro_batch_size or 1
+    wanted = trial.micro_batch_size or micro_batch_size
     if trial.micro_batch_size is not None and share % trial.micro_batch_size:
         raise ConfigError(
             f"trial.micro_batch_size: got {trial.micro_batch_size}, must divide the {share} rows "
             f"that each of {trial.num_workers} workers has of an effective batch of "
             f"{trial.effective_batch_size}"
         )
-    micro = max(d for d in range(1, min(wanted, share) + 1) if share % d == 0)
+    micro = largest_divisor(share, wanted)
     return micro, share // micro
 
 
-def default_micro_batch_size(max_length: int, *, use_gpu: bool) -> int:
-    """Rows of about 8,192 tokens at once on a GPU, 1,024 on a CPU, at least one."""
-    return max(1, (8192 if use_gpu else 1024) // max_length)
+def largest_divisor(whole: int, most: int) -> int:
+    """The largest number, at most `most`, that divides `whole`."""
+    return max(d for d in range(1, min(most, whole) + 1) if whole % d == 0)
+
+
+def in_less_memory(plan: TrialPlan, trial: TrialConfig) -> TrialPlan | None:
+    """The plan to go on with after it has run out of memory; None where nothing is left to try.
+
+    The micro-batch halves and accumulation makes up for it, so the effective batch stays; at one
+    row a 4-bit base is no longer kept dequantised, then activations are recomputed, unless the
+    trial forbids it.
+    """
+    execution, share = plan.execution, plan.micro_batch_size * plan.accumulation
+    if execution.micro_batch_size > 1:
+        micro = largest_divisor(share, execution.micro_batch_size // 2)
+        less = replace(execution, micro_batch_size=micro)
+    elif execution.resident and trial.base_precision == "nf4":
+        less = replace(execution, resident=False)
+    elif not execution.activation_checkpointing and trial.activation_checkpointing is None:
+        less = replace(execution, activation_checkpointing=True)
+    else:
+        return None
+    return replace(plan, execution=less, accumulation=share // less.micro_batch_size)
 
 
 def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:

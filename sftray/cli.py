@@ -40,8 +40,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     if options.plan:
         from sftray.plan import make_plan, plan_text
 
-        memory = None if sweep.use_gpu is False else _gpu_memory_gb(wanted=bool(sweep.use_gpu))
-        plan = make_plan(sweep, gpu_memory_gb=memory)
+        plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
         _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         if plan["packs"] and not options.json:
             _say("\n" + _inspected(plan["packs"], rows=1))
@@ -279,13 +278,11 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _gpu_memory_gb(*, wanted: bool) -> float | None:
-    """GiB of this machine's smallest GPU, as its driver says; 80 where the GPUs are elsewhere."""
-    import subprocess
+def _gpu_memory(sweep: SweepConfig) -> float | None:
+    """Bytes of this machine's smallest GPU; of an 80 GB one where the GPUs are elsewhere."""
+    from sftray.doctor import smallest_gpu
 
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return min(float(line) for line in done.stdout.split()) / 1024
-    except (FileNotFoundError, subprocess.SubprocessError, ValueError):
-        return 80.0 if wanted or "RAY_ADDRESS" in os.environ else None
+    if sweep.use_gpu is False:
+        return None
+    elsewhere = sweep.use_gpu or "RAY_ADDRESS" in os.environ
+    return smallest_gpu() or (80e9 if elsewhere else None)

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 
 import psutil
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftray.config import SweepConfig
+from sftray.doctor import smallest_gpu
 from sftray.errors import ConfigError
 
 Log = Callable[[str], None]
+
+GPU_SECONDS = 900.0
+"""How long a cluster may take to bring its first GPU."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,38 @@ class Cluster:
             )
         return min(fits, sweep.max_concurrent_trials or fits)
 
+    def gpu_memory(self, sweep: SweepConfig) -> float | None:
+        """Bytes of the smallest GPU that trials may get; None where they run on CPUs.
+
+        Asks every node with GPUs, or the first to come where none is there yet. Raises ConfigError
+        where none has answered within GPU_SECONDS.
+        """
+        if not self.use_gpu(sweep):
+            return None
+        nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("GPU")]
+        ask = ray.remote(num_cpus=0, num_gpus=1)(_gpu_here)
+        places = [NodeAffinitySchedulingStrategy(node, soft=True) for node in nodes]
+        asked = [ask.options(scheduling_strategy=place).remote() for place in places or [None]]
+        try:
+            return float(min(ray.get(asked, timeout=GPU_SECONDS)))
+        except ray.exceptions.GetTimeoutError as error:
+            raise ConfigError(
+                f"use_gpu: got no GPU from the cluster within {GPU_SECONDS:.0f} s, must have one "
+                "that is free or comes; see `ray status`"
+            ) from error
+
     def use_gpu(self, sweep: SweepConfig) -> bool:
         return self.gpus > 0 if sweep.use_gpu is None else sweep.use_gpu
+
+
+def _gpu_here() -> float:
+    """Bytes of the GPU that a task was given."""
+    size = smallest_gpu()
+    if size is None:  # a container without nvidia-smi
+        import torch
+
+        size = float(torch.cuda.get_device_properties(0).total_memory)
+    return size
 
 
 def connect(log: Log, *, dashboard: bool) -> Cluster:

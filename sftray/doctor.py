@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 
 
@@ -18,6 +19,16 @@ def findings() -> list[str]:
         f"disk here     {shutil.disk_usage('.').free / 1e9:.0f} GB free",
         *_keys(),
     ]
+
+
+def smallest_gpu() -> float | None:
+    """Bytes of this machine's smallest GPU, as its driver says; None where it has none."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return min(float(line) for line in done.stdout.split()) * 2**20
+    except (FileNotFoundError, subprocess.SubprocessError, ValueError):
+        return None
 
 
 def _devices() -> list[str]:

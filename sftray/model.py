@@ -8,6 +8,7 @@ passes gradients on the CPU too.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import math
@@ -173,6 +174,21 @@ def require_float32_adapters(model: nn.Module) -> None:
             f"{len(wrong)} adapter weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
             "updates of 1e-5 on weights of 1e-2 round to nothing"
         )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch, cuBLAS or a Triton kernel has found no more GPU memory."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in said for sign in ("CUDA out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
+    )
+
+
+def free_memory() -> None:
+    """Give the GPU back what is not referred to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def peak_memory_gb(device: torch.device) -> float:

@@ -61,6 +61,11 @@ class TrialPaths:
         return join(self.root, "outcome.json")
 
     @property
+    def execution(self) -> str:
+        """How the trial goes on after it has run out of memory."""
+        return join(self.root, "execution.json")
+
+    @property
     def samples(self) -> str:
         return join(self.root, "samples.jsonl")
 

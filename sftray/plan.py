@@ -6,18 +6,15 @@ Price: under 3 s.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from sftray.bank.settings import choose_settings
+from sftray.bank.settings import BankSettings, bank_memory, choose_settings
 from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import (
     FEW_STEPS,
     TrialPlan,
-    default_micro_batch_size,
     field_values,
     fit_batch_sizes,
     planner,
@@ -25,14 +22,18 @@ from sftray.budget import (
 )
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.fit import Fit, fit_train
+from sftray.memory import Shape, adapter_parameters, choose_execution, train_memory
 from sftray.spaces import Uniform
 
+USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
+"""GiB that cards sold under these names have."""
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
 
 
-def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, Any]:
-    """Everything `--plan` shows, as JSON values, for GPUs of so many GiB; None for CPUs.
+def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]:
+    """Everything `--plan` shows, as JSON values, for GPUs of so many bytes; None for CPUs.
 
     Raises ConfigError where a point of the search could not run.
     """
@@ -55,16 +56,16 @@ def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, A
     trainer, why = pick_trainer(sweep, base)
     bank = None
     if trainer == "bank":
-        memory = None if gpu_memory_gb is None else gpu_memory_gb * 2**30
-        bank = choose_settings(sweep, base, memory=memory)
+        bank = choose_settings(sweep, base, memory=gpu_memory)
         if bank is None:
             trainer, why = without_bank(sweep)
-    micro = default_micro_batch_size(data.max_length, use_gpu=gpu_memory_gb is not None)
-    plan = planner(sweep, rows, micro_batch_size=bank.micro_batch_size if bank else micro)
+    fit = Fit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
+    plan = planner(sweep, rows, execution=fit.execution)
     warnings = [
         *_bad_rows(data, counts["train"], manifest),
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_plans(sweep, plan),
+        *check_ranks(sweep, fit),
     ]
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     return {
@@ -75,7 +76,9 @@ def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, A
         "trials": sweep.total_trials,
         "trainer": trainer,
         "why_trainer": why,
-        "bank": asdict(bank) | {"gpu_gb": gpu_memory_gb} if bank else None,
+        "bank": asdict(bank) if bank else None,
+        "memory": _memory(sweep, base, bank, fit, gpu_memory),
+        "gpus": _usual_gpus(sweep, base, trainer),
         "rungs": list(ladder),
         "reduction_factor": sweep.reduction_factor if ladder else None,
         "shapes": shapes,
@@ -83,7 +86,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory_gb: float | None) -> dict[str, A
             "most": sweep.total_trials * max(shape["tokens"] for shape in shapes),
             "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
         },
-        "disk_gb": _disk_gb(sweep, counts),
+        "disk_gb": _disk_gb(sweep, base, counts),
         "warnings": warnings,
         "config": to_json(sweep),
     }
@@ -101,6 +104,15 @@ def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) ->
                 f"than {FEW_STEPS} are a noisy comparison"
             )
     return warnings
+
+
+def check_ranks(sweep: SweepConfig, fit: Fit) -> list[str]:
+    """A warning where the search could suggest ranks that do not fit the memory."""
+    trials = [sweep.trial.at({"lora_r": int(rank)}) for rank in _reachable(sweep, "lora_r")]
+    reasons = [reason for trial in trials if (reason := fit.too_large(trial))]
+    if not reasons:
+        return []
+    return [f"{len(reasons)} of {len(trials)} ranks would not be trained: {reasons[0]}"]
 
 
 def check_evaluation(evaluation: Mapping[str, int]) -> list[str]:
@@ -137,6 +149,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"sweep {plan['sweep']}: {plan['trials']} trials",
         f"trainer: {plan['trainer']} ({plan['why_trainer']})",
         *([_bank_text(plan["bank"])] if plan["bank"] else []),
+        *([_memory_text(plan["memory"])] if plan["memory"] else []),
+        f"on other GPUs: {'; '.join(plan['gpus'])}",
         f"data ({'exact, from packs' if exact else 'estimated from a sample of rows'}):",
     ]
     for split in ("train", "eval"):
@@ -171,16 +185,56 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 def _bank_text(bank: dict[str, Any]) -> str:
     base = "dequantised once" if bank["resident"] else "dequantised in every pass"
-    where = (
-        f"{bank['memory_gb']:.0f} of {bank['gpu_gb']:.0f} GiB a GPU"
-        if bank["gpu_gb"]
-        else "on the CPU"
-    )
     again = ", activation checkpointing" if bank["activation_checkpointing"] else ""
     return (
         f"bank: {bank['slots']} slots × {bank['micro_batch_size']} rows, ranks up to "
-        f"{bank['lora_r']}, base {base}{again}, {where}"
+        f"{bank['lora_r']}, base {base}{again}"
     )
+
+
+def _memory_text(memory: dict[str, Any]) -> str:
+    parts = " + ".join(
+        f"{name} {memory[name]:.1f}" for name in ("base", "adapters", "activations", "logits")
+    )
+    return f"memory: {memory['total']:.1f} of {memory['gpu']:.0f} GiB a GPU ({parts})"
+
+
+def _memory(
+    sweep: SweepConfig,
+    base: Mapping[str, Any],
+    bank: BankSettings | None,
+    fit: Fit,
+    gpu_memory: float | None,
+) -> dict[str, float] | None:
+    """GiB at the peak of a step, what for, and of how many; None where that is not known."""
+    shape = Shape.of(base)
+    if gpu_memory is None or shape is None:
+        return None
+    if bank is not None:
+        needed = bank_memory(bank, sweep, base)
+    else:
+        trials = [sweep.trial.at({"lora_r": int(r)}) for r in _reachable(sweep, "lora_r")]
+        trial = [trial for trial in trials if not fit.too_large(trial)][-1]
+        needed = train_memory(shape, trial, sweep.data.max_length, fit.execution)
+    parts = asdict(needed) | {"total": needed.total, "gpu": gpu_memory}
+    return {name: value / 2**30 for name, value in parts.items()}
+
+
+def _usual_gpus(sweep: SweepConfig, base: Mapping[str, Any], trainer: str) -> list[str]:
+    """How the sweep's trials would run on GPUs of usual sizes."""
+    found = []
+    for name, gib in USUAL_GPUS.items():
+        memory = gib * 2**30
+        bank = choose_settings(sweep, base, memory=memory) if trainer == "bank" else None
+        execution = bank.execution if bank else choose_execution(sweep, base, memory=memory)
+        if execution is None:
+            found.append(f"{name} does not fit")
+            continue
+        rows = f"{execution.micro_batch_size} row{'s' * (execution.micro_batch_size > 1)}"
+        slots = f"{bank.slots} slots × " if bank else ""
+        how = ", checkpointing" if execution.activation_checkpointing else ""
+        found.append(f"{name} {slots}{rows}{how}")
+    return found
 
 
 def _rung_rows(shape: dict[str, Any]) -> str:
@@ -233,28 +287,17 @@ def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any])
     ]
 
 
-def _disk_gb(sweep: SweepConfig, counts: dict[str, Any]) -> float:
-    """Packs (8 bytes a position) and, a trial, two checkpoints of adapter and moments.
-
-    The adapter is that of the largest rank on all linear layers.
-    """
+def _disk_gb(sweep: SweepConfig, base: Mapping[str, Any], counts: dict[str, Any]) -> float:
+    """Packs (8 bytes a position) and, a trial, two checkpoints of adapter and moments."""
     positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
-    checkpoints = sweep.total_trials * 2 * 12 * _adapter_parameters(sweep)
+    checkpoints = sweep.total_trials * 2 * 12 * _adapter_parameters(sweep, base)
     return float(8 * positions + checkpoints) / 1e9
 
 
-def _adapter_parameters(sweep: SweepConfig) -> int:
-    """LoRA parameters on all linear layers of a Llama-like base, from its config.json if local."""
+def _adapter_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+    """Parameters of an adapter of the largest rank."""
     ranks = _reachable(sweep, "lora_r")
-    file = Path(sweep.trial.model) / "config.json"
-    if not file.is_file():
+    shape = Shape.of(base)
+    if shape is None:
         return 2_600_000 * int(max(ranks))  # as on an 8B base: 42M parameters at rank 16
-    config = json.loads(file.read_text(encoding="utf-8"))
-    hidden, inner = config["hidden_size"], config.get("intermediate_size", 0)
-    heads = config.get("num_attention_heads", 1)
-    head = config.get("head_dim") or hidden // heads
-    queries, keys = head * heads, head * config.get("num_key_value_heads", heads)
-    shapes = [(queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries)]
-    shapes += [(inner, hidden), (inner, hidden), (hidden, inner)]
-    layers = int(config["num_hidden_layers"])
-    return int(layers * sum(rows + columns for rows, columns in shapes) * max(ranks))
+    return adapter_parameters(shape, sweep.trial.lora_target_modules, int(max(ranks)))

@@ -17,9 +17,10 @@ import ray
 from ray import tune
 from ray.tune import CheckpointConfig
 
-from sftray.budget import TrialPlan, default_micro_batch_size
+from sftray.budget import TrialPlan
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig, TrialConfig
+from sftray.fit import Fit, fit_train
 from sftray.paths import SweepPaths
 from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion
@@ -54,8 +55,9 @@ class Specs:
 class Runner(Protocol):
     """A trainer at work for one sweep."""
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int | None:
-        """Rows of a micro-batch; None where the trials do not fit. base: the base's config.json."""
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
+        """How trials are run; None where they do not fit this trainer. base: the base's
+        config.json. Raises ConfigError where they fit no trainer."""
         ...
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
@@ -116,9 +118,10 @@ class LocalRunner:
 
     def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
         self._use_gpu = cluster.use_gpu(sweep)
+        self._memory = cluster.gpu_memory(sweep)
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int:
-        return default_micro_batch_size(sweep.data.max_length, use_gpu=self._use_gpu)
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
+        return fit_train(sweep, base, self._memory)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         import torch

@@ -57,14 +57,14 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
         packs = packs_from(recipe, storage=sweep.storage, log=log)
         rows = packs.rows("train")
         given, sweep = sweep, fit_batch_sizes(sweep, rows)
-        micro_batch_size = runner.fit(sweep, base)
-        if micro_batch_size is None:
+        fit = runner.fit(sweep, base)
+        if fit is None:
             trainer, why = without_bank(sweep)
             runner.close()
             runner = _runner(trainer, sweep, cluster, log)
-            micro_batch_size = runner.fit(sweep, base)
-            assert micro_batch_size is not None  # `train` always takes at least one row
-        plan = planner(sweep, rows, micro_batch_size=micro_batch_size)
+            fit = runner.fit(sweep, base)
+            assert fit is not None  # `train` has raised
+        plan = planner(sweep, rows, execution=fit.execution)
         evaluation = counts_of(packs.manifest)["eval"]
         for warning in [*check_evaluation(evaluation), *check_plans(sweep, plan)]:
             log(f"warning: {warning}")
@@ -72,7 +72,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
         log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
         with Journal(paths.journal) as journal:
             journal.append("sweep_started", uid=record["uid"])
-            search = Search(sweep, journal, plan)
+            search = Search(sweep, journal, plan, fit.too_large)
             recorder = Recorder(sweep, paths, journal, search, log)
             tracking = Tracking.start(sweep, paths, log)
             try:

@@ -18,7 +18,7 @@ from torch import nn
 
 from sftray.bank.decoder import Batch
 from sftray.bank.settings import BankSettings
-from sftray.budget import plan_trial
+from sftray.budget import Execution, plan_trial
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
@@ -133,7 +133,7 @@ def short_spec(
     rows = packs.rows("train")
     if trial.num_train_epochs == 1.0:
         trial = replace(trial, num_train_epochs=40 / rows)
-    plan = plan_trial(trial, rows, ladder=ladder, evals_per_trial=4, micro_batch_size=1)
+    plan = plan_trial(trial, rows, ladder=ladder, evals_per_trial=4, execution=Execution(1))
     return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 0)
 
 

@@ -33,13 +33,13 @@ def make_sweep(**changes: Any) -> SweepConfig:
     return SweepConfig(**(values | changes))
 
 
-def make_search(sweep: SweepConfig, journal: Journal) -> Search:
+def make_search(sweep: SweepConfig, journal: Journal, **options: Any) -> Search:
     ladder = rung_ladder(sweep, ROWS)
 
     def plan(trial: TrialConfig) -> TrialPlan:
         return plan_trial(trial, ROWS, ladder=ladder, evals_per_trial=sweep.evals_per_trial)
 
-    return Search(sweep, journal, plan)
+    return Search(sweep, journal, plan, **options)
 
 
 def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,10 @@ from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model,
 from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.bank.base import take_base
 from sftray.bank.decoder import Decoder
-from sftray.bank.support import PROJECTIONS, target_projections
+from sftray.bank.support import target_projections
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
+from sftray.memory import PROJECTIONS
 from sftray.model import choose_attention, load_base
 
 CPU = torch.device("cpu")

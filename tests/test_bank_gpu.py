@@ -20,13 +20,13 @@ from sftray.bank.evaluation import Evaluation
 from sftray.bank.graphs import Graphs
 from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
-from sftray.bank.support import PROJECTIONS
-from sftray.budget import plan_trial
+from sftray.budget import Execution, plan_trial
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
+from sftray.memory import PROJECTIONS
 from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 
@@ -141,7 +141,7 @@ def _spec(packs: Packs, trial: TrialConfig, folder: Path) -> TrialSpec:
     if trial.num_train_epochs == 1.0:
         trial = replace(trial, num_train_epochs=0.2)
     rows = packs.rows("train")
-    plan = plan_trial(trial, rows, ladder=(), evals_per_trial=4, micro_batch_size=1)
+    plan = plan_trial(trial, rows, ladder=(), evals_per_trial=4, execution=Execution(1))
     return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 0)
 
 

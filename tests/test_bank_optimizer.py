@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from sftray.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.bank.base import Shape
 from sftray.bank.optimizer import EPSILON, Optimizer, table_row
-from sftray.bank.support import PROJECTIONS
 from sftray.config import TrialConfig
+from sftray.memory import PROJECTIONS
 
 STEPS = 20
 CPU = torch.device("cpu")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from fake_trials import TRIAL, make_sweep
 
-from sftray.bank.settings import FREE, BankSettings, cheaper, choose_settings
+from sftray.bank.settings import BankSettings, cheaper, choose_settings
 from sftray.config import DataConfig, SweepConfig
+from sftray.memory import FREE
 from sftray.spaces import Choice, choice, fitting, loguniform, randint, uniform
 
 LLAMA_8B: dict[str, Any] = {

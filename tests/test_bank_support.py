@@ -13,7 +13,6 @@ from fake_trials import TRIAL, make_sweep
 
 from sftray.bank.support import (
     FAMILIES,
-    PROJECTIONS,
     ROPE_TYPES,
     SHARED,
     pick_trainer,
@@ -24,6 +23,7 @@ from sftray.bank.support import (
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
+from sftray.memory import PROJECTIONS
 from sftray.plan import make_plan
 from sftray.spaces import choice
 
@@ -210,26 +210,29 @@ def test_a_shipped_sweep_gets_the_bank(file: Path) -> None:
 
 def test_a_plan_tells_the_trainer_and_what_the_bank_is_built_for(tmp_path: Path) -> None:
     sweep = _demo_sweep(tmp_path)
-    plan = make_plan(sweep, gpu_memory_gb=80.0)
+    plan = make_plan(sweep, gpu_memory=80 * 2**30)
     assert (plan["trainer"], plan["why_trainer"]) == (
         "bank",
         "plain LoRA trials that share one base",
     )
     bank = plan["bank"]
-    assert (bank["slots"], bank["lora_r"], bank["gpu_gb"]) == (16, TRIAL.lora_r, 80.0)
-    assert 0 < bank["memory_gb"] < 80
+    assert (bank["slots"], bank["lora_r"]) == (16, TRIAL.lora_r)
+    assert 0 < bank["memory_gb"] == plan["memory"]["total"] < plan["memory"]["gpu"] == 80
     assert {shape["micro_batch_size"] for shape in plan["shapes"]} == {bank["micro_batch_size"]}
-    on_cpu = make_plan(sweep, gpu_memory_gb=None)["bank"]
-    assert (on_cpu["slots"], on_cpu["gpu_gb"], on_cpu["memory_gb"]) == (4, None, 0.0)
+    on_cpu = make_plan(sweep, gpu_memory=None)
+    assert (on_cpu["bank"]["slots"], on_cpu["bank"]["memory_gb"]) == (4, 0.0)
+    assert on_cpu["memory"] is None
 
 
 def test_a_plan_takes_train_where_no_slot_fits(tmp_path: Path) -> None:
-    sweep = _demo_sweep(tmp_path)
-    plan = make_plan(sweep, gpu_memory_gb=1.0)
+    sweep, little = replace(_demo_sweep(tmp_path), bank_slots=64), 2 * 2**30
+    plan = make_plan(sweep, gpu_memory=little)
     assert (plan["trainer"], plan["bank"]) == ("train", None)
-    assert plan["why_trainer"] == "not even one slot of a bank fits the GPU's memory"
-    with pytest.raises(ConfigError, match="trainer: got 'bank', but not even one slot"):
-        make_plan(replace(sweep, trainer="bank"), gpu_memory_gb=1.0)
+    assert plan["why_trainer"] == "a bank of bank_slots=64 does not fit the GPU's memory"
+    with pytest.raises(ConfigError, match="trainer: got 'bank', but a bank of bank_slots=64"):
+        make_plan(replace(sweep, trainer="bank"), gpu_memory=little)
+    with pytest.raises(ConfigError, match=r"takes at least 1\.\d GiB .* and the GPU has 1\.0"):
+        make_plan(sweep, gpu_memory=2**30)
 
 
 def _demo_sweep(tmp_path: Path) -> SweepConfig:

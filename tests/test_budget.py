@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from sftray.budget import (
     MIN_STEPS,
+    Execution,
     TrialPlan,
-    default_micro_batch_size,
     field_values,
     fit_batch_sizes,
     learning_rate,
@@ -30,21 +30,21 @@ from sftray.spaces import choice, fitting, loguniform, randint, uniform
 
 
 def plan(sweep: SweepConfig, rows: int, **point: Any) -> TrialPlan:
-    return planner(sweep, rows, micro_batch_size=1)(sweep.trial.at(point))
+    return planner(sweep, rows, execution=Execution(1))(sweep.trial.at(point))
 
 
 @given(
     share=st.integers(1, 512),
     workers=st.integers(1, 16),
-    wanted=st.none() | st.integers(1, 600),
+    wanted=st.integers(1, 600),
 )
 def test_effective_batch_is_always_micro_times_accumulation_times_workers(
-    share: int, workers: int, wanted: int | None
+    share: int, workers: int, wanted: int
 ) -> None:
     trial = replace(TRIAL, effective_batch_size=share * workers, num_workers=workers)
     micro, accumulation = split_batch(trial, wanted)
     assert micro * accumulation * workers == trial.effective_batch_size
-    assert micro <= (wanted or 1)
+    assert micro <= wanted
 
 
 @given(
@@ -141,7 +141,7 @@ def test_too_few_steps_is_an_error_that_names_what_fits() -> None:
 def test_a_micro_batch_that_does_not_divide_is_an_error() -> None:
     trial = replace(TRIAL, effective_batch_size=16, num_workers=2, micro_batch_size=3)
     with pytest.raises(ConfigError, match=re.escape("got 3, must divide the 8 rows")):
-        split_batch(trial)
+        split_batch(trial, 8)
     # the trial's own goes before what the device would take
     assert split_batch(replace(trial, micro_batch_size=2), 8) == (2, 4)
 
@@ -195,12 +195,6 @@ def test_the_values_a_field_can_take() -> None:
     points = make_sweep(points=({"lora_r": 4}, {}))
     assert field_values(points, "lora_r") == [4, TRIAL.lora_r]
     assert (points.total_trials, make_sweep(num_trials=7).total_trials) == (2, 7)
-
-
-def test_a_micro_batch_holds_8192_tokens_on_a_gpu() -> None:
-    assert default_micro_batch_size(2048, use_gpu=True) == 4
-    assert default_micro_batch_size(512, use_gpu=False) == 2
-    assert default_micro_batch_size(32_768, use_gpu=True) == 1
 
 
 def test_a_trial_passes_by_the_rungs_it_reaches_in_too_few_steps() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from sftray.budget import plan_trial
+from sftray.budget import Execution, TrialPlan, plan_trial
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.evaluate import packed_eval_loss
-from sftray.model import choose_attention, load_base, prove_isolation
+from sftray.model import choose_attention, free_memory, load_base, prove_isolation
 from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 
@@ -71,7 +72,9 @@ def test_eval_loss_of_flash_attention_and_sdpa_agree(packs: Packs, device: torch
 def test_a_trial_learns_and_its_resumed_twin_ends_the_same(
     packs: Packs, device: torch.device, tmp_path: Path
 ) -> None:
-    plan = plan_trial(TRIAL, packs.rows("train"), ladder=(), evals_per_trial=4, micro_batch_size=2)
+    plan = plan_trial(
+        TRIAL, packs.rows("train"), ladder=(), evals_per_trial=4, execution=Execution(2)
+    )
     whole = _run(packs, plan, tmp_path / "whole", device)
     with pytest.raises(_KilledError):
         _run(packs, plan, tmp_path / "killed", device, kill_at=plan.eval_steps[1])
@@ -82,20 +85,62 @@ def test_a_trial_learns_and_its_resumed_twin_ends_the_same(
     assert whole[-1]["gpu_memory_gb"] > 0
 
 
+def test_a_trial_that_runs_out_of_memory_goes_on_with_less(
+    packs: Packs, device: torch.device, tmp_path: Path
+) -> None:
+    trial = replace(TRIAL, effective_batch_size=16, num_train_epochs=1.0)
+    plans = {
+        rows: plan_trial(
+            trial,
+            packs.rows("train"),
+            ladder=(),
+            evals_per_trial=3,
+            execution=Execution(rows, resident=True),
+        )
+        for rows in (1, 16)
+    }
+    peaks, losses = {}, {}
+    for rows, plan in plans.items():
+        free_memory()
+        torch.cuda.reset_peak_memory_stats(device)
+        reports = _run(packs, plan, tmp_path / str(rows), device, trial=trial)
+        peaks[rows], losses[rows] = reports[-1]["gpu_memory_gb"], reports[-1]["eval_loss"]
+    free_memory()
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    torch.cuda.set_per_process_memory_fraction((peaks[1] + peaks[16]) / 2 / total, device)
+    try:
+        reports = _run(packs, plans[16], tmp_path / "capped", device, trial=trial)
+        torch.cuda.set_per_process_memory_fraction(peaks[1] / 4 / total, device)
+        too_little = _run(packs, plans[16], tmp_path / "nothing", device, trial=trial)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    assert reports[-1]["outcome"] == "completed"
+    assert any("out of memory" in str(report.get("out_of_memory")) for report in reports)
+    assert reports[-1]["micro_batch_size"] in (1, 2, 4, 8)
+    assert reports[-1]["rows"] == plans[16].rows
+    assert reports[-1]["eval_loss"] == pytest.approx(losses[16], abs=2e-2)
+    assert too_little[-1]["outcome"] == "out_of_memory"
+
+
 class _KilledError(Exception):
     pass
 
 
 def _run(
-    packs: Packs, plan: object, folder: Path, device: torch.device, kill_at: int | None = None
-) -> list[dict[str, object]]:
-    reports: list[dict[str, object]] = []
+    packs: Packs,
+    plan: TrialPlan,
+    folder: Path,
+    device: torch.device,
+    kill_at: int | None = None,
+    trial: TrialConfig = TRIAL,
+) -> list[dict[str, Any]]:
+    reports: list[dict[str, Any]] = []
 
-    def report(metrics: dict[str, object]) -> None:
+    def report(metrics: dict[str, Any]) -> None:
         reports.append(metrics)
         if metrics["step"] == kill_at:
             raise _KilledError
 
-    spec = TrialSpec("t0000", TRIAL, plan, packs.root, str(folder), None, 1)  # type: ignore[arg-type]
+    spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), None, 1)
     run_trial(spec, report, device)
     return reports

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fake_trials import ROWS, make_search, make_sweep, run
 
+from sftray.config import TrialConfig
 from sftray.errors import JournalError
 from sftray.journal import Event, Journal, read_events
 from sftray.search.asha import decide
@@ -277,3 +278,40 @@ def test_tpe_finds_the_right_learning_rate(path: str) -> None:
             point = next(e["point"] for e in journal.events() if e["trial"] == best.trial)
             found.append(abs(math.log10(point["learning_rate"] / 1e-3)))
     assert sorted(found)[2] < 0.15  # median over seeds, in decades of the four searched
+
+
+def test_a_trial_that_does_not_fit_ends_before_it_begins_and_never_reaches_asha(path: str) -> None:
+    sweep = make_sweep(num_trials=24, search_space={"lora_r": choice([4, 8, 16, 512])})
+    with Journal(path) as journal:
+        search = make_search(sweep, journal, too_large=at_most_16)
+        run(sweep, search)
+        events = journal.events()
+    ranks = {e["trial"]: e["point"]["lora_r"] for e in events if e["event"] == "trial_suggested"}
+    refused = {trial for trial, rank in ranks.items() if rank == 512}
+    ended = {
+        e["trial"]: (e["outcome"], e["message"]) for e in events if e["event"] == "trial_ended"
+    }
+    assert len(ranks) == len(ended) == 24
+    assert 0 < len(refused) < 12
+    for trial in refused:
+        assert ended[trial] == ("out_of_memory", "rank 512 is too much")
+    others = [e for e in events if e["event"] not in ("trial_suggested", "trial_ended")]
+    assert not refused & {event["trial"] for event in others}
+    # a violated constraint teaches TPE: it comes back to such points less often than chance would
+    assert sum(ranks[f"t{number:04d}"] == 512 for number in range(8, 24)) < 4
+
+
+def test_a_trial_that_was_suggested_and_not_yet_refused_is_refused_at_the_restart(
+    path: str,
+) -> None:
+    sweep = make_sweep(search_space={"lora_r": choice([512])}, num_trials=1)
+    with Journal(path) as journal:
+        assert make_search(sweep, journal).suggest() is not None
+    with Journal(path) as journal:
+        search = make_search(sweep, journal, too_large=at_most_16)
+        assert search.unfinished() == []
+        assert search.outcome_of("t0000") == "out_of_memory"
+
+
+def at_most_16(trial: TrialConfig) -> str | None:
+    return f"rank {trial.lora_r} is too much" if trial.lora_r > 16 else None

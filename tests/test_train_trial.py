@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from sftray import storage
-from sftray.budget import TrialPlan, plan_trial
+from sftray.budget import Execution, TrialPlan, plan_trial
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
@@ -86,7 +86,7 @@ class Run:
 
 def plan_of(trial: TrialConfig, packs: Packs, micro: int = 2) -> TrialPlan:
     rows = packs.rows("train")
-    return plan_trial(trial, rows, ladder=(), evals_per_trial=EVALS, micro_batch_size=micro)
+    return plan_trial(trial, rows, ladder=(), evals_per_trial=EVALS, execution=Execution(micro))
 
 
 def run(
@@ -121,7 +121,6 @@ def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2)
         TrialPaths(str(folder / "trial")),
         lambda metrics: None,
         folder,
-        activation_checkpointing=False,
     )
 
 
@@ -544,3 +543,96 @@ def test_a_trial_that_blows_up_ends_as_diverged_and_says_where(
     message = ended.reports[-1]["message"]
     assert message.startswith("step 2: loss nan, gradient norm nan at learning rate ")
     assert "rows 2 to 3, after " in message
+
+
+class _Full:
+    """A GPU that has room for so many rows at once, or for more under activation checkpointing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int, *, from_step: int = 0) -> None:
+        self._rows, self._from_step = rows, from_step
+        plain = PackedSFTTrainer.compute_loss
+
+        def compute_loss(trainer: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+            held = trainer.plan.micro_batch_size
+            held *= 1 if trainer.plan.execution.activation_checkpointing else 2
+            if held > 2 * self._rows and trainer.state.global_step >= self._from_step:
+                raise torch.OutOfMemoryError(f"CUDA out of memory: {held} rows")
+            return plain(trainer, model, inputs, *rest, **named)
+
+        monkeypatch.setattr(PackedSFTTrainer, "compute_loss", compute_loss)
+
+
+FOUR = replace(TRIAL, effective_batch_size=4, num_train_epochs=1.0)
+
+
+@pytest.fixture(scope="module")
+def four(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A trial that fits."""
+    return run(FOUR, small_packs, tmp_path_factory.mktemp("four"), micro=4)
+
+
+def test_a_trial_without_memory_halves_its_micro_batch_and_keeps_its_batch(
+    four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Full(monkeypatch, rows=1)
+    short = run(FOUR, small_packs, tmp_path, micro=4)
+    assert short.outcome == "completed"
+    assert short.losses == pytest.approx(four.losses, abs=1e-4)
+    assert short.eval_losses == pytest.approx(four.eval_losses, abs=1e-4)
+    told = [report for report in short.reports if "out_of_memory" in report][-1]
+    assert told["out_of_memory"] == "CUDA out of memory: 4 rows"
+    assert (told["micro_batch_size"], told["accumulation"]) == (1, 4)
+    assert short.reports[-1]["micro_batch_size"] == 1
+
+
+def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
+    four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated = plan_of(FOUR, small_packs, 4).eval_steps[0]
+    _Full(monkeypatch, rows=2, from_step=evaluated + 2)
+    short = run(FOUR, small_packs, tmp_path, micro=4)
+    steps = [entry[0] for report in short.reports for entry in report.get("curve", [])]
+    assert steps == sorted(set(steps))  # none was taken twice, none is missing
+    assert short.losses == pytest.approx(four.losses, abs=1e-4)
+    assert short.eval_losses == pytest.approx(four.eval_losses, abs=1e-4)
+    told = [report["step"] for report in short.reports if "out_of_memory" in report]
+    assert told == [plan_of(FOUR, small_packs, 4).eval_steps[1]]
+    assert short.reports[-1]["micro_batch_size"] == 2
+
+
+def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
+    small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Full(monkeypatch, rows=0)
+    ended = run(FOUR, small_packs, tmp_path, micro=2)
+    assert ended.outcome == "out_of_memory"
+    kept = json.loads(Path(ended.paths.execution).read_text(encoding="utf-8"))
+    assert kept["execution"] == {
+        "micro_batch_size": 1,
+        "activation_checkpointing": True,
+        "resident": False,
+    }
+
+
+def test_a_trial_that_is_started_again_begins_with_what_fits(
+    small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Full(monkeypatch, rows=2)
+    first = plan_of(FOUR, small_packs, 4).eval_steps[0]
+    run(FOUR, small_packs, tmp_path, micro=4, killed_at=first)
+    monkeypatch.undo()
+    again = run(FOUR, small_packs, tmp_path, micro=4)
+    assert again.reports[0]["resumed_from_step"] == first
+    assert again.reports[0]["micro_batch_size"] == 2
+    assert again.reports[0]["out_of_memory"] == "CUDA out of memory: 8 rows"
+
+
+def test_an_error_that_is_not_about_memory_is_not_caught(
+    small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute_loss(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(PackedSFTTrainer, "compute_loss", compute_loss)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(FOUR, small_packs, tmp_path)

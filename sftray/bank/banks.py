@@ -22,6 +22,7 @@ from sftray.bank.settings import BankSettings, choose_settings
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.config_io import to_json
+from sftray.fit import Fit
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.state import Search
@@ -54,7 +55,7 @@ class Banks:
         self._settings: BankSettings | None = None
         self._log = log
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int | None:
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
         memory = ray.get([bank.memory.remote() for bank in self._banks])
         self._settings = choose_settings(
             sweep,
@@ -62,7 +63,7 @@ class Banks:
             memory=None if None in memory else min(memory),
             banks=len(self._banks),
         )
-        return None if self._settings is None else self._settings.micro_batch_size
+        return None if self._settings is None else Fit(self._settings.execution)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         assert self._settings is not None  # `fit` has been asked

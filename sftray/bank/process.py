@@ -209,7 +209,7 @@ class BankProcess:
 
     def _live(self, opening: Mapping[str, Any], expected: int) -> None:
         """The engine's thread: build, then train until the process ends."""
-        import torch
+        from sftray.model import is_out_of_memory
 
         try:
             settings: BankSettings | None = BankSettings(**opening["settings"])
@@ -217,7 +217,9 @@ class BankProcess:
                 try:
                     self._train(opening, settings, expected)
                     return
-                except torch.OutOfMemoryError as error:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
                     said = str(error).splitlines()[0]
                 # out of the handler, whose traceback holds what is to be freed
                 settings = cheaper(settings, sweep_from_json(opening["sweep"]))

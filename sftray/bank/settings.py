@@ -11,22 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sftray.bank.support import PROJECTIONS, target_projections
-from sftray.budget import field_values
+from sftray.budget import Execution, field_values, largest_divisor
 from sftray.config import SweepConfig
-from sftray.spaces import Uniform
+from sftray.memory import (
+    TRAINED_BYTES,
+    Memory,
+    Shape,
+    adapted,
+    adapter_parameters,
+    base_bytes,
+    element_bytes,
+    largest_value,
+)
 
 TOKENS_ON_GPU = 8192
 """Tokens of a micro-step that keep a GPU busy: beyond it, more slots make nothing faster."""
 TOKENS_ON_CPU = 2048
-FREE = 0.92
-"""Share of a GPU's memory that tensors may take."""
-CONTEXT = 1.5e9
-"""Bytes of CUDA itself and of the libraries' workspaces."""
 LOGITS_AT_ONCE = 2**29
 """Elements of the largest logits tensor: 1 GiB in bfloat16."""
-NF4_BYTES = 0.516
-"""Bytes a parameter in NF4 with double quantisation (Dettmers et al. 2023)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class BankSettings:
     memory_gb: float
     """GiB of GPU memory that this will take, estimated; 0 on a CPU."""
 
+    @property
+    def execution(self) -> Execution:
+        """How its trials run."""
+        return Execution(self.micro_batch_size, self.activation_checkpointing, self.resident)
+
 
 def choose_settings(
     sweep: SweepConfig, base: Mapping[str, Any], *, memory: float | None, banks: int = 1
@@ -64,8 +71,8 @@ def choose_settings(
     wanted = BankSettings(
         slots=slots,
         micro_batch_size=micro,
-        lora_r=int(_largest(sweep, "lora_r")),
-        dropout=_largest(sweep, "lora_dropout") > 0,
+        lora_r=int(largest_value(sweep, "lora_r")),
+        dropout=largest_value(sweep, "lora_dropout") > 0,
         resident=True,
         activation_checkpointing=sweep.trial.activation_checkpointing or False,
         memory_gb=0.0,
@@ -74,9 +81,9 @@ def choose_settings(
         return wanted
     while True:
         for candidate in _from_fastest(wanted, sweep):
-            needed = _bytes(candidate, sweep, base)
-            if needed <= FREE * memory:
-                return replace(candidate, memory_gb=needed / 2**30)
+            needed = bank_memory(candidate, sweep, base)
+            if needed.fits(memory):
+                return replace(candidate, memory_gb=needed.total / 2**30)
         if wanted.micro_batch_size > 1 and sweep.trial.micro_batch_size is None:
             smaller = _micro_batch_size(sweep, wanted.micro_batch_size // 2)
             wanted = replace(wanted, micro_batch_size=smaller)
@@ -119,59 +126,32 @@ def _micro_batch_size(sweep: SweepConfig, most: int) -> int:
     batches = field_values(sweep, "effective_batch_size")
     assert batches is not None  # whole numbers are no continuous range
     common = math.gcd(*[int(batch) for batch in batches])
-    return max(rows for rows in range(1, min(most, common) + 1) if common % rows == 0)
+    return largest_divisor(common, most)
 
 
-def _largest(sweep: SweepConfig, name: str) -> float:
-    values = field_values(sweep, name)
-    if values is not None:
-        return max(values)
-    space = sweep.search_space[name]
-    assert isinstance(space, Uniform)
-    return space.high
-
-
-def _bytes(settings: BankSettings, sweep: SweepConfig, base: Mapping[str, Any]) -> float:
-    """GPU memory at the peak of a micro-step, in bytes."""
-    size = 4 if sweep.trial.base_precision == "fp32" else 2
-    hidden, layers = base["hidden_size"], base["num_hidden_layers"]
-    inputs, outputs = _widths(base)
-    weights = {name: inputs[name] * outputs[name] for name in PROJECTIONS}
-    quantised = sweep.trial.base_precision == "nf4" and not settings.resident
-    parameters = layers * sum(weights.values())
-    held = parameters * (NF4_BYTES if quantised else size)
-    if quantised:
-        held += size * 2 * weights["gate_proj"]  # room to dequantise the largest group
-    tied = base.get("tie_word_embeddings", False)
-    held += base["vocab_size"] * hidden * size * (1 if tied else 2)
-
-    targets = target_projections(sweep.trial.lora_target_modules) or PROJECTIONS
+def bank_memory(settings: BankSettings, sweep: SweepConfig, base: Mapping[str, Any]) -> Memory:
+    """The peak of a bank's micro-step on a GPU."""
+    shape, trial = Shape.of(base), sweep.trial
+    assert shape is not None  # the bank's families are dense
+    size = element_bytes(trial.base_precision)
     rank = -(-settings.lora_r // 8) * 8
-    adapter = layers * rank * sum(inputs[name] + outputs[name] for name in targets)
-    adapters = settings.slots * adapter * (4 * 4 + size)
-
+    names = adapted(trial.lora_target_modules)
+    trained = settings.slots * adapter_parameters(shape, names, rank)
     tokens = settings.slots * settings.micro_batch_size * sweep.data.max_length
-    heads = outputs["q_proj"] + 2 * outputs["k_proj"]
-    normed_heads = heads if base["model_type"] == "qwen3" else 0
-    inner = base["intermediate_size"]
-    kept = 4 * hidden + heads + normed_heads + outputs["q_proj"] + 2 * inner + len(targets) * rank
-    kept_bytes = size * kept + 4 * (2 + base["num_attention_heads"])
-    passing = size * (3 * inner + 3 * hidden)
+    heads = shape.queries + 2 * shape.keys
+    kept = 4 * shape.hidden + heads + shape.queries + 2 * shape.inner + len(names) * rank
+    kept += heads if shape.head_norms else 0
+    layer = size * kept + 4 * (2 + shape.heads)
+    passing = size * (3 * shape.inner + 3 * shape.hidden)
     if settings.activation_checkpointing:
-        activations = tokens * (layers * size * hidden + kept_bytes + passing)
+        activations = tokens * (shape.layers * size * shape.hidden + layer + passing)
     else:
-        activations = tokens * (layers * kept_bytes + passing)
-    logits = size * min(LOGITS_AT_ONCE, tokens * base["vocab_size"]) + 4 * size * tokens * hidden
-    return float(CONTEXT + held + adapters + activations + logits)
-
-
-def _widths(base: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
-    """Input and output width of every projection."""
-    hidden, inner = base["hidden_size"], base["intermediate_size"]
-    head = base.get("head_dim") or hidden // base["num_attention_heads"]
-    queries = head * base["num_attention_heads"]
-    keys = head * (base.get("num_key_value_heads") or base["num_attention_heads"])
-    inputs = dict.fromkeys(PROJECTIONS, hidden) | {"o_proj": queries, "down_proj": inner}
-    outputs = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "o_proj": hidden}
-    outputs |= {"gate_proj": inner, "up_proj": inner, "down_proj": hidden}
-    return inputs, outputs
+        activations = tokens * (shape.layers * layer + passing)
+    logits = size * min(LOGITS_AT_ONCE, tokens * shape.vocabulary)
+    logits += 4 * size * tokens * shape.hidden
+    return Memory(
+        base=base_bytes(shape, trial.base_precision, resident=settings.resident),
+        adapters=float(trained * (TRAINED_BYTES + size)),
+        activations=float(activations),
+        logits=float(logits),
+    )

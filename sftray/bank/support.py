@@ -11,12 +11,10 @@ from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError
+from sftray.memory import PROJECTIONS
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a decoder layer, in the order of the forward pass."""
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that are a function of the position alone."""

@@ -62,13 +62,20 @@ class Sampler:
         self._trials[number].report(loss, step=rows)
 
     def tell(self, number: int, outcome: str, loss: float | None) -> None:
-        """A trial's end with its best loss. Those that neither ended well nor were pruned teach
-        TPE nothing: their points are as if never drawn."""
+        """A trial's end with its best loss.
+
+        One that does not fit the memory is told as a violated constraint, so that TPE keeps away
+        from such points; others that neither ended well nor were pruned teach TPE nothing: their
+        points are as if never drawn.
+        """
         trial = self._trials[number]
         if outcome == "completed" and loss is not None and math.isfinite(loss):
             self._study.tell(trial, loss)
         elif outcome == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
+        elif outcome == "out_of_memory":
+            trial.set_constraint("memory", 1.0)
+            self._study.tell(trial, 0.0 if loss is None else loss)  # TPE ranks it by the constraint
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 

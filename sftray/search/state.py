@@ -79,11 +79,17 @@ class Search:
     """What to try next, and whether a trial goes on."""
 
     def __init__(
-        self, sweep: SweepConfig, journal: Journal, plan: Callable[[TrialConfig], TrialPlan]
+        self,
+        sweep: SweepConfig,
+        journal: Journal,
+        plan: Callable[[TrialConfig], TrialPlan],
+        too_large: Callable[[TrialConfig], str | None] = lambda trial: None,
     ) -> None:
+        """`too_large` says why a trial would not fit the memory: it ends before it begins."""
         self._sweep = sweep
         self._journal = journal
         self._plan = plan
+        self._too_large = too_large
         self._sampler = None if sweep.points else _sampler(sweep)
         self._trials: dict[str, _Trial] = {}
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
@@ -94,13 +100,13 @@ class Search:
 
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough."""
-        number = len(self._trials)
-        if number >= self._sweep.total_trials:
-            return None
-        point = self._sampler.ask(number) if self._sampler else self._sweep.points[number]
-        trial = _trial_id(number)
-        self._record([{"event": "trial_suggested", "trial": trial, "point": point}])
-        return self._trials[trial].suggestion
+        while (number := len(self._trials)) < self._sweep.total_trials:
+            point = self._sampler.ask(number) if self._sampler else self._sweep.points[number]
+            trial = _trial_id(number)
+            self._record([{"event": "trial_suggested", "trial": trial, "point": point}])
+            if not self._refused(self._trials[trial]):
+                return self._trials[trial].suggestion
+        return None
 
     def unfinished(self) -> list[Suggestion]:
         """The trials that were suggested and have not ended, oldest first."""
@@ -198,10 +204,17 @@ class Search:
                 message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
         return [*events, _ended(trial, outcome, message)] if outcome else events
 
+    def _refused(self, state: _Trial) -> bool:
+        """End a trial that does not fit the memory."""
+        reason = self._too_large(self._sweep.trial.at(state.suggestion.point))
+        if reason is not None:
+            self.end(state.suggestion.trial, "out_of_memory", reason)
+        return reason is not None
+
     def _finish_what_was_begun(self) -> None:
         """Write what the last report entailed, where the writer died in the middle of it."""
         for state in self._trials.values():
-            if state.outcome is None and state.losses:
+            if state.outcome is None and not self._refused(state) and state.losses:
                 step = max(state.losses)
                 self._record(self._consequences(state, step, state.losses[step], None, ""))
 

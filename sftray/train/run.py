@@ -7,9 +7,9 @@ from typing import Any
 
 from ray import tune
 
-from sftray.budget import default_micro_batch_size
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
+from sftray.fit import Fit, fit_train
 from sftray.recorder import Recorder
 from sftray.runner import Specs, submit_task, tune_trials
 from sftray.search.state import Search
@@ -22,9 +22,10 @@ class TrainRunner:
     def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
         """Raises ConfigError where not even one trial fits the cluster."""
         self._at_once, self._use_gpu = cluster.concurrency(sweep), cluster.use_gpu(sweep)
+        self._memory = cluster.gpu_memory(sweep)
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> int:
-        return default_micro_batch_size(sweep.data.max_length, use_gpu=self._use_gpu)
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
+        return fit_train(sweep, base, self._memory)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         sweep = specs.sweep

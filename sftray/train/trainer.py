@@ -9,6 +9,7 @@ supervised tokens, whatever the micro-batch or the number of workers.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from sftray.budget import TrialPlan
 from sftray.config import TrialConfig
@@ -32,6 +34,7 @@ from sftray.model import (
     require_float32_adapters,
 )
 from sftray.paths import TrialPaths
+from sftray.train.lora import fuse_lora
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
 from sftray.trial.progress import Progress
@@ -57,17 +60,19 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         paths: TrialPaths,
         report: Report,
         scratch: Path,
-        *,
-        activation_checkpointing: bool,
     ) -> None:
         self.plan, self.trial_config, self.paths = plan, trial, paths
         self.attention, self.report = attention, report
+        self.facts: dict[str, Any] = {}
+        """What the next report is to tell besides."""
+        self.seconds = self.data_seconds = 0.0
+        """In training steps since this trainer was made, and in fetching their rows."""
         rows = datasets["train"]
         order = row_stream(len(rows), plan.rows, trial.seed)
         self.progress = Progress(trial, plan, MappedRows(rows).tokens()[order])
         super().__init__(
             model=model,
-            args=_arguments(trial, plan, scratch, model.device, activation_checkpointing),
+            args=_arguments(trial, plan, scratch, model),
             data_collator=functools.partial(collate, flatten=attention.flatten),
             train_dataset=rows.select(order),
             eval_dataset=datasets["eval"],
@@ -76,6 +81,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             callbacks=[_Evaluations(plan), _Clock(self)],
         )
         init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
+        fuse_lora(self.model)
+        # TRL's own head also computes entropy and accuracy, which nobody reads here
+        add_fused_lm_head(self.model.get_base_model(), outputs=("log_probs",))
 
     def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
@@ -95,6 +103,35 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         )
         position.save_to_json(str(Path(self.args.output_dir) / "trainer_state.json"))
         self.train(resume_from_checkpoint=self.args.output_dir)
+
+    def rescue(self, folder: Path) -> checkpoints.Checkpoint | None:
+        """Where training stands after it has run out of memory in the middle of a step, as a
+        checkpoint in `folder`; None where only the last one on storage can be gone on from: before
+        the first step, or between a step and its evaluation."""
+        step = self.state.global_step
+        if step == 0 or step != self.progress.state()["step"]:
+            return None
+        if step in self.plan.eval_steps and step != self.progress.last["step"]:
+            return None
+        paths = TrialPaths(str(folder))
+        self._save(paths)
+        return checkpoints.newest(paths, folder)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """The sum of token losses over the supervised tokens of the whole step, on all workers.
+
+        TRL's, without the metrics for which it waits for the GPU four times a micro-batch.
+        """
+        log_probs = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
+        loss: torch.Tensor = -log_probs.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
+        workers: int = self.accelerator.num_processes
+        return loss * workers  # DDP takes the mean of the gradients
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -134,7 +171,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of one optimizer step, counted on the way."""
+        self.step_started = time.perf_counter()
         batches, items = super().get_batch_samples(*args, **kwargs)
+        self.data_seconds += time.perf_counter() - self.step_started
         self._step_tokens = int(items)
         return batches, items
 
@@ -148,11 +187,16 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""
         memory = peak_memory_gb(self.args.device)
         metrics = self.progress.evaluated(self.state.global_step, self.last_eval_loss, memory)
+        metrics["data_wait"] = self.data_seconds / max(self.seconds, 1e-9)
         if self.is_world_process_zero():
-            adapter, moments = checkpoints.tensors(self.model, self.optimizer)
-            config = self.model.peft_config["default"]
-            checkpoints.save(self.paths, config, adapter, moments, self.progress.state())
-        self.report(metrics)
+            self._save(self.paths)
+        self.report({**metrics, **self.facts})
+        self.facts = {}
+
+    def _save(self, paths: TrialPaths) -> None:
+        adapter, moments = checkpoints.tensors(self.model, self.optimizer)
+        config = self.model.peft_config["default"]
+        checkpoints.save(paths, config, adapter, moments, self.progress.state())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self._checkpoint is not None
@@ -203,23 +247,28 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.started = time.perf_counter()
         seed = self.trainer.trial_config.seed
         torch.manual_seed((seed * 1_000_003 + state.global_step) * 4_099 + args.process_index)
 
     def on_step_end(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.trainer.progress.seconds += time.perf_counter() - self.started
+        passed = time.perf_counter() - self.trainer.step_started
+        self.trainer.seconds += passed
+        self.trainer.progress.seconds += passed
 
 
-def _arguments(
-    trial: TrialConfig,
-    plan: TrialPlan,
-    scratch: Path,
-    device: torch.device,
-    activation_checkpointing: bool,
-) -> SFTConfig:
+def liger_works(model: Any) -> bool:
+    """Whether Liger's Triton kernels for norms, rotary and SwiGLU are there for this model."""
+    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
+        return False
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return model.config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+def _arguments(trial: TrialConfig, plan: TrialPlan, scratch: Path, model: Any) -> SFTConfig:
+    device, liger = model.device, liger_works(model)
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=plan.steps,
@@ -231,14 +280,15 @@ def _arguments(
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": trial.min_lr_ratio},
         warmup_steps=plan.warmup_steps,
-        optim="adamw_torch",
+        optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
         adam_beta1=trial.adam_beta1,
         adam_beta2=trial.adam_beta2,
         weight_decay=trial.weight_decay,
         max_grad_norm=trial.max_grad_norm,
         bf16=compute_dtype(trial, device) == torch.bfloat16,
         use_cpu=device.type == "cpu",
-        gradient_checkpointing=activation_checkpointing,
+        use_liger_kernel=liger,
+        gradient_checkpointing=plan.execution.activation_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         ddp_find_unused_parameters=False,
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -7,20 +7,32 @@ its own process; `train_worker` is the same inside a Ray Train worker.
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from sftray.config import TrialConfig
+from sftray import storage
+from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import open_packs
 from sftray.evaluate import generate
-from sftray.model import choose_attention, load_base, load_tokenizer, prove_isolation
+from sftray.model import (
+    choose_attention,
+    free_memory,
+    is_out_of_memory,
+    load_base,
+    load_tokenizer,
+    prove_isolation,
+)
 from sftray.paths import TrialPaths
+from sftray.train.lora import make_resident
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.progress import DivergedError
@@ -45,70 +57,144 @@ def run_trial(spec: TrialSpec, report: Report, device: torch.device) -> None:
     """Run a trial from its newest checkpoint, or from the start, to its end.
 
     Every evaluation is reported with the metrics of docs/architecture.md; the last report carries
-    "outcome" (completed, diverged, out_of_memory) and "message".
+    "outcome" (completed, diverged, out_of_memory) and "message". A trial that runs out of memory
+    goes on from the step it was at as `in_less_memory` says, and its next report tells so. Where it
+    has several workers, of whom one cannot stop the others, this raises torch.OutOfMemoryError, and
+    the trial is to be started again.
     """
-    started = time.perf_counter()
+    spec, because = _as_it_fits(spec)
+    rescued: checkpoints.Checkpoint | None = None
     with tempfile.TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
-        trainer, facts = _prepare(spec, report, device, scratch)
-        checkpoint = checkpoints.newest(TrialPaths(spec.folder), scratch / "checkpoints")
+        for number in itertools.count():
+            attempt = _Attempt(spec, report, device, Path(temporary) / str(number), because)
+            because = attempt.run(rescued)
+            if not because:
+                return
+            less = in_less_memory(spec.plan, spec.config)
+            if less is None:
+                report(attempt.ended("out_of_memory", because))
+                return
+            spec = replace(spec, plan=less)
+            _remember(spec, because)
+            if spec.config.num_workers > 1:
+                raise torch.OutOfMemoryError(because)
+            rescued = attempt.rescued
+            del attempt
+            free_memory()
+
+
+class _Attempt:
+    """A trial under one plan, until its end or until it runs out of memory."""
+
+    def __init__(
+        self, spec: TrialSpec, report: Report, device: torch.device, scratch: Path, because: str
+    ) -> None:
+        """`because`: what was said when a plan that needs more memory was given up; or empty."""
+        self._spec, self._report, self._device = spec, report, device
+        self._scratch, self._because = scratch, because
+        self._trainer: PackedSFTTrainer | None = None
+        self.rescued: checkpoints.Checkpoint | None = None
+        """Where it stood when it ran out of memory, if more than what is on storage is known."""
+
+    def run(self, rescued: checkpoints.Checkpoint | None) -> str:
+        """Train to the end, from `rescued`, else from the newest checkpoint; returns what was said
+        if memory ran out, else nothing."""
+        try:
+            self._train(rescued)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if self._trainer is not None:
+                self.rescued = self._trainer.rescue(self._scratch.parent / "rescued")
+            return str(error).splitlines()[0]
+        return ""
+
+    def ended(self, outcome: str, message: str) -> dict[str, Any]:
+        """The trial's last report."""
+        if self._trainer is not None and self._trainer.progress.last:
+            return self._trainer.progress.ended(outcome, message)
+        return {"outcome": outcome, "message": message}
+
+    def _train(self, rescued: checkpoints.Checkpoint | None) -> None:
+        started = time.perf_counter()
+        spec, trial = self._spec, self._spec.config
+        self._scratch.mkdir()
+        packs = open_packs(spec.packs)
+        attention = choose_attention(trial, self._device)
+        model = load_base(trial, self._device, attention)
+        isolation = prove_isolation(model, attention)
+        if spec.plan.execution.resident:
+            make_resident(model)
+        trainer = self._trainer = PackedSFTTrainer(
+            model,
+            load_tokenizer(trial, packs.chat_template),
+            trial,
+            spec.plan,
+            {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
+            attention,
+            TrialPaths(spec.folder),
+            self._report,
+            self._scratch,
+        )
+        facts = self._facts(attention.name, isolation)
+        checkpoint = rescued or checkpoints.newest(
+            TrialPaths(spec.folder), self._scratch / "checkpoints"
+        )
         facts["startup_seconds"] = time.perf_counter() - started
-        if checkpoint is None:
-            report(_first_metrics(trainer, spec, facts))
-        else:
+        if rescued is not None:
+            trainer.facts = facts
+        elif checkpoint is not None:
             resumed = {"resumed_from_step": checkpoint.step}
-            report({**checkpoint.state["metrics"], **facts, **resumed})
+            self._report({**checkpoint.state["metrics"], **facts, **resumed})
+        else:
+            self._report(_first_metrics(trainer, spec, facts))
+        outcome, message = "completed", ""
         try:
             trainer.train_from(checkpoint)
-            outcome, message = "completed", ""
         except DivergedError as error:
             outcome, message = "diverged", str(error)
-        except torch.OutOfMemoryError as error:
-            outcome, message = "out_of_memory", str(error).splitlines()[0]
         if outcome == "completed" and trainer.is_world_process_zero():
-            packs = open_packs(spec.packs)
             answer = functools.partial(_answer, trainer, packs.end_of_turn)
             write_samples(spec, packs, trainer.state.global_step, answer)
-        report(trainer.progress.ended(outcome, message))
+        self._report(self.ended(outcome, message))
+
+    def _facts(self, attention: str, isolation: float) -> dict[str, Any]:
+        """What the trial runs with."""
+        trainer, plan = self._trainer, self._spec.plan
+        assert trainer is not None
+        on_gpu = self._device.type == "cuda"
+        parameters = trainer.model.parameters()
+        return {
+            "attention": attention,
+            "isolation_max_change": isolation,
+            "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
+            "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "activation_checkpointing": plan.execution.activation_checkpointing,
+            "resident_base": plan.execution.resident,
+            "liger": trainer.args.use_liger_kernel,
+            "micro_batch_size": plan.micro_batch_size,
+            "accumulation": plan.accumulation,
+            "placement_group": _placement_group(),
+            **({"out_of_memory": self._because} if self._because else {}),
+        }
 
 
-def _prepare(
-    spec: TrialSpec, report: Report, device: torch.device, scratch: Path
-) -> tuple[PackedSFTTrainer, dict[str, Any]]:
-    trial = spec.config
-    packs = open_packs(spec.packs)
-    attention = choose_attention(trial, device)
-    model = load_base(trial, device, attention)
-    isolation = prove_isolation(model, attention)
-    trainer = PackedSFTTrainer(
-        model,
-        load_tokenizer(trial, packs.chat_template),
-        trial,
-        spec.plan,
-        {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
-        attention,
-        TrialPaths(spec.folder),
-        report,
-        scratch,
-        activation_checkpointing=_checkpoint_activations(trial, model, device),
-    )
-    facts = {
-        "attention": attention.name,
-        "isolation_max_change": isolation,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "activation_checkpointing": trainer.args.gradient_checkpointing,
-        "accumulation": spec.plan.accumulation,
-        "placement_group": _placement_group(),
-    }
-    return trainer, facts
+def _as_it_fits(spec: TrialSpec) -> tuple[TrialSpec, str]:
+    """The trial as it was last found to fit, and what was said when it did not."""
+    path = TrialPaths(spec.folder).execution
+    if not storage.exists(path):
+        return spec, ""
+    found = json.loads(storage.read_text(path))
+    execution = Execution(**found["execution"])
+    share = spec.plan.micro_batch_size * spec.plan.accumulation
+    plan = replace(spec.plan, execution=execution, accumulation=share // execution.micro_batch_size)
+    return replace(spec, plan=plan), found["because"]
 
 
-def _checkpoint_activations(trial: TrialConfig, model: Any, device: torch.device) -> bool:
-    """As the trial says; else on for bases of over a billion parameters on a GPU."""
-    if trial.activation_checkpointing is not None:
-        return trial.activation_checkpointing
-    return device.type == "cuda" and model.num_parameters() > 1e9
+def _remember(spec: TrialSpec, because: str) -> None:
+    """For whoever starts this trial again."""
+    found = {"execution": asdict(spec.plan.execution), "because": because}
+    storage.write_text(TrialPaths(spec.folder).execution, json.dumps(found, indent=1))
 
 
 def _placement_group() -> str | None:

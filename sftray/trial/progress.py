@@ -39,15 +39,22 @@ class Progress:
         self._seconds_at_report = 0.0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
-        return {"step": self.last["step"], "metrics": self.last, "best": self.best}
+        """What a checkpoint keeps of it; `since` is what has been trained since the evaluation."""
+        return {
+            "step": self._curve[-1][0] if self._curve else self.last["step"],
+            "metrics": self.last,
+            "best": self.best,
+            "since": {"curve": self._curve, "weights": self._weights, "seconds": self.seconds},
+        }
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's `state`."""
         self.best, self.last = state["best"], state["metrics"]
-        self._supervised_tokens = self.last["supervised_tokens"]
+        since = state["since"]
+        self._curve, self._weights = list(since["curve"]), list(since["weights"])
+        self._supervised_tokens = self.last["supervised_tokens"] + sum(self._weights)
         self._rows_at_report = self.last["rows"]
-        self.seconds = self._seconds_at_report = self.last["seconds"]
+        self.seconds, self._seconds_at_report = since["seconds"], self.last["seconds"]
 
     def start(self, base_eval_loss: float) -> dict[str, Any]:
         """The metrics of step 0: the untrained base."""

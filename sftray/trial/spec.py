@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftray import storage
-from sftray.budget import Rung, TrialPlan
+from sftray.budget import Execution, Rung, TrialPlan
 from sftray.config import TrialConfig
 
 
@@ -47,7 +47,12 @@ class TrialSpec:
                 **values,
                 "config": TrialConfig(**values["config"]),
                 "plan": TrialPlan(
-                    **{**plan, "rungs": rungs, "eval_steps": tuple(plan["eval_steps"])}
+                    **{
+                        **plan,
+                        "rungs": rungs,
+                        "eval_steps": tuple(plan["eval_steps"]),
+                        "execution": Execution(**plan["execution"]),
+                    }
                 ),
             }
         )

@@ -1,0 +1,106 @@
+"""GPU memory of a training step: what sftray's plan says beside what PyTorch measures.
+
+    python benchmarks/memory.py --data alpaca.jsonl
+
+For each shape, the `train` trainer at four settings and the bank at four, a few steps each on rows
+packed from real conversations; printed are the estimate of `sftray/memory.py`, the peak of
+PyTorch's allocator, and how far the one is from the other. `--shapes tiny` on a CPU only tries it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from console import argument_parser, say
+from shapes import make_packs, model_config
+from steps_bank import Bank
+from steps_train import Setting, Train
+from timing import device_name, free_memory, quiet
+
+from sftray.budget import Execution
+from sftray.config import TrialConfig
+from sftray.memory import Memory, Shape, train_memory
+
+STEPS = 2
+"""Steps timed, after the usual others; the peak is reached in the first."""
+TRAIN = (
+    (512, Execution(8)),
+    (2048, Execution(1)),
+    (2048, Execution(4, activation_checkpointing=True)),
+    (2048, Execution(4, resident=True)),
+)
+"""Row length and execution; a dequantised base stays, so it comes last."""
+BANK = ((512, 8), (512, 16), (2048, 2), (2048, 4))
+"""Row length and slots."""
+
+
+def main() -> None:
+    options = _options()
+    quiet()
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    lengths = {length for length, _ in (*TRAIN, *BANK)}
+    packs = make_packs(options.data, sorted(lengths), options.storage)
+    say(f"{device_name(device)}\n{'':34}{'estimate GiB':>14}{'peak GiB':>10}{'error':>8}")
+    found: list[dict[str, Any]] = []
+    for shape in options.shapes:
+        base = model_config(shape).to_dict()
+        facts, trial = Shape.of(base), TrialConfig(shape, learning_rate=1e-4, lora_r=16)
+        assert facts is not None
+        models: dict[int, Train] = {}
+        for length, execution in TRAIN:
+            # one model serves all lengths but for the dequantised one
+            models = {length: models[length]} if length in models else {}
+            free_memory()
+            if length not in models:
+                models[length] = Train(shape, packs[length], device)
+            setting = Setting(execution)
+            peak = models[length].measure(setting, STEPS).peak_gib
+            estimate = train_memory(facts, trial, length, execution)
+            _say(found, f"{shape} train {_words(execution, length)}", estimate, peak)
+        del models
+        for length, slots in BANK:
+            free_memory()
+            bank = Bank(shape, slots, packs[length], device)
+            peak = bank.measure(STEPS).peak_gib
+            how = "" if bank.settings.resident else ", NF4"
+            how += ", checkpointing" if bank.settings.activation_checkpointing else ""
+            _say(found, f"{shape} bank {slots} × {length}{how}", bank.memory(), peak)
+            del bank
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _words(execution: Execution, length: int) -> str:
+    how = ", checkpointing" if execution.activation_checkpointing else ""
+    how += ", dequantised" if execution.resident else ""
+    return f"{execution.micro_batch_size} × {length}{how}"
+
+
+def _say(found: list[dict[str, Any]], label: str, estimate: Memory, peak: float) -> None:
+    expected = estimate.total / 2**30
+    error = expected / peak - 1 if peak else 0.0
+    say(f"{label:34}{expected:14.2f}{peak:10.2f}{error:+8.1%}  {estimate}")
+    found.append({"setting": label, "estimate_gib": expected, "peak_gib": peak})
+
+
+def _options() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    add = parser.add_argument
+    add("--shapes", type=lambda text: text.split(","), default="0.5B,1B,8B")
+    add("--data", required=True, help="conversations, a .jsonl file")
+    add("--out", type=Path, help="write what was found to this JSON file")
+    add(
+        "--storage",
+        default=f"{tempfile.gettempdir()}/sftray-benchmarks",
+        help="folder of the packed rows, built when first needed",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""sftray's side of train.py and memory.py: the `train` trainer over packed rows, one optimizer step
+a micro-batch, with each of the things that make it faster taken away again."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from shapes import random_model
+from timing import WARM_UP, Clock, Speed, free_memory, speed
+from transformers import AutoTokenizer, TrainerCallback
+from trl import SFTTrainer
+
+from sftray.budget import Execution, TrialPlan
+from sftray.config import TrialConfig
+from sftray.data.mapped import MappedRows
+from sftray.data.packs import Packs
+from sftray.demo import FOLDER
+from sftray.model import choose_attention, peak_memory_gb
+from sftray.paths import TrialPaths
+from sftray.train import trainer as trainer_file
+from sftray.train.lora import make_resident
+from sftray.train.trainer import PackedSFTTrainer
+
+WAITLESS, LIGER, FUSED = "no waits for metrics", "Liger kernels", "fused LoRA"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How steps are taken."""
+
+    execution: Execution
+    parts: Sequence[str] = (WAITLESS, LIGER, FUSED)
+
+
+class Train:
+    """One base, trained under one setting after another."""
+
+    def __init__(self, shape: str, packs: Packs, device: torch.device, rank: int = 16) -> None:
+        self._trial = TrialConfig(shape, learning_rate=1e-4, lora_r=rank)
+        self._attention = choose_attention(self._trial, device)
+        self._packs, self._device = packs, device
+        self._model = random_model(shape, device, self._attention.implementation)
+        self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+        self._resident = False
+
+    def measure(self, setting: Setting, repeats: int) -> Speed:
+        """Liger's kernels stay in a model, and so does a base that was dequantised: settings
+        without them come first."""
+        rows = setting.execution.micro_batch_size
+        steps = WARM_UP + repeats
+        trial = replace(self._trial, effective_batch_size=rows, micro_batch_size=rows)
+        plan = TrialPlan(
+            steps=steps,
+            rows=steps * rows,
+            rows_dropped=0,
+            warmup_steps=1,
+            execution=setting.execution,
+            accumulation=1,
+            rungs=(),
+            eval_steps=(),
+            bracket="",
+        )
+        if setting.execution.resident and not self._resident:
+            make_resident(self._model)
+            self._resident = True
+        free_memory()
+        clock = Clock(self._device)
+        datasets = {
+            split: self._packs.dataset(split).with_format("numpy") for split in ("train", "eval")
+        }
+        with tempfile.TemporaryDirectory() as scratch, _without(setting.parts):
+            trainer = PackedSFTTrainer(
+                self._model,
+                self._tokenizer,
+                trial,
+                plan,
+                datasets,
+                self._attention,
+                TrialPaths(f"{scratch}/trial"),
+                lambda metrics: None,
+                Path(scratch),
+            )
+            trainer.add_callback(_Ticks(clock))
+            try:
+                trainer.train_from(None)
+            finally:
+                self._model = trainer.model.unload()
+                self._model.gradient_checkpointing_disable()
+        found = speed(
+            name(setting),
+            clock,
+            rows=rows,
+            length=self._packs.max_length,
+            supervised=_supervised(self._packs, plan.rows),
+            peak_gib=peak_memory_gb(self._device),
+        )
+        del trainer
+        return found
+
+
+def name(setting: Setting) -> str:
+    """In words."""
+    execution = setting.execution
+    return ", ".join(
+        [
+            f"{execution.micro_batch_size} rows",
+            *setting.parts,
+            *(["checkpointing"] if execution.activation_checkpointing else []),
+            *(["dequantised once"] if execution.resident else []),
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _without(parts: Sequence[str]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        replaced = [
+            (WAITLESS, PackedSFTTrainer, "compute_loss", SFTTrainer.compute_loss),
+            (WAITLESS, trainer_file, "add_fused_lm_head", lambda model, outputs: None),
+            (LIGER, trainer_file, "liger_works", lambda model: False),
+            (FUSED, trainer_file, "fuse_lora", lambda model: 0),
+        ]
+        for part, place, attribute, plain in replaced:
+            if part not in parts:
+                stack.enter_context(mock.patch.object(place, attribute, plain))
+        yield
+
+
+class _Ticks(TrainerCallback):
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._clock.tick()
+
+
+def _supervised(packs: Packs, count: int) -> int:
+    rows = MappedRows(packs.dataset("train"))
+    return sum(int((rows[index % len(rows)]["labels"] != -100).sum()) for index in range(count))

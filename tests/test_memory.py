@@ -1,0 +1,158 @@
+"""GPU memory from config.json: against what was measured, and what is chosen by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trials import make_sweep
+from test_bank_settings import BASES, LLAMA_1B, LLAMA_8B, QWEN_05B
+
+from sftray.bank.settings import BankSettings, bank_memory
+from sftray.budget import Execution
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.demo import FOLDER
+from sftray.errors import ConfigError
+from sftray.fit import fit_train
+from sftray.memory import Memory, Shape, choose_execution, too_large, train_memory
+from sftray.plan import make_plan, plan_text
+from sftray.spaces import choice, loguniform
+
+GIB = 2**30
+TRIAL = TrialConfig("base", learning_rate=1e-4, effective_batch_size=16, lora_r=16)
+USUAL = (23.6, 44.4, 79.1, 139.8)
+
+# benchmarks/memory.py on an H100: peak of PyTorch's allocator, GiB
+TRAIN_PEAKS = [
+    (QWEN_05B, 512, Execution(8), 4.55),
+    (QWEN_05B, 2048, Execution(1), 2.63),
+    (QWEN_05B, 2048, Execution(4, activation_checkpointing=True), 1.32),
+    (QWEN_05B, 2048, Execution(4, resident=True), 8.87),
+    (LLAMA_1B, 512, Execution(8), 6.28),
+    (LLAMA_1B, 2048, Execution(1), 3.85),
+    (LLAMA_1B, 2048, Execution(4, activation_checkpointing=True), 2.62),
+    (LLAMA_1B, 2048, Execution(4, resident=True), 12.41),
+    (LLAMA_8B, 512, Execution(8), 23.67),
+    (LLAMA_8B, 2048, Execution(1), 15.03),
+    (LLAMA_8B, 2048, Execution(4, activation_checkpointing=True), 9.66),
+    (LLAMA_8B, 2048, Execution(4, resident=True), 50.57),
+]
+BANK_PEAKS = [
+    (QWEN_05B, 512, 8, 6.05),
+    (QWEN_05B, 512, 16, 10.16),
+    (QWEN_05B, 2048, 2, 5.33),
+    (QWEN_05B, 2048, 4, 8.52),
+    (LLAMA_1B, 512, 8, 8.62),
+    (LLAMA_1B, 512, 16, 14.05),
+    (LLAMA_1B, 2048, 2, 7.77),
+    (LLAMA_1B, 2048, 4, 11.93),
+    (LLAMA_8B, 512, 8, 35.51),
+    (LLAMA_8B, 512, 16, 55.00),
+    (LLAMA_8B, 2048, 2, 31.58),
+    (LLAMA_8B, 2048, 4, 46.98),
+]
+
+
+def sweep_of(trial: TrialConfig = TRIAL, max_length: int = 2048, **changes: Any) -> SweepConfig:
+    space = {"learning_rate": loguniform(1e-5, 1e-3)}
+    values = {"data": DataConfig("rows.jsonl", max_length=max_length), "search_space": space}
+    return make_sweep(trial=trial, **(values | changes))
+
+
+def memory_of(base: dict[str, Any], length: int, execution: Execution) -> Memory:
+    shape = Shape.of(base)
+    assert shape is not None
+    return train_memory(shape, TRIAL, length, execution)
+
+
+@pytest.mark.parametrize(("base", "length", "execution", "peak"), TRAIN_PEAKS)
+def test_the_estimate_of_a_trial_is_within_a_tenth_of_what_was_measured(
+    base: dict[str, Any], length: int, execution: Execution, peak: float
+) -> None:
+    assert memory_of(base, length, execution).total / GIB == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize(("base", "length", "slots", "peak"), BANK_PEAKS)
+def test_the_estimate_of_a_bank_is_within_a_tenth_of_what_was_measured(
+    base: dict[str, Any], length: int, slots: int, peak: float
+) -> None:
+    settings = BankSettings(slots, 1, 16, False, True, False, 0.0)
+    found = bank_memory(settings, sweep_of(max_length=length), base)
+    assert found.total / GIB == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize("max_length", [512, 2048, 8192])
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES.keys())
+def test_what_is_chosen_fits_and_more_memory_never_makes_it_slower(
+    base: dict[str, Any], max_length: int
+) -> None:
+    speeds = []
+    for gib in USUAL:
+        found = choose_execution(sweep_of(max_length=max_length), base, memory=gib * GIB)
+        assert found is not None
+        assert memory_of(base, max_length, found).fits(gib * GIB)
+        speeds.append((not found.activation_checkpointing, found.micro_batch_size, found.resident))
+    assert speeds == sorted(speeds)
+
+
+def test_an_8b_base_is_recomputed_on_24_gb_and_dequantised_on_80() -> None:
+    small, large = (
+        choose_execution(sweep_of(), LLAMA_8B, memory=gib * GIB) for gib in (23.6, 79.1)
+    )
+    assert small is not None
+    assert (small.activation_checkpointing, small.resident) == (False, False)
+    assert small.micro_batch_size == 1
+    assert large == Execution(4, activation_checkpointing=False, resident=True)
+
+
+def test_what_a_user_has_fixed_is_kept() -> None:
+    fixed = replace(TRIAL, micro_batch_size=2, activation_checkpointing=True)
+    found = choose_execution(sweep_of(fixed), LLAMA_8B, memory=80 * GIB)
+    assert found == Execution(2, activation_checkpointing=True, resident=True)
+
+
+def test_a_base_whose_memory_is_not_known_is_run_with_care() -> None:
+    experts = LLAMA_8B | {"num_local_experts": 8}
+    assert Shape.of(experts) is None
+    found = choose_execution(sweep_of(), experts, memory=80 * GIB)
+    assert found == Execution(1, activation_checkpointing=True)
+    assert too_large(TRIAL, experts, 2048, memory=8 * GIB) is None
+
+
+def test_a_rank_that_cannot_fit_is_told_and_the_others_are_run() -> None:
+    sweep = sweep_of(
+        search_space={"learning_rate": loguniform(1e-5, 1e-3), "lora_r": choice([16, 1024])}
+    )
+    fit = fit_train(sweep, LLAMA_8B, 23.6 * GIB)
+    assert fit.too_large(replace(TRIAL, lora_r=16)) is None
+    reason = fit.too_large(replace(TRIAL, lora_r=1024))
+    assert reason is not None
+    assert "rank 1024 on rows of 2,048 tokens takes at least" in reason
+    assert "the GPU has 23.6; lower lora_r" in reason
+
+
+def test_a_sweep_none_of_whose_trials_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trial: rank 16 .* and the GPU has 6\.0"):
+        fit_train(sweep_of(), LLAMA_8B, 6 * GIB)
+
+
+def test_a_point_that_does_not_fit_is_refused() -> None:
+    sweep = sweep_of(search_space={}, points=({"lora_r": 8}, {"lora_r": 1024}))
+    with pytest.raises(ConfigError, match="trial: rank 1024"):
+        fit_train(sweep, LLAMA_8B, 23.6 * GIB)
+
+
+def test_a_plan_tells_the_memory_and_how_it_would_be_elsewhere(tmp_path: Path) -> None:
+    data = DataConfig(str(FOLDER / "chats.jsonl"), max_length=512)
+    sweep = make_sweep(
+        data=data, trial=TrialConfig(str(FOLDER)), storage=str(tmp_path), trainer="train"
+    )
+    plan = make_plan(sweep, gpu_memory=80 * GIB)
+    memory = plan["memory"]
+    parts = ("base", "adapters", "activations", "logits")
+    assert memory["total"] == pytest.approx(sum(memory[part] for part in parts))
+    text = plan_text(plan)
+    assert f"memory: {memory['total']:.1f} of 80 GiB a GPU (base " in text
+    assert "on other GPUs: 24 GB 64 rows; 48 GB 64 rows; 80 GB 64 rows; 141 GB 64 rows" in text
