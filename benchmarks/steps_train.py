@@ -4,6 +4,9 @@ a micro-batch, with each of the things that make it faster taken away again."""
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +16,17 @@ from unittest import mock
 
 import torch
 from shapes import random_model
-from timing import WARM_UP, Clock, Speed, free_memory, speed
+from timing import WARM_UP, Clock, Speed, free_memory, quiet, speed
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTTrainer
 
+from sftray.attention import choose_attention
 from sftray.budget import Execution, TrialPlan
 from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER
-from sftray.model import choose_attention, peak_memory_gb
+from sftray.model import peak_memory_gb
 from sftray.paths import TrialPaths
 from sftray.train import trainer as trainer_file
 from sftray.train.lora import make_resident
@@ -50,12 +54,17 @@ class Train:
         self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
         self._resident = False
 
-    def measure(self, setting: Setting, repeats: int) -> Speed:
+    def measure(self, setting: Setting, repeats: int, workers: int = 1) -> Speed:
         """Liger's kernels stay in a model, and so does a base that was dequantised: settings
         without them come first."""
-        rows = setting.execution.micro_batch_size
-        steps = WARM_UP + repeats
-        trial = replace(self._trial, effective_batch_size=rows, micro_batch_size=rows)
+        micro, steps = setting.execution.micro_batch_size, WARM_UP + repeats
+        rows = micro * workers
+        trial = replace(
+            self._trial,
+            effective_batch_size=rows,
+            micro_batch_size=micro,
+            num_workers=workers,
+        )
         plan = TrialPlan(
             steps=steps,
             rows=steps * rows,
@@ -103,6 +112,58 @@ class Train:
         )
         del trainer
         return found
+
+
+def measure_workers(
+    shape: str, packs: Packs, setting: Setting, repeats: int, workers: int
+) -> Speed:
+    """The speed of so many workers, each a process with a GPU of its own, or a share of the CPU."""
+    context = multiprocessing.get_context("spawn")
+    found = context.Queue()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        context.Process(
+            target=_work, args=(shape, packs, setting, repeats, rank, workers, port, found)
+        )
+        for rank in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    speed: Speed = found.get(timeout=WORKERS_SECONDS)
+    for process in processes:
+        process.join(timeout=WORKERS_SECONDS)
+    return speed
+
+
+WORKERS_SECONDS = 300
+
+
+def _work(
+    shape: str,
+    packs: Packs,
+    setting: Setting,
+    repeats: int,
+    rank: int,
+    workers: int,
+    port: int,
+    found: Any,
+) -> None:
+    quiet()
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    speed = Train(shape, packs, device).measure(setting, repeats, workers)
+    if rank == 0:
+        found.put(speed)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def name(setting: Setting) -> str:

@@ -1,13 +1,15 @@
 """Training steps a second of one trial on one GPU: sftray's `train` trainer against SFTTrainer.
 
     python benchmarks/train.py --data alpaca.jsonl
-    python benchmarks/train.py --data alpaca.jsonl --settings 8B:4:2048
+    python benchmarks/train.py --data alpaca.jsonl --settings 8B:4:2048 --workers 2
 
 A setting is shape:rows:length. On its rows, packed from real conversations, are measured:
 
 - TRL as a good tutorial sets it: FlashAttention-2, packing, activation checkpointing;
 - sftray's trainer with nothing of what makes it faster, and then with one thing more at a time;
 - sftray's trainer as a sweep would run it on this GPU.
+
+With --workers, the last alone: on one GPU, and on so many with as many rows each.
 
 On both sides: QLoRA on the same random weights, r = 16 on all linear layers, float32 adapters,
 bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every micro-batch. Times are
@@ -25,7 +27,7 @@ from pathlib import Path
 import torch
 from console import argument_parser, say
 from shapes import SHAPES, make_packs, model_config
-from steps_train import FUSED, LIGER, WAITLESS, Setting, Train
+from steps_train import FUSED, LIGER, WAITLESS, Setting, Train, measure_workers
 from steps_trl import Flags, Trl
 from timing import Speed, device_name, free_memory, quiet
 
@@ -63,7 +65,10 @@ def main() -> None:
     packs = make_packs(options.data, [case.length for case in options.settings], options.storage)
     for case in options.settings:
         say(f"\n{case}  ({device_name(device)})")
-        found = _measure(case, packs[case.length], device, options.repeats)
+        if options.workers > 1:
+            found = _scaling(case, packs[case.length], device, options)
+        else:
+            found = _measure(case, packs[case.length], device, options.repeats)
         _table(found)
         if options.out:
             sides = {name: side.to_json() for name, side in found.items()}
@@ -84,6 +89,19 @@ def _measure(case: Case, packs: Packs, device: torch.device, repeats: int) -> di
     del train
     free_memory()
     return found
+
+
+def _scaling(
+    case: Case, packs: Packs, device: torch.device, options: argparse.Namespace
+) -> dict[str, Speed]:
+    """As a sweep runs it, on one GPU and on several."""
+    setting = Setting(_chosen(case, device))
+    return {
+        f"{workers} worker{'s' * (workers > 1)}": measure_workers(
+            case.shape, packs, setting, options.repeats, workers
+        )
+        for workers in (1, options.workers)
+    }
 
 
 def _ladder(case: Case, device: torch.device) -> dict[str, Setting]:
@@ -125,16 +143,16 @@ def _chosen(case: Case, device: torch.device) -> Execution:
 def _table(found: dict[str, Speed]) -> None:
     say(
         f"{'':24}{'step ms':>9}{'(fastest … slowest)':>22}{'positions/s':>13}"
-        f"{'supervised/s':>14}{'peak GiB':>10}{'× before':>10}{'× TRL':>8}"
+        f"{'supervised/s':>14}{'peak GiB':>10}{'× before':>10}{'× first':>9}"
     )
-    trl = before = found["TRL"].positions_per_second
+    first = before = next(iter(found.values())).positions_per_second
     for label, side in found.items():
         spread = f"({side.fastest * 1e3:.1f} … {side.slowest * 1e3:.1f})"
         speed = side.positions_per_second
         say(
             f"{label:24}{side.seconds * 1e3:9.1f}{spread:>22}{speed:13,.0f}"
             f"{side.supervised_per_second:14,.0f}{side.peak_gib:10.1f}"
-            f"{speed / before:10.2f}{speed / trl:8.2f}"
+            f"{speed / before:10.2f}{speed / first:9.2f}"
         )
         before = speed
 
@@ -149,6 +167,7 @@ def _options() -> argparse.Namespace:
         help=f"shape:rows:length, …; by default {SETTINGS}",
     )
     add("--data", required=True, help="conversations, a .jsonl file")
+    add("--workers", type=int, default=1, help="GPUs: the product alone, on one and on so many")
     add("--repeats", type=int, default=20, help="steps timed")
     add("--out", type=Path, help="append a JSON line a setting to this file")
     add(

@@ -17,7 +17,7 @@ from sftray.checks import is_number, known_fields, one_of, require
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
-ATTENTIONS = ("flash_attention_2", "sdpa")
+ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "none")
 TRAINERS = ("auto", "bank", "train")
@@ -151,7 +151,7 @@ class TrialConfig:
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass; None derives it."""
     attention: str | None = None
-    """flash_attention_2 or sdpa; None takes the fastest that works on the device."""
+    """flash_attention_3, flash_attention_2, varlen or sdpa; None takes the fastest that works."""
     seed: int = 0
     """Row order, adapter initialisation and dropout."""
 

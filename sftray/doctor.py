@@ -53,7 +53,7 @@ def _devices() -> list[str]:
 
 def _packages() -> list[str]:
     flash = importlib.util.find_spec("flash_attn") is not None
-    attention = "flash_attention_2" if flash else "sdpa (install flash-attn for a faster one)"
+    attention = "flash_attention_2" if flash else "varlen (install flash-attn for a faster one)"
     lines = [f"attention     {attention} on a GPU, sdpa on a CPU"]
     for name, why in (
         ("bitsandbytes", "4-bit bases"),

@@ -14,17 +14,11 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import open_packs
-from sftray.model import (
-    Attention,
-    choose_attention,
-    compute_dtype,
-    load_base,
-    load_tokenizer,
-    prove_isolation,
-)
+from sftray.model import compute_dtype, load_base, load_tokenizer
 
 
 def default_device() -> torch.device:

@@ -1,72 +1,26 @@
-"""The frozen base, its attention, and the adapter on it: every transformers, PEFT and bitsandbytes
-object of the project is built here.
+"""The frozen base and the adapter on it: every transformers, PEFT and bitsandbytes object of the
+project is built here, but for the attention (`attention.py`).
 
-Promise: documents of one packed row never see each other (proved on the loaded model by
-`prove_isolation`), adapters are float32 (asserted by `require_float32_adapters`), and a 4-bit base
-passes gradients on the CPU too.
+Promise: adapters are float32 (asserted by `require_float32_adapters`), and a 4-bit base passes
+gradients on the CPU too.
 """
 
 from __future__ import annotations
 
 import gc
 import hashlib
-import importlib.util
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import LoraConfig
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from sftray.attention import Attention
 from sftray.config import TrialConfig
-from sftray.data.collate import collate
-from sftray.errors import ConfigError
-
-PROBE_LENGTHS = (7, 11, 6)
-"""Tokens of the documents with which an attention is proved to keep them apart."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """How documents are kept apart inside a packed row."""
-
-    name: str
-    """The name in TrialConfig.attention and in reports."""
-    implementation: str
-    """The name transformers knows it by."""
-    flatten: bool
-    """Rows are laid end to end, boundaries in cu_seq_lens, instead of stacked."""
-
-
-_FLASH = Attention("flash_attention_2", "flash_attention_2", flatten=True)
-_SDPA = Attention("sdpa", "sdpa", flatten=False)
-
-
-def choose_attention(trial: TrialConfig, device: torch.device) -> Attention:
-    """The cheapest attention that works on `device`, or the one the trial asks for.
-
-    Raises ConfigError where the one asked for cannot run here.
-    """
-    flash_works = (
-        device.type == "cuda"
-        and importlib.util.find_spec("flash_attn") is not None
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-        and trial.base_precision != "fp32"
-    )
-    if trial.attention == "flash_attention_2" and not flash_works:
-        raise ConfigError(
-            f"trial.attention: got 'flash_attention_2' on {device.type} with "
-            f"base_precision={trial.base_precision!r}, must have a GPU of compute capability 8.0 "
-            "or newer, the flash-attn package and 16-bit compute; leave it None to take what works"
-        )
-    if trial.attention == "sdpa" or not flash_works:
-        return _SDPA
-    return _FLASH
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
@@ -196,59 +150,6 @@ def peak_memory_gb(device: torch.device) -> float:
     if device.type != "cuda":
         return 0.0
     return torch.cuda.max_memory_allocated(device) / 2**30
-
-
-@torch.no_grad()
-def prove_isolation(model: Any, attention: Attention, *, tolerance: float = 0.0) -> float:
-    """The largest change of any document's logits when another document of its row is changed.
-
-    Three documents of 7, 11 and 6 tokens; the middle one is replaced and the logits of the others
-    compared. Raises RuntimeError above `tolerance`: an attention that lets documents see each
-    other is refused, not used.
-    """
-    was_training = model.training
-    model.eval()
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    change = isolation_change(vocabulary, lambda row: _row_logits(model, row, attention))
-    model.train(was_training)
-    refuse_leak(attention.name, "logits", change, tolerance)
-    return change
-
-
-def isolation_change(vocabulary: int, outputs: Callable[[np.ndarray], torch.Tensor]) -> float:
-    """The largest change of what `outputs` gives for a row of documents of PROBE_LENGTHS at the
-    other documents' positions, when the middle one is replaced."""
-    generator = np.random.default_rng(0)
-    tokens = generator.integers(0, vocabulary, size=24)
-    other = tokens.copy()
-    other[7:18] = (other[7:18] + 1) % vocabulary
-    before, after = (outputs(row) for row in (tokens, other))
-    kept = torch.cat([torch.arange(7), torch.arange(18, 24)])
-    return float((before[kept] - after[kept]).float().abs().max())
-
-
-def refuse_leak(attention: str, what: str, change: float, tolerance: float = 0.0) -> None:
-    """Raise RuntimeError where documents have seen each other."""
-    if not change <= tolerance:
-        raise RuntimeError(
-            f"attention {attention!r} lets the documents of a packed row see each other: "
-            f"changing one document moved another's {what} by {change:.3g}"
-        )
-
-
-def _row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
-    row = {
-        "input_ids": tokens,
-        "labels": np.full(tokens.shape, -100),
-        "seq_lengths": np.array(PROBE_LENGTHS),
-    }
-    batch = collate([row], flatten=attention.flatten)
-    batch.pop("labels")
-    device = model.get_input_embeddings().weight.device
-    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=attention.flatten):
-        logits = model(**inputs, use_cache=False).logits
-    return torch.as_tensor(logits[0].float().cpu())
 
 
 def _keep_gradients_through_4bit(model: nn.Module) -> None:

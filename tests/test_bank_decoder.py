@@ -9,6 +9,7 @@ import pytest
 import torch
 from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model, random_rows
 
+from sftray.attention import choose_attention
 from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.bank.base import take_base
 from sftray.bank.decoder import Decoder
@@ -16,7 +17,7 @@ from sftray.bank.support import target_projections
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.memory import PROJECTIONS
-from sftray.model import choose_attention, load_base
+from sftray.model import load_base
 
 CPU = torch.device("cpu")
 LENGTH = 40

@@ -83,7 +83,7 @@ def test_replayed_graphs_equal_eager_steps_over_100_batches(
     assert float(losses[0].min()) > 0
 
 
-@pytest.mark.parametrize("attention", [None, "sdpa"])
+@pytest.mark.parametrize("attention", [None, "varlen", "sdpa"])
 def test_a_replayed_evaluation_equals_the_eager_one(packs: Packs, attention: str | None) -> None:
     decoder, adapters = _bank(packs.max_length, attention=attention)
     rows = MappedRows(packs.dataset("eval"))

@@ -17,13 +17,14 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray import storage
+from sftray.attention import Attention
 from sftray.bundle import TOLERANCE, answer, collect, merge, open_bundle
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
 from sftray.evaluate import generate, load_adapter, packed_eval_loss
-from sftray.model import Attention, saved_tokenizer
+from sftray.model import saved_tokenizer
 from sftray.paths import SweepPaths
 from sftray.results import Results, load
 from sftray.runner import submit_task

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from sftray import storage
+from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.budget import Execution, TrialPlan, plan_trial
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.collate import collate
@@ -26,14 +27,11 @@ from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
 from sftray.evaluate import evaluate_adapter, packed_eval_loss
 from sftray.model import (
-    Attention,
     adapter_parameters,
-    choose_attention,
     init_adapters,
     load_base,
     load_tokenizer,
     lora_config,
-    prove_isolation,
     require_float32_adapters,
 )
 from sftray.paths import TrialPaths

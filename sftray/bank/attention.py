@@ -53,10 +53,10 @@ def choose(
     shape: Shape, dtype: torch.dtype, device: torch.device, wanted: str | None = None
 ) -> BankAttention:
     """The fastest that works here, FlashAttention-2, PyTorch's variable-length attention or SDPA;
-    or SDPA where that is `wanted`."""
+    or the one that is `wanted`."""
     if device.type != "cuda" or dtype != torch.bfloat16 or wanted == "sdpa":
         return Sdpa(shape)
-    if importlib.util.find_spec("flash_attn") is not None:
+    if importlib.util.find_spec("flash_attn") is not None and wanted != "varlen":
         return Flash(shape)
     if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
         return Varlen(shape)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sftray.attention import PROBE_LENGTHS, choose_attention, isolation_change, refuse_leak
 from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_row, lay_out, row_of
 from sftray.bank.answer import greedy_answers
 from sftray.bank.base import take_base
@@ -39,17 +40,7 @@ from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError, SftrayError
 from sftray.evaluate import end_tokens
-from sftray.model import (
-    PROBE_LENGTHS,
-    choose_attention,
-    compute_dtype,
-    isolation_change,
-    load_base,
-    load_tokenizer,
-    lora_config,
-    peak_memory_gb,
-    refuse_leak,
-)
+from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb
 from sftray.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream

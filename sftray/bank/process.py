@@ -16,6 +16,7 @@ import gc
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -42,6 +43,9 @@ STALL_SECONDS = 900.0
 """A bank that has not taken a step for so long, with trials to train, is broken."""
 PREPARE_SECONDS = 60.0
 """How long the first step may wait for its trials to come and for their adapters to be made."""
+SWITCH_SECONDS = 2e-4
+"""A thread that makes adapters gives the interpreter back after so long. Every operation that the
+engine launches asks for it anew, and would wait 5 ms each time."""
 WRITERS = 4
 """Threads that write checkpoints."""
 
@@ -211,6 +215,7 @@ class BankProcess:
         """The engine's thread: build, then train until the process ends."""
         from sftray.model import is_out_of_memory
 
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             settings: BankSettings | None = BankSettings(**opening["settings"])
             while settings is not None:

@@ -102,6 +102,8 @@ def _why_not_the_trials(sweep: SweepConfig) -> str | None:
             return f"{name} is searched, and all trials of a bank share it"
     if trial.num_workers > 1:
         return f"a trial has {trial.num_workers} workers, and a bank's trials share one GPU"
+    if trial.attention == "flash_attention_3":
+        return "attention is 'flash_attention_3', which a bank does not compute"
     if target_projections(trial.lora_target_modules) is None:
         return (
             f"lora_target_modules is {trial.lora_target_modules!r}; a bank knows 'all-linear' or "

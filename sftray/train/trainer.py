@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from sftray.attention import Attention
 from sftray.budget import TrialPlan
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.mapped import MappedRows
 from sftray.model import (
-    Attention,
     compute_dtype,
     init_adapters,
     lora_config,
@@ -70,6 +72,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         rows = datasets["train"]
         order = row_stream(len(rows), plan.rows, trial.seed)
         self.progress = Progress(trial, plan, MappedRows(rows).tokens()[order])
+        # the flag that needs no network is the one that TRL advises against
+        warnings.filterwarnings("ignore", message="`use_liger_kernel=True`")
         super().__init__(
             model=model,
             args=_arguments(trial, plan, scratch, model),
@@ -262,6 +266,7 @@ def liger_works(model: Any) -> bool:
     """Whether Liger's Triton kernels for norms, rotary and SwiGLU are there for this model."""
     if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
         return False
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it tells what it cannot use
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     return model.config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN

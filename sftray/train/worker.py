@@ -20,17 +20,11 @@ import torch
 import torch.distributed as dist
 
 from sftray import storage
+from sftray.attention import choose_attention, prove_isolation
 from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import open_packs
 from sftray.evaluate import generate
-from sftray.model import (
-    choose_attention,
-    free_memory,
-    is_out_of_memory,
-    load_base,
-    load_tokenizer,
-    prove_isolation,
-)
+from sftray.model import free_memory, is_out_of_memory, load_base, load_tokenizer
 from sftray.paths import TrialPaths
 from sftray.train.lora import make_resident
 from sftray.train.trainer import PackedSFTTrainer

@@ -1,0 +1,164 @@
+"""Which attention a trial's model computes with, and the proof that it keeps documents apart.
+
+Promise: documents of one packed row never see each other. Whatever is chosen is proved on the
+loaded model by `prove_isolation`, and refused if it leaks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flash_attention_mask
+
+from sftray.config import TrialConfig
+from sftray.data.collate import collate
+from sftray.errors import ConfigError
+
+PROBE_LENGTHS = (7, 11, 6)
+"""Tokens of the documents with which an attention is proved to keep them apart."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How documents are kept apart inside a packed row."""
+
+    name: str
+    """The name in TrialConfig.attention and in reports."""
+    implementation: str
+    """The name transformers knows it by."""
+    flatten: bool
+    """Rows are laid end to end, boundaries in cu_seq_lens, instead of stacked."""
+
+
+_FLASH_3 = Attention("flash_attention_3", "flash_attention_3", flatten=True)
+_FLASH_2 = Attention("flash_attention_2", "flash_attention_2", flatten=True)
+_VARLEN = Attention("varlen", "sftray_varlen", flatten=True)
+_SDPA = Attention("sdpa", "sdpa", flatten=False)
+
+
+def choose_attention(trial: TrialConfig, device: torch.device) -> Attention:
+    """The cheapest attention that works on `device`, or the one the trial asks for: FlashAttention
+    3 or 2 where installed, PyTorch's variable-length kernel, or SDPA under a block-diagonal mask.
+
+    Raises ConfigError where the one asked for cannot run here.
+    """
+    possible = {attention.name: attention for attention in _possible(trial, device)}
+    wanted = trial.attention or next(iter(possible))
+    if wanted not in possible:
+        raise ConfigError(
+            f"trial.attention: got {wanted!r} on {device.type} with "
+            f"base_precision={trial.base_precision!r}, must be of {', '.join(possible)}: others "
+            "need a GPU of compute capability 8.0 or newer (FlashAttention-3: 9.0), 16-bit compute "
+            "and, but for varlen, their package; leave it None to take what works"
+        )
+    found = possible[wanted]
+    if found is _VARLEN:
+        AttentionInterface.register(_VARLEN.implementation, _varlen_forward)
+        AttentionMaskInterface.register(_VARLEN.implementation, flash_attention_mask)
+    return found
+
+
+def _possible(trial: TrialConfig, device: torch.device) -> list[Attention]:
+    """What works here, the fastest first."""
+    found = []
+    if device.type == "cuda" and trial.base_precision != "fp32":
+        capability = torch.cuda.get_device_capability(device)
+        for attention, module, needed in (
+            (_FLASH_3, "flash_attn_interface", (9, 0)),
+            (_FLASH_2, "flash_attn", (8, 0)),
+            (_VARLEN, "torch.nn.attention.varlen", (8, 0)),
+        ):
+            if capability >= needed and importlib.util.find_spec(module) is not None:
+                found.append(attention)
+    return [*found, _SDPA]
+
+
+def _varlen_forward(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    """PyTorch's kernel over [1, heads, T, head_dim], in the form that transformers calls; a text
+    that comes without boundaries, as in generation, goes to SDPA."""
+    if cu_seq_lens_q is None or max_length_q is None:
+        out, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **rest
+        )
+        return out, None
+    from torch.nn.attention.varlen import varlen_attn
+
+    share = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
+    query, key, value = (
+        part.transpose(1, 2).flatten(0, 1).contiguous() for part in (query, key, value)
+    )
+    places = (cu_seq_lens_q,) * 2 + (max_length_q,) * 2
+    mixed = varlen_attn(query, key, value, *places, scale=scaling, window_size=(-1, 0))
+    assert isinstance(mixed, torch.Tensor)  # it is a pair only where more is asked for
+    return mixed.unsqueeze(0), None
+
+
+@torch.no_grad()
+def prove_isolation(model: Any, attention: Attention, *, tolerance: float = 0.0) -> float:
+    """The largest change of any document's logits when another document of its row is changed.
+
+    Three documents of 7, 11 and 6 tokens; the middle one is replaced and the logits of the others
+    compared. Raises RuntimeError above `tolerance`: an attention that lets documents see each
+    other is refused, not used.
+    """
+    was_training = model.training
+    model.eval()
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    change = isolation_change(vocabulary, lambda row: _row_logits(model, row, attention))
+    model.train(was_training)
+    refuse_leak(attention.name, "logits", change, tolerance)
+    return change
+
+
+def isolation_change(vocabulary: int, outputs: Callable[[np.ndarray], torch.Tensor]) -> float:
+    """The largest change of what `outputs` gives for a row of documents of PROBE_LENGTHS at the
+    other documents' positions, when the middle one is replaced."""
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, vocabulary, size=24)
+    other = tokens.copy()
+    other[7:18] = (other[7:18] + 1) % vocabulary
+    before, after = (outputs(row) for row in (tokens, other))
+    kept = torch.cat([torch.arange(7), torch.arange(18, 24)])
+    return float((before[kept] - after[kept]).float().abs().max())
+
+
+def refuse_leak(attention: str, what: str, change: float, tolerance: float = 0.0) -> None:
+    """Raise RuntimeError where documents have seen each other."""
+    if not change <= tolerance:
+        raise RuntimeError(
+            f"attention {attention!r} lets the documents of a packed row see each other: "
+            f"changing one document moved another's {what} by {change:.3g}"
+        )
+
+
+def _row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
+    row = {
+        "input_ids": tokens,
+        "labels": np.full(tokens.shape, -100),
+        "seq_lengths": np.array(PROBE_LENGTHS),
+    }
+    batch = collate([row], flatten=attention.flatten)
+    batch.pop("labels")
+    device = model.get_input_embeddings().weight.device
+    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=attention.flatten):
+        logits = model(**inputs, use_cache=False).logits
+    return torch.as_tensor(logits[0].float().cpu())
