@@ -132,6 +132,7 @@ def _plot(found: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "sftray"  # the same picture, the same file
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -139,7 +140,7 @@ def _plot(found: dict[str, Any], path: Path) -> None:
         trials = [trial for trial in found["trials"] if trial["adapter"] == name]
         rates = [trial["learning_rate"] for trial in trials]
         fall = [trial["before"] - trial["after"] for trial in trials]
-        left.plot(rates, fall, style, label=f"{name} adapter")
+        left.plot(rates, fall, style, label=f"{name} adapters")
         right.plot(rates, [100 * trial["changed"] for trial in trials], style, label=name)
     left.set(title="fall of the eval loss", ylabel="nats a token", yscale="log")
     right.set(title="entries of lora_A changed at all", ylabel="per cent", ylim=(0, 105))
@@ -149,7 +150,7 @@ def _plot(found: dict[str, Any], path: Path) -> None:
     left.legend(frameon=False)
     steps = found["trials"][0]["steps"]
     figure.suptitle(f"{steps} steps on {found['data']}, {found['device']}", fontsize=9)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def _options() -> argparse.Namespace:

@@ -140,7 +140,7 @@ def _run(
 
     def report(metrics: dict[str, Any]) -> None:
         reports.append(metrics)
-        if metrics["step"] == kill_at:
+        if kill_at is not None and metrics.get("step") == kill_at:
             raise _KilledError
 
     spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), None, 1)
