@@ -33,5 +33,10 @@ class BankError(SftrayError):
     """A bank that has broken down; its trials go on from their last checkpoints in a new one."""
 
 
+class WorkersError(SftrayError):
+    """A Ray Train run that has ended before its trials; they go on from their last checkpoints in
+    a new one."""
+
+
 class SweepFailedError(SftrayError):
     """A sweep that ended without one finished trial."""

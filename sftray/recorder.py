@@ -4,7 +4,6 @@ line an evaluation; and the placement groups that it frees if Ray does not."""
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,9 +17,6 @@ from sftray.config_io import to_json
 from sftray.journal import Journal
 from sftray.paths import SweepPaths
 from sftray.search.state import Search
-
-REAP_AFTER_SECONDS = 5.0
-"""Ray Train frees a stopped trial's placement group within about a second; after this, we do."""
 
 
 class Recorder:
@@ -40,8 +36,7 @@ class Recorder:
         self._base_known = False
         self.when_ended: Callable[[str], None] = lambda trial: None
         """What a trainer wants to do when a trial has ended."""
-        self._placement_groups: dict[str, str] = {}
-        self._ended_at: dict[str, float] = {}
+        self._placement_groups: set[str] = set()
 
     def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
         """After a report was journalled: one line, and the trial's folder."""
@@ -57,7 +52,7 @@ class Recorder:
             self._base_known = True
             self.write_leaderboard()
         if metrics.get("placement_group"):
-            self._placement_groups[trial] = metrics["placement_group"]
+            self._placement_groups.add(metrics["placement_group"])
 
     def recovers(self, trial: str) -> None:
         """Say that a trial's attempt has died and that it is started again."""
@@ -78,7 +73,6 @@ class Recorder:
         ]
         for trial in ended:
             self._written.add(trial.trial)
-            self._ended_at[trial.trial] = time.monotonic()
             self.when_ended(trial.trial)
             folder = self._paths.trial(trial.trial)
             lines = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
@@ -95,24 +89,18 @@ class Recorder:
         board = results.leaderboard(self._sweep.name, self._journal.events())
         storage.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
 
-    def reap(self, after_seconds: float = REAP_AFTER_SECONDS) -> None:
-        """Free the workers of trials that ended so long ago, where Ray Train has not done it.
+    def free_workers(self) -> None:
+        """Now that no trial runs, free the workers that Ray Train has kept.
 
-        A stopped trial's placement group is freed by a detached actor that asks the State API;
-        without it, or with two clusters on a host, the sweep would wait for ever (ray#54305).
+        A run that was cut off is freed by a detached actor that asks the State API; without it, or
+        with two clusters on a host, the check of the winner would wait for ever (ray#54305).
         """
-        now = time.monotonic()
-        for trial in list(self._ended_at):
-            if now - self._ended_at[trial] < after_seconds:
-                continue
-            del self._ended_at[trial]
-            group = self._placement_groups.pop(trial, None)
-            if group is None:
-                continue
+        for group in self._placement_groups:
             handle = PlacementGroup(PlacementGroupID(bytes.fromhex(group)))
             if placement_group_table(handle).get("state") not in (None, "REMOVED"):
                 remove_placement_group(handle)
-                self._log(f"{trial}  freed its workers, which Ray Train had kept")
+                self._log("freed workers that Ray Train had kept")
+        self._placement_groups.clear()
 
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         point = next(t.point for t in self._records() if t.trial == trial)
@@ -148,7 +136,6 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
         self._recorder.finish_trials()
-        self._recorder.reap()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

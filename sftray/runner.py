@@ -25,6 +25,7 @@ from sftray.paths import SweepPaths
 from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion
 from sftray.search.tune import SftrayScheduler, SftraySearcher
+from sftray.trial.progress import StoppedError
 from sftray.trial.spec import TrialSpec
 
 
@@ -86,7 +87,6 @@ def tune_trials(
     recorder: Recorder,
     *,
     at_once: int,
-    reuse_actors: bool = False,
 ) -> None:
     """Run Tune until the search has no more trials; nothing that it writes is ever read."""
     sweep = specs.sweep
@@ -99,7 +99,7 @@ def tune_trials(
                 scheduler=SftrayScheduler(search),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
-                reuse_actors=reuse_actors,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=sweep.name,
@@ -126,15 +126,16 @@ class LocalRunner:
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         import torch
 
+        from sftray.train.bases import Bases
         from sftray.train.worker import run_trial
 
-        device = torch.device("cuda" if self._use_gpu else "cpu")
+        device, bases = torch.device("cuda", 0) if self._use_gpu else torch.device("cpu"), Bases()
         waiting = search.unfinished()
         while suggestion := waiting.pop(0) if waiting else search.suggest():
             search.attempt(suggestion.trial)
             report = functools.partial(_report_locally, search, recorder, suggestion.trial)
-            with contextlib.suppress(_StoppedError):
-                run_trial(specs.of(suggestion), report, device)
+            with contextlib.suppress(StoppedError):
+                run_trial(specs.of(suggestion), report, device, bases)
             if search.outcome_of(suggestion.trial) is None:
                 search.returned(suggestion.trial)
             recorder.finish_trials()
@@ -146,10 +147,6 @@ class LocalRunner:
         """Nothing was taken."""
 
 
-class _StoppedError(Exception):
-    """Ends a local trial that the search has stopped."""
-
-
 def _report_locally(
     search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
 ) -> None:
@@ -158,4 +155,4 @@ def _report_locally(
     decision = search.record(trial, values, outcome, message)
     recorder.result(trial, metrics)
     if decision == STOP and outcome is None:
-        raise _StoppedError
+        raise StoppedError

@@ -79,7 +79,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
                 if _anything_to_do(sweep, search, journal):
                     runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
                 recorder.finish_trials()
-                recorder.reap(after_seconds=0)
+                recorder.free_workers()
                 if search.unfinished():
                     raise KeyboardInterrupt
                 journal.append("sweep_ended")

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import json
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
-from ray import tune
-from ray.train import RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer
 
 from sftray.budget import Execution, plan_trial
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import Packs
-from sftray.train.trial import train_trial
-from sftray.train.worker import run_trial, train_worker
+from sftray.train.mailbox import Mailbox
+from sftray.train.trial import _fit, _work
+from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray
 
 
-class Keep(UserCallback):  # type: ignore[misc]
-    """Writes what the workers report, a line a report."""
+class Workers:
+    """A Ray Train run, and the client of its trials."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, workers: int, work: Callable[[dict[str, Any]], None] = _work) -> None:
+        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=64).remote(2)
+        resources = {"CPU": 2 / workers - 0.01}
+        scaling = {"num_workers": workers, "resources_per_worker": resources}
+        self.run = threading.Thread(target=_fit, args=(self.mailbox, scaling, work), daemon=True)
+        self.run.start()
 
-    def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
-    ) -> None:
-        with open(self.file, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(metrics) + "\n")
+    def train(self, spec: TrialSpec) -> list[dict[str, Any]]:
+        """All that a trial reports."""
+        ray.get(self.mailbox.send.remote(spec.to_json()))
+        reports: list[dict[str, Any]] = []
+        while not reports or "outcome" not in reports[-1]:
+            report = ray.get(self.mailbox.next_report.remote(spec.trial))
+            reports += [report] if report is not None else []
+        return reports
+
+    def close(self) -> None:
+        ray.get(self.mailbox.close.remote())
+        self.run.join(timeout=60)
+        assert not self.run.is_alive()
 
 
 STEPS = 20
@@ -83,30 +95,27 @@ def test_more_workers_train_as_one_at_the_same_effective_batch(
     small_packs: Packs,
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "reports.jsonl"
-    spec = spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "more")
-    TorchTrainer(
-        train_worker,
-        train_loop_config=spec.to_json(),
-        scaling_config=ScalingConfig(
-            num_workers=workers, resources_per_worker={"CPU": 2 / workers - 0.01}
-        ),
-        run_config=RunConfig(storage_path=str(tmp_path / "train"), callbacks=[Keep(str(file))]),
-    ).fit()
-    lines = file.read_text(encoding="utf-8").splitlines()
-    by_worker = list(zip(*[json.loads(line) for line in lines], strict=True))
-    assert len(by_worker) == workers
-
+    crew = Workers(workers)
+    found = crew.train(spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "more"))
     assert small_packs.rows("eval") % workers  # the workers' shares of an evaluation differ
-    for found in by_worker:
-        assert [m["step"] for m in found] == [m["step"] for m in alone]
-        for mine, first, expected in zip(found, by_worker[0], alone, strict=True):
-            assert mine["eval_loss"] == first["eval_loss"]
-            assert mine["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-4)
-            for name in ("rows", "tokens", "supervised_tokens"):
-                assert mine[name] == expected[name]
-    assert by_worker[0][0]["eval_loss"] == pytest.approx(alone[0]["eval_loss"], abs=1e-6)
-    curve, expected_curve = curve_of(list(by_worker[0])), curve_of(alone)
+    assert_same(found, alone)
+    # the same workers, and the base that they have loaded, for the next trial
+    again = crew.train(
+        spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "again")
+    )
+    assert_same(again, alone)
+    assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
+    crew.close()
+
+
+def assert_same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
+    assert [m["step"] for m in found] == [m["step"] for m in alone]
+    assert found[0]["eval_loss"] == pytest.approx(alone[0]["eval_loss"], abs=1e-6)
+    for mine, expected in zip(found, alone, strict=True):
+        assert mine["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-4)
+        for name in ("rows", "tokens", "supervised_tokens"):
+            assert mine[name] == expected[name]
+    curve, expected_curve = curve_of(found), curve_of(alone)
     assert len(curve) >= STEPS
     for (step, loss, rate, norm), (step_1, loss_1, rate_1, norm_1) in zip(
         curve, expected_curve, strict=True
@@ -114,11 +123,14 @@ def test_more_workers_train_as_one_at_the_same_effective_batch(
         assert (step, rate) == (step_1, rate_1)
         assert loss == pytest.approx(loss_1, abs=1e-5)
         assert norm == pytest.approx(norm_1, rel=1e-3)
-    assert by_worker[0][-1]["outcome"] == "completed"
+    assert found[-1]["outcome"] == "completed"
 
 
 def work_with_little_memory(config: dict[str, Any]) -> None:
-    """A worker whose device has room for one row."""
+    """A worker whose device has room for one row, and that dies without a word at step 5 of a trial
+    named "mortal", the first time."""
+    import os
+
     import torch
 
     from sftray.train.trainer import PackedSFTTrainer
@@ -126,36 +138,38 @@ def work_with_little_memory(config: dict[str, Any]) -> None:
     plain = PackedSFTTrainer.compute_loss
 
     def compute_loss(trainer: Any, *arguments: Any, **named: Any) -> Any:
-        rows = trainer.plan.micro_batch_size
-        if rows > 1 and trainer.args.process_index == 1:
+        rows, folder = trainer.plan.micro_batch_size, Path(trainer.paths.root)
+        second = trainer.args.process_index == 1
+        if rows > 1 and second:
             raise torch.OutOfMemoryError(f"CUDA out of memory: {rows} rows")
+        died = folder.with_name("died")
+        fifth = second and trainer.state.global_step == 5
+        if folder.name == "mortal" and fifth and not died.exists():
+            died.touch()
+            os._exit(1)
+        if folder.name == "broken" and second:
+            raise ValueError("this trial cannot be trained")
         return plain(trainer, *arguments, **named)
 
     PackedSFTTrainer.compute_loss = compute_loss
-    try:
-        train_worker(config)
-    finally:
-        PackedSFTTrainer.compute_loss = plain
+    _work(config)
 
 
-@pytest.mark.timeout(400)
-def test_workers_of_whom_one_runs_out_of_memory_start_again_with_less(
+@pytest.mark.timeout(500)
+def test_workers_of_whom_one_dies_start_again_and_a_trial_that_always_fails_ends(
     alone: list[dict[str, Any]], trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
-    spec = spec_of(replace(trial, num_workers=2), small_packs, tmp_path / "little", rows=2)
-    trainable = tune.with_parameters(
-        train_trial,
-        to_spec=lambda suggestion: spec,
-        scaling={"num_workers": 2, "resources_per_worker": {"CPU": 0.9}},
-        max_failures=0,
-        work=work_with_little_memory,
-    )
-    found = tune.Tuner(
-        tune.with_resources(trainable, {"node:__internal_head__": 0.001}),
-        param_space={"trial": "t0000", "point": {}},
-        run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0),
-    ).fit()
-    last = found[0].metrics
-    assert last["outcome"] == "completed"
-    assert last["micro_batch_size"] == 1
-    assert last["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+    two = replace(trial, num_workers=2)
+    crew = Workers(2, work_with_little_memory)
+    little = crew.train(spec_of(two, small_packs, tmp_path / "little", rows=2))
+    assert little[-1]["outcome"] == "completed"
+    assert little[-1]["micro_batch_size"] == 1
+    assert little[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+    mortal = crew.train(spec_of(two, small_packs, tmp_path / "mortal"))
+    assert (tmp_path / "died").exists()
+    assert mortal[-1]["outcome"] == "completed"
+    assert mortal[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+    broken = crew.train(spec_of(two, small_packs, tmp_path / "broken"))
+    assert broken[-1]["outcome"] == "failed"
+    assert broken[-1]["message"] == "ValueError: this trial cannot be trained"
+    crew.close()

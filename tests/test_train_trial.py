@@ -35,10 +35,12 @@ from sftray.model import (
     require_float32_adapters,
 )
 from sftray.paths import TrialPaths
+from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
+from sftray.trial.progress import StoppedError
 from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
@@ -541,6 +543,47 @@ def test_a_trial_that_blows_up_ends_as_diverged_and_says_where(
     message = ended.reports[-1]["message"]
     assert message.startswith("step 2: loss nan, gradient norm nan at learning rate ")
     assert "rows 2 to 3, after " in message
+
+
+@pytest.mark.parametrize("changes", [{}, {"base_precision": "nf4"}])
+def test_a_base_that_was_used_before_trains_as_one_loaded_anew(
+    small_packs: Packs, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    trial = replace(DROPOUT, effective_batch_size=4, num_train_epochs=1.0, **changes)
+    other = replace(trial, learning_rate=1e-2, lora_r=8, lora_dropout=0.0)
+    bases, losses = Bases(), []
+    for name, config, kept in (
+        ("fresh", trial, None),
+        ("before", replace(other, activation_checkpointing=True), bases),
+        ("after", trial, bases),
+    ):
+        reports: list[dict[str, Any]] = []
+        execution = Execution(2, resident=True)
+        plan = plan_trial(
+            config, small_packs.rows("train"), ladder=(), evals_per_trial=2, execution=execution
+        )
+        spec = TrialSpec(name, config, plan, small_packs.root, str(tmp_path / name), None)
+        run_trial(spec, reports.append, CPU, kept)
+        losses.append(Run(reports, TrialPaths(spec.folder)).losses)
+    fresh, _, after = losses
+    assert fresh == after
+
+
+def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: Path) -> None:
+    bases, model = Bases(), []
+
+    def stop(metrics: dict[str, Any]) -> None:
+        model.append(metrics["startup_seconds"])
+        raise StoppedError
+
+    for name in ("first", "second"):
+        plan = plan_of(TRIAL, small_packs)
+        spec = TrialSpec(name, TRIAL, plan, small_packs.root, str(tmp_path / name), None)
+        with pytest.raises(StoppedError):
+            run_trial(spec, stop, CPU, bases)
+    attention = choose_attention(TRIAL, CPU)
+    assert bases.take(TRIAL, CPU, attention, resident=False)[1] == 0
+    assert len(model) == 2
 
 
 class _Full:

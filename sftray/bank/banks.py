@@ -84,7 +84,7 @@ class Banks:
         trainable = tune.with_parameters(
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening
         )
-        tune_trials(trainable, specs, search, recorder, at_once=at_once, reuse_actors=True)
+        tune_trials(trainable, specs, search, recorder, at_once=at_once)
         used = [usage for usage in ray.get([bank.usage.remote() for bank in self._banks]) if usage]
         storage.write_text(specs.paths.banks, json.dumps(used, indent=1))
         for usage in used:

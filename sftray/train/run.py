@@ -1,4 +1,4 @@
-"""The `train` trainer at work for a sweep: every trial a Ray Train run with workers of its own."""
+"""The `train` trainer at work for a sweep: Ray Train runs that train one trial after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftray.fit import Fit, fit_train
 from sftray.recorder import Recorder
 from sftray.runner import Specs, submit_task, tune_trials
 from sftray.search.state import Search
-from sftray.train.trial import train_trial
+from sftray.train.trial import TrainClient
 
 
 class TrainRunner:
@@ -36,7 +36,7 @@ class TrainRunner:
             "resources_per_worker": resources,
         }
         trainable = tune.with_parameters(
-            train_trial, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
+            TrainClient, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
         )
         tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
 

@@ -1,7 +1,7 @@
-"""The loop that every worker of a trial runs: load the base, train the adapter, report.
+"""What every worker does: one trial after another, each from loading the base to the last report.
 
 `run_trial` is the whole of a trial and knows no Ray, so that a test or `--local` can call it in
-its own process; `train_worker` is the same inside a Ray Train worker.
+its own process; `work_for` is the same for all trials of a mailbox, inside a Ray Train worker.
 """
 
 from __future__ import annotations
@@ -16,51 +16,100 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 
 from sftray import storage
-from sftray.attention import choose_attention, prove_isolation
+from sftray.attention import choose_attention
 from sftray.budget import Execution, in_less_memory
-from sftray.data.packs import open_packs
+from sftray.data.packs import Packs, open_packs
 from sftray.evaluate import generate
-from sftray.model import free_memory, is_out_of_memory, load_base, load_tokenizer
+from sftray.model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.paths import TrialPaths
-from sftray.train.lora import make_resident
+from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.progress import DivergedError
+from sftray.trial.progress import DivergedError, StoppedError
 from sftray.trial.samples import write_samples
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """What Ray Train calls on every worker with `TrialSpec.to_json()`."""
-    import ray.train
+def work_for(mailbox: Any) -> None:
+    """What Ray Train calls on every worker: train the trials of a `mailbox.Mailbox` (a Ray actor)
+    until there are no more."""
     import ray.train.torch
 
-    def report(metrics: dict[str, Any]) -> None:
-        ray.train.report(metrics)
+    rank = ray.train.get_context().get_world_rank()
+    device, bases, done = ray.train.torch.get_device(), Bases(), 0
+    while (taken := ray.get(mailbox.take.remote(rank, done))) != "closed":
+        if taken is None:
+            continue
+        done, spec = taken[0], TrialSpec.from_json(taken[1])
+        try:
+            run_trial(spec, _Reports(mailbox, done, spec, rank), device, bases)
+        except StoppedError:
+            pass
+        except BaseException as error:
+            less = isinstance(error, torch.OutOfMemoryError)
+            words = (str(error).strip().splitlines() or [""])[-1]
+            said = f"{type(error).__name__}: {words}"
+            ray.get(mailbox.died.remote(done, said, counts=not less))
+            raise
+        if rank == 0:
+            ray.get(mailbox.finished.remote(done))
+        free_memory()
 
-    run_trial(TrialSpec.from_json(config), report, ray.train.torch.get_device())
+
+class _Reports:
+    """A trial's reports on their way to a mailbox. All workers make them at the same places, and
+    hear from the first whether the trial goes on."""
+
+    def __init__(self, mailbox: Any, number: int, spec: TrialSpec, rank: int) -> None:
+        self._mailbox, self._number, self._rank = mailbox, number, rank
+        self._rungs = {rung.step for rung in spec.plan.rungs}
+
+    def __call__(self, metrics: dict[str, Any]) -> None:
+        """Raises StoppedError where the trial is not wanted any more."""
+        heard = [self._pass_on(metrics) if self._rank == 0 else True]
+        if "outcome" in metrics:
+            return
+        if dist.is_initialized():
+            dist.broadcast_object_list(heard, src=0)
+        if not heard[0]:
+            raise StoppedError
+
+    def _pass_on(self, metrics: dict[str, Any]) -> bool:
+        wanted = bool(ray.get(self._mailbox.tell.remote(self._number, metrics)))
+        if wanted and metrics.get("step") in self._rungs and "outcome" not in metrics:
+            decided = None
+            while decided is None:
+                decided = ray.get(self._mailbox.decided.remote(self._number))
+            return bool(decided)
+        return wanted
 
 
-def run_trial(spec: TrialSpec, report: Report, device: torch.device) -> None:
+def run_trial(
+    spec: TrialSpec, report: Report, device: torch.device, bases: Bases | None = None
+) -> None:
     """Run a trial from its newest checkpoint, or from the start, to its end.
 
     Every evaluation is reported with the metrics of docs/architecture.md; the last report carries
     "outcome" (completed, diverged, out_of_memory) and "message". A trial that runs out of memory
     goes on from the step it was at as `in_less_memory` says, and its next report tells so. Where it
     has several workers, of whom one cannot stop the others, this raises torch.OutOfMemoryError, and
-    the trial is to be started again.
+    the trial is to be started again. What `report` raises ends the trial and is raised here. With
+    `bases` the next trial gets this one's base.
     """
+    bases = bases or Bases()
     spec, because = _as_it_fits(spec)
     rescued: checkpoints.Checkpoint | None = None
     with tempfile.TemporaryDirectory() as temporary:
         for number in itertools.count():
-            attempt = _Attempt(spec, report, device, Path(temporary) / str(number), because)
+            scratch = Path(temporary) / str(number)
+            attempt = _Attempt(spec, report, device, scratch, because, bases)
             because = attempt.run(rescued)
             if not because:
                 return
@@ -81,11 +130,17 @@ class _Attempt:
     """A trial under one plan, until its end or until it runs out of memory."""
 
     def __init__(
-        self, spec: TrialSpec, report: Report, device: torch.device, scratch: Path, because: str
+        self,
+        spec: TrialSpec,
+        report: Report,
+        device: torch.device,
+        scratch: Path,
+        because: str,
+        bases: Bases,
     ) -> None:
         """`because`: what was said when a plan that needs more memory was given up; or empty."""
         self._spec, self._report, self._device = spec, report, device
-        self._scratch, self._because = scratch, because
+        self._scratch, self._because, self._bases = scratch, because, bases
         self._trainer: PackedSFTTrainer | None = None
         self.rescued: checkpoints.Checkpoint | None = None
         """Where it stood when it ran out of memory, if more than what is on storage is known."""
@@ -115,10 +170,9 @@ class _Attempt:
         self._scratch.mkdir()
         packs = open_packs(spec.packs)
         attention = choose_attention(trial, self._device)
-        model = load_base(trial, self._device, attention)
-        isolation = prove_isolation(model, attention)
-        if spec.plan.execution.resident:
-            make_resident(model)
+        model, isolation = self._bases.take(
+            trial, self._device, attention, resident=spec.plan.execution.resident
+        )
         trainer = self._trainer = PackedSFTTrainer(
             model,
             load_tokenizer(trial, packs.chat_template),
@@ -137,11 +191,22 @@ class _Attempt:
         facts["startup_seconds"] = time.perf_counter() - started
         if rescued is not None:
             trainer.facts = facts
-        elif checkpoint is not None:
-            resumed = {"resumed_from_step": checkpoint.step}
-            self._report({**checkpoint.state["metrics"], **facts, **resumed})
-        else:
-            self._report(_first_metrics(trainer, spec, facts))
+        try:
+            if checkpoint is None:
+                self._report(_first_metrics(trainer, spec, facts))
+            elif rescued is None:
+                resumed = {"resumed_from_step": checkpoint.step}
+                self._report({**checkpoint.state["metrics"], **facts, **resumed})
+            self._finish(trainer, packs, checkpoint)
+        except StoppedError:
+            self._bases.keep(trainer.model, isolation)
+            raise
+        self._bases.keep(trainer.model, isolation)
+
+    def _finish(
+        self, trainer: PackedSFTTrainer, packs: Packs, checkpoint: checkpoints.Checkpoint | None
+    ) -> None:
+        """Train to the end of the plan, write samples and say how it ended."""
         outcome, message = "completed", ""
         try:
             trainer.train_from(checkpoint)
@@ -149,7 +214,7 @@ class _Attempt:
             outcome, message = "diverged", str(error)
         if outcome == "completed" and trainer.is_world_process_zero():
             answer = functools.partial(_answer, trainer, packs.end_of_turn)
-            write_samples(spec, packs, trainer.state.global_step, answer)
+            write_samples(self._spec, packs, trainer.state.global_step, answer)
         self._report(self.ended(outcome, message))
 
     def _facts(self, attention: str, isolation: float) -> dict[str, Any]:

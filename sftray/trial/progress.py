@@ -20,6 +20,10 @@ class DivergedError(Exception):
     """The loss or the gradient is no longer a finite number."""
 
 
+class StoppedError(Exception):
+    """The search has stopped the trial: raised by its `report`, and through the trainer."""
+
+
 class Progress:
     """One trial's running account."""
 

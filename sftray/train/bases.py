@@ -1,0 +1,65 @@
+"""The base of a worker's last trial, kept for the next.
+
+Promise: a trial that gets it trains as it would on a base loaded anew; what a trial has done to it
+is undone by `keep`. Price: the base's memory between trials.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sftray.attention import Attention, prove_isolation
+from sftray.config import TrialConfig
+from sftray.model import free_memory, load_base
+from sftray.train.lora import make_resident
+
+
+class Bases:
+    """One base at a time."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._kept: tuple[Any, float] | None = None
+        self._forward: Any = None
+        """The base's own, where it is not that of its class."""
+
+    def take(
+        self, trial: TrialConfig, device: torch.device, attention: Attention, *, resident: bool
+    ) -> tuple[Any, float]:
+        """The base for a trial, dequantised where it is to be `resident`, and what proving its
+        attention has found."""
+        key = (
+            trial.model,
+            trial.model_revision,
+            trial.trust_remote_code,
+            trial.base_precision,
+            attention,
+            device,
+            resident,
+        )
+        kept, self._kept = self._kept, None
+        if kept is not None and key == self._key:
+            return kept
+        del kept
+        free_memory()
+        model = load_base(trial, device, attention)
+        change = prove_isolation(model, attention)
+        if resident:
+            make_resident(model)
+        self._key, self._forward = key, vars(model).get("forward")
+        return model, change
+
+    def keep(self, trained: Any, change: float) -> None:
+        """Take the adapter off a PEFT model and keep its base."""
+        base = trained.unload()
+        if base.is_gradient_checkpointing:
+            base.gradient_checkpointing_disable()
+            base.disable_input_require_grads()
+        vars(base).pop("peft_config", None)
+        del base.forward  # TRL's fused head in front of the model's own
+        if self._forward is not None:
+            base.forward = self._forward
+        base.eval().requires_grad_(False)
+        self._kept = base, change

@@ -1,0 +1,181 @@
+"""What passes between a trial's client and the workers of the Ray Train run that trains it.
+
+Promise: the workers of a run get its trials one after another, all the same; a trial waits at a
+rung until the search lets it go on; workers that have died come back to the trial they were at, so
+often as is allowed, or end it. Neither ray nor torch is needed. Every wait is POLL_SECONDS at most:
+whoever waits longer asks again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sftray.errors import WorkersError
+
+POLL_SECONDS = 5.0
+
+
+class Mailbox:
+    """One client and the workers of one run; any thread may call it."""
+
+    def __init__(self, max_failures: int) -> None:
+        """`max_failures`: how often a trial is begun again whose worker has died."""
+        self._max_failures = max_failures
+        self._changed = threading.Condition()
+        self._sent: deque[Mapping[str, Any]] = deque()
+        self._number = 0
+        """Of the trial that the workers are at, or were at last; the first is 1."""
+        self._spec: Mapping[str, Any] | None = None
+        """None between trials."""
+        self._wanted = False
+        self._reports: deque[dict[str, Any]] = deque()
+        self._awaited = False
+        """The client has got the last report and asks for the next: the search has decided."""
+        self._begun: set[int] = set()
+        """The ranks that have taken the trial; rank 0 is the first."""
+        self._failures = 0
+        self._last_words: str | None = None
+        self._closed = False
+        self._broken: str | None = None
+
+    # the client's side
+
+    def send(self, spec: Mapping[str, Any]) -> None:
+        """Hand over the next trial, `TrialSpec.to_json()`; the one before is not wanted now."""
+        with self._changed:
+            self._wanted = False
+            self._sent.append(spec)
+            self._changed.notify_all()
+
+    def next_report(self, trial: str) -> dict[str, Any] | None:
+        """The trial's next report, None if there is none yet. Asking means that it may go on from a
+        rung whose report has been got. Raises WorkersError where the run has ended."""
+        with self._changed:
+            if self._is_at(trial):
+                self._awaited = not self._reports
+                self._changed.notify_all()
+            self._wait(lambda: self._broken is not None or (self._is_at(trial) and self._reports))
+            if self._broken is not None:
+                raise WorkersError(self._broken)
+            if not (self._is_at(trial) and self._reports):
+                return None
+            self._awaited = False
+            return self._reports.popleft()
+
+    def drop(self, trial: str) -> None:
+        """The search has stopped the trial: its workers end it when they next report."""
+        with self._changed:
+            self._sent = deque(spec for spec in self._sent if spec["trial"] != trial)
+            if self._is_at(trial):
+                self._wanted = False
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """No more trials: the workers end."""
+        with self._changed:
+            self._wanted, self._closed = False, True
+            self._sent.clear()
+            self._changed.notify_all()
+
+    def broken(self, message: str) -> None:
+        """The run has ended, and not because it was told to."""
+        with self._changed:
+            self._broken = message
+            self._changed.notify_all()
+
+    # the workers' side
+
+    def take(self, rank: int, after: int) -> tuple[int, Mapping[str, Any]] | str | None:
+        """(number, trial) of the trial that comes after the one of number `after`; "closed" where
+        there will be none; None if there is none yet.
+
+        A worker that has just started asks with `after` = 0, and gets the trial in whose middle the
+        workers before it have died.
+        """
+        with self._changed:
+            self._notice_the_dead(rank, after)
+            if rank == 0 and self._spec is None:
+                self._wait(lambda: self._closed or self._sent)
+                self._begin_next()
+            self._wait(lambda: self._closed or (self._is_open(after) and self._first_is_in(rank)))
+            if self._closed:
+                return "closed"
+            if self._spec is None or not (self._is_open(after) and self._first_is_in(rank)):
+                return None
+            self._begun.add(rank)
+            self._last_words = None
+            self._changed.notify_all()
+            return self._number, self._spec
+
+    def tell(self, number: int, metrics: dict[str, Any]) -> bool:
+        """Pass on a report; whether the trial is wanted any more."""
+        with self._changed:
+            if number == self._number and self._wanted:
+                self._reports.append(metrics)
+                self._awaited = False
+                self._changed.notify_all()
+            return number == self._number and self._wanted
+
+    def decided(self, number: int) -> bool | None:
+        """Whether the search lets the trial go on from the rung whose report was the last one;
+        None as long as it has not decided."""
+        with self._changed:
+            here = number == self._number
+            self._wait(lambda: not (here and self._wanted) or self._awaited)
+            if not (here and self._wanted):
+                return False
+            return True if self._awaited else None
+
+    def finished(self, number: int) -> None:
+        """The workers have ended a trial."""
+        with self._changed:
+            if number == self._number:
+                self._spec = None
+                self._changed.notify_all()
+
+    def died(self, number: int, words: str, *, counts: bool) -> None:
+        """A worker is about to end in the middle of a trial; it `counts` as a failure unless the
+        next attempt is another one, that takes less memory."""
+        with self._changed:
+            if number == self._number and self._last_words is None:
+                self._last_words = words
+                self._failures += counts
+                self._begun.clear()
+
+    def _is_at(self, trial: str) -> bool:
+        return self._number > 0 and self._trial == trial
+
+    def _is_open(self, after: int) -> bool:
+        return self._spec is not None and self._number > after
+
+    def _first_is_in(self, rank: int) -> bool:
+        """All others follow rank 0, so that none takes a trial that it has not taken."""
+        return rank == 0 or 0 in self._begun
+
+    def _notice_the_dead(self, rank: int, after: int) -> None:
+        """A worker that asks for a trial which it has taken before is a new one."""
+        if self._is_open(after) and rank in self._begun:
+            self._failures += 1
+            self._begun.clear()
+        if self._spec is not None and self._failures > self._max_failures:
+            words = self._last_words or "its worker died without a word"
+            self._reports.append({"outcome": "failed", "message": words})
+            self._spec, self._wanted = None, False
+            self._changed.notify_all()
+
+    def _begin_next(self) -> None:
+        if not self._sent:
+            return
+        self._spec = self._sent.popleft()
+        self._trial = self._spec["trial"]
+        self._number += 1
+        self._failures, self._last_words = 0, None
+        self._begun.clear()
+        self._awaited, self._wanted = False, True
+        self._reports.clear()
+
+    def _wait(self, condition: Callable[[], Any]) -> None:
+        self._changed.wait_for(condition, timeout=POLL_SECONDS)

@@ -1,0 +1,122 @@
+"""What passes between a trial's client and its workers, without Ray and without waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sftray.errors import WorkersError
+from sftray.train import mailbox
+from sftray.train.mailbox import Mailbox
+
+ONE, TWO = {"trial": "t0000"}, {"trial": "t0001"}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "POLL_SECONDS", 0.0)
+
+
+def report(step: int, **more: Any) -> dict[str, Any]:
+    return {"step": step, **more}
+
+
+def test_all_workers_get_the_trials_in_order_and_none_before_the_first_worker() -> None:
+    box = Mailbox(max_failures=2)
+    assert box.take(0, 0) is None
+    box.send(ONE)
+    assert box.take(1, 0) is None
+    assert box.take(0, 0) == box.take(1, 0) == (1, ONE)
+    box.send(TWO)
+    assert box.take(1, 1) is None
+    box.finished(1)
+    assert box.take(1, 1) is None
+    assert box.take(0, 1) == box.take(1, 1) == (2, TWO)
+    box.close()
+    assert box.take(0, 2) == box.take(1, 2) == "closed"
+
+
+def test_reports_come_in_order_and_only_to_their_trial() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    assert box.next_report("t0000") is None
+    box.take(0, 0)
+    assert [box.tell(1, report(step)) for step in (0, 5)] == [True, True]
+    assert box.next_report("t0001") is None
+    assert [box.next_report("t0000") for _ in range(3)] == [report(0), report(5), None]
+
+
+def test_a_trial_waits_at_a_rung_until_its_client_asks_for_more() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    box.take(0, 0)
+    assert box.next_report("t0000") is None  # it asked before the rung: that decides nothing
+    box.tell(1, report(5))
+    assert box.decided(1) is None
+    assert box.next_report("t0000") == report(5)
+    assert box.decided(1) is None
+    assert box.next_report("t0000") is None
+    assert box.decided(1) is True
+
+
+def test_a_trial_that_was_stopped_hears_so_at_its_rung_and_at_its_next_report() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    box.take(0, 0)
+    box.tell(1, report(5))
+    box.drop("t0000")
+    assert box.decided(1) is False
+    assert box.tell(1, report(9)) is False
+    box.send(TWO)
+    assert box.take(0, 0) is not None  # nobody is told of the next before the workers are free
+    box.finished(1)
+    assert box.take(0, 1) == (2, TWO)
+    assert box.next_report("t0001") is None
+
+
+def test_a_trial_that_is_dropped_before_it_began_is_never_begun() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    box.drop("t0000")
+    box.send(TWO)
+    assert box.take(0, 0) == (1, TWO)
+
+
+def test_new_workers_get_the_trial_in_whose_middle_the_old_ones_died() -> None:
+    box = Mailbox(max_failures=1)
+    box.send(ONE)
+    for rank in (0, 1):
+        box.take(rank, 0)
+    # both are new; whoever comes first waits for rank 0
+    assert box.take(1, 0) is None
+    assert box.take(0, 0) == box.take(1, 0) == (1, ONE)
+    assert box.tell(1, report(5))
+    # and the second death is one too many
+    assert box.take(1, 0) is None
+    assert [box.next_report("t0000") for _ in range(2)] == [
+        report(5),
+        {"outcome": "failed", "message": "its worker died without a word"},
+    ]
+    box.send(TWO)
+    assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
+
+
+def test_last_words_are_told_and_running_out_of_memory_does_not_count() -> None:
+    box = Mailbox(max_failures=0)
+    box.send(ONE)
+    for _ in range(5):
+        assert box.take(0, 0) == box.take(1, 0) == (1, ONE)
+        box.died(1, "OutOfMemoryError: 8 rows", counts=False)
+    assert box.take(0, 0) == (1, ONE)
+    box.died(1, "ValueError: bad", counts=True)
+    assert box.take(0, 0) is None
+    assert box.next_report("t0000") == {"outcome": "failed", "message": "ValueError: bad"}
+
+
+def test_a_client_hears_that_the_run_has_ended() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    box.broken("no such resource")
+    with pytest.raises(WorkersError, match="no such resource"):
+        box.next_report("t0000")
