@@ -91,17 +91,22 @@ def model_config(shape: str) -> Any:
     return AutoConfig.for_model(kind, max_position_embeddings=8192, use_cache=False, **options)
 
 
-def random_model(shape: str, device: torch.device, attention: str) -> Any:
-    """A model of random weights on `device`, in NF4 with double quantisation, frozen."""
+def random_model(
+    shape: str, device: torch.device, attention: str, storage: torch.dtype | None = None
+) -> Any:
+    """A model of random weights on `device`, in NF4 with double quantisation, frozen; its 4-bit
+    numbers in tensors of the dtype `storage`, where that matters."""
     config = model_config(shape)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    skeleton = _skeleton(config, dtype)
+    skeleton, quantisation = _skeleton(config, dtype), nf4_config(dtype)
+    if storage is not None:
+        quantisation.bnb_4bit_quant_storage = storage
     model = type(skeleton).from_pretrained(
         None,
         config=config,
         state_dict=_weights(skeleton, dtype, device),
         dtype=dtype,
-        quantization_config=nf4_config(dtype),
+        quantization_config=quantisation,
         attn_implementation=attention,
         device_map={"": device},
     )

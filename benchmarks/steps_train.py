@@ -41,16 +41,25 @@ class Setting:
 
     execution: Execution
     parts: Sequence[str] = (WAITLESS, LIGER, FUSED)
+    spread: bool = False
+    """The base over all workers."""
 
 
 class Train:
     """One base, trained under one setting after another."""
 
-    def __init__(self, shape: str, packs: Packs, device: torch.device, rank: int = 16) -> None:
-        self._trial = TrialConfig(shape, learning_rate=1e-4, lora_r=rank)
+    def __init__(
+        self, shape: str, packs: Packs, device: torch.device, *, spread: bool = False
+    ) -> None:
+        self._trial = TrialConfig(shape, learning_rate=1e-4, lora_r=16)
         self._attention = choose_attention(self._trial, device)
         self._packs, self._device = packs, device
-        self._model = random_model(shape, device, self._attention.implementation)
+        self._model = random_model(
+            shape,
+            device,
+            self._attention.implementation,
+            storage=torch.bfloat16 if spread else None,
+        )
         self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
         self._resident = False
 
@@ -64,6 +73,7 @@ class Train:
             effective_batch_size=rows,
             micro_batch_size=micro,
             num_workers=workers,
+            shard_base=setting.spread,
         )
         plan = TrialPlan(
             steps=steps,
@@ -100,8 +110,9 @@ class Train:
             try:
                 trainer.train_from(None)
             finally:
-                self._model = trainer.model.unload()
-                self._model.gradient_checkpointing_disable()
+                if not setting.spread:  # that base is of no more use
+                    self._model = trainer.model.unload()
+                    self._model.gradient_checkpointing_disable()
         found = speed(
             name(setting),
             clock,
@@ -159,7 +170,8 @@ def _work(
     if on_gpu:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
-    speed = Train(shape, packs, device).measure(setting, repeats, workers)
+    train = Train(shape, packs, device, spread=setting.spread)
+    speed = train.measure(setting, repeats, workers)
     if rank == 0:
         found.put(speed)
     torch.distributed.barrier()

@@ -9,7 +9,8 @@ A setting is shape:rows:length. On its rows, packed from real conversations, are
 - sftray's trainer with nothing of what makes it faster, and then with one thing more at a time;
 - sftray's trainer as a sweep would run it on this GPU.
 
-With --workers, the last alone: on one GPU, and on so many with as many rows each.
+With --workers, the last alone: on one GPU, and on so many with as many rows each; with --spread
+also with the base in parts, one on each GPU.
 
 On both sides: QLoRA on the same random weights, r = 16 on all linear layers, float32 adapters,
 bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every micro-batch. Times are
@@ -21,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -95,12 +96,14 @@ def _scaling(
     case: Case, packs: Packs, device: torch.device, options: argparse.Namespace
 ) -> dict[str, Speed]:
     """As a sweep runs it, on one GPU and on several."""
-    setting = Setting(_chosen(case, device))
+    setting, count = Setting(_chosen(case, device)), options.workers
+    sides = {"1 worker": (setting, 1), f"{count} workers": (setting, count)}
+    if options.spread:
+        spread = Setting(replace(setting.execution, resident=False), spread=True)
+        sides[f"{count} workers, base spread"] = (spread, count)
     return {
-        f"{workers} worker{'s' * (workers > 1)}": measure_workers(
-            case.shape, packs, setting, options.repeats, workers
-        )
-        for workers in (1, options.workers)
+        label: measure_workers(case.shape, packs, side, options.repeats, workers)
+        for label, (side, workers) in sides.items()
     }
 
 
@@ -142,7 +145,7 @@ def _chosen(case: Case, device: torch.device) -> Execution:
 
 def _table(found: dict[str, Speed]) -> None:
     say(
-        f"{'':24}{'step ms':>9}{'(fastest … slowest)':>22}{'positions/s':>13}"
+        f"{'':26}{'step ms':>9}{'(fastest … slowest)':>22}{'positions/s':>13}"
         f"{'supervised/s':>14}{'peak GiB':>10}{'× before':>10}{'× first':>9}"
     )
     first = before = next(iter(found.values())).positions_per_second
@@ -150,7 +153,7 @@ def _table(found: dict[str, Speed]) -> None:
         spread = f"({side.fastest * 1e3:.1f} … {side.slowest * 1e3:.1f})"
         speed = side.positions_per_second
         say(
-            f"{label:24}{side.seconds * 1e3:9.1f}{spread:>22}{speed:13,.0f}"
+            f"{label:26}{side.seconds * 1e3:9.1f}{spread:>22}{speed:13,.0f}"
             f"{side.supervised_per_second:14,.0f}{side.peak_gib:10.1f}"
             f"{speed / before:10.2f}{speed / first:9.2f}"
         )
@@ -168,6 +171,7 @@ def _options() -> argparse.Namespace:
     )
     add("--data", required=True, help="conversations, a .jsonl file")
     add("--workers", type=int, default=1, help="GPUs: the product alone, on one and on so many")
+    add("--spread", action="store_true", help="with --workers: also the base spread over them")
     add("--repeats", type=int, default=20, help="steps timed")
     add("--out", type=Path, help="append a JSON line a setting to this file")
     add(

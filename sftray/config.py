@@ -152,6 +152,8 @@ class TrialConfig:
     """Recompute activations in the backward pass; None derives it."""
     attention: str | None = None
     """flash_attention_3, flash_attention_2, varlen or sdpa; None takes the fastest that works."""
+    shard_base: bool = False
+    """Spread the base over the trial's workers (FSDP2), instead of a whole one on each."""
     seed: int = 0
     """Row order, adapter initialisation and dropout."""
 
@@ -203,6 +205,18 @@ class TrialConfig:
             "trial.effective_batch_size",
             f"{self.effective_batch_size} with num_workers={self.num_workers}",
             "a multiple of num_workers",
+        )
+        require(
+            not self.shard_base or (self.num_workers > 1 and self.base_precision == "nf4"),
+            "trial.shard_base",
+            f"True with num_workers={self.num_workers}, base_precision={self.base_precision!r}",
+            "with several workers and an nf4 base",
+        )
+        require(
+            not self.shard_base or self.lora_target_modules == "all-linear",
+            "trial.shard_base",
+            f"True with lora_target_modules={self.lora_target_modules!r}",
+            "with 'all-linear': only adapted layers can be taken apart",
         )
         if isinstance(self.lora_target_modules, list):
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))

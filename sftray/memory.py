@@ -169,6 +169,11 @@ def train_memory(
     names = adapted(trial.lora_target_modules)
     trained = adapter_parameters(shape, trial.lora_target_modules, trial.lora_r)
     layer = _layer_activations(shape, trial, size, names, liger=liger)
+    base = base_bytes(shape, trial.base_precision, resident=execution.resident)
+    if trial.shard_base:
+        spread = shape.linear * NF4_BYTES
+        base -= spread * (1 - 1 / trial.num_workers)
+        base += 2 * spread / shape.layers  # the layer at work, and the next
     tile = min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_VOCABULARY)
     logits = tile * (size + 4) + 8 * tokens * shape.hidden
     if execution.activation_checkpointing:
@@ -180,7 +185,7 @@ def train_memory(
         kept = tokens * (shape.layers * layer + 3 * size * (shape.inner + shape.hidden))
         low = float(trained * size)  # adapters in the compute dtype, kept with the activations
     return Memory(
-        base=base_bytes(shape, trial.base_precision, resident=execution.resident),
+        base=base,
         adapters=TRAINED_BYTES * trained + low,
         activations=float(kept),
         logits=float(logits),
@@ -224,6 +229,7 @@ def choose_execution(
     trial, shape, length = sweep.trial, Shape.of(base), sweep.data.max_length
     if memory is None:
         small = shape is not None and 4 * shape.parameters < RESIDENT_ON_CPU
+        small = small and not trial.shard_base
         rows = trial.micro_batch_size or max(1, CPU_TOKENS // length)
         return Execution(rows, trial.activation_checkpointing or False, resident=small)
     if shape is None:
@@ -279,9 +285,13 @@ def _from_fastest(shape: Shape, trial: TrialConfig, max_length: int) -> list[Exe
         if trial.activation_checkpointing not in (None, checkpointing):
             continue
         for size in some:
-            for resident in (True, False) if trial.base_precision == "nf4" else (False,):
+            for resident in _residences(trial):
                 found.append(Execution(size, checkpointing, resident))
     return found
+
+
+def _residences(trial: TrialConfig) -> tuple[bool, ...]:
+    return (True, False) if trial.base_precision == "nf4" and not trial.shard_base else (False,)
 
 
 def _by_memory(sweep: SweepConfig) -> list[TrialConfig]:

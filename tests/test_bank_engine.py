@@ -13,6 +13,7 @@ import torch
 from bank_models import settings_for, short_spec
 
 from sftray.bank.engine import Engine, load_model
+from sftray.budget import Execution
 from sftray.config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
@@ -216,7 +217,7 @@ def test_what_the_bank_was_not_built_for_is_refused(
     spec = short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "trial")
     engine = _engine(tiny, small_packs, [spec], slots=1)
     for changed, message in (
-        (replace(spec, plan=replace(spec.plan, micro_batch_size=2)), "a micro-batch of 2 rows"),
+        (replace(spec, plan=replace(spec.plan, execution=Execution(2))), "a micro-batch of 2 rows"),
         (replace(spec, config=replace(spec.config, lora_r=16)), "lora_r 16 in a bank of at most 8"),
         (replace(spec, config=replace(spec.config, lora_dropout=0.1)), "built without"),
     ):

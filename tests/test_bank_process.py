@@ -14,6 +14,7 @@ from bank_models import settings_for, short_spec
 
 from sftray import storage
 from sftray.bank.process import LEASE_SECONDS, BankProcess
+from sftray.budget import Execution
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.packs import Packs
@@ -236,7 +237,7 @@ def test_a_trial_that_cannot_start_fails_alone(
     Path(no_folder.folder).mkdir()
     Path(TrialPaths(no_folder.folder).checkpoints).write_text("a file")
     other_micro = replace(
-        spec("other_micro"), plan=replace(good.plan, micro_batch_size=2, accumulation=1)
+        spec("other_micro"), plan=replace(good.plan, execution=Execution(2), accumulation=1)
     )
     for failing, message in (
         (other_rank, "it holds another adapter than this trial's"),

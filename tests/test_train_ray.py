@@ -108,6 +108,28 @@ def test_more_workers_train_as_one_at_the_same_effective_batch(
     crew.close()
 
 
+@pytest.mark.timeout(400)
+def test_a_base_spread_over_two_workers_trains_as_a_whole_one(
+    trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    whole = replace(trial, base_precision="nf4", num_train_epochs=0.5 * trial.num_train_epochs)
+    alone: list[dict[str, Any]] = []
+    run_trial(spec_of(whole, small_packs, tmp_path / "one"), alone.append, torch.device("cpu"))
+    spread = replace(whole, num_workers=2, shard_base=True)
+    crew = Workers(2)
+    found = crew.train(spec_of(spread, small_packs, tmp_path / "spread"))
+    assert [m["step"] for m in found] == [m["step"] for m in alone]
+    assert [m["eval_loss"] for m in found] == pytest.approx(
+        [m["eval_loss"] for m in alone], abs=1e-4
+    )
+    losses, expected = ([entry[1] for entry in curve_of(part)] for part in (found, alone))
+    assert losses == pytest.approx(expected, abs=1e-4)
+    assert found[-1]["outcome"] == "completed"
+    samples = (tmp_path / "spread" / "samples.jsonl").read_text(encoding="utf-8")
+    assert samples == (tmp_path / "one" / "samples.jsonl").read_text(encoding="utf-8")
+    crew.close()
+
+
 def assert_same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
     assert [m["step"] for m in found] == [m["step"] for m in alone]
     assert found[0]["eval_loss"] == pytest.approx(alone[0]["eval_loss"], abs=1e-6)

@@ -213,16 +213,16 @@ class BankProcess:
 
     def _live(self, opening: Mapping[str, Any], expected: int) -> None:
         """The engine's thread: build, then train until the process ends."""
-        from sftray.model import is_out_of_memory
-
-        sys.setswitchinterval(SWITCH_SECONDS)
         try:
+            sys.setswitchinterval(SWITCH_SECONDS)
             settings: BankSettings | None = BankSettings(**opening["settings"])
             while settings is not None:
                 try:
                     self._train(opening, settings, expected)
                     return
                 except RuntimeError as error:
+                    from sftray.model import is_out_of_memory  # by now all has been imported
+
                     if not is_out_of_memory(error):
                         raise
                     said = str(error).splitlines()[0]

@@ -51,8 +51,10 @@ class Bases:
         self._key, self._forward = key, vars(model).get("forward")
         return model, change
 
-    def keep(self, trained: Any, change: float) -> None:
-        """Take the adapter off a PEFT model and keep its base."""
+    def keep(self, trained: Any, change: float, trial: TrialConfig) -> None:
+        """Take the adapter off a PEFT model and keep its base; not one that was taken apart."""
+        if trial.shard_base:
+            return
         base = trained.unload()
         if base.is_gradient_checkpointing:
             base.gradient_checkpointing_disable()

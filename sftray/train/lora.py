@@ -106,11 +106,13 @@ class _Lora(torch.autograd.Function):
 def _matrix(base: Any) -> Tensor:
     """A linear layer's weight [output, input], dequantised if it is 4-bit."""
     weight = base.weight
-    if not hasattr(weight, "quant_state"):
+    # a weight that was spread over workers has lost its state; then the module has it
+    state = getattr(weight, "quant_state", None) or getattr(base, "quant_state", None)
+    if state is None:
         return weight.data  # type: ignore[no-any-return]
     from bitsandbytes.functional import dequantize_4bit
 
-    dense: Tensor = dequantize_4bit(weight.data, weight.quant_state)
+    dense: Tensor = dequantize_4bit(weight.data, state)
     return dense
 
 

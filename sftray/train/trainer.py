@@ -29,6 +29,7 @@ from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.mapped import MappedRows
 from sftray.model import (
+    adapter_parameters,
     compute_dtype,
     init_adapters,
     lora_config,
@@ -37,6 +38,7 @@ from sftray.model import (
 )
 from sftray.paths import TrialPaths
 from sftray.train.lora import fuse_lora
+from sftray.train.shard import mean_of_gradients, shard_base
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
 from sftray.trial.progress import Progress
@@ -86,6 +88,12 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         )
         init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
         fuse_lora(self.model)
+        if trial.shard_base:
+            shard_base(self.model)
+            # it is no model for DDP any more: adapters are averaged before they are clipped
+            self.accelerator.prepare_model = functools.partial(
+                self.accelerator.prepare_model, evaluation_mode=True
+            )
         # TRL's own head also computes entropy and accuracy, which nobody reads here
         add_fused_lm_head(self.model.get_base_model(), outputs=("log_probs",))
 
@@ -137,6 +145,11 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         workers: int = self.accelerator.num_processes
         return loss * workers  # DDP takes the mean of the gradients
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.trial_config.shard_base:
+            mean_of_gradients(list(adapter_parameters(self.model).values()))
+        return super()._clip_grad_norm(model)
+
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """{"eval_loss"}: sum of token losses / number of supervised tokens of the eval packs.
@@ -146,10 +159,14 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         rows = self.eval_dataset
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         mine = range(self.args.process_index, len(rows), self.args.world_size)
+        most = -(-len(rows) // self.args.world_size)  # workers of a spread base step together
         self.model.eval()
-        for start in range(0, len(mine), self.plan.micro_batch_size):
+        for start in range(0, most, self.plan.micro_batch_size):
             indices = mine[start : start + self.plan.micro_batch_size]
-            batch = self._prepare_inputs(self.data_collator([rows[i] for i in indices]))
+            batch = self.data_collator([rows[i] for i in indices] or [rows[0]])
+            if not indices:
+                batch["labels"].fill_(-100)
+            batch = self._prepare_inputs(batch)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
                 outputs = self.model(**batch, fused_lm_head=True)
             sums[0] -= outputs.log_probs.double().sum()

@@ -199,9 +199,9 @@ class _Attempt:
                 self._report({**checkpoint.state["metrics"], **facts, **resumed})
             self._finish(trainer, packs, checkpoint)
         except StoppedError:
-            self._bases.keep(trainer.model, isolation)
+            self._bases.keep(trainer.model, isolation, trial)
             raise
-        self._bases.keep(trainer.model, isolation)
+        self._bases.keep(trainer.model, isolation, trial)
 
     def _finish(
         self, trainer: PackedSFTTrainer, packs: Packs, checkpoint: checkpoints.Checkpoint | None
@@ -212,9 +212,12 @@ class _Attempt:
             trainer.train_from(checkpoint)
         except DivergedError as error:
             outcome, message = "diverged", str(error)
-        if outcome == "completed" and trainer.is_world_process_zero():
+        spec, first = self._spec, trainer.is_world_process_zero()
+        if outcome == "completed" and (first or spec.config.shard_base):
+            if not first:  # it only helps to compute them
+                spec = replace(spec, folder=str(self._scratch))
             answer = functools.partial(_answer, trainer, packs.end_of_turn)
-            write_samples(self._spec, packs, trainer.state.global_step, answer)
+            write_samples(spec, packs, trainer.state.global_step, answer)
         self._report(self.ended(outcome, message))
 
     def _facts(self, attention: str, isolation: float) -> dict[str, Any]:
