@@ -95,7 +95,7 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
             [],
             [
                 "trainer: bank (plain LoRA trials that share one base)",
-                "bank: 4 slots × 1 rows, ranks up to 16, base dequantised once, on the CPU",
+                "bank: 4 slots × 1 rows, ranks up to 16, base dequantised once",
             ],
         ),
         (["--trainer", "train"], ["trainer: train (asked for)"]),

@@ -42,7 +42,10 @@ class Workers:
             reports += [report] if report is not None else []
         return reports
 
-    def close(self) -> None:
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         ray.get(self.mailbox.close.remote())
         self.run.join(timeout=60)
         assert not self.run.is_alive()
@@ -95,17 +98,18 @@ def test_more_workers_train_as_one_at_the_same_effective_batch(
     small_packs: Packs,
     tmp_path: Path,
 ) -> None:
-    crew = Workers(workers)
-    found = crew.train(spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "more"))
-    assert small_packs.rows("eval") % workers  # the workers' shares of an evaluation differ
-    assert_same(found, alone)
-    # the same workers, and the base that they have loaded, for the next trial
-    again = crew.train(
-        spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "again")
-    )
-    assert_same(again, alone)
-    assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
-    crew.close()
+    with Workers(workers) as crew:
+        found = crew.train(
+            spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "more")
+        )
+        assert small_packs.rows("eval") % workers  # the workers' shares of an evaluation differ
+        assert_same(found, alone)
+        # the same workers, and the base that they have loaded, for the next trial
+        again = crew.train(
+            spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "again")
+        )
+        assert_same(again, alone)
+        assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
 
 
 @pytest.mark.timeout(400)
@@ -116,18 +120,17 @@ def test_a_base_spread_over_two_workers_trains_as_a_whole_one(
     alone: list[dict[str, Any]] = []
     run_trial(spec_of(whole, small_packs, tmp_path / "one"), alone.append, torch.device("cpu"))
     spread = replace(whole, num_workers=2, shard_base=True)
-    crew = Workers(2)
-    found = crew.train(spec_of(spread, small_packs, tmp_path / "spread"))
-    assert [m["step"] for m in found] == [m["step"] for m in alone]
-    assert [m["eval_loss"] for m in found] == pytest.approx(
-        [m["eval_loss"] for m in alone], abs=1e-4
-    )
-    losses, expected = ([entry[1] for entry in curve_of(part)] for part in (found, alone))
-    assert losses == pytest.approx(expected, abs=1e-4)
-    assert found[-1]["outcome"] == "completed"
-    samples = (tmp_path / "spread" / "samples.jsonl").read_text(encoding="utf-8")
-    assert samples == (tmp_path / "one" / "samples.jsonl").read_text(encoding="utf-8")
-    crew.close()
+    with Workers(2) as crew:
+        found = crew.train(spec_of(spread, small_packs, tmp_path / "spread"))
+        assert [m["step"] for m in found] == [m["step"] for m in alone]
+        assert [m["eval_loss"] for m in found] == pytest.approx(
+            [m["eval_loss"] for m in alone], abs=1e-4
+        )
+        losses, expected = ([entry[1] for entry in curve_of(part)] for part in (found, alone))
+        assert losses == pytest.approx(expected, abs=1e-4)
+        assert found[-1]["outcome"] == "completed"
+        samples = (tmp_path / "spread" / "samples.jsonl").read_text(encoding="utf-8")
+        assert samples == (tmp_path / "one" / "samples.jsonl").read_text(encoding="utf-8")
 
 
 def assert_same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
@@ -182,16 +185,15 @@ def test_workers_of_whom_one_dies_start_again_and_a_trial_that_always_fails_ends
     alone: list[dict[str, Any]], trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     two = replace(trial, num_workers=2)
-    crew = Workers(2, work_with_little_memory)
-    little = crew.train(spec_of(two, small_packs, tmp_path / "little", rows=2))
-    assert little[-1]["outcome"] == "completed"
-    assert little[-1]["micro_batch_size"] == 1
-    assert little[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
-    mortal = crew.train(spec_of(two, small_packs, tmp_path / "mortal"))
-    assert (tmp_path / "died").exists()
-    assert mortal[-1]["outcome"] == "completed"
-    assert mortal[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
-    broken = crew.train(spec_of(two, small_packs, tmp_path / "broken"))
-    assert broken[-1]["outcome"] == "failed"
-    assert broken[-1]["message"] == "ValueError: this trial cannot be trained"
-    crew.close()
+    with Workers(2, work_with_little_memory) as crew:
+        little = crew.train(spec_of(two, small_packs, tmp_path / "little", rows=2))
+        assert little[-1]["outcome"] == "completed"
+        assert little[-1]["micro_batch_size"] == 1
+        assert little[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+        mortal = crew.train(spec_of(two, small_packs, tmp_path / "mortal"))
+        assert (tmp_path / "died").exists()
+        assert mortal[-1]["outcome"] == "completed"
+        assert mortal[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+        broken = crew.train(spec_of(two, small_packs, tmp_path / "broken"))
+        assert broken[-1]["outcome"] == "failed"
+        assert broken[-1]["message"] == "ValueError: this trial cannot be trained"

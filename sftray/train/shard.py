@@ -31,9 +31,16 @@ def shard_base(model: Any) -> None:
     kept = {parameter for parameter in decoder.parameters() if parameter.requires_grad}
     kept |= set(decoder.embed_tokens.parameters())
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    # all alike after every forward pass: saving a checkpoint on one worker lets its copies go, and
+    # it would gather again what the others still have
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "ignored_params": kept,
+        "reshard_after_forward": True,
+    }
     for layer in decoder.layers:
-        fully_shard(layer, mesh=mesh, ignored_params=kept)
-    fully_shard(decoder, mesh=mesh, ignored_params=kept)
+        fully_shard(layer, **options)
+    fully_shard(decoder, **options)
 
 
 def mean_of_gradients(parameters: list[nn.Parameter]) -> None:
