@@ -58,7 +58,7 @@ class Train:
             shape,
             device,
             self._attention.implementation,
-            storage=torch.bfloat16 if spread else None,
+            storage=torch.float32 if spread else None,
         )
         self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
         self._resident = False

@@ -38,8 +38,8 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.implementation}
     if trial.base_precision == "nf4":
         options["quantization_config"] = nf4_config(compute_dtype(trial, device))
-        if trial.shard_base:  # FSDP2 takes floating-point tensors only
-            options["quantization_config"].bnb_4bit_quant_storage = torch.bfloat16
+        if trial.shard_base:  # see `train.shard`
+            options["quantization_config"].bnb_4bit_quant_storage = torch.float32
     model = AutoModelForCausalLM.from_pretrained(
         trial.model,
         revision=trial.model_revision,

@@ -107,11 +107,26 @@ def test_last_words_are_told_and_running_out_of_memory_does_not_count() -> None:
     box.send(ONE)
     for _ in range(5):
         assert box.take(0, 0) == box.take(1, 0) == (1, ONE)
-        box.died(1, "OutOfMemoryError: 8 rows", counts=False)
+        box.died(1, "OutOfMemoryError: 8 rows", "again")
     assert box.take(0, 0) == (1, ONE)
-    box.died(1, "ValueError: bad", counts=True)
+    box.died(1, "ValueError: bad", "failure")
     assert box.take(0, 0) is None
     assert box.next_report("t0000") == {"outcome": "failed", "message": "ValueError: bad"}
+
+
+def test_a_trial_for_which_no_memory_is_little_enough_ends_and_the_next_begins() -> None:
+    box = Mailbox(max_failures=2)
+    box.send(ONE)
+    for rank in (0, 1):
+        box.take(rank, 0)
+    box.died(1, "CUDA out of memory", "out_of_memory")
+    assert box.next_report("t0000") == {
+        "outcome": "out_of_memory",
+        "message": "CUDA out of memory",
+    }
+    box.send(TWO)
+    assert box.take(1, 0) is None
+    assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
 
 
 def test_a_client_hears_that_the_run_has_ended() -> None:

@@ -136,14 +136,18 @@ class Mailbox:
                 self._spec = None
                 self._changed.notify_all()
 
-    def died(self, number: int, words: str, *, counts: bool) -> None:
-        """A worker is about to end in the middle of a trial; it `counts` as a failure unless the
-        next attempt is another one, that takes less memory."""
+    def died(self, number: int, words: str, meaning: str) -> None:
+        """A worker is about to end in the middle of a trial: a "failure"; or all begin "again" with
+        what takes less memory; or the trial's outcome is that there was not enough
+        ("out_of_memory")."""
         with self._changed:
-            if number == self._number and self._last_words is None:
-                self._last_words = words
-                self._failures += counts
-                self._begun.clear()
+            if number != self._number or self._last_words is not None or self._spec is None:
+                return
+            self._last_words = words
+            self._failures += meaning == "failure"
+            self._begun.clear()
+            if meaning == "out_of_memory":
+                self._end("out_of_memory", words)
 
     def _is_at(self, trial: str) -> bool:
         return self._number > 0 and self._trial == trial
@@ -161,10 +165,12 @@ class Mailbox:
             self._failures += 1
             self._begun.clear()
         if self._spec is not None and self._failures > self._max_failures:
-            words = self._last_words or "its worker died without a word"
-            self._reports.append({"outcome": "failed", "message": words})
-            self._spec, self._wanted = None, False
-            self._changed.notify_all()
+            self._end("failed", self._last_words or "its worker died without a word")
+
+    def _end(self, outcome: str, message: str) -> None:
+        self._reports.append({"outcome": outcome, "message": message})
+        self._spec, self._wanted = None, False
+        self._changed.notify_all()
 
     def _begin_next(self) -> None:
         if not self._sent:

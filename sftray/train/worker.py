@@ -53,14 +53,25 @@ def work_for(mailbox: Any) -> None:
         except StoppedError:
             pass
         except BaseException as error:
-            less = isinstance(error, torch.OutOfMemoryError)
-            words = (str(error).strip().splitlines() or [""])[-1]
-            said = f"{type(error).__name__}: {words}"
-            ray.get(mailbox.died.remote(done, said, counts=not less))
+            ray.get(mailbox.died.remote(done, *_last_words(error)))
             raise
         if rank == 0:
             ray.get(mailbox.finished.remote(done))
         free_memory()
+
+
+class NothingLessError(torch.OutOfMemoryError):
+    """A trial of several workers has run out of memory, and nothing is left that takes less."""
+
+
+def _last_words(error: BaseException) -> tuple[str, str]:
+    """What a worker says before it ends, and what it means for its trial: `Mailbox.died`."""
+    words = (str(error).strip().splitlines() or [""])[-1]
+    if isinstance(error, NothingLessError):
+        return words, "out_of_memory"
+    return f"{type(error).__name__}: {words}", (
+        "again" if isinstance(error, torch.OutOfMemoryError) else "failure"
+    )
 
 
 class _Reports:
@@ -100,8 +111,8 @@ def run_trial(
     "outcome" (completed, diverged, out_of_memory) and "message". A trial that runs out of memory
     goes on from the step it was at as `in_less_memory` says, and its next report tells so. Where it
     has several workers, of whom one cannot stop the others, this raises torch.OutOfMemoryError, and
-    the trial is to be started again. What `report` raises ends the trial and is raised here. With
-    `bases` the next trial gets this one's base.
+    the trial is to be started again; or NothingLessError. What `report` raises ends the trial and
+    is raised here. With `bases` the next trial gets this one's base.
     """
     bases = bases or Bases()
     spec, because = _as_it_fits(spec)
@@ -113,13 +124,15 @@ def run_trial(
             because = attempt.run(rescued)
             if not because:
                 return
-            less = in_less_memory(spec.plan, spec.config)
+            less, alone = in_less_memory(spec.plan, spec.config), spec.config.num_workers == 1
+            if less is None and not alone:
+                raise NothingLessError(because)
             if less is None:
                 report(attempt.ended("out_of_memory", because))
                 return
             spec = replace(spec, plan=less)
             _remember(spec, because)
-            if spec.config.num_workers > 1:
+            if not alone:
                 raise torch.OutOfMemoryError(because)
             rescued = attempt.rescued
             del attempt
