@@ -27,7 +27,7 @@ class Workers:
     """A Ray Train run, and the client of its trials."""
 
     def __init__(self, workers: int, work: Callable[[dict[str, Any]], None] = _work) -> None:
-        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=64).remote(2)
+        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=64).remote(1)
         resources = {"CPU": 2 / workers - 0.01}
         scaling = {"num_workers": workers, "resources_per_worker": resources}
         self.run = threading.Thread(target=_fit, args=(self.mailbox, scaling, work), daemon=True)
