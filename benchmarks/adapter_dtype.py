@@ -28,7 +28,7 @@ from sftray.config import DataConfig, TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
-from sftray.evaluate import packed_eval_loss
+from sftray.evaluate import default_device, packed_eval_loss
 from sftray.model import (
     adapter_parameters,
     compute_dtype,
@@ -49,7 +49,7 @@ def main() -> None:
         _plot(json.loads(options.out.read_text(encoding="utf-8")), options.plot)
         return
     quiet()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = default_device()
     packs = _packs(options)
     found = []
     say(f"{device_name(device)}\n{'rate':>8} {'adapter':9}{'before':>9}{'after':>9}{'changed':>9}")

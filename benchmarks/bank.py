@@ -21,20 +21,20 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from console import argument_parser, say
+from console import add_rows, argument_parser, say
 from kernel_times import kernel_table
-from shapes import SHAPES, make_packs
+from shapes import make_packs, parse_setting
 from steps_bank import Bank
 from steps_trl import Trl
 from timing import Speed, device_name, free_memory, quiet
 
 from sftray.data.packs import Packs
+from sftray.evaluate import default_device
 
 SETTINGS = "8B:8:512,8B:4:2048,1B:8:1024,0.5B:16:512,0.5B:16:2048"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "flash_attn", "liger_kernel")
@@ -48,12 +48,7 @@ class Setting:
 
     @classmethod
     def parse(cls, text: str) -> Setting:
-        shape, slots, length = text.split(":")
-        if shape not in SHAPES:
-            raise argparse.ArgumentTypeError(
-                f"shape: got {shape!r}, must be of {', '.join(SHAPES)}"
-            )
-        return cls(shape, int(slots), int(length))
+        return cls(*parse_setting(text))
 
     def __str__(self) -> str:
         return f"{self.shape}, K={self.slots} × {self.length}"
@@ -62,7 +57,7 @@ class Setting:
 def main() -> None:
     options = _options()
     quiet()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = default_device()
     packs = make_packs(options.data, [s.length for s in options.settings], options.storage)
     facts = {"device": device_name(device), "versions": _versions()}
     for setting in options.settings:
@@ -173,16 +168,11 @@ def _options() -> argparse.Namespace:
         default=SETTINGS,
         help=f"shape:K:length, …; by default {SETTINGS}",
     )
-    add("--data", required=True, help="conversations, a .jsonl file")
+    add_rows(parser)
     add("--repeats", type=int, default=20, help="steps timed")
     add("--only", choices=("bank", "trl"))
     add("--profile", action="store_true", help="the kernels of a step of the bank; needs a GPU")
     add("--out", type=Path, help="append a JSON line a setting to this file")
-    add(
-        "--storage",
-        default=f"{tempfile.gettempdir()}/sftray-benchmarks",
-        help="folder of the packed rows, built when first needed",
-    )
     options = parser.parse_args()
     if options.profile and not torch.cuda.is_available():
         parser.error("--profile: got a machine without a GPU, must have one: it times kernels")

@@ -28,6 +28,7 @@ from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
+from sftray.evaluate import default_device
 from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 
@@ -37,7 +38,7 @@ Reports = list[dict[str, Any]]
 
 def main() -> None:
     options = _options()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = default_device()
     with tempfile.TemporaryDirectory() as storage:
         packs = _packs(storage)
         trials = _trials(options.epochs)

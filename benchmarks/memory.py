@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from console import argument_parser, say
+from console import add_rows, argument_parser, say
 from shapes import make_packs, model_config
 from steps_bank import Bank
 from steps_train import Setting, Train
@@ -24,6 +22,7 @@ from timing import device_name, free_memory, quiet
 
 from sftray.budget import Execution
 from sftray.config import TrialConfig
+from sftray.evaluate import default_device
 from sftray.memory import Memory, Shape, train_memory
 
 STEPS = 2
@@ -42,7 +41,7 @@ BANK = ((512, 8), (512, 16), (2048, 2), (2048, 4))
 def main() -> None:
     options = _options()
     quiet()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = default_device()
     lengths = {length for length, _ in (*TRAIN, *BANK)}
     packs = make_packs(options.data, sorted(lengths), options.storage)
     say(f"{device_name(device)}\n{'':34}{'estimate GiB':>14}{'peak GiB':>10}{'error':>8}")
@@ -53,7 +52,7 @@ def main() -> None:
         assert facts is not None
         models: dict[int, Train] = {}
         for length, execution in TRAIN:
-            # one model serves all lengths but for the dequantised one
+            # a model serves the settings of one length that follow each other
             models = {length: models[length]} if length in models else {}
             free_memory()
             if length not in models:
@@ -92,13 +91,8 @@ def _options() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--shapes", type=lambda text: text.split(","), default="0.5B,1B,8B")
-    add("--data", required=True, help="conversations, a .jsonl file")
+    add_rows(parser)
     add("--out", type=Path, help="write what was found to this JSON file")
-    add(
-        "--storage",
-        default=f"{tempfile.gettempdir()}/sftray-benchmarks",
-        help="folder of the packed rows, built when first needed",
-    )
     return parser.parse_args()
 
 

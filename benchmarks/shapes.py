@@ -10,6 +10,7 @@ most 23 GiB of GPU memory while it is made.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -80,6 +81,14 @@ CONVERSATIONS = 20_000
 """Of them packed: about two million tokens."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """The files of the bundled tokenizer; its vocabulary is smaller than that of every shape."""
+
+
+def parse_setting(text: str) -> tuple[str, int, int]:
+    """(shape, count, row length) of `8B:4:2048`."""
+    shape, count, length = text.split(":")
+    if shape not in SHAPES:
+        raise argparse.ArgumentTypeError(f"shape: got {shape!r}, must be of {', '.join(SHAPES)}")
+    return shape, int(count), int(length)
 
 
 def model_config(shape: str) -> Any:

@@ -23,7 +23,7 @@ from sftray.attention import choose_attention
 from sftray.config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER
-from sftray.model import peak_memory_gb
+from sftray.model import is_out_of_memory, peak_memory_gb
 
 MICRO_BATCHES = (4096, 8192, 16384, 32768)
 """Positions of the micro-batches that are tried for TRL's fastest."""
@@ -92,8 +92,8 @@ class Trl:
         """None where it does not fit the GPU."""
         try:
             return self.measure(flags, repeats)
-        except RuntimeError as error:  # cuBLAS and Triton have errors of their own for it
-            if "out of memory" in str(error) or "ALLOC_FAILED" in str(error):
+        except RuntimeError as error:
+            if is_out_of_memory(error):
                 return None
             raise
 

@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from console import argument_parser, say
-from shapes import SHAPES, make_packs, model_config
+from console import add_rows, argument_parser, say
+from shapes import make_packs, model_config, parse_setting
 from steps_train import FUSED, LIGER, WAITLESS, Setting, Train, measure_workers
 from steps_trl import Flags, Trl
 from timing import Speed, device_name, free_memory, quiet
@@ -35,6 +34,7 @@ from timing import Speed, device_name, free_memory, quiet
 from sftray.budget import Execution
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs import Packs
+from sftray.evaluate import default_device
 from sftray.memory import choose_execution
 
 SETTINGS = "8B:4:2048,1B:4:2048,0.5B:4:2048"
@@ -48,12 +48,7 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        shape, rows, length = text.split(":")
-        if shape not in SHAPES:
-            raise argparse.ArgumentTypeError(
-                f"shape: got {shape!r}, must be of {', '.join(SHAPES)}"
-            )
-        return cls(shape, int(rows), int(length))
+        return cls(*parse_setting(text))
 
     def __str__(self) -> str:
         return f"{self.shape}, {self.rows} × {self.length}"
@@ -62,7 +57,7 @@ class Case:
 def main() -> None:
     options = _options()
     quiet()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = default_device()
     packs = make_packs(options.data, [case.length for case in options.settings], options.storage)
     for case in options.settings:
         say(f"\n{case}  ({device_name(device)})")
@@ -169,16 +164,11 @@ def _options() -> argparse.Namespace:
         default=SETTINGS,
         help=f"shape:rows:length, …; by default {SETTINGS}",
     )
-    add("--data", required=True, help="conversations, a .jsonl file")
+    add_rows(parser)
     add("--workers", type=int, default=1, help="GPUs: the product alone, on one and on so many")
     add("--spread", action="store_true", help="with --workers: also the base spread over them")
     add("--repeats", type=int, default=20, help="steps timed")
     add("--out", type=Path, help="append a JSON line a setting to this file")
-    add(
-        "--storage",
-        default=f"{tempfile.gettempdir()}/sftray-benchmarks",
-        help="folder of the packed rows, built when first needed",
-    )
     return parser.parse_args()
 
 

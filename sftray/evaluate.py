@@ -23,7 +23,7 @@ from sftray.model import compute_dtype, load_base, load_tokenizer
 
 def default_device() -> torch.device:
     """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def evaluate_adapter(adapter: Path, trial: TrialConfig, packs: str) -> float:

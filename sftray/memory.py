@@ -146,29 +146,28 @@ def adapted(targets: str | tuple[str, ...]) -> tuple[str, ...]:
     return PROJECTIONS if isinstance(targets, str) or not names else names
 
 
-def base_bytes(shape: Shape, precision: str, *, resident: bool, on_gpu: bool = True) -> float:
+def base_bytes(shape: Shape, precision: str, *, resident: bool) -> float:
     """The frozen weights; of a 4-bit base that is not resident also room to dequantise in."""
-    size = element_bytes(precision, on_gpu=on_gpu)
+    size = element_bytes(precision)
     held = float(shape.embedding * size)
     if precision == "nf4" and not resident:
         return held + shape.linear * NF4_BYTES + size * shape.inner * shape.hidden
     return held + shape.linear * size
 
 
-def element_bytes(precision: str, *, on_gpu: bool = True) -> int:
-    """Bytes of a number that is computed with."""
-    return 4 if precision == "fp32" or not on_gpu else 2
+def element_bytes(precision: str) -> int:
+    """Bytes of a number that a GPU computes with."""
+    return 4 if precision == "fp32" else 2
 
 
-def train_memory(
-    shape: Shape, trial: TrialConfig, max_length: int, execution: Execution, *, liger: bool = True
-) -> Memory:
-    """The peak of the `train` trainer's step on a GPU."""
+def train_memory(shape: Shape, trial: TrialConfig, max_length: int, execution: Execution) -> Memory:
+    """The peak of the `train` trainer's step on a GPU, with Liger's kernels; without them more is
+    kept, and it was not measured."""
     size = element_bytes(trial.base_precision)
     tokens = execution.micro_batch_size * max_length
     names = adapted(trial.lora_target_modules)
     trained = adapter_parameters(shape, trial.lora_target_modules, trial.lora_r)
-    layer = _layer_activations(shape, trial, size, names, liger=liger)
+    layer = _layer_activations(shape, trial, size, names)
     base = base_bytes(shape, trial.base_precision, resident=execution.resident)
     if trial.shard_base:
         spread = shape.linear * NF4_BYTES
@@ -197,7 +196,7 @@ HEAD_TOKENS, HEAD_VOCABULARY = 4096, 8192
 
 
 def _layer_activations(
-    shape: Shape, trial: TrialConfig, size: int, names: tuple[str, ...], *, liger: bool
+    shape: Shape, trial: TrialConfig, size: int, names: tuple[str, ...]
 ) -> float:
     """Bytes a token that one layer keeps for its backward pass."""
     hidden, inner = shape.hidden, shape.inner
@@ -206,8 +205,6 @@ def _layer_activations(
     kept += heads + shape.queries  # for attention, and its output
     kept += (heads - shape.keys) if shape.head_norms else 0
     kept += 3 * inner  # gate, up and what they make together
-    if not liger:
-        kept += 2 * inner + 4 * hidden + heads  # products and casts that fused kernels do without
     kept += len(names) * trial.lora_r
     exact = 4 * (2 + shape.heads)  # norms' and attention's sums, float32
     if trial.lora_dropout:

@@ -35,6 +35,7 @@ class Bases:
             trial.model_revision,
             trial.trust_remote_code,
             trial.base_precision,
+            trial.shard_base,
             attention,
             device,
             resident,
