@@ -1,7 +1,8 @@
 """The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it.
 
 Promise: `best/` is written from the best evaluation, not the last, and the adapter in it has been
-loaded again with plain PEFT and given the recorded eval loss to 1e-3, or the sweep says so loudly.
+loaded again with plain PEFT and given the recorded eval loss to 1e-3, or to what rounding to
+bfloat16 makes of a short eval set, or the sweep says so loudly.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from sftray import storage
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import SftrayError
 from sftray.paths import SweepPaths, join
@@ -22,6 +24,10 @@ from sftray.results import Results, TrialRecord
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
+
+BFLOAT16_TOLERANCE = 0.2
+"""The same over the square root of the supervised tokens, where activations are bfloat16: another
+order of the same products moves each token's loss by some 0.05 nats, up or down; four sigmas."""
 
 WORKER_MINUTES = 60
 """How long the check may take, the wait for a free worker and the base's download included."""
@@ -71,11 +77,11 @@ def collect(
         folder = Path(temporary)
         checkpoint = paths.trial(best.trial).checkpoint(evaluation["step"])
         arguments = (checkpoint, to_json(trial), packs.root)
-        checked, files = _wait(submit(_assemble, *arguments), log)
+        checked, tolerance, files = _wait(submit(_assemble, *arguments), log)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         facts["reloaded_eval_loss"] = checked
-        facts["verified"] = abs(checked - recorded) <= TOLERANCE
+        facts["verified"] = abs(checked - recorded) <= tolerance
         (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         (folder / "README.md").write_text(_model_card(facts), encoding="utf-8")
         storage.put_folder(folder, paths.best, last="sweep.json")
@@ -163,32 +169,37 @@ def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
     return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
 
 
-def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[float, Files]:
-    """On a worker: the adapter's files with the tokenizer's, and their eval loss when reloaded.
-
-    The worker may be another machine, so the files come back by value.
+def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[float, float, Files]:
+    """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
+    and its files with the tokenizer's. The worker may be another machine: they come by value.
     """
-    from sftray.evaluate import evaluate_adapter
-    from sftray.model import load_tokenizer
+    import torch
+
+    from sftray.evaluate import default_device, evaluate_adapter
+    from sftray.model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_adapter, read
 
-    trial = TrialConfig(**config)
+    trial, opened = TrialConfig(**config), open_packs(packs)
+    tolerance = TOLERANCE
+    if compute_dtype(trial, default_device()) == torch.bfloat16:
+        supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
+        tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
-        load_tokenizer(trial, open_packs(packs).chat_template).save_pretrained(folder)
+        load_tokenizer(trial, opened.chat_template).save_pretrained(folder)
         loss = evaluate_adapter(Path(folder), trial, packs)
-        return loss, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return loss, tolerance, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def _wait(result: Any, log: Log) -> tuple[float, Files]:
+def _wait(result: Any, log: Log) -> tuple[float, float, Files]:
     """What a worker has answered; said every minute, and not for ever."""
     import ray
 
     for waited in range(0, WORKER_MINUTES * 60, _POLL_SECONDS):
         done, _ = ray.wait([result], timeout=_POLL_SECONDS)
         if done:
-            loss, files = ray.get(result)
-            return float(loss), files
+            loss, tolerance, files = ray.get(result)
+            return float(loss), float(tolerance), files
         log(f"best/: checking the winner on a worker, {waited + _POLL_SECONDS} s so far")
     raise SftrayError(
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "
