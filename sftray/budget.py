@@ -90,6 +90,7 @@ def planner(
         ladder=rung_ladder(sweep, rows_per_epoch),
         evals_per_trial=sweep.evals_per_trial,
         execution=execution,
+        judged=sweep.scheduler != "none",
     )
 
 
@@ -100,10 +101,12 @@ def plan_trial(
     ladder: Sequence[int],
     evals_per_trial: int,
     execution: Execution = ONE_ROW,
+    judged: bool = True,
 ) -> TrialPlan:
     """The steps, rungs and evaluations of `trial` on a dataset of `rows_per_epoch` packed rows.
 
-    Raises ConfigError where the trial would take fewer than MIN_STEPS optimizer steps.
+    Where it is not `judged`, it is evaluated at the rungs, and nothing else happens there. Raises
+    ConfigError where the trial would take fewer than MIN_STEPS optimizer steps.
     """
     batch = trial.effective_batch_size
     available = round(trial.num_train_epochs * rows_per_epoch)
@@ -127,7 +130,7 @@ def plan_trial(
         warmup_steps=math.ceil(trial.warmup_ratio * steps),
         execution=replace(execution, micro_batch_size=micro, activation_checkpointing=again),
         accumulation=accumulation,
-        rungs=rungs,
+        rungs=rungs if judged else (),
         eval_steps=tuple(sorted(spread | {rung.step for rung in rungs} | {steps})),
         bracket=f"{trial.num_train_epochs:g} epochs",
     )
@@ -210,19 +213,20 @@ def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
 
 
 def rung_ladder(sweep: SweepConfig, rows_per_epoch: int) -> tuple[int, ...]:
-    """The sweep-wide ladder of row counts at which ASHA compares trials (empty without ASHA).
+    """The sweep-wide ladder of row counts at which trials are compared; without a scheduler they
+    are only evaluated there, so that one can see what one would have done.
 
     Starts at `grace_rows` (by default the smallest budget / reduction_factor²), grows by
     `reduction_factor`, and lies on multiples of the batch sizes' least common multiple where that
     is no larger than the first rung, so that all batch sizes have then seen the same rows.
     """
-    if sweep.scheduler == "none":
-        return ()
     epochs = field_values(sweep, "num_train_epochs")
+    if epochs is None and sweep.scheduler == "none":
+        return ()
     if epochs is None:
         raise ConfigError(
             "search_space['num_train_epochs']: got a continuous range, must be choice([…]) under "
-            "scheduler='asha': trials are compared only with trials of the same epochs"
+            f"scheduler={sweep.scheduler!r}: trials are compared only with those of the same epochs"
         )
     budgets = [round(value * rows_per_epoch) for value in epochs]
     eta = sweep.reduction_factor

@@ -19,7 +19,7 @@ from sftray.spaces import Choice, RandInt, Space, Uniform
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
-SCHEDULERS = ("asha", "none")
+SCHEDULERS = ("asha", "median", "hyperband", "none")
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
@@ -255,7 +255,8 @@ class SweepConfig:
     bank_slots: int | None = None
     """Trials that a bank trains at once; None derives it from memory and max_length."""
     scheduler: str = "asha"
-    """asha stops weak trials at rungs of equal data; none runs all to their end."""
+    """asha stops weak trials at rungs of equal data; median and hyperband do it by other rules;
+    none runs all to their end."""
     reduction_factor: int = 3
     """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
     grace_rows: int | None = None

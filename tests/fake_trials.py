@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from sftray.budget import TrialPlan, plan_trial, rung_ladder
+from sftray.budget import ONE_ROW, planner
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.journal import Journal
 from sftray.search.state import Search, Suggestion
@@ -34,20 +34,13 @@ def make_sweep(**changes: Any) -> SweepConfig:
 
 
 def make_search(sweep: SweepConfig, journal: Journal, **options: Any) -> Search:
-    ladder = rung_ladder(sweep, ROWS)
-
-    def plan(trial: TrialConfig) -> TrialPlan:
-        return plan_trial(trial, ROWS, ladder=ladder, evals_per_trial=sweep.evals_per_trial)
-
-    return Search(sweep, journal, plan, **options)
+    return Search(sweep, journal, planner(sweep, ROWS, execution=ONE_ROW), **options)
 
 
 def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a trial reports: best at a learning rate of 1e-3, NaN halfway above 5e-2."""
     trial = sweep.trial.at(point)
-    plan = plan_trial(
-        trial, ROWS, ladder=rung_ladder(sweep, ROWS), evals_per_trial=sweep.evals_per_trial
-    )
+    plan = planner(sweep, ROWS, execution=ONE_ROW)(trial)
     for step in (0, *plan.eval_steps):
         loss = 2 + abs(math.log10(trial.learning_rate / 1e-3)) + 1 / (1 + step)
         if trial.learning_rate > 5e-2 and step > plan.steps // 2:

@@ -104,7 +104,20 @@ def test_grace_rows_and_reduction_factor_make_the_ladder() -> None:
     trial = replace(TRIAL, effective_batch_size=4)
     sweep = make_sweep(trial=trial, search_space=space, grace_rows=20, reduction_factor=2)
     assert rung_ladder(sweep, 200) == (20, 40, 80, 160)
-    assert rung_ladder(replace(sweep, scheduler="none"), 200) == ()
+    assert rung_ladder(replace(sweep, scheduler="none"), 200) == (20, 40, 80, 160)
+
+
+def test_without_a_scheduler_a_trial_is_evaluated_at_the_rungs_and_judged_nowhere() -> None:
+    plans = [
+        plan_trial(TRIAL, 400, ladder=(40, 120), evals_per_trial=1, judged=judged)
+        for judged in (True, False)
+    ]
+    assert plans[0].eval_steps == plans[1].eval_steps
+    assert {math.ceil(rows / TRIAL.effective_batch_size) for rows in (120,)} <= {
+        *plans[1].eval_steps
+    }
+    assert plans[0].rungs
+    assert not plans[1].rungs
 
 
 def test_trials_of_different_epochs_are_in_brackets_of_their_own() -> None:

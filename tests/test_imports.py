@@ -22,7 +22,7 @@ LIGHT = (
     "sftray.plan",
     "sftray.cli",
     "sftray.search.space",
-    "sftray.search.asha",
+    "sftray.search.schedulers",
     "sftray.search.sampler",
     "sftray.search.state",
     "sftray.data.packs",

@@ -9,7 +9,7 @@ from fake_trials import ROWS, make_search, make_sweep, run
 from sftray.config import TrialConfig
 from sftray.errors import JournalError
 from sftray.journal import Event, Journal, read_events
-from sftray.search.asha import decide
+from sftray.search.schedulers import asha
 from sftray.search.state import Best, Search, Suggestion
 from sftray.spaces import choice, loguniform
 
@@ -78,7 +78,7 @@ def test_journalled_decisions_are_ashas_within_each_bracket(path: str) -> None:
         if event["event"] == "decision":
             loss = losses[event["trial"], event["step"]]
             recorded = rungs[event["bracket"], event["rung"]]
-            again = decide(recorded, loss, sweep.reduction_factor)
+            again = asha(recorded, loss, sweep.reduction_factor)
             assert event["decision"] == ("continue" if again.goes_on else "stop")
             assert event["cutoff"] == again.cutoff
             recorded.append(loss)
@@ -281,7 +281,10 @@ def test_tpe_finds_the_right_learning_rate(path: str) -> None:
 
 
 def test_a_trial_that_does_not_fit_ends_before_it_begins_and_never_reaches_asha(path: str) -> None:
-    sweep = make_sweep(num_trials=24, search_space={"lora_r": choice([4, 8, 16, 512])})
+    sweep = make_sweep(
+        num_trials=24,
+        search_space={"lora_r": choice([4, 8, 16, 512]), "learning_rate": loguniform(1e-4, 1e-2)},
+    )
     with Journal(path) as journal:
         search = make_search(sweep, journal, too_large=at_most_16)
         run(sweep, search)
@@ -315,3 +318,60 @@ def test_a_trial_that_was_suggested_and_not_yet_refused_is_refused_at_the_restar
 
 def at_most_16(trial: TrialConfig) -> str | None:
     return f"rank {trial.lora_r} is too much" if trial.lora_r > 16 else None
+
+
+def test_no_point_is_suggested_twice_and_a_small_space_ends(path: str) -> None:
+    space = {"learning_rate": choice([1e-4, 1e-3, 1e-2]), "lora_r": choice([4, 8])}
+    sweep = make_sweep(search_space=space, num_trials=20)
+    with Journal(path) as journal:
+        run(sweep, make_search(sweep, journal))
+        points = [e["point"] for e in journal.events() if e["event"] == "trial_suggested"]
+    assert len(points) == 6
+    assert len({repr(sorted(point.items())) for point in points}) == 6
+    with Journal(path) as journal:  # and it has ended: nothing is left to suggest
+        assert make_search(sweep, journal).suggest() is None
+
+
+def test_a_search_begins_with_the_points_that_it_is_given(path: str) -> None:
+    first = [
+        {"learning_rate": rate, "effective_batch_size": 4, "num_train_epochs": 1}
+        for rate in (1e-3, 2e-3)
+    ]
+    sweep = make_sweep()
+    with Journal(path) as journal:
+        search = make_search(sweep, journal, first=[first[0], first[0], first[1]])
+        found = [search.suggest() for _ in range(4)]
+    assert [one.point for one in found if one][:2] == first
+    assert len({one.trial for one in found if one}) == 4
+
+
+def test_a_diverged_trial_counts_as_bad_and_bends_nothing(path: str) -> None:
+    """Half the range diverges: TPE keeps away from it, and is told no infinity."""
+    sweep = make_sweep(
+        search_space={"learning_rate": loguniform(1e-5, 1e1)}, num_trials=60, scheduler="none"
+    )
+    with Journal(path) as journal:
+        run(sweep, make_search(sweep, journal))
+        events = journal.events()
+    rates = [e["point"]["learning_rate"] for e in events if e["event"] == "trial_suggested"]
+    diverged = [e for e in events if e["event"] == "trial_ended" and e["outcome"] == "diverged"]
+    assert diverged, "some of the first points are in the bad half"
+    later = [rate for rate in rates[20:] if rate > 5e-2]
+    assert len(later) < 0.15 * len(rates[20:])
+    assert min(abs(math.log10(rate / 1e-3)) for rate in rates) < 0.1
+
+
+@pytest.mark.parametrize("scheduler", ["median", "hyperband"])
+def test_other_schedulers_stop_trials_within_their_brackets(path: str, scheduler: str) -> None:
+    sweep = make_sweep(num_trials=40, scheduler=scheduler)
+    with Journal(path) as journal:
+        run(sweep, make_search(sweep, journal))
+        events = journal.events()
+    decisions = [e for e in events if e["event"] == "decision"]
+    assert {e["decision"] for e in decisions} == {"continue", "stop"}
+    brackets = {e["bracket"] for e in decisions}
+    if scheduler == "hyperband":
+        assert len(brackets) > 2
+        assert all("from" in bracket for bracket in brackets)
+    else:
+        assert brackets == {"1 epochs", "2 epochs"}

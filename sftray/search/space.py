@@ -6,7 +6,9 @@ its way through JSON as well.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -18,6 +20,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from sftray.checks import is_number
 from sftray.spaces import Choice, RandInt, Space
 
 Point = dict[str, Any]
@@ -63,6 +66,25 @@ def spread_point(spaces: Mapping[str, Space], number: int, seed: int) -> Point:
     }
 
 
+def all_points(spaces: Mapping[str, Space]) -> list[Point]:
+    """Every point of a space without continuous ranges; none where there is one."""
+    axes: list[list[Any]] = []
+    for space in spaces.values():
+        if isinstance(space, Choice):
+            axes.append(list(space.values))
+        elif isinstance(space, RandInt):
+            axes.append(list(range(space.low, space.high + 1)))
+        else:
+            return []
+    return [dict(zip(spaces, values, strict=True)) for values in itertools.product(*axes)]
+
+
+def nearest_point(spaces: Mapping[str, Space], wanted: Mapping[str, Any]) -> Point:
+    """The point of a space nearest to `wanted`, which has a number for every field, axis by axis;
+    of a choice among other things than numbers the first that is equal, else the first."""
+    return {name: _nearest(space, wanted[name]) for name, space in spaces.items()}
+
+
 def in_space(spaces: Mapping[str, Space], point: Mapping[str, Any]) -> bool:
     """Whether a point has exactly the searched fields, each with a value that can be drawn."""
     return point.keys() == spaces.keys() and all(
@@ -71,6 +93,16 @@ def in_space(spaces: Mapping[str, Space], point: Mapping[str, Any]) -> bool:
         else space.contains(point[name])
         for name, space in spaces.items()
     )
+
+
+def _nearest(space: Space, wanted: Any) -> Any:
+    if not isinstance(space, Choice):
+        return min(max(wanted, space.low), space.high)
+    if is_number(wanted) and all(is_number(value) for value in space.values):
+        return min(
+            space.values, key=lambda value: abs(math.log((value or 1e-9) / (wanted or 1e-9)))
+        )
+    return wanted if space.contains(wanted) else space.values[0]
 
 
 def _at(space: Space, share: float) -> Any:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftray.budget import TrialPlan
+from sftray.budget import Rung, TrialPlan
 from sftray.config import SweepConfig, TrialConfig
 from sftray.errors import JournalError
 from sftray.journal import Event, Journal
-from sftray.search.asha import Decision, decide
 from sftray.search.sampler import Sampler
+from sftray.search.schedulers import Decision, judge, rungs_passed_by
 from sftray.search.space import Point, in_space
 
 CONTINUE, STOP = "continue", "stop"
@@ -55,6 +55,10 @@ class _Trial:
     number: int
     suggestion: Suggestion
     plan: TrialPlan
+    bracket: str
+    """Trials are judged within their bracket."""
+    rungs: tuple[Rung, ...]
+    """Where it is judged."""
     losses: dict[int, float | None] = field(default_factory=dict)
     """Eval loss by step, of every result; None where the result had none."""
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
@@ -74,6 +78,16 @@ class _Trial:
         ]
         return min(finite, default=None)
 
+    def worst(self) -> float | None:
+        """The highest finite eval loss, the base's among them."""
+        known = [loss for loss in self.losses.values() if loss is not None and math.isfinite(loss)]
+        return max(known, default=None)
+
+    def before(self, step: int) -> list[float]:
+        """The losses at its rungs before `step`."""
+        losses = (self.losses.get(rung.step) for rung in self.rungs if rung.step < step)
+        return [loss for loss in losses if loss is not None and math.isfinite(loss)]
+
 
 class Search:
     """What to try next, and whether a trial goes on."""
@@ -84,13 +98,19 @@ class Search:
         journal: Journal,
         plan: Callable[[TrialConfig], TrialPlan],
         too_large: Callable[[TrialConfig], str | None] = lambda trial: None,
+        first: Sequence[Point] = (),
     ) -> None:
-        """`too_large` says why a trial would not fit the memory: it ends before it begins."""
+        """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
+        the points that the search begins with."""
         self._sweep = sweep
         self._journal = journal
         self._plan = plan
         self._too_large = too_large
-        self._sampler = None if sweep.points else _sampler(sweep)
+        self._sampler: Sampler | None = None
+        if not sweep.points:
+            self._sampler = Sampler(
+                sweep.search_space, num_trials=sweep.num_trials, seed=sweep.seed, first=first
+            )
         self._trials: dict[str, _Trial] = {}
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
         """(bracket, rows) → the losses recorded there, by trial."""
@@ -102,6 +122,8 @@ class Search:
         """The next trial, journalled before it is returned; None when there are enough."""
         while (number := len(self._trials)) < self._sweep.total_trials:
             point = self._sampler.ask(number) if self._sampler else self._sweep.points[number]
+            if point is None:  # every point of the space has been tried
+                return None
             trial = _trial_id(number)
             self._record([{"event": "trial_suggested", "trial": trial, "point": point}])
             if not self._refused(self._trials[trial]):
@@ -184,25 +206,34 @@ class Search:
     ) -> list[Event]:
         """The events that a result entails and that are not recorded yet."""
         trial = state.suggestion.trial
-        rung = next((rung for rung in state.plan.rungs if rung.step == step), None)
+        rung = next((rung for rung in state.rungs if rung.step == step), None)
         events: list[Event] = []
         if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
             outcome, message = "diverged", f"eval_loss is {loss} at step {step}"
         elif outcome is None and rung is not None and loss is not None:
             decision = state.decisions.get(step)
             if decision is None:
-                # trials that come together are judged together, whoever's report is first
-                before = self._rungs[state.plan.bracket, rung.rows]
-                recorded = {**before, **state.peers.get(step, {})}
-                decision = decide([*recorded.values()], loss, self._sweep.reduction_factor)
+                decision = self._judge(state, rung, loss)
                 event = {"event": "decision", "trial": trial, "step": step, "rung": rung.rows}
                 event["decision"] = CONTINUE if decision.goes_on else STOP
-                event |= {"bracket": state.plan.bracket, "cutoff": decision.cutoff}
+                event |= {"bracket": state.bracket, "cutoff": decision.cutoff}
                 events.append(event)
             if not decision.goes_on:
                 outcome = "pruned"
                 message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
         return [*events, _ended(trial, outcome, message)] if outcome else events
+
+    def _judge(self, state: _Trial, rung: Rung, loss: float) -> Decision:
+        # trials that come together are judged together, whoever's report is first
+        here = {**self._rungs[state.bracket, rung.rows], **state.peers.get(rung.step, {})}
+        passed = [one.rows for one in state.rungs if one.step < rung.step]
+        before = [self._rungs[state.bracket, rows] for rows in passed]
+        recorded = {
+            name: [*(one[name] for one in before if name in one), last]
+            for name, last in here.items()
+        }
+        losses = [*state.before(rung.step), loss]
+        return judge(self._sweep.scheduler, recorded, losses, self._sweep.reduction_factor)
 
     def _refused(self, state: _Trial) -> bool:
         """End a trial that does not fit the memory."""
@@ -238,8 +269,7 @@ class Search:
             case "trial_ended":
                 state.outcome = event["outcome"]
                 if self._sampler:
-                    best = state.best()
-                    self._sampler.tell(state.number, event["outcome"], best[0] if best else None)
+                    self._sampler.tell(state.number, event["outcome"], _values(state))
 
     def _apply_suggested(self, event: Event) -> None:
         number, trial, point = len(self._trials), event["trial"], event["point"]
@@ -251,7 +281,11 @@ class Search:
         if self._sampler:
             self._sampler.replay(number, point)
         plan = self._plan(self._sweep.trial.at(point))
-        self._trials[trial] = _Trial(number, Suggestion(trial, point), plan)
+        bracket, rungs = plan.bracket, plan.rungs
+        if self._sweep.scheduler == "hyperband" and rungs:
+            rungs = rungs[rungs_passed_by(number, len(rungs), self._sweep.reduction_factor) :]
+            bracket += f", from {rungs[0].rows} rows" if rungs else ", not judged"
+        self._trials[trial] = _Trial(number, Suggestion(trial, point), plan, bracket, rungs)
 
     def _apply_decision(self, state: _Trial, event: Event) -> None:
         loss = state.losses[event["step"]]
@@ -268,8 +302,13 @@ class Search:
         return in_space(self._sweep.search_space, point)
 
 
-def _sampler(sweep: SweepConfig) -> Sampler:
-    return Sampler(sweep.search_space, num_trials=sweep.num_trials, seed=sweep.seed)
+def _values(state: _Trial) -> list[float] | None:
+    """What the sampler hears of a trial that has ended."""
+    best = state.best()
+    if state.outcome == "diverged":
+        worst = state.worst()
+        return None if worst is None else [worst]
+    return None if best is None else [best[0]]
 
 
 def _trial_id(number: int) -> str:
