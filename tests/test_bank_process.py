@@ -43,6 +43,9 @@ class Bank:
     def attach(self, spec: TrialSpec) -> int:
         return self.process.attach(spec.to_json(), self._opening)
 
+    def expect(self, trials: int) -> None:
+        self.process.open(self._opening, trials)
+
     def ask(self, spec: TrialSpec) -> dict[str, Any]:
         """A trial's next report, however long it takes."""
         while (metrics := self.process.next_report(spec.trial)) is None:
@@ -116,6 +119,19 @@ def test_a_client_gets_all_reports_of_its_trial_in_order_to_its_outcome(
     usage = bank.process.usage()
     assert usage["admitted"] == 2
     assert usage["slot_steps"] == sum(spec.plan.steps * spec.plan.accumulation for spec in specs)
+
+
+def test_a_bank_begins_with_those_it_expects_and_takes_others_afterwards(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    """Two clients that see the same bank as the emptiest do not both go there, so that no bank
+    waits for one that never comes."""
+    bank = start(2)
+    bank.expect(2)
+    specs = [short_spec(small_packs, trial, tmp_path / name) for name in "abc"]
+    assert [bank.attach(spec) for spec in specs] == [1, 2, 0]
+    bank.ask(specs[0])
+    assert bank.attach(specs[2]) == 3
 
 
 def test_a_trial_without_a_slot_waits_until_another_is_dropped(

@@ -77,7 +77,7 @@ class Banks:
             "settings": asdict(self._settings),
             "sweep": to_json(specs.sweep),
         }
-        expected = min(left, at_once) // len(self._banks)
+        expected = max(1, min(left, at_once) // len(self._banks))
         for bank in self._banks:
             bank.open.remote(opening, expected)
         recorder.when_ended = self._free

@@ -70,9 +70,13 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         while True:
             try:
                 leases = ray.get([bank.leases.remote() for bank in self._banks])
-                self._bank = self._banks[leases.index(min(leases))]
-                ray.get(self._bank.attach.remote(spec.to_json(), self._opening))
-                return
+                order = sorted(range(len(leases)), key=leases.__getitem__)
+                # where several clients ask at once, all see the same bank as the emptiest
+                for bank in (self._banks[index] for index in order):
+                    if ray.get(bank.attach.remote(spec.to_json(), self._opening)):
+                        self._bank = bank
+                        return
+                time.sleep(RETRY_SECONDS)
             except ActorDiedError as error:
                 raise BankError("bank: its process died too often to be started again") from error
             except (RayActorError, BankError):

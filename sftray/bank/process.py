@@ -93,6 +93,8 @@ class BankProcess:
         self._leases: dict[str, _Lease] = {}
         self._waiting: deque[tuple[_Lease, Future[Slot]]] = deque()
         self._thread: threading.Thread | None = None
+        self._first: int | None = None
+        """Trials that it waits for before its first step; None afterwards."""
         self._moved = self._clock()
         self._broken: str | None = None
         self._ending = False
@@ -109,6 +111,8 @@ class BankProcess:
     def attach(self, spec: Mapping[str, Any], opening: Mapping[str, Any]) -> int:
         """Lease a slot to a trial, or a place in the queue for one; returns the leases there are.
 
+        0 where those that it begins with have all come: another bank is to be asked.
+
         `opening` is what `Banks` opened the bank with, in case this process is a new one.
         """
         if self._broken is not None:
@@ -117,16 +121,19 @@ class BankProcess:
         lease = _Lease(TrialSpec.from_json(spec), self._clock())
         self.drop(lease.spec.trial)  # a client that has died may have left it here
         with self._lock:
+            if self._first is not None and len(self._leases) >= self._first:
+                return 0
             self._leases[lease.spec.trial] = lease
             self._waiting.append((lease, self._prepare(lease)))
             return len(self._leases)
 
-    def open(self, opening: Mapping[str, Any], expected: int = 1) -> None:
-        """Build the bank, unless that has been done or begun. `expected` trials are sure to come,
-        and its first step waits for them."""
+    def open(self, opening: Mapping[str, Any], expected: int | None = None) -> None:
+        """Build the bank, unless that has been done or begun. `expected` trials are sure to come:
+        its first step waits for them, and until then it takes no others."""
         with self._lock:
             if self._thread is None:
-                arguments = (opening, expected)
+                self._first = expected
+                arguments = (opening,)
                 self._thread = threading.Thread(target=self._live, args=arguments, daemon=True)
                 self._thread.start()
 
@@ -211,14 +218,14 @@ class BankProcess:
         self._commands.put(command)
         self._wake.set()
 
-    def _live(self, opening: Mapping[str, Any], expected: int) -> None:
+    def _live(self, opening: Mapping[str, Any]) -> None:
         """The engine's thread: build, then train until the process ends."""
         try:
             sys.setswitchinterval(SWITCH_SECONDS)
             settings: BankSettings | None = BankSettings(**opening["settings"])
             while settings is not None:
                 try:
-                    self._train(opening, settings, expected)
+                    self._train(opening, settings)
                     return
                 except RuntimeError as error:
                     from sftray.model import is_out_of_memory  # by now all has been imported
@@ -230,7 +237,6 @@ class BankProcess:
                 settings = cheaper(settings, sweep_from_json(opening["sweep"]))
                 if settings is not None:
                     logging.warning("bank: %s; going on with %s", said, settings)
-                    expected = 1  # all who come have come
                     self._start_over()
             raise BankError(f"no settings take little enough memory: {said}")
         except BaseException as error:  # whatever it is, the clients are told and the process ends
@@ -239,14 +245,14 @@ class BankProcess:
             time.sleep(2 * POLL_SECONDS)
             os._exit(1)
 
-    def _train(self, opening: Mapping[str, Any], settings: BankSettings, expected: int) -> None:
+    def _train(self, opening: Mapping[str, Any], settings: BankSettings) -> None:
         from sftray.bank.engine import Engine
 
         packs, model = open_packs(opening["packs"]), self._model.result()
         engine = Engine(model, self._trial, packs, settings, self._device, self._writers)
         del model
         self._engine.set_result(engine)
-        self._await(expected)
+        self._await_the_first()
         while not self._ending:
             self._moved = self._clock()
             while not self._commands.empty():
@@ -257,14 +263,17 @@ class BankProcess:
                 self._wake.wait(timeout=1.0)
                 self._wake.clear()
 
-    def _await(self, expected: int) -> None:
+    def _await_the_first(self) -> None:
         """Before the first step, wait for the trials that are sure to come: those suggested first
         enter first, reach their rungs together and are judged together."""
         until = time.monotonic() + PREPARE_SECONDS
-        while len(self._leases) < expected and not self._ending and time.monotonic() < until:
+        while len(self._leases) < (self._first or 1) and not self._ending:
+            if time.monotonic() > until:
+                break
             self._wake.wait(timeout=0.1)
             self._wake.clear()
         with self._lock:
+            self._first = None
             self._waiting = deque(sorted(self._waiting, key=lambda pair: pair[0].spec.trial))
 
     def _admit(self, engine: Engine) -> None:
