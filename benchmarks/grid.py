@@ -23,6 +23,7 @@ from timing import device_name
 from sftray.budget import rung_ladder
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.data.tokenizer import model_config
 from sftray.demo import demo
 from sftray.evaluate import default_device
 from sftray.results import Results
@@ -38,6 +39,17 @@ SMALL_GRID = {
     "learning_rate": choice([1e-3, 4e-3, 1.6e-2]),
     "effective_batch_size": choice([2, 4]),
 }
+
+SHAPE = (
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "vocab_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+"""What published learning rates depend on, of a config.json."""
 
 
 def main() -> None:
@@ -70,11 +82,12 @@ def _sweep(options: argparse.Namespace) -> SweepConfig:
 
 
 def _table(sweep: SweepConfig, found: Results) -> dict[str, Any]:
-    data = found.record["data"]
+    data, base = found.record["data"], model_config(sweep.trial.model)
     rows = data["train"]["rows"]
     return {
         "device": device_name(default_device()),
         "model": Path(sweep.trial.model).name,
+        "config": {name: base[name] for name in SHAPE if name in base},
         "data": data,
         "rows_per_epoch": rows,
         "ladder": list(rung_ladder(sweep, rows)),

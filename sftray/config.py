@@ -246,6 +246,8 @@ class SweepConfig:
     search_space: Mapping[str, Space] = field(default_factory=dict)
     """TrialConfig field → loguniform, uniform, randint or choice."""
     num_trials: int = 16
+    priors: bool = True
+    """Begin with points published as good for bases of this size."""
     points: tuple[Mapping[str, Any], ...] = ()
     """Run exactly these points instead of searching."""
 

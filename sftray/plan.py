@@ -24,6 +24,8 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.fit import Fit, fit_train
 from sftray.memory import Shape, adapter_parameters, choose_execution, train_memory
+from sftray.results import point_text
+from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
@@ -79,7 +81,9 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "bank": asdict(bank) if bank else None,
         "memory": _memory(sweep, base, bank, fit, gpu_memory),
         "gpus": _usual_gpus(sweep, base, trainer),
+        "first": prior_points(sweep, base),
         "rungs": list(ladder),
+        "scheduler": sweep.scheduler,
         "reduction_factor": sweep.reduction_factor if ladder else None,
         "shapes": shapes,
         "tokens": {
@@ -168,12 +172,12 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"({shape['warmup_steps']} warm-up), {shape['tokens']:,} tokens, "
             f"{shape['rows_dropped']} rows dropped, judged at {_rung_rows(shape)}"
         )
+    if plan["first"]:
+        shown = "; ".join(point_text(point) for point in plan["first"])
+        lines.append(f"first: {shown} (published as good for bases of this size)")
     if plan["rungs"]:
         rungs = ", ".join(f"{rows:,}" for rows in plan["rungs"])
-        lines += [
-            f"rungs: after {rungs} rows the best 1/{plan['reduction_factor']} of the trials with "
-            "the same number of epochs go on; at a rung all have seen the same rows"
-        ]
+        lines.append(f"rungs: after {rungs} rows {_judgement(plan)}")
     lines += [
         f"tokens: {plan['tokens']['least']:,} (all stopped at the first rung) to "
         f"{plan['tokens']['most']:,} (none stopped)",
@@ -181,6 +185,22 @@ def plan_text(plan: dict[str, Any]) -> str:
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _judgement(plan: dict[str, Any]) -> str:
+    """What happens at a rung, and who is compared with whom."""
+    eta = plan["reduction_factor"]
+    alike = "all have seen the same rows"
+    match plan["scheduler"]:
+        case "none":
+            return f"all are evaluated, and none is stopped; {alike}"
+        case "median":
+            what = "those better than the median of the others go on"
+        case "hyperband":
+            what = f"the best 1/{eta} go on, of those that are judged from the same rung on"
+        case _:
+            what = f"the best 1/{eta} go on"
+    return f"{what}, of the trials with the same number of epochs: there {alike}"
 
 
 def _bank_text(bank: dict[str, Any]) -> str:

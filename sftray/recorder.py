@@ -109,8 +109,7 @@ class Recorder:
             self._paths.trial(trial).config,
             json.dumps({"point": point, "config": config, "ran_with": dict(metrics)}, indent=1),
         )
-        shown = ", ".join(f"{name}={results.short(value)}" for name, value in point.items())
-        self._log(f"{trial}  started: {shown}  [{_where(metrics)}]")
+        self._log(f"{trial}  started: {results.point_text(point)}  [{_where(metrics)}]")
 
     def _records(self) -> list[results.TrialRecord]:
         return results.trial_records(self._journal.events())

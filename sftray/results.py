@@ -144,6 +144,11 @@ def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
 
 
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point in one line."""
+    return ", ".join(f"{name}={short(value)}" for name, value in point.items())
+
+
 def _row(trial: TrialRecord, base: float | None) -> dict[str, Any]:
     best = trial.best
     return {

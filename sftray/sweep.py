@@ -28,6 +28,7 @@ from sftray.plan import check_evaluation, check_plans
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
+from sftray.search.priors import prior_points
 from sftray.search.state import Search
 from sftray.tracking import Tracking
 
@@ -72,7 +73,8 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
         log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
         with Journal(paths.journal) as journal:
             journal.append("sweep_started", uid=record["uid"])
-            search = Search(sweep, journal, plan, fit.too_large)
+            first = prior_points(sweep, base)
+            search = Search(sweep, journal, plan, fit.too_large, first)
             recorder = Recorder(sweep, paths, journal, search, log)
             tracking = Tracking.start(sweep, paths, log)
             try:
