@@ -1,7 +1,8 @@
 """What went wrong (or well) with a trial, from its metrics alone, in two plain sentences.
 
 Promise: a pure function of a trial's record and its configuration, right while the trial runs, too;
-numbers are taken from metrics, and a message is only quoted. Price: numpy, under 1 ms a trial.
+numbers are taken from metrics, and a message is only quoted. Price: numpy, 1 ms a trial
+and 2 µs a step.
 
 An outcome that ended a trial from outside, or by NaN, goes first: its numbers stop in the middle.
 Then the first of the symptoms, in the order of symptoms.py, of pruned trials too. What is left is
