@@ -127,7 +127,7 @@ def plan_trial(
         steps=steps,
         rows=steps * batch,
         rows_dropped=available - steps * batch,
-        warmup_steps=math.ceil(trial.warmup_ratio * steps),
+        warmup_steps=warmup_steps(trial, steps),
         execution=replace(execution, micro_batch_size=micro, activation_checkpointing=again),
         accumulation=accumulation,
         rungs=rungs if judged else (),
@@ -137,17 +137,27 @@ def plan_trial(
 
 
 def learning_rate(trial: TrialConfig, plan: TrialPlan, step: int) -> float:
+    """The rate of optimizer step `step` of a plan, counted from 1."""
+    return scheduled_rate(trial, step, steps=plan.steps, warmup_steps=plan.warmup_steps)
+
+
+def scheduled_rate(trial: TrialConfig, step: int, *, steps: int, warmup_steps: int) -> float:
     """The rate of optimizer step `step`, counted from 1: transformers' cosine_with_min_lr.
 
     0 at the first step of a warm-up, the peak right after it, then half a cosine down to
     min_lr_ratio × peak after the last step.
     """
-    done, warmup = step - 1, plan.warmup_steps
-    if done < warmup:
-        return trial.learning_rate * done / warmup
-    progress = (done - warmup) / max(1, plan.steps - warmup)
+    done = step - 1
+    if done < warmup_steps:
+        return trial.learning_rate * done / warmup_steps
+    progress = (done - warmup_steps) / max(1, steps - warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return trial.learning_rate * (cosine * (1 - trial.min_lr_ratio) + trial.min_lr_ratio)
+
+
+def warmup_steps(trial: TrialConfig, steps: int) -> int:
+    """How many of a trial's optimizer steps are warm-up."""
+    return math.ceil(trial.warmup_ratio * steps)
 
 
 def split_batch(trial: TrialConfig, micro_batch_size: int) -> tuple[int, int]:

@@ -95,10 +95,12 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
 
 
 def _results(options: argparse.Namespace) -> int:
-    from sftray.results import load, table
+    from sftray.results import load, table, verdicts
 
     board = load(options.dir).leaderboard
     _say(json.dumps(board, indent=1) if options.json else table(board, top=options.top))
+    if options.verdicts and not options.json:
+        _say("\n" + verdicts(board, top=options.top))
     return 0
 
 
@@ -220,6 +222,9 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("dir")
     results.add_argument("--json", action="store_true")
     results.add_argument("--top", type=int, help="show only the best N")
+    results.add_argument(
+        "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
+    )
     best = command("best", _best, "the best adapter and how to load it")
     best.add_argument("dir")
     best.add_argument("--json", action="store_true")

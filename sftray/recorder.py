@@ -14,6 +14,7 @@ from ray.util.placement_group import PlacementGroup, PlacementGroupID
 from sftray import results, storage
 from sftray.config import SweepConfig
 from sftray.config_io import to_json
+from sftray.diagnosis import diagnose
 from sftray.journal import Journal
 from sftray.paths import SweepPaths
 from sftray.search.state import Search
@@ -66,11 +67,13 @@ class Recorder:
 
     def finish_trials(self) -> None:
         """Write what has ended since the last call."""
+        records = self._records_if_new()
         ended = [
             trial
-            for trial in self._records_if_new()
+            for trial in records
             if trial.outcome is not None and trial.trial not in self._written
         ]
+        base = results.base_eval_loss(records)
         for trial in ended:
             self._written.add(trial.trial)
             self.when_ended(trial.trial)
@@ -81,12 +84,15 @@ class Recorder:
             storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
             said = f" ({trial.message})" if trial.message else ""
             self._log(f"{trial.trial}  {trial.outcome}{said}")
+            diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
+            if diagnosis.wrong:
+                self._log(f"{trial.trial}  {diagnosis.verdict} {diagnosis.advice}")
         if ended:
             self.write_leaderboard()
 
     def write_leaderboard(self) -> None:
         """leaderboard.json, from the journal."""
-        board = results.leaderboard(self._sweep.name, self._journal.events())
+        board = results.leaderboard(self._sweep, self._journal.events())
         storage.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
 
     def free_workers(self) -> None:

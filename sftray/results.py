@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sftray import storage
+from sftray.config import SweepConfig
+from sftray.config_io import sweep_from_json
+from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError
 from sftray.journal import Event, read_events
 from sftray.paths import SweepPaths
@@ -71,7 +75,7 @@ def load(folder: str) -> Results:
         folder=folder,
         record=record,
         trials=trial_records(events),
-        leaderboard=leaderboard(record["config"]["name"], events),
+        leaderboard=leaderboard(sweep_from_json(record["config"]), events),
     )
 
 
@@ -93,13 +97,14 @@ def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
     return list(trials.values())
 
 
-def leaderboard(sweep: str, events: Iterable[Event]) -> dict[str, Any]:
-    """Every trial with its best eval loss, best first; trials without one come last."""
+def leaderboard(sweep: SweepConfig, events: Iterable[Event]) -> dict[str, Any]:
+    """Every trial with its best eval loss and its diagnosis, best first; trials without a loss come
+    last."""
     trials = trial_records(events)
     base = base_eval_loss(trials)
-    rows = sorted((_row(trial, base) for trial in trials), key=_rank)
+    rows = sorted((_row(sweep, trial, base) for trial in trials), key=_rank)
     best = rows[0]["trial"] if rows and rows[0]["eval_loss"] is not None else None
-    return {"sweep": sweep, "base": {"eval_loss": base}, "best": best, "trials": rows}
+    return {"sweep": sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows}
 
 
 def base_eval_loss(trials: Sequence[TrialRecord]) -> float | None:
@@ -139,6 +144,21 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
     )
 
 
+def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:
+    """What became of each trial and what to do, in lines of at most 80 columns."""
+    rows = board["trials"][:top]
+    indent = " " * (max((len(row["trial"]) for row in rows), default=0) + 2)
+    return "\n".join(
+        textwrap.fill(
+            f"{row['verdict']} {row['advice']}",
+            width=80,
+            initial_indent=row["trial"].ljust(len(indent)),
+            subsequent_indent=indent,
+        )
+        for row in rows
+    )
+
+
 def short(value: Any) -> str:
     """A hyper-parameter's value, three digits of a float."""
     return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
@@ -149,8 +169,9 @@ def point_text(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={short(value)}" for name, value in point.items())
 
 
-def _row(trial: TrialRecord, base: float | None) -> dict[str, Any]:
+def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str, Any]:
     best = trial.best
+    diagnosis = diagnose(trial, sweep.trial.at(trial.point), base_loss=base)
     return {
         "trial": trial.trial,
         "point": trial.point,
@@ -160,19 +181,10 @@ def _row(trial: TrialRecord, base: float | None) -> dict[str, Any]:
         "supervised_tokens": trial.last["supervised_tokens"],
         "seconds": trial.last["seconds"],
         "outcome": trial.outcome,
-        "verdict": _verdict(trial, base),
+        "diagnosis": diagnosis.kind,
+        "verdict": diagnosis.verdict,
+        "advice": diagnosis.advice,
     }
-
-
-def _verdict(trial: TrialRecord, base: float | None) -> str:
-    if trial.message:
-        return f"{trial.outcome}: {trial.message}"
-    best = trial.best
-    if best is None or base is None:
-        return "no evaluation yet"
-    change = best["eval_loss"] - base
-    way = "below" if change < 0 else "above"
-    return f"best eval loss {abs(change):.3f} {way} the base's, at step {best['step']}"
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[float, str]:

@@ -177,6 +177,10 @@ def test_results_prints_the_leaderboard(
     table = said(capsys, "results", small_sweep.folder, "--top", "1").splitlines()
     assert len(table) == 3
     assert small_sweep.leaderboard["best"] in table[2]
+    told = said(capsys, "results", small_sweep.folder, "--verdicts").splitlines()
+    for row in small_sweep.leaderboard["trials"]:
+        begin = f"{row['trial']}  {row['verdict']} {row['advice']}"[:40]
+        assert any(line.startswith(begin) for line in told)
 
 
 @pytest.mark.ray

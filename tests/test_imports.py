@@ -19,6 +19,7 @@ LIGHT = (
     "sftray.storage",
     "sftray.journal",
     "sftray.results",
+    "sftray.diagnosis",
     "sftray.plan",
     "sftray.cli",
     "sftray.search.space",

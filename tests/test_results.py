@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_trials import make_sweep
 
 from sftray import results
+from sftray.config_io import to_json
 from sftray.errors import SftrayError
 from sftray.journal import Event, Journal
 from sftray.paths import SweepPaths
 from sftray.results import Results
 
 BASE = 3.0
+SWEEP = make_sweep(name="x")
 
 
 def result(trial: str, step: int, loss: float) -> Event:
@@ -55,7 +58,7 @@ EVENTS: list[Event] = [
 
 
 def test_a_trial_is_ranked_by_its_best_evaluation_and_not_its_last() -> None:
-    board = results.leaderboard("x", EVENTS)
+    board = results.leaderboard(SWEEP, EVENTS)
     assert board["best"] == "t0001"
     first = board["trials"][0]
     assert (first["trial"], first["eval_loss"], first["step"]) == ("t0001", 2.0, 10)
@@ -63,14 +66,14 @@ def test_a_trial_is_ranked_by_its_best_evaluation_and_not_its_last() -> None:
 
 
 def test_the_leaderboard_has_the_promised_shape() -> None:
-    board = results.leaderboard("x", EVENTS)
+    board = results.leaderboard(SWEEP, EVENTS)
     assert board.keys() == {"sweep", "base", "best", "trials"}
     assert board["base"] == {"eval_loss": BASE}
     assert all(
         row.keys()
         >= {
             "trial", "point", "eval_loss", "tokens", "supervised_tokens", "seconds", "outcome",
-            "verdict",
+            "verdict", "advice",
         }
         for row in board["trials"]
     )  # fmt: skip
@@ -78,33 +81,36 @@ def test_the_leaderboard_has_the_promised_shape() -> None:
 
 
 def test_a_trial_without_a_finite_loss_comes_last_with_its_reason() -> None:
-    board = results.leaderboard("x", EVENTS)
+    board = results.leaderboard(SWEEP, EVENTS)
     assert [row["trial"] for row in board["trials"]] == ["t0001", "t0000", "t0002", "t0003"]
     by_trial = {row["trial"]: row for row in board["trials"]}
     assert by_trial["t0002"]["eval_loss"] is None
-    assert by_trial["t0002"]["verdict"] == "diverged: eval_loss is nan at step 10"
+    assert by_trial["t0002"]["verdict"] == "Diverged: eval_loss is nan at step 10."
+    assert by_trial["t0002"]["advice"].startswith("Lower the learning rate from 1 to about 0.3")
     assert by_trial["t0000"]["outcome"] is None  # still running
-    assert by_trial["t0000"]["verdict"] == "best eval loss 0.500 below the base's, at step 10"
-    assert by_trial["t0003"]["verdict"] == "no evaluation yet"
+    assert by_trial["t0000"]["verdict"] == (
+        "Healthy: best eval loss 2.500 at step 10, 0.500 below the base's."
+    )
+    assert by_trial["t0003"]["verdict"] == "No evaluation yet."
 
 
 def test_the_untrained_base_is_never_the_best() -> None:
     worse = [suggested("t0000"), result("t0000", 0, BASE), result("t0000", 10, 4.0)]
-    board = results.leaderboard("x", worse)
+    board = results.leaderboard(SWEEP, worse)
     assert board["trials"][0]["eval_loss"] == 4.0
-    assert board["trials"][0]["verdict"] == "best eval loss 1.000 above the base's, at step 10"
-    begun = results.leaderboard("x", worse[:2])
+    assert board["trials"][0]["diagnosis"] == "base_better"
+    begun = results.leaderboard(SWEEP, worse[:2])
     assert begun["best"] is None
 
 
 def test_an_empty_journal_is_an_empty_leaderboard() -> None:
-    board = results.leaderboard("x", [])
+    board = results.leaderboard(SWEEP, [])
     assert board == {"sweep": "x", "base": {"eval_loss": None}, "best": None, "trials": []}
     assert results.table(board).splitlines()[1].split() == ["base", "-", "0", "0"]
 
 
 def test_the_table_shows_the_base_first_and_marks_the_best() -> None:
-    lines = results.table(results.leaderboard("x", EVENTS), top=2).splitlines()
+    lines = results.table(results.leaderboard(SWEEP, EVENTS), top=2).splitlines()
     assert len(lines) == 4
     assert lines[0].split() == [
         "trial", "learning_rate", "eval_loss", "tokens", "seconds", "outcome",
@@ -114,15 +120,29 @@ def test_the_table_shows_the_base_first_and_marks_the_best() -> None:
     assert lines[3].split() == ["t0000", "0.001", "2.5000", "10,000", "20", "running"]
 
 
+def test_verdicts_and_advice_are_told_in_80_columns_in_the_leaderboards_order() -> None:
+    lines = results.verdicts(results.leaderboard(SWEEP, EVENTS)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("t")] == [
+        "t0001", "t0000", "t0002", "t0003",
+    ]  # fmt: skip
+    assert lines[-3:] == [
+        "t0002  Diverged: eval_loss is nan at step 10. Lower the learning rate from 1 to",
+        "       about 0.3.",
+        "t0003  No evaluation yet. Wait for more evaluations.",
+    ]
+    assert results.verdicts(results.leaderboard(SWEEP, EVENTS), top=0) == ""
+
+
 def test_a_running_sweep_can_be_read(tmp_path: Path) -> None:
     paths = SweepPaths(str(tmp_path))
-    Path(paths.sweep).write_text(json.dumps({"config": {"name": "x"}}))
+    Path(paths.sweep).write_text(json.dumps({"config": to_json(SWEEP)}))
     assert results.load(paths.root).trials == []
     with Journal(paths.journal) as journal:
         for number, event in enumerate(EVENTS):
             journal.append_all([event])
             found = results.load(paths.root)  # while the writer holds the journal
-            assert found.leaderboard == results.leaderboard("x", EVENTS[: number + 1])
+            assert found.leaderboard == results.leaderboard(SWEEP, EVENTS[: number + 1])
 
 
 def test_a_folder_that_is_no_sweep_is_an_error(tmp_path: Path) -> None:
@@ -136,3 +156,4 @@ def test_the_written_leaderboard_is_what_the_journal_says(small_sweep: Results) 
     written = json.loads(Path(paths.leaderboard).read_text())
     assert written == small_sweep.leaderboard == results.load(small_sweep.folder).leaderboard
     assert written["trials"][0]["eval_loss"] < written["base"]["eval_loss"]
+    assert [row["diagnosis"] for row in written["trials"]] == ["healthy", "healthy", "pruned"]
