@@ -97,8 +97,17 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
 def _results(options: argparse.Namespace) -> int:
     from sftray.results import load, table
 
-    board = load(options.dir).leaderboard
-    _say(json.dumps(board, indent=1) if options.json else table(board, top=options.top))
+    found = load(options.dir)
+    if options.json:
+        _say(json.dumps(found.leaderboard, indent=1))
+        return 0
+    from sftray.findings import learn, text
+
+    if options.findings:
+        _say(json.dumps(learn(found).to_json(), indent=1))
+    else:
+        _say(table(found.leaderboard, top=options.top))
+        _say("\n" + text(learn(found)))
     return 0
 
 
@@ -216,9 +225,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    results = command("results", _results, "the leaderboard of a finished or running sweep")
+    results = command(
+        "results", _results, "the leaderboard of a finished or running sweep, and what it learned"
+    )
     results.add_argument("dir")
-    results.add_argument("--json", action="store_true")
+    form = results.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the leaderboard as JSON")
+    form.add_argument("--findings", action="store_true", help="what it learned as JSON")
     results.add_argument("--top", type=int, help="show only the best N")
     best = command("best", _best, "the best adapter and how to load it")
     best.add_argument("dir")
