@@ -178,9 +178,9 @@ def test_trials_that_diverged_tell_of_the_learning_rate_too() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10_000))
-def test_losses_are_compared_at_equal_data_only(order: int) -> None:
-    sweep = make_sweep()
+@given(st.integers(0, 10_000), st.sampled_from(["asha", "median", "hyperband"]))
+def test_losses_are_compared_at_equal_data_only(order: int, scheduler: str) -> None:
+    sweep = make_sweep(scheduler=scheduler)
     with TemporaryDirectory() as folder, Journal(f"{folder}/journal.jsonl") as journal:
         run(sweep, make_search(sweep, journal), slots=4, order=order)
         events = journal.events()
@@ -430,6 +430,17 @@ def test_how_well_a_rung_foretells_the_end() -> None:
     agreement = learn(story(one_bracket(), trials)).stopping.agreement
     told = {one.rows: (one.trials, round(one.spearman or 0, 6)) for one in agreement}
     assert told == {24: (5, 1.0), 72: (5, -1.0), 216: (5, -1.0)}
+
+
+def test_a_sweep_that_stops_nothing_says_what_stopping_would_have_gone_by() -> None:
+    ends = [2.0, 2.1, 2.2, 2.3, 2.4]
+    trials = [({"learning_rate": 1e-3}, falling(9 - end, end), "completed", None) for end in ends]
+    found = learn(story(one_bracket(scheduler="none"), trials)).stopping
+    assert found.tokens_saved == 0
+    assert found.says == (
+        "no trial was stopped; losses at 24 rows and at the end have rank agreement -1.00 "
+        "(5 completed trials)"
+    )
 
 
 def test_spearman_as_published() -> None:

@@ -8,13 +8,14 @@ passed it by, is left out and counted.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.budget import ONE_ROW, TrialPlan, planner
+from sftray.budget import ONE_ROW, TrialPlan, field_values, planner
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import sweep_from_json
 from sftray.results import Results, TrialRecord
@@ -111,7 +112,7 @@ def read(found: Results) -> Sweep:
     # the record's own space has the batch sizes that the number of rows allowed
     space = {"search_space": found.record["search_space"]}
     config = sweep_from_json({**found.record["config"], **space})
-    plan = planner(config, found.record["data"]["train"]["rows"], execution=ONE_ROW)
+    plan = planner(_judged(config), found.record["data"]["train"]["rows"], execution=ONE_ROW)
     spaces = _spaces(config)
     spaces.pop("seed", None)  # not a setting but chance: see `verdict.noise`
     trials = [_trial(config, spaces, plan, record) for record in found.trials]
@@ -122,7 +123,7 @@ def comparisons(sweep: Sweep) -> list[Comparison]:
     """Every place at which trials can be compared, the one with the most data first.
 
     Without a scheduler nothing was stopped, and all trials are compared at the end of their budgets
-    whatever their epochs; under ASHA only those of the bracket with the most trials.
+    whatever their epochs; with one only those of the bracket with the most trials.
     """
     if sweep.config.scheduler == "none":
         return [_at_the_end(sweep.trials, bracket=None)]
@@ -160,6 +161,13 @@ def in_bracket(trials: Sequence[Trial], bracket: str) -> list[Trial]:
 def is_numeric(value: Any) -> bool:
     """Whether a value of an axis has a place on a line."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _judged(config: SweepConfig) -> SweepConfig:
+    """With the rungs in its plans; without a scheduler trials are evaluated there all the same."""
+    if config.scheduler != "none" or field_values(config, "num_train_epochs") is None:
+        return config
+    return dataclasses.replace(config, scheduler="asha")
 
 
 def _spaces(config: SweepConfig) -> dict[str, Space]:

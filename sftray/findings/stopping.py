@@ -1,4 +1,4 @@
-"""What ASHA saved, and what it may have missed.
+"""What early stopping saved, and what it may have missed.
 
 Saved: what a stopped trial would have taken to the end of its budget, from what it had taken when
 it was stopped, in proportion to rows; trials that diverged or failed would not have come there.
@@ -8,7 +8,7 @@ go on from the same rung. How much these gained from there to their end is the s
 trial may gain: a stopped trial that would be the best of the sweep with the largest of these gains
 is within the spread. And the rank agreement of losses at a rung with final losses (Spearman) says
 how well the rung foretold the end; it is of survivors, which lie closer together than all did, so
-it errs to the low side.
+it errs to the low side; where nothing was stopped, it is of all.
 """
 
 from __future__ import annotations
@@ -133,8 +133,15 @@ def _agreement(trials: Sequence[Trial]) -> tuple[Agreement, ...]:
 
 
 def _says(stopped: int, within: Sequence[str], unknown: int, agreement: Sequence[Agreement]) -> str:
+    known = [one for one in agreement if one.spearman is not None]
+    foretold = (
+        f"losses at {known[0].rows:,} rows and at the end have rank agreement "
+        f"{known[0].spearman:.2f} ({known[0].trials} completed trials)"
+        if known
+        else "too few completed to say how well a rung foretells the end"
+    )
     if not stopped:
-        return "no trial was stopped"
+        return f"no trial was stopped; {foretold}" if known else "no trial was stopped"
     if unknown == stopped:
         return (
             f"too little to say what it missed: fewer than {MIN_GAINS} trials went on from "
@@ -147,11 +154,4 @@ def _says(stopped: int, within: Sequence[str], unknown: int, agreement: Sequence
     )
     if unknown:
         told += f"; of {unknown} more there is too little to say"
-    known = [one for one in agreement if one.spearman is not None]
-    if not known:
-        return f"{told}; too few completed to say how well a rung foretells the end"
-    first = known[0]
-    return (
-        f"{told}; losses at {first.rows:,} rows and at the end have rank agreement "
-        f"{first.spearman:.2f} ({first.trials} completed trials)"
-    )
+    return f"{told}; {foretold}"

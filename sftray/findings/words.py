@@ -92,6 +92,8 @@ def _regret(moments: Sequence[Moment]) -> Iterator[str]:
                 f"{within[-1].regret:.4f} above the best after {share:.0%} of the tokens "
                 f"({within[-1].trial})"
             )
+            if within[-1].regret == 0:
+                break
     if moments:
         reached = next(one for one in moments if one.regret == 0)
         when = "" if reached.seconds is None else f", {reached.seconds:,.0f} s after the start"
