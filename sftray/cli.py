@@ -49,6 +49,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
+    from sftray.findings import learn, text
     from sftray.results import load, table
     from sftray.sweep import run_sweep
 
@@ -63,6 +64,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
             _say("\n" + table(load(folder).leaderboard, top=20))
         raise
     _say("\n" + table(found.leaderboard, top=20))
+    _say("\n" + text(learn(found)))
     _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
 
@@ -97,10 +99,19 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
 def _results(options: argparse.Namespace) -> int:
     from sftray.results import load, table, verdicts
 
-    board = load(options.dir).leaderboard
-    _say(json.dumps(board, indent=1) if options.json else table(board, top=options.top))
-    if options.verdicts and not options.json:
-        _say("\n" + verdicts(board, top=options.top))
+    found = load(options.dir)
+    if options.json:
+        _say(json.dumps(found.leaderboard, indent=1))
+        return 0
+    from sftray.findings import learn, text
+
+    if options.findings:
+        _say(json.dumps(learn(found).to_json(), indent=1))
+    else:
+        _say(table(found.leaderboard, top=options.top))
+        if options.verdicts:
+            _say("\n" + verdicts(found.leaderboard, top=options.top))
+        _say("\n" + text(learn(found)))
     return 0
 
 
@@ -218,9 +229,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    results = command("results", _results, "the leaderboard of a finished or running sweep")
+    results = command(
+        "results", _results, "the leaderboard of a finished or running sweep, and what it learned"
+    )
     results.add_argument("dir")
-    results.add_argument("--json", action="store_true")
+    form = results.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the leaderboard as JSON")
+    form.add_argument("--findings", action="store_true", help="what it learned as JSON")
     results.add_argument("--top", type=int, help="show only the best N")
     results.add_argument(
         "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"

@@ -30,6 +30,8 @@ class TrialRecord:
     point: dict[str, Any]
     results: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of every evaluation, oldest first; step 0 is the base."""
+    times: list[float | None] = field(default_factory=list)
+    """When each of `results` was journalled, in seconds since the epoch."""
     decisions: list[Event] = field(default_factory=list)
     outcome: str | None = None
     message: str = ""
@@ -89,6 +91,7 @@ def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
                 trials[name] = TrialRecord(name, event["point"])
             case "result":
                 trials[name].results.append(event["metrics"])
+                trials[name].times.append(event.get("time"))
             case "decision":
                 trials[name].decisions.append(event)
             case "trial_ended":

@@ -45,7 +45,9 @@ def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any
         loss = 2 + abs(math.log10(trial.learning_rate / 1e-3)) + 1 / (1 + step)
         if trial.learning_rate > 5e-2 and step > plan.steps // 2:
             loss = math.nan
-        yield {"step": step, "rows": step * trial.effective_batch_size, "eval_loss": loss}
+        rows = step * trial.effective_batch_size
+        spent = {"tokens": 10 * rows, "supervised_tokens": 4 * rows, "seconds": rows / 2}
+        yield {"step": step, "rows": rows, "eval_loss": loss, **spent}
 
 
 def run(sweep: SweepConfig, search: Search, *, slots: int = 3, order: int = 0) -> None:

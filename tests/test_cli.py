@@ -174,13 +174,16 @@ def test_results_prints_the_leaderboard(
     assert json.loads(said(capsys, "results", small_sweep.folder, "--json")) == (
         small_sweep.leaderboard
     )
-    table = said(capsys, "results", small_sweep.folder, "--top", "1").splitlines()
-    assert len(table) == 3
-    assert small_sweep.leaderboard["best"] in table[2]
     told = said(capsys, "results", small_sweep.folder, "--verdicts").splitlines()
     for row in small_sweep.leaderboard["trials"]:
         begin = f"{row['trial']}  {row['verdict']} {row['advice']}"[:40]
         assert any(line.startswith(begin) for line in told)
+    table, findings = said(capsys, "results", small_sweep.folder, "--top", "1").split("\n\n", 1)
+    assert len(table.splitlines()) == 3
+    assert small_sweep.leaderboard["best"] in table.splitlines()[2]
+    learned = json.loads(said(capsys, "results", small_sweep.folder, "--findings"))
+    assert learned["outcomes"] == {"completed": 2, "pruned": 1}
+    assert " ".join(findings.split()).startswith(learned["verdict"])
 
 
 @pytest.mark.ray

@@ -20,6 +20,7 @@ LIGHT = (
     "sftray.journal",
     "sftray.results",
     "sftray.diagnosis",
+    "sftray.findings",
     "sftray.plan",
     "sftray.cli",
     "sftray.search.space",
@@ -58,6 +59,12 @@ def test_a_sweep_file_loads_nothing_but_its_configuration(file: str) -> None:
     path = Path(__file__).parent.parent / "sweeps" / f"{file}.py"
     loaded = loaded_by(f"import runpy; runpy.run_path({str(path)!r})")
     assert loaded & {*HEAVY, "optuna", "tokenizers"} == set()
+
+
+def test_reading_a_sweep_does_not_wait_for_optuna() -> None:
+    """Which only the importance of axes needs, and only with enough trials."""
+    loaded = loaded_by("import sftray.results, sftray.findings")
+    assert loaded & {*HEAVY, "optuna"} == set()
 
 
 def test_a_plan_imports_neither_ray_nor_torch(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 Promise: the point of trial n is a function of the sweep's seed, n, and of what had been suggested
 and told before it, so replaying a journal gives the point that an undisturbed sweep would get; no
-point is suggested twice. The study lives in memory; nothing of Optuna's is written.
+point is suggested twice. A study is made for every question, and nothing of Optuna's is kept: so a
+trial that still runs can be told as what it is at its last rung, where Optuna would take it for a
+bad one, and under ASHA the trials that still run are the best.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sftray.search.space import (
     Point,
@@ -29,6 +32,17 @@ from sftray.spaces import Space
 
 REPEATS = 20
 """How often TPE may draw a point that was suggested before, until another is picked."""
+
+
+@dataclass
+class _Told:
+    """What is known of a suggested point."""
+
+    params: dict[str, Any]
+    at_rungs: dict[int, float] = field(default_factory=dict)
+    """Losses by rows."""
+    outcome: str | None = None
+    values: list[float] | None = None
 
 
 class Sampler:
@@ -56,58 +70,45 @@ class Sampler:
         self._seed = seed
         self._objectives = objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(directions=["minimize"] * objectives)
-        self._trials: list[optuna.Trial] = []
+        self._trials: list[_Told] = []
         self._known: set[str] = set()
         self._drawn = 0
-        self._worst = [-math.inf] * objectives
 
     def ask(self, number: int) -> Point | None:
         """The point of trial `number`; asking again gives the same one. None where every point of
         the space has been suggested."""
         if number == len(self._trials):
             point = self._at_the_start() if self._drawn < self._startup else None
-            if point is not None:
-                self.replay(number, point)
-            elif not self._draw():
+            point = point or self._draw()
+            if point is None:
                 return None
+            self.replay(number, point)
         return to_point(self._spaces, self._trials[number].params)
 
     def replay(self, number: int, point: Mapping[str, Any], *, drawn: bool = True) -> None:
-        """Put the study where `ask` had left it when it gave `point`; a point of another sweep was
-        not `drawn` by this one."""
+        """Put the sampler where `ask` had left it when it gave `point`; a point of another sweep
+        was not `drawn` by this one."""
         if number == len(self._trials):
-            self._study.enqueue_trial(to_params(self._spaces, point))
-            self._add(self._study.ask(self._distributions), drawn=drawn)
+            self._trials.append(_Told(to_params(self._spaces, point)))
+            self._known.add(self._label(point))
+            self._drawn += drawn
 
     def report(self, number: int, rows: int, loss: float) -> None:
-        """A trial's loss at a rung. Among pruned trials TPE ranks later rungs first, then loss."""
-        if self._objectives == 1:  # with several Optuna knows no intermediate values
-            self._trials[number].report(loss, step=rows)
+        """A trial's loss at a rung. Of trials without an end TPE ranks later rungs first, then
+        loss."""
+        self._trials[number].at_rungs[rows] = loss
 
     def tell(self, number: int, outcome: str, values: Sequence[float] | None) -> None:
         """A trial's end with its values, each finite; None where it has none. Of a diverged trial
         they are the worst that it had.
 
-        A diverged one is told as bad as the worst there was, not as infinity: it counts, and does
-        not bend the model. One that does not fit the memory is a violated constraint, so that TPE
-        keeps away from such points. Others that neither ended well nor were pruned teach TPE
-        nothing: their points are as if never drawn.
+        A diverged one counts as bad as the worst there is, not as infinity: it is bad, and does not
+        bend the model. One that does not fit the memory is a violated constraint, so that TPE keeps
+        away from such points. Others that neither ended well nor were pruned teach TPE nothing:
+        their points are as if never drawn.
         """
-        trial, told = self._trials[number], list(values) if values is not None else None
-        if outcome in ("completed", "pruned") and told is not None:
-            self._worst = [max(pair) for pair in zip(self._worst, told, strict=True)]
-        if outcome == "pruned" and self._objectives == 1:
-            self._study.tell(trial, state=TrialState.PRUNED)
-        elif outcome in ("completed", "pruned") and told is not None:
-            self._study.tell(trial, told)
-        elif outcome == "diverged" and told is not None:
-            self._study.tell(trial, [max(pair) for pair in zip(self._worst, told, strict=True)])
-        elif outcome == "out_of_memory":
-            trial.set_constraint("memory", 1.0)  # TPE ranks it by the constraint
-            self._study.tell(trial, told or [0.0] * self._objectives)
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
+        self._trials[number].outcome = outcome
+        self._trials[number].values = None if values is None else list(values)
 
     def _at_the_start(self) -> Point | None:
         """A point that was not suggested before: known to be good, or apart from the others."""
@@ -121,30 +122,51 @@ class Sampler:
                 return point
         return None
 
-    def _draw(self) -> bool:
-        """Add what TPE suggests, or, where that has been suggested too often, another point."""
+    def _draw(self) -> Point | None:
+        """What TPE suggests, or, where that has been suggested too often, another point."""
+        study = optuna.create_study(directions=["minimize"] * self._objectives)
+        study.add_trials(self._as_optuna_has_them())
         for repeat in range(REPEATS):
-            self._study.sampler = TPESampler(
+            study.sampler = TPESampler(
                 multivariate=True,
                 constant_liar=True,
                 n_startup_trials=self._startup,
                 seed=zlib.crc32(f"{self._seed}/{self._drawn}/{repeat}".encode()),
             )
-            trial = self._study.ask(self._distributions)
-            if self._label(to_point(self._spaces, trial.params)) not in self._known:
-                self._add(trial)
-                return True
-            self._study.tell(trial, state=TrialState.FAIL)  # as if never drawn
+            trial = study.ask(self._distributions)
+            point = to_point(self._spaces, trial.params)
+            if self._label(point) not in self._known:
+                return point
+            study.tell(trial, state=TrialState.FAIL)  # as if never drawn
         left = [p for p in all_points(self._spaces) if self._label(p) not in self._known]
-        if left:
-            pick = zlib.crc32(f"{self._seed}/{self._drawn}".encode()) % len(left)
-            self.replay(len(self._trials), left[pick])
-        return bool(left)
+        return (
+            left[zlib.crc32(f"{self._seed}/{self._drawn}".encode()) % len(left)] if left else None
+        )
 
-    def _add(self, trial: optuna.Trial, *, drawn: bool = True) -> None:
-        self._trials.append(trial)
-        self._known.add(self._label(to_point(self._spaces, trial.params)))
-        self._drawn += drawn
+    def _as_optuna_has_them(self) -> list[FrozenTrial]:
+        ended = [one.values for one in self._trials if one.outcome and one.values is not None]
+        worst = [max(values) for values in zip(*ended, strict=True)]
+        frozen = [self._frozen(told, worst) for told in self._trials]
+        return [trial for trial in frozen if trial is not None]
+
+    def _frozen(self, told: _Told, worst: list[float]) -> FrozenTrial | None:
+        """A trial for TPE; None where it teaches nothing. worst: of each value."""
+        make = functools.partial(
+            create_trial, params=told.params, distributions=self._distributions
+        )
+        ended, several = told.values is not None, self._objectives > 1
+        if told.outcome == "completed" or (several and told.outcome == "pruned"):
+            return make(values=told.values) if ended else None
+        if told.outcome == "pruned" or (told.outcome is None and told.at_rungs and not several):
+            return make(state=TrialState.PRUNED, intermediate_values=told.at_rungs)
+        if told.outcome is None:
+            return make(state=TrialState.RUNNING)
+        if told.outcome == "diverged":
+            return make(values=worst) if ended else None
+        if told.outcome == "out_of_memory":  # ranked by the constraint, whatever its value
+            values = told.values or [0.0] * self._objectives
+            return make(values=values, constraints={"memory": 1.0})
+        return None
 
     def _label(self, point: Mapping[str, Any]) -> str:
         return json.dumps(to_params(self._spaces, point), sort_keys=True)

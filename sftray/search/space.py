@@ -32,22 +32,13 @@ def distributions(spaces: Mapping[str, Space]) -> dict[str, BaseDistribution]:
 
 
 def to_params(spaces: Mapping[str, Space], point: Mapping[str, Any]) -> Point:
-    """A point as Optuna names its values."""
-    return {
-        name: _label(point[name]) if isinstance(space, Choice) else point[name]
-        for name, space in spaces.items()
-    }
+    """A point as Optuna names its values: of a choice among numbers their place in order."""
+    return {name: _to_param(space, point[name]) for name, space in spaces.items()}
 
 
 def to_point(spaces: Mapping[str, Space], params: Mapping[str, Any]) -> Point:
     """Optuna's values as the fields of a TrialConfig."""
-    point = {}
-    for name, space in spaces.items():
-        value = params[name]
-        if isinstance(space, Choice):
-            value = next(one for one in space.values if _label(one) == value)
-        point[name] = value
-    return point
+    return {name: _to_value(space, params[name]) for name, space in spaces.items()}
 
 
 def spread_point(spaces: Mapping[str, Space], number: int, seed: int) -> Point:
@@ -116,7 +107,30 @@ def _at(space: Space, share: float) -> Any:
     return space.low + (space.high - space.low) * share
 
 
+def _to_param(space: Space, value: Any) -> Any:
+    if not isinstance(space, Choice):
+        return value
+    order = _order(space)
+    return order.index(value) if order else _label(value)
+
+
+def _to_value(space: Space, param: Any) -> Any:
+    if not isinstance(space, Choice):
+        return param
+    order = _order(space)
+    return order[param] if order else next(v for v in space.values if _label(v) == param)
+
+
+def _order(space: Choice) -> list[Any]:
+    """The values of a choice among three or more numbers, in order: TPE learns that neighbours are
+    alike. None of other choices."""
+    ordered = len(space.values) > 2 and all(is_number(value) for value in space.values)
+    return sorted(space.values) if ordered else []
+
+
 def _distribution(space: Space) -> BaseDistribution:
+    if isinstance(space, Choice) and _order(space):
+        return IntDistribution(0, len(space.values) - 1)
     if isinstance(space, Choice):
         return CategoricalDistribution([_label(value) for value in space.values])
     if isinstance(space, RandInt):

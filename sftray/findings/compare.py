@@ -1,0 +1,233 @@
+"""Which losses of a sweep may be held against each other.
+
+Promise: two losses are compared only where both trials had been trained on the same rows, in one
+bracket: at a rung, or at the end of their budget. A trial that was stopped or diverged before such
+a place counts as worse than all that came there, as it does for TPE; one that is not there yet, or
+passed it by, is left out and counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftray.budget import ONE_ROW, TrialPlan, field_values, planner
+from sftray.config import SweepConfig, TrialConfig
+from sftray.config_io import sweep_from_json
+from sftray.results import Results, TrialRecord
+from sftray.spaces import Choice, Space, Uniform
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial with what its configuration entails."""
+
+    record: TrialRecord
+    config: TrialConfig
+    point: dict[str, Any]
+    """Its value on every axis of the sweep."""
+    plan: TrialPlan
+    at_rungs: dict[int, float]
+    """Rows of a rung → finite eval loss there."""
+
+    @property
+    def name(self) -> str:
+        return self.record.trial
+
+    @property
+    def outcome(self) -> str | None:
+        return self.record.outcome
+
+    @property
+    def final(self) -> float | None:
+        """The eval loss after the whole budget; None where it did not come so far."""
+        last = self.record.last
+        if self.outcome != "completed" or last["step"] < self.plan.steps:
+            return None
+        return float(last["eval_loss"]) if math.isfinite(last["eval_loss"]) else None
+
+    @property
+    def best(self) -> float | None:
+        """The lowest finite eval loss of the adapter."""
+        best = self.record.best
+        return None if best is None else float(best["eval_loss"])
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Seconds in training steps so far, times workers."""
+        return float(self.record.last["seconds"]) * self.config.num_workers
+
+    @property
+    def budget_ratio(self) -> float:
+        """The whole budget over what has been trained so far, in rows."""
+        rows = self.record.last["rows"]
+        return self.plan.rows / rows if rows else 1.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's trials, made comparable."""
+
+    config: SweepConfig
+    spaces: dict[str, Space]
+    """The axes: what was searched, or what the given points differ in."""
+    trials: list[Trial]
+    plan: Callable[[TrialConfig], TrialPlan]
+    """What a trial of this sweep would run with; ConfigError where it cannot run."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Losses at equal data."""
+
+    bracket: str | None
+    """None: all brackets, each trial at the end of its own budget."""
+    rows: int | None
+    """Rows every trial had seen; None: its whole budget."""
+    losses: dict[str, float]
+    """Trial → eval loss there; infinite for one that was stopped or diverged before."""
+    left_out: int
+    """Trials of which this place says nothing: they passed it by, or are not there yet."""
+
+    @property
+    def finite(self) -> dict[str, float]:
+        """The losses that were measured here."""
+        return {trial: loss for trial, loss in self.losses.items() if math.isfinite(loss)}
+
+    def __str__(self) -> str:
+        where = "the end of the budget" if self.rows is None else f"{self.rows:,} rows"
+        bracket = "" if self.bracket is None else f" of the trials of {self.bracket}"
+        gone = len(self.losses) - len(self.finite)
+        stopped = f", {gone} stopped or diverged before" if gone else ""
+        left_out = f", {self.left_out} left out" if self.left_out else ""
+        return f"{len(self.finite)} losses at {where}{bracket}{stopped}{left_out}"
+
+
+def read(found: Results) -> Sweep:
+    """The trials of a sweep with their plans."""
+    # the record's own space has the batch sizes that the number of rows allowed
+    space = {"search_space": found.record["search_space"]}
+    config = sweep_from_json({**found.record["config"], **space})
+    plan = planner(_judged(config), found.record["data"]["train"]["rows"], execution=ONE_ROW)
+    spaces = _spaces(config)
+    spaces.pop("seed", None)  # not a setting but chance: see `verdict.noise`
+    trials = [_trial(config, spaces, plan, record) for record in found.trials]
+    return Sweep(config, spaces, trials, plan)
+
+
+def comparisons(sweep: Sweep) -> list[Comparison]:
+    """Every place at which trials can be compared, the one with the most data first.
+
+    Without a scheduler nothing was stopped, and all trials are compared at the end of their budgets
+    whatever their epochs; with one only those of the bracket with the most trials.
+    """
+    if sweep.config.scheduler == "none":
+        return [_at_the_end(sweep.trials, bracket=None)]
+    if not sweep.trials:
+        return []
+    bracket = Counter(trial.plan.bracket for trial in sweep.trials).most_common(1)[0][0]
+    trials = in_bracket(sweep.trials, bracket)
+    rungs = sorted({rung.rows for trial in trials for rung in trial.plan.rungs}, reverse=True)
+    return [
+        _at_the_end(trials, bracket),
+        *(_at_a_rung(trials, bracket, rows) for rows in rungs),
+    ]
+
+
+def ranking(sweep: Sweep, *, best_share: float, enough: int) -> Comparison | None:
+    """The comparison with the most data in which the best `best_share` of all are told apart.
+
+    That is, at least that share of the trials came there and has a loss. Among comparisons of
+    `enough` trials if there are such, else the one with the most trials.
+    """
+    fit = [
+        found
+        for found in comparisons(sweep)
+        if found.finite and len(found.finite) >= math.ceil(best_share * len(found.losses))
+    ]
+    large = [found for found in fit if len(found.losses) >= enough]
+    return large[0] if large else max(fit, key=lambda found: len(found.losses), default=None)
+
+
+def in_bracket(trials: Sequence[Trial], bracket: str) -> list[Trial]:
+    """The trials of one bracket."""
+    return [trial for trial in trials if trial.plan.bracket == bracket]
+
+
+def is_numeric(value: Any) -> bool:
+    """Whether a value of an axis has a place on a line."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _judged(config: SweepConfig) -> SweepConfig:
+    """With the rungs in its plans; without a scheduler trials are evaluated there all the same."""
+    if config.scheduler != "none" or field_values(config, "num_train_epochs") is None:
+        return config
+    return dataclasses.replace(config, scheduler="asha")
+
+
+def _spaces(config: SweepConfig) -> dict[str, Space]:
+    if not config.points:
+        return dict(config.search_space)
+    names = dict.fromkeys(name for point in config.points for name in point)
+    tried = {
+        name: [point.get(name, getattr(config.trial, name)) for point in config.points]
+        for name in names
+    }
+    return {
+        name: _space_of(values) for name, values in tried.items() if len(set(map(repr, values))) > 1
+    }
+
+
+def _space_of(values: Sequence[Any]) -> Space:
+    """The space that given points have tried: a range where the numbers hardly repeat."""
+    different = list({repr(value): value for value in values}.values())
+    if not all(map(is_numeric, different)):
+        return Choice(tuple(different))
+    different.sort()
+    if all(isinstance(value, int) for value in different) or 2 * len(different) <= len(values):
+        return Choice(tuple(different))
+    low, high = float(different[0]), float(different[-1])
+    return Uniform(low, high, log=low > 0 and high / low >= 10)
+
+
+def _trial(
+    sweep: SweepConfig,
+    axes: Iterable[str],
+    planned: Callable[[TrialConfig], TrialPlan],
+    record: TrialRecord,
+) -> Trial:
+    config = sweep.trial.at(record.point)
+    plan = planned(config)
+    losses = {result["step"]: float(result["eval_loss"]) for result in record.trained}
+    return Trial(
+        record=record,
+        config=config,
+        point={name: record.point.get(name, getattr(config, name)) for name in axes},
+        plan=plan,
+        at_rungs={r.rows: losses[r.step] for r in plan.rungs if r.step in losses},
+    )
+
+
+def _at_the_end(trials: Sequence[Trial], bracket: str | None) -> Comparison:
+    losses = {}
+    for trial in trials:
+        if trial.final is not None:
+            losses[trial.name] = trial.final
+        elif trial.outcome in ("pruned", "diverged"):
+            losses[trial.name] = math.inf
+    return Comparison(bracket, None, losses, len(trials) - len(losses))
+
+
+def _at_a_rung(trials: Sequence[Trial], bracket: str, rows: int) -> Comparison:
+    losses = {}
+    for trial in trials:
+        if rows in trial.at_rungs:
+            losses[trial.name] = trial.at_rungs[rows]
+        elif trial.outcome in ("pruned", "diverged") and trial.record.last["rows"] < rows:
+            losses[trial.name] = math.inf
+    return Comparison(bracket, rows, losses, len(trials) - len(losses))

@@ -1,0 +1,69 @@
+"""What a sweep has learned, all of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sftray.findings.compare import read
+from sftray.findings.cost import Cost, Moment, costs_of, pareto_front, regret
+from sftray.findings.edges import Edge, edges
+from sftray.findings.importance import Importances, importances
+from sftray.findings.scaling import Scaling, scaling
+from sftray.findings.stopping import Stopping, stopping
+from sftray.findings.verdict import noise, verdict
+from sftray.results import Results
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a sweep has learned; while it runs, so far."""
+
+    sweep: str
+    outcomes: dict[str, int]
+    """Trials by outcome, those that have not ended under "running"."""
+    verdict: str
+    advice: str
+    importances: Importances
+    edges: tuple[Edge, ...]
+    """The best trial's place on each numeric axis."""
+    scaling: Scaling | None
+    """None where learning rate and batch size were not both searched."""
+    pareto: tuple[Cost, ...]
+    """Eval loss against GPU-seconds, the cheapest first."""
+    regret: tuple[Moment, ...]
+    stopping: Stopping
+    noise: float | None
+    """What other seeds alone make of a final loss (standard deviation); None where no point was
+    run twice."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        values: dict[str, Any] = asdict(self)
+        return values
+
+
+def learn(found: Results) -> Findings:
+    """What the sweep in `found` has learned."""
+    sweep = read(found)
+    trials = sweep.trials
+    best = next((trial for trial in trials if trial.name == found.leaderboard["best"]), None)
+    counted = importances(sweep)
+    ends = edges(sweep, best) if best is not None else ()
+    stopped = stopping(trials)
+    base = found.leaderboard["base"]["eval_loss"]
+    judged, advised = verdict(sweep, base, best, counted, ends, stopped)
+    return Findings(
+        sweep=sweep.config.name,
+        outcomes=dict(Counter(trial.outcome or "running" for trial in trials)),
+        verdict=judged,
+        advice=advised,
+        importances=counted,
+        edges=ends,
+        scaling=scaling(sweep),
+        pareto=pareto_front(costs_of(trials)),
+        regret=regret(trials, found.record.get("started")),
+        stopping=stopped,
+        noise=noise(trials),
+    )

@@ -1,0 +1,119 @@
+"""Findings for a person: compact, readable at 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from sftray.findings.cost import Cost, Moment
+from sftray.findings.importance import Importances
+from sftray.findings.learned import Findings
+from sftray.findings.scaling import Scaling
+from sftray.findings.stopping import Stopping
+from sftray.results import short
+
+WIDTH = 80
+NAMES = 13
+"""Columns for the name of a finding, left of what it says."""
+
+
+def text(findings: Findings) -> str:
+    """All of it, the verdict first; 80 columns wide."""
+    running = findings.outcomes.get("running", 0)
+    so_far = f"So far, with {running} trials running: " if running else ""
+    lines = [*_wrapped(so_far + findings.verdict), *_wrapped(findings.advice, "→ ", "  "), ""]
+    for name, paragraphs in (
+        ("importance", _importance(findings.importances)),
+        ("edges", (edge.says for edge in findings.edges)),
+        ("scaling", _scaling(findings.scaling)),
+        ("cost", _pareto(findings.pareto)),
+        ("regret", _regret(findings.regret)),
+        ("stopping", _stopping(findings.stopping)),
+        ("noise", _noise(findings.noise)),
+    ):
+        label = name
+        for paragraph in paragraphs:
+            lines += _wrapped(paragraph, label.ljust(NAMES), " " * NAMES)
+            label = ""
+    return "\n".join(lines)
+
+
+def _wrapped(paragraph: str, first: str = "", other: str = "") -> list[str]:
+    return textwrap.wrap(
+        paragraph,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=other,
+        break_on_hyphens=False,
+        break_long_words=False,  # a flag is to be copied
+    )
+
+
+def _importance(found: Importances) -> Iterator[str]:
+    for axis in found.axes:
+        how = "decides" if axis.decides else "not beyond chance"
+        yield f"{axis.name} {axis.importance:.2f}, {how} (p = {axis.chance:.3f})"
+    if found.missing:
+        yield found.missing
+    if found.axes:
+        yield f"from {found.compared}"
+
+
+def _scaling(found: Scaling | None) -> Iterator[str]:
+    if found is None:
+        return
+    if found.best:
+        yield (
+            "best learning rate by batch size: "
+            + ", ".join(
+                f"{one.effective_batch_size}: {short(one.learning_rate)}" for one in found.best
+            )
+            + f" ({found.compared})"
+        )
+    if found.slope is None or found.interval is None:
+        yield found.says
+    else:
+        low, high = found.interval
+        yield f"slope {found.slope:.2f} ({low:.2f} … {high:.2f}): {found.says}"
+
+
+def _pareto(front: Sequence[Cost]) -> Iterator[str]:
+    yield from (
+        f"{cost.trial} {cost.eval_loss:.4f} for {cost.gpu_seconds:,.0f} GPU-seconds"
+        for cost in front
+    )
+
+
+def _regret(moments: Sequence[Moment]) -> Iterator[str]:
+    for share in (0.25, 0.5, 0.75):
+        within = [one for one in moments if one.tokens <= share * moments[-1].tokens]
+        if within:
+            yield (
+                f"{within[-1].regret:.4f} above the best after {share:.0%} of the tokens "
+                f"({within[-1].trial})"
+            )
+            if within[-1].regret == 0:
+                break
+    if moments:
+        reached = next(one for one in moments if one.regret == 0)
+        when = "" if reached.seconds is None else f", {reached.seconds:,.0f} s after the start"
+        yield f"the best was reached after {reached.tokens:,} tokens{when}"
+
+
+def _stopping(found: Stopping) -> Iterator[str]:
+    if found.stopped:
+        full = found.tokens + found.tokens_saved
+        yield (
+            f"stopped {found.stopped} of {found.trials} trials: {found.tokens_saved:,} tokens and "
+            f"{found.gpu_seconds_saved:,.0f} GPU-seconds saved, "
+            f"{found.tokens_saved / full:.0%} of the tokens of full budgets"
+        )
+    yield found.says
+
+
+def _noise(noise: float | None) -> Iterator[str]:
+    yield (
+        "unknown: no point was run with two seeds"
+        if noise is None
+        else f"{noise:.4f}, the standard deviation of final losses by seed alone"
+    )
