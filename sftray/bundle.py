@@ -19,8 +19,8 @@ from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import SftrayError
-from sftray.paths import SweepPaths, join
-from sftray.results import Results, TrialRecord
+from sftray.paths import SweepPaths, TrialPaths, join
+from sftray.results import Results, TrialRecord, answering
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -63,6 +63,7 @@ def collect(
         "point": best.point,
         "eval_loss": recorded,
         "base_eval_loss": found.leaderboard["base"]["eval_loss"],
+        "confirmed": _confirmed(found.leaderboard),
         "tokens": evaluation["tokens"],
         "config": to_json(trial),
         "data": to_json(sweep.data),
@@ -75,7 +76,7 @@ def collect(
         return facts
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        checkpoint = paths.trial(best.trial).checkpoint(evaluation["step"])
+        checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
         arguments = (checkpoint, to_json(trial), packs.root)
         checked, tolerance, files = _wait(submit(_assemble, *arguments), log)
         for name, content in files.items():
@@ -149,16 +150,29 @@ def _best_kept(paths: SweepPaths, found: Results, log: Log) -> tuple[TrialRecord
     evaluations = sorted(
         (
             (result["eval_loss"], trial.trial, result["step"], trial, result)
-            for trial in found.trials
+            for trial in answering(found.trials)
             for result in trial.trained
         ),
         key=lambda entry: entry[:3],
     )
     for loss, name, step, trial, result in evaluations:
-        if storage.exists(paths.trial(name).checkpoint_manifest(step)):
+        if storage.exists(_folder(paths, trial).checkpoint_manifest(step)):
             return trial, result
         log(f"best/: {name} had {loss:.4f} at step {step}, whose checkpoint is gone; the next best")
     raise SftrayError(f"{paths.root}: no evaluation has a checkpoint; was trials/ cleaned up?")
+
+
+def _confirmed(board: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What repetitions with other seeds said of the best point."""
+    told = board.get("confirmed")
+    if told is None:
+        return None
+    points: list[dict[str, Any]] = told["points"]
+    return next(one for one in points if one["trial"] == told["winner"])
+
+
+def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:
+    return paths.trial(trial.trial) if trial.folder is None else TrialPaths(trial.folder)
 
 
 def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
@@ -207,6 +221,14 @@ def _wait(result: Any, log: Log) -> tuple[float, float, Files]:
     )
 
 
+def _confirmed_row(confirmed: Mapping[str, Any] | None) -> str:
+    if confirmed is None:
+        return ""
+    mean, interval, runs = (confirmed[name] for name in ("mean", "interval", "eval_losses"))
+    width = f" ± {interval[1] - mean:.4f}" if interval else ""
+    return f"| its point, mean of {len(runs)} other seeds (95 %) | {mean:.4f}{width} |\n"
+
+
 def _model_card(facts: Mapping[str, Any]) -> str:
     point = "\n".join(f"| {name} | {value} |" for name, value in facts["point"].items())
     config = facts["config"]
@@ -226,7 +248,7 @@ LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), 
 | untrained base | {facts["base_eval_loss"]:.4f} |
 | this adapter | {facts["eval_loss"]:.4f} |
 | this adapter, reloaded with plain PEFT | {facts["reloaded_eval_loss"]:.4f} |
-
+{_confirmed_row(facts["confirmed"])}
 | hyper-parameter | value |
 |---|---|
 {point}

@@ -50,7 +50,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.findings import learn, text
-    from sftray.results import load, table
+    from sftray.results import confirmed_text, load, table
     from sftray.sweep import run_sweep
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
@@ -64,6 +64,8 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
             _say("\n" + table(load(folder).leaderboard, top=20))
         raise
     _say("\n" + table(found.leaderboard, top=20))
+    if confirmed := confirmed_text(found.leaderboard):
+        _say("\n" + confirmed)
     _say("\n" + text(learn(found)))
     _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
@@ -97,7 +99,7 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
 
 
 def _results(options: argparse.Namespace) -> int:
-    from sftray.results import load, table, verdicts
+    from sftray.results import confirmed_text, load, table, verdicts
 
     found = load(options.dir)
     if options.json:
@@ -109,6 +111,8 @@ def _results(options: argparse.Namespace) -> int:
         _say(json.dumps(learn(found).to_json(), indent=1))
     else:
         _say(table(found.leaderboard, top=options.top))
+        if confirmed := confirmed_text(found.leaderboard):
+            _say("\n" + confirmed)
         if options.verdicts:
             _say("\n" + verdicts(found.leaderboard, top=options.top))
         _say("\n" + text(learn(found)))

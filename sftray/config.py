@@ -246,6 +246,9 @@ class SweepConfig:
     search_space: Mapping[str, Space] = field(default_factory=dict)
     """TrialConfig field → loguniform, uniform, randint or choice."""
     num_trials: int = 16
+    warm_start: tuple[str, ...] = ()
+    """Folders of earlier sweeps to begin with: what they have trained of this space on the same
+    data and base is not trained again, and of others their best points come first."""
     priors: bool = True
     """Begin with points published as good for bases of this size."""
     points: tuple[Mapping[str, Any], ...] = ()
@@ -263,6 +266,15 @@ class SweepConfig:
     """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
     grace_rows: int | None = None
     """Rows every trial is sure of; None derives the smallest budget / reduction_factor²."""
+    early_stopping_patience: int | None = None
+    """End a trial by itself after so many evaluations without a better eval loss; None: never."""
+    confirm_top: int = 0
+    """After the search run so many of the best points again, with new seeds, to their full budget;
+    0: the answer is one run's."""
+    confirm_seeds: int = 3
+    """How often each of them is run again: other row orders, initialisations and dropout."""
+    confirm_trainer: str | None = None
+    """bank or train; None: what the search was run with."""
     evals_per_trial: int = 8
     """Evaluations spread evenly over a trial, besides those at the rungs and at the start."""
     max_concurrent_trials: int | None = None
@@ -314,7 +326,29 @@ class SweepConfig:
             str(self.reduction_factor),
             "at least 2",
         )
-        for name in ("grace_rows", "bank_slots", "max_concurrent_trials"):
+        if self.confirm_trainer is not None:
+            one_of("confirm_trainer", self.confirm_trainer, ("bank", "train"))
+        require(self.confirm_top >= 0, "confirm_top", str(self.confirm_top), "at least 0")
+        require(self.confirm_seeds >= 1, "confirm_seeds", str(self.confirm_seeds), "at least 1")
+        require(
+            not (self.confirm_top and "seed" in self.search_space),
+            "confirm_top",
+            f"{self.confirm_top} while search_space has the seed",
+            "0, or a search without the seed, which a confirmation varies",
+        )
+        object.__setattr__(self, "warm_start", tuple(self.warm_start))
+        require(
+            not (self.warm_start and self.points),
+            "warm_start",
+            f"{list(self.warm_start)} with points",
+            "a search: given points are run as they are",
+        )
+        for name in (
+            "grace_rows",
+            "bank_slots",
+            "max_concurrent_trials",
+            "early_stopping_patience",
+        ):
             value = getattr(self, name)
             require(value is None or value >= 1, name, str(value), "at least 1, or None")
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")

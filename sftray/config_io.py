@@ -41,6 +41,7 @@ def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
             "trial": TrialConfig(**values["trial"]),
             "search_space": spaces,
             "points": tuple(values["points"]),
+            "warm_start": tuple(values["warm_start"]),
         }
     )
 

@@ -15,6 +15,11 @@ def is_uri(path: str) -> bool:
     return _URI.match(path) is not None
 
 
+def name_of(path: str) -> str:
+    """The last part of a path or URI."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
 def join(root: str, *parts: str) -> str:
     """Join with '/', for local paths and URIs alike."""
     return "/".join([root.rstrip("/"), *parts])

@@ -25,6 +25,9 @@ RECORDED_PACKAGES = (
 
 _MAY_CHANGE = (
     "num_trials",
+    "confirm_top",
+    "confirm_seeds",
+    "confirm_trainer",
     "max_concurrent_trials",
     "wandb",
     "wandb_project",

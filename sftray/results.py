@@ -16,6 +16,7 @@ from typing import Any
 from sftray import storage
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json
+from sftray.confirmation import confirmation
 from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError
 from sftray.journal import Event, read_events
@@ -35,6 +36,10 @@ class TrialRecord:
     decisions: list[Event] = field(default_factory=list)
     outcome: str | None = None
     message: str = ""
+    confirms: str | None = None
+    """The trial that it repeats with another seed."""
+    folder: str | None = None
+    """Where it ran, if that was another sweep."""
 
     @property
     def trained(self) -> list[dict[str, Any]]:
@@ -88,7 +93,12 @@ def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
         name = event["trial"]
         match event["event"]:
             case "trial_suggested":
-                trials[name] = TrialRecord(name, event["point"])
+                trials[name] = TrialRecord(
+                    name,
+                    event["point"],
+                    confirms=event.get("confirms"),
+                    folder=event.get("folder"),
+                )
             case "result":
                 trials[name].results.append(event["metrics"])
                 trials[name].times.append(event.get("time"))
@@ -106,8 +116,19 @@ def leaderboard(sweep: SweepConfig, events: Iterable[Event]) -> dict[str, Any]:
     trials = trial_records(events)
     base = base_eval_loss(trials)
     rows = sorted((_row(sweep, trial, base) for trial in trials), key=_rank)
-    best = rows[0]["trial"] if rows and rows[0]["eval_loss"] is not None else None
-    return {"sweep": sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows}
+    answers = {trial.trial for trial in answering(trials)}
+    best = next((r["trial"] for r in rows if r["trial"] in answers and r["eval_loss"]), None)
+    board = {"sweep": sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows}
+    confirmed = confirmation(trials)
+    return board if confirmed is None else {**board, "confirmed": confirmed.to_json()}
+
+
+def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials among which the best adapter is: those of the confirmed point, else all."""
+    confirmed = confirmation(trials)
+    if confirmed is None:
+        return list(trials)
+    return [t for t in trials if confirmed.winner in (t.trial, t.confirms)]
 
 
 def base_eval_loss(trials: Sequence[TrialRecord]) -> float | None:
@@ -162,6 +183,31 @@ def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:
     )
 
 
+def confirmed_text(board: Mapping[str, Any]) -> str:
+    """What repetitions with new seeds said, as text; empty where there were none."""
+    told = board.get("confirmed")
+    if told is None:
+        return ""
+    points, winner = told["points"], told["winner"]
+    lines = ["run again with new seeds (mean eval loss, 95 % interval):"]
+    for one in points:
+        mean = f"{one['mean']:.4f}"
+        if one["interval"] is not None and math.isfinite(one["mean"]):
+            mean += f" ± {one['interval'][1] - one['mean']:.4f}"
+        mark, point = "*" if one["trial"] == winner else " ", point_text(one["point"])
+        runs = len(one["eval_losses"])
+        lines.append(f"{mark}  {one['trial']}  {mean}  n={runs}  {one['tokens']:,} tokens  {point}")
+    tied = [name for name in told["tied"] if name != winner]
+    if tied:
+        lines.append(
+            f"{winner} and {', '.join(tied)} are not distinguishable: their intervals overlap. "
+            f"{winner} is the cheapest of them"
+        )
+    elif len(points) > 1:
+        lines.append(f"{winner} is better than the others, beyond what seeds make of a loss")
+    return "\n".join(lines)
+
+
 def short(value: Any) -> str:
     """A hyper-parameter's value, three digits of a float."""
     return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
@@ -178,6 +224,8 @@ def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str
     return {
         "trial": trial.trial,
         "point": trial.point,
+        **({"confirms": trial.confirms} if trial.confirms else {}),
+        **({"folder": trial.folder} if trial.folder else {}),
         "eval_loss": best["eval_loss"] if best else None,
         "step": best["step"] if best else None,
         "tokens": trial.last["tokens"],

@@ -7,7 +7,7 @@ in the journal; running the same sweep again goes on where it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from sftray.data.manifest import counts_of
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
 from sftray.data.tokenizer import model_config
-from sftray.errors import SweepFailedError
+from sftray.errors import ConfigError, SweepFailedError
+from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.paths import SweepPaths, is_uri
 from sftray.plan import check_evaluation, check_plans
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
+from sftray.search.earlier import learn_from
 from sftray.search.priors import prior_points
 from sftray.search.state import Search
 from sftray.tracking import Tracking
@@ -73,17 +75,26 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
         log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
         with Journal(paths.journal) as journal:
             journal.append("sweep_started", uid=record["uid"])
-            first = prior_points(sweep, base)
+            earlier = [results.load(folder) for folder in sweep.warm_start]
+            known, theirs = learn_from(sweep, packs.root, earlier)
+            first = [*theirs, *prior_points(sweep, base)]
             search = Search(sweep, journal, plan, fit.too_large, first)
+            search.take_over(known)
             recorder = Recorder(sweep, paths, journal, search, log)
             tracking = Tracking.start(sweep, paths, log)
             try:
-                if _anything_to_do(sweep, search, journal):
+                if search.remaining():
                     runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
-                recorder.finish_trials()
-                recorder.free_workers()
-                if search.unfinished():
-                    raise KeyboardInterrupt
+                _settle(search, recorder)
+                if sweep.confirm_top and search.confirm():
+                    log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
+                    other = None if local else sweep.confirm_trainer
+                    if other not in (None, trainer):
+                        runner.close()
+                        runner = _runner(other, sweep, cluster, log)
+                        plan = planner(sweep, rows, execution=_fit(runner, sweep, base).execution)
+                    runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
+                    _settle(search, recorder)
                 journal.append("sweep_ended")
             finally:
                 recorder.write_leaderboard()
@@ -110,9 +121,19 @@ def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster, log: Log) -> Run
     return Banks(cluster, sweep, log)
 
 
-def _anything_to_do(sweep: SweepConfig, search: Search, journal: Journal) -> bool:
-    suggested = sum(event["event"] == "trial_suggested" for event in journal.events())
-    return bool(search.unfinished()) or suggested < sweep.total_trials
+def _settle(search: Search, recorder: Recorder) -> None:
+    """After trials have run. Raises KeyboardInterrupt where some were cut off."""
+    recorder.finish_trials()
+    recorder.free_workers()
+    if search.unfinished():
+        raise KeyboardInterrupt
+
+
+def _fit(runner: Runner, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
+    fit = runner.fit(sweep, base)
+    if fit is None:
+        raise ConfigError("confirm_trainer: got 'bank', must be 'train': no bank fits the memory")
+    return fit
 
 
 def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:

@@ -10,7 +10,7 @@ from sftray.config import TrialConfig
 from sftray.errors import JournalError
 from sftray.journal import Event, Journal, read_events
 from sftray.search.schedulers import asha
-from sftray.search.state import Best, Search, Suggestion
+from sftray.search.state import Best, KnownTrial, Search, Suggestion
 from sftray.spaces import choice, loguniform
 
 
@@ -375,3 +375,90 @@ def test_other_schedulers_stop_trials_within_their_brackets(path: str, scheduler
         assert all("from" in bracket for bracket in brackets)
     else:
         assert brackets == {"1 epochs", "2 epochs"}
+
+
+def test_the_best_points_are_run_again_with_new_seeds_and_are_not_judged(path: str) -> None:
+    sweep = make_sweep(num_trials=12, confirm_top=2, confirm_seeds=3)
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        run(sweep, search)
+        assert search.remaining() == 0
+        best = search.best()
+        assert best is not None
+        assert search.confirm()
+        assert search.remaining() == 6
+        run(sweep, search)
+        assert not search.confirm()
+        events = journal.events()
+    repeats = [e for e in events if e.get("confirms")]
+    assert [e["point"]["seed"] for e in repeats] == [1, 1, 2, 2, 3, 3]
+    chosen = [e["trial"] for e in events if e["event"] == "confirmation"]
+    assert len(chosen) == 2
+    assert best.trial in chosen
+    assert Counter(e["confirms"] for e in repeats) == dict.fromkeys(chosen, 3)
+    names = {e["trial"] for e in repeats}
+    assert not [e for e in events if e["event"] == "decision" and e["trial"] in names]
+    assert {
+        e["outcome"] for e in events if e["event"] == "trial_ended" and e["trial"] in names
+    } == {"completed"}
+
+
+def test_a_confirmation_goes_on_after_any_death(path: str) -> None:
+    sweep = make_sweep(num_trials=6, confirm_top=2, confirm_seeds=2)
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        run(sweep, search)
+        search.confirm()
+        run(sweep, search)
+        whole = journal.events()
+    lines = Path(path).read_bytes().splitlines(keepends=True)
+    for length in range(len(lines) // 2, len(lines), 3):
+        Path(path).write_bytes(b"".join(lines[:length]))
+        with Journal(path) as journal:
+            search = make_search(sweep, journal)
+            run(sweep, search)
+            search.confirm()
+            run(sweep, search)
+            again = journal.events()
+        for event in ("trial_suggested", "trial_ended", "confirmation"):
+            found, expected = (
+                Counter(str(e.get("point")) for e in events if e["event"] == event)
+                for events in (again, whole)
+            )
+            assert found == expected
+
+
+def test_a_trial_without_improvement_ends_itself(path: str) -> None:
+    sweep = make_sweep(points=({},), scheduler="none", early_stopping_patience=2)
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.suggest()
+        for step, loss in ((0, 9.0), (2, 3.0), (4, 2.0), (6, 2.5)):
+            assert search.record("t0000", {"step": step, "eval_loss": loss}) == "continue"
+        assert search.record("t0000", {"step": 8, "eval_loss": 2.0}) == "stop"
+        assert search.outcome_of("t0000") == "completed"
+        assert "2 evaluations without improvement" in journal.events()[-1]["message"]
+
+
+def test_trials_of_another_sweep_are_known_and_not_run_again(path: str) -> None:
+    space = {"learning_rate": choice([1e-4, 1e-3, 1e-2]), "lora_r": choice([4, 8])}
+    sweep = make_sweep(search_space=space, num_trials=20)
+    point = {"learning_rate": 1e-3, "lora_r": 8}
+    results = [{"step": 0, "eval_loss": 5.0}, {"step": 9, "eval_loss": 1.0}]
+    known = KnownTrial(point, results, "completed", "other", "other/trials/t0007")
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        search.take_over([known])
+        assert search.best() == Best("t0000", 9, 1.0)
+        run(sweep, search)
+        before = journal.events()
+    suggested = [e for e in before if e["event"] == "trial_suggested"]
+    assert len(suggested) == 6, "the known one and five others"
+    assert [e["folder"] for e in suggested if "folder" in e] == ["other/trials/t0007"]
+    attempts = [e["trial"] for e in before if e["event"] == "attempt_started"]
+    assert "t0000" not in attempts
+    with Journal(path) as journal:  # a restart neither runs nor takes it again
+        search = make_search(sweep, journal)
+        search.take_over([known])
+        assert search.suggest() is None
+        assert timeless(journal.events()) == timeless(before)

@@ -71,7 +71,7 @@ class Banks:
         at_once = len(self._banks) * (slots + max(1, slots // SPARE))
         if specs.sweep.max_concurrent_trials is not None:
             at_once = min(at_once, specs.sweep.max_concurrent_trials)
-        left = specs.sweep.total_trials - len(search.ended())
+        left = search.remaining()
         opening = {
             "packs": specs.packs,
             "settings": asdict(self._settings),

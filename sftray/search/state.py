@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,20 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
+class KnownTrial:
+    """A trial of another sweep that need not be run again in this one."""
+
+    point: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    """The metrics of its evaluations."""
+    outcome: str
+    sweep: str
+    """The other sweep's folder."""
+    folder: str
+    """The trial's folder there."""
+
+
+@dataclass(frozen=True)
 class Best:
     """The best evaluation of a sweep: not a trial's last one, and whatever became of the trial."""
 
@@ -52,9 +66,14 @@ class Best:
 
 @dataclass
 class _Trial:
-    number: int
+    number: int | None
+    """Its number for the sampler; None of a repetition."""
     suggestion: Suggestion
     plan: TrialPlan
+    confirms: str | None
+    """The trial that it repeats with another seed."""
+    folder: str | None
+    """Where it ran, if that was another sweep."""
     bracket: str
     """Trials are judged within their bracket."""
     rungs: tuple[Rung, ...]
@@ -103,6 +122,7 @@ class Search:
         """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
         the points that the search begins with."""
         self._sweep = sweep
+        self._patience = sweep.early_stopping_patience
         self._journal = journal
         self._plan = plan
         self._too_large = too_large
@@ -112,6 +132,8 @@ class Search:
                 sweep.search_space, num_trials=sweep.num_trials, seed=sweep.seed, first=first
             )
         self._trials: dict[str, _Trial] = {}
+        self._confirmed: dict[str, list[int]] = {}
+        """Trials that are run again, with these seeds."""
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
         """(bracket, rows) → the losses recorded there, by trial."""
         for event in journal.events():
@@ -120,15 +142,47 @@ class Search:
 
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough."""
-        while (number := len(self._trials)) < self._sweep.total_trials:
-            point = self._sampler.ask(number) if self._sampler else self._sweep.points[number]
-            if point is None:  # every point of the space has been tried
-                return None
-            trial = _trial_id(number)
-            self._record([{"event": "trial_suggested", "trial": trial, "point": point}])
+        while (fields := self._next_point() or self._next_repeat()) is not None:
+            trial = _trial_id(len(self._trials))
+            self._record([{"event": "trial_suggested", "trial": trial, **fields}])
             if not self._refused(self._trials[trial]):
                 return self._trials[trial].suggestion
         return None
+
+    def remaining(self) -> int:
+        """How many trials are still to be run, those that have begun among them."""
+        points: float = self._sweep.total_trials - self._drawn()
+        if self._sampler:
+            points = min(points, self._sampler.left())
+        repeats = sum(len(seeds) for seeds in self._confirmed.values())
+        repeated = sum(state.confirms is not None for state in self._trials.values())
+        return len(self.unfinished()) + int(max(points, 0)) + repeats - repeated
+
+    def take_over(self, known: Iterable[KnownTrial]) -> None:
+        """Journal trials of other sweeps as if they had run in this one. For a search that has not
+        begun: the sampler has not drawn them, and is told how they ended."""
+        for one in known if not self._trials else ():
+            trial = _trial_id(len(self._trials))
+            events = [
+                {"event": "trial_suggested", "point": dict(one.point), "folder": one.folder},
+                *({"event": "result", "step": m["step"], "metrics": m} for m in one.results),
+                {"event": "trial_ended", "outcome": one.outcome, "message": f"ran in {one.sweep}"},
+            ]
+            self._record([{**event, "trial": trial} for event in events])
+
+    def confirm(self) -> bool:
+        """Have the best points run again with new seeds; whether there is anything to run. Those
+        that were chosen before stay."""
+        ended = [
+            (best[0], trial)
+            for trial, state in self._trials.items()
+            if state.outcome == "completed" and not state.confirms and (best := state.best())
+        ]
+        seed = self._sweep.trial.seed
+        seeds = [seed + number for number in range(1, self._sweep.confirm_seeds + 1)]
+        chosen = [trial for _, trial in sorted(ended)[: self._sweep.confirm_top]]
+        self._record([{"event": "confirmation", "trial": one, "seeds": seeds} for one in chosen])
+        return self.remaining() > 0
 
     def unfinished(self) -> list[Suggestion]:
         """The trials that were suggested and have not ended, oldest first."""
@@ -197,6 +251,38 @@ class Search:
         (loss, step), trial = min(found, key=lambda one: one[0][0])
         return Best(trial, step, loss)
 
+    def _next_point(self) -> dict[str, Any] | None:
+        """The next point of the search, as an event has it."""
+        if self._drawn() >= self._sweep.total_trials:
+            return None
+        if self._sampler is None:
+            return {"point": self._sweep.points[self._drawn()]}
+        point = self._sampler.ask(self._asked())  # None where all of the space has been tried
+        return None if point is None else {"point": point}
+
+    def _drawn(self) -> int:
+        """How many trials are this search's own."""
+        return sum(t.confirms is None and t.folder is None for t in self._trials.values())
+
+    def _asked(self) -> int:
+        """How many trials the sampler knows."""
+        return sum(t.confirms is None for t in self._trials.values())
+
+    def _next_repeat(self) -> dict[str, Any] | None:
+        """The next repetition of a point that is confirmed: each point once, then each again."""
+        repeated = {
+            (state.confirms, state.suggestion.point["seed"])
+            for state in self._trials.values()
+            if state.confirms is not None
+        }
+        for number in range(self._sweep.confirm_seeds):
+            for trial, seeds in self._confirmed.items():
+                seed = seeds[number] if number < len(seeds) else None
+                if seed is not None and (trial, seed) not in repeated:
+                    point = {**self._trials[trial].suggestion.point, "seed": seed}
+                    return {"point": point, "confirms": trial}
+        return None
+
     def _record(self, events: list[Event]) -> None:
         for event in self._journal.append_all(events):
             self._apply(event)
@@ -221,7 +307,18 @@ class Search:
             if not decision.goes_on:
                 outcome = "pruned"
                 message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+        if outcome is None and loss is not None and self._out_of_patience(state, step, loss):
+            outcome = "completed"
+            message = f"stopped at step {step}: {self._patience} evaluations without improvement"
         return [*events, _ended(trial, outcome, message)] if outcome else events
+
+    def _out_of_patience(self, state: _Trial, step: int, loss: float) -> bool:
+        """Whether the newest evaluations are all worse than the best before them."""
+        losses = {**state.losses, step: loss}
+        after = [losses[at] for at in sorted(losses) if 0 < at <= step]
+        finite = [math.inf if one is None else one for one in after]
+        last = self._patience is not None and len(finite) > self._patience
+        return last and finite.index(min(finite)) < len(finite) - (self._patience or 0)
 
     def _judge(self, state: _Trial, rung: Rung, loss: float) -> Decision:
         # trials that come together are judged together, whoever's report is first
@@ -257,6 +354,8 @@ class Search:
         if state is None:
             return
         match event["event"]:
+            case "confirmation":
+                self._confirmed[event["trial"]] = event["seeds"]
             case "attempt_started":
                 state.attempts = event["attempt"]
             case "attempt_ended":
@@ -268,24 +367,27 @@ class Search:
                 self._apply_decision(state, event)
             case "trial_ended":
                 state.outcome = event["outcome"]
-                if self._sampler:
+                if self._sampler and state.number is not None:
                     self._sampler.tell(state.number, event["outcome"], _values(state))
 
     def _apply_suggested(self, event: Event) -> None:
-        number, trial, point = len(self._trials), event["trial"], event["point"]
-        if trial != _trial_id(number) or not self._possible(number, point):
+        trial, point, confirms = event["trial"], event["point"], event.get("confirms")
+        expected = _trial_id(len(self._trials))
+        if trial != expected or not (confirms or self._possible(point)):
             raise JournalError(
                 f"journal: got {trial} at {point}, which this sweep would not suggest as "
-                f"{_trial_id(number)}; it belongs to another sweep, so give this one another --name"
+                f"{expected}; it belongs to another sweep, so give this one another --name"
             )
-        if self._sampler:
-            self._sampler.replay(number, point)
+        number, folder = None if confirms else self._asked(), event.get("folder")
+        if self._sampler and number is not None:
+            self._sampler.replay(number, point, drawn=folder is None)
         plan = self._plan(self._sweep.trial.at(point))
-        bracket, rungs = plan.bracket, plan.rungs
-        if self._sweep.scheduler == "hyperband" and rungs:
+        bracket, rungs = plan.bracket, () if confirms else plan.rungs
+        if self._sweep.scheduler == "hyperband" and rungs and number is not None:
             rungs = rungs[rungs_passed_by(number, len(rungs), self._sweep.reduction_factor) :]
             bracket += f", from {rungs[0].rows} rows" if rungs else ", not judged"
-        self._trials[trial] = _Trial(number, Suggestion(trial, point), plan, bracket, rungs)
+        suggestion = Suggestion(trial, point)
+        self._trials[trial] = _Trial(number, suggestion, plan, confirms, folder, bracket, rungs)
 
     def _apply_decision(self, state: _Trial, event: Event) -> None:
         loss = state.losses[event["step"]]
@@ -293,12 +395,12 @@ class Search:
         goes_on = event["decision"] == CONTINUE
         state.decisions[event["step"]] = Decision(goes_on, event["cutoff"])
         self._rungs[event["bracket"], event["rung"]][event["trial"]] = loss
-        if self._sampler:
+        if self._sampler and state.number is not None:
             self._sampler.report(state.number, event["rung"], loss)
 
-    def _possible(self, number: int, point: Point) -> bool:
+    def _possible(self, point: Point) -> bool:
         if self._sweep.points:
-            return number < len(self._sweep.points)
+            return self._drawn() < len(self._sweep.points)
         return in_space(self._sweep.search_space, point)
 
 

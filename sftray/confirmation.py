@@ -1,0 +1,123 @@
+"""How sure the answer is: the best points, run again with other seeds.
+
+A search picks the best of many noisy losses, so the best one is partly luck. Repetitions with new
+seeds (row order, initialisation, dropout) were not picked: their mean is what the point gives, and
+their scatter is what a seed alone makes of it. The scatter is pooled over all repeated points, for
+a few seeds tell little of a point's own; the interval is Student's.
+
+Promise: points whose intervals overlap with the best one's are not told apart, and of those the
+cheapest is the answer. Price: standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sftray.results import TrialRecord
+
+T_QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Student's t, two-sided 95 %, for 1 … 30 degrees of freedom; 1.96 beyond."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A point of the search, run again."""
+
+    trial: str
+    """The search's trial."""
+    point: Mapping[str, Any]
+    eval_losses: tuple[float, ...]
+    """The best of each repetition that has ended; infinite where it failed."""
+    mean: float
+    interval: tuple[float, float] | None
+    """95 %; None with fewer than two repetitions in all."""
+    tokens: int
+    """That a repetition trained."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the repetitions say."""
+
+    points: tuple[Confirmed, ...]
+    """The lowest mean first."""
+    winner: str
+    """The search's trial whose point is the answer."""
+    tied: tuple[str, ...]
+    """Trials, the winner among them, that are not told apart from the lowest mean."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As leaderboard.json has it."""
+        return asdict(self)
+
+
+def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
+    """What the repetitions among the trials say; None where none has ended."""
+    repeated: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.confirms is not None and trial.outcome is not None:
+            repeated.setdefault(trial.confirms, []).append(trial)
+    if not repeated:
+        return None
+    points = {trial.trial: trial.point for trial in trials}
+    half = _half_width(list(repeated.values()))
+    found = sorted(
+        (_confirmed(name, points[name], runs, half) for name, runs in repeated.items()),
+        key=lambda one: (one.mean, one.trial),
+    )
+    tied = [one for one in found if one is found[0] or _overlap(one, found[0])]
+    winner = min(tied, key=_cost)
+    return Confirmation(tuple(found), winner.trial, tuple(one.trial for one in tied))
+
+
+def _confirmed(
+    name: str, point: Mapping[str, Any], runs: Sequence[TrialRecord], half: float | None
+) -> Confirmed:
+    losses = [_loss(run) for run in runs]
+    mean = statistics.fmean(losses)
+    interval = None
+    if half is not None:
+        width = half / math.sqrt(len(losses))
+        interval = (mean - width, mean + width)
+    tokens = max(run.last["tokens"] for run in runs)
+    return Confirmed(name, point, tuple(losses), mean, interval, tokens)
+
+
+def _loss(run: TrialRecord) -> float:
+    best = run.best
+    ended = run.outcome == "completed" and best is not None
+    return float(best["eval_loss"]) if ended and best is not None else math.inf
+
+
+def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:
+    """Half the interval of one repetition: Student's t times the pooled standard deviation."""
+    groups = [[_loss(run) for run in runs] for runs in repeated]
+    groups = [[loss for loss in losses if math.isfinite(loss)] for losses in groups]
+    freedom = sum(len(losses) - 1 for losses in groups if losses)
+    if freedom < 1:
+        return None
+    squares = sum(
+        (loss - statistics.fmean(losses)) ** 2 for losses in groups if losses for loss in losses
+    )
+    t = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else 1.96
+    return t * math.sqrt(squares / freedom)
+
+
+def _overlap(one: Confirmed, best: Confirmed) -> bool:
+    if one.interval is None or best.interval is None:
+        return False
+    return one.interval[0] <= best.interval[1]
+
+
+def _cost(one: Confirmed) -> tuple[float, float, float]:
+    """What using the point costs: tokens to train, then the adapter's size."""
+    return (one.tokens, one.point.get("lora_r", 0), one.mean)

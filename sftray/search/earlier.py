@@ -1,0 +1,79 @@
+"""What earlier sweeps tell a new one.
+
+Promise: a trial is taken over only where this sweep would have run exactly it: the same packs, base
+and seed, and every field that changes what is learnt. Of other sweeps only the order of their
+points is taken, for their losses are of other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sftray.config import SweepConfig, TrialConfig
+from sftray.paths import SweepPaths, name_of
+from sftray.results import Results, TrialRecord
+from sftray.search.space import Point, in_space
+from sftray.search.state import KnownTrial
+
+TOP = 3
+"""Points of a sweep on other data or another base to begin with."""
+_CHANGES_NOTHING: dict[str, Any] = {
+    "num_workers": 1,
+    "micro_batch_size": None,
+    "activation_checkpointing": None,
+    "attention": None,
+    "shard_base": False,
+}
+"""Fields that say how a trial is run, not what it learns."""
+
+
+def learn_from(
+    sweep: SweepConfig, packs: str, earlier: Sequence[Results]
+) -> tuple[list[KnownTrial], list[Point]]:
+    """The trials of earlier sweeps that need not be run again, and points to begin with.
+
+    packs: the root of this sweep's packs, whose name is their content's.
+    """
+    known: list[KnownTrial] = []
+    first: list[Point] = []
+    for found in earlier:
+        same_data = name_of(found.record["packs"]) == name_of(packs)
+        taken = [one for trial in found.trials if (one := _taken(sweep, found, trial)) is not None]
+        fresh = [one for one in taken if one.point not in [other.point for other in known]]
+        if same_data:
+            known += fresh
+        if not same_data or not taken:
+            first += _best_points(sweep, found)
+    return known, first
+
+
+def _taken(sweep: SweepConfig, found: Results, trial: TrialRecord) -> KnownTrial | None:
+    """A trial of another sweep as one of this; None where this would not have run it."""
+    if trial.outcome not in ("completed", "diverged"):
+        return None
+    theirs = TrialConfig(**found.record["config"]["trial"]).at(trial.point)
+    point = {name: getattr(theirs, name) for name in sweep.search_space}
+    if not in_space(sweep.search_space, point):
+        return None
+    ours = sweep.trial.at(point)
+    if replace(ours, **_CHANGES_NOTHING) != replace(theirs, **_CHANGES_NOTHING):
+        return None
+    folder = trial.folder or SweepPaths(found.folder).trial(trial.trial).root
+    return KnownTrial(point, trial.results, trial.outcome, found.folder, folder)
+
+
+def _best_points(sweep: SweepConfig, found: Results) -> list[Point]:
+    """The best points of a sweep whose losses say nothing here, as far as they lie in the space."""
+    baseline = TrialConfig(**found.record["config"]["trial"])
+    ended = sorted(
+        (best["eval_loss"], trial.trial, trial.point)
+        for trial in found.trials
+        if trial.confirms is None and (best := trial.best) is not None
+    )
+    points = [
+        {name: getattr(baseline.at(point), name) for name in sweep.search_space}
+        for _, _, point in ended
+    ]
+    return [point for point in points if in_space(sweep.search_space, point)][:TOP]

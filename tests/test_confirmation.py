@@ -1,0 +1,73 @@
+import math
+import statistics
+
+import pytest
+
+from sftray.confirmation import confirmation
+from sftray.results import TrialRecord, answering, confirmed_text
+
+
+def trial(name: str, loss: float, *, confirms: str | None = None, rank: int = 16) -> TrialRecord:
+    metrics = {"step": 10, "eval_loss": loss, "tokens": 1000, "supervised_tokens": 500}
+    outcome = "completed" if math.isfinite(loss) else "diverged"
+    point = {"lora_r": rank, **({"seed": 1} if confirms else {})}
+    return TrialRecord(name, point, [metrics], outcome=outcome, confirms=confirms)
+
+
+def sweep(**repeated: list[float]) -> list[TrialRecord]:
+    """Trials of rank 8, 16, … by name, and their repetitions."""
+    trials = [
+        trial(name, min(losses), rank=8 * (number + 1))
+        for number, (name, losses) in enumerate(repeated.items())
+    ]
+    for name, losses in repeated.items():
+        trials += [
+            trial(f"{name}-{number}", loss, confirms=name) for number, loss in enumerate(losses)
+        ]
+    return trials
+
+
+def test_the_interval_is_students_with_the_scatter_of_all_points() -> None:
+    found = confirmation(sweep(a=[1.0, 1.2, 1.1], b=[2.0, 2.3, 2.3]))
+    assert found is not None
+    variances = [statistics.variance(losses) for losses in ([1.0, 1.2, 1.1], [2.0, 2.3, 2.3])]
+    scatter = math.sqrt(statistics.fmean(variances))
+    best = found.points[0]
+    assert best.mean == pytest.approx(1.1)
+    assert best.interval is not None
+    # four degrees of freedom: t = 2.776
+    assert best.interval[1] - best.mean == pytest.approx(2.776 * scatter / math.sqrt(3))
+
+
+def test_points_that_overlap_are_not_told_apart_and_the_cheapest_is_the_answer() -> None:
+    found = confirmation(sweep(small=[1.02, 1.06], large=[1.00, 1.05], far=[2.0, 2.02]))
+    assert found is not None
+    assert found.points[0].trial == "large", "the lowest mean"
+    assert set(found.tied) == {"large", "small"}
+    assert found.winner == "small", "the smaller adapter"
+
+
+def test_a_point_that_is_better_beyond_the_noise_wins_whatever_it_costs() -> None:
+    trials = sweep(small=[1.50, 1.51], large=[1.00, 1.01])
+    found = confirmation(trials)
+    assert found is not None
+    assert found.winner == "large"
+    assert found.tied == ("large",)
+    assert {one.trial for one in answering(trials)} == {"large", "large-0", "large-1"}
+    text = confirmed_text({"confirmed": found.to_json()})
+    assert "large is better than the others" in text
+
+
+def test_a_repetition_that_failed_speaks_against_its_point() -> None:
+    found = confirmation(sweep(a=[1.0, math.inf], b=[1.2, 1.21]))
+    assert found is not None
+    assert found.winner == "b"
+    assert found.points[-1].mean == math.inf
+
+
+def test_one_repetition_has_no_interval_and_no_repetition_no_confirmation() -> None:
+    found = confirmation(sweep(a=[1.0]))
+    assert found is not None
+    assert found.points[0].interval is None
+    assert confirmation([trial("a", 1.0)]) is None
+    assert confirmed_text({}) == ""

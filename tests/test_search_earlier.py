@@ -1,0 +1,63 @@
+from dataclasses import replace
+from typing import Any
+
+from fake_trials import make_sweep
+
+from sftray.config import SweepConfig
+from sftray.config_io import to_json
+from sftray.results import Results, TrialRecord
+from sftray.search.earlier import learn_from
+from sftray.spaces import choice, loguniform
+
+
+def finished(sweep: SweepConfig, packs: str, *trials: TrialRecord) -> Results:
+    return Results("old", {"config": to_json(sweep), "packs": packs}, list(trials), {})
+
+
+def ended(name: str, point: dict[str, Any], loss: float, outcome: str = "completed") -> TrialRecord:
+    return TrialRecord(name, point, [{"step": 3, "eval_loss": loss}], outcome=outcome)
+
+
+SPACE = {"learning_rate": loguniform(1e-4, 1e-2), "lora_r": choice([4, 8])}
+RATE = {"learning_rate": loguniform(1e-4, 1e-2)}
+
+
+def test_what_this_sweep_would_run_alike_is_taken_over() -> None:
+    new = make_sweep(search_space=SPACE)
+    theirs = replace(new.trial, lora_r=8, num_workers=2)
+    old = make_sweep(search_space=RATE, trial=theirs)
+    same, outside = {"learning_rate": 1e-3}, {"learning_rate": 0.5}
+    found = finished(
+        old,
+        "elsewhere/packs/abc",
+        ended("t0000", same, 1.0),
+        ended("t0001", {"learning_rate": 2e-3}, 1.1, "pruned"),
+        ended("t0002", outside, 0.9),
+        ended("t0003", {"learning_rate": 4e-3}, 9.0, "diverged"),
+    )
+    known, first = learn_from(new, "here/packs/abc/", [found])
+    assert [(one.point, one.outcome) for one in known] == [
+        ({"learning_rate": 1e-3, "lora_r": 8}, "completed"),
+        ({"learning_rate": 4e-3, "lora_r": 8}, "diverged"),
+    ]
+    assert known[0].folder == "old/trials/t0000"
+    assert first == []
+
+
+def test_of_a_sweep_on_other_data_only_the_best_points_are_taken() -> None:
+    sweep = make_sweep(search_space=RATE)
+    rates = [1e-3, 2e-3, 3e-3, 4e-3]
+    trials = [ended(f"t{n}", {"learning_rate": rate}, 5 - n) for n, rate in enumerate(rates)]
+    known, first = learn_from(sweep, "packs/abc", [finished(sweep, "packs/xyz", *trials)])
+    assert known == []
+    assert [point["learning_rate"] for point in first] == [4e-3, 3e-3, 2e-3]
+
+
+def test_another_seed_or_schedule_is_another_trial() -> None:
+    sweep = make_sweep(search_space=RATE)
+    trial = ended("t0", {"learning_rate": 1e-3}, 1.0)
+    for change in ({"seed": 1}, {"warmup_ratio": 0.2}, {"num_train_epochs": 2.0}):
+        other = replace(sweep, trial=replace(sweep.trial, **change))
+        known, first = learn_from(sweep, "packs/a", [finished(other, "packs/a", trial)])
+        assert known == []
+        assert first == [{"learning_rate": 1e-3}]
