@@ -21,7 +21,7 @@ from sftray.data.manifest import counts_of
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
 from sftray.data.tokenizer import model_config
-from sftray.errors import ConfigError, SweepFailedError
+from sftray.errors import ConfigError, DataError, SweepFailedError
 from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.paths import SweepPaths, is_uri
@@ -122,9 +122,12 @@ def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster, log: Log) -> Run
 
 
 def _settle(search: Search, recorder: Recorder) -> None:
-    """After trials have run. Raises KeyboardInterrupt where some were cut off."""
+    """After trials have run. Raises DataError where the data was damaged, KeyboardInterrupt where
+    trials were cut off."""
     recorder.finish_trials()
     recorder.free_workers()
+    if search.damaged:
+        raise DataError(f"{search.damaged}. The sweep stopped; mended, the same command goes on")
     if search.unfinished():
         raise KeyboardInterrupt
 

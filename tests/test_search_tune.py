@@ -15,6 +15,7 @@ from fake_trials import make_search, make_sweep, reports
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json, to_json
 from sftray.journal import Event, Journal, read_events
+from sftray.results import leaderboard
 from sftray.search.state import OUTCOMES
 from sftray.spaces import choice, loguniform
 
@@ -91,10 +92,10 @@ def test_a_sweep_through_tune_ends_every_trial_once(tmp_path: Path) -> None:
     stopped = {e["trial"] for e in events if e["event"] == "decision" and e["decision"] == "stop"}
     assert stopped == {trial for trial, how in outcomes(events).items() if how == "pruned"}
     metrics = next(event["metrics"] for event in events if event["event"] == "result")
-    assert set(metrics) == {"step", "rows", "eval_loss"}  # and nothing of Tune's
+    assert set(metrics) == set(next(reports(SWEEP, {})))  # and nothing of Tune's
 
 
-def test_each_way_to_end_has_its_outcome_and_the_sweep_goes_on(tmp_path: Path) -> None:
+def test_each_way_to_end_has_its_outcome_until_the_data_is_damaged(tmp_path: Path) -> None:
     from ray import tune
 
     manners = {
@@ -102,25 +103,34 @@ def test_each_way_to_end_has_its_outcome_and_the_sweep_goes_on(tmp_path: Path) -
         "t0001": "raises",
         "t0002": "dies once",
         "t0003": "out_of_memory",
-        "t0004": "data_error",
-        "t0005": "gives up",
+        "t0004": "gives up",
+        "t0005": "completed",
+        "t0006": "data_error",
     }
-    sweep = make_sweep(points=({},) * 7, scheduler="none")
+    diverges = {"learning_rate": 8e-2}
+    sweep = make_sweep(points=({}, {}, {}, {}, {}, diverges, {}, {}, {}), scheduler="none")
     events = fit(tmp_path, sweep, manners, failure_config=tune.FailureConfig(max_failures=1))
     assert outcomes(events) == {
         "t0000": "failed",
         "t0001": "failed",
         "t0002": "completed",
         "t0003": "out_of_memory",
-        "t0004": "data_error",
-        "t0005": "preempted",
-        "t0006": "completed",
-    }
+        "t0004": "preempted",
+        "t0005": "diverged",
+        "t0006": "data_error",
+    }, "whatever comes after damaged data is stopped without an end, and run again"
     last_words = {e["trial"]: e["message"] for e in events if e["event"] == "trial_ended"}
     assert last_words["t0001"] == "RuntimeError: the optimizer fell over"
     assert last_words["t0003"] == "said by the trial"
     attempts = Counter(e["trial"] for e in events if e["event"] == "attempt_started")
     assert [attempts[f"t{number:04d}"] for number in range(7)] == [1, 2, 2, 1, 1, 1, 1]
+    with Journal(str(tmp_path / "journal.jsonl")) as journal:
+        board = leaderboard(sweep, journal.events())
+        kinds = {row["trial"]: row["diagnosis"] for row in board["trials"] if row["outcome"]}
+        assert len(set(kinds.values())) == 6, kinds  # five failures and t0002
+        left = make_search(sweep, journal)  # the data has been mended
+        assert left.remaining() == 2
+        assert left.damaged == ""
 
 
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:

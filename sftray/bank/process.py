@@ -29,7 +29,7 @@ from sftray.bank.settings import BankSettings, cheaper
 from sftray.config import TrialConfig
 from sftray.config_io import sweep_from_json
 from sftray.data.packs import open_packs
-from sftray.errors import BankError, SftrayError
+from sftray.errors import BankError, PacksError, SftrayError
 from sftray.trial.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -295,7 +295,8 @@ class BankProcess:
                 try:  # under the lock, so that whoever drops the lease sees its slot
                     slot = lease.slot = prepared.result()
                 except (SftrayError, OSError) as error:
-                    lease.reports.put({"outcome": "failed", "message": str(error)})
+                    outcome = "data_error" if isinstance(error, PacksError) else "failed"
+                    lease.reports.put({"outcome": outcome, "message": str(error)})
                     continue
             engine.admit(slot)
 

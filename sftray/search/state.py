@@ -132,17 +132,21 @@ class Search:
                 sweep.search_space, num_trials=sweep.num_trials, seed=sweep.seed, first=first
             )
         self._trials: dict[str, _Trial] = {}
+        self._damaged = ""
+        """What a trial of this session has said of damaged data."""
         self._confirmed: dict[str, list[int]] = {}
         """Trials that are run again, with these seeds."""
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
         """(bracket, rows) → the losses recorded there, by trial."""
         for event in journal.events():
             self._apply(event)
+        self._damaged = ""  # it may have been mended since
         self._finish_what_was_begun()
 
     def suggest(self) -> Suggestion | None:
-        """The next trial, journalled before it is returned; None when there are enough."""
-        while (fields := self._next_point() or self._next_repeat()) is not None:
+        """The next trial, journalled before it is returned; None when there are enough, or the data
+        is damaged."""
+        while not self._damaged and (fields := self._next_point() or self._next_repeat()):
             trial = _trial_id(len(self._trials))
             self._record([{"event": "trial_suggested", "trial": trial, **fields}])
             if not self._refused(self._trials[trial]):
@@ -210,6 +214,7 @@ class Search:
 
         It ends by its own `outcome` if it names one, as diverged by an eval loss that is not
         finite, or pruned by ASHA. A step that was recorded before keeps its record and decision.
+        Where another trial has found the data damaged, it stops without an end.
         """
         state = self._trials[trial]
         if state.outcome is None:
@@ -219,7 +224,7 @@ class Search:
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
             events = self._consequences(state, step, loss, outcome, message)
             self._record([result, *events] if step not in state.losses else events)
-        return CONTINUE if state.outcome is None else STOP
+        return CONTINUE if state.outcome is None and not self._damaged else STOP
 
     def end(self, trial: str, outcome: str, message: str = "") -> None:
         """Journal a trial's end; the first outcome of a trial stands."""
@@ -238,6 +243,11 @@ class Search:
     def gave_up(self, trial: str) -> None:
         """End a trial that is not started again after its last attempt failed."""
         self.end(trial, "failed", self._trials[trial].message)
+
+    @property
+    def damaged(self) -> str:
+        """What a trial has said of damaged data, all trials having the same; or nothing."""
+        return self._damaged
 
     def outcome_of(self, trial: str) -> str | None:
         """A trial's outcome; None while it has none."""
@@ -367,6 +377,8 @@ class Search:
                 self._apply_decision(state, event)
             case "trial_ended":
                 state.outcome = event["outcome"]
+                if state.outcome == "data_error":
+                    self._damaged = event["message"]
                 if self._sampler and state.number is not None:
                     self._sampler.tell(state.number, event["outcome"], _values(state))
 

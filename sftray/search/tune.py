@@ -116,7 +116,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_complete(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> None:
-        if self._search.outcome_of(_name(trial)) is None:
+        if self._search.outcome_of(_name(trial)) is None and not self._search.damaged:
             self._search.returned(_name(trial))
 
     def debug_string(self) -> str:

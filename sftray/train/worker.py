@@ -24,6 +24,7 @@ from sftray import storage
 from sftray.attention import choose_attention
 from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import Packs, open_packs
+from sftray.errors import PacksError
 from sftray.evaluate import generate
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.paths import TrialPaths
@@ -69,6 +70,8 @@ def _last_words(error: BaseException) -> tuple[str, str]:
     words = (str(error).strip().splitlines() or [""])[-1]
     if isinstance(error, NothingLessError):
         return words, "out_of_memory"
+    if isinstance(error, PacksError):
+        return words, "data_error"
     return f"{type(error).__name__}: {words}", (
         "again" if isinstance(error, torch.OutOfMemoryError) else "failure"
     )
