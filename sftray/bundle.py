@@ -53,7 +53,7 @@ def collect(
     may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
     is there already is kept.
     """
-    best, evaluation = _best_kept(paths, found, log)
+    best, evaluation = _best_kept(sweep, paths, found, log)
     trial = sweep.trial.at(best.point)
     recorded = evaluation["eval_loss"]
     facts = {
@@ -144,18 +144,23 @@ def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     )
 
 
-def _best_kept(paths: SweepPaths, found: Results, log: Log) -> tuple[TrialRecord, dict[str, Any]]:
+def _best_kept(
+    sweep: SweepConfig, paths: SweepPaths, found: Results, log: Log
+) -> tuple[TrialRecord, dict[str, Any]]:
     """The best evaluation whose checkpoint is there: a stopped trial's worker may have gone on for
-    a moment, and put a newer one in the place of one that was reported."""
-    evaluations = sorted(
-        (
-            (result["eval_loss"], trial.trial, result["step"], trial, result)
-            for trial in answering(found.trials)
-            for result in trial.trained
-        ),
-        key=lambda entry: entry[:3],
-    )
-    for loss, name, step, trial, result in evaluations:
+    a moment, and put a newer one in the place of one that was reported. A metric is one of a
+    trial's last weights."""
+    place = {row["trial"]: number for number, row in enumerate(found.leaderboard["trials"])}
+
+    def order(evaluation: tuple[TrialRecord, dict[str, Any]]) -> tuple[Any, ...]:
+        trial, result = evaluation
+        if sweep.objectives[0] == "metric":
+            return (place[trial.trial], -result["step"])
+        return (result["eval_loss"], trial.trial, result["step"])
+
+    candidates = answering(found.trials)
+    for trial, result in sorted(((t, r) for t in candidates for r in t.trained), key=order):
+        loss, name, step = result["eval_loss"], trial.trial, result["step"]
         if storage.exists(_folder(paths, trial).checkpoint_manifest(step)):
             return trial, result
         log(f"best/: {name} had {loss:.4f} at step {step}, whose checkpoint is gone; the next best")

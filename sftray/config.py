@@ -20,6 +20,12 @@ BASE_PRECISIONS = ("nf4", "bf16", "fp32")
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "median", "hyperband", "none")
+OBJECTIVES = (
+    ("eval_loss",),
+    ("eval_loss", "gpu_seconds"),
+    ("metric",),
+    ("metric", "gpu_seconds"),
+)
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
@@ -283,6 +289,17 @@ class SweepConfig:
     """CPUs that a worker holds, besides one GPU where there are any."""
     use_gpu: bool | None = None
     """None: if the cluster has GPUs."""
+    objectives: tuple[str, ...] = ("eval_loss",)
+    """What the search makes small: eval_loss or metric (made large where `metric_is_better` says
+    so), and gpu_seconds with one of them: then it looks for the best trade-offs."""
+    metric: str | None = None
+    """A function "module:function" of a trial's answers and their references, as
+    sftray.metrics:exact_match; told in the leaderboard, and an objective where `objectives` has
+    it."""
+    metric_is_better: str = "higher"
+    """higher or lower."""
+    num_metric_prompts: int = 32
+    """Held-out prompts that the metric is of, at most 64."""
     num_samples_generated: int = 2
     """Greedy answers to held-out prompts at the end of a trial; 0 writes none."""
     max_failures: int = 2
@@ -326,10 +343,17 @@ class SweepConfig:
             str(self.reduction_factor),
             "at least 2",
         )
+        object.__setattr__(self, "objectives", tuple(self.objectives))
         if self.confirm_trainer is not None:
             one_of("confirm_trainer", self.confirm_trainer, ("bank", "train"))
         require(self.confirm_top >= 0, "confirm_top", str(self.confirm_top), "at least 0")
         require(self.confirm_seeds >= 1, "confirm_seeds", str(self.confirm_seeds), "at least 1")
+        require(
+            not (self.confirm_top and "metric" in self.objectives),
+            "confirm_top",
+            f"{self.confirm_top} with objectives={list(self.objectives)}",
+            "0: repetitions are compared by their eval losses",
+        )
         require(
             not (self.confirm_top and "seed" in self.search_space),
             "confirm_top",
@@ -337,6 +361,31 @@ class SweepConfig:
             "0, or a search without the seed, which a confirmation varies",
         )
         object.__setattr__(self, "warm_start", tuple(self.warm_start))
+        require(
+            self.objectives in OBJECTIVES,
+            "objectives",
+            str(list(self.objectives)),
+            " or ".join(str(list(one)) for one in OBJECTIVES),
+        )
+        require(
+            self.metric is None or self.metric.count(":") == 1,
+            "metric",
+            repr(self.metric),
+            "'module:function', or None",
+        )
+        require(
+            self.metric is not None or "metric" not in self.objectives,
+            "objectives",
+            str(list(self.objectives)),
+            "without 'metric', or with metric='module:function'",
+        )
+        one_of("metric_is_better", self.metric_is_better, ("higher", "lower"))
+        require(
+            1 <= self.num_metric_prompts <= 64,
+            "num_metric_prompts",
+            str(self.num_metric_prompts),
+            "1 … 64",
+        )
         require(
             not (self.warm_start and self.points),
             "warm_start",

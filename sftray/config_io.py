@@ -42,6 +42,7 @@ def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
             "search_space": spaces,
             "points": tuple(values["points"]),
             "warm_start": tuple(values["warm_start"]),
+            "objectives": tuple(values["objectives"]),
         }
     )
 

@@ -76,6 +76,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
         "trials": sweep.total_trials,
+        "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
         "trainer": trainer,
         "why_trainer": why,
         "bank": asdict(bank) if bank else None,
@@ -87,7 +88,8 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "reduction_factor": sweep.reduction_factor if ladder else None,
         "shapes": shapes,
         "tokens": {
-            "most": sweep.total_trials * max(shape["tokens"] for shape in shapes),
+            "most": (sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds)
+            * max(shape["tokens"] for shape in shapes),
             "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
         },
         "disk_gb": _disk_gb(sweep, base, counts),
@@ -150,7 +152,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     """The plan for a person to read."""
     data, exact = plan["data"], plan["exact"]
     lines = [
-        f"sweep {plan['sweep']}: {plan['trials']} trials",
+        f"sweep {plan['sweep']}: {plan['trials']} trials{_confirm_text(plan['confirm'])}",
         f"trainer: {plan['trainer']} ({plan['why_trainer']})",
         *([_bank_text(plan["bank"])] if plan["bank"] else []),
         *([_memory_text(plan["memory"])] if plan["memory"] else []),
@@ -185,6 +187,15 @@ def plan_text(plan: dict[str, Any]) -> str:
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _confirm_text(confirm: dict[str, int]) -> str:
+    if not confirm["top"]:
+        return "; the best is not confirmed with other seeds (confirm_top=3 does)"
+    return (
+        f", then the best {confirm['top']} points {confirm['seeds']} times again with new seeds, "
+        "to the end"
+    )
 
 
 def _judgement(plan: dict[str, Any]) -> str:
@@ -310,7 +321,8 @@ def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any])
 def _disk_gb(sweep: SweepConfig, base: Mapping[str, Any], counts: dict[str, Any]) -> float:
     """Packs (8 bytes a position) and, a trial, two checkpoints of adapter and moments."""
     positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
-    checkpoints = sweep.total_trials * 2 * 12 * _adapter_parameters(sweep, base)
+    trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
+    checkpoints = trials * 2 * 12 * _adapter_parameters(sweep, base)
     return float(8 * positions + checkpoints) / 1e9
 
 

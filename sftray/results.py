@@ -6,6 +6,7 @@ Promise: neither ray nor torch is imported and no pickle is read; everything is 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import textwrap
@@ -38,6 +39,8 @@ class TrialRecord:
     message: str = ""
     confirms: str | None = None
     """The trial that it repeats with another seed."""
+    metric: float | None = None
+    """What `SweepConfig.metric` said of its answers."""
     folder: str | None = None
     """Where it ran, if that was another sweep."""
 
@@ -107,6 +110,7 @@ def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
             case "trial_ended":
                 trials[name].outcome = event["outcome"]
                 trials[name].message = event["message"]
+                trials[name].metric = event.get("metric")
     return list(trials.values())
 
 
@@ -115,7 +119,8 @@ def leaderboard(sweep: SweepConfig, events: Iterable[Event]) -> dict[str, Any]:
     last."""
     trials = trial_records(events)
     base = base_eval_loss(trials)
-    rows = sorted((_row(sweep, trial, base) for trial in trials), key=_rank)
+    rank = functools.partial(_rank, sweep)
+    rows = sorted((_row(sweep, trial, base) for trial in trials), key=rank)
     answers = {trial.trial for trial in answering(trials)}
     best = next((r["trial"] for r in rows if r["trial"] in answers and r["eval_loss"]), None)
     board = {"sweep": sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows}
@@ -144,8 +149,9 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
     """The leaderboard as text, the base first."""
     base = board["base"]["eval_loss"]
     names = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
-    header = ["", "trial", *names, "eval_loss", "tokens", "seconds", "outcome"]
-    lines = [["", "base", *["" for _ in names], _loss(base), "0", "0", ""]]
+    scored = ["metric"] if any("metric" in row for row in board["trials"]) else []
+    header = ["", "trial", *names, "eval_loss", *scored, "tokens", "seconds", "outcome"]
+    lines = [["", "base", *["" for _ in names], _loss(base), *["" for _ in scored], "0", "0", ""]]
     for row in board["trials"][:top]:
         point = [short(row["point"].get(name)) for name in names]
         mark = "*" if row["trial"] == board["best"] else ""
@@ -156,6 +162,7 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
                 row["trial"],
                 *point,
                 loss,
+                *[_loss(row.get(name)) for name in scored],
                 tokens,
                 f"{seconds:.0f}",
                 row["outcome"] or "running",
@@ -231,6 +238,8 @@ def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str
         "tokens": trial.last["tokens"],
         "supervised_tokens": trial.last["supervised_tokens"],
         "seconds": trial.last["seconds"],
+        "gpu_seconds": trial.last.get("gpu_seconds"),
+        **({"metric": trial.metric} if sweep.metric else {}),
         "outcome": trial.outcome,
         "diagnosis": diagnosis.kind,
         "verdict": diagnosis.verdict,
@@ -238,9 +247,15 @@ def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str
     }
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[float, str]:
-    loss = row["eval_loss"]
-    return (loss if loss is not None else math.inf, row["trial"])
+def _rank(sweep: SweepConfig, row: Mapping[str, Any]) -> tuple[float, float, str]:
+    """By the first objective; by eval loss among trials that have no metric."""
+    loss = math.inf if row["eval_loss"] is None else row["eval_loss"]
+    if sweep.objectives[0] != "metric":
+        return (loss, 0.0, row["trial"])
+    metric = row["metric"]
+    if metric is None:
+        return (math.inf, loss, row["trial"])
+    return (-metric if sweep.metric_is_better == "higher" else metric, loss, row["trial"])
 
 
 def _loss(value: float | None) -> str:

@@ -24,6 +24,7 @@ from sftray.data.tokenizer import model_config
 from sftray.errors import ConfigError, DataError, SweepFailedError
 from sftray.fit import Fit
 from sftray.journal import Journal
+from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
 from sftray.plan import check_evaluation, check_plans
 from sftray.record import refuse_other_config, write_record
@@ -48,6 +49,8 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
+    if sweep.metric:
+        load_metric(sweep.metric)
     recipe = make_recipe(
         sweep.data,
         sweep.trial.model,

@@ -21,6 +21,9 @@ sweep = SweepConfig(
         "effective_batch_size": fitting([8, 16, 32, 64, 128]),
     },
     num_trials=32,
+    # the best of 32 noisy losses is partly luck: the two best are run again with new seeds
+    confirm_top=2,
+    confirm_seeds=3,
 )
 
 if __name__ == "__main__":

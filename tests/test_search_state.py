@@ -9,9 +9,12 @@ from fake_trials import ROWS, make_search, make_sweep, run
 from sftray.config import TrialConfig
 from sftray.errors import JournalError
 from sftray.journal import Event, Journal, read_events
+from sftray.results import leaderboard
 from sftray.search.schedulers import asha
 from sftray.search.state import Best, KnownTrial, Search, Suggestion
 from sftray.spaces import choice, loguniform
+
+SPENT = {"tokens": 100, "supervised_tokens": 50, "seconds": 1.0}
 
 
 @pytest.fixture
@@ -462,3 +465,50 @@ def test_trials_of_another_sweep_are_known_and_not_run_again(path: str) -> None:
         search.take_over([known])
         assert search.suggest() is None
         assert timeless(journal.events()) == timeless(before)
+
+
+def test_a_search_for_trade_offs_hears_of_both_and_journals_the_metric(path: str) -> None:
+    """Loss falls with the rank and cost rises with it: the cheap end is tried as well."""
+    space = {"lora_r": choice([4, 8, 16, 32, 64]), "learning_rate": loguniform(1e-4, 1e-2)}
+    sweep = make_sweep(
+        search_space=space,
+        num_trials=40,
+        scheduler="none",
+        objectives=("metric", "gpu_seconds"),
+        metric="sftray.metrics:exact_match",
+    )
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        while suggestion := search.suggest():
+            rank = suggestion.point["lora_r"]
+            last = {"step": 60, "rows": 240, "eval_loss": 2.0, "gpu_seconds": rank} | SPENT
+            search.record(suggestion.trial, {**last, "metric": rank / 64}, "completed")
+        events = journal.events()
+        board = leaderboard(sweep, events)
+    ranks = Counter(e["point"]["lora_r"] for e in events if e["event"] == "trial_suggested")
+    assert min(ranks[4], ranks[64]) >= 4, "both ends are trade-offs that none beats"
+    ended = [e for e in events if e["event"] == "trial_ended"]
+    assert {e["metric"] for e in ended} <= {rank / 64 for rank in (4, 8, 16, 32, 64)}
+    assert board["trials"][0]["metric"] == 1.0
+
+
+def test_the_highest_metric_is_the_best_whatever_its_loss(path: str) -> None:
+    sweep = make_sweep(
+        search_space={"learning_rate": loguniform(1e-4, 1e-1)},
+        num_trials=40,
+        scheduler="none",
+        objectives=("metric",),
+        metric="sftray.metrics:exact_match",
+    )
+    with Journal(path) as journal:
+        search = make_search(sweep, journal)
+        while suggestion := search.suggest():
+            rate = suggestion.point["learning_rate"]
+            score = 1 - abs(math.log10(rate / 3e-3)) / 2
+            last = {"step": 60, "rows": 240, "eval_loss": rate, "gpu_seconds": 1.0} | SPENT
+            search.record(suggestion.trial, {**last, "metric": score}, "completed")
+        board = leaderboard(sweep, journal.events())
+    best = board["trials"][0]
+    assert board["best"] == best["trial"]
+    assert best["metric"] == max(row["metric"] for row in board["trials"]) > 0.95
+    assert best["eval_loss"] > min(row["eval_loss"] for row in board["trials"])

@@ -45,7 +45,7 @@ from sftray.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
 from sftray.trial.progress import DivergedError, Progress
-from sftray.trial.samples import write_samples
+from sftray.trial.samples import answer_prompts
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
@@ -254,6 +254,7 @@ class Engine:
         now = time.perf_counter()
         for slot in running:
             slot.progress.seconds += now - started
+            slot.progress.gpu_seconds += (now - started) / len(running)
         self._evaluate([slot for slot in to_evaluate if slot in self._slots])
         if self.usage.micro_steps:
             self.usage.training += now - started
@@ -326,19 +327,18 @@ class Engine:
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
         """Free the slot; its last report goes out behind its checkpoints."""
         place = self._slots.index(slot)
-        if outcome == "completed":
-            self._sample(slot, place)
+        metric = self._answer(slot, place) if outcome == "completed" else None
         self._slots[place] = None
-        self._hand_over(slot, slot.progress.ended(outcome, message))
+        self._hand_over(slot, slot.progress.ended(outcome, message, metric))
 
-    def _sample(self, slot: Slot, place: int) -> None:
+    def _answer(self, slot: Slot, place: int) -> float | None:
         def answer(prompts: Sequence[Any]) -> list[str]:
             if self._tokenizer is None:
                 self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
             work = self._adapters.work[place : place + 1]
             return greedy_answers(self._decoder, work, self._tokenizer, prompts, self._ends)
 
-        write_samples(slot.spec, self._packs, slot.step, answer)
+        return answer_prompts(slot.spec, self._packs, slot.step, answer)
 
     def _hand_over(
         self,

@@ -18,7 +18,7 @@ from sftray.errors import DataError
 
 CUTS = (512, 1024, 2048, 4096)
 """Values of max_length whose effect a pack's report shows."""
-SAMPLE_PROMPTS = 4
+SAMPLE_PROMPTS = 64
 """Held-out prompts that trials may answer at their end."""
 
 

@@ -23,7 +23,8 @@ SPACES: dict[str, Space] = {
 
 
 def demo(sweep: SweepConfig) -> SweepConfig:
-    """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each."""
+    """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each, and
+    the best two twice more where the sweep confirms."""
     return replace(
         sweep,
         name=f"demo-{sweep.name}",
@@ -44,6 +45,8 @@ def demo(sweep: SweepConfig) -> SweepConfig:
         ),
         search_space={name: SPACES[name] for name in sweep.search_space},
         num_trials=6,
+        confirm_top=min(sweep.confirm_top, 2),
+        confirm_seeds=2,
         grace_rows=24,
         evals_per_trial=2,
     )

@@ -83,6 +83,9 @@ class _Trial:
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
     """By step, the losses of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)
+    last: Mapping[str, Any] = field(default_factory=dict)
+    """The metrics of its newest result."""
+    metric: float | None = None
     attempts: int = 0
     message: str = ""
     """What ended the last attempt that failed."""
@@ -129,7 +132,11 @@ class Search:
         self._sampler: Sampler | None = None
         if not sweep.points:
             self._sampler = Sampler(
-                sweep.search_space, num_trials=sweep.num_trials, seed=sweep.seed, first=first
+                sweep.search_space,
+                num_trials=sweep.num_trials,
+                seed=sweep.seed,
+                first=first,
+                objectives=len(sweep.objectives),
             )
         self._trials: dict[str, _Trial] = {}
         self._damaged = ""
@@ -223,6 +230,8 @@ class Search:
             loss = state.losses.get(step, loss)
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
             events = self._consequences(state, step, loss, outcome, message)
+            if events and events[-1]["event"] == "trial_ended" and "metric" in metrics:
+                events[-1]["metric"] = metrics["metric"]
             self._record([result, *events] if step not in state.losses else events)
         return CONTINUE if state.outcome is None and not self._damaged else STOP
 
@@ -371,16 +380,17 @@ class Search:
             case "attempt_ended":
                 state.message = event["message"]
             case "result":
+                state.last = event["metrics"]
                 state.losses[event["step"]] = event["metrics"].get("eval_loss")
                 state.peers[event["step"]] = dict(event["metrics"].get("rung_peers", ()))
             case "decision":
                 self._apply_decision(state, event)
             case "trial_ended":
-                state.outcome = event["outcome"]
+                state.outcome, state.metric = event["outcome"], event.get("metric")
                 if state.outcome == "data_error":
                     self._damaged = event["message"]
                 if self._sampler and state.number is not None:
-                    self._sampler.tell(state.number, event["outcome"], _values(state))
+                    self._sampler.tell(state.number, event["outcome"], self._values(state))
 
     def _apply_suggested(self, event: Event) -> None:
         trial, point, confirms = event["trial"], event["point"], event.get("confirms")
@@ -410,19 +420,29 @@ class Search:
         if self._sampler and state.number is not None:
             self._sampler.report(state.number, event["rung"], loss)
 
+    def _values(self, state: _Trial) -> list[float] | None:
+        """What the sampler hears of a trial that has ended, in the order of the objectives."""
+        values = [self._value(state, name) for name in self._sweep.objectives]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        return known if len(known) == len(values) else None
+
+    def _value(self, state: _Trial, objective: str) -> float | None:
+        """One of them, the smaller the better."""
+        if objective == "gpu_seconds":  # of a trial that was stopped, what its whole would take
+            rows, seconds = state.last.get("rows"), state.last.get("gpu_seconds")
+            return seconds * state.plan.rows / rows if rows and seconds is not None else None
+        if objective == "metric":
+            better = -1.0 if self._sweep.metric_is_better == "higher" else 1.0
+            return None if state.metric is None else better * state.metric
+        if state.outcome == "diverged":
+            return state.worst()
+        best = state.best()
+        return None if best is None else best[0]
+
     def _possible(self, point: Point) -> bool:
         if self._sweep.points:
             return self._drawn() < len(self._sweep.points)
         return in_space(self._sweep.search_space, point)
-
-
-def _values(state: _Trial) -> list[float] | None:
-    """What the sampler hears of a trial that has ended."""
-    best = state.best()
-    if state.outcome == "diverged":
-        worst = state.worst()
-        return None if worst is None else [worst]
-    return None if best is None else [best[0]]
 
 
 def _trial_id(number: int) -> str:

@@ -277,6 +277,7 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
         passed = time.perf_counter() - self.trainer.step_started
         self.trainer.seconds += passed
         self.trainer.progress.seconds += passed
+        self.trainer.progress.gpu_seconds += passed * self.trainer.trial_config.num_workers
 
 
 def liger_works(model: Any) -> bool:

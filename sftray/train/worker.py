@@ -32,7 +32,7 @@ from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.progress import DivergedError, StoppedError
-from sftray.trial.samples import write_samples
+from sftray.trial.samples import answer_prompts
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
@@ -174,10 +174,10 @@ class _Attempt:
             return str(error).splitlines()[0]
         return ""
 
-    def ended(self, outcome: str, message: str) -> dict[str, Any]:
+    def ended(self, outcome: str, message: str, metric: float | None = None) -> dict[str, Any]:
         """The trial's last report."""
         if self._trainer is not None and self._trainer.progress.last:
-            return self._trainer.progress.ended(outcome, message)
+            return self._trainer.progress.ended(outcome, message, metric)
         return {"outcome": outcome, "message": message}
 
     def _train(self, rescued: checkpoints.Checkpoint | None) -> None:
@@ -223,7 +223,7 @@ class _Attempt:
         self, trainer: PackedSFTTrainer, packs: Packs, checkpoint: checkpoints.Checkpoint | None
     ) -> None:
         """Train to the end of the plan, write samples and say how it ended."""
-        outcome, message = "completed", ""
+        outcome, message, metric = "completed", "", None
         try:
             trainer.train_from(checkpoint)
         except DivergedError as error:
@@ -233,8 +233,8 @@ class _Attempt:
             if not first:  # it only helps to compute them
                 spec = replace(spec, folder=str(self._scratch))
             answer = functools.partial(_answer, trainer, packs.end_of_turn)
-            write_samples(spec, packs, trainer.state.global_step, answer)
-        self._report(self.ended(outcome, message))
+            metric = answer_prompts(spec, packs, trainer.state.global_step, answer)
+        self._report(self.ended(outcome, message, metric))
 
     def _facts(self, attention: str, isolation: float) -> dict[str, Any]:
         """What the trial runs with."""

@@ -36,6 +36,8 @@ class Progress:
         """The metrics of the newest evaluation."""
         self.seconds = 0.0
         """In training steps, over all attempts; evaluations and checkpoints left out."""
+        self.gpu_seconds = 0.0
+        """Its share of them: times its workers, or a bank's divided among the slots in use."""
         self._supervised_tokens = 0
         self._curve: list[list[float]] = []
         self._weights: list[int] = []
@@ -48,7 +50,12 @@ class Progress:
             "step": self._curve[-1][0] if self._curve else self.last["step"],
             "metrics": self.last,
             "best": self.best,
-            "since": {"curve": self._curve, "weights": self._weights, "seconds": self.seconds},
+            "since": {
+                "curve": self._curve,
+                "weights": self._weights,
+                "seconds": self.seconds,
+                "gpu_seconds": self.gpu_seconds,
+            },
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -59,6 +66,7 @@ class Progress:
         self._supervised_tokens = self.last["supervised_tokens"] + sum(self._weights)
         self._rows_at_report = self.last["rows"]
         self.seconds, self._seconds_at_report = since["seconds"], self.last["seconds"]
+        self.gpu_seconds = since["gpu_seconds"]
 
     def start(self, base_eval_loss: float) -> dict[str, Any]:
         """The metrics of step 0: the untrained base."""
@@ -105,6 +113,7 @@ class Progress:
             "tokens_per_second": fresh / max(self.seconds - self._seconds_at_report, 1e-9),
             "gpu_memory_gb": gpu_memory_gb,
             "seconds": self.seconds,
+            "gpu_seconds": self.gpu_seconds,
             "micro_batch_size": self._plan.micro_batch_size,
             "curve": self._curve,
         }
@@ -114,6 +123,7 @@ class Progress:
         self._rows_at_report, self._seconds_at_report = rows, self.seconds
         return self.last
 
-    def ended(self, outcome: str, message: str = "") -> dict[str, Any]:
+    def ended(self, outcome: str, message: str = "", metric: float | None = None) -> dict[str, Any]:
         """A trial's last report."""
-        return {**self.last, "curve": [], "outcome": outcome, "message": message}
+        last = {**self.last, "curve": [], "outcome": outcome, "message": message}
+        return last if metric is None else {**last, "metric": metric}

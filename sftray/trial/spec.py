@@ -27,6 +27,9 @@ class TrialSpec:
     leaderboard: str | None
     """Where an earlier trial's measurement of the untrained base may be found."""
     num_samples_generated: int = 2
+    metric: str | None = None
+    """ "module:function" of `metrics`."""
+    num_metric_prompts: int = 0
 
     def known_base_loss(self) -> float | None:
         """The untrained base's eval loss, where an earlier trial has measured it."""

@@ -1,0 +1,56 @@
+"""Metrics of a trial besides its eval loss: functions of its answers to held-out prompts.
+
+`SweepConfig.metric` names one as "module:function", these or a user's own. It gets the answers and
+the references, both in order, and returns a number. A module of the user's must be importable where
+trials run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from sftray.errors import ConfigError
+
+Metric = Callable[[Sequence[str], Sequence[str]], float]
+
+
+def load_metric(name: str) -> Metric:
+    """The function that "module:function" names. Raises ConfigError where there is none."""
+    module, _, function = name.partition(":")
+    try:
+        found: Metric = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"metric: got {name!r} ({error}), must be an importable 'module:function', as in "
+            "sftray.metrics:exact_match"
+        ) from error
+    return found
+
+
+def exact_match(answers: Sequence[str], references: Sequence[str]) -> float:
+    """The share of answers that are the reference, up to white space and case."""
+    return _share(_words(a) == _words(r) for a, r in zip(answers, references, strict=True))
+
+
+def last_number(answers: Sequence[str], references: Sequence[str]) -> float:
+    """The share of answers whose last number is the reference's, as GSM8K is scored."""
+    return _share(
+        _number(a) is not None and _number(a) == _number(r)
+        for a, r in zip(answers, references, strict=True)
+    )
+
+
+def _share(right: Iterable[bool]) -> float:
+    found = list(right)
+    return sum(found) / max(len(found), 1)
+
+
+def _words(text: str) -> list[str]:
+    return text.casefold().split()
+
+
+def _number(text: str) -> float | None:
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return float(found[-1].replace(",", "")) if found else None
