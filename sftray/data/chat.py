@@ -174,7 +174,7 @@ def _closed(text: str, position: int, end: str) -> int | None:
 
 
 def _tokens(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
-    """Each text in tokens: by words where their tokens are known for certain, else by the library."""
+    """Each text in tokens: by words where those tell them for certain, else by the library."""
     texts = [text for text, _ in written]
     spans = [[] if isinstance(found, str) else found for _, found in written]
     words = words_of(chat.tokenizer)

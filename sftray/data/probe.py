@@ -150,7 +150,9 @@ def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: 
     for parts in (False, True):
         probe = as_parts(_PROBE) if parts else _PROBE
         try:
-            (text,), found = render_by_transformers(template, [probe], variables=variables, date=date, spans=spans)
+            (text,), found = render_by_transformers(
+                template, [probe], variables=variables, date=date, spans=spans
+            )
             prompts, _ = render_by_transformers(
                 template, [probe[:1], probe[:3]], variables=variables, date=date, prompt=True
             )

@@ -60,7 +60,9 @@ def words_of(tokenizer_json: str) -> Words | None:
     ):
         return None
     later = [token["content"] for token in added if token["normalized"]]
-    ids = {token["content"]: (int(token["id"]),) for token in added if not token["normalized"]}
+    ids: dict[str, tuple[int, ...]] = {
+        token["content"]: (int(token["id"]),) for token in added if not token["normalized"]
+    }
     return Words(backend(tokenizer_json), ids, _any_of(ids), _any_of(later), _ascii(pattern))
 
 
