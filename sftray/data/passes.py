@@ -26,7 +26,7 @@ from sftray.data.packing import Rows, pack, shuffled
 from sftray.data.rows import Message, conversation
 from sftray.data.sources import Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
-from sftray.data.tokenise import ChunkReport, kept_of, report_of, tokenise_chunk
+from sftray.data.tokenise import ChunkReport, kept_of, report_of, tokenise_chunk, woken
 from sftray.errors import DataError, TemplateError
 
 _BLOCKS = 4096
@@ -65,6 +65,15 @@ class Tokenised:
             place = int(self.documents.row[document])
             _, row = next(islice(self.source.read(chunk), place, None))
             yield conversation(row, spelling)[0]
+
+
+def wake_workers(source: Source) -> None:
+    """Have Ray start the workers of the first pass, and import what they need, without waiting."""
+    import ray
+
+    number = min(len(source.chunks), int(ray.cluster_resources().get("CPU", 0)))
+    for _ in range(number):
+        ray.remote(num_cpus=1)(woken).remote()
 
 
 def tokenise(

@@ -24,7 +24,7 @@ from sftray.data.holdout import held_out, limited
 from sftray.data.lengths import lengths_of
 from sftray.data.manifest import check_bad_rows, drops, format_facts, sample_prompts
 from sftray.data.packs import Packs, node_copy, open_if_whole, open_packs
-from sftray.data.passes import Tokenised, pack_splits, tokenise
+from sftray.data.passes import Tokenised, pack_splits, tokenise, wake_workers
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.rows import BadRowError, conversation
@@ -68,6 +68,7 @@ def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) ->
         if packs is None:
             if not is_uri(root) and files.exists(root):
                 log(f"packs {root}: incomplete or damaged; building again")
+            wake_workers(recipe.train)  # they start while the tokenizer is loaded here
             packs = _build(recipe, _chat_format(recipe, log), root, log)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     return packs

@@ -70,6 +70,11 @@ def kept_of(rows: Sequence[tuple[int, int, int]]) -> Kept:
     return Kept(np.array(row, np.int32), np.array(length, np.int32), np.array(hashed, np.uint64))
 
 
+def woken() -> None:
+    """A Ray task that leaves its process with all that `tokenise_chunk` needs there."""
+    import ray.data  # noqa: F401 — Ray Data's own tasks import it
+
+
 def tokenise_chunk(
     item: dict[str, Any],
     *,

@@ -59,11 +59,19 @@ def words_of(tokenizer_json: str) -> Words | None:
         or any(token[flag] for token in added for flag in ("single_word", "lstrip", "rstrip"))
     ):
         return None
-    later = [token["content"] for token in added if token["normalized"]]
-    ids: dict[str, tuple[int, ...]] = {
-        token["content"]: (int(token["id"]),) for token in added if not token["normalized"]
+    whole = {
+        token["content"]: np.int32(token["id"]).tobytes()
+        for token in added
+        if not token["normalized"]
     }
-    return Words(backend(tokenizer_json), ids, _any_of(ids), _any_of(later), _ascii(pattern))
+    later = [token["content"] for token in added if token["normalized"]]
+    return Words(
+        backend(tokenizer_json),
+        whole,
+        _any_of(whole),
+        _any_of(later) if later else None,
+        _ascii(pattern),
+    )
 
 
 @dataclass
@@ -71,28 +79,31 @@ class Words:
     """Tokens of the words that were met so far."""
 
     tokenizer: Tokenizer
-    added_ids: dict[str, tuple[int, ...]]
+    added_ids: dict[str, bytes]
     """Tokens that the library cuts out before it looks for words; at least one."""
     added: re.Pattern[str]
-    unsure: re.Pattern[str]
+    unsure: re.Pattern[str] | None
     """Added tokens that it looks for later: texts that hold one are left to it."""
     word: re.Pattern[str]
-    known: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    known: dict[str, bytes] = field(default_factory=dict)
+    """Their tokens, int32 each: bytes are joined faster than lists."""
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> list[Found | None]:
         """Ids of each text and edges of its spans, which are characters; None where it is unsure.
 
         It is unsure too where an edge lies within a word.
         """
+        if len(self.known) > _MOST_WORDS:
+            self.known.clear()
         cut = [self._cut(text) for text in texts]
-        self._learn(set(chain.from_iterable(words for words in cut if words)))
+        self._learn({word for words in cut if words for word in self._missing(words)})
         return [
             None if words is None else self._found(words, mine)
             for words, mine in zip(cut, spans, strict=True)
         ]
 
     def _cut(self, text: str) -> list[str] | None:
-        if self.unsure.search(text):
+        if self.unsure is not None and self.unsure.search(text):
             return None
         words: list[str] = []
         for place, piece in enumerate(self.added.split(text)):
@@ -110,18 +121,26 @@ class Words:
                         words.append(part)
         return words
 
-    def _learn(self, words: set[str]) -> None:
-        """Tokenise what is new, all in one text in which an added token keeps words apart."""
-        if not self.known or len(self.known) + len(words) > _MOST_WORDS:
-            self.known = dict(self.added_ids)
-        new = list(words - self.known.keys())
-        separator, (between,) = next(iter(self.added_ids.items()))
-        text = separator.join(["", *new])
+    def _missing(self, words: list[str]) -> list[str]:
+        found = list(map(self.known.get, words))
+        if None not in found:
+            return []
+        return [word for word, ids in zip(words, found, strict=True) if ids is None]
+
+    def _learn(self, new: set[str]) -> None:
+        """Tokenise words, all in one text in which an added token keeps them apart."""
+        self.known.update(self.added_ids)
+        words = list(new - self.added_ids.keys())
+        separator, between = next(iter(self.added_ids.items()))
+        text = separator.join(["", *words])
         (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        ids = encoding.ids
-        edges = [place for place, token in enumerate(ids) if token == between]
-        for word, (start, stop) in zip(new, pairwise([*edges, len(ids)]), strict=True):
-            self.known[word] = tuple(ids[start + 1 : stop])
+        ids = np.array(encoding.ids, np.int32)
+        edges = np.flatnonzero(ids == np.frombuffer(between, np.int32)) * ids.itemsize
+        together = ids.tobytes()
+        for word, (start, stop) in zip(
+            words, pairwise([*edges.tolist(), len(together)]), strict=True
+        ):
+            self.known[word] = together[start + ids.itemsize : stop]
 
     def _found(self, words: list[str], spans: Sequence[Span]) -> Found | None:
         tokens = list(map(self.known.__getitem__, words))
@@ -131,8 +150,8 @@ class Words:
             place = bisect_left(ends, position)
             if ends[place] != position:
                 return None
-            edges.append(sum(map(len, tokens[:place])))
-        ids = np.array(list(chain.from_iterable(tokens)), np.int32)
+            edges.append(sum(map(len, tokens[:place])) // np.dtype(np.int32).itemsize)
+        ids = np.frombuffer(b"".join(tokens), np.int32)
         return ids, list(zip(edges[::2], edges[1::2], strict=True))
 
 
@@ -157,6 +176,6 @@ def _ascii(pattern: str) -> re.Pattern[str]:
 
 
 def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
-    """The leftmost and longest of some tokens, as a group; none of none."""
+    """The leftmost and longest of some tokens, as a group."""
     longest_first = sorted(tokens, key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
