@@ -36,7 +36,8 @@ from sftray.paths import PacksPaths, is_uri, join
 Log = Callable[[str], None]
 
 _COMPARED = 200
-"""Conversations on which TRL's training template is compared with the model's own."""
+"""Conversations on which TRL's training template is compared with the model's own, and rendering
+with transformers'."""
 _BUILD_HOURS = 6
 """How long to wait for another process that builds the same packs."""
 

@@ -96,15 +96,21 @@ class Words:
         if len(self.known) > _MOST_WORDS:
             self.known.clear()
         cut = [self._cut(text) for text in texts]
-        self._learn({word for words in cut if words for word in self._missing(words)})
+        tokens: list[list[Any]] = [list(map(self.known.get, words)) for words in cut]
+        new: set[str] = set()
+        for words, mine in zip(cut, tokens, strict=True):
+            if None in mine:
+                new.update(word for word, ids in zip(words, mine, strict=True) if ids is None)
+        self._learn(new)
         return [
-            None if words is None else self._found(words, mine)
-            for words, mine in zip(cut, spans, strict=True)
+            self._found(words, mine, edges) if words or not text else None
+            for text, words, mine, edges in zip(texts, cut, tokens, spans, strict=True)
         ]
 
-    def _cut(self, text: str) -> list[str] | None:
+    def _cut(self, text: str) -> list[str]:
+        """The words of a text; none where it is unsure."""
         if self.unsure is not None and self.unsure.search(text):
-            return None
+            return []
         words: list[str] = []
         for place, piece in enumerate(self.added.split(text)):
             if place % 2:
@@ -116,16 +122,10 @@ class Words:
                     if part.isascii():
                         words += self.word.findall(part)
                     elif len(part) > _LONGEST:
-                        return None
+                        return []
                     else:
                         words.append(part)
         return words
-
-    def _missing(self, words: list[str]) -> list[str]:
-        found = list(map(self.known.get, words))
-        if None not in found:
-            return []
-        return [word for word, ids in zip(words, found, strict=True) if ids is None]
 
     def _learn(self, new: set[str]) -> None:
         """Tokenise words, all in one text in which an added token keeps them apart."""
@@ -142,8 +142,8 @@ class Words:
         ):
             self.known[word] = together[start + ids.itemsize : stop]
 
-    def _found(self, words: list[str], spans: Sequence[Span]) -> Found | None:
-        tokens = list(map(self.known.__getitem__, words))
+    def _found(self, words: list[str], looked_up: list[Any], spans: Sequence[Span]) -> Found | None:
+        tokens = list(map(self.known.__getitem__, words)) if None in looked_up else looked_up
         ends = list(accumulate(map(len, words), initial=0))
         edges = []
         for position in chain.from_iterable(spans):
