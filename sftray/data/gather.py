@@ -57,28 +57,25 @@ class Documents:
         return self.row[documents] + self.rows_before[self.chunk(documents)]
 
 
-def part_items(
-    split: str, rows: Rows, documents: Documents, max_length: int
+def plan_parts(
+    split: str, rows: Rows, documents: Documents, max_length: int, folder: str
 ) -> Iterator[dict[str, Any]]:
-    """One Ray Data item a part; `rows` hold indices into `documents`."""
+    """One Ray Data item a part, its plan in a file, so that the driver never holds them all.
+
+    `rows` hold indices into `documents`; `folder` is where their tokens lie.
+    """
     starts = np.concatenate([[0], np.cumsum(documents.length, dtype=np.int64)])
     size = max(1, PART_POSITIONS // max_length)
     for number, start in enumerate(range(0, len(rows), size)):
         edges = rows.edges[start : start + size + 1]
         mine = rows.documents[edges[0] : edges[-1]]
         chunk = documents.chunk(mine)
-        columns = (
-            chunk,
-            starts[mine] - starts[documents.first[chunk]],
-            documents.length[mine],
-            documents.ordinal(mine),
-        )
-        yield {
-            "split": split,
-            "part": number,
-            "row_sizes": np.diff(edges).tobytes(),
-            "documents": np.stack(columns, dtype=np.int64).tobytes(),
-        }
+        offset = starts[mine] - starts[documents.first[chunk]]
+        columns = (chunk, offset, documents.length[mine], documents.ordinal(mine))
+        plan = f"{folder}/{split}-{number:05d}.plan"
+        files.write_bytes(plan, np.stack(columns, dtype=np.int64).tobytes())
+        sizes = np.diff(edges).tobytes()
+        yield {"split": split, "part": number, "row_sizes": sizes, "plan": plan}
 
 
 def gather_part(
@@ -92,7 +89,8 @@ def gather_part(
     """A Ray Data task: write one part, and report its size, checksum and counts."""
     _forget_old_builds()
     sizes = np.frombuffer(item["row_sizes"], np.int64)
-    chunk, offset, length, ordinal = np.frombuffer(item["documents"], np.int64).reshape(4, -1)
+    plan = np.frombuffer(files.read_bytes(item["plan"]), np.int64)
+    chunk, offset, length, ordinal = plan.reshape(4, -1)
     row = np.repeat(np.arange(len(sizes)), sizes)
     before = np.cumsum(length) - length
     first = np.cumsum(sizes) - sizes

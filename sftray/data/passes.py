@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.chunks import BadLineError
-from sftray.data.gather import Documents, gather_part, part_items
+from sftray.data.gather import Documents, gather_part, plan_parts
 from sftray.data.manifest import drops
 from sftray.data.packing import Rows, pack, shuffled
 from sftray.data.rows import Message, conversation
@@ -127,7 +127,7 @@ def pack_splits(
         lengths = tokenised.documents.length[indices]
         rows = pack(lengths, data.max_length)
         rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
-        items += part_items(split, rows, tokenised.documents, data.max_length)
+        items += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
         tokens = int(lengths.sum(dtype=np.int64))
         facts[split] = {
             "conversations": len(indices),
