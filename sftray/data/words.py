@@ -1,10 +1,10 @@
-"""Token ids from a dictionary of words: what the tokenizers library gives, at a third of its price.
+"""Token ids from a dictionary of words: what the tokenizers library gives, in 0.4 of its time.
 
 Promise: the same ids, and the same edges of spans, as the library's own, or no answer. It answers
 under byte-level BPE whose pre-tokeniser is one of PATTERNS: these cut a text into words by what
 follows alone, never by what came before, and a word's tokens depend on the word alone. ASCII is cut
 by the pattern itself, as Python and the library agree on it; other scripts at spaces only. Price:
-40 µs a conversation of 100 tokens whose words are known; 20 MB a process.
+60 µs a conversation of 100 tokens whose words are known; 20 MB a process.
 """
 
 from __future__ import annotations
