@@ -8,8 +8,10 @@ Both sides read the same conversations, render them with the same chat template,
 but the assistant's tokens and pack into rows of --max-length by best fit decreasing; each in a
 process of its own, in turns, nothing cached. TRL's side is `load_dataset` and the construction of
 an `SFTTrainer` with packing and `assistant_only_loss`, as it comes and with `dataset_num_proc` of a
-process a core. Libraries are imported, Ray is started and the model is loaded before the clock
-runs; Ray's workers import their own after it. Times are medians of --repeats.
+process a core. Before the clock runs, each side's process has imported its libraries and loaded the
+tokenizer once, which imports more of them; TRL has its model, sftray a Ray cluster. What Ray's
+workers and Ray Data's two actors import, TRL's processes have by being forked: sftray's clock runs
+meanwhile. Times are medians of --repeats.
 
 Memory is the largest sum, over the driver and all of Ray's processes, of their proportional set
 sizes, which counts what they share once. A file of so many conversations is made by repeating the
@@ -124,11 +126,15 @@ def _proportional_set_size(pid: int) -> float:
 
 
 def _sftray(options: argparse.Namespace) -> dict[str, float]:
+    import ray.data  # noqa: F401
+
     from sftray.cluster import connect
     from sftray.config import DataConfig
     from sftray.data.manifest import counts_of
     from sftray.data.pipeline import build_packs
+    from sftray.data.tokenizer import load_tokenizer
 
+    load_tokenizer(options.model)
     connect(lambda line: None, dashboard=False)
     with tempfile.TemporaryDirectory() as storage:
         began = time.perf_counter()

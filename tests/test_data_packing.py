@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftray.data.chat import Document, encode
-from sftray.data.packing import pack, shuffled
+from sftray.data.packing import Rows, pack, shuffled
 from sftray.data.probe import choose_format
 from sftray.data.tokenizer import read_tokenizer
 
@@ -51,7 +51,7 @@ def test_a_document_longer_than_a_row_is_refused() -> None:
 
 
 def test_rows_are_shuffled_by_the_seed_alone() -> None:
-    rows = [np.array([k]) for k in range(50)]
+    rows = Rows(np.arange(50), np.arange(51))
     order = [int(row[0]) for row in shuffled(rows, 1)]
     assert order == [int(row[0]) for row in shuffled(rows, 1)]
     assert sorted(order) == list(range(50))

@@ -2,8 +2,7 @@
 
 Promise: each conversation is tokenised on its own, an answer is trained on from the end of the
 generation prompt through its end-of-turn token or not at all, and whatever does not fit loses whole
-trailing exchanges. Price: 4,000 conversations of 100 tokens a second and CPU, two thirds of it in
-the tokenizer.
+trailing exchanges. Price: see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from sftray.data.probe import merged
+from sftray.data.rendering import Span
 from sftray.data.rows import Message
 from sftray.data.template import PREFIXES, ChatFormat
 from sftray.data.tokenizer import backend
+from sftray.data.words import words_of
 from sftray.errors import TemplateError
 
 CONTROL_TOKEN = "control token in the text"
@@ -29,7 +30,6 @@ NOTHING = "nothing to train on"
 STRADDLES = "a token straddles the edge of an answer"
 NO_END = "answer without an end-of-turn token"
 
-Span = tuple[int, int]
 Written = tuple[str, list[Span] | str]
 """A text, and the characters to train on or the reason why there are none."""
 
@@ -44,6 +44,14 @@ class Document(NamedTuple):
     first_exchange: int
     """Tokens through the first trained answer."""
     lost_exchanges: int
+
+
+class Tokens(NamedTuple):
+    """A text in tokens."""
+
+    ids: NDArray[np.int32]
+    edges: list[Span | None]
+    """The tokens of each span to train on; None where a token straddles its edge."""
 
 
 class Dropped(NamedTuple):
@@ -65,11 +73,9 @@ def encode(
     clean = [not _has_control_token(chat, turns) for turns in conversations]
     kept = [turns for turns, is_clean in zip(conversations, clean, strict=True) if is_clean]
     written = _write(chat, kept)
-    texts = [text for text, _ in written]
-    encodings = backend(chat.tokenizer).encode_batch(texts, add_special_tokens=False)
     documents = (
-        _fit(chat, turns, text, spans, encoding, max_length)
-        for turns, (text, spans), encoding in zip(kept, written, encodings, strict=True)
+        _fit(chat, turns, spans, tokens, max_length)
+        for turns, (_, spans), tokens in zip(kept, written, _tokens(chat, written), strict=True)
     )
     return [next(documents) if is_clean else Dropped(CONTROL_TOKEN) for is_clean in clean]
 
@@ -167,40 +173,26 @@ def _closed(text: str, position: int, end: str) -> int | None:
     return position + len(end) if text.startswith(end, position) else None
 
 
-def _fit(
-    chat: ChatFormat,
-    turns: list[Message],
-    text: str,
-    spans: list[Span] | str,
-    encoding: Encoding,
-    max_length: int,
-) -> Document | Dropped:
-    """The conversation as tokens, without the trailing exchanges that do not fit."""
-    if isinstance(spans, str):
-        return Dropped(spans)
-    edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in spans]
-    tokens = [edge for edge in edges if edge is not None]
-    if len(tokens) < len(edges):
-        return Dropped(STRADDLES)
-    if not any(stop > 1 and start < stop for start, stop in tokens):
-        return Dropped(NOTHING)
-    if len(encoding) <= max_length:
-        return _document(encoding, tokens)
-    answers = _answers(turns)
-    asked = next(k for k, turn in enumerate(turns) if turn["role"] == "user")
-    for lost, last in enumerate(reversed(answers[:-1]), start=1):
-        kept = len(answers) - lost
-        if last < asked:
-            break
-        if len(tokens) == len(answers) and tokens[kept - 1][1] > max_length:
-            continue  # too long before it is rendered again
-        (shorter,) = encode(chat, [turns[: last + 1]], max_length)
-        if isinstance(shorter, Document) and shorter.lost_exchanges == 0:
-            return shorter._replace(full_length=len(encoding), lost_exchanges=lost)
-    return Dropped(TOO_LONG, len(encoding), tokens[0][1])
+def _tokens(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
+    """Each text in tokens: by words where those tell them for certain, else by the library."""
+    texts = [text for text, _ in written]
+    spans = [[] if isinstance(found, str) else found for _, found in written]
+    words = words_of(chat.tokenizer)
+    by_words = words.encode(texts, spans) if words else [None] * len(texts)
+    rest = [text for text, found in zip(texts, by_words, strict=True) if found is None]
+    encodings = iter(backend(chat.tokenizer).encode_batch(rest, add_special_tokens=False))
+    tokens = []
+    for text, mine, found in zip(texts, spans, by_words, strict=True):
+        if found is not None:
+            tokens.append(Tokens(found[0], [*found[1]]))
+            continue
+        encoding = next(encodings)
+        edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in mine]
+        tokens.append(Tokens(np.array(encoding.ids, np.int32), edges))
+    return tokens
 
 
-def _token_edges(encoding: Encoding, start: int, stop: int, length: int) -> tuple[int, int] | None:
+def _token_edges(encoding: Encoding, start: int, stop: int, length: int) -> Span | None:
     """The tokens of characters [start, stop) of a text of `length`; None if a token straddles."""
     first = _token_at(encoding, start, length)
     last = _token_at(encoding, stop, length)
@@ -218,10 +210,41 @@ def _token_at(encoding: Encoding, position: int, length: int) -> int | None:
     return len(encoding)
 
 
-def _document(encoding: Encoding, tokens: list[Span]) -> Document:
-    input_ids = np.array(encoding.ids, dtype=np.int32)
-    trained = np.zeros(len(input_ids), dtype=np.bool_)
-    for start, stop in tokens:
+def _fit(
+    chat: ChatFormat,
+    turns: list[Message],
+    spans: list[Span] | str,
+    tokens: Tokens,
+    max_length: int,
+) -> Document | Dropped:
+    """The conversation as tokens, without the trailing exchanges that do not fit."""
+    if isinstance(spans, str):
+        return Dropped(spans)
+    edges = [edge for edge in tokens.edges if edge is not None]
+    if len(edges) < len(tokens.edges):
+        return Dropped(STRADDLES)
+    if not any(stop > 1 and start < stop for start, stop in edges):
+        return Dropped(NOTHING)
+    length = len(tokens.ids)
+    if length <= max_length:
+        return _document(tokens.ids, edges)
+    answers = _answers(turns)
+    asked = next(k for k, turn in enumerate(turns) if turn["role"] == "user")
+    for lost, last in enumerate(reversed(answers[:-1]), start=1):
+        kept = len(answers) - lost
+        if last < asked:
+            break
+        if len(edges) == len(answers) and edges[kept - 1][1] > max_length:
+            continue  # too long before it is rendered again
+        (shorter,) = encode(chat, [turns[: last + 1]], max_length)
+        if isinstance(shorter, Document) and shorter.lost_exchanges == 0:
+            return shorter._replace(full_length=length, lost_exchanges=lost)
+    return Dropped(TOO_LONG, length, edges[0][1])
+
+
+def _document(ids: NDArray[np.int32], edges: list[Span]) -> Document:
+    trained = np.zeros(len(ids), dtype=np.bool_)
+    for start, stop in edges:
         trained[start:stop] = True
     trained[0] = False  # nothing of its own document comes before it
-    return Document(input_ids, trained, len(input_ids), tokens[0][1], 0)
+    return Document(ids, trained, len(ids), edges[0][1], 0)

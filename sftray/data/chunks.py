@@ -1,6 +1,6 @@
 """A source in pieces, and the rows of each piece: JSONL, Parquet and Hub datasets.
 
-Promise: the borders of chunks depend on the files alone (2 MiB of JSONL, a Parquet row group, 2,048
+Promise: the borders of chunks depend on the files alone (1 MiB of JSONL, a Parquet row group, 2,048
 rows of a Hub dataset) and every row lies in exactly one, so that whoever reads them in whatever
 order sees the same rows.
 """
@@ -20,8 +20,9 @@ from sftray import storage
 from sftray.data.rows import COLUMNS
 from sftray.errors import DataError
 
-CHUNK_BYTES = 2 * 1024**2
-"""JSONL a chunk: small enough that 23 MB keep 2 cores busy, large enough that a task is cheap."""
+CHUNK_BYTES = 1024**2
+"""JSONL a chunk: small enough that 23 MB keep 2 cores busy to the end, large enough that a task is
+cheap."""
 CHUNK_ROWS = 2048
 """Hub rows a chunk."""
 

@@ -19,7 +19,7 @@ from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.sources import Source, sample_rows, spelling_of_source
 from sftray.data.template import ChatFormat
-from sftray.data.tokenise import TABLE, read_and_encode
+from sftray.data.tokenise import read_and_encode
 from sftray.data.tokenizer import read_tokenizer
 from sftray.errors import DataError
 
@@ -82,7 +82,7 @@ def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> d
         total = min(total, recipe.data.max_conversations)
     data = recipe.data
     report, _, _ = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
-    if len(report.table) == 0:
+    if len(report.kept.length) == 0:
         raise DataError(
             f"{source.name}: none of {report.rows} sampled conversations can be trained on "
             f"({dict(report.dropped)})"
@@ -90,10 +90,10 @@ def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> d
     return {
         "sampled": report.rows,
         "read": total,
-        "conversations": max(1, round(total * len(report.table) / report.rows)),
+        "conversations": max(1, round(total * len(report.kept.length) / report.rows)),
         "dropped": dict(report.dropped),
-        "lengths": report.table[:, TABLE.index("length")],
-        "supervised": float(report.table[:, TABLE.index("supervised")].mean()),
+        "lengths": report.kept.length.astype(np.int64),
+        "supervised": report.supervised / len(report.kept.length),
     }
 
 

@@ -11,8 +11,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sftray import storage as files
+from sftray.data.packing import Rows
 from sftray.data.packs import localise
-from sftray.data.tokenise import chunk_file
+from sftray.data.tokenise import TOKEN_BYTES, chunk_file
 from sftray.paths import PacksPaths, is_uri, node_cache
 
 PART_POSITIONS = 2**21
@@ -36,61 +38,70 @@ Ints = NDArray[np.int64]
 class Documents:
     """Where the conversations that were kept lie among the tokenised chunks, in source order."""
 
-    chunk: Ints
-    offset: Ints
-    """First token within the chunk's file."""
-    length: Ints
-    ordinal: Ints
-    """Row of the source, counted from 0 over all its files."""
+    row: NDArray[np.int32]
+    """Row of the chunk."""
+    length: NDArray[np.int32]
+    hash: NDArray[np.uint64]
+    """Of the first user turn."""
+    first: Ints
+    """First document of each chunk, and their number: [chunks + 1]."""
+    rows_before: Ints
+    """Rows of the source before each chunk."""
+
+    def chunk(self, documents: Ints) -> Ints:
+        """The chunks of some documents."""
+        return np.searchsorted(self.first, documents, side="right") - 1
+
+    def ordinal(self, documents: Ints) -> Ints:
+        """Their rows of the source, counted from 0 over all its files."""
+        return self.row[documents] + self.rows_before[self.chunk(documents)]
 
 
-def part_items(
-    split: str, rows: Sequence[Ints], documents: Documents, max_length: int
+def plan_parts(
+    split: str, rows: Rows, documents: Documents, max_length: int, folder: str
 ) -> Iterator[dict[str, Any]]:
-    """One Ray Data item a part; `rows` hold indices into `documents`."""
+    """One Ray Data item a part, its plan in a file, so that the driver never holds them all.
+
+    `rows` hold indices into `documents`; `folder` is where their tokens lie.
+    """
+    starts = np.concatenate([[0], np.cumsum(documents.length, dtype=np.int64)])
     size = max(1, PART_POSITIONS // max_length)
     for number, start in enumerate(range(0, len(rows), size)):
-        mine = rows[start : start + size]
-        where = np.concatenate(mine)
-        columns = (documents.chunk, documents.offset, documents.length, documents.ordinal)
-        yield {
-            "split": split,
-            "part": number,
-            "row_sizes": np.array([len(row) for row in mine], np.int64).tobytes(),
-            "documents": np.stack([column[where] for column in columns]).tobytes(),
-        }
+        edges = rows.edges[start : start + size + 1]
+        mine = rows.documents[edges[0] : edges[-1]]
+        chunk = documents.chunk(mine)
+        offset = starts[mine] - starts[documents.first[chunk]]
+        columns = (chunk, offset, documents.length[mine], documents.ordinal(mine))
+        plan = f"{folder}/{split}-{number:05d}.plan"
+        files.write_bytes(plan, np.stack(columns, dtype=np.int64).tobytes())
+        sizes = np.diff(edges).tobytes()
+        yield {"split": split, "part": number, "row_sizes": sizes, "plan": plan}
 
 
 def gather_part(
-    item: dict[str, Any], *, root: str, folder: str, max_length: int, pad_token_id: int
+    item: dict[str, Any],
+    *,
+    root: str,
+    folders: Mapping[str, str],
+    max_length: int,
+    pad_token_id: int,
 ) -> dict[str, Any]:
     """A Ray Data task: write one part, and report its size, checksum and counts."""
     _forget_old_builds()
     sizes = np.frombuffer(item["row_sizes"], np.int64)
-    chunk, offset, length, ordinal = np.frombuffer(item["documents"], np.int64).reshape(4, -1)
-    input_ids = np.full((len(sizes), max_length), pad_token_id, np.int32)
-    labels = np.full((len(sizes), max_length), UNTRAINED, np.int32)
-    seq_lengths: list[list[int]] = []
-    documents: list[list[int]] = []
-    at = 0
-    for row, size in enumerate(sizes):
-        place = 0
-        for k in range(at, at + size):
-            ids, trained = _tokens(folder, int(chunk[k]))
-            mine = slice(offset[k], offset[k] + length[k])
-            there = slice(place, place + length[k])
-            input_ids[row, there] = ids[mine]
-            labels[row, there] = np.where(trained[mine], ids[mine], UNTRAINED)
-            place += int(length[k])
-        pad = [max_length - place] if place < max_length else []
-        seq_lengths.append([*length[at : at + size].tolist(), *pad])
-        documents.append(ordinal[at : at + size].tolist())
-        at += size
-    _tokens.cache_clear()  # a mapped file keeps its disk space after the build is over
-    data = _arrow(input_ids, labels, seq_lengths, documents)
+    plan = np.frombuffer(files.read_bytes(item["plan"]), np.int64)
+    chunk, offset, length, ordinal = plan.reshape(4, -1)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    before = np.cumsum(length) - length
+    first = np.cumsum(sizes) - sizes
+    place = before - before[first][row]
+    tokens = np.full((len(sizes), max_length), ~np.int32(pad_token_id), np.int32)
+    _read_tokens(folders[item["split"]], chunk, offset, length, tokens, row * max_length + place)
+    used = np.add.reduceat(length, first)
+    data = _arrow(tokens, used, sizes, length, ordinal)
     path = PacksPaths(root).part(item["split"], int(item["part"]))
     files.write_bytes(path, data)
-    supervised = np.count_nonzero(labels != UNTRAINED, axis=1)
+    supervised = np.count_nonzero(tokens >= 0, axis=1)
     facts = {
         "name": path.rsplit("/", 1)[-1],
         "rows": len(sizes),
@@ -104,7 +115,7 @@ def gather_part(
         "tokens": int(length.sum()),
         "supervised_tokens": int(supervised.sum()),
         "max_supervised_per_row": int(supervised.max()),
-        "max_documents_per_row": max(map(len, seq_lengths)),
+        "max_documents_per_row": int((sizes + (used < max_length)).max()),
     }
 
 
@@ -116,34 +127,53 @@ def _forget_old_builds() -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-@functools.lru_cache(maxsize=4096)
-def _tokens(folder: str, chunk: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """The memory-mapped tokens of a chunk."""
-    path = chunk_file(folder, chunk)
-    local = localise(folder, Path(path).name) if is_uri(folder) else path
-    with pa.memory_map(str(local)) as source:
-        batch = pa.ipc.open_stream(source).read_next_batch()
-    return batch.column("input_ids").to_numpy(), batch.column("trained").to_numpy()
+def _read_tokens(
+    folder: str, chunk: Ints, offset: Ints, length: Ints, tokens: NDArray[np.int32], place: Ints
+) -> None:
+    """Copy documents from their chunks' files to their places in `tokens`, flat.
+
+    They are read, not mapped: the pages of a mapped file would count as this process's memory, all
+    chunks of a large source in the end.
+    """
+    target = tokens.reshape(-1).view(np.uint8).data
+    order = np.lexsort((offset, chunk))
+    edges = np.flatnonzero(np.diff(chunk[order], prepend=-1, append=-1))
+    for start, stop in pairwise(edges.tolist()):
+        mine = order[start:stop]
+        path = chunk_file(folder, int(chunk[mine[0]]))
+        local = localise(folder, Path(path).name) if is_uri(folder) else path
+        spans = zip(offset[mine].tolist(), length[mine].tolist(), place[mine].tolist(), strict=True)
+        with open(local, "rb", buffering=0) as file:
+            for first, size, at in spans:
+                file.seek(first * TOKEN_BYTES)
+                file.readinto(target[at * TOKEN_BYTES : (at + size) * TOKEN_BYTES])
 
 
 def _arrow(
-    input_ids: NDArray[np.int32],
-    labels: NDArray[np.int32],
-    seq_lengths: list[list[int]],
-    documents: list[list[int]],
-) -> bytes:
-    """The columns of docs/architecture.md, "Packs", as an Arrow IPC stream."""
-    rows, max_length = input_ids.shape
-    edges = pa.array(np.arange(rows + 1, dtype=np.int32) * max_length)
-    table = pa.table(
-        {
-            "input_ids": pa.ListArray.from_arrays(edges, pa.array(input_ids.reshape(-1))),
-            "labels": pa.ListArray.from_arrays(edges, pa.array(labels.reshape(-1))),
-            "seq_lengths": pa.array(seq_lengths, pa.list_(pa.int32())),
-            "documents": pa.array(documents, pa.list_(pa.int64())),
-        }
-    )
+    tokens: NDArray[np.int32], used: Ints, sizes: Ints, length: Ints, ordinal: Ints
+) -> pa.Buffer:
+    """The columns of docs/architecture.md, "Packs", as an Arrow IPC stream.
+
+    `tokens` are as chunks hold them; `used` are tokens a row, `sizes` documents a row.
+    """
+    rows, max_length = tokens.shape
+    flat = tokens.reshape(-1)
+    padded = used < max_length
+    ends = np.cumsum(sizes)
+    lengths = np.insert(length, ends[padded], (max_length - used)[padded])
+    columns = {
+        "input_ids": (np.where(flat < 0, ~flat, flat), np.full(rows, max_length)),
+        "labels": (np.where(flat < 0, np.int32(UNTRAINED), flat), np.full(rows, max_length)),
+        "seq_lengths": (lengths.astype(np.int32), sizes + padded),
+        "documents": (ordinal, sizes),
+    }
+    table = pa.table({name: _lists(*column) for name, column in columns.items()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue())
+    return sink.getvalue()
+
+
+def _lists(values: NDArray[Any], sizes: Ints) -> pa.ListArray:
+    edges = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(edges), pa.array(values))

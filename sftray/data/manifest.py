@@ -7,17 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sftray.data.rows import Message
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import EXAMPLES, ChunkReport
 from sftray.data.tokenizer import backend
 from sftray.errors import DataError
 
-CUTS = (512, 1024, 2048, 4096)
-"""Values of max_length whose effect a pack's report shows."""
 SAMPLE_PROMPTS = 64
 """Held-out prompts that trials may answer at their end."""
 
@@ -72,27 +67,6 @@ def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[dict[str,
     return "\n".join(lines)
 
 
-def lengths_of(reports: Sequence[ChunkReport]) -> dict[str, Any]:
-    """How long the conversations are whole, and what each of CUTS would do to them."""
-    if not reports:
-        return {}
-    full = np.concatenate([r.table[:, 3] for r in reports] + [r.too_long[:, 0] for r in reports])
-    first = np.concatenate([r.table[:, 4] for r in reports] + [r.too_long[:, 1] for r in reports])
-    return {
-        "mean": round(float(full.mean()), 1),
-        "max": int(full.max()),
-        "histogram": _histogram(full),
-        "cuts": {
-            str(cut): {
-                "whole": int((full <= cut).sum()),
-                "shortened": int(((full > cut) & (first <= cut)).sum()),
-                "dropped": int(((full > cut) & (first > cut)).sum()),
-            }
-            for cut in CUTS
-        },
-    }
-
-
 def format_facts(chat: ChatFormat) -> dict[str, Any]:
     """The manifest's account of template, mask and special tokens."""
     tokens = backend(chat.tokenizer)
@@ -126,10 +100,3 @@ def sample_prompts(
             }
         )
     return found
-
-
-def _histogram(lengths: NDArray[np.int64]) -> dict[str, int]:
-    """Conversations by length: {"64": those of 33 … 64 tokens, …}, from the shortest there is."""
-    power = np.ceil(np.log2(np.maximum(lengths, 1))).astype(int)
-    counts = np.bincount(power)
-    return {str(2**p): int(n) for p, n in enumerate(counts) if p >= power.min()}

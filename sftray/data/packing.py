@@ -9,6 +9,9 @@ documents.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,32 +22,47 @@ PACKING_VERSION = 1
 Ints = NDArray[np.int64]
 
 
-def pack(lengths: Ints, max_length: int) -> list[Ints]:
+@dataclass(frozen=True)
+class Rows:
+    """Packed rows, one after another: the documents of row k are [edges[k], edges[k + 1])."""
+
+    documents: Ints
+    edges: Ints
+
+    def __len__(self) -> int:
+        return len(self.edges) - 1
+
+    def __iter__(self) -> Iterator[Ints]:
+        for start, stop in pairwise(self.edges.tolist()):
+            yield self.documents[start:stop]
+
+
+def pack(lengths: NDArray[np.integer[Any]], max_length: int) -> Rows:
     """Rows of document ordinals, each at most `max_length` tokens; longest documents first.
 
     `lengths` are tokens a document, each in 1 … max_length (ValueError otherwise).
     """
     if len(lengths) == 0:
-        return []
+        return Rows(np.empty(0, np.int64), np.zeros(1, np.int64))
     if lengths.min() < 1 or lengths.max() > max_length:
         raise ValueError(
             f"lengths: got {lengths.min()} … {lengths.max()}, must be 1 … {max_length}"
         )
     order = np.argsort(-lengths, kind="stable")
-    row_of = np.empty(len(lengths), dtype=np.int64)
-    row_of[order] = _assign(lengths[order], max_length)
-    by_row = order[np.argsort(row_of[order], kind="stable")]
-    ends = np.cumsum(np.bincount(row_of))
-    return np.split(by_row, ends[:-1])
+    row_of = _assign(lengths[order], max_length)
+    edges = np.concatenate([[0], np.cumsum(np.bincount(row_of))])
+    return Rows(order[np.argsort(row_of, kind="stable")], edges)
 
 
-def shuffled(rows: list[Ints], seed: int) -> list[Ints]:
+def shuffled(rows: Rows, seed: int) -> Rows:
     """The rows in an order that depends on the seed and their number only."""
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(rows))
-    return [rows[i] for i in order]
+    edges = np.concatenate([[0], np.cumsum(np.diff(rows.edges)[order])])
+    moved = np.repeat(rows.edges[order] - edges[:-1], np.diff(edges))
+    return Rows(rows.documents[moved + np.arange(len(moved))], edges)
 
 
-def _assign(lengths: Ints, max_length: int) -> Ints:
+def _assign(lengths: NDArray[np.integer[Any]], max_length: int) -> Ints:
     """The row of each document, for lengths in falling order."""
     rows_by_space: list[list[Ints]] = [[] for _ in range(max_length + 1)]
     is_open = np.zeros(max_length + 1, dtype=bool)
@@ -79,7 +97,7 @@ def _assign(lengths: Ints, max_length: int) -> Ints:
     return np.concatenate(assigned)
 
 
-def _runs(lengths: Ints) -> Iterator[tuple[int, int]]:
+def _runs(lengths: NDArray[np.integer[Any]]) -> Iterator[tuple[int, int]]:
     """(length, how many documents of it), in the order of `lengths`."""
     starts = np.flatnonzero(np.r_[True, lengths[1:] != lengths[:-1]])
     for length, number in zip(lengths[starts], np.diff(np.r_[starts, len(lengths)]), strict=True):

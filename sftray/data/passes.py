@@ -1,8 +1,8 @@
 """The two passes of Ray Data over a source: tokenise its chunks, then gather packed rows.
 
-Promise: the driver holds about 250 bytes a conversation (lengths, places, a hash) and never a
-token; the answers of tasks are put in the order of chunks and parts, so the number of CPUs changes
-nothing.
+Promise: the driver holds 16 bytes a conversation (a length, a place, a hash), about 100 while it
+packs them, and never a token; the answers of tasks are put in the order of chunks and parts, so the
+number of CPUs changes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.chunks import BadLineError
-from sftray.data.gather import Documents, gather_part, part_items
+from sftray.data.gather import Documents, gather_part, plan_parts
 from sftray.data.manifest import drops
-from sftray.data.packing import pack, shuffled
+from sftray.data.packing import Rows, pack, shuffled
 from sftray.data.rows import Message, conversation
 from sftray.data.sources import Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
-from sftray.data.tokenise import TABLE, ChunkReport, report_of, tokenise_chunk
+from sftray.data.tokenise import ChunkReport, kept_of, report_of, tokenise_chunk, woken
 from sftray.errors import DataError, TemplateError
 
 _BLOCKS = 4096
@@ -40,13 +41,12 @@ class Tokenised:
     folder: str
     """Where the tokens of its chunks lie."""
     reports: list[ChunkReport]
+    """What was counted of each chunk; its conversations are in `documents`."""
     documents: Documents
-    hashes: NDArray[np.uint64]
-    """Of the first user turn of each document."""
 
     @property
     def rows(self) -> int:
-        return sum(report.rows for report in self.reports)
+        return int(self.documents.rows_before[-1])
 
     def places(self) -> list[tuple[str, int]]:
         """(file, lines of it before the chunk) for each chunk."""
@@ -61,13 +61,19 @@ class Tokenised:
         """Read the conversations of some documents again, in that order."""
         spelling = spelling_of_source(self.source, columns)
         for document in documents:
-            chunk = int(self.documents.chunk[document])
-            before = sum(report.rows for report in self.reports[:chunk])
-            place = int(self.documents.ordinal[document]) - before
-            for number, (_, row) in enumerate(self.source.read(chunk)):
-                if number == place:
-                    yield conversation(row, spelling)[0]
-                    break
+            (chunk,) = self.documents.chunk(np.array([document])).tolist()
+            place = int(self.documents.row[document])
+            _, row = next(islice(self.source.read(chunk), place, None))
+            yield conversation(row, spelling)[0]
+
+
+def wake_workers(source: Source) -> None:
+    """Have Ray start the workers of the first pass, and import what they need, without waiting."""
+    import ray
+
+    number = min(len(source.chunks), int(ray.cluster_resources().get("CPU", 0)))
+    for _ in range(number):
+        ray.remote(num_cpus=1)(woken).remote()
 
 
 def tokenise(
@@ -91,8 +97,8 @@ def tokenise(
             raise _error(source, int(answer["chunk"]), *error)
         found[int(answer["chunk"])] = report_of(answer)
     reports = [found[number] for number in range(len(items))]
-    tokenised = Tokenised(source, folder, reports, *_documents(reports))
-    if len(tokenised.hashes) == 0:
+    tokenised = Tokenised(source, folder, reports, _documents(reports))
+    if len(tokenised.documents.row) == 0:
         counts, _ = drops(reports, tokenised.places())
         raise DataError(
             f"{source.name}: none of {tokenised.rows} conversations can be trained on: "
@@ -106,39 +112,46 @@ def tokenise(
     return tokenised
 
 
-def pack_split(
-    split: str,
-    tokenised: Tokenised,
-    chosen: NDArray[np.bool_],
+def pack_splits(
+    splits: Mapping[str, tuple[Tokenised, NDArray[np.bool_]]],
     *,
     chat: ChatFormat,
     data: DataConfig,
     root: str,
-) -> dict[str, Any]:
-    """The second pass: pack the chosen documents, write the parts, and count."""
-    indices = np.flatnonzero(chosen)
-    lengths = tokenised.documents.length[indices]
-    rows = shuffled([indices[row] for row in pack(lengths, data.max_length)], data.seed)
-    items = list(part_items(split, rows, tokenised.documents, data.max_length))
+) -> dict[str, dict[str, Any]]:
+    """The second pass: pack the chosen documents of each split, write the parts, and count."""
+    items: list[dict[str, Any]] = []
+    facts: dict[str, dict[str, Any]] = {}
+    for split, (tokenised, chosen) in splits.items():
+        indices = np.flatnonzero(chosen)
+        lengths = tokenised.documents.length[indices]
+        rows = pack(lengths, data.max_length)
+        rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
+        items += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
+        tokens = int(lengths.sum(dtype=np.int64))
+        facts[split] = {
+            "conversations": len(indices),
+            "rows": len(rows),
+            "tokens": tokens,
+            "waste": 1 - tokens / (len(rows) * data.max_length),
+            "waste_padded": 1 - tokens / (len(indices) * data.max_length),
+        }
     settings = {
         "root": root,
-        "folder": tokenised.folder,
+        "folders": {split: tokenised.folder for split, (tokenised, _) in splits.items()},
         "max_length": data.max_length,
         "pad_token_id": chat.pad_token_id,
     }
     answers = sorted(_map(items, gather_part, settings), key=lambda answer: int(answer["part"]))
-    tokens = int(lengths.sum())
-    return {
-        "conversations": len(indices),
-        "rows": len(rows),
-        "tokens": tokens,
-        "supervised_tokens": sum(int(answer["supervised_tokens"]) for answer in answers),
-        "waste": 1 - tokens / (len(rows) * data.max_length),
-        "waste_padded": 1 - tokens / (len(indices) * data.max_length),
-        "max_documents_per_row": max(int(a["max_documents_per_row"]) for a in answers),
-        "max_supervised_per_row": max(int(a["max_supervised_per_row"]) for a in answers),
-        "parts": [json.loads(answer["facts"]) for answer in answers],
-    }
+    for split, counted in facts.items():
+        mine = [answer for answer in answers if answer["split"] == split]
+        counted.update(
+            supervised_tokens=sum(int(answer["supervised_tokens"]) for answer in mine),
+            max_documents_per_row=max(int(answer["max_documents_per_row"]) for answer in mine),
+            max_supervised_per_row=max(int(answer["max_supervised_per_row"]) for answer in mine),
+            parts=[json.loads(answer["facts"]) for answer in mine],
+        )
+    return facts
 
 
 def _map(
@@ -170,18 +183,15 @@ def _error(source: Source, number: int, kind: str, line: int, message: str) -> E
     return DataError(message)
 
 
-def _documents(reports: list[ChunkReport]) -> tuple[Documents, NDArray[np.uint64]]:
-    rows_before = np.cumsum([0, *(report.rows for report in reports)])
-    sizes = [len(report.table) for report in reports]
-    table = np.concatenate([report.table for report in reports])
-    chunk = np.repeat(np.arange(len(reports)), sizes)
-    length = table[:, TABLE.index("length")]
-    starts = np.concatenate([[0], np.cumsum(length)])
-    first_of_chunk = np.cumsum([0, *sizes])[chunk]
-    documents = Documents(
-        chunk=chunk,
-        offset=starts[:-1] - starts[first_of_chunk],
-        length=length,
-        ordinal=table[:, TABLE.index("row")] + rows_before[chunk],
+def _documents(reports: list[ChunkReport]) -> Documents:
+    """The conversations of all chunks, taken out of their reports."""
+    kept = [report.kept for report in reports]
+    for report in reports:
+        report.kept = kept_of([])
+    return Documents(
+        row=np.concatenate([part.row for part in kept]),
+        length=np.concatenate([part.length for part in kept]),
+        hash=np.concatenate([part.hash for part in kept]),
+        first=np.cumsum([0, *(len(part.row) for part in kept)]),
+        rows_before=np.cumsum([0, *(report.rows for report in reports)]),
     )
-    return documents, np.ascontiguousarray(table[:, TABLE.index("hash")]).view(np.uint64)

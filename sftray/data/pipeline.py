@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from sftray import storage as files
 from sftray.config import DataConfig
 from sftray.data.holdout import held_out, limited
-from sftray.data.manifest import check_bad_rows, drops, format_facts, lengths_of, sample_prompts
+from sftray.data.lengths import lengths_of
+from sftray.data.manifest import check_bad_rows, drops, format_facts, sample_prompts
 from sftray.data.packs import Packs, node_copy, open_if_whole, open_packs
-from sftray.data.passes import Tokenised, pack_split, tokenise
+from sftray.data.passes import Tokenised, pack_splits, tokenise, wake_workers
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.rows import BadRowError, conversation
@@ -35,7 +36,8 @@ from sftray.paths import PacksPaths, is_uri, join
 Log = Callable[[str], None]
 
 _COMPARED = 200
-"""Conversations on which TRL's training template is compared with the model's own."""
+"""Conversations on which TRL's training template is compared with the model's own, and rendering
+with transformers'."""
 _BUILD_HOURS = 6
 """How long to wait for another process that builds the same packs."""
 
@@ -67,6 +69,7 @@ def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) ->
         if packs is None:
             if not is_uri(root) and files.exists(root):
                 log(f"packs {root}: incomplete or damaged; building again")
+            wake_workers(recipe.train)  # they start while the tokenizer is loaded here
             packs = _build(recipe, _chat_format(recipe, log), root, log)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     return packs
@@ -132,15 +135,18 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             if facts["dropped"]:
                 log(_dropped_line(split, facts))
         chosen = _split(train, given, data)
-        shared = int(np.isin(train.hashes, given.hashes[chosen["eval"]]).sum()) if given else 0
+        shared = 0
+        if given is not None:
+            evaluated = given.documents.hash[chosen["eval"]]
+            shared = int(np.isin(train.documents.hash, evaluated).sum())
         if shared:
             log(f"{shared:,} training conversations begin like one of the evaluation set")
-        for split, mine in chosen.items():
-            packed = pack_split(split, sources[split], mine, chat=chat, data=data, root=root)
+        splits = {split: (sources[split], mine) for split, mine in chosen.items()}
+        for split, packed in pack_splits(splits, chat=chat, data=data, root=root).items():
             described[split].update(packed)
             log(_split_line(split, packed))
-        evaluated = (int(k) for k in np.flatnonzero(chosen["eval"]))
-        prompts = sample_prompts(chat, sources["eval"].conversations(evaluated, data.columns))
+        prompted = (int(k) for k in np.flatnonzero(chosen["eval"]))
+        prompts = sample_prompts(chat, sources["eval"].conversations(prompted, data.columns))
         manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
@@ -177,10 +183,10 @@ def _split(
     """Which documents of its source each split takes."""
     if given is not None:
         return {
-            "train": np.ones(len(train.hashes), np.bool_),
-            "eval": limited(given.hashes, data.num_eval_conversations),
+            "train": np.ones(len(train.documents.hash), np.bool_),
+            "eval": limited(given.documents.hash, data.num_eval_conversations),
         }
-    chosen = held_out(train.hashes, data.eval_fraction, data.num_eval_conversations)
+    chosen = held_out(train.documents.hash, data.eval_fraction, data.num_eval_conversations)
     return {"train": ~chosen, "eval": chosen}
 
 
@@ -194,7 +200,7 @@ def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
         "examples": examples,
         "lost_last_user_turn": sum(report.lost_last_user_turn for report in reports),
         "lost_exchanges": sum(report.lost_exchanges for report in reports),
-        "lengths": lengths_of(reports),
+        "lengths": lengths_of(report.lengths for report in reports),
     }
 
 

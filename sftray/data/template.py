@@ -1,19 +1,18 @@
-"""A chat template as data: the format that conversations are written in, and how it is rendered.
+"""A chat template as data: the format that conversations are written in.
 
-Promise: dates are frozen and nothing else about rendering differs from transformers' own. Price: 30
-µs a conversation; TRL's templates are read as files, so that no torch is imported.
+TRL's templates are read as files, so that no torch is imported.
 """
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftray.data.rendering import Rendered, render, render_by_transformers
 from sftray.data.rows import Message
 from sftray.errors import TemplateError
 
@@ -38,6 +37,8 @@ class ChatFormat:
     """bos_token, eos_token, …: what templates may print."""
     date: str
     """Today, for templates (YYYY-MM-DD)."""
+    alone: bool
+    """`rendering.render` was found to write what transformers writes; else transformers does it."""
     as_parts: bool
     """The template wants content as a list of text parts."""
     lead: str
@@ -61,9 +62,10 @@ class ChatFormat:
         own: bool = False,
         prompt: bool = False,
         spans: bool = False,
-    ) -> tuple[list[str], list[list[tuple[int, int]]]]:
-        """`render` with this format's template, or with the model's `own`."""
-        return render(
+    ) -> Rendered:
+        """`rendering.render` with this format's template, or with the model's `own`."""
+        write = render if self.alone else render_by_transformers
+        return write(
             self.own_template if own else self.template,
             [as_parts(turns) for turns in conversations] if self.as_parts else conversations,
             variables=dict(self.variables),
@@ -97,35 +99,6 @@ def trl_templates() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise TemplateError("trl is not installed; its chat templates are needed")
     return Path(spec.submodule_search_locations[0]) / "chat_templates"
-
-
-def render(
-    template: str,
-    conversations: Sequence[Sequence[Mapping[str, Any]]],
-    *,
-    variables: Mapping[str, str],
-    date: str,
-    prompt: bool = False,
-    spans: bool = False,
-) -> tuple[list[str], list[list[tuple[int, int]]]]:
-    """Each conversation as text, and the (start, stop) characters of {% generation %} if `spans`.
-
-    `prompt` adds the generation prompt. Dates are frozen. Raises jinja2's TemplateError.
-    """
-    from transformers.utils import chat_template_utils
-
-    day = datetime.datetime.strptime(date, "%Y-%m-%d")
-    # The template's own strftime_now reads the clock, and callables cannot be passed as variables.
-    compiled = chat_template_utils._compile_jinja_template(template)
-    compiled.environment.globals["strftime_now"] = day.strftime
-    texts, found = chat_template_utils.render_jinja_template(
-        conversations,
-        chat_template=template,
-        add_generation_prompt=prompt,
-        return_assistant_tokens_mask=spans,
-        **{"date_string": day.strftime("%d %b %Y"), **variables},
-    )
-    return texts, found
 
 
 def as_parts(conversation: Sequence[Message]) -> list[dict[str, Any]]:

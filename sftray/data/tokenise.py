@@ -1,25 +1,26 @@
 """The first pass: one chunk of a source → tokens on disk, and what the driver must know of them.
 
-Promise: a task holds one chunk; the driver gets lengths, hashes and counts, never a token.
+Promise: a task holds one chunk; the driver gets 16 bytes a conversation, never a token.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from sftray import storage as files
-from sftray.data.chat import Document, Dropped, encode
+from sftray.data.chat import Dropped, encode
 from sftray.data.chunks import BadLineError, Chunk, Row, check_columns, read_chunk
 from sftray.data.holdout import turn_hash
+from sftray.data.lengths import Lengths, count_lengths
 from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
 from sftray.data.template import ChatFormat
 from sftray.errors import SftrayError
@@ -28,17 +29,13 @@ EXAMPLES = 3
 """Bad rows shown of each reason."""
 BATCH = 512
 """Conversations tokenised at once."""
-
-Ints = NDArray[np.int64]
-
-
-TABLE = ("row", "length", "supervised", "full_length", "first_exchange", "hash")
-"""Columns of ChunkReport.table; "row" counts rows of the chunk, "hash" is a uint64's bits."""
+TOKEN_BYTES = 4
+"""A token between the passes."""
 
 
 @dataclass
 class ChunkReport:
-    """What the driver keeps of a chunk: a row of `table` for each conversation kept."""
+    """What the driver learns of a chunk: counts, and three numbers of each conversation kept."""
 
     lines: int = 0
     """Lines or rows of the file, blank ones too: places the next chunk's line numbers."""
@@ -48,9 +45,34 @@ class ChunkReport:
     lost_last_user_turn: int = 0
     lost_exchanges: int = 0
     """Conversations that lost trailing exchanges because they were too long."""
-    table: Ints = field(default_factory=lambda: np.empty((0, len(TABLE)), np.int64))
-    too_long: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    """(full length, first exchange) of conversations dropped as too long."""
+    supervised: int = 0
+    """Tokens that are trained on."""
+    lengths: Lengths = field(default_factory=Lengths)
+    """Of whole conversations, those that were dropped for their length too."""
+    kept: Kept = field(default_factory=lambda: kept_of([]))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The conversations of a chunk that are kept, in order; 16 bytes each."""
+
+    row: NDArray[np.int32]
+    """Row of the chunk."""
+    length: NDArray[np.int32]
+    """Tokens."""
+    hash: NDArray[np.uint64]
+    """Of the first user turn."""
+
+
+def kept_of(rows: Sequence[tuple[int, int, int]]) -> Kept:
+    """From (row, length, hash) of each conversation."""
+    row, length, hashed = zip(*rows, strict=True) if rows else ((), (), ())
+    return Kept(np.array(row, np.int32), np.array(length, np.int32), np.array(hashed, np.uint64))
+
+
+def woken() -> None:
+    """A Ray task that leaves its process with all that `tokenise_chunk` needs there."""
+    import ray.data  # noqa: F401 — Ray Data's own tasks import it
 
 
 def tokenise_chunk(
@@ -83,7 +105,7 @@ def tokenise_chunk(
 
 def chunk_file(folder: str, number: int) -> str:
     """Where the tokens of a chunk lie between the passes."""
-    return f"{folder}/{number:06d}.arrow"
+    return f"{folder}/{number:06d}.tokens"
 
 
 def read_and_encode(
@@ -93,22 +115,23 @@ def read_and_encode(
     report = ChunkReport()
     tokens: list[NDArray[np.int32]] = []
     trained: list[NDArray[np.bool_]] = []
-    kept: list[tuple[int, ...]] = []
-    too_long: list[tuple[int, int]] = []
+    kept: list[tuple[int, int, int]] = []
+    whole: list[tuple[int, int]] = []
     batch: list[tuple[int, int, list[Message]]] = []
 
     def flush() -> None:
         encoded = encode(chat, [turns for _, _, turns in batch], max_length)
         for (number, line, turns), document in zip(batch, encoded, strict=True):
+            if document.full_length:
+                whole.append((document.full_length, document.first_exchange))
             if isinstance(document, Dropped):
                 _drop(report, document.reason, line, turns)
-                if document.full_length:
-                    too_long.append((document.full_length, document.first_exchange))
                 continue
             tokens.append(document.input_ids)
             trained.append(document.trained)
             report.lost_exchanges += document.lost_exchanges > 0
-            kept.append(_table_row(number, document, turn_hash(first_user_turn(turns), seed)))
+            hashed = turn_hash(first_user_turn(turns), seed)
+            kept.append((number, len(document.input_ids), hashed))
         batch.clear()
 
     for line, row in rows:
@@ -125,46 +148,24 @@ def read_and_encode(
         if len(batch) == BATCH:
             flush()
     flush()
-    if kept:
-        report.table = np.array(kept, dtype=np.int64)
-    if too_long:
-        report.too_long = np.array(too_long, dtype=np.int64)
+    report.supervised = sum(int(np.count_nonzero(mask)) for mask in trained)
+    full, first = np.array(whole, np.int64).reshape(-1, 2).T
+    report.lengths = count_lengths(full, first)
+    report.kept = kept_of(kept)
     return report, tokens, trained
-
-
-def report_of(answer: dict[str, Any]) -> ChunkReport:
-    """The ChunkReport in a task's answer."""
-    facts = json.loads(answer["facts"])
-    return ChunkReport(
-        **{**facts, "dropped": Counter(facts["dropped"])},
-        table=np.frombuffer(answer["table"], np.int64).reshape(-1, len(TABLE)),
-        too_long=np.frombuffer(answer["too_long"], np.int64).reshape(-1, 2),
-    )
 
 
 def _answer(
     number: int, *, report: ChunkReport | None = None, error: list[Any] | None = None
 ) -> dict[str, Any]:
-    report = report or ChunkReport()
-    facts = {k: v for k, v in report.__dict__.items() if k not in ("table", "too_long")}
-    return {
-        "chunk": number,
-        "error": json.dumps(error),
-        "facts": json.dumps(facts),
-        "table": report.table.tobytes(),
-        "too_long": report.too_long.tobytes(),
-    }
+    return {"chunk": number, "error": json.dumps(error), "report": pickle.dumps(report)}
 
 
-def _table_row(number: int, document: Document, hashed: int) -> tuple[int, ...]:
-    return (
-        number,
-        len(document.input_ids),
-        int(np.count_nonzero(document.trained)),
-        document.full_length,
-        document.first_exchange,
-        int(np.uint64(hashed).view(np.int64)),
-    )
+def report_of(answer: dict[str, Any]) -> ChunkReport:
+    """The ChunkReport in a task's answer."""
+    report = pickle.loads(answer["report"])
+    assert isinstance(report, ChunkReport)
+    return report
 
 
 def _drop(report: ChunkReport, reason: str, line: int, row: Any) -> None:
@@ -179,14 +180,7 @@ def _drop(report: ChunkReport, reason: str, line: int, row: Any) -> None:
 def _write_tokens(
     path: str, tokens: list[NDArray[np.int32]], trained: list[NDArray[np.bool_]]
 ) -> None:
-    empty = np.empty(0, np.int32)
-    batch = pa.record_batch(
-        {
-            "input_ids": np.concatenate([empty, *tokens]),
-            "trained": np.concatenate([empty.astype(np.bool_), *trained]).view(np.uint8),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    files.write_bytes(path, sink.getvalue())
+    """int32 a token: its id where it is trained on, else the id's bits turned over (below zero)."""
+    ids = np.concatenate([np.empty(0, np.int32), *tokens])
+    mask = np.concatenate([np.empty(0, np.bool_), *trained])
+    files.write_bytes(path, np.where(mask, ids, ~ids).tobytes())
