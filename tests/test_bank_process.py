@@ -121,6 +121,30 @@ def test_a_client_gets_all_reports_of_its_trial_in_order_to_its_outcome(
     assert usage["slot_steps"] == sum(spec.plan.steps * spec.plan.accumulation for spec in specs)
 
 
+def test_batches_of_8_and_64_meet_at_a_rung_with_the_same_supervised_tokens(
+    start: Start, tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    """The comparison that a sweep over batch sizes rests on; the rung lies in a later epoch."""
+    bank, rung = start(2), 320
+    epochs = 768 / small_packs.rows("train")
+    specs = [
+        short_spec(
+            small_packs,
+            replace(tiny, effective_batch_size=batch, num_train_epochs=epochs),
+            tmp_path / str(batch),
+            ladder=(rung,),
+        )
+        for batch in (8, 64)
+    ]
+    for spec in specs:
+        bank.attach(spec)
+    small, large = (bank.ask_until(spec, spec.plan.rungs[0].step)[-1] for spec in specs)
+    assert (small["step"], large["step"]) == (40, 5)
+    for name in ("rows", "tokens", "supervised_tokens"):
+        assert small[name] == large[name] > 0
+    assert small["rows"] == rung > small_packs.rows("train")
+
+
 def test_a_bank_begins_with_those_it_expects_and_takes_others_afterwards(
     start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:

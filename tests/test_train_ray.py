@@ -104,6 +104,7 @@ def test_more_workers_train_as_one_at_the_same_effective_batch(
         )
         assert small_packs.rows("eval") % workers  # the workers' shares of an evaluation differ
         assert_same(found, alone)
+        assert found[0]["eval_loss"] == pytest.approx(alone[0]["eval_loss"], abs=1e-6)
         # the same workers, and the base that they have loaded, for the next trial
         again = crew.train(
             spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "again")
