@@ -7,7 +7,7 @@ in the journal; running the same sweep again goes on where it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
 from sftray.search.earlier import learn_from
 from sftray.search.priors import prior_points
-from sftray.search.state import Search
+from sftray.search.space import Point
+from sftray.search.state import KnownTrial, Search
 from sftray.tracking import Tracking
 
 Log = Callable[[str], None]
@@ -80,9 +81,12 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             journal.append("sweep_started", uid=record["uid"])
             earlier = [results.load(folder) for folder in sweep.warm_start]
             known, theirs = learn_from(sweep, packs.root, earlier)
-            first = [*theirs, *prior_points(sweep, base)]
+            priors = prior_points(sweep, base)
+            first = [*theirs, *priors]
             search = Search(sweep, journal, plan, fit.too_large, first)
             search.take_over(known)
+            for line in _begins_with(known, theirs, priors):
+                log(line)
             recorder = Recorder(sweep, paths, journal, search, log)
             tracking = Tracking.start(sweep, paths, log)
             try:
@@ -122,6 +126,19 @@ def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster, log: Log) -> Run
     from sftray.bank.banks import Banks
 
     return Banks(cluster, sweep, log)
+
+
+def _begins_with(
+    known: Sequence[KnownTrial], theirs: Sequence[Point], priors: Sequence[Point]
+) -> Iterator[str]:
+    """What a search does not begin from nothing with."""
+    for one in known:
+        shown = results.point_text(one.point)
+        yield f"known: {shown} ({one.outcome} in {one.sweep}, not run again)"
+    for point in theirs:
+        yield f"first: {results.point_text(point)} (among the best of an earlier sweep)"
+    for point in priors:
+        yield f"first: {results.point_text(point)} (published as good for bases of this size)"
 
 
 def _settle(search: Search, recorder: Recorder) -> None:

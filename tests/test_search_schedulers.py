@@ -1,5 +1,7 @@
+import json
 import random
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftray.search.schedulers import Decision, asha, judge, rungs_passed_by
+
+GRID = Path(__file__).parent.parent / "benchmarks" / "grid.json"
 
 
 @pytest.mark.parametrize("eta", [2, 3, 4])
@@ -84,3 +88,39 @@ def test_median_and_hyperband_judge_otherwise_than_asha() -> None:
     recorded = {name: [loss] for name, loss in zip("abcdef", range(1, 7), strict=True)}
     assert not judge("asha", recorded, [3.0], 3).goes_on
     assert judge("median", recorded, [3.0], 3).goes_on
+
+
+def test_on_recorded_curves_asha_stops_what_ray_tunes_asha_stops() -> None:
+    """Every point of a grid, trained to its end on a GPU; the trials come in random order, a few at
+    a time."""
+    from ray.tune.schedulers.async_hyperband import _Bracket
+
+    table = json.loads(GRID.read_text(encoding="utf-8"))
+    ladder, rng = table["ladder"], random.Random(0)
+    curves = {
+        str(number): [
+            next(loss for _, rows, _, _, loss in trial["evaluations"] if rows >= rung)
+            for rung in ladder
+        ]
+        for number, trial in enumerate(table["trials"])
+        if trial["outcome"] == "completed"
+    }
+    bracket = _Bracket(min_t=1, max_t=3 ** (len(ladder) - 1), reduction_factor=3, s=0)
+    ours: list[list[float]] = [[] for _ in ladder]
+    waiting, running, stopped = list(curves), dict[str, int](), 0
+    rng.shuffle(waiting)
+    while waiting or running:
+        while waiting and len(running) < 4:
+            running[waiting.pop()] = 0
+        trial = rng.choice(list(running))
+        rung = running[trial]
+        loss = curves[trial][rung]
+        theirs = bracket.on_result(SimpleNamespace(trial_id=trial), 3**rung, -loss)
+        decision = judge("asha", {str(n): [one] for n, one in enumerate(ours[rung])}, [loss], 3)
+        assert decision.goes_on == (theirs == "CONTINUE")
+        ours[rung].append(loss)
+        stopped += not decision.goes_on
+        running[trial] += 1
+        if not decision.goes_on or running[trial] == len(ladder):
+            del running[trial]
+    assert 10 < stopped < len(curves)
