@@ -29,6 +29,7 @@ LIGHT = (
     "sftray.data.packs",
     "sftray.data.inspect",
     "sftray.demo",
+    "sftray.spot",
 )
 STANDARD_LIBRARY_ONLY = ("sftray.config", "sftray.errors", "sftray.paths", "sftray.budget")
 LAPTOP = ("pyarrow", "numpy", "optuna", "tokenizers")
