@@ -407,6 +407,32 @@ def test_no_file_opens_a_port_to_the_world_or_holds_a_secret(name: str) -> None:
     assert not re.search(r"(HF_TOKEN|WANDB_API_KEY|RAY_AUTH_TOKEN)[=:] *['\"]?\w", text)
 
 
+def test_the_keys_of_the_docs_are_the_keys_that_pods_read() -> None:
+    """And not the Secret of the cluster's name, which is the operator's, with Ray's token."""
+    docs = (REPO / "docs" / "clusters.md").read_text()
+    (made,) = re.findall(r"create secret generic (\S+)", docs)
+    for spec in cluster_specs().values():
+        for pod in pods(spec):
+            (source,) = pod["containers"][0]["envFrom"]
+            assert source["secretRef"] == {"name": made, "optional": True}
+    (cluster,) = manifests("raycluster")
+    assert cluster["metadata"]["name"] != made
+
+
+def test_an_env_file_is_not_uploaded_with_a_job(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
+
+    (tmp_path / ".rayignore").write_text((REPO / ".rayignore").read_text())
+    excludes = get_excludes_from_ignore_files(tmp_path, include_gitignore=True)
+    assert any(exclude(tmp_path / ".env") for exclude in excludes)
+    assert not any(exclude(tmp_path / "sweeps") for exclude in excludes)
+
+
+def test_the_docs_name_the_image_that_pods_run() -> None:
+    docs = (REPO / "docs" / "clusters.md").read_text()
+    assert set(re.findall(r"/(sftray:\S+)", docs)) == {f"sftray:{own_version()}-ray{ray_version()}"}
+
+
 def test_a_node_s_secrets_are_lines_for_the_shell() -> None:
     node_env = load_node_env()
     lines = node_env.exports(json.dumps({"RAY_AUTH_TOKEN": "t", "HF_TOKEN": "it's $(a) `b`"}))
