@@ -184,6 +184,32 @@ def test_the_autoscaler_reads_the_manifest(name: str) -> None:
     assert config["idle_timeout_minutes"] == 5
 
 
+@pytest.mark.parametrize("name", ["raycluster", "rayjob"])
+def test_the_limits_that_the_head_tells_are_the_autoscaler_s(name: str) -> None:
+    from ray.autoscaler._private.kuberay import autoscaling_config
+
+    from sftray.limits import group_of
+
+    spec = cluster_specs()[name]
+    cluster = {"metadata": {"name": "sftray", "namespace": "sftray"}, "spec": spec}
+    config = autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)
+    head, worker = (config["available_node_types"][n] for n in ("headgroup", "gpu-spot"))
+    hook = pods(spec)[0]["containers"][0]["lifecycle"]["postStart"]["exec"]["command"]
+    told = [words.split() for words in re.findall(r"--group ((?:\S+ )+?)(?=--|>)", hook[-1])]
+    head_told, worker_told = (group_of(words, "") for words in told)
+    assert head_told.count == 1
+    assert head_told.resources == {"CPU": head["resources"]["CPU"]}
+    assert worker_told.count == worker["max_workers"]
+    assert worker_told.resources == {k: worker["resources"][k] for k in ("CPU", "GPU")}
+
+
+@pytest.mark.parametrize("cloud", LAUNCHER)
+def test_the_head_tells_the_limits_of_its_own_file(cloud: str) -> None:
+    command = launcher(cloud)["head_start_ray_commands"][-1]
+    (file,) = re.findall(r"--autoscaling-config=(\S+)", command)
+    assert command.endswith(f"&& python -m sftray.limits --launcher {file}")
+
+
 def test_a_job_s_cluster_is_the_cluster() -> None:
     specs = cluster_specs()
     assert specs["rayjob"] == specs["raycluster"]
@@ -320,6 +346,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "image": str,
         "env": ["EnvVar"],
         "envFrom": list,
+        "lifecycle": dict,
         "ports": list,
         "resources": dict,
         "securityContext": dict,
