@@ -96,7 +96,7 @@ def tell(groups: Sequence[Group], address: str, *, seconds: float = START_SECOND
         told.resources.update(group.resources)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        where = canonicalize_bootstrap_address(address)
+        where = canonicalize_bootstrap_address("auto") if address == "auto" else address
         try:
             if where is not None:
                 client = GcsClient(address=where)

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 POLL_SECONDS = 2.0
 HTTP_SECONDS = 2.0
@@ -140,40 +141,44 @@ CLOUDS: Mapping[str, tuple[Callable[[str], Notice | None], str]] = {
 
 
 def drain(notice: Notice, address: str) -> None:
-    """Tell Ray that every node on this machine is preempted. Raises NotDrainedError.
-
-    It is what the hidden command `ray drain-node` does, without the driver that the command starts
-    to learn which node it is on.
-    """
+    """Tell Ray that every node on this machine is preempted. Raises NotDrainedError."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
-    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
     from ray.exceptions import RpcError
 
-    end_ms = int((time.time() + notice.seconds) * 1000)
-    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     try:
         client = GcsClient(address=address)
         nodes = nodes_here(client)
         if not nodes:
             raise NotDrainedError(f"{address} knows no living node on this machine")
         for node in nodes:
-            accepted, why = client.drain_node(
-                node, reason, notice.reason, end_ms, timeout=RPC_SECONDS
-            )
-            if not accepted:
-                raise NotDrainedError(f"{address} refused to drain node {node}: {why}")
+            drain_node(client, node, notice)
     except RpcError as error:
         raise NotDrainedError(f"{address} does not answer: {error}") from error
 
 
-def nodes_here(client: object) -> list[str]:
+def drain_node(client: Any, node: str, notice: Notice) -> None:
+    """Tell Ray, by its GcsClient, that a node is preempted. Raises NotDrainedError.
+
+    It is what the hidden command `ray drain-node` does, without the driver that the command starts
+    to learn which node it is on.
+    """
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    end_ms = int((time.time() + notice.seconds) * 1000)
+    accepted, why = client.drain_node(node, reason, notice.reason, end_ms, timeout=RPC_SECONDS)
+    if not accepted:
+        raise NotDrainedError(f"Ray refused to drain node {node}: {why}")
+
+
+def nodes_here(client: Any) -> list[str]:
     """The living Ray nodes whose address is one of this machine's, as hex ids; client: a Ray
     GcsClient."""
     import psutil
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
     here = {a.address for addresses in psutil.net_if_addrs().values() for a in addresses}
-    known = client.get_all_node_info(timeout=RPC_SECONDS)  # type: ignore[attr-defined]
+    known = client.get_all_node_info(timeout=RPC_SECONDS)
     return [
         node.hex()
         for node, info in known.items()
