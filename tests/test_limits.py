@@ -47,6 +47,8 @@ def test_nothing_to_tell_is_an_error() -> None:
 def test_what_was_told_is_what_a_sweep_can_reach(ray_cluster: None) -> None:
     import ray
 
+    from sftray.cluster import Cluster, connect
+
     here = ray.cluster_resources()
     address = ray.get_runtime_context().gcs_address
     try:
@@ -56,6 +58,7 @@ def test_what_was_told_is_what_a_sweep_can_reach(ray_cluster: None) -> None:
         assert reach["CPU"] == 13
         assert reach["GPU"] == 6
         assert reach["memory"] == here["memory"]
+        assert connect(lambda line: None, dashboard=False) == Cluster(cpus=13, gpus=6)
     finally:  # the cluster is the whole session's
         assert limits.tell([], address, seconds=10)
     assert limits.reachable() == here
