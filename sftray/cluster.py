@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sftray.config import SweepConfig
 from sftray.doctor import smallest_gpu
 from sftray.errors import ConfigError
+from sftray.limits import reachable
 
 Log = Callable[[str], None]
 
@@ -24,7 +25,7 @@ GPU_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """What there is to run trials on."""
+    """What there is to run trials on, or may come: with an autoscaler, all that it may start."""
 
     cpus: float
     gpus: float
@@ -94,7 +95,7 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             # the recorder frees them, some seconds later
             ray.init("local", include_dashboard=dashboard and dashboard_installed(), **quiet)
             log("started Ray on this machine")
-    total = ray.cluster_resources()
+    total = reachable()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
 

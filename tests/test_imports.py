@@ -30,6 +30,8 @@ LIGHT = (
     "sftray.data.packs",
     "sftray.data.inspect",
     "sftray.demo",
+    "sftray.spot",
+    "sftray.limits",
 )
 STANDARD_LIBRARY_ONLY = ("sftray.config", "sftray.errors", "sftray.paths", "sftray.budget")
 LAPTOP = ("pyarrow", "numpy", "optuna", "tokenizers")
