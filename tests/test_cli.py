@@ -82,7 +82,7 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path)])
     text = capsys.readouterr().out
-    assert text.startswith("sweep fake: 16 trials\ntrainer: ")
+    assert text.startswith("sweep fake: 16 trials; the best is not confirmed")
     assert "\ndata (estimated from a sample of rows):\n" in text
     for told in ("micro ×", "warm-up", "rungs: after", "tokens:", "disk: about"):
         assert told in text

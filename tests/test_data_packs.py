@@ -153,7 +153,7 @@ def test_duplicates_are_on_one_side(packs: Packs) -> None:
 
 def test_held_out_prompts_are_in_the_manifest(packs: Packs) -> None:
     prompts = packs.manifest["sample_prompts"]
-    assert len(prompts) == 4
+    assert len(prompts) == packs.manifest["splits"]["eval"]["conversations"] == 60
     held = documents(packs, "eval")
     for prompt in prompts:
         assert prompt["messages"][-1]["role"] == "user"
