@@ -112,7 +112,7 @@ def _table(sweep: SweepConfig, found: Results) -> dict[str, Any]:
                     for result in trial.results
                 ],
             }
-            for trial in found.trials
+            for trial in found.records
         ],
     }
 

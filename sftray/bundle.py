@@ -7,6 +7,7 @@ bfloat16 makes of a short eval set, or the sweep says so loudly.
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -48,6 +49,7 @@ def collect(
     submit: Callable[..., Any],
 ) -> dict[str, Any]:
     """Write best/ from the sweep's best evaluation and check it; returns what sweep.json there has.
+    The base, which is loaded for it, also answers the prompts that the trials have answered.
 
     `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
     may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
@@ -77,8 +79,10 @@ def collect(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
-        arguments = (checkpoint, to_json(trial), packs.root)
-        checked, tolerance, files = _wait(submit(_assemble, *arguments), log)
+        arguments = (checkpoint, to_json(trial), packs.root, sweep.num_samples_generated)
+        checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
+        if samples:
+            storage.write_text(paths.base_samples, samples)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         facts["reloaded_eval_loss"] = checked
@@ -158,7 +162,7 @@ def _best_kept(
             return (place[trial.trial], -result["step"])
         return (result["eval_loss"], trial.trial, result["step"])
 
-    candidates = answering(found.trials)
+    candidates = answering(found.records)
     for trial, result in sorted(((t, r) for t in candidates for r in t.trained), key=order):
         loss, name, step = result["eval_loss"], trial.trial, result["step"]
         if storage.exists(_folder(paths, trial).checkpoint_manifest(step)):
@@ -188,15 +192,19 @@ def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
     return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
 
 
-def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[float, float, Files]:
+def _assemble(
+    checkpoint: str, config: dict[str, Any], packs: str, num_samples: int
+) -> tuple[float, float, str, Files]:
     """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
-    and its files with the tokenizer's. The worker may be another machine: they come by value.
+    samples of the base, and the adapter's files with the tokenizer's. The worker may be another
+    machine: they come by value.
     """
     import torch
 
-    from sftray.evaluate import default_device, evaluate_adapter
+    from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
     from sftray.model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_adapter, read
+    from sftray.trial.samples import answered, as_lines
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE
@@ -205,20 +213,25 @@ def _assemble(checkpoint: str, config: dict[str, Any], packs: str) -> tuple[floa
         tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
-        load_tokenizer(trial, opened.chat_template).save_pretrained(folder)
-        loss = evaluate_adapter(Path(folder), trial, packs)
-        return loss, tolerance, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        tokenizer = load_tokenizer(trial, opened.chat_template)
+        tokenizer.save_pretrained(folder)
+        model, attention = load_adapter(Path(folder), trial)
+        loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
+        answer = functools.partial(base_answers, model, tokenizer, opened.end_of_turn)
+        samples = as_lines(answered(opened, num_samples, 0, answer))
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return loss, tolerance, samples, files
 
 
-def _wait(result: Any, log: Log) -> tuple[float, float, Files]:
+def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
     """What a worker has answered; said every minute, and not for ever."""
     import ray
 
     for waited in range(0, WORKER_MINUTES * 60, _POLL_SECONDS):
         done, _ = ray.wait([result], timeout=_POLL_SECONDS)
         if done:
-            loss, tolerance, files = ray.get(result)
-            return float(loss), float(tolerance), files
+            loss, tolerance, samples, files = ray.get(result)
+            return float(loss), float(tolerance), samples, files
         log(f"best/: checking the winner on a worker, {waited + _POLL_SECONDS} s so far")
     raise SftrayError(
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "

@@ -6,6 +6,7 @@ trainer's code, so that what it reports is checked by something else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,12 @@ def generate(
     )
     answer = output[0, inputs["input_ids"].shape[1] :]
     return str(tokenizer.decode(answer, skip_special_tokens=True))
+
+
+def base_answers(model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]) -> list[str]:
+    """Greedy answers of the base beneath an adapter, one to each conversation of messages."""
+    with model.disable_adapter():
+        return [generate(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 
 def end_tokens(model: Any, end_of_turn: int) -> set[int]:

@@ -113,6 +113,15 @@ class SweepPaths:
         return join(self.root, "best")
 
     @property
+    def base_samples(self) -> str:
+        """The untrained base's answers to the prompts that the trials answer, too."""
+        return join(self.root, "base_samples.jsonl")
+
+    @property
+    def report(self) -> str:
+        return join(self.root, "report.html")
+
+    @property
     def banks(self) -> str:
         """What the banks of the last run spent their time on."""
         return join(self.root, "banks.json")

@@ -1,7 +1,8 @@
-"""A finished or running sweep as plain values, read from its folder alone.
+"""A finished or running sweep as plain values and as tables, read from its folder alone.
 
 Promise: neither ray nor torch is imported and no pickle is read; everything is computed from
-`sweep.json` and the journal, so it is right while the sweep runs, too.
+`sweep.json` and the journal (samples from their files), so it is right while the sweep runs, too.
+pandas is imported when the first table is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from sftray import storage
 from sftray.config import SweepConfig
@@ -21,7 +23,10 @@ from sftray.confirmation import confirmation
 from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError
 from sftray.journal import Event, read_events
-from sftray.paths import SweepPaths
+from sftray.paths import SweepPaths, name_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -43,6 +48,10 @@ class TrialRecord:
     """What `SweepConfig.metric` said of its answers."""
     folder: str | None = None
     """Where it ran, if that was another sweep."""
+    attempts: list[Event] = field(default_factory=list)
+    """When attempts started and ended, and of what."""
+    ended: float | None = None
+    """When it ended, in seconds since the epoch."""
 
     @property
     def trained(self) -> list[dict[str, Any]]:
@@ -63,13 +72,65 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's folder, read."""
+    """A sweep's folder, read.
+
+    As plain values: `record`, `records`, `leaderboard`. As pandas tables, each made when it is
+    first asked for and described in frames.py: `trials`, `curves`, `rungs`, `samples`, `best`.
+    """
 
     folder: str
     record: dict[str, Any]
     """sweep.json: config, versions, data."""
-    trials: list[TrialRecord]
+    records: list[TrialRecord]
+    """The trials, in the order they were suggested."""
     leaderboard: dict[str, Any]
+
+    @cached_property
+    def config(self) -> SweepConfig:
+        """The sweep's configuration, as it was fitted to the data."""
+        # the record's own space has the batch sizes that the number of rows allowed
+        space = {"search_space": self.record["search_space"]}
+        return sweep_from_json({**self.record["config"], **space})
+
+    @property
+    def packs_key(self) -> str:
+        """The packs' fingerprint: of the data's content, the tokenizer, template and options."""
+        return name_of(self.record["packs"])
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial: its point, losses, cost, outcome, verdict."""
+        from sftray import frames
+
+        return frames.trials(self)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row an optimizer step of a trial; eval losses where it was evaluated."""
+        from sftray import frames
+
+        return frames.curves(self)
+
+    @cached_property
+    def rungs(self) -> pd.DataFrame:
+        """One row a decision: the loss at a rung, the cutoff, and whether the trial went on."""
+        from sftray import frames
+
+        return frames.rungs(self)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row an answer to a held-out prompt, the untrained base's first."""
+        from sftray import frames
+
+        return frames.samples(self)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The best trial's row of `trials`, beside the base's loss; no row before there is one."""
+        from sftray import frames
+
+        return frames.best(self)
 
 
 def load(folder: str) -> Results:
@@ -84,9 +145,24 @@ def load(folder: str) -> Results:
     return Results(
         folder=folder,
         record=record,
-        trials=trial_records(events),
+        records=trial_records(events),
         leaderboard=leaderboard(sweep_from_json(record["config"]), events),
     )
+
+
+def compare(*sweeps: Results) -> pd.DataFrame:
+    """One row a sweep: its best loss, what it cost, and whether its losses may be held against the
+    first one's, because base and packs are the same."""
+    from sftray import frames
+
+    return frames.compare(*sweeps)
+
+
+def differences(*sweeps: Results) -> pd.DataFrame:
+    """The configuration's fields in which sweeps differ, a column a sweep."""
+    from sftray import frames
+
+    return frames.differences(*sweeps)
 
 
 def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
@@ -107,7 +183,10 @@ def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
                 trials[name].times.append(event.get("time"))
             case "decision":
                 trials[name].decisions.append(event)
+            case "attempt_started" | "attempt_ended":
+                trials[name].attempts.append(event)
             case "trial_ended":
+                trials[name].ended = event.get("time")
                 trials[name].outcome = event["outcome"]
                 trials[name].message = event["message"]
                 trials[name].metric = event.get("metric")

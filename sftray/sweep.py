@@ -108,8 +108,10 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
                 tracking.finish()
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
+                _report(paths, log)
                 raise SweepFailedError(_no_trial_finished(found))
             bundle.collect(sweep, paths, packs, found, log=log, submit=runner.submit)
+            _report(paths, log)
     finally:
         runner.close()
     return found
@@ -159,6 +161,18 @@ def _fit(runner: Runner, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
     return fit
 
 
+def _report(paths: SweepPaths, log: Log) -> None:
+    try:
+        from sftray.report import write_report
+
+        log(f"report: {write_report(paths.root)}")
+    except ModuleNotFoundError as error:  # a sweep is not lost with its picture
+        log(
+            f"report.html is not written: {error}; pip install '{error.name}', then "
+            f"`sftray report {paths.root}`"
+        )
+
+
 def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
     """Workers run in folders of their own: a relative path would mean another place there."""
     changes: dict[str, Any] = {}
@@ -170,5 +184,5 @@ def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
 
 
 def _no_trial_finished(found: results.Results) -> str:
-    reasons = [f"  {trial.trial}: {trial.outcome}: {trial.message}" for trial in found.trials]
+    reasons = [f"  {trial.trial}: {trial.outcome}: {trial.message}" for trial in found.records]
     return "\n".join([f"{found.folder}: no trial finished", *reasons])

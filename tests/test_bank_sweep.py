@@ -37,7 +37,7 @@ def sweep(small_sweep_config: SweepConfig, small_sweep: Results, tmp_path: Path)
 
 def losses(found: Results) -> dict[tuple[str, int], float]:
     """Eval loss of every trial at every step."""
-    return {(t.trial, r["step"]): r["eval_loss"] for t in found.trials for r in t.results}
+    return {(t.trial, r["step"]): r["eval_loss"] for t in found.records for r in t.results}
 
 
 def test_a_sweep_on_a_bank_is_the_sweep_by_sfttrainer(sweep: SweepConfig) -> None:
@@ -50,15 +50,15 @@ def test_a_sweep_on_a_bank_is_the_sweep_by_sfttrainer(sweep: SweepConfig) -> Non
     for place in both[0].keys() & both[1].keys():
         assert both[0][place] == pytest.approx(both[1][place], rel=1e-4)
     assert found.leaderboard["best"] == expected.leaderboard["best"]
-    outcomes = {trial.trial: trial.outcome for trial in found.trials}
+    outcomes = {trial.trial: trial.outcome for trial in found.records}
     assert set(outcomes.values()) <= {"completed", "pruned"}
     assert outcomes[found.leaderboard["best"]] == "completed"
-    at_rung = {t.trial: r for t in found.trials for r in t.results if r.get("rung_peers")}
+    at_rung = {t.trial: r for t in found.records for r in t.results if r.get("rung_peers")}
     assert {"t0000", "t0001"} <= at_rung.keys()  # they began together, and were judged together
     for result in at_rung.values():
         for peer, loss in result["rung_peers"]:
             assert both[0][peer, result["step"]] == loss
-    for trial in found.trials:  # none went past a rung without the search's word
+    for trial in found.records:  # none went past a rung without the search's word
         for decision in trial.decisions:
             if decision["decision"] == "stop":
                 assert trial.results[-1]["step"] == decision["step"]
@@ -74,7 +74,7 @@ def test_a_sweep_goes_on_after_ctrl_c_and_after_its_bank_was_killed(sweep: Sweep
 
     with pytest.raises(KeyboardInterrupt):
         run_sweep(sweep, log=press_ctrl_c)
-    assert results.load(SweepPaths.of(sweep.storage, sweep.name).root).trials[0].outcome is None
+    assert results.load(SweepPaths.of(sweep.storage, sweep.name).root).records[0].outcome is None
     killed: list[int] = []
 
     def kill_the_bank(line: str) -> None:
@@ -83,7 +83,7 @@ def test_a_sweep_goes_on_after_ctrl_c_and_after_its_bank_was_killed(sweep: Sweep
 
     found = run_sweep(sweep, log=kill_the_bank)
     assert killed
-    assert [trial.outcome for trial in found.trials] == ["completed"] * 3
+    assert [trial.outcome for trial in found.records] == ["completed"] * 3
     assert losses(found) == pytest.approx(losses(undisturbed), abs=1e-6)
     events = read_events(SweepPaths(found.folder).journal)
     ended = [event for event in events if event["event"] == "attempt_ended"]

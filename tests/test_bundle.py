@@ -29,6 +29,7 @@ from sftray.paths import SweepPaths
 from sftray.results import Results, load
 from sftray.runner import submit_task
 from sftray.sweep import run_sweep
+from sftray.trial.samples import read_samples
 
 pytestmark = pytest.mark.ray
 
@@ -42,8 +43,8 @@ def facts(small_sweep: Results) -> dict[str, Any]:
 
 
 def test_the_bundle_is_of_the_best_evaluation(small_sweep: Results, facts: dict[str, Any]) -> None:
-    best = next(t for t in small_sweep.trials if t.trial == small_sweep.leaderboard["best"])
-    lowest = min(r["eval_loss"] for t in small_sweep.trials for r in t.results if r["step"])
+    best = next(t for t in small_sweep.records if t.trial == small_sweep.leaderboard["best"])
+    lowest = min(r["eval_loss"] for t in small_sweep.records for r in t.results if r["step"])
     assert best.best is not None
     assert (facts["trial"], facts["step"]) == (best.trial, best.best["step"])
     assert facts["eval_loss"] == lowest
@@ -65,6 +66,14 @@ def test_the_bundle_loads_with_plain_peft_and_has_the_recorded_loss(
     own = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
     bases = AutoTokenizer.from_pretrained(FOLDER).apply_chat_template(messages, tokenize=False)
     assert own == bases
+
+
+def test_the_base_answers_the_prompts_that_trials_answer(small_sweep: Results) -> None:
+    paths, best = SweepPaths(small_sweep.folder), small_sweep.leaderboard["best"]
+    base, adapted = read_samples(paths.base_samples), read_samples(paths.trial(best).samples)
+    assert [sample["prompt"] for sample in base] == [sample["prompt"] for sample in adapted]
+    assert all(sample["step"] == 0 and sample["answer"] for sample in base)
+    assert [s["answer"] for s in base] != [s["answer"] for s in adapted]
 
 
 def test_the_model_card_tells_base_losses_point_and_data(

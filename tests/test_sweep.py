@@ -36,7 +36,7 @@ def losses(found: Results) -> dict[tuple[str, int], float]:
     """Eval loss of every trial at every step."""
     return {
         (trial.trial, result["step"]): result["eval_loss"]
-        for trial in found.trials
+        for trial in found.records
         for result in trial.results
     }
 
@@ -85,11 +85,11 @@ def test_a_sweep_of_12_trials_of_which_2_fit_at_once_ends(
 ) -> None:
     # pitfall P1: a stopped trial that kept its workers would leave the others waiting for ever
     _, _, found = through_tune
-    outcomes = Counter(trial.outcome for trial in found.trials)
+    outcomes = Counter(trial.outcome for trial in found.records)
     assert sum(outcomes.values()) == 12
     assert set(outcomes) == {"completed", "pruned"}
     assert outcomes["pruned"] >= 4
-    for trial in found.trials:
+    for trial in found.records:
         stopped = [event for event in trial.decisions if event["decision"] == "stop"]
         assert len(stopped) == (trial.outcome == "pruned")
 
@@ -99,9 +99,9 @@ def test_ctrl_c_leaves_a_folder_that_the_same_call_goes_on_with(
     through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:
     _, cut, found = through_tune
-    assert 3 <= len(cut.trials) < 12
-    assert None in [trial.outcome for trial in cut.trials]
-    for before, after in zip(cut.trials, found.trials, strict=False):
+    assert 3 <= len(cut.records) < 12
+    assert None in [trial.outcome for trial in cut.records]
+    for before, after in zip(cut.records, found.records, strict=False):
         assert after.point == before.point
         assert after.results[: len(before.results)] == before.results
         if before.outcome is not None:
@@ -149,8 +149,8 @@ def test_a_sweep_leaves_the_folder_that_the_design_promises(small_sweep: Results
         "sweep.json",
         "trials",
     }
-    assert [trial.outcome for trial in small_sweep.trials] == ["completed", "completed", "pruned"]
-    for trial in small_sweep.trials:
+    assert [trial.outcome for trial in small_sweep.records] == ["completed", "completed", "pruned"]
+    for trial in small_sweep.records:
         folder = paths.trial(trial.trial)
         assert len(storage.read_text(folder.metrics).splitlines()) == len(trial.results)
         assert json.loads(storage.read_text(folder.outcome))["outcome"] == trial.outcome
@@ -161,13 +161,13 @@ def test_a_sweep_leaves_the_folder_that_the_design_promises(small_sweep: Results
 
 
 def test_the_base_is_evaluated_once_a_sweep(small_sweep: Results) -> None:
-    first = [trial.results[0] for trial in small_sweep.trials]
+    first = [trial.results[0] for trial in small_sweep.records]
     assert [result["step"] for result in first] == [0, 0, 0]
     assert len({result["eval_loss"] for result in first}) == 1
 
 
 def test_no_evaluation_is_journalled_twice(small_sweep: Results) -> None:
-    for trial in small_sweep.trials:
+    for trial in small_sweep.records:
         steps = [result["step"] for result in trial.results]
         assert steps == sorted(set(steps))
 
@@ -185,10 +185,10 @@ def test_a_sweep_interrupted_twice_ends_with_the_losses_of_one_that_was_not(
 
         with pytest.raises(KeyboardInterrupt):
             run_sweep(sweep, local=True, log=log)
-        assert results.load(str(tmp_path / sweep.name)).trials[-1].outcome is None
+        assert results.load(str(tmp_path / sweep.name)).records[-1].outcome is None
     found = run_sweep(sweep, local=True, log=silent)
     assert losses(found) == pytest.approx(losses(small_sweep), abs=1e-6)
-    assert [t.outcome for t in found.trials] == [t.outcome for t in small_sweep.trials]
+    assert [t.outcome for t in found.records] == [t.outcome for t in small_sweep.records]
     assert found.leaderboard["best"] == small_sweep.leaderboard["best"]
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from sftray.budget import ONE_ROW, TrialPlan, field_values, planner
 from sftray.config import SweepConfig, TrialConfig
-from sftray.config_io import sweep_from_json
 from sftray.results import Results, TrialRecord
 from sftray.spaces import Choice, Space, Uniform
 
@@ -109,13 +108,11 @@ class Comparison:
 
 def read(found: Results) -> Sweep:
     """The trials of a sweep with their plans."""
-    # the record's own space has the batch sizes that the number of rows allowed
-    space = {"search_space": found.record["search_space"]}
-    config = sweep_from_json({**found.record["config"], **space})
+    config = found.config
     plan = planner(_judged(config), found.record["data"]["train"]["rows"], execution=ONE_ROW)
     spaces = _spaces(config)
     spaces.pop("seed", None)  # not a setting but chance: see `verdict.noise`
-    trials = [_trial(config, spaces, plan, record) for record in found.trials]
+    trials = [_trial(config, spaces, plan, record) for record in found.records]
     return Sweep(config, spaces, trials, plan)
 
 

@@ -40,7 +40,7 @@ def learn_from(
     first: list[Point] = []
     for found in earlier:
         same_data = name_of(found.record["packs"]) == name_of(packs)
-        taken = [one for trial in found.trials if (one := _taken(sweep, found, trial)) is not None]
+        taken = [one for trial in found.records if (one := _taken(sweep, found, trial)) is not None]
         fresh = [one for one in taken if one.point not in [other.point for other in known]]
         if same_data:
             known += fresh
@@ -69,7 +69,7 @@ def _best_points(sweep: SweepConfig, found: Results) -> list[Point]:
     baseline = TrialConfig(**found.record["config"]["trial"])
     ended = sorted(
         (best["eval_loss"], trial.trial, trial.point)
-        for trial in found.trials
+        for trial in found.records
         if trial.confirms is None and (best := trial.best) is not None
     )
     points = [

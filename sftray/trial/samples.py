@@ -1,4 +1,5 @@
-"""Greedy answers of a finished trial to held-out prompts: kept to be read, and scored.
+"""Greedy answers to held-out prompts, of each finished trial and, once a sweep, of the untrained
+base: kept to be read, and scored.
 
 One JSON object a line: the step, the prompt, the reference and the answer.
 """
@@ -18,24 +19,55 @@ from sftray.trial.spec import TrialSpec
 Answer = Callable[[Sequence[Any]], list[str]]
 """Conversations of messages (role, content) → an answer to each."""
 
+WINDOW, FEW_WINDOWS = 3, 10
+"""An answer is looked at in windows of three words; ten of them can say something."""
+FRESH = 0.5
+"""Where fewer than half of the windows are new, an answer goes round in circles: of the bundled
+base's answers that do so 0.1 to 0.3 are, of its reference answers all."""
+
 
 def answer_prompts(spec: TrialSpec, packs: Packs, step: int, answer: Answer) -> float | None:
     """Write trials/<id>/samples.jsonl, where the sweep wants any, and return its metric, if it has
     one."""
     scored = spec.num_metric_prompts if spec.metric else 0
-    prompts = packs.manifest["sample_prompts"][: max(spec.num_samples_generated, scored)]
-    if not prompts:
+    samples = answered(packs, max(spec.num_samples_generated, scored), step, answer)
+    kept = samples[: spec.num_samples_generated]
+    if kept:
+        storage.write_text(TrialPaths(spec.folder).samples, as_lines(kept))
+    if not spec.metric or not samples:
         return None
-    answers = answer([prompt["messages"] for prompt in prompts])
-    lines = [
+    answers = [sample["answer"] for sample in samples[:scored]]
+    references = [sample["reference"] for sample in samples[:scored]]
+    return float(load_metric(spec.metric)(answers, references))
+
+
+def answered(packs: Packs, number: int, step: int, answer: Answer) -> list[dict[str, Any]]:
+    """The first `number` prompts with their answers."""
+    prompts = packs.manifest["sample_prompts"][:number]
+    answers = answer([prompt["messages"] for prompt in prompts]) if prompts else []
+    return [
         {"step": step, **prompt, "answer": text}
         for prompt, text in zip(prompts, answers, strict=True)
     ]
-    kept = lines[: spec.num_samples_generated]
-    if kept:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
-        storage.write_text(TrialPaths(spec.folder).samples, text)
-    if not spec.metric:
-        return None
-    references = [prompt["reference"] for prompt in prompts[:scored]]
-    return float(load_metric(spec.metric)(answers[:scored], references))
+
+
+def as_lines(samples: Sequence[dict[str, Any]]) -> str:
+    """The samples as they are written."""
+    return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+
+
+def read_samples(path: str) -> list[dict[str, Any]]:
+    """The samples in a file; none where it is not there."""
+    if not storage.exists(path):
+        return []
+    # not splitlines(): it also cuts at separators that JSON leaves within its strings
+    return [json.loads(line) for line in storage.read_text(path).split("\n") if line]
+
+
+def repeats_itself(answer: str) -> bool:
+    """Whether an answer says the same three words again and again."""
+    words = answer.split()
+    if len(answer) > 20 * len(words):  # a script without spaces
+        words = list(answer)
+    windows = [tuple(words[at : at + WINDOW]) for at in range(len(words) - WINDOW + 1)]
+    return len(windows) >= FEW_WINDOWS and len(set(windows)) < FRESH * len(windows)

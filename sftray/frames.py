@@ -1,0 +1,248 @@
+"""A sweep's tables, as pandas DataFrames.
+
+Promise: columns are there before the first trial is, and a number that is not known is NaN, never a
+guess. Axes of the search stand under their TrialConfig names. Times are seconds since the sweep
+began, as the journal has them, pauses between two runs included. Price: pandas, imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sftray.config_io import to_json
+from sftray.paths import SweepPaths
+from sftray.trial.samples import read_samples, repeats_itself
+
+if TYPE_CHECKING:
+    from sftray.results import Results, TrialRecord
+
+BASE = "base"
+"""Who answers in `samples`, where no trial does."""
+
+_TRIAL = (
+    "outcome", "eval_loss", "step", "last_eval_loss", "steps", "rows", "tokens",
+    "supervised_tokens", "seconds", "gpu_seconds", "tokens_per_second", "gpu_memory_gb", "started",
+    "ended", "device", "diagnosis", "verdict", "advice", "message",
+)  # fmt: skip
+_MEASURED = (
+    "eval_loss", "last_eval_loss", "seconds", "gpu_seconds", "tokens_per_second", "gpu_memory_gb",
+    "started", "ended",
+)  # fmt: skip
+_STEP = ("train_loss", "learning_rate", "grad_norm")
+_EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "seconds")
+_SAMPLE = ("prompt", "question", "reference", "who", "step", "answer", "empty", "repeats")
+_RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
+
+
+def axes_of(found: Results) -> list[str]:
+    """The TrialConfig fields that the trials differ in, in the search's order."""
+    names = dict.fromkeys(found.config.search_space if not found.config.points else ())
+    for record in found.records:
+        names |= dict.fromkeys(record.point)
+    return list(names)
+
+
+def trials(found: Results) -> pd.DataFrame:
+    """One row a trial, in the order they were suggested.
+
+    `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
+    `seconds` are those in training steps, `gpu_seconds` the same times workers (trials of a bank
+    share one GPU). `started` is when its first evaluation was done, `ended` when it ended; NaN
+    where it has not.
+    """
+    axes = axes_of(found)
+    board = {row["trial"]: row for row in found.leaderboard["trials"]}
+    rows = [_trial(found, record, axes, board[record.trial]) for record in found.records]
+    table = pd.DataFrame(rows, columns=["trial", *axes, *_TRIAL])
+    return table.astype({**dict.fromkeys(_MEASURED, float), "step": "Int64"})
+
+
+def curves(found: Results) -> pd.DataFrame:
+    """One row an optimizer step of a trial, and one for step 0, the untrained base.
+
+    `train_loss`, `learning_rate` (of that step, by the schedule) and `grad_norm` are known at every
+    step of which the trial has reported; `eval_loss`, `tokens`, `tokens_per_second`,
+    `gpu_memory_gb`, `seconds` and `time` where it was evaluated. A step that came again, after a
+    resume, counts as it came last.
+    """
+    rows = [row for record in found.records for row in _curve(found, record)]
+    columns = ["trial", "step", "rows", *_STEP, *_EVALUATION, "time"]
+    return pd.DataFrame(rows, columns=columns).astype(
+        dict.fromkeys((*_STEP, *_EVALUATION, "time"), float)
+    )
+
+
+def rungs(found: Results) -> pd.DataFrame:
+    """One row a decision at a rung, in the order they were taken.
+
+    `rung` is the rows that all trials of the `bracket` had seen there; `cutoff` the eval loss to
+    stay below, NaN where all went on; `decision` is continue or stop.
+    """
+    rows = []
+    for record in found.records:
+        losses = {result["step"]: result["eval_loss"] for result in record.results}
+        for event in record.decisions:
+            row = {name: event.get(name) for name in _RUNG}
+            rows.append(row | {"eval_loss": losses.get(event["step"]), "time": event.get("time")})
+    table = pd.DataFrame(rows, columns=[*_RUNG, "time"]).sort_values("time", kind="stable")
+    return table[list(_RUNG)].astype({"eval_loss": float, "cutoff": float}).reset_index(drop=True)
+
+
+def samples(found: Results) -> pd.DataFrame:
+    """One row an answer to a held-out prompt: `who` is "base" or a trial's id.
+
+    `prompt` numbers the prompts, `question` is the conversation so far as text, `reference` what
+    the data has as answer. `empty` and `repeats` mark answers that are none, or go round in
+    circles. Only trials that completed have answers.
+    """
+    paths = SweepPaths(found.folder)
+    files = [(BASE, paths.base_samples)]
+    files += [(r.trial, paths.trial(r.trial).samples) for r in found.records if r.outcome]
+    rows = [
+        {
+            "prompt": number,
+            "question": _question(sample["messages"]),
+            "reference": sample["reference"],
+            "who": who,
+            "step": sample["step"],
+            "answer": sample["answer"],
+            "empty": not sample["answer"].strip(),
+            "repeats": repeats_itself(sample["answer"]),
+        }
+        for who, path in files
+        for number, sample in enumerate(read_samples(path))
+    ]
+    table = pd.DataFrame(rows, columns=list(_SAMPLE))
+    return table.sort_values("prompt", kind="stable").reset_index(drop=True)
+
+
+def best(found: Results) -> pd.DataFrame:
+    """The row of `trials` with the lowest eval loss, with `base_eval_loss`, `gain` (how far it lies
+    below the base) and `adapter`, the folder of the bundle, which is written at the end."""
+    table = trials(found)
+    base = found.leaderboard["base"]["eval_loss"]
+    row = table[table["trial"] == found.leaderboard["best"]].reset_index(drop=True)
+    return row.assign(
+        base_eval_loss=math.nan if base is None else float(base),
+        gain=math.nan if base is None else float(base) - row["eval_loss"],
+        adapter=SweepPaths(found.folder).best,
+    )
+
+
+def compare(*sweeps: Results) -> pd.DataFrame:
+    """One row a sweep, in the order given; `comparable` with the first where both have the same
+    packs, hence the same eval rows, and the same base held in the same precision."""
+    rows = []
+    for found in sweeps:
+        table, row = trials(found), best(found)
+        chosen = row.iloc[0] if len(row) else {}
+        rows.append(
+            {
+                "sweep": found.config.name,
+                "base_eval_loss": _number(found.leaderboard["base"]["eval_loss"]),
+                "eval_loss": chosen.get("eval_loss", math.nan),
+                "gain": chosen.get("gain", math.nan),
+                "trial": chosen.get("trial"),
+                "trials": len(table),
+                "completed": int((table["outcome"] == "completed").sum()),
+                "tokens": int(table["tokens"].sum()),
+                "gpu_seconds": float(table["gpu_seconds"].sum()),
+                "comparable": _measured_on(found) == _measured_on(sweeps[0]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def differences(*sweeps: Results) -> pd.DataFrame:
+    """The fields of the configurations that are not the same in all, one row each; a field that a
+    configuration does not have, as an axis that it does not search, is empty."""
+    configs = [_flat(to_json(found.config)) for found in sweeps]
+    names = dict.fromkeys(name for config in configs for name in config)
+    told = {name: [config.get(name, "") for config in configs] for name in names}
+    rows = {name: values for name, values in told.items() if len(set(values)) > 1}
+    columns = [found.config.name for found in sweeps]
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
+
+
+def _trial(
+    found: Results, record: TrialRecord, axes: list[str], row: dict[str, Any]
+) -> dict[str, Any]:
+    config, last = found.config.trial.at(record.point), record.last
+    memory = [float(result.get("gpu_memory_gb") or 0) for result in record.trained]
+    first = record.times[0] if record.times else None
+    return {
+        **{name: getattr(config, name) for name in axes},
+        "trial": record.trial,
+        "outcome": record.outcome or "running",
+        "eval_loss": _number(row["eval_loss"]),
+        "step": row["step"],
+        "last_eval_loss": _number(last.get("eval_loss")) if last["step"] else math.nan,
+        "steps": last["step"],
+        "rows": last["rows"],
+        "tokens": last["tokens"],
+        "supervised_tokens": last["supervised_tokens"],
+        "seconds": last["seconds"],
+        "gpu_seconds": last["seconds"] * config.num_workers,
+        "tokens_per_second": last["tokens"] / last["seconds"] if last["seconds"] else math.nan,
+        "gpu_memory_gb": max(memory, default=math.nan),
+        "started": _since_start(found, first),
+        "ended": _since_start(found, record.ended),
+        "device": next((str(r["device"]) for r in record.results if "device" in r), None),
+        "diagnosis": row["diagnosis"],
+        "verdict": row["verdict"],
+        "advice": row["advice"],
+        "message": record.message,
+    }
+
+
+def _curve(found: Results, record: TrialRecord) -> list[dict[str, Any]]:
+    batch = found.config.trial.at(record.point).effective_batch_size
+    steps: dict[int, dict[str, Any]] = {}
+
+    def at(step: int) -> dict[str, Any]:
+        new = {"trial": record.trial, "step": step, "rows": step * batch}
+        return steps.setdefault(step, new)
+
+    for time, result in zip(record.times, record.results, strict=True):
+        for step, *values in result.get("curve") or ():
+            at(int(step)).update(zip(_STEP, values, strict=True))
+        evaluated = {name: result.get(name) for name in _EVALUATION}
+        at(result["step"]).update(evaluated, time=_since_start(found, time))
+    return [steps[step] for step in sorted(steps)]
+
+
+def _since_start(found: Results, time: float | None) -> float:
+    started = found.record.get("started")
+    if time is None or started is None:
+        return math.nan
+    return max(0.0, time - datetime.fromisoformat(started).timestamp())
+
+
+def _question(messages: list[dict[str, str]]) -> str:
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _measured_on(found: Results) -> tuple[str, str, str]:
+    trial = found.config.trial
+    return (found.packs_key, trial.model, trial.base_precision)
+
+
+def _flat(values: Any, name: str = "") -> dict[str, str]:
+    """Nested values as one level of dotted names and texts."""
+    if not isinstance(values, dict):
+        return {name: str(values)}
+    return {
+        key: text
+        for inner, value in values.items()
+        for key, text in _flat(value, f"{name}.{inner}" if name else inner).items()
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

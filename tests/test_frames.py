@@ -1,0 +1,113 @@
+"""A sweep's tables: their columns, what a number is, and that they are there from the start."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from fake_folder import EVENTS, RECORDED, found_in
+
+from sftray import results
+from sftray.results import Results
+from sftray.trial.samples import repeats_itself
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Results:
+    return results.load(str(RECORDED))
+
+
+def test_a_row_a_trial_has_its_point_its_best_and_last_loss_and_its_times(tmp_path: Path) -> None:
+    found = found_in(tmp_path, EVENTS)
+    first, second = found.trials.to_dict("records")
+    assert (first["learning_rate"], first["outcome"]) == (1e-3, "pruned")
+    assert (first["eval_loss"], first["step"], first["last_eval_loss"]) == (2.5, 2, 2.75)
+    assert (first["steps"], first["tokens"], first["tokens_per_second"]) == (3, 3000, 500)
+    assert (first["gpu_memory_gb"], first["started"], first["ended"]) == (4.0, 60, 181)
+    assert second["outcome"] == "diverged"
+    assert math.isnan(second["eval_loss"])
+    assert second["verdict"].startswith("Diverged: loss is nan at step 2")
+
+
+def test_a_row_a_step_has_the_schedule_and_evaluations_where_they_were(tmp_path: Path) -> None:
+    curve = found_in(tmp_path, EVENTS).curves.query("trial == 't0000'").set_index("step")
+    assert list(curve.index) == [0, 1, 2, 3]
+    assert list(curve["rows"]) == [0, 16, 32, 48]
+    assert list(curve["learning_rate"].dropna()) == [0.0, 1e-3, 5e-4]
+    assert curve["eval_loss"].dropna().to_dict() == {0: 3.0, 2: 2.5, 3: 2.75}
+    assert curve["time"].dropna().to_dict() == {0: 60, 2: 120, 3: 180}
+    assert math.isnan(curve["train_loss"][0])
+
+
+def test_a_row_a_decision_has_the_loss_the_cutoff_and_what_was_decided(tmp_path: Path) -> None:
+    (row,) = found_in(tmp_path, EVENTS).rungs.to_dict("records")
+    assert row == {
+        "trial": "t0000", "bracket": "1 epoch", "rung": 48, "step": 3, "eval_loss": 2.75,
+        "cutoff": 2.6, "decision": "stop",
+    }  # fmt: skip
+
+
+def test_the_best_row_tells_what_was_gained_on_the_base(tmp_path: Path) -> None:
+    (row,) = found_in(tmp_path, EVENTS).best.to_dict("records")
+    assert (row["trial"], row["base_eval_loss"], row["gain"]) == ("t0000", 3.0, 0.5)
+    assert row["adapter"] == f"{tmp_path}/best"
+
+
+def test_tables_are_right_at_every_moment_of_a_running_sweep(tmp_path: Path) -> None:
+    for number in range(len(EVENTS) + 1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = found_in(folder, EVENTS[:number])
+        assert len(found.trials) == min(number, 2)
+        assert "learning_rate" in found.trials
+        assert len(found.best) == (number > 3)
+        assert len(found.rungs) == (number > 5)
+        assert found.curves["eval_loss"].dtype == found.trials["eval_loss"].dtype == float
+        assert found.samples.empty
+    assert found.trials["outcome"].tolist() == ["pruned", "diverged"]
+
+
+def test_tables_of_a_recorded_sweep_agree_with_its_leaderboard(recorded: Results) -> None:
+    trials = recorded.trials.set_index("trial")
+    assert len(trials) == 16
+    for row in recorded.leaderboard["trials"]:
+        assert trials["eval_loss"][row["trial"]] == row["eval_loss"]
+        assert trials["tokens"][row["trial"]] == row["tokens"]
+    lowest = recorded.curves.query("step > 0").groupby("trial")["eval_loss"].min()
+    assert lowest.to_dict() == trials["eval_loss"].to_dict()
+    assert (recorded.curves.groupby("trial")["step"].max() == trials["steps"].sort_index()).all()
+    assert (trials["ended"] > trials["started"]).all()
+
+
+def test_samples_stand_beside_the_bases_and_are_marked(recorded: Results) -> None:
+    samples = recorded.samples
+    completed = recorded.trials.query("outcome == 'completed'")["trial"].tolist()
+    for _, some in samples.groupby("prompt"):
+        assert some["who"].tolist() == ["base", *completed]
+        assert some["reference"].nunique() == 1
+    assert samples["repeats"].sum() >= 1
+    assert not samples["empty"].any()
+
+
+def test_an_answer_that_goes_round_in_circles_is_told_from_one_that_does_not() -> None:
+    assert repeats_itself("I am sorry. " * 10)
+    assert repeats_itself("我很抱歉。" * 12)
+    assert not repeats_itself("I am sorry. I am sorry.")  # short
+    assert not repeats_itself("")
+    chats = json.loads((RECORDED / "base_samples.jsonl").read_text().split("\n")[0])["reference"]
+    assert not repeats_itself(chats)
+
+
+def test_sweeps_are_compared_and_what_differs_is_told(recorded: Results, tmp_path: Path) -> None:
+    other = found_in(tmp_path, EVENTS)
+    rows = results.compare(recorded, recorded, other).to_dict("records")
+    assert [row["comparable"] for row in rows] == [True, True, False]
+    assert [row["trials"] for row in rows] == [16, 16, 2]
+    assert rows[2]["gain"] == 0.5
+    told = results.differences(recorded, other)
+    assert told.columns.tolist() == ["lr_batch", "x"]
+    assert told.loc["trial.lora_r"].tolist() == ["8", "16"]
+    assert "seed" in told.index
+    assert results.differences(recorded, recorded).empty
