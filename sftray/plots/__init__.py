@@ -1,0 +1,22 @@
+"""A sweep's figures, as plotly Figures: `plots.learning_curves(results.load(DIR)).show()`.
+
+Promise: each is made of a sweep's folder alone, without ray or torch, right while the sweep runs
+and empty before there is anything to show; it reads the same on a light ground and on a dark one.
+docs/report.md says what each shows. Price: plotly, and Optuna for `importance`.
+"""
+
+from sftray.plots.cost import best_so_far, pareto, throughput, timeline
+from sftray.plots.curves import learning_curves, rungs
+from sftray.plots.space import importance, learning_rate, parallel
+
+__all__ = [
+    "best_so_far",
+    "importance",
+    "learning_curves",
+    "learning_rate",
+    "parallel",
+    "pareto",
+    "rungs",
+    "throughput",
+    "timeline",
+]

@@ -1,0 +1,100 @@
+"""What all figures have in common: colours that read on a light and on a dark ground, no ground of
+their own, and one colour an outcome."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+from sftray.results import short
+
+INK = "#808891"
+"""Text: 3.6 times as bright as black, a quarter as bright as white."""
+GRID = "rgba(128, 136, 145, 0.22)"
+CLEAR = "rgba(0, 0, 0, 0)"
+BEST = "#e8762c"
+OUTCOMES = {
+    "completed": "#3d86d1",
+    "running": "#27a58c",
+    "pruned": "#929aa3",
+    "diverged": "#d8434e",
+    "out_of_memory": "#a765c9",
+    "data_error": "#b3813c",
+    "preempted": "#b3813c",
+    "failed": "#d8434e",
+}
+SERIES = ("#3d86d1", "#e8762c", "#2fa36b", "#a765c9", "#c9992e", "#d8434e", "#27a5b8", "#8a6d5b")
+LOSSES = ((0.0, "#e8762c"), (0.25, "#c7689c"), (0.6, "#6f74cf"), (1.0, "#5aa0c8"))
+"""From the lowest loss to the highest."""
+FAR = 0.3
+ON_BAR = {"color": "#ffffff"}
+BEYOND = "triangle-up"
+"""The marker of a loss beyond the end of the axis."""
+
+
+def figure(title: str, x: str = "", y: str = "", **layout: Any) -> go.Figure:
+    """An empty figure."""
+    drawn = go.Figure()
+    drawn.update_layout(
+        title={"text": title, "font": {"size": 15}},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        height=380,
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
+        hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12}, "align": "left"},
+        template="none",
+    )
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True}
+    drawn.update_xaxes(title={"text": x}, **axis)
+    drawn.update_yaxes(title={"text": y}, **axis)
+    drawn.update_layout(**layout)
+    return drawn
+
+
+def sight(losses: Iterable[float], base: float | None) -> float | None:
+    """Where a loss axis is cut, so that a few losses so far off do not press all others flat: above
+    the base by FAR of what the best has gained on it. None where nothing lies beyond."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if not finite or base is None or not math.isfinite(base) or min(finite) >= base:
+        return None
+    top = base + FAR * (base - min(finite))
+    return top if max(finite) > top else None
+
+
+def cut(drawn: go.Figure, losses: Iterable[float], top: float | None) -> None:
+    """Cut the (first) loss axis of a figure at `top`."""
+    if top is not None:
+        low = min(loss for loss in losses if math.isfinite(loss))
+        drawn.update_yaxes(range=[low - 0.06 * (top - low), top + 0.04 * (top - low)])
+
+
+def nothing(drawn: go.Figure, says: str) -> go.Figure:
+    """The figure, saying why it shows nothing."""
+    drawn.add_annotation(text=says, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    drawn.update_xaxes(visible=False)
+    drawn.update_yaxes(visible=False)
+    return drawn
+
+
+def told(row: Mapping[str, Any], axes: list[str]) -> str:
+    """A trial for a hover label: its point, loss and outcome."""
+    lines = [f"<b>{row['trial']}</b> {row['outcome']}"]
+    lines += [f"{name} {short(_plain(row[name]))}" for name in axes]
+    if row["eval_loss"] == row["eval_loss"]:
+        lines.append(f"best eval loss {row['eval_loss']:.4f} at step {row['step']:.0f}")
+    return "<br>".join(lines)
+
+
+def spans_much(values: list[float]) -> bool:
+    """Whether an axis with these numbers wants a log scale."""
+    return min(values) > 0 and max(values) / min(values) >= 8
+
+
+def _plain(value: Any) -> Any:
+    """A table's scalar as Python's."""
+    return value.item() if hasattr(value, "item") else value
