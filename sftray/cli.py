@@ -119,6 +119,13 @@ def _results(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from sftray.report import write_report
+
+    _say(write_report(options.dir))
+    return 0
+
+
 def _best(options: argparse.Namespace) -> int:
     from sftray.bundle import open_bundle
 
@@ -244,6 +251,10 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument(
         "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
     )
+    report = command(
+        "report", _report, "write report.html of a finished or running sweep into its folder"
+    )
+    report.add_argument("dir")
     best = command("best", _best, "the best adapter and how to load it")
     best.add_argument("dir")
     best.add_argument("--json", action="store_true")

@@ -28,7 +28,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
 
 
 @pytest.mark.parametrize(
-    "command", ["results", "best", "merge", "generate", "inspect", "doctor", ""]
+    "command", ["results", "report", "best", "merge", "generate", "inspect", "doctor", ""]
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert said(capsys, *filter(None, [command]), "--help").startswith("usage: sftray")

@@ -1,0 +1,204 @@
+"""What the report says beside its figures, as plain values for the page's template."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sftray import storage
+from sftray.config_io import to_json
+from sftray.findings import Findings, learn
+from sftray.frames import BASE, axes_of
+from sftray.paths import PacksPaths, SweepPaths, join
+from sftray.results import Results
+
+_HEALTHY = ("healthy", "pruned", "too_early")
+
+
+def facts_of(found: Results) -> dict[str, Any]:
+    """The template's values."""
+    findings = learn(found)
+    return {
+        "sweep": found.config.name,
+        "folder": found.folder,
+        "shell_folder": shlex.quote(found.folder),
+        "adapter": repr(SweepPaths(found.folder).best),
+        "model": found.config.trial.model,
+        "source": found.config.data.source,
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "started": found.record.get("started"),
+        "status": _status(found),
+        "findings": findings,
+        "best": _best(found),
+        "bundle": _bundle(found),
+        "confirmed": _flat(found.leaderboard.get("confirmed")),
+        "costs": _costs(found, findings),
+        "axes": axes_of(found),
+        "base_loss": found.leaderboard["base"]["eval_loss"],
+        "trials": _trials(found),
+        "prompts": _prompts(found),
+        "data": _data(found),
+        "provenance": _provenance(found),
+        "config": json.dumps(to_json(found.config), indent=1, ensure_ascii=False),
+    }
+
+
+def _status(found: Results) -> str:
+    ended = sum(record.outcome is not None for record in found.records)
+    wanted = found.config.total_trials
+    if ended == len(found.records) >= wanted:
+        return f"finished, {ended} trials"
+    return f"{ended} of {wanted} trials have ended; what follows is how it stands"
+
+
+def _best(found: Results) -> dict[str, Any] | None:
+    if found.best.empty:
+        return None
+    row: dict[str, Any] = found.best.iloc[0].to_dict()
+    row["point"] = {name: row[name] for name in axes_of(found)}
+    known = math.isfinite(row["base_eval_loss"])
+    row["ratio"] = math.exp(-row["gain"]) if known else None
+    return row
+
+
+def _bundle(found: Results) -> dict[str, Any] | None:
+    """What best/ says of itself; None before it is there."""
+    path = join(SweepPaths(found.folder).best, "sweep.json")
+    if not storage.exists(path):
+        return None
+    facts: dict[str, Any] = json.loads(storage.read_text(path))
+    return facts
+
+
+def _flat(confirmed: Any) -> dict[str, str] | None:
+    """A confirmation as names and words, whatever it says."""
+    if not confirmed:
+        return None
+    told = confirmed if isinstance(confirmed, Mapping) else {"confirmed": confirmed}
+    return {
+        str(name).replace("_", " "): value if isinstance(value, str) else json.dumps(value)
+        for name, value in told.items()
+    }
+
+
+def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
+    """Names and words; the hours that devices were held while trials ran on them."""
+    trials = found.trials.dropna(subset=["started"])
+    costs = [
+        ("trials", ", ".join(f"{count} {name}" for name, count in findings.outcomes.items())),
+        ("tokens trained", f"{int(found.trials['tokens'].sum()):,}"),
+    ]
+    if trials.empty:
+        return costs
+    newest = max(found.curves["time"].max(), trials["ended"].max())
+    spans = sorted(zip(trials["started"], trials["ended"].fillna(newest), strict=True))
+    devices = sorted({str(name) for name in trials["device"].dropna()})
+    kind = "CPU" if devices == ["cpu"] else "GPU"
+    slots = max((r.get("bank_slots") or 0 for t in found.records for r in t.results), default=0)
+    if slots:
+        banks = math.ceil(_most_at_once(spans) / slots)
+        hours, how = _busy(spans) * banks / 3600, f"{banks} bank{'s' if banks > 1 else ''}"
+    else:
+        hours = sum(end - begin for begin, end in spans) * found.config.trial.num_workers / 3600
+        how = f"{found.config.trial.num_workers} to a trial"
+    on = how if kind == "CPU" else f"{', '.join(devices)}; {how}"
+    costs.insert(0, (f"{kind}-hours", f"{_hours(hours)} ({on})"))
+    costs.insert(1, ("from start to end", f"{newest / 60:,.1f} minutes"))
+    saved = findings.stopping
+    if saved.tokens_saved:
+        share = saved.tokens_saved / (saved.tokens + saved.tokens_saved)
+        costs.append(("saved by early stopping", f"{saved.tokens_saved:,} tokens, {share:.0%}"))
+    return costs
+
+
+def _busy(spans: list[tuple[float, float]]) -> float:
+    """Seconds in which at least one of the spans goes on; they are in the order of beginning."""
+    total, until = 0.0, -math.inf
+    for begin, end in spans:
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
+
+
+def _most_at_once(spans: list[tuple[float, float]]) -> int:
+    # an end before a beginning of the same moment: a slot is filled as soon as it is free
+    changes = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
+    most = now = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _trials(found: Results) -> list[dict[str, Any]]:
+    """The leaderboard's rows with those of the table, best first."""
+    rows = {row["trial"]: row for row in found.trials.to_dict("records")}
+    return [
+        {**rows[one["trial"]], "wrong": one["diagnosis"] not in _HEALTHY}
+        for one in found.leaderboard["trials"]
+    ]
+
+
+def _prompts(found: Results) -> list[dict[str, Any]]:
+    """Each prompt with its answers: the base's, the best trial's, then the others' by loss."""
+    order = [BASE, *(row["trial"] for row in found.leaderboard["trials"])]
+    prompts = []
+    for _, some in found.samples.groupby("prompt"):
+        answers = sorted(some.to_dict("records"), key=lambda one: order.index(one["who"]))
+        first = answers[0]
+        prompts.append(
+            {"question": first["question"], "reference": first["reference"], "answers": answers}
+        )
+    return prompts
+
+
+def _data(found: Results) -> dict[str, Any]:
+    """Counts a split, and what the packs' manifest says where it is within reach."""
+    manifest = _manifest(found)
+    splits = []
+    for split, counts in found.record["data"].items():
+        if not counts.get("tokens"):
+            continue
+        capacity = counts["rows"] * found.config.data.max_length
+        said = (manifest or {}).get("splits", {}).get(split, {})
+        splits.append(
+            {
+                "split": split,
+                **counts,
+                "supervised": counts["supervised_tokens"] / counts["tokens"],
+                "waste": 1 - counts["tokens"] / capacity,
+                "read": said.get("read"),
+                "dropped": said.get("dropped") or {},
+            }
+        )
+    return {"splits": splits, "manifest": manifest, "max_length": found.config.data.max_length}
+
+
+def _manifest(found: Results) -> dict[str, Any] | None:
+    """The packs' manifest, where they were or, if the storage was copied, beside the sweep."""
+    root = found.record["packs"]
+    beside = join(found.folder.rstrip("/").rpartition("/")[0] or ".", "packs", found.packs_key)
+    for packs in (root, beside):
+        if storage.exists(PacksPaths(packs).manifest):
+            manifest: dict[str, Any] = json.loads(storage.read_text(PacksPaths(packs).manifest))
+            return manifest
+    return None
+
+
+def _provenance(found: Results) -> dict[str, Any]:
+    record = found.record
+    return {
+        "sweep": record.get("uid"),
+        "data fingerprint": found.packs_key,
+        "git revision": record.get("git_revision"),
+        "python": record.get("python"),
+        **record.get("versions", {}),
+    }

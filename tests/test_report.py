@@ -1,0 +1,176 @@
+"""report.html: whole, offline, and harmless whatever the data holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fake_folder import EVENTS, RECORDED, found_in
+
+from sftray.cli import main
+from sftray.report import page, write_report
+from sftray.results import Results, load
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}<!--"
+SECTIONS = (
+    "answer", "eval", "train", "rate", "rate-best", "parallel", "importance", "rungs", "timeline",
+    "throughput", "so-far", "pareto", "trials", "diagnosis", "samples", "data",
+)  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._within = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._within = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within not in ("script", "style"):
+            self.text += f"{data} "
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Results:
+    return load(str(RECORDED))
+
+
+@pytest.fixture(scope="module")
+def html(recorded: Results) -> str:
+    return page(recorded)
+
+
+def test_every_section_is_there_with_its_figure(html: str) -> None:
+    tags = Tags(html).tags
+    ids = {attributes.get("id") for _, attributes in tags}
+    assert ids >= set(SECTIONS)
+    drawn = {attributes["data-figure"] for _, attributes in tags if "data-figure" in attributes}
+    given = json.loads(html.partition('type="application/json">')[2].partition("</script>")[0])
+    assert drawn == given.keys() == set(SECTIONS[1:12])
+
+
+def test_the_answer_is_on_top(html: str, recorded: Results) -> None:
+    text = " ".join(Tags(html).text.split())
+    best = recorded.best.iloc[0]
+    top = text[: text.index("Learning curves")]
+    for told in (
+        "learning_rate 0.0067", "effective_batch_size 2", f"{best['eval_loss']:.4f}",
+        "base 5.4998", "reloaded with plain PEFT", "CPU-hours", "learning_rate decides",
+        "AutoPeftModelForCausalLM", "sftray generate", "sftray merge",
+    ):  # fmt: skip
+        assert told in top
+
+
+def test_trials_samples_data_and_versions_are_told(html: str, recorded: Results) -> None:
+    text = " ".join(Tags(html).text.split())
+    for row in recorded.leaderboard["trials"]:
+        assert row["verdict"] in text
+        assert row["advice"] in text
+    assert "repeats itself" in text
+    for sample in recorded.samples.to_dict("records"):
+        assert " ".join(sample["answer"].split()) in text
+    for told in ("2,352", "90,050 (44.9 %)", "0.9 %", "generation markers", recorded.packs_key):
+        assert told in text
+    for version in recorded.record["versions"].values():
+        assert version in text
+
+
+def test_the_page_loads_nothing_and_may_not(html: str) -> None:
+    for tag, attributes in Tags(html).tags:
+        assert "src" not in attributes
+        assert tag not in ("link", "iframe", "object", "img")
+        assert attributes.get("href", "#").startswith("#")  # type: ignore[union-attr]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; script-src 'nonce-")
+    assert "http" not in policy[1]
+    assert html.count("Copyright 2012") or html.count("plotly.js v")  # inlined
+    assert len(html) < 6_000_000
+
+
+def test_nothing_from_the_data_becomes_markup(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED.parent, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "lr_batch"
+    for path in [*folder.glob("trials/*/samples.jsonl"), folder / "base_samples.jsonl"]:
+        samples = [json.loads(line) for line in path.read_text().splitlines()]
+        for sample in samples:
+            sample |= {"answer": EVIL, "reference": EVIL}
+            sample["messages"] = [{"role": EVIL, "content": EVIL}, {"role": "user", "content": ""}]
+        path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    record = json.loads((folder / "sweep.json").read_text())
+    record["config"]["data"]["source"] = record["git_revision"] = EVIL
+    record["versions"]["torch"] = EVIL
+    (folder / "sweep.json").write_text(json.dumps(record))
+    (manifest,) = tmp_path.glob("packs/*/manifest.json")
+    facts = json.loads(manifest.read_text())
+    facts["splits"]["train"]["dropped"] = {EVIL: 3}
+    manifest.write_text(json.dumps(facts))
+    events = (folder / "journal.jsonl").read_text().splitlines()
+    changed = [json.loads(line) for line in events]
+    for event in changed:
+        if event["event"] == "trial_ended":
+            event |= {"outcome": "failed", "message": EVIL}
+    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in changed))
+
+    html = page(load(str(folder)))
+    read = Tags(html)
+    scripts = [attributes for tag, attributes in read.tags if tag == "script"]
+    assert len(scripts) == 3
+    assert len({attributes["nonce"] for attributes in scripts}) == 1
+    for tag, attributes in read.tags:
+        assert tag != "img"
+        assert not [name for name in attributes if name.startswith("on")]
+    assert read.text.count("alert(1)") >= 10  # shown, as text
+    assert "{{ 7 * 7 }}" in read.text
+
+
+def test_a_confirmation_is_told_where_there_is_one(recorded: Results) -> None:
+    board = {**recorded.leaderboard, "confirmed": {"seeds": 3, "better_in": "3 of 3 <seeds>"}}
+    confirmed = Results(recorded.folder, recorded.record, recorded.records, board)
+    html = page(confirmed)
+    assert "3 of 3 &lt;seeds&gt;" in html
+    assert "better in" in html
+    assert "better in" not in page(recorded)
+
+
+def test_a_report_can_be_made_at_every_moment_of_a_sweep(tmp_path: Path) -> None:
+    for number in range(0, len(EVENTS) + 1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        text = " ".join(Tags(page(found_in(folder, EVENTS[:number]))).text.split())
+        assert f"{sum(e['event'] == 'trial_ended' for e in EVENTS[:number])} of 16 trials" in text
+    assert "Fine-tune with learning_rate 0.001" in text
+
+
+def test_the_command_writes_the_page_and_says_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(RECORDED, tmp_path / "lr_batch")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["report", str(tmp_path / "lr_batch")])
+    path = capsys.readouterr().out.strip()
+    assert path == f"{tmp_path}/lr_batch/report.html"
+    assert Path(path).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "not known here" in Path(path).read_text(encoding="utf-8")  # no packs beside it
+
+
+@pytest.mark.ray
+def test_a_sweep_ends_with_its_report(small_sweep: Results) -> None:
+    html = Path(small_sweep.folder, "report.html").read_text(encoding="utf-8")
+    assert "finished, 3 trials" in html
+    assert "reloaded with plain PEFT" in html
+    assert str(write_report(small_sweep.folder)).endswith("report.html")
