@@ -31,6 +31,9 @@ def to_json(config: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
 
 
+_TUPLES = ("points", "warm_start", "objectives")
+
+
 def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
     """The SweepConfig that `to_json` wrote."""
     spaces = {name: _space_from_json(space) for name, space in values["search_space"].items()}
@@ -40,9 +43,8 @@ def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
             "data": DataConfig(**values["data"]),
             "trial": TrialConfig(**values["trial"]),
             "search_space": spaces,
-            "points": tuple(values["points"]),
-            "warm_start": tuple(values["warm_start"]),
-            "objectives": tuple(values["objectives"]),
+            # a sweep of an earlier version lacks fields that have a default since
+            **{name: tuple(values[name]) for name in _TUPLES if name in values},
         }
     )
 
