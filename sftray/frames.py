@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sftray.config_io import to_json
-from sftray.paths import SweepPaths
+from sftray.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import read_samples, repeats_itself
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ BASE = "base"
 """Who answers in `samples`, where no trial does."""
 
 _TRIAL = (
-    "outcome", "eval_loss", "step", "last_eval_loss", "steps", "rows", "tokens",
+    "outcome", "eval_loss", "metric", "step", "last_eval_loss", "steps", "rows", "tokens",
     "supervised_tokens", "seconds", "gpu_seconds", "tokens_per_second", "gpu_memory_gb", "started",
-    "ended", "device", "diagnosis", "verdict", "advice", "message",
+    "ended", "device", "seed", "confirms", "ran_in", "diagnosis", "verdict", "advice", "message",
 )  # fmt: skip
 _MEASURED = (
-    "eval_loss", "last_eval_loss", "seconds", "gpu_seconds", "tokens_per_second", "gpu_memory_gb",
-    "started", "ended",
+    "eval_loss", "metric", "last_eval_loss", "seconds", "gpu_seconds", "tokens_per_second",
+    "gpu_memory_gb", "started", "ended",
 )  # fmt: skip
 _STEP = ("train_loss", "learning_rate", "grad_norm")
 _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "seconds")
@@ -39,10 +39,13 @@ _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 
 
 def axes_of(found: Results) -> list[str]:
-    """The TrialConfig fields that the trials differ in, in the search's order."""
+    """The TrialConfig fields that the trials differ in, in the search's order; not the seed that
+    repetitions of a point have."""
     names = dict.fromkeys(found.config.search_space if not found.config.points else ())
     for record in found.records:
         names |= dict.fromkeys(record.point)
+    if "seed" not in found.config.search_space:
+        names.pop("seed", None)
     return list(names)
 
 
@@ -50,9 +53,11 @@ def trials(found: Results) -> pd.DataFrame:
     """One row a trial, in the order they were suggested.
 
     `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
-    `seconds` are those in training steps, `gpu_seconds` the same times workers (trials of a bank
-    share one GPU). `started` is when its first evaluation was done, `ended` when it ended; NaN
-    where it has not.
+    `metric` is what the sweep's metric said of its answers. `seconds` are those in training steps,
+    `gpu_seconds` its share of its devices' time in them (of its workers' where there is no GPU).
+    `started` is when its first evaluation was done, `ended` when it ended; NaN where it has not.
+    `confirms` names the trial that it repeats with another `seed`, `ran_in` the folder of another
+    sweep that it was taken over from; its times are not known here.
     """
     axes = axes_of(found)
     board = {row["trial"]: row for row in found.leaderboard["trials"]}
@@ -101,7 +106,11 @@ def samples(found: Results) -> pd.DataFrame:
     """
     paths = SweepPaths(found.folder)
     files = [(BASE, paths.base_samples)]
-    files += [(r.trial, paths.trial(r.trial).samples) for r in found.records if r.outcome]
+    files += [
+        (record.trial, TrialPaths(record.folder or paths.trial(record.trial).root).samples)
+        for record in found.records
+        if record.outcome
+    ]
     rows = [
         {
             "prompt": number,
@@ -139,6 +148,7 @@ def compare(*sweeps: Results) -> pd.DataFrame:
     rows = []
     for found in sweeps:
         table, row = trials(found), best(found)
+        here = table[table["ran_in"].isna()]
         chosen = row.iloc[0] if len(row) else {}
         rows.append(
             {
@@ -149,8 +159,8 @@ def compare(*sweeps: Results) -> pd.DataFrame:
                 "trial": chosen.get("trial"),
                 "trials": len(table),
                 "completed": int((table["outcome"] == "completed").sum()),
-                "tokens": int(table["tokens"].sum()),
-                "gpu_seconds": float(table["gpu_seconds"].sum()),
+                "tokens": int(here["tokens"].sum()),
+                "gpu_seconds": float(here["gpu_seconds"].sum()),
                 "comparable": _measured_on(found) == _measured_on(sweeps[0]),
             }
         )
@@ -173,12 +183,12 @@ def _trial(
 ) -> dict[str, Any]:
     config, last = found.config.trial.at(record.point), record.last
     memory = [float(result.get("gpu_memory_gb") or 0) for result in record.trained]
-    first = record.times[0] if record.times else None
     return {
         **{name: getattr(config, name) for name in axes},
         "trial": record.trial,
         "outcome": record.outcome or "running",
         "eval_loss": _number(row["eval_loss"]),
+        "metric": _number(record.metric),
         "step": row["step"],
         "last_eval_loss": _number(last.get("eval_loss")) if last["step"] else math.nan,
         "steps": last["step"],
@@ -186,12 +196,15 @@ def _trial(
         "tokens": last["tokens"],
         "supervised_tokens": last["supervised_tokens"],
         "seconds": last["seconds"],
-        "gpu_seconds": last["seconds"] * config.num_workers,
+        "gpu_seconds": last.get("gpu_seconds") or last["seconds"] * config.num_workers,
         "tokens_per_second": last["tokens"] / last["seconds"] if last["seconds"] else math.nan,
         "gpu_memory_gb": max(memory, default=math.nan),
-        "started": _since_start(found, first),
-        "ended": _since_start(found, record.ended),
+        "started": _since_start(found, record, record.times[0] if record.times else None),
+        "ended": _since_start(found, record, record.ended),
         "device": next((str(r["device"]) for r in record.results if "device" in r), None),
+        "seed": config.seed,
+        "confirms": record.confirms,
+        "ran_in": record.folder,
         "diagnosis": row["diagnosis"],
         "verdict": row["verdict"],
         "advice": row["advice"],
@@ -211,13 +224,13 @@ def _curve(found: Results, record: TrialRecord) -> list[dict[str, Any]]:
         for step, *values in result.get("curve") or ():
             at(int(step)).update(zip(_STEP, values, strict=True))
         evaluated = {name: result.get(name) for name in _EVALUATION}
-        at(result["step"]).update(evaluated, time=_since_start(found, time))
+        at(result["step"]).update(evaluated, time=_since_start(found, record, time))
     return [steps[step] for step in sorted(steps)]
 
 
-def _since_start(found: Results, time: float | None) -> float:
+def _since_start(found: Results, record: TrialRecord, time: float | None) -> float:
     started = found.record.get("started")
-    if time is None or started is None:
+    if time is None or started is None or record.folder is not None:
         return math.nan
     return max(0.0, time - datetime.fromisoformat(started).timestamp())
 

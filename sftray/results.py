@@ -84,6 +84,8 @@ class Results:
     records: list[TrialRecord]
     """The trials, in the order they were suggested."""
     leaderboard: dict[str, Any]
+    ended: bool = False
+    """Whether the sweep has come to its end, and no trial runs."""
 
     @cached_property
     def config(self) -> SweepConfig:
@@ -142,11 +144,14 @@ def load(folder: str) -> Results:
         )
     record = json.loads(storage.read_text(paths.sweep))
     events = read_events(paths.journal)
+    records = trial_records(events)
+    ended = any(event["event"] == "sweep_ended" for event in events)
     return Results(
         folder=folder,
         record=record,
-        records=trial_records(events),
+        records=records,
         leaderboard=leaderboard(sweep_from_json(record["config"]), events),
+        ended=ended and all(trial.outcome is not None for trial in records),
     )
 
 

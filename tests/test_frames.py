@@ -10,6 +10,7 @@ import pytest
 from fake_folder import EVENTS, RECORDED, found_in
 
 from sftray import results
+from sftray.frames import axes_of
 from sftray.results import Results
 from sftray.trial.samples import repeats_itself
 
@@ -71,7 +72,7 @@ def test_tables_are_right_at_every_moment_of_a_running_sweep(tmp_path: Path) -> 
 
 def test_tables_of_a_recorded_sweep_agree_with_its_leaderboard(recorded: Results) -> None:
     trials = recorded.trials.set_index("trial")
-    assert len(trials) == 16
+    assert len(trials) == 20
     for row in recorded.leaderboard["trials"]:
         assert trials["eval_loss"][row["trial"]] == row["eval_loss"]
         assert trials["tokens"][row["trial"]] == row["tokens"]
@@ -79,6 +80,25 @@ def test_tables_of_a_recorded_sweep_agree_with_its_leaderboard(recorded: Results
     assert lowest.to_dict() == trials["eval_loss"].to_dict()
     assert (recorded.curves.groupby("trial")["step"].max() == trials["steps"].sort_index()).all()
     assert (trials["ended"] > trials["started"]).all()
+
+
+def test_repetitions_with_other_seeds_name_the_trial_that_they_repeat(recorded: Results) -> None:
+    again = recorded.trials.dropna(subset=["confirms"])
+    assert again.groupby("confirms")["seed"].apply(list).to_dict() == {
+        "t0003": [1, 2], "t0009": [1, 2],
+    }  # fmt: skip
+    assert "seed" not in axes_of(recorded)
+    assert recorded.best["trial"].tolist() == ["t0009"]
+    assert recorded.ended
+
+
+def test_a_trial_that_ran_in_another_sweep_has_no_times_here(tmp_path: Path) -> None:
+    elsewhere = [{**EVENTS[0], "folder": "results/other/trials/t0007"}, *EVENTS[1:]]
+    first, second = found_in(tmp_path, elsewhere).trials.to_dict("records")
+    assert first["ran_in"] == "results/other/trials/t0007"
+    assert math.isnan(first["started"])
+    assert math.isnan(first["ended"])
+    assert second["started"] == 60
 
 
 def test_samples_stand_beside_the_bases_and_are_marked(recorded: Results) -> None:
@@ -104,7 +124,7 @@ def test_sweeps_are_compared_and_what_differs_is_told(recorded: Results, tmp_pat
     other = found_in(tmp_path, EVENTS)
     rows = results.compare(recorded, recorded, other).to_dict("records")
     assert [row["comparable"] for row in rows] == [True, True, False]
-    assert [row["trials"] for row in rows] == [16, 16, 2]
+    assert [row["trials"] for row in rows] == [20, 20, 2]
     assert rows[2]["gain"] == 0.5
     told = results.differences(recorded, other)
     assert told.columns.tolist() == ["lr_batch", "x"]

@@ -49,7 +49,7 @@ def test_a_figure_can_be_made_at_every_moment_of_a_sweep(name: str, tmp_path: Pa
 
 def test_every_trial_has_a_curve_and_the_best_is_drawn_last(recorded: Results) -> None:
     figure = plots.learning_curves(recorded)
-    assert len(figure.data) == 16
+    assert len(figure.data) == 20
     best = recorded.leaderboard["best"]
     assert figure.data[-1].name == f"best: {best}"
     assert min(figure.data[-1].y) == recorded.best["eval_loss"][0]
@@ -114,7 +114,7 @@ def test_trials_that_ran_at_the_same_time_are_drawn_beneath_each_other(recorded:
         for trace in figure.data
         for lane, begin, minutes in zip(trace.y, trace.base, trace.x, strict=True)
     ]
-    assert len(bars) == 16
+    assert len(bars) == 20
     assert {lane for lane, _, _ in bars} == {1, 2, 3, 4}  # a bank of four slots
     for lane, begin, end in bars:
         assert not [b for other, b, _ in bars if other == lane and begin < b < end]

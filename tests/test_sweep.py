@@ -142,10 +142,12 @@ def test_running_a_finished_sweep_again_does_nothing_new(
 def test_a_sweep_leaves_the_folder_that_the_design_promises(small_sweep: Results) -> None:
     paths = SweepPaths(small_sweep.folder)
     assert set(storage.list_names(paths.root)) == {
+        "base_samples.jsonl",
         "best",
         "journal.jsonl",
         "journal.jsonl.lock",
         "leaderboard.json",
+        "report.html",
         "sweep.json",
         "trials",
     }

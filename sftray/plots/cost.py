@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sftray.findings.compare import read
-from sftray.findings.cost import costs_of, pareto_front, regret
+from sftray.findings.cost import Cost, pareto_front, regret
 from sftray.frames import axes_of
 from sftray.plots.look import (
     BEST,
@@ -135,7 +135,8 @@ def pareto(found: Results) -> go.Figure:
     and those that no other beats in both."""
     kind = "" if set(found.trials["device"].dropna()) <= {"cpu"} else "GPU-"
     drawn = figure("Loss against cost", f"{kind}seconds in training steps", "best eval loss")
-    costs = costs_of(read(found).trials)
+    table = found.trials.dropna(subset=["eval_loss"])
+    costs = [Cost(*row) for row in table[["trial", "eval_loss", "gpu_seconds"]].to_numpy()]
     if not costs:
         return nothing(drawn, "no losses yet")
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}

@@ -6,7 +6,6 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from sftray import storage
@@ -14,7 +13,7 @@ from sftray.config_io import to_json
 from sftray.findings import Findings, learn
 from sftray.frames import BASE, axes_of
 from sftray.paths import PacksPaths, SweepPaths, join
-from sftray.results import Results
+from sftray.results import Results, confirmed_text, point_text
 
 _HEALTHY = ("healthy", "pruned", "too_early")
 
@@ -35,9 +34,10 @@ def facts_of(found: Results) -> dict[str, Any]:
         "findings": findings,
         "best": _best(found),
         "bundle": _bundle(found),
-        "confirmed": _flat(found.leaderboard.get("confirmed")),
+        "confirmed": _confirmed(found),
         "costs": _costs(found, findings),
         "axes": axes_of(found),
+        "metric": found.config.metric,
         "base_loss": found.leaderboard["base"]["eval_loss"],
         "trials": _trials(found),
         "prompts": _prompts(found),
@@ -49,9 +49,9 @@ def facts_of(found: Results) -> dict[str, Any]:
 
 def _status(found: Results) -> str:
     ended = sum(record.outcome is not None for record in found.records)
-    wanted = found.config.total_trials
-    if ended == len(found.records) >= wanted:
+    if found.ended:
         return f"finished, {ended} trials"
+    wanted = max(found.config.total_trials, len(found.records))
     return f"{ended} of {wanted} trials have ended; what follows is how it stands"
 
 
@@ -74,23 +74,34 @@ def _bundle(found: Results) -> dict[str, Any] | None:
     return facts
 
 
-def _flat(confirmed: Any) -> dict[str, str] | None:
-    """A confirmation as names and words, whatever it says."""
-    if not confirmed:
+def _confirmed(found: Results) -> dict[str, Any] | None:
+    """What repetitions with other seeds said: the points, the answer's first, and the judgement."""
+    told = found.leaderboard.get("confirmed")
+    if told is None:
         return None
-    told = confirmed if isinstance(confirmed, Mapping) else {"confirmed": confirmed}
+    points = [
+        {
+            **one,
+            "point": point_text(one["point"]),
+            "half": None if one["interval"] is None else one["interval"][1] - one["mean"],
+            "best": one["trial"] == told["winner"],
+        }
+        for one in told["points"]
+    ]
+    lines = confirmed_text(found.leaderboard).splitlines()
     return {
-        str(name).replace("_", " "): value if isinstance(value, str) else json.dumps(value)
-        for name, value in told.items()
+        "points": sorted(points, key=lambda one: not one["best"]),
+        "says": " ".join(lines[1 + len(points) :]),
     }
 
 
 def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
     """Names and words; the hours that devices were held while trials ran on them."""
     trials = found.trials.dropna(subset=["started"])
+    here = found.trials[found.trials["ran_in"].isna()]
     costs = [
         ("trials", ", ".join(f"{count} {name}" for name, count in findings.outcomes.items())),
-        ("tokens trained", f"{int(found.trials['tokens'].sum()):,}"),
+        ("tokens trained", f"{int(here['tokens'].sum()):,}"),
     ]
     if trials.empty:
         return costs
