@@ -6,6 +6,7 @@ that who reads a course finds finite numbers in the order of steps. Price: numpy
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,11 +124,11 @@ def falls(values: Floats) -> bool:
 
 def _curve(trial: TrialRecord) -> Floats:
     stepped: dict[float, list[float]] = {}
-    for metrics in trial.results:
-        for entry in metrics.get("curve") or ():
-            numbers = [number for value in entry if (number := _number(value)) is not None]
-            if len(numbers) == 4:
-                stepped[numbers[0]] = numbers
+    curves = [metrics.get("curve") or () for metrics in trial.results]
+    for entry in itertools.chain(*curves, trial.last_curve):
+        numbers = [number for value in entry if (number := _number(value)) is not None]
+        if len(numbers) == 4:
+            stepped[numbers[0]] = numbers
     return np.array([stepped[step] for step in sorted(stepped)], dtype=float).reshape(-1, 4)
 
 

@@ -196,7 +196,7 @@ def _trial(
         "tokens": last["tokens"],
         "supervised_tokens": last["supervised_tokens"],
         "seconds": last["seconds"],
-        "gpu_seconds": last.get("gpu_seconds") or last["seconds"] * config.num_workers,
+        "gpu_seconds": record.gpu_seconds,
         "tokens_per_second": last["tokens"] / last["seconds"] if last["seconds"] else math.nan,
         "gpu_memory_gb": max(memory, default=math.nan),
         "started": _since_start(found, record, record.times[0] if record.times else None),

@@ -44,6 +44,8 @@ class TrialRecord:
     message: str = ""
     confirms: str | None = None
     """The trial that it repeats with another seed."""
+    last_curve: list[list[float]] = field(default_factory=list)
+    """The `curve` of the steps after the last evaluation, of a trial that diverged there."""
     metric: float | None = None
     """What `SweepConfig.metric` said of its answers."""
     folder: str | None = None
@@ -66,8 +68,14 @@ class TrialRecord:
     @property
     def last(self) -> dict[str, Any]:
         """The newest evaluation; zeros before the first."""
-        nothing = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0, "seconds": 0.0}
-        return self.results[-1] if self.results else nothing
+        nothing = dict.fromkeys(("step", "rows", "tokens", "supervised_tokens"), 0)
+        return self.results[-1] if self.results else {**nothing, "seconds": 0.0}
+
+    @property
+    def gpu_seconds(self) -> float:
+        """In training steps so far, times workers, of a bank's its share; seconds where the sweep
+        is older than that."""
+        return float(self.last.get("gpu_seconds", self.last["seconds"]))
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,7 @@ def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
                 trials[name].outcome = event["outcome"]
                 trials[name].message = event["message"]
                 trials[name].metric = event.get("metric")
+                trials[name].last_curve = event.get("last_curve", [])
     return list(trials.values())
 
 
@@ -322,7 +331,7 @@ def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str
         "tokens": trial.last["tokens"],
         "supervised_tokens": trial.last["supervised_tokens"],
         "seconds": trial.last["seconds"],
-        "gpu_seconds": trial.last.get("gpu_seconds"),
+        "gpu_seconds": trial.gpu_seconds,
         **({"metric": trial.metric} if sweep.metric else {}),
         "outcome": trial.outcome,
         "diagnosis": diagnosis.kind,

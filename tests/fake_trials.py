@@ -47,6 +47,7 @@ def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any
             loss = math.nan
         rows = step * trial.effective_batch_size
         spent = {"tokens": 10 * rows, "supervised_tokens": 4 * rows, "seconds": rows / 2}
+        spent["gpu_seconds"] = rows / 2
         yield {"step": step, "rows": rows, "eval_loss": loss, **spent}
 
 

@@ -82,6 +82,7 @@ def metrics_at(
     step: int, eval_loss: float, *, tokens: int, supervised: float = 0.45
 ) -> dict[str, Any]:
     metrics = {"step": step, "rows": step * 16, "eval_loss": eval_loss, "seconds": step * 2.0}
+    metrics["gpu_seconds"] = step * 2.0
     return metrics | {"tokens": tokens, "supervised_tokens": int(tokens * supervised)}
 
 

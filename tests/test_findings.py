@@ -68,6 +68,7 @@ def story(
             value = BASE if step == 0 else loss(step / plan.steps)
             metrics = {"step": step, "rows": seen, "eval_loss": value, "tokens": 10 * seen}
             metrics |= {"supervised_tokens": 4 * seen, "seconds": seen / 2}
+            metrics["gpu_seconds"] = seen / 2 * config.num_workers
             clock += 1
             event = {"event": "result", "trial": name, "step": step, "metrics": metrics}
             events.append({**event, "time": clock})
@@ -348,7 +349,7 @@ def test_a_trial_costs_its_seconds_times_its_workers() -> None:
 def test_regret_counts_the_tokens_of_all_trials_in_the_order_of_time() -> None:
     def result(trial: str, step: int, loss: float, tokens: int, time: float) -> Event:
         metrics = {"step": step, "rows": step * 4, "eval_loss": loss, "tokens": tokens}
-        metrics |= {"seconds": 1.0, "supervised_tokens": 0}
+        metrics |= {"seconds": 1.0, "gpu_seconds": 1.0, "supervised_tokens": 0}
         event = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
         return {**event, "time": START + time}
 

@@ -29,6 +29,7 @@ def result(trial: str, step: int, loss: float) -> Event:
         "tokens": step * 1000,
         "supervised_tokens": step * 400,
         "seconds": step * 2.0,
+        "gpu_seconds": step * 1.0,
     }
     return {"event": "result", "trial": trial, "step": step, "metrics": metrics}
 

@@ -14,7 +14,7 @@ from sftray.search.schedulers import asha
 from sftray.search.state import Best, KnownTrial, Search, Suggestion
 from sftray.spaces import choice, loguniform
 
-SPENT = {"tokens": 100, "supervised_tokens": 50, "seconds": 1.0}
+SPENT = {"tokens": 100, "supervised_tokens": 50, "seconds": 1.0, "gpu_seconds": 1.0}
 
 
 @pytest.fixture
@@ -481,7 +481,7 @@ def test_a_search_for_trade_offs_hears_of_both_and_journals_the_metric(path: str
         search = make_search(sweep, journal)
         while suggestion := search.suggest():
             rank = suggestion.point["lora_r"]
-            last = {"step": 60, "rows": 240, "eval_loss": 2.0, "gpu_seconds": rank} | SPENT
+            last = {**SPENT, "step": 60, "rows": 240, "eval_loss": 2.0, "gpu_seconds": rank}
             search.record(suggestion.trial, {**last, "metric": rank / 64}, "completed")
         events = journal.events()
         board = leaderboard(sweep, events)
@@ -505,7 +505,7 @@ def test_the_highest_metric_is_the_best_whatever_its_loss(path: str) -> None:
         while suggestion := search.suggest():
             rate = suggestion.point["learning_rate"]
             score = 1 - abs(math.log10(rate / 3e-3)) / 2
-            last = {"step": 60, "rows": 240, "eval_loss": rate, "gpu_seconds": 1.0} | SPENT
+            last = {**SPENT, "step": 60, "rows": 240, "eval_loss": rate, "gpu_seconds": 1.0}
             search.record(suggestion.trial, {**last, "metric": score}, "completed")
         board = leaderboard(sweep, journal.events())
     best = board["trials"][0]

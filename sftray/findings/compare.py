@@ -57,8 +57,8 @@ class Trial:
 
     @property
     def gpu_seconds(self) -> float:
-        """Seconds in training steps so far, times workers."""
-        return float(self.record.last["seconds"]) * self.config.num_workers
+        """In training steps so far: seconds times workers, of a bank's its share."""
+        return self.record.gpu_seconds
 
     @property
     def budget_ratio(self) -> float:

@@ -1,9 +1,8 @@
 """What the losses cost, and when they came.
 
-GPU-seconds of a trial are its `seconds` (in training steps; evaluations, checkpoints and start left
-out) times its workers. Trials of a bank share one GPU, and each counts the time of every pass that
-it was in: there they are comparable between trials, but their sum is more than the GPU was in use.
-Without a GPU they are seconds of its workers.
+GPU-seconds of a trial are its time in training steps (evaluations, checkpoints and start left out)
+times its workers; in a bank the time of a pass is divided among the trials that were in it, so the
+same point costs less where more trials train beside it. Without a GPU they are seconds of workers.
 """
 
 from __future__ import annotations

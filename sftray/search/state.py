@@ -33,6 +33,10 @@ OUTCOMES = (
 )
 
 
+_AT_THE_END = ("metric", "last_curve")
+"""What a trial's last report has that its evaluations have not."""
+
+
 @dataclass(frozen=True)
 class Suggestion:
     """A trial to run."""
@@ -230,8 +234,8 @@ class Search:
             loss = state.losses.get(step, loss)
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
             events = self._consequences(state, step, loss, outcome, message)
-            if events and events[-1]["event"] == "trial_ended" and "metric" in metrics:
-                events[-1]["metric"] = metrics["metric"]
+            if events and events[-1]["event"] == "trial_ended":
+                events[-1] |= {name: metrics[name] for name in _AT_THE_END if name in metrics}
             self._record([result, *events] if step not in state.losses else events)
         return CONTINUE if state.outcome is None and not self._damaged else STOP
 

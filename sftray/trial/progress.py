@@ -71,7 +71,7 @@ class Progress:
     def start(self, base_eval_loss: float) -> dict[str, Any]:
         """The metrics of step 0: the untrained base."""
         self.last = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
-        self.last |= {"eval_loss": base_eval_loss, "seconds": 0.0}
+        self.last |= {"eval_loss": base_eval_loss, "seconds": 0.0, "gpu_seconds": 0.0}
         return self.last
 
     def trained(
@@ -126,4 +126,6 @@ class Progress:
     def ended(self, outcome: str, message: str = "", metric: float | None = None) -> dict[str, Any]:
         """A trial's last report."""
         last = {**self.last, "curve": [], "outcome": outcome, "message": message}
+        if outcome == "diverged":
+            last["last_curve"] = self._curve
         return last if metric is None else {**last, "metric": metric}
