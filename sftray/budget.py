@@ -19,6 +19,8 @@ MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
 FEW_STEPS = 50
 """Fewer than this are noisy: a warning in the plan."""
+LEAST_AT_ONCE = 4
+"""Trials at once of a small search."""
 GRACE_STEPS = 5
 """A rung that a trial reaches in fewer optimizer steps than this passes it by: the first step is
 at learning rate 0, and a large batch is judged at a later rung, on as much data as the others."""
@@ -201,6 +203,18 @@ def in_less_memory(plan: TrialPlan, trial: TrialConfig) -> TrialPlan | None:
     else:
         return None
     return replace(plan, execution=less, accumulation=share // less.micro_batch_size)
+
+
+def trials_at_once(sweep: SweepConfig) -> int:
+    """How many trials a sweep has use for at once.
+
+    A search learns from trials that have ended or come to a rung: of one that trained all its
+    trials at once, nothing would have been learnt when the last was suggested. A quarter is a
+    compromise; fewer trials at once have larger micro-batches, so a GPU has as much to do.
+    """
+    if sweep.points:
+        return len(sweep.points)
+    return min(sweep.num_trials, max(LEAST_AT_ONCE, math.ceil(sweep.num_trials / 4)))
 
 
 def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:

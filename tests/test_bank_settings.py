@@ -48,6 +48,7 @@ GIB = 2**30
 def sweep_of(max_length: int = 2048, **changes: Any) -> SweepConfig:
     space = {"learning_rate": loguniform(1e-5, 1e-3), "effective_batch_size": choice([8, 16, 32])}
     values = {"data": DataConfig("rows.jsonl", max_length=max_length), "search_space": space}
+    values["num_trials"] = 64
     return make_sweep(**(values | changes))
 
 
@@ -162,11 +163,11 @@ def test_micro_batches_fill_what_few_trials_leave_of_a_gpu() -> None:
         (s.slots, s.micro_batch_size)
         for trials in (1, 2, 4, 16, 64)
         for s in [on_gpu(sweep_of(512, num_trials=trials), QWEN_05B, 80)]
-    ] == [(1, 8), (2, 8), (4, 4), (16, 1), (16, 1)]
+    ] == [(1, 8), (2, 8), (4, 4), (4, 4), (16, 1)]
 
 
 def test_banks_share_the_trials() -> None:
-    sweep = sweep_of(512, num_trials=16)
+    sweep = sweep_of(512)  # 64 trials, of which 16 at once
     assert [on_gpu(sweep, QWEN_05B, 80, banks).slots for banks in (1, 2, 4, 5, 16)] == [
         16, 8, 4, 4, 1,
     ]  # fmt: skip
@@ -224,3 +225,12 @@ def test_after_running_out_of_memory_few_steps_lead_to_the_smallest_settings(
     assert {(settings.lora_r, settings.dropout) for settings in tried} == {(16, False)}
     for before, after in itertools.pairwise(tried):  # each takes less than the last
         assert speed(after) < speed(before)
+
+
+def test_a_search_leaves_most_trials_to_learn_from_the_first_and_the_gpu_as_busy() -> None:
+    many, few = (on_gpu(sweep_of(512, num_trials=n), LLAMA_1B, 80) for n in (64, 32))
+    assert (many.slots, many.micro_batch_size) == (16, 1)
+    assert (few.slots, few.micro_batch_size) == (8, 2)
+    given = sweep_of(512, points=({},) * 32)
+    assert on_gpu(given, LLAMA_1B, 80).slots == 16, "given points have nothing to learn"
+    assert on_gpu(sweep_of(512, num_trials=3), LLAMA_1B, 80).slots == 3

@@ -216,7 +216,7 @@ def test_a_plan_tells_the_trainer_and_what_the_bank_is_built_for(tmp_path: Path)
         "plain LoRA trials that share one base",
     )
     bank = plan["bank"]
-    assert (bank["slots"], bank["lora_r"]) == (16, TRIAL.lora_r)
+    assert (bank["slots"], bank["lora_r"]) == (4, TRIAL.lora_r)
     assert 0 < bank["memory_gb"] == plan["memory"]["total"] < plan["memory"]["gpu"] == 80
     assert {shape["micro_batch_size"] for shape in plan["shapes"]} == {bank["micro_batch_size"]}
     on_cpu = make_plan(sweep, gpu_memory=None)

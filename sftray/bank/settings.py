@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sftray.budget import Execution, field_values, largest_divisor
+from sftray.budget import Execution, field_values, largest_divisor, trials_at_once
 from sftray.config import SweepConfig
 from sftray.memory import (
     TRAINED_BYTES,
@@ -65,7 +65,7 @@ def choose_settings(
     """
     length = sweep.data.max_length
     tokens = TOKENS_ON_CPU if memory is None else TOKENS_ON_GPU
-    share = math.ceil(sweep.total_trials / banks)
+    share = math.ceil(trials_at_once(sweep) / banks)
     slots = sweep.bank_slots or max(1, min(share, max(2, tokens // length)))
     micro = _micro_batch_size(sweep, max(1, tokens // (slots * length)))
     wanted = BankSettings(
