@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from sftray.config_io import to_json
+from sftray.confirmation import Confirmation, confirmation
 from sftray.findings.compare import Sweep, Trial
 from sftray.findings.edges import Edge
 from sftray.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
@@ -49,7 +50,8 @@ def verdict(
         )
     if flat := _flat(trials, base, best.best, importances.axes):
         return flat, _without_difference(trials)
-    return _who_decides(best, base, importances, edges), _next(sweep, importances, edges, stopping)
+    said = _who_decides(best, base, importances, edges, confirmation([t.record for t in trials]))
+    return said, _next(sweep, importances, edges, stopping)
 
 
 def noise(trials: Sequence[Trial]) -> float | None:
@@ -112,7 +114,11 @@ def _without_difference(trials: Sequence[Trial]) -> str:
 
 
 def _who_decides(
-    best: Trial, base: float | None, importances: Importances, edges: Sequence[Edge]
+    best: Trial,
+    base: float | None,
+    importances: Importances,
+    edges: Sequence[Edge],
+    confirmed: Confirmation | None,
 ) -> str:
     below = "" if base is None or best.best is None else f", {base - best.best:.4f} below the base"
     deciding = [axis for axis in importances.axes if axis.decides]
@@ -121,6 +127,11 @@ def _who_decides(
         at = "".join(f", at {_place(edge)}" for edge in edges if edge.name == first.name)
         told = f"{first.name} decides (importance {first.importance:.2f})"
         return f"{told}: {_named(best)} is the best{below}{at}."
+    if importances.axes and confirmed is not None:
+        return (
+            f"{_named(best)} is the best{below}; {_confirmed(confirmed)}. No single "
+            f"hyper-parameter tells the best of {importances.trials} trials beyond chance."
+        )
     if importances.axes:
         return (
             f"No difference beyond chance: no hyper-parameter tells the best of "
@@ -132,6 +143,19 @@ def _who_decides(
         f"{_named(best)} is the best{below}; what decides cannot be told "
         f"({importances.missing}){at}."
     )
+
+
+def _confirmed(confirmed: Confirmation) -> str:
+    """What other seeds said."""
+    first = next(one for one in confirmed.points if one.trial == confirmed.winner)
+    runs = f"mean {first.mean:.4f} of {len(first.eval_losses)} other seeds"
+    others = [name for name in confirmed.tied if name != confirmed.winner]
+    if others:
+        told = f"the answer, {confirmed.winner} ({runs}),"
+        return f"{told} cannot be told from {', '.join(others)}"
+    if len(confirmed.points) == 1:
+        return f"{confirmed.winner} has a {runs}"
+    return f"other seeds confirm its point, {confirmed.winner} ({runs})"
 
 
 def _place(edge: Edge) -> str:
@@ -172,7 +196,7 @@ def _next(sweep: Sweep, importances: Importances, edges: Sequence[Edge], stoppin
             "under another --name."
         )
     if noise(sweep.trials) is None:
-        return "Take the best, and run its point with another seed to see what chance does."
+        return "Take the best; confirm_top=3 runs the best points with other seeds."
     return "Take the best."
 
 
