@@ -156,6 +156,16 @@ def test_of_drivers_that_start_together_one_runs(path: str) -> None:
     drivers[0].close()
 
 
+def test_a_store_that_overwrites_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(path: str, data: bytes) -> bool:
+        storage.write_bytes(path, data)
+        return True
+
+    monkeypatch.setattr(storage, "create", overwrite)
+    with pytest.raises(JournalError, match=r"wrote it twice, must refuse to \(If-None-Match\)"):
+        Journal(path)
+
+
 def test_a_put_whose_answer_was_lost_is_known_as_ones_own(path: str) -> None:
     with Journal(path) as journal:
         log = journal._log
