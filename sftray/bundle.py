@@ -19,7 +19,7 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
-from sftray.errors import SftrayError
+from sftray.errors import CheckpointError, SftrayError
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
 
@@ -47,15 +47,16 @@ def collect(
     *,
     log: Log,
     submit: Callable[..., Any],
+    damaged: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Write best/ from the sweep's best evaluation and check it; returns what sweep.json there has.
     The base, which is loaded for it, also answers the prompts that the trials have answered.
 
     `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
     may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
-    is there already is kept.
+    is there already is kept. Evaluations whose checkpoint is gone or `damaged` are passed over.
     """
-    best, evaluation = _best_kept(sweep, paths, found, log)
+    best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     trial = sweep.trial.at(best.point)
     recorded = evaluation["eval_loss"]
     facts = {
@@ -80,7 +81,13 @@ def collect(
         folder = Path(temporary)
         checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
         arguments = (checkpoint, to_json(trial), packs.root, sweep.num_samples_generated)
-        checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
+        try:
+            checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
+        except CheckpointError as error:
+            said = str(error).splitlines()[-1]  # Ray puts the worker's traceback before it
+            log(f"best/: {said}")
+            damaged |= {checkpoint}
+            return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
         if samples:
             storage.write_text(paths.base_samples, samples)
         for name, content in files.items():
@@ -149,7 +156,11 @@ def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _best_kept(
-    sweep: SweepConfig, paths: SweepPaths, found: Results, log: Log
+    sweep: SweepConfig,
+    paths: SweepPaths,
+    found: Results,
+    damaged: frozenset[str],
+    log: Log,
 ) -> tuple[TrialRecord, dict[str, Any]]:
     """The best evaluation whose checkpoint is there: a stopped trial's worker may have gone on for
     a moment, and put a newer one in the place of one that was reported. A metric is one of a
@@ -165,9 +176,14 @@ def _best_kept(
     candidates = answering(found.records)
     for trial, result in sorted(((t, r) for t in candidates for r in t.trained), key=order):
         loss, name, step = result["eval_loss"], trial.trial, result["step"]
-        if storage.exists(_folder(paths, trial).checkpoint_manifest(step)):
+        folder = _folder(paths, trial)
+        if folder.checkpoint(step) in damaged:
+            what = "damaged"
+        elif storage.exists(folder.checkpoint_manifest(step)):
             return trial, result
-        log(f"best/: {name} had {loss:.4f} at step {step}, whose checkpoint is gone; the next best")
+        else:
+            what = "gone"
+        log(f"best/: {name} had {loss:.4f} at step {step}, whose checkpoint is {what}; the next")
     raise SftrayError(f"{paths.root}: no evaluation has a checkpoint; was trials/ cleaned up?")
 
 

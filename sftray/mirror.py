@@ -18,6 +18,7 @@ import select
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, Literal
 import wandb
 
 from sftray import storage
-from sftray.journal import Event, read_events
+from sftray.journal import Event, reader
 from sftray.paths import SweepPaths
 from sftray.tracking import left_offline, local_folder
 from sftray.wandb_run import UPLOAD_SECONDS, define_axes, log_result, log_samples, start_run
@@ -89,7 +90,9 @@ class Mirror:
         self._sweep: dict[str, Any] = {}
         self._saved: dict[str, dict[str, Any]] = {}
         self._trials: dict[str, _Trial] = {}
-        self._applied = 0
+        self._journal = reader(paths.journal)
+        self._waiting: deque[Event] = deque()
+        """Events that were read and not applied yet."""
         self._offline_until = 0.0
         self._all_read = self._all_taken = True
 
@@ -97,22 +100,22 @@ class Mirror:
         """Bring W&B to the end of the journal; the seconds that reading it took."""
         started = time.monotonic()
         try:
-            events = read_events(self._paths.journal)
-            if events and not self._sweep:
+            self._waiting += self._journal.new()
+            if self._waiting and not self._sweep:
                 self._begin()
             self._all_read = True
         except OSError as error:  # storage out of reach; the next poll tries again
             _say(f"{self._paths.root}: {error}")
-            self._all_read, events = False, []
+            self._all_read = False
         reading = time.monotonic() - started
-        for event in events[self._applied :]:
+        while self._waiting and self._sweep:
+            event = self._waiting.popleft()
             try:
                 self._apply(event)
             except wandb.errors.Error as error:
                 self._all_taken = False
                 what = f"{event['event']} of trial {event.get('trial')}"
                 _say(f"{what}: {type(error).__name__}: {error}")
-            self._applied += 1
         return reading
 
     def close(self) -> bool:

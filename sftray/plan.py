@@ -319,10 +319,10 @@ def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any])
 
 
 def _disk_gb(sweep: SweepConfig, base: Mapping[str, Any], counts: dict[str, Any]) -> float:
-    """Packs (8 bytes a position) and, a trial, two checkpoints of adapter and moments."""
+    """Packs (8 bytes a position) and, a trial, three checkpoints of adapter and moments."""
     positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
     trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
-    checkpoints = trials * 2 * 12 * _adapter_parameters(sweep, base)
+    checkpoints = trials * 3 * 12 * _adapter_parameters(sweep, base)
     return float(8 * positions + checkpoints) / 1e9
 
 

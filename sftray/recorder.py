@@ -19,6 +19,10 @@ from sftray.journal import Journal
 from sftray.paths import SweepPaths
 from sftray.search.state import Search
 
+UNLISTED = 0.01
+"""Of the trials that have ended, the share that may be missing from leaderboard.json while a sweep
+runs: with hundreds of trials it is not written anew for each."""
+
 
 class Recorder:
     """Writes trials/<id>/ and leaderboard.json from the journal as it grows."""
@@ -33,7 +37,15 @@ class Recorder:
     ) -> None:
         self._sweep, self._paths, self._log = sweep, paths, log
         self._journal, self._search = journal, search
-        self._written = {t.trial for t in self._records() if t.outcome is not None}
+        self._records = results.Records(sweep)
+        self._read = 0
+        """How many of the journal's events the records have."""
+        self._ended: list[str] = []
+        """Trials that have ended and are not written yet."""
+        self._catch_up()
+        self._ended.clear()  # by the driver before
+        self._unlisted = 0
+        """Trials that have ended since the leaderboard was written."""
         self._base_known = False
         self.when_ended: Callable[[str], None] = lambda trial: None
         """What a trainer wants to do when a trial has ended."""
@@ -67,32 +79,31 @@ class Recorder:
 
     def finish_trials(self) -> None:
         """Write what has ended since the last call."""
-        records = self._records_if_new()
-        ended = [
-            trial
-            for trial in records
-            if trial.outcome is not None and trial.trial not in self._written
-        ]
-        base = results.base_eval_loss(records)
-        for trial in ended:
-            self._written.add(trial.trial)
-            self.when_ended(trial.trial)
-            folder = self._paths.trial(trial.trial)
+        self._catch_up()
+        ended, self._ended = self._ended, []
+        base = self._records.base_eval_loss() if ended else None
+        for name in ended:
+            trial = self._records[name]
+            self.when_ended(name)
+            folder = self._paths.trial(name)
             lines = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
             storage.write_text(folder.metrics, lines)
             outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
             storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
             said = f" ({trial.message})" if trial.message else ""
-            self._log(f"{trial.trial}  {trial.outcome}{said}")
+            self._log(f"{name}  {trial.outcome}{said}")
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
             if diagnosis.wrong:
-                self._log(f"{trial.trial}  {diagnosis.verdict} {diagnosis.advice}")
-        if ended:
+                self._log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
+        self._unlisted += len(ended)
+        if ended and self._unlisted >= UNLISTED * len(self._search.ended()):
             self.write_leaderboard()
 
     def write_leaderboard(self) -> None:
         """leaderboard.json, from the journal."""
-        board = results.leaderboard(self._sweep, self._journal.events())
+        self._catch_up()
+        self._unlisted = 0
+        board = self._records.leaderboard()
         storage.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
 
     def free_workers(self) -> None:
@@ -109,7 +120,8 @@ class Recorder:
         self._placement_groups.clear()
 
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
-        point = next(t.point for t in self._records() if t.trial == trial)
+        self._catch_up()
+        point = self._records[trial].point
         config = to_json(self._sweep.trial.at(point))
         storage.write_text(
             self._paths.trial(trial).config,
@@ -117,12 +129,12 @@ class Recorder:
         )
         self._log(f"{trial}  started: {results.point_text(point)}  [{_where(metrics)}]")
 
-    def _records(self) -> list[results.TrialRecord]:
-        return results.trial_records(self._journal.events())
-
-    def _records_if_new(self) -> list[results.TrialRecord]:
-        """All records, but only where a trial has ended that is not written yet."""
-        return self._records() if self._search.ended() - self._written else []
+    def _catch_up(self) -> None:
+        """Bring the records to the journal's end."""
+        new = self._journal.events(since=self._read)
+        self._read += len(new)
+        self._records.add(new)
+        self._ended += [event["trial"] for event in new if event["event"] == "trial_ended"]
 
 
 class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped

@@ -178,47 +178,67 @@ def differences(*sweeps: Results) -> pd.DataFrame:
     return frames.differences(*sweeps)
 
 
+class Records:
+    """The trials of a journal as it grows, and their leaderboard.
+
+    The row of a trial that has ended is made once, so a leaderboard costs what has changed.
+    """
+
+    def __init__(self, sweep: SweepConfig, events: Iterable[Event] = ()) -> None:
+        self._sweep = sweep
+        self._trials: dict[str, TrialRecord] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+        """Of trials that have ended, diagnosed by `_base`."""
+        self._base: float | None = None
+        self.add(events)
+
+    def __getitem__(self, trial: str) -> TrialRecord:
+        return self._trials[trial]
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take what the journal has got since."""
+        for event in events:
+            _apply(self._trials, event)
+
+    def base_eval_loss(self) -> float | None:
+        """The untrained base's loss."""
+        return base_eval_loss(self._trials.values())
+
+    def leaderboard(self) -> dict[str, Any]:
+        """Every trial with its best eval loss and its diagnosis, best first; trials without a loss
+        come last."""
+        trials, base = list(self._trials.values()), self.base_eval_loss()
+        if base != self._base:
+            self._base = base
+            self._rows.clear()
+        rank = functools.partial(_rank, self._sweep)
+        rows = sorted((self._row(trial) for trial in trials), key=rank)
+        answers = {trial.trial for trial in answering(trials)}
+        best = next((r["trial"] for r in rows if r["trial"] in answers and r["eval_loss"]), None)
+        board = {
+            "sweep": self._sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows
+        }  # fmt: skip
+        confirmed = confirmation(trials)
+        return board if confirmed is None else {**board, "confirmed": confirmed.to_json()}
+
+    def _row(self, trial: TrialRecord) -> dict[str, Any]:
+        row = self._rows.get(trial.trial) or _row(self._sweep, trial, self._base)
+        if trial.outcome is not None:
+            self._rows[trial.trial] = row
+        return row
+
+
 def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
     """The trials of a journal, in the order they were suggested."""
     trials: dict[str, TrialRecord] = {}
     for event in events:
-        name = event["trial"]
-        match event["event"]:
-            case "trial_suggested":
-                trials[name] = TrialRecord(
-                    name,
-                    event["point"],
-                    confirms=event.get("confirms"),
-                    folder=event.get("folder"),
-                )
-            case "result":
-                trials[name].results.append(event["metrics"])
-                trials[name].times.append(event.get("time"))
-            case "decision":
-                trials[name].decisions.append(event)
-            case "attempt_started" | "attempt_ended":
-                trials[name].attempts.append(event)
-            case "trial_ended":
-                trials[name].ended = event.get("time")
-                trials[name].outcome = event["outcome"]
-                trials[name].message = event["message"]
-                trials[name].metric = event.get("metric")
-                trials[name].last_curve = event.get("last_curve", [])
+        _apply(trials, event)
     return list(trials.values())
 
 
 def leaderboard(sweep: SweepConfig, events: Iterable[Event]) -> dict[str, Any]:
-    """Every trial with its best eval loss and its diagnosis, best first; trials without a loss come
-    last."""
-    trials = trial_records(events)
-    base = base_eval_loss(trials)
-    rank = functools.partial(_rank, sweep)
-    rows = sorted((_row(sweep, trial, base) for trial in trials), key=rank)
-    answers = {trial.trial for trial in answering(trials)}
-    best = next((r["trial"] for r in rows if r["trial"] in answers and r["eval_loss"]), None)
-    board = {"sweep": sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows}
-    confirmed = confirmation(trials)
-    return board if confirmed is None else {**board, "confirmed": confirmed.to_json()}
+    """The leaderboard of a journal: `Records.leaderboard`."""
+    return Records(sweep, events).leaderboard()
 
 
 def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -229,7 +249,7 @@ def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [t for t in trials if confirmed.winner in (t.trial, t.confirms)]
 
 
-def base_eval_loss(trials: Sequence[TrialRecord]) -> float | None:
+def base_eval_loss(trials: Iterable[TrialRecord]) -> float | None:
     """The untrained base's loss: the first step-0 evaluation of any trial."""
     for trial in trials:
         for result in trial.results:
@@ -316,6 +336,27 @@ def short(value: Any) -> str:
 def point_text(point: Mapping[str, Any]) -> str:
     """A point in one line."""
     return ", ".join(f"{name}={short(value)}" for name, value in point.items())
+
+
+def _apply(trials: dict[str, TrialRecord], event: Event) -> None:
+    name = event["trial"]
+    match event["event"]:
+        case "trial_suggested":
+            confirms, folder = event.get("confirms"), event.get("folder")
+            trials[name] = TrialRecord(name, event["point"], confirms=confirms, folder=folder)
+        case "result":
+            trials[name].results.append(event["metrics"])
+            trials[name].times.append(event.get("time"))
+        case "decision":
+            trials[name].decisions.append(event)
+        case "attempt_started" | "attempt_ended":
+            trials[name].attempts.append(event)
+        case "trial_ended":
+            trials[name].ended = event.get("time")
+            trials[name].outcome = event["outcome"]
+            trials[name].message = event["message"]
+            trials[name].metric = event.get("metric")
+            trials[name].last_curve = event.get("last_curve", [])
 
 
 def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str, Any]:

@@ -6,6 +6,8 @@ rename; object stores put whole objects.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -15,6 +17,7 @@ from typing import IO, Any
 
 from pyarrow import fs
 
+from sftray.errors import ConfigError
 from sftray.paths import is_uri, join
 
 
@@ -64,6 +67,31 @@ def write_bytes(path: str, data: bytes) -> None:
     os.replace(temporary, inner)
 
 
+def create(path: str, data: bytes) -> bool:
+    """Write a file, making its folder, unless it is there; whether it was written.
+
+    Of several that try at the same moment one is told True. (One is told False, too, where an
+    object store retried a put that had succeeded: `data` then is what lies there.) Raises OSError
+    where the storage is out of reach.
+    """
+    filesystem, inner = resolve(path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return _create_file(inner, data)
+    from obstore import put
+    from obstore.exceptions import AlreadyExistsError, BaseError
+
+    bucket, _, key = inner.partition("/")
+    region = filesystem.region if isinstance(filesystem, fs.S3FileSystem) else None
+    try:
+        put(_bucket(filesystem.type_name, bucket, region), key, data, mode="create")
+    except AlreadyExistsError:
+        return False
+    except BaseError as error:
+        said, _, _ = str(error).partition("\n")
+        raise OSError(f"{path}: {said}") from error
+    return True
+
+
 def flush(file: IO[Any]) -> None:
     """Force what was written to the disk."""
     file.flush()
@@ -111,6 +139,51 @@ def get_folder(folder: str, local: Path | None = None) -> Path:
             ):
                 shutil.copyfileobj(source, target)
     return local
+
+
+@functools.cache
+def _bucket(kind: str, bucket: str, region: str | None) -> Any:
+    """A bucket for what pyarrow cannot do: put an object only where there is none."""
+    from obstore.store import GCSStore, S3Store
+
+    if kind == "gcs":
+        return GCSStore(bucket)
+    if kind != "s3":
+        raise ConfigError(f"storage: got {kind}://{bucket}, must be a path, s3:// or gs://")
+    return S3Store(
+        bucket,
+        region=region,
+        credential_provider=_aws_credentials(),
+        client_options={"allow_http": True},  # as AWS_ENDPOINT_URL may name a server of one's own
+    )
+
+
+def _aws_credentials() -> Any:
+    """As boto3 finds them, where it is installed: obstore itself knows the environment and what a
+    machine of AWS is given, but not the profiles of ~/.aws, which pyarrow reads."""
+    if importlib.util.find_spec("boto3") is None:
+        return None
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        return Boto3CredentialProvider()
+    except ValueError:  # it finds none
+        return None
+
+
+def _create_file(inner: str, data: bytes) -> bool:
+    os.makedirs(os.path.dirname(inner), exist_ok=True)
+    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            flush(file)
+        os.link(temporary, inner)  # which, unlike a rename, replaces nothing
+    except FileExistsError:
+        return False
+    finally:
+        os.remove(temporary)
+    return True
 
 
 def _put(source: Path, path: str) -> None:

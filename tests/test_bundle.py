@@ -143,15 +143,20 @@ def test_a_bundle_is_found_in_its_sweep_or_by_itself(
         open_bundle(str(tmp_path))
 
 
-def test_a_checkpoint_that_is_gone_is_passed_over_for_the_next_best(
-    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_a_checkpoint_that_is_gone_or_damaged_is_passed_over_for_the_next_best(
+    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path, damage: str
 ) -> None:
     folder = Path(shutil.copytree(small_sweep.folder, tmp_path / "copy"))
     paths = SweepPaths(str(folder))
     lines: list[str] = []
     old = json.loads((folder / "best" / "sweep.json").read_text(encoding="utf-8"))
     shutil.rmtree(folder / "best")
-    shutil.rmtree(paths.trial(old["trial"]).checkpoint(old["step"]))
+    checkpoint = Path(paths.trial(old["trial"]).checkpoint(old["step"]))
+    if damage == "gone":
+        shutil.rmtree(checkpoint)
+    else:
+        (checkpoint / "adapter_model.safetensors").write_bytes(b"")
     packs = open_packs(small_sweep.record["packs"])
     submit = functools.partial(submit_task, use_gpu=False)
     facts = collect(
@@ -160,7 +165,8 @@ def test_a_checkpoint_that_is_gone_is_passed_over_for_the_next_best(
     assert (facts["trial"], facts["step"]) != (old["trial"], old["step"])
     assert facts["eval_loss"] > old["eval_loss"]
     assert facts["verified"] is True
-    assert "whose checkpoint is gone" in lines[0]
+    told = [line for line in lines if f"whose checkpoint is {damage}" in line]
+    assert len(told) == 1
 
 
 def test_a_base_without_a_template_answers_by_that_of_the_data(

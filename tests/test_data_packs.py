@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import damages
 from data_templates import DEMO
 
 from sftray.config import DataConfig
 from sftray.data import chunks, gather
 from sftray.data.chat import Document, encode
-from sftray.data.packs import Packs, estimate_packs, find_packs, open_packs
+from sftray.data.packs import (
+    Packs,
+    check_sums,
+    estimate_packs,
+    find_packs,
+    local_parts,
+    open_packs,
+)
 from sftray.data.pipeline import build_packs
 from sftray.data.probe import choose_format
 from sftray.data.rows import BadRowError, conversation
@@ -194,28 +203,50 @@ def test_packs_are_built_once(packs: Packs, source: Path) -> None:
     assert found.key == packs.key
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "short part", "no part", "bad manifest"])
-def test_a_half_written_pack_is_detected_and_rebuilt(
-    packs: Packs, source: Path, tmp_path: Path, damage: str
+def test_a_pack_with_any_file_damaged_is_detected_and_rebuilt(
+    ray_cluster: None, source: Path, tmp_path: Path
 ) -> None:
     small = config(source, max_conversations=100)
     built = build_packs(small, str(DEMO), storage=str(tmp_path))
     whole, root = bytes_of(built), Path(built.root)
-    if damage == "no manifest":
-        (root / "manifest.json").unlink()
-    elif damage == "short part":
-        part = root / "train" / "00000.arrow"
-        part.write_bytes(part.read_bytes()[:-8])
-    elif damage == "no part":
-        (root / "eval" / "00000.arrow").unlink()
-    else:
-        (root / "manifest.json").write_text('{"splits": ')
-    with pytest.raises(PacksError):
-        open_packs(built.root)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    assert [path.name for path in files].count("00000.arrow") == 2
+    assert {path.name for path in files} == {"00000.arrow", "manifest.json", "tokenizer.json"}
+    for file in files:
+        before = file.read_bytes()
+        for damage in damages(before):
+            file.unlink()
+            if damage is not None:
+                file.write_bytes(damage)
+            with pytest.raises(PacksError, match=f"{root}.*{file.name}"):
+                check_sums(open_packs(built.root))
+            file.write_bytes(before)
+        file.write_bytes(before[:-1])
+        lines: list[str] = []
+        again = build_packs(small, str(DEMO), storage=str(tmp_path), log=lines.append)
+        assert "building again" in lines[0]
+        assert bytes_of(again) == whole
+    (root / "manifest.json").unlink()
     assert find_packs(small, str(DEMO), storage=str(tmp_path)) is None
-    lines: list[str] = []
-    assert bytes_of(build_packs(small, str(DEMO), storage=str(tmp_path), log=lines.append)) == whole
-    assert "building again" in lines[0]
+
+
+def test_a_damaged_copy_of_a_part_is_made_again_and_a_damaged_part_is_refused(
+    packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFTRAY_CACHE", str(tmp_path / "cache"))
+    root = Path(shutil.copytree(packs.root, tmp_path / "packs"))
+    remote = open_packs(f"file://{root}")
+    (copy, *_) = local_parts(remote, "eval")
+    whole = copy.read_bytes()
+    for damage in damages(whole):
+        copy.unlink()
+        if damage is not None:
+            copy.write_bytes(damage)
+        assert local_parts(remote, "eval")[0].read_bytes() == whole
+    copy.unlink()
+    (root / "eval" / copy.name).write_bytes(whole[:-1] + b"?")
+    with pytest.raises(PacksError, match="damaged"):
+        local_parts(remote, "eval")
 
 
 @pytest.mark.parametrize(

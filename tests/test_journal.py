@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftray.errors import JournalError
-from sftray.journal import Journal, read_events
+from sftray.journal import Journal, read_events, reader
 
 
 @pytest.fixture
@@ -161,33 +161,29 @@ def test_a_journal_that_is_not_there_has_no_events(path: str) -> None:
 def test_on_a_uri_every_write_is_an_object_of_its_own(path: str) -> None:
     uri = f"file://{path}"
     write_some(uri)
-    assert sorted(one.name for one in Path(path).iterdir()) == [
-        "00000000.jsonl",
-        "00000001.jsonl",
-        "00000002.jsonl",
-    ]
     with Journal(uri) as journal:
         journal.append_all([{"event": "sweep_ended"}, {"event": "sweep_ended"}, {"event": "x"}])
-    assert len(Path(path, "00000003.jsonl").read_text().splitlines()) == 2
-    assert [event["event"] for event in read_events(uri)][3:] == ["sweep_ended", "x"]
+    assert sorted(one.name for one in Path(path).iterdir()) == [
+        f"{number:08d}.jsonl" for number in range(6)
+    ]
+    assert len(Path(path, "00000005.jsonl").read_text().splitlines()) == 2
+    assert [event["event"] for event in read_events(uri)][-2:] == ["sweep_ended", "x"]
 
 
-def test_on_a_uri_an_object_that_is_there_is_never_overwritten(path: str) -> None:
-    uri = f"file://{path}"
-    first, second = Journal(uri), Journal(uri)
-    first.append("sweep_started", name="first")
-    with pytest.raises(JournalError, match="another driver"):
-        second.append("sweep_started", name="second")
-    assert read_events(uri)[0]["name"] == "first"
-
-
-def test_on_a_uri_a_missing_or_cut_object_is_named(path: str) -> None:
-    uri = f"file://{path}"
-    write_some(uri)
-    last = Path(path, "00000002.jsonl")
-    last.write_bytes(last.read_bytes()[:-1])
-    with pytest.raises(JournalError, match=r"00000002\.jsonl: its last line is cut off"):
-        read_events(uri)
-    Path(path, "00000001.jsonl").unlink()
-    with pytest.raises(JournalError, match=r"00000001\.jsonl: missing"):
-        Journal(uri)
+def test_a_journal_is_followed_as_it_grows(path: str) -> None:
+    follower = reader(path)
+    assert follower.new() == []
+    with Journal(path) as journal:
+        first = journal.append("sweep_started")
+        assert follower.new() == [first]
+        assert follower.new() == []
+        with open(path, "ab") as file:
+            file.write(b'{"event": "torn')
+        assert follower.new() == []
+    with Journal(path) as journal:
+        second = journal.append("trial_suggested", "t0000", point={})
+        assert journal.events(since=1) == follower.new() == [second]
+    lines = Path(path).read_bytes()
+    Path(path).write_bytes(lines + b"no event\n{}\n")
+    with pytest.raises(JournalError, match="line 3"):
+        follower.new()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import damages
 from peft import get_peft_model
 from torch import nn
 from torch.nn import functional
@@ -485,13 +485,13 @@ def saved(tmp_path: Path) -> Saved:
     return Saved(save, model, optimizer)
 
 
-def test_the_last_and_the_best_checkpoint_are_kept(saved: Saved, tmp_path: Path) -> None:
+def test_the_last_two_and_the_best_checkpoint_are_kept(saved: Saved, tmp_path: Path) -> None:
     paths = TrialPaths(str(tmp_path))
     kept = []
-    for step, best in [(4, 4), (8, 4), (12, 4), (16, 16)]:
+    for step, best in [(4, 4), (8, 4), (12, 4), (16, 4), (20, 20)]:
         saved.save({"step": step, "best": {"step": best, "eval_loss": 1.0}})
         kept.append([int(name[5:]) for name in storage.list_names(paths.checkpoints)])
-    assert kept == [[4], [4, 8], [4, 12], [16]]
+    assert kept == [[4], [4, 8], [4, 8, 12], [4, 12, 16], [16, 20]]
 
 
 def test_the_newest_checkpoint_that_is_whole_is_taken(saved: Saved, tmp_path: Path) -> None:
@@ -502,16 +502,28 @@ def test_the_newest_checkpoint_that_is_whole_is_taken(saved: Saved, tmp_path: Pa
     found = checkpoints.newest(paths, scratch)
     assert found is not None
     assert found.step == 8
-    for damage in ("truncated", "missing", "no manifest"):
-        copy = tmp_path / damage
-        shutil.copytree(paths.root, copy)
-        damaged = TrialPaths(str(copy))
-        spoil(Path(damaged.checkpoint(8)), damage)
-        found = checkpoints.newest(damaged, scratch)
+
+
+@pytest.mark.parametrize("name", [*checkpoints.FILES, checkpoints.MANIFEST])
+def test_a_checkpoint_with_any_file_damaged_is_passed_over_for_the_one_before(
+    saved: Saved, tmp_path: Path, name: str
+) -> None:
+    paths, scratch = TrialPaths(str(tmp_path)), tmp_path / "scratch"
+    for step in (4, 8):
+        saved.save({"step": step, "best": {"step": 8, "eval_loss": 1.0}})
+    file = Path(paths.checkpoint(8), name)
+    for damage in damages(file.read_bytes()):
+        whole = file.read_bytes()
+        file.unlink()
+        if damage is not None:
+            file.write_bytes(damage)
+        with pytest.raises(CheckpointError, match="step-0000008"):
+            checkpoints.read(paths.checkpoint(8), scratch)
+        found = checkpoints.newest(paths, scratch)
         assert found is not None
         assert found.step == 4
-        with pytest.raises(CheckpointError):
-            checkpoints.read(damaged.checkpoint(8), scratch)
+        file.write_bytes(whole)
+    assert checkpoints.read(paths.checkpoint(8), scratch).step == 8
 
 
 def test_moments_come_back_as_they_were(saved: Saved, tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """A packed dataset on disk: its manifest, and its rows memory-mapped.
 
-Promise: a pack that opens is whole, because the manifest is written last and names every part with
-its size; rows are never copied into memory. Price: opening reads one small JSON file and imports
-neither ray nor torch.
+Promise: a pack that opens is whole, because the manifest is written last, has a checksum of its own
+and names every file with its size. A sweep that finds packs also compares their bytes with the
+checksums in the manifest, and so does who copies them. Rows are never copied into memory. Price:
+opening reads one small JSON file and imports neither ray nor torch; checking reads all, a second
+or so a GB.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +77,8 @@ def open_packs(root: str) -> Packs:
         raise PacksError(f"{root}: has no manifest.json, so its packs are incomplete; build them")
     try:
         manifest = json.loads(files.read_text(path))
+        if manifest["sha256"] != manifest_sum(manifest):
+            raise ValueError("its checksum is not its own")
         parts = [(split, part) for split in SPLITS for part in manifest["splits"][split]["parts"]]
     except (ValueError, KeyError, TypeError) as error:
         raise PacksError(
@@ -87,6 +93,38 @@ def open_packs(root: str) -> Packs:
                 "the folder and build again"
             )
     return Packs(root, manifest)
+
+
+def manifest_sum(manifest: Mapping[str, Any]) -> str:
+    """What "sha256" of a manifest must be: the checksum of all else in it."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def check_sums(packs: Packs) -> None:
+    """Raise PacksError where a file has not the checksum that the manifest names. Parts on a URI
+    are checked when a node copies them."""
+    tokenizer = PacksPaths(packs.root).tokenizer
+    content = files.read_bytes(tokenizer) if files.exists(tokenizer) else b""
+    sums = {"tokenizer.json": hashlib.sha256(content).hexdigest()}
+    expected = {"tokenizer.json": packs.manifest["tokenizer_sha256"]}
+    for split in () if is_uri(packs.root) else SPLITS:
+        for part in packs.manifest["splits"][split]["parts"]:
+            name = join(split, part["name"])
+            sums[name] = file_sum(Path(packs.root) / name)
+            expected[name] = part["sha256"]
+    damaged = [name for name in sums if sums[name] != expected[name]]
+    if damaged:
+        raise PacksError(
+            f"{packs.root}: damaged, the checksum of {', '.join(damaged)} is not the manifest's; "
+            "delete the folder and build again"
+        )
+
+
+def file_sum(path: Path) -> str:
+    """A local file's SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_packs(
@@ -120,7 +158,8 @@ def local_parts(packs: Packs, split: str) -> list[Path]:
 
 
 def localise(folder: str, name: str, sha256: str | None = None) -> Path:
-    """This node's copy of a file on a URI, made once however many processes ask.
+    """This node's copy of a file on a URI, made once however many processes ask, and again where it
+    is damaged.
 
     Raises PacksError where it has not the checksum that it must have.
     """
@@ -129,12 +168,23 @@ def localise(folder: str, name: str, sha256: str | None = None) -> Path:
     target = node_copy(folder) / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock", timeout=_COPY_SECONDS):
-        if not target.exists():
+        if not (target.exists() and _is_whole(target, sha256)):
             data = files.read_bytes(join(folder, name))
             if sha256 not in (None, hashlib.sha256(data).hexdigest()):
                 raise PacksError(f"{folder}/{name}: damaged, its checksum is not the manifest's")
             files.write_bytes(str(target), data)
     return target
+
+
+def _is_whole(copy: Path, sha256: str | None) -> bool:
+    facts = copy.stat()
+    return sha256 is None or _sum_of(copy, facts.st_size, facts.st_mtime_ns) == sha256
+
+
+@functools.lru_cache(maxsize=1024)
+def _sum_of(path: Path, size: int, changed: int) -> str:
+    """A file's checksum, taken once a process as long as it does not change."""
+    return file_sum(path)
 
 
 def node_copy(folder: str) -> Path:

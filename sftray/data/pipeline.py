@@ -8,6 +8,7 @@ CPUs. Price: see docs/data.md for conversations a second.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -23,7 +24,7 @@ from sftray.config import DataConfig
 from sftray.data.holdout import held_out, limited
 from sftray.data.lengths import lengths_of
 from sftray.data.manifest import check_bad_rows, drops, format_facts, sample_prompts
-from sftray.data.packs import Packs, node_copy, open_if_whole, open_packs
+from sftray.data.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.passes import Tokenised, pack_splits, tokenise, wake_workers
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
@@ -31,6 +32,7 @@ from sftray.data.rows import BadRowError, conversation
 from sftray.data.sources import first_rows, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenizer import load_tokenizer
+from sftray.errors import PacksError
 from sftray.paths import PacksPaths, is_uri, join
 
 Log = Callable[[str], None]
@@ -65,13 +67,24 @@ def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) ->
     """
     root = PacksPaths.of(storage, recipe.key).root
     with _only_builder(root, log):
-        packs = open_if_whole(root)
+        packs = _find(root, log)
         if packs is None:
-            if not is_uri(root) and files.exists(root):
-                log(f"packs {root}: incomplete or damaged; building again")
             wake_workers(recipe.train)  # they start while the tokenizer is loaded here
             packs = _build(recipe, _chat_format(recipe, log), root, log)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
+    return packs
+
+
+def _find(root: str, log: Log) -> Packs | None:
+    """The packs in a folder, every byte checked; None where they must be built (again)."""
+    if not files.exists(root):
+        return None
+    try:
+        packs = open_packs(root)
+        check_sums(packs)
+    except PacksError as error:
+        log(f"packs: {error} (building again now)")
+        return None
     return packs
 
 
@@ -161,6 +174,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             "sample_prompts": prompts,
         }
         files.write_text(PacksPaths(root).tokenizer, chat.tokenizer)
+        manifest["tokenizer_sha256"] = hashlib.sha256(chat.tokenizer.encode()).hexdigest()
+        manifest["sha256"] = manifest_sum(manifest)
         files.write_text(PacksPaths(root).manifest, json.dumps(manifest, indent=1))
     finally:
         files.remove_folder(temporary)

@@ -145,6 +145,10 @@ class Search:
         self._trials: dict[str, _Trial] = {}
         self._damaged = ""
         """What a trial of this session has said of damaged data."""
+        self._drawn = 0
+        """How many trials are this search's own."""
+        self._asked = 0
+        """How many trials the sampler knows."""
         self._confirmed: dict[str, list[int]] = {}
         """Trials that are run again, with these seeds."""
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
@@ -166,7 +170,7 @@ class Search:
 
     def remaining(self) -> int:
         """How many trials are still to be run, those that have begun among them."""
-        points: float = self._sweep.total_trials - self._drawn()
+        points: float = self._sweep.total_trials - self._drawn
         if self._sampler:
             points = min(points, self._sampler.left())
         repeats = sum(len(seeds) for seeds in self._confirmed.values())
@@ -276,20 +280,12 @@ class Search:
 
     def _next_point(self) -> dict[str, Any] | None:
         """The next point of the search, as an event has it."""
-        if self._drawn() >= self._sweep.total_trials:
+        if self._drawn >= self._sweep.total_trials:
             return None
         if self._sampler is None:
-            return {"point": self._sweep.points[self._drawn()]}
-        point = self._sampler.ask(self._asked())  # None where all of the space has been tried
+            return {"point": self._sweep.points[self._drawn]}
+        point = self._sampler.ask(self._asked)  # None where all of the space has been tried
         return None if point is None else {"point": point}
-
-    def _drawn(self) -> int:
-        """How many trials are this search's own."""
-        return sum(t.confirms is None and t.folder is None for t in self._trials.values())
-
-    def _asked(self) -> int:
-        """How many trials the sampler knows."""
-        return sum(t.confirms is None for t in self._trials.values())
 
     def _next_repeat(self) -> dict[str, Any] | None:
         """The next repetition of a point that is confirmed: each point once, then each again."""
@@ -404,7 +400,7 @@ class Search:
                 f"journal: got {trial} at {point}, which this sweep would not suggest as "
                 f"{expected}; it belongs to another sweep, so give this one another --name"
             )
-        number, folder = None if confirms else self._asked(), event.get("folder")
+        number, folder = None if confirms else self._asked, event.get("folder")
         if self._sampler and number is not None:
             self._sampler.replay(number, point, drawn=folder is None)
         plan = self._plan(self._sweep.trial.at(point))
@@ -414,6 +410,8 @@ class Search:
             bracket += f", from {rungs[0].rows} rows" if rungs else ", not judged"
         suggestion = Suggestion(trial, point)
         self._trials[trial] = _Trial(number, suggestion, plan, confirms, folder, bracket, rungs)
+        self._asked += confirms is None
+        self._drawn += confirms is None and folder is None
 
     def _apply_decision(self, state: _Trial, event: Event) -> None:
         loss = state.losses[event["step"]]
@@ -445,7 +443,7 @@ class Search:
 
     def _possible(self, point: Point) -> bool:
         if self._sweep.points:
-            return self._drawn() < len(self._sweep.points)
+            return self._drawn < len(self._sweep.points)
         return in_space(self._sweep.search_space, point)
 
 

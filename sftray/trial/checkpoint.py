@@ -4,7 +4,8 @@ Promise: no pickle is written or read (safetensors and JSON only), a damaged or 
 checkpoint is never used (`manifest.json`, with a SHA-256 of every file, is written last), and a
 trial that goes on from one has the same losses as one that never stopped. There is no random state
 to keep: dropout is a function of the trial's seed and its place in the stream of rows.
-Price: three times the adapter's size on disk, for the last and the best.
+Price: three times the adapter's size on disk, for the last, the one before it (should the last be
+damaged) and the best.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
+FILES = (ADAPTER, "adapter_config.json", OPTIMIZER, STATE)
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -54,7 +56,7 @@ def save(
     moments: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write the checkpoint of `state["step"]` and drop all others but the best.
+    """Write the checkpoint of `state["step"]` and drop all others but the best and the one before.
 
     adapter: tensors on the CPU under the names PEFT saves them by; moments: AdamW's under
     `<parameter name>/<moment>`.
@@ -68,10 +70,12 @@ def save(
         sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
         storage.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
-    keep = {paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])}
-    for name in storage.list_names(paths.checkpoints):
-        if join(paths.checkpoints, name) not in keep:
-            storage.remove_folder(join(paths.checkpoints, name))
+    there = [join(paths.checkpoints, name) for name in storage.list_names(paths.checkpoints)]
+    last, best = paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])
+    before = max((other for other in there if other < last), default=last)
+    for other in there:
+        if other not in (last, best, before):
+            storage.remove_folder(other)
 
 
 def newest(paths: TrialPaths, scratch: Path) -> Checkpoint | None:
@@ -94,10 +98,11 @@ def read(folder: str, scratch: Path) -> Checkpoint:
     local = storage.get_folder(folder, scratch)
     try:
         sums = json.loads((local / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: {MANIFEST} is damaged") from error
-    for name, expected in sums.items():
-        if not (local / name).is_file() or _sha256(local / name) != expected:
+        expected = {str(name): str(digest) for name, digest in sums.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: {MANIFEST} is damaged ({error!r})") from error
+    for name in sorted({*FILES, *expected}):
+        if not (local / name).is_file() or _sha256(local / name) != expected.get(name):
             raise CheckpointError(f"{folder}: {name} is missing or differs from its checksum")
     return Checkpoint(local, json.loads((local / STATE).read_text(encoding="utf-8")))
 
@@ -147,13 +152,10 @@ def load_moments(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Check
 def export_adapter(folder: Path, target: Path) -> None:
     """Copy what makes a checkpoint an ordinary PEFT adapter folder."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in (ADAPTER, "adapter_config.json"):
+    for name in FILES[:2]:
         shutil.copy(folder / name, target / name)
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

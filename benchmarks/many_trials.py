@@ -1,0 +1,157 @@
+"""What the driver itself costs a trial when there are many: searcher, journal, scheduler, recorder
+and leaderboard, without Ray and with trials that take no time.
+
+    python benchmarks/many_trials.py
+    python benchmarks/many_trials.py --trials 250 500 1000 --scheduler none --folder s3://bucket/x
+
+Each number of trials is a process of its own. A trial costs: milliseconds of the driver's CPU (the
+disk's own time is left out), all told and by what takes them: asking the sampler; recording reports
+and decisions; the trial's folder and the leaderboard. resume: milliseconds a trial until a new
+driver has replayed the journal. MB: the driver's peak above what it had when it began.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from console import argument_parser, say
+
+from sftray.budget import ONE_ROW, planner
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.journal import Journal
+from sftray.paths import SweepPaths, join
+from sftray.recorder import Recorder
+from sftray.search.state import Search
+from sftray.spaces import choice, loguniform
+
+ROWS = 2400
+SLOTS = 16
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--trials", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--scheduler", default="asha", help="asha, hyperband, median or none")
+    parser.add_argument("--folder", help="where the sweeps are written; a temporary one by default")
+    parser.add_argument("--measure", action="store_true", help="one number, in this process")
+    given = parser.parse_args()
+    if given.measure:
+        say(json.dumps(measure(given.trials[0], given.scheduler, given.folder)))
+        return
+    say("trials  events  ms a trial:  all    ask  record  write  resume   MB")
+    for trials in given.trials:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--measure", "--trials", str(trials)]
+            command += ["--scheduler", given.scheduler, "--folder", given.folder or folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        told = json.loads(done.stdout)
+        each = [1000 * told[name] / trials for name in ("all", "ask", "record", "write", "resume")]
+        numbers = "{:17.2f} {:6.2f} {:7.2f} {:6.2f} {:7.2f}".format(*each)
+        say(f"{trials:6} {told['events']:7} {numbers} {told['megabytes']:4.0f}")
+
+
+def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
+    sweep = SweepConfig(
+        name="many",
+        data=DataConfig("none.jsonl"),
+        trial=TrialConfig("none"),
+        search_space={
+            "learning_rate": loguniform(1e-5, 1e-1),
+            "effective_batch_size": choice([8, 16, 32]),
+            "warmup_ratio": choice([0.0, 0.03, 0.1]),
+        },
+        num_trials=trials,
+        scheduler=scheduler,
+    )
+    paths = SweepPaths(join(folder, f"many-{trials}"))
+    plan = planner(sweep, ROWS, execution=ONE_ROW)
+    clock = Clock()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with clock("all"), Journal(paths.journal) as journal:
+        search = Search(sweep, journal, plan)
+        recorder = Recorder(sweep, paths, journal, search, lambda line: None)
+        drive(sweep, search, recorder, plan, clock)
+        events = len(journal.events())
+    with clock("resume"), Journal(paths.journal) as journal:
+        search = Search(sweep, journal, plan)
+        Recorder(sweep, paths, journal, search, lambda line: None)
+        assert len(search.ended()) == trials
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {**clock.seconds, "events": events, "megabytes": used / 1024}
+
+
+class Clock:
+    """Seconds by what took them."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        self.seconds[what] += time.process_time() - began
+
+
+def drive(
+    sweep: SweepConfig,
+    search: Search,
+    recorder: Recorder,
+    plan: Callable[[TrialConfig], Any],
+    clock: Clock,
+) -> None:
+    """As Tune drives them: a report at a time, and the recorder after each."""
+    running: list[tuple[str, Iterator[dict[str, Any]]]] = []
+    while True:
+        while len(running) < SLOTS:
+            with clock("ask"):
+                suggestion = search.suggest()
+            if suggestion is None:
+                break
+            search.attempt(suggestion.trial)
+            trial = sweep.trial.at(suggestion.point)
+            running.append((suggestion.trial, reports(trial, plan(trial))))
+        if not running:
+            return
+        name, left = running.pop(0)
+        metrics = next(left, None)
+        with clock("record"):
+            if metrics is None:
+                search.returned(name)
+            goes_on = metrics is not None and search.record(name, metrics) == "continue"
+        with clock("write"):
+            if metrics is not None:
+                recorder.result(name, metrics)
+            recorder.finish_trials()
+        if goes_on:
+            running.append((name, left))
+
+
+def reports(trial: TrialConfig, plan: Any) -> Iterator[dict[str, Any]]:
+    """What a real trial reports, every optimizer step's curve with it."""
+    last = 0
+    for step in (0, *plan.eval_steps):
+        away = abs(trial.learning_rate - 1e-3) ** 0.3
+        loss = 2 + away + 1 / (1 + step)
+        rows = step * trial.effective_batch_size
+        yield {
+            "step": step, "rows": rows, "tokens": 500 * rows, "supervised_tokens": 200 * rows,
+            "epoch": rows / ROWS, "train_loss": loss, "eval_loss": loss, "grad_norm": 1.0,
+            "learning_rate": trial.learning_rate, "tokens_per_second": 1e4, "gpu_memory_gb": 1.0,
+            "seconds": step / 10, "micro_batch_size": 1, "device": "cpu", "attention": "sdpa",
+            "curve": [[s, loss, trial.learning_rate, 1.0] for s in range(last + 1, step + 1)],
+        }  # fmt: skip
+        last = step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The sweep's event log: append, verify, replay.
+
+Promise: an event that `append` returned is on the disk, exactly once, and every later opening reads
+the same events in the same order. A line torn by a crash is dropped; damage anywhere else is a
+JournalError that names the line. Locally one file under a lock (`file`); on a URI numbered objects
+that are never changed, under a lease (`objects`). Price: one write and one fsync, or one put, a
+call.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from sftray.journal.file import File, FileReader
+from sftray.journal.lines import Event as Event
+from sftray.journal.lines import decode, encode
+from sftray.journal.objects import LEASE_SECONDS, Objects, ObjectsReader
+from sftray.paths import is_uri
+
+
+class Journal:
+    """A sweep's journal, open for writing by this process alone.
+
+    Raises JournalError where another driver holds it, or where it is damaged.
+    """
+
+    def __init__(self, path: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
+        """lease_seconds: on a URI, how long a driver must not have been heard of for this one to
+        take over."""
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self._log: File | Objects
+        self._log = Objects(path, owner, lease_seconds) if is_uri(path) else File(path, owner)
+        self._events: list[Event] = []
+        self._known: dict[tuple[Any, ...], Event] = {}
+        for event in self._log.events:
+            self._take(event)
+
+    def append(self, event: str, trial: str | None = None, **fields: Any) -> Event:
+        """Record one event and return it as it will be read back.
+
+        An event of the same name, trial and step (or attempt) that is recorded already is returned
+        unchanged, and nothing is written.
+        """
+        return self.append_all([{"event": event, "trial": trial, **fields}])[0]
+
+    def append_all(self, events: Sequence[Mapping[str, Any]]) -> list[Event]:
+        """Record events in order with one write, each as `append` does."""
+        fresh: dict[tuple[Any, ...], Event] = {}
+        lines = []
+        recorded = []
+        for fields in events:
+            event = {"event": fields["event"], "trial": fields.get("trial")}
+            event |= {"time": round(time.time(), 3), **fields}
+            key = _key(event)
+            if key not in self._known and key not in fresh:
+                lines.append(encode(event))
+                fresh[key] = decode(lines[-1])
+            recorded.append(self._known.get(key) or fresh[key])
+        if lines:
+            self._log.write(b"".join(lines))
+            for event in fresh.values():
+                self._take(event)
+        return recorded
+
+    def events(self, since: int = 0) -> list[Event]:
+        """All events but the first `since`, oldest first."""
+        return self._events[since:]
+
+    def close(self) -> None:
+        """Let go of the lock or the lease."""
+        self._log.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _take(self, event: Event) -> None:
+        if self._known.setdefault(_key(event), event) is event:
+            self._events.append(event)
+
+
+def read_events(path: str) -> list[Event]:
+    """The events of a journal that another process may be writing; none if it is not there yet."""
+    return reader(path).new()
+
+
+def reader(path: str) -> FileReader | ObjectsReader:
+    """A journal that another process may be writing, to be read as it grows: `new` gives what came
+    since it was last asked."""
+    return ObjectsReader(path) if is_uri(path) else FileReader(path)
+
+
+def _key(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (event["event"], event.get("trial"), event.get("step"), event.get("attempt"))

@@ -1,0 +1,82 @@
+"""A journal's events as lines of strict JSON, so that any language reads them.
+
+NaN and the infinities, which JSON lacks, are the strings "NaN", "Infinity" and "-Infinity"; reading
+turns these three back into floats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from sftray.errors import JournalError
+
+Event = dict[str, Any]
+
+_SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode(event: Mapping[str, Any]) -> bytes:
+    """The line of an event."""
+    return (json.dumps(_plain(event), ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def decode(line: bytes) -> Event:
+    """The event of a line; ValueError where it is none."""
+    event = _restored(json.loads(line, parse_constant=_no_constant))
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise ValueError("an object with a name under 'event'")
+    return event
+
+
+def parse(data: bytes, path: str, *, first: int = 1) -> tuple[list[Event], int]:
+    """The events of whole lines, and where the last of these ends. first: the first line's number.
+
+    Raises JournalError where a line before the last is no event.
+    """
+    events: list[Event] = []
+    end = 0
+    *lines, torn = data.split(b"\n")
+    for number, line in enumerate(lines, start=first):
+        try:
+            events.append(decode(line))
+        except ValueError as error:
+            if number == first + len(lines) - 1 and not torn:
+                break  # a crash may leave the end of a line on the disk without its beginning
+            raise JournalError(
+                f"{path}, line {number}: got {line[:80]!r}, must be a JSON event ({error}); "
+                "restore the file from a copy, or start the sweep afresh under another name"
+            ) from error
+        end += len(line) + 1
+    return events, end
+
+
+def _plain(value: Any) -> Any:
+    """As strict JSON has it; numpy's scalars become Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    number = float(value)
+    if math.isnan(number):
+        return "NaN"
+    return number if math.isfinite(number) else ("Infinity" if number > 0 else "-Infinity")
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _restored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    return _SPELLED.get(value, value) if isinstance(value, str) else value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,223 @@
+"""A journal on object storage: numbered objects, each created once and never changed.
+
+Promise: of several drivers exactly one writes. The objects' numbers are the order of events and
+the fence: a driver creates the next number only if nobody has, and takes a sweep over by creating
+the next one itself, as `driver_started`. Whoever held the sweep before finds that number taken at
+its next write and stops; nothing that it writes later can get in. Clocks and the lease only tell
+when to take over: wrong ones stop a driver that lives, and never mix two.
+
+`<path>/00000000.jsonl` and on, a batch of events each; `<path>.lease`, rewritten by the driver that
+holds the sweep: {"epoch", "owner", "time", "released"}. Price: one put an event (about 30 ms on
+S3), one a heartbeat; a resume reads all objects, 16 at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sftray import storage
+from sftray.errors import JournalError
+from sftray.journal.lines import Event, encode, parse
+from sftray.paths import join
+
+LEASE_SECONDS = 60.0
+"""A driver that was not heard of for so long may be followed by another."""
+_BEATS = 4
+"""Heartbeats in that time."""
+_TRIES = 3
+_READERS = 16
+"""Objects that are read at once."""
+_NAME = re.compile(r"\d{8}\.jsonl")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write a journal."""
+
+    epoch: int
+    """How manieth driver of the sweep."""
+    owner: str
+    since: float
+    """Seconds since the epoch, as are all times here."""
+    seen: float
+    """When the driver was last heard of."""
+    released: bool = False
+    """Whether it gave the lease back."""
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
+        return f"{self.owner}, since {since}"
+
+
+class Objects:
+    """The objects, to be written by this process as long as it holds the lease.
+
+    Raises JournalError where another driver holds it.
+    """
+
+    def __init__(self, path: str, owner: str, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._path, self._seconds = path, lease_seconds
+        reader = ObjectsReader(path)
+        self.events = reader.new()
+        self._next = reader.read
+        held = _holder(path, self.events)
+        if held and not held.released and time.time() - held.seen < lease_seconds:
+            raise JournalError(_refusal(path, held, lease_seconds))
+        self._lease = self._take(held.epoch + 1 if held else 1, owner)
+        self._lost_to: Lease | None = None
+        self._closed = threading.Event()
+        self._write_lease()
+        self._heart = threading.Thread(target=self._beat, name="journal lease", daemon=True)
+        self._heart.start()
+
+    def write(self, data: bytes) -> None:
+        """Create the next object. Raises JournalError where another driver has taken over."""
+        if self._lost_to is None and self._create(data):
+            self._next += 1
+            return
+        self._lost_to = self._lost_to or _holder(self._path, ObjectsReader(self._path).new())
+        raise JournalError(
+            f"{self._object(self._next)}: another driver has taken this sweep over "
+            f"({self._lost_to}), for this one ({self._lease}) was not heard of for "
+            f"{self._seconds:g} s; this one stops here. Stop the other one first to go on with it"
+        )
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._heart.join()
+        with contextlib.suppress(OSError):  # out of reach; it runs out by itself
+            if not self._is_lost():
+                self._write_lease(released=True)
+
+    def _take(self, epoch: int, owner: str) -> Lease:
+        now = round(time.time(), 3)
+        event = {"event": "driver_started", "trial": None, "time": now, "attempt": epoch}
+        event |= {"owner": owner, "lease": uuid.uuid4().hex[:8]}
+        claim, target = encode(event), self._object(self._next)
+        if not self._create(claim):
+            raise JournalError(
+                f"{target}: another driver of this sweep wrote it at this moment; wait for it, or "
+                "give this one a name of its own with --name"
+            )
+        if storage.create(target, claim):
+            raise JournalError(
+                f"{target}: the object store wrote it twice, must refuse to (If-None-Match): two "
+                "drivers could not be kept apart; put `storage` on S3, GCS, or a local folder"
+            )
+        self.events.append(event)
+        self._next += 1
+        return Lease(epoch, owner, now, now)
+
+    def _create(self, data: bytes) -> bool:
+        """Create the next object; False where somebody else has."""
+        target = self._object(self._next)
+        for left in reversed(range(_TRIES)):
+            try:
+                # one that is there already may be ours: created by a put whose answer was lost
+                return storage.create(target, data) or storage.read_bytes(target) == data
+            except OSError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self._seconds / _BEATS):
+            with contextlib.suppress(OSError):  # out of reach; the next one tries again
+                if self._is_lost():
+                    return
+                self._write_lease()
+
+    def _is_lost(self) -> bool:
+        """Whether the lease is known to be a later driver's."""
+        told = _read_lease(self._path)
+        if told and told.epoch > self._lease.epoch:
+            self._lost_to = told
+        return self._lost_to is not None
+
+    def _write_lease(self, *, released: bool = False) -> None:
+        lease = asdict(self._lease) | {"seen": round(time.time(), 3), "released": released}
+        storage.write_text(_lease_path(self._path), json.dumps(lease))
+
+    def _object(self, number: int) -> str:
+        return _object(self._path, number)
+
+
+class ObjectsReader:
+    """Objects that another process may be writing, read as they come."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.read = 0
+        """How many objects have been read."""
+
+    def new(self) -> list[Event]:
+        """The events that were written since the last call. Raises JournalError where an object is
+        missing or damaged."""
+        names = [name for name in storage.list_names(self._path) if _NAME.fullmatch(name)]
+        targets = []
+        for number, name in enumerate(names[self.read :], start=self.read):
+            targets.append(_object(self._path, number))
+            if join(self._path, name) != targets[-1]:
+                raise JournalError(
+                    f"{targets[-1]}: missing, but {name} is there; restore it to resume"
+                )
+        with ThreadPoolExecutor(_READERS) as pool:
+            batches = list(pool.map(_read, targets))
+        self.read += len(targets)
+        return [event for batch in batches for event in batch]
+
+
+def _read(target: str) -> list[Event]:
+    data = storage.read_bytes(target)
+    events, end = parse(data, target)
+    if end != len(data) or not events:
+        raise JournalError(f"{target}: its last line is cut off; restore the object to resume")
+    return events
+
+
+def _holder(path: str, events: list[Event]) -> Lease | None:
+    """Who took the lease last, and when it was last heard of: by a heartbeat or an event."""
+    claims = [event for event in events if event["event"] == "driver_started"]
+    if not claims:
+        return None
+    epoch, owner, since = (claims[-1][name] for name in ("attempt", "owner", "time"))
+    told = _read_lease(path)
+    seen = max(since, events[-1]["time"])
+    if told is None or told.epoch != epoch:  # not written yet, or by a driver that is fenced off
+        return Lease(epoch, owner, since, seen)
+    return Lease(epoch, owner, since, max(seen, told.seen), told.released)
+
+
+def _read_lease(path: str) -> Lease | None:
+    if not storage.exists(_lease_path(path)):
+        return None
+    told: dict[str, Any] = json.loads(storage.read_text(_lease_path(path)))
+    return Lease(**told)
+
+
+def _refusal(path: str, held: Lease, lease_seconds: float) -> str:
+    ago = time.time() - held.seen
+    return (
+        f"{path}: another driver is running this sweep ({held}, heard of {max(ago, 0):.0f} s ago); "
+        "wait for it or stop it, or give this one a name of its own with --name. If it is dead, "
+        f"run this again in {lease_seconds - ago:.0f} s: it takes over then"
+    )
+
+
+def _lease_path(path: str) -> str:
+    return f"{path}.lease"
+
+
+def _object(folder: str, number: int) -> str:
+    return join(folder, f"{number:08d}.jsonl")
