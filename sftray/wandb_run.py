@@ -29,6 +29,7 @@ METRICS = (
     "tokens_per_second",
     "gpu_memory_gb",
     "seconds",
+    "gpu_seconds",
     "data_wait",
 )
 """What each evaluation logs, against rows: at equal rows all trials have seen the same data."""

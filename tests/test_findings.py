@@ -307,7 +307,7 @@ def test_two_batch_sizes_are_no_line() -> None:
     found = learn(grid(0.5, [4, 16])).scaling
     assert found is not None
     assert found.slope is None
-    assert found.says == "2 batch sizes have 4 trials that can be compared; a slope needs 3"
+    assert found.says == "batch sizes with 4 trials that can be compared: 2; a slope needs 3"
     assert len(found.best) == 2
 
 

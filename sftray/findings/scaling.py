@@ -69,7 +69,7 @@ def scaling(sweep: Sweep) -> Scaling | None:
     )
     if not enough:
         says = (
-            f"{len(_known(tried))} batch sizes have {MIN_TRIALS} trials that can be compared; a "
+            f"batch sizes with {MIN_TRIALS} trials that can be compared: {len(_known(tried))}; a "
             f"slope needs {MIN_BATCH_SIZES}"
         )
         return Scaling(best, None, None, str(found), says)
