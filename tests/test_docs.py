@@ -39,7 +39,7 @@ def _words(line: str) -> Iterator[list[str]]:
         return
     line = re.split(r"\s+#|\s{2,}(?![-'\"])", line)[0]
     words = shlex.split(line)
-    yield [word for word in words if word not in ("&",)]
+    yield [word for word in words if word not in ("&", "…")]
 
 
 def _sweep(file: str) -> SweepConfig:
