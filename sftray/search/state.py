@@ -144,7 +144,7 @@ class Search:
             )
         self._trials: dict[str, _Trial] = {}
         self._damaged = ""
-        """What a trial of this session has said of damaged data."""
+        """What a trial has said of damaged data since this search was made."""
         self._drawn = 0
         """How many trials are this search's own."""
         self._asked = 0
