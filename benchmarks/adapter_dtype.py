@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from console import argument_parser, say
 from peft import get_peft_model
+from picture import pyplot, save
 from timing import device_name, quiet
 
 from sftray.attention import choose_attention
@@ -129,13 +130,7 @@ def _packs(options: argparse.Namespace) -> Packs:
 
 
 def _plot(found: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "sftray"  # the same picture, the same file
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for name, style in (("float32", "o-"), ("bfloat16", "s--")):
         trials = [trial for trial in found["trials"] if trial["adapter"] == name]
         rates = [trial["learning_rate"] for trial in trials]
@@ -150,7 +145,7 @@ def _plot(found: dict[str, Any], path: Path) -> None:
     left.legend(frameon=False)
     steps = found["trials"][0]["steps"]
     figure.suptitle(f"{steps} steps on {found['data']}, {found['device']}", fontsize=9)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def _options() -> argparse.Namespace:

@@ -29,9 +29,11 @@ from typing import Any
 
 import numpy as np
 from console import argument_parser, say
+from picture import pyplot, save
 
 from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.findings.stopping import spearman
 from sftray.journal import Journal
 from sftray.search.priors import prior_points
 from sftray.search.state import Search
@@ -203,14 +205,9 @@ def _correlations(table: dict[str, Any]) -> list[str]:
             for trial in trials
         ]
         half = sorted(range(len(last)), key=last.__getitem__)[: len(last) // 2]
-        better = _spearman([at_rung[i] for i in half], [last[i] for i in half])
-        lines.append(f"{rung:,} rows {_spearman(at_rung, last):.3f} (the better half {better:.3f})")
+        better = spearman([at_rung[i] for i in half], [last[i] for i in half])
+        lines.append(f"{rung:,} rows {spearman(at_rung, last):.3f} (the better half {better:.3f})")
     return lines
-
-
-def _spearman(left: list[float], right: list[float]) -> float:
-    ranks = [np.argsort(np.argsort(side)) for side in (left, right)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _percentile(shares: list[float], share: float) -> float:
@@ -226,13 +223,7 @@ def _key(point: dict[str, Any]) -> str:
 
 
 def _plot(replays: dict[str, list[Found]], whole: float, best: float, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "sftray"  # the same picture, the same file
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(
+    figure, (left, right) = pyplot().subplots(
         1, 2, figsize=(10, 3.8), sharey=True, layout="constrained"
     )
     shares = np.linspace(0.01, 1, 200)
@@ -249,7 +240,7 @@ def _plot(replays: dict[str, list[Found]], whole: float, best: float, path: Path
         axes.axhline(100 * (WITHIN - 1), color="gray", linewidth=0.8)
         axes.grid(alpha=0.3)
     left.legend(frameon=False, fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def _options() -> argparse.Namespace:

@@ -55,6 +55,10 @@ class Confirmation:
     tied: tuple[str, ...]
     """Trials, the winner among them, that are not told apart from the lowest mean."""
 
+    def answers(self, trial: TrialRecord) -> bool:
+        """Whether a trial ran the answer's point, in the search or again."""
+        return self.winner in (trial.trial, trial.confirms)
+
     def to_json(self) -> dict[str, Any]:
         """As leaderboard.json has it."""
         return asdict(self)

@@ -69,11 +69,9 @@ class Recorder:
 
     def recovers(self, trial: str) -> None:
         """Say that a trial's attempt has died and that it is started again."""
-        died = [
-            event["message"]
-            for event in self._journal.events()
-            if event["event"] == "attempt_ended" and event["trial"] == trial
-        ]
+        self._catch_up()
+        attempts = self._records[trial].attempts
+        died = [event["message"] for event in attempts if event["event"] == "attempt_ended"]
         said = f" ({died[-1]})" if died else ""
         self._log(f"{trial}  its attempt died{said}; it starts again from its last checkpoint")
 

@@ -152,13 +152,14 @@ def load(folder: str) -> Results:
         )
     record = json.loads(storage.read_text(paths.sweep))
     events = read_events(paths.journal)
-    records = trial_records(events)
+    kept = Records(sweep_from_json(record["config"]), events)
+    records = kept.trials
     ended = any(event["event"] == "sweep_ended" for event in events)
     return Results(
         folder=folder,
         record=record,
         records=records,
-        leaderboard=leaderboard(sweep_from_json(record["config"]), events),
+        leaderboard=kept.leaderboard(),
         ended=ended and all(trial.outcome is not None for trial in records),
     )
 
@@ -195,6 +196,11 @@ class Records:
     def __getitem__(self, trial: str) -> TrialRecord:
         return self._trials[trial]
 
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """In the order they were suggested."""
+        return list(self._trials.values())
+
     def add(self, events: Iterable[Event]) -> None:
         """Take what the journal has got since."""
         for event in events:
@@ -207,18 +213,19 @@ class Records:
     def leaderboard(self) -> dict[str, Any]:
         """Every trial with its best eval loss and its diagnosis, best first; trials without a loss
         come last."""
-        trials, base = list(self._trials.values()), self.base_eval_loss()
+        trials, base = self.trials, self.base_eval_loss()
         if base != self._base:
             self._base = base
             self._rows.clear()
         rank = functools.partial(_rank, self._sweep)
         rows = sorted((self._row(trial) for trial in trials), key=rank)
-        answers = {trial.trial for trial in answering(trials)}
-        best = next((r["trial"] for r in rows if r["trial"] in answers and r["eval_loss"]), None)
+        confirmed = confirmation(trials)
+        answers = {t.trial for t in trials if confirmed is None or confirmed.answers(t)}
+        measured = (row["trial"] for row in rows if row["eval_loss"] is not None)
+        best = next((trial for trial in measured if trial in answers), None)
         board = {
             "sweep": self._sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows
         }  # fmt: skip
-        confirmed = confirmation(trials)
         return board if confirmed is None else {**board, "confirmed": confirmed.to_json()}
 
     def _row(self, trial: TrialRecord) -> dict[str, Any]:
@@ -244,9 +251,7 @@ def leaderboard(sweep: SweepConfig, events: Iterable[Event]) -> dict[str, Any]:
 def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials among which the best adapter is: those of the confirmed point, else all."""
     confirmed = confirmation(trials)
-    if confirmed is None:
-        return list(trials)
-    return [t for t in trials if confirmed.winner in (t.trial, t.confirms)]
+    return [trial for trial in trials if confirmed is None or confirmed.answers(trial)]
 
 
 def base_eval_loss(trials: Iterable[TrialRecord]) -> float | None:

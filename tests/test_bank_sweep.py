@@ -65,8 +65,10 @@ def test_a_sweep_on_a_bank_is_the_sweep_by_sfttrainer(sweep: SweepConfig) -> Non
 
 
 def test_a_sweep_goes_on_after_ctrl_c_and_after_its_bank_was_killed(sweep: SweepConfig) -> None:
-    undisturbed = run_sweep(replace(sweep, name="undisturbed", scheduler="none"), log=_silent)
-    sweep = replace(sweep, scheduler="none")
+    # no evaluations but the spread ones: of two in successive steps the first may be lost with a
+    # driver, where the second's checkpoint is there already
+    sweep = replace(sweep, scheduler="none", grace_rows=1_000_000)
+    undisturbed = run_sweep(replace(sweep, name="undisturbed"), log=_silent)
 
     def press_ctrl_c(line: str) -> None:
         if line.startswith("t0000  step     4"):
@@ -84,12 +86,7 @@ def test_a_sweep_goes_on_after_ctrl_c_and_after_its_bank_was_killed(sweep: Sweep
     found = run_sweep(sweep, log=kill_the_bank)
     assert killed
     assert [trial.outcome for trial in found.records] == ["completed"] * 3
-    whole, again = losses(undisturbed), losses(found)
-    # a report on its way when the driver died may be lost, where the next checkpoint was there
-    assert again.keys() <= whole.keys()
-    assert len(again) >= len(whole) - 2
-    assert again == pytest.approx({key: whole[key] for key in again}, abs=1e-6)
-    assert {max(again), *again} >= {key for key in whole if key[1] in (0, max(whole)[1])}
+    assert losses(found) == pytest.approx(losses(undisturbed), abs=1e-6)
     events = read_events(SweepPaths(found.folder).journal)
     ended = [event for event in events if event["event"] == "attempt_ended"]
     assert ended

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftray.budget import ONE_ROW, TrialPlan, field_values, planner
+from sftray.checks import is_number
 from sftray.config import SweepConfig, TrialConfig
 from sftray.results import Results, TrialRecord
 from sftray.spaces import Choice, Space, Uniform
@@ -155,11 +156,6 @@ def in_bracket(trials: Sequence[Trial], bracket: str) -> list[Trial]:
     return [trial for trial in trials if trial.plan.bracket == bracket]
 
 
-def is_numeric(value: Any) -> bool:
-    """Whether a value of an axis has a place on a line."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _judged(config: SweepConfig) -> SweepConfig:
     """With the rungs in its plans; without a scheduler trials are evaluated there all the same."""
     if config.scheduler != "none" or field_values(config, "num_train_epochs") is None:
@@ -183,7 +179,7 @@ def _spaces(config: SweepConfig) -> dict[str, Space]:
 def _space_of(values: Sequence[Any]) -> Space:
     """The space that given points have tried: a range where the numbers hardly repeat."""
     different = list({repr(value): value for value in values}.values())
-    if not all(map(is_numeric, different)):
+    if not all(map(is_number, different)):
         return Choice(tuple(different))
     different.sort()
     if all(isinstance(value, int) for value in different) or 2 * len(different) <= len(values):

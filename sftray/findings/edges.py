@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sftray.checks import is_number
 from sftray.config import TrialConfig
 from sftray.errors import ConfigError
-from sftray.findings.compare import Sweep, Trial, is_numeric
+from sftray.findings.compare import Sweep, Trial
 from sftray.results import short
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
@@ -46,7 +47,7 @@ def edges(sweep: Sweep, best: Trial) -> tuple[Edge, ...]:
     return tuple(
         _edge(sweep, best, name, space)
         for name, space in sweep.spaces.items()
-        if is_numeric(best.point[name]) and _ends(space) is not None
+        if is_number(best.point[name]) and _ends(space) is not None
     )
 
 
@@ -54,7 +55,7 @@ def _ends(space: Space) -> tuple[float, float] | None:
     """The lowest and highest value; None without an order, or with one value."""
     if not isinstance(space, Choice):
         return space.low, space.high
-    if len(space.values) < 2 or not all(map(is_numeric, space.values)):
+    if len(space.values) < 2 or not all(map(is_number, space.values)):
         return None
     return min(space.values), max(space.values)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sftray.findings.compare import comparisons, is_numeric, read
+from sftray.checks import is_number
+from sftray.findings.compare import comparisons, read
 from sftray.findings.importance import Importances, importances
 from sftray.frames import axes_of
 from sftray.plots.look import (
@@ -169,7 +170,7 @@ def _markers(
 def _axis(name: str, values: list[Any], space: Space | None) -> dict[str, Any]:
     """An axis of parallel coordinates: in the logarithm where the search had it so, or where given
     values span much; by number where they have no order."""
-    if not all(map(is_numeric, values)):
+    if not all(map(is_number, values)):
         words = sorted(set(map(str, values)))
         places = list(range(len(words)))
         numbers = [words.index(str(value)) for value in values]

@@ -109,6 +109,14 @@ class _Trial:
         known = [loss for loss in self.losses.values() if loss is not None and math.isfinite(loss)]
         return max(known, default=None)
 
+    def since_its_best(self, step: int, loss: float) -> int:
+        """How many evaluations there have been after the best until `step`, whose loss this is; 0
+        before the start."""
+        losses = {**self.losses, step: loss}
+        trained = [losses[at] for at in sorted(losses) if 0 < at <= step]
+        known = [math.inf if one is None else one for one in trained]
+        return len(known) - 1 - known.index(min(known)) if known else 0
+
     def before(self, step: int) -> list[float]:
         """The losses at its rungs before `step`."""
         losses = (self.losses.get(rung.step) for rung in self.rungs if rung.step < step)
@@ -129,7 +137,6 @@ class Search:
         """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
         the points that the search begins with."""
         self._sweep = sweep
-        self._patience = sweep.early_stopping_patience
         self._journal = journal
         self._plan = plan
         self._too_large = too_large
@@ -326,18 +333,11 @@ class Search:
             if not decision.goes_on:
                 outcome = "pruned"
                 message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
-        if outcome is None and loss is not None and self._out_of_patience(state, step, loss):
+        patience = self._sweep.early_stopping_patience or math.inf
+        if outcome is None and loss is not None and state.since_its_best(step, loss) >= patience:
             outcome = "completed"
-            message = f"stopped at step {step}: {self._patience} evaluations without improvement"
+            message = f"stopped at step {step}: {patience} evaluations without improvement"
         return [*events, _ended(trial, outcome, message)] if outcome else events
-
-    def _out_of_patience(self, state: _Trial, step: int, loss: float) -> bool:
-        """Whether the newest evaluations are all worse than the best before them."""
-        losses = {**state.losses, step: loss}
-        after = [losses[at] for at in sorted(losses) if 0 < at <= step]
-        finite = [math.inf if one is None else one for one in after]
-        last = self._patience is not None and len(finite) > self._patience
-        return last and finite.index(min(finite)) < len(finite) - (self._patience or 0)
 
     def _judge(self, state: _Trial, rung: Rung, loss: float) -> Decision:
         # trials that come together are judged together, whoever's report is first
