@@ -219,7 +219,7 @@ def _assemble(
 
     from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
     from sftray.model import compute_dtype, load_tokenizer
-    from sftray.trial.checkpoint import export_adapter, read
+    from sftray.trial.checkpoint import export_weights, read
     from sftray.trial.samples import answered, as_lines
 
     trial, opened = TrialConfig(**config), open_packs(packs)
@@ -228,7 +228,7 @@ def _assemble(
         supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
         tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
+        export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
         model, attention = load_adapter(Path(folder), trial)

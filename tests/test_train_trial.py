@@ -27,12 +27,12 @@ from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
 from sftray.evaluate import evaluate_adapter, packed_eval_loss
 from sftray.model import (
-    adapter_parameters,
     init_adapters,
     load_base,
     load_tokenizer,
     lora_config,
-    require_float32_adapters,
+    require_float32,
+    trained_parameters,
 )
 from sftray.paths import TrialPaths
 from sftray.train.bases import Bases
@@ -344,7 +344,7 @@ def test_only_adapters_are_trained_and_the_base_stays_bit_identical(
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train_from(None)
     moved = {n for n, p in trainer.model.named_parameters() if not p.detach().equal(before[n])}
-    assert moved == set(adapter_parameters(trainer.model))
+    assert moved == set(trained_parameters(trainer.model))
     assert all("lora_" in name for name in moved)
 
 
@@ -353,7 +353,7 @@ def test_adapters_are_float32_on_any_base(
     small_packs: Packs, tmp_path: Path, precision: str
 ) -> None:
     trainer = make_trainer(replace(TRIAL, base_precision=precision), small_packs, tmp_path)
-    require_float32_adapters(trainer.model)
+    require_float32(trainer.model)
     optimized = trainer.create_optimizer().param_groups[0]["params"]
     assert {parameter.dtype for parameter in optimized} == {torch.float32}
 
@@ -365,16 +365,16 @@ def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path)
     assert checkpoint is not None
     trainer = make_trainer(trial, small_packs, tmp_path)
     trainer.train_from(checkpoint)
-    require_float32_adapters(trainer.model)
+    require_float32(trainer.model)
     moments = [m for s in trainer.optimizer.optimizer.state.values() for m in s.values()]
     assert {moment.dtype for moment in moments} == {torch.float32}
 
 
 def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any) -> None:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
-    next(iter(adapter_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
+    next(iter(trained_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="1 adapter weights are not float32"):
-        require_float32_adapters(model)
+        require_float32(model)
 
 
 def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
@@ -382,7 +382,7 @@ def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
         model = load_base(TRIAL, CPU, choose_attention(TRIAL, CPU))
         model = get_peft_model(model, lora_config(TRIAL))
         init_adapters(model, seed)
-        return {name: p.detach() for name, p in adapter_parameters(model).items()}
+        return {name: p.detach() for name, p in trained_parameters(model).items()}
 
     torch.manual_seed(1)
     first = adapters(seed=0)
@@ -476,7 +476,7 @@ class Saved:
 def saved(tmp_path: Path) -> Saved:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
     init_adapters(model, seed=0)
-    optimizer = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
     adapter, moments = checkpoints.tensors(model, optimizer)
@@ -530,7 +530,7 @@ def test_moments_come_back_as_they_were(saved: Saved, tmp_path: Path) -> None:
     saved.save({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
     model, optimizer = saved.model, saved.optimizer
     checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
-    fresh = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    fresh = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     checkpoints.load_moments(model, fresh, checkpoint)
     for parameter, state in optimizer.state.items():
         assert fresh.state[parameter].keys() == state.keys()
