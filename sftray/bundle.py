@@ -1,7 +1,8 @@
-"""The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it.
+"""The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it; or a
+whole model, where all weights were trained.
 
-Promise: `best/` is written from the best evaluation, not the last, and the adapter in it has been
-loaded again with plain PEFT and given the recorded eval loss to 1e-3, or to what rounding to
+Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
+loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what rounding to
 bfloat16 makes of a short eval set, or the sweep says so loudly.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
+from sftray.loading import is_whole, kind_of, loaded_with, loading_code
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
 
@@ -36,7 +39,11 @@ WORKER_MINUTES = 60
 _POLL_SECONDS = 60
 
 Log = Callable[[str], None]
-Files = dict[str, bytes]
+Files = dict[str, bytes | None]
+"""By name; None for what is too large to come by value and is copied from the checkpoint."""
+
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+"""What a bundle has one of: an adapter, a model, or a model in many files."""
 
 
 def collect(
@@ -90,21 +97,30 @@ def collect(
             return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
         if samples:
             storage.write_text(paths.base_samples, samples)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        _write_files(files, checkpoint, folder)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= tolerance
         (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         (folder / "README.md").write_text(_model_card(facts), encoding="utf-8")
         storage.put_folder(folder, paths.best, last="sweep.json")
+    plain = loaded_with(facts)
     if facts["verified"]:
-        log(f"best/: reloaded with plain PEFT, eval loss {checked:.6f} (recorded {recorded:.6f})")
+        log(f"best/: reloaded with {plain}, eval loss {checked:.6f} (recorded {recorded:.6f})")
     else:
         log(
-            f"WARNING: best/ was reloaded with plain PEFT and gave eval loss {checked:.6f}, but "
-            f"{recorded:.6f} was recorded. Do not use this adapter before the reason is known"
+            f"WARNING: best/ was reloaded with {plain} and gave eval loss {checked:.6f}, but "
+            f"{recorded:.6f} was recorded. Do not use it before the reason is known"
         )
     return facts
+
+
+def require_adapter(folder: str, facts: Mapping[str, Any]) -> None:
+    """Raise SftrayError where a bundle holds a whole model."""
+    if is_whole(facts):
+        raise SftrayError(
+            f"{folder}: got a whole model (finetune='full'), must be an adapter; there is nothing "
+            "to merge, transformers loads the bundle as it is (`sftray best` says how)"
+        )
 
 
 def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
@@ -116,6 +132,7 @@ def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
     from sftray.evaluate import evaluate_adapter, merge_adapter
 
     local, facts = open_bundle(folder)
+    require_adapter(folder, facts)
     if out.exists() and any(out.iterdir()):
         raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
     trial = TrialConfig(**facts["config"])
@@ -127,30 +144,34 @@ def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
 
 
 def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
-    """Greedy answers of the untrained base and of the adapter to one user turn."""
-    from sftray.evaluate import generate, load_adapter
+    """Greedy answers of the untrained base and of the adapter, or of the trained model, to one user
+    turn."""
+    from sftray.evaluate import generate, load_adapter, load_trained, load_untrained
     from sftray.model import saved_tokenizer
 
     local, facts = open_bundle(folder)
     trial = TrialConfig(**facts["config"])
-    model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
+    rest = (tokenizer, messages, facts["end_of_turn"], max_new_tokens)
+    if is_whole(facts):
+        said = {"base": generate(load_untrained(trial), *rest)}
+        return {**said, "model": generate(load_trained(local, trial)[0], *rest)}
+    model, _ = load_adapter(local, trial)
     with model.disable_adapter():
-        base = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    adapted = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    return {"base": base, "adapter": adapted}
+        base = generate(model, *rest)
+    return {"base": base, "adapter": generate(model, *rest)}
 
 
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
-        if storage.exists(join(candidate, "adapter_model.safetensors")):
+        if any(storage.exists(join(candidate, name)) for name in WEIGHTS):
             local = storage.get_folder(candidate)
             facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
             return local, facts
     raise SftrayError(
-        f"{folder}: got no adapter_model.safetensors there nor in best/, must be a finished "
+        f"{folder}: got no {' or '.join(WEIGHTS[:2])} there nor in best/, must be a finished "
         "sweep's folder or its best/"
     )
 
@@ -211,13 +232,19 @@ def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
 def _assemble(
     checkpoint: str, config: dict[str, Any], packs: str, num_samples: int
 ) -> tuple[float, float, str, Files]:
-    """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
-    samples of the base, and the adapter's files with the tokenizer's. The worker may be another
-    machine: they come by value.
+    """On a worker: the eval loss of what was trained when reloaded, how far it may be from the
+    recorded one, samples of the base, and the bundle's files with the tokenizer's. The worker may
+    be another machine: they come by value.
     """
     import torch
 
-    from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
+    from sftray.evaluate import (
+        base_answers,
+        default_device,
+        load_trained,
+        load_untrained,
+        packed_eval_loss,
+    )
     from sftray.model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
     from sftray.trial.samples import answered, as_lines
@@ -231,12 +258,30 @@ def _assemble(
         export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
-        model, attention = load_adapter(Path(folder), trial)
+        model, attention = load_trained(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
+        whole = trial.finetune == "full"
+        if whole and num_samples:
+            model = load_untrained(trial)
         answer = functools.partial(base_answers, model, tokenizer, opened.end_of_turn)
         samples = as_lines(answered(opened, num_samples, 0, answer))
-        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        files = {
+            path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
+            for path in Path(folder).iterdir()
+        }
         return loss, tolerance, samples, files
+
+
+def _write_files(files: Files, checkpoint: str, folder: Path) -> None:
+    """Write what `_assemble` has given into a local folder."""
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    if copied := [name for name, content in files.items() if content is None]:
+        with tempfile.TemporaryDirectory() as scratch:
+            local = storage.get_folder(checkpoint, Path(scratch))
+            for name in copied:
+                shutil.copy(local / name, folder / name)
 
 
 def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
@@ -265,23 +310,27 @@ def _confirmed_row(confirmed: Mapping[str, Any] | None) -> str:
 
 def _model_card(facts: Mapping[str, Any]) -> str:
     point = "\n".join(f"| {name} | {value} |" for name, value in facts["point"].items())
-    config = facts["config"]
+    config, kind, library, tag = facts["config"], kind_of(facts), "peft", "lora"
+    what = f"LoRA adapter for `{config['model']}` (base held as {config['base_precision']})"
+    if is_whole(facts):
+        library, tag = "transformers", "full-fine-tuning"
+        what = f"`{config['model']}` with all weights trained, in float32"
     return f"""---
 base_model: {config["model"]}
-library_name: peft
-tags: [sft, lora, sftray]
+library_name: {library}
+tags: [sft, {tag}, sftray]
 ---
 
-# {facts["sweep"]}: the best adapter
+# {facts["sweep"]}: the best {kind}
 
-LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
+{what}, trial
 `{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
 
 | | eval loss (nats a supervised token) |
 |---|---|
 | untrained base | {facts["base_eval_loss"]:.4f} |
-| this adapter | {facts["eval_loss"]:.4f} |
-| this adapter, reloaded with plain PEFT | {facts["reloaded_eval_loss"]:.4f} |
+| this {kind} | {facts["eval_loss"]:.4f} |
+| this {kind}, reloaded with {loaded_with(facts)} | {facts["reloaded_eval_loss"]:.4f} |
 {_confirmed_row(facts["confirmed"])}
 | hyper-parameter | value |
 |---|---|
@@ -291,10 +340,9 @@ Trained on {facts["tokens"]:,} tokens of `{facts["data"]["source"]}`; only the a
 count in the loss. The resolved configuration and all versions are in `sweep.json`.
 
 ```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+{loading_code(facts, "path/of/this/folder")}
 
-model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
+from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 ```
 """

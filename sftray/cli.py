@@ -67,7 +67,8 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     if confirmed := confirmed_text(found.leaderboard):
         _say("\n" + confirmed)
     _say("\n" + text(learn(found)))
-    _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+    kind = "model" if sweep.trial.finetune == "full" else "adapter"
+    _say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
 
 
@@ -128,6 +129,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _best(options: argparse.Namespace) -> int:
     from sftray.bundle import open_bundle
+    from sftray.loading import kind_of, loading_code
 
     folder, facts = open_bundle(options.dir)
     if options.json:
@@ -138,9 +140,8 @@ def _best(options: argparse.Namespace) -> int:
     _say(
         f"trial {facts['trial']} at step {facts['step']}: {point}\n"
         f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
-        f"adapter: {folder}\n\n"
-        "from peft import AutoPeftModelForCausalLM\n"
-        f"model = AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
+        f"{kind_of(facts)}: {folder}\n\n"
+        f"{loading_code(facts, str(folder))}"
     )
     return 0
 
@@ -255,13 +256,13 @@ def _parser() -> argparse.ArgumentParser:
         "report", _report, "write report.html of a finished or running sweep into its folder"
     )
     report.add_argument("dir")
-    best = command("best", _best, "the best adapter and how to load it")
+    best = command("best", _best, "the best adapter or model and how to load it")
     best.add_argument("dir")
     best.add_argument("--json", action="store_true")
     merge = command("merge", _merge, "merge the best adapter into a bf16 base")
     merge.add_argument("dir")
     merge.add_argument("out", type=Path)
-    generate = command("generate", _generate, "answer a prompt with the best adapter and its base")
+    generate = command("generate", _generate, "answer a prompt with the best of a sweep and with its base")
     generate.add_argument("dir")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)

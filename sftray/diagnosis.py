@@ -21,7 +21,7 @@ from sftray.config import TrialConfig
 from sftray.course import Course, Evaluation, read_course
 from sftray.symptoms import (
     NO_CHANGE,
-    USUAL_RATE,
+    USUAL_RATES,
     Diagnosis,
     first_symptom,
     lower_rate,
@@ -68,7 +68,7 @@ def _diverged(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagno
     before = f" after {_within(announced.verdict)}" if announced else ""
     verdict = f"Diverged{before}: {said}."
     past_warmup = course.known_until > 2 * warmup_steps(config, course.steps or 0)
-    if past_warmup and not announced and config.learning_rate <= USUAL_RATE:
+    if past_warmup and not announced and config.learning_rate <= USUAL_RATES[config.finetune]:
         return Diagnosis(
             "diverged",
             verdict,
@@ -84,11 +84,13 @@ def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: Course) -> D
     when = f" after step {course.last.step}" if course.evaluations else ""
     sharded = "" if config.shard_base else ", or spread the base with shard_base=True"
     smaller = "" if config.base_precision == "nf4" else ", base_precision='nf4'"
+    less = f"Lower data.max_length or lora_r ({config.lora_r}){smaller}{sharded}"
+    if config.finetune == "full":
+        less = "Lower data.max_length, train an adapter with finetune='lora', or take a larger GPU"
     return Diagnosis(
         "out_of_memory",
         f"Out of memory{when}: {said}.",
-        f"Lower data.max_length or lora_r ({config.lora_r}){smaller}{sharded}; the effective batch "
-        "size does not matter, since rows are accumulated.",
+        f"{less}; the effective batch size does not matter, since rows are accumulated.",
     )
 
 

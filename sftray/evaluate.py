@@ -1,4 +1,5 @@
-"""Eval loss of an adapter outside a trial: the check of the winner, and of a merged model.
+"""Eval loss of what a trial has trained, outside of it: the check of the winner, and of a merged
+model.
 
 Promise: plain transformers and PEFT, the logits and torch's own cross-entropy; none of the
 trainer's code, so that what it reports is checked by something else.
@@ -6,7 +7,9 @@ trainer's code, so that what it reports is checked by something else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,24 @@ def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     model = PeftModel.from_pretrained(load_base(trial, device, attention), str(adapter))
     prove_isolation(model, attention)
     return model.eval(), attention
+
+
+def load_trained(folder: Path, trial: TrialConfig) -> tuple[Any, Attention]:
+    """What a trial has trained and a local folder holds, as the trial ran it, in eval mode: an
+    adapter on its base, or a whole model."""
+    if trial.finetune == "lora":
+        return load_adapter(folder, trial)
+    device = default_device()
+    attention = choose_attention(trial, device)
+    model = load_base(replace(trial, model=str(folder), model_revision=None), device, attention)
+    prove_isolation(model, attention)
+    return model.eval(), attention
+
+
+def load_untrained(trial: TrialConfig) -> Any:
+    """The base as the trial held it, in eval mode."""
+    device = default_device()
+    return load_base(trial, device, choose_attention(trial, device)).eval()
 
 
 def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> float:
@@ -109,8 +130,9 @@ def generate(
 
 
 def base_answers(model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]) -> list[str]:
-    """Greedy answers of the base beneath an adapter, one to each conversation of messages."""
-    with model.disable_adapter():
+    """Greedy answers of the base, by itself or beneath an adapter, one to each conversation of
+    messages."""
+    with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
         return [generate(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 
