@@ -19,6 +19,11 @@ from sftray.limits import reachable
 
 Log = Callable[[str], None]
 
+NO_TOKEN = (
+    "Ray asks nobody for a token here: whoever reaches its ports can run code on all its machines. "
+    "Unset RAY_AUTH_MODE, or start the cluster with RAY_AUTH_MODE=token (docs/security.md)"
+)
+
 GPU_SECONDS = 900.0
 """How long a cluster may take to bring its first GPU."""
 
@@ -93,8 +98,16 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
             # the recorder frees them, some seconds later
-            ray.init("local", include_dashboard=dashboard and dashboard_installed(), **quiet)
+            ray.init(
+                "local",
+                include_dashboard=dashboard and dashboard_installed(),
+                dashboard_host="127.0.0.1",
+                **quiet,
+            )
             log("started Ray on this machine")
+        # by now Ray has set it, unless it was told otherwise or the cluster it joined has no token
+        if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+            log(f"warning: {NO_TOKEN}")
     total = reachable()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
