@@ -115,12 +115,12 @@ def merge(
     Returns the eval loss of the adapter on its base as trained (a 4-bit one quantised), and that
     of the merged model: dequantising and rounding to bfloat16 moves it a little.
     """
-    from sftray.evaluate import evaluate_adapter, merge_adapter
-
     local, facts = open_bundle(folder)
     if out.exists() and any(out.iterdir()):
         raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
     trial = _as_trained(folder, facts, trust_remote_code)
+    from sftray.evaluate import evaluate_adapter, merge_adapter
+
     before = evaluate_adapter(local, trial, facts["packs"])
     log(f"eval loss before: {before:.6f} (adapter on its {trial.base_precision} base)")
     after = merge_adapter(local, trial, facts["packs"], out)
@@ -132,11 +132,11 @@ def answer(
     folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
 ) -> dict[str, str]:
     """Greedy answers of the untrained base and of the adapter to one user turn."""
+    local, facts = open_bundle(folder)
+    trial = _as_trained(folder, facts, trust_remote_code)
     from sftray.evaluate import generate, load_adapter
     from sftray.model import saved_tokenizer
 
-    local, facts = open_bundle(folder)
-    trial = _as_trained(folder, facts, trust_remote_code)
     model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]

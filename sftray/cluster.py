@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -104,6 +105,8 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
                 dashboard_host="127.0.0.1",
                 **quiet,
             )
+            with contextlib.suppress(OSError):  # Ray leaves its token for all users to read
+                (Path.home() / ".ray" / "auth_token").chmod(0o600)
             log("started Ray on this machine")
         # by now Ray has set it, unless it was told otherwise or the cluster it joined has no token
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
