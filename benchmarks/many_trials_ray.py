@@ -83,7 +83,9 @@ def _watch(trials: int, scheduler: str, folder: Path, *, until: int | None) -> d
     began = folder / "began.json"
     began.unlink(missing_ok=True)
     command = [sys.executable, __file__, str(folder), str(trials), scheduler]
-    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(folder / "tmp")})
+    env = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    env["RAY_DEDUP_LOGS_SKIP_REGEX"] = "PYTHON worker processes have been started"
+    process = subprocess.Popen(command, env=env)
     driver = psutil.Process(process.pid)
     journal, ended = reader(SweepPaths(str(folder / "many")).journal), 0
     seen: dict[str, float] = {"cpu": 0.0, "memory": 0.0, "scratch": 0.0, "wall": 0.0}

@@ -129,6 +129,12 @@ _RAY_SETTINGS = (
 )
 
 
+def head_has_cpus() -> bool:
+    """Whether the cluster's head may train."""
+    heads = (n for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"])
+    return any(head["Resources"].get("CPU", 0) > 0 for head in heads)
+
+
 def dashboard_installed() -> bool:
     """Whether Ray came with its `default` extra."""
     try:
