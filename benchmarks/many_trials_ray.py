@@ -6,6 +6,7 @@ outside, ends the first life by SIGKILL when half of the trials have ended, and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -32,7 +33,7 @@ from sftray.search.state import Search, Suggestion
 from sftray.trial.spec import TrialSpec
 
 AT_ONCE = 4
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 COLUMNS = ("cpu", "wall", "memory", "folder", "scratch", "replay", "resume")
 
 
@@ -89,25 +90,29 @@ def _watch(trials: int, scheduler: str, folder: Path, *, until: int | None) -> d
     driver = psutil.Process(process.pid)
     journal, ended = reader(SweepPaths(str(folder / "many")).journal), 0
     seen: dict[str, float] = {"cpu": 0.0, "memory": 0.0, "scratch": 0.0, "wall": 0.0}
-    while process.poll() is None:
-        time.sleep(LOOK_SECONDS)
-        if not began.exists():
-            continue
-        first = json.loads(began.read_text())
-        try:
-            seen["cpu"] = sum(driver.cpu_times()[:2]) - first["cpu"]
-            seen["memory"] = max(seen["memory"], driver.memory_info().rss - first["memory"])
-        except psutil.Error:  # it has just ended
-            break
-        seen["wall"] = time.time() - first["time"]
-        seen["scratch"] = max(seen["scratch"], _size(folder / "tmp"))
-        ended += sum(event["event"] == "trial_ended" for event in journal.new())
-        if until is not None and ended >= until:
+    try:
+        while process.poll() is None and (until is None or ended < until):
+            time.sleep(LOOK_SECONDS)
+            if began.exists():
+                _look(driver, json.loads(began.read_text()), folder, seen)
+                ended += sum(event["event"] == "trial_ended" for event in journal.new())
+    finally:
+        if process.poll() is None:
             _kill(driver)
-            break
     code = process.wait()
     assert code == (0 if until is None else -9), code
     return seen
+
+
+def _look(
+    driver: psutil.Process, began: Mapping[str, float], folder: Path, seen: dict[str, float]
+) -> None:
+    """Bring what has been seen of a driver up to date."""
+    with contextlib.suppress(psutil.Error):  # it has just ended
+        seen["cpu"] = sum(driver.cpu_times()[:2]) - began["cpu"]
+        seen["memory"] = max(seen["memory"], driver.memory_info().rss - began["memory"])
+        seen["wall"] = time.time() - began["time"]
+        seen["scratch"] = max(seen["scratch"], _size(folder / "tmp"))
 
 
 def _kill(driver: psutil.Process) -> None:
@@ -121,11 +126,10 @@ def _kill(driver: psutil.Process) -> None:
 
 def _size(folder: Path) -> float:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:  # Tune replaces its files
-            continue
+    for parent, _, names in os.walk(folder):  # which passes over what Tune removes meanwhile
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size
     return float(total)
 
 
