@@ -305,7 +305,10 @@ class SweepConfig:
     num_samples_generated: int = 2
     """Greedy answers to held-out prompts at the end of a trial; 0 writes none."""
     max_failures: int = 2
-    """How often a trial that lost its worker is started again from its last checkpoint."""
+    """How often a trial that lost its worker is started again from its last checkpoint; machines
+    that the cloud took back are not counted."""
+    hang_minutes: float = 30.0
+    """A worker or a bank that has taken no step for so long is taken for dead."""
 
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
@@ -413,7 +416,8 @@ class SweepConfig:
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         for name in ("max_failures", "num_samples_generated"):
             require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
-        require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
+        for name in ("cpus_per_worker", "hang_minutes"):
+            require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
         for name, space in self.search_space.items():
             require(
                 not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",

@@ -212,10 +212,11 @@ class Engine:
         self.usage.admitted += 1
         facts = {**self._facts(slot), "startup_seconds": time.perf_counter() - slot.asked}
         if slot.resumed:
-            first = {**slot.progress.last, **facts, "resumed_from_step": slot.step}
+            reports = slot.progress.again(facts)
         else:
-            first = {**slot.progress.start(self._loss_of_base(slot.spec)), **facts}
-        self._hand_over(slot, first)
+            reports = [{**slot.progress.start(self._loss_of_base(slot.spec)), **facts}]
+        for report in reports:
+            self._hand_over(slot, report)
         if slot.step == slot.spec.plan.steps:
             self._end(slot, "completed")
 
@@ -230,6 +231,14 @@ class Engine:
         """Free the slot of a trial that the search has stopped, or whose client is gone."""
         if slot in self._slots:
             self._slots[self._slots.index(slot)] = None
+
+    def save(self) -> None:
+        """Checkpoint every trial where it stands, between two evaluations."""
+        self._settle(wait=True)
+        for place, slot in enumerate(self._slots):
+            if slot is not None and slot.step > slot.progress.last["step"]:
+                kept = (self._adapters.take(place), slot.progress.state())
+                self._hand_over(slot, None, kept)
 
     def advance(self) -> bool:
         """One micro-step of all trials that are not waiting, and what it makes due; False if there
@@ -343,11 +352,11 @@ class Engine:
     def _hand_over(
         self,
         slot: Slot,
-        metrics: dict[str, Any],
+        metrics: dict[str, Any] | None,
         kept: tuple[Snapshot, dict[str, Any]] | None = None,
     ) -> None:
-        """Write a checkpoint, if any, and then report; behind what this trial has handed over
-        before."""
+        """Write a checkpoint, if any, and then report, if anything; behind what this trial has
+        handed over before."""
         before = slot.written
 
         def work() -> None:
@@ -362,7 +371,7 @@ class Engine:
                 slot.lost = True
                 slot.report({"outcome": "failed", "message": f"its checkpoint: {error}"})
                 return
-            if not slot.lost:
+            if metrics is not None and not slot.lost:
                 slot.report(metrics)
 
         if self._writer is None:

@@ -224,10 +224,11 @@ class Search:
         self._record([{"event": "attempt_started", "trial": trial, "attempt": number}])
         return number
 
-    def attempt_failed(self, trial: str, message: str) -> None:
-        """Journal that the running attempt of a trial died. The trial may be started again."""
+    def attempt_ended(self, trial: str, message: str, what: str = "failed") -> None:
+        """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
+        started again."""
         event = {"event": "attempt_ended", "trial": trial, "attempt": self._trials[trial].attempts}
-        self._record([event | {"class": "failed", "message": message}])
+        self._record([event | {"class": what, "message": message}])
 
     def record(
         self, trial: str, metrics: Mapping[str, Any], outcome: str | None = None, message: str = ""
