@@ -44,6 +44,7 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
         trial.model,
         revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         device_map={"": device},
         **options,
     )
