@@ -29,6 +29,8 @@ from sftray.paths import is_uri
 
 T = TypeVar("T")
 
+OUTAGE = "outage"
+"""What a trial says instead of an outcome: the sweep stops, and the trial stays unfinished."""
 PATIENCE_SECONDS = 300.0
 """How long storage may be away."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -131,6 +133,18 @@ def told(path: str) -> Iterator[None]:
         raise OutageError(_no_room(path, error)) from error
 
 
+@contextlib.contextmanager
+def plainly(path: str) -> Iterator[None]:
+    """Raise what is `plain` of an error."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 – what is plain already is raised again
+        found = plain(error, path)
+        if found is error:
+            raise
+        raise found from error
+
+
 def plain(error: Exception, path: str) -> Exception:
     """An error without what Ray has wrapped around it, and in words where it is a full disk or
     object store. `path`: where the sweep writes."""
@@ -198,10 +212,10 @@ def _no_room(path: str, error: Exception) -> str:
 
 def _object_store_full(error: BaseException) -> str:
     return (
-        f"Ray's object store is full ({_first_line(error)}): /dev/shm of a node, and the disk that "
-        "it spills to (`sftray doctor` shows both). In a container give more shared memory (docker run --shm-size=8g); else start "
-        "Ray with more (ray start --object-store-memory=BYTES), or with a larger disk for what is "
-        "spilled (--object-spilling-directory=PATH). Then run the same command again: it goes on"
+        f"Ray's object store is full ({_first_line(error)}): a node's /dev/shm, or the disk that "
+        "it spills to; `sftray doctor` shows both. Give a container more shared memory (docker run "
+        "--shm-size=8g), or start Ray with more (ray start --object-store-memory=BYTES) or another "
+        "disk (--object-spilling-directory=PATH), and run the same command again: it goes on"
     )
 
 

@@ -7,6 +7,7 @@ and a full disk is an OutageError that says where (`faults`).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -14,7 +15,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
@@ -56,10 +56,15 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
 
 
 @patient
+def info(path: str) -> fs.FileInfo:
+    """Type, size and time of a file or folder, or that there is none."""
+    filesystem, inner = resolve(path)
+    return filesystem.get_file_info(inner)
+
+
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
-    filesystem, inner = resolve(path)
-    return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
+    return bool(info(path).type != fs.FileType.NotFound)
 
 
 @patient
@@ -137,6 +142,15 @@ def list_names(folder: str) -> list[str]:
 
 
 @patient
+def list_below(folder: str) -> list[fs.FileInfo]:
+    """All that lies in a folder and in the folders within it; empty if it is not there."""
+    filesystem, inner = resolve(folder)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    found: list[fs.FileInfo] = filesystem.get_file_info(selector)
+    return found
+
+
+@patient
 def remove_folder(folder: str) -> None:
     """Delete a folder and what is in it, if it is there."""
     filesystem, inner = resolve(folder)
@@ -147,12 +161,18 @@ def remove_folder(folder: str) -> None:
 def put_folder(local: Path, folder: str, *, last: str) -> None:
     """Copy a local folder's files, the file named `last` after all others.
 
-    A reader that finds `last` finds all of it. An older folder of that name is replaced.
+    A reader that finds `last` finds all of it. An older folder of that name is replaced; of what
+    cannot be written to its end nothing stays.
     """
     remove_folder(folder)
     names = sorted(path.name for path in local.iterdir() if path.name != last)
-    for name in [*names, last]:
-        _put(join(folder, name), local / name)
+    try:
+        for name in [*names, last]:
+            _put(join(folder, name), local / name)
+    except OSError:
+        with contextlib.suppress(OSError), faults.patience(0):
+            remove_folder(folder)
+        raise
 
 
 @patient
@@ -219,7 +239,7 @@ def _create_file(inner: str, data: bytes) -> bool:
     return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def _beside(inner: str) -> Iterator[str]:
     """The name of a temporary file beside another; it does not stay, whatever happens."""
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"

@@ -17,6 +17,7 @@ import logging
 import os
 import queue
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -29,14 +30,15 @@ from sftray.bank.settings import BankSettings, cheaper
 from sftray.config import TrialConfig
 from sftray.config_io import sweep_from_json
 from sftray.data.packs import open_packs
-from sftray.errors import BankError, PacksError, SftrayError
+from sftray.errors import BankError, OutageError, PacksError, SftrayError
+from sftray.faults import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.trial.spec import TrialSpec
 
 if TYPE_CHECKING:
     from sftray.bank.engine import Engine, Slot
 
-LEASE_SECONDS = 60.0
-"""A client that is alive asks far more often."""
+LEASE_SECONDS = PATIENCE_SECONDS + 60
+"""A client that is alive asks far more often, but where the driver waits for storage."""
 POLL_SECONDS = 5.0
 """A client's question waits so long for an answer."""
 STALL_SECONDS = 900.0
@@ -240,8 +242,13 @@ class BankProcess:
                     self._start_over()
             raise BankError(f"no settings take little enough memory: {said}")
         except BaseException as error:  # whatever it is, the clients are told and the process ends
-            logging.exception("bank: broken")
-            self._broken = f"bank: {type(error).__name__}: {error}"
+            fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
+            if isinstance(fault, OutageError):
+                for lease in list(self._leases.values()):
+                    lease.reports.put({"outcome": OUTAGE, "message": str(fault)})
+            else:
+                logging.exception("bank: broken")
+                self._broken = f"bank: {type(error).__name__}: {error}"
             time.sleep(2 * POLL_SECONDS)
             os._exit(1)
 
@@ -295,8 +302,7 @@ class BankProcess:
                 try:  # under the lock, so that whoever drops the lease sees its slot
                     slot = lease.slot = prepared.result()
                 except (SftrayError, OSError) as error:
-                    outcome = "data_error" if isinstance(error, PacksError) else "failed"
-                    lease.reports.put({"outcome": outcome, "message": str(error)})
+                    lease.reports.put({"outcome": _outcome(error), "message": str(error)})
                     continue
             engine.admit(slot)
 
@@ -327,3 +333,10 @@ class BankProcess:
         still = self._clock() - self._moved
         if still > STALL_SECONDS:
             raise BankError(f"bank: no step for {still:.0f} s; its process hangs")
+
+
+def _outcome(error: Exception) -> str:
+    """What becomes of a trial that could not be prepared."""
+    if isinstance(error, OutageError):
+        return OUTAGE
+    return "data_error" if isinstance(error, PacksError) else "failed"

@@ -112,7 +112,8 @@ class Objects:
             return
         self._closed.set()
         self._heart.join()
-        with contextlib.suppress(OSError), faults.patience(0):  # out of reach; it runs out by itself
+        # out of reach: it runs out by itself
+        with contextlib.suppress(OSError), faults.patience(0):
             if not self._is_lost():
                 self._write_lease(released=True)
 
@@ -235,8 +236,8 @@ def _read_lease(path: str) -> Lease | None:
 def _refusal(path: str, held: Lease) -> str:
     ago = max(time.time() - held.seen, 0)
     return (
-        f"{path}: another driver is running this sweep ({held}, heard of {ago:.0f} s ago); wait for "
-        "it or stop it, or give this one a name of its own with --name"
+        f"{path}: another driver is running this sweep ({held}, heard of {ago:.0f} s ago); wait "
+        "for it or stop it, or give this one a name of its own with --name"
     )
 
 
