@@ -157,7 +157,7 @@ def test_what_a_failure_says_is_written_and_told_without_secrets(
         for trial in ("t0000", "t0001"):
             search.suggest()
             search.attempt(trial)
-            search.attempt_failed(trial, f"HTTPError: 403 for {said}")
+            search.attempt_ended(trial, f"HTTPError: 403 for {said}")
             recorder.recovers(trial)
         search.gave_up("t0000")
         search.end("t0001", "data_error", f"cannot read {said}")

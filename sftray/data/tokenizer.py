@@ -15,7 +15,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from sftray.errors import DataError, TemplateError
+from sftray.errors import DataError, OutageError, TemplateError
+from sftray.hub import snapshot
 
 FILES = (
     "tokenizer.json",
@@ -54,12 +55,13 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     patterns = [*FILES, "*.py"] if code else list(FILES)
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        return snapshot(model, revision, patterns)
+    except OutageError:
+        raise
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise DataError(
             f"model: {model} is no folder, and its tokenizer could not be fetched ({error})"

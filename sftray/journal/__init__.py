@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -27,15 +27,25 @@ from sftray.redact import redact
 class Journal:
     """A sweep's journal, open for writing by this process alone.
 
-    Raises JournalError where another driver holds it, or where it is damaged.
+    Raises JournalError where another driver holds it, or where it is damaged; OutageError where the
+    disk is full or storage does not answer.
     """
 
-    def __init__(self, path: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """lease_seconds: on a URI, how long a driver must not have been heard of for this one to
-        take over."""
+        take over; it waits so long, and says so."""
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._log: File | Objects
-        self._log = Objects(path, owner, lease_seconds) if is_uri(path) else File(path, owner)
+        if is_uri(path):
+            self._log = Objects(path, owner, lease_seconds, log)
+        else:
+            self._log = File(path, owner)
         self._events: list[Event] = []
         self._known: dict[tuple[Any, ...], Event] = {}
         for event in self._log.events:
