@@ -16,7 +16,7 @@ from sftray.config import SweepConfig
 from sftray.config_io import to_json
 from sftray.diagnosis import diagnose
 from sftray.journal import Journal
-from sftray.paths import SweepPaths
+from sftray.paths import SweepPaths, join
 from sftray.search.state import Search
 
 UNLISTED = 0.01
@@ -105,6 +105,7 @@ class Recorder:
             storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
             said = f" ({trial.message})" if trial.message else ""
             self._log(f"{name}  {trial.outcome}{said}")
+            self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
             if diagnosis.wrong:
                 self._log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
@@ -142,6 +143,15 @@ class Recorder:
                 break
             found.insert(0, name)
         return found
+
+    def _prune(self, trial: results.TrialRecord) -> None:
+        """What is left of a trial that has ended is the checkpoint of its best evaluation."""
+        folder, best = self._paths.trial(trial.trial), trial.best
+        there = [join(folder.checkpoints, name) for name in storage.list_names(folder.checkpoints)]
+        kept = folder.checkpoint(best["step"]) if best else None
+        for checkpoint in there if kept in there else ():
+            if checkpoint != kept:
+                storage.remove_folder(checkpoint)
 
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._write_config(trial, metrics)
