@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             log(f"warning: {warning}")
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
-        with Journal(paths.journal) as journal:
+        with Journal(paths.journal) as journal, ExitStack() as at_the_end:
             journal.append("sweep_started", uid=record["uid"])
             earlier = [results.load(folder) for folder in sweep.warm_start]
             known, theirs = learn_from(sweep, packs.root, earlier)
@@ -88,7 +89,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             for line in _begins_with(known, theirs, priors):
                 log(line)
             recorder = Recorder(sweep, paths, journal, search, log)
-            tracking = Tracking.start(sweep, paths, log)
+            at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
                 if search.remaining():
                     runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
@@ -105,7 +106,6 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
                 journal.append("sweep_ended")
             finally:
                 recorder.write_leaderboard()
-                tracking.finish()
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
                 _report(paths, log)
