@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("online", "offline"), default="online")
     parser.add_argument("--project", default="sftray")
     parser.add_argument("--init-timeout", type=float, default=INIT_SECONDS, metavar="SECONDS")
+    for name, what in (("samples", "the answers to prompts"), ("adapter", "the best adapter")):
+        told = f"send {what}; as the sweep was first told, if not given"
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=told)
     parser.add_argument(
         "--follow", action="store_true", help="go on until a line or the end comes on stdin"
     )
@@ -65,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = local_folder(paths.root, paths.tracking)
     os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # what artifacts hold until it is sent
     lock = take_lock(folder)
-    mirror = Mirror(paths, folder, given.project, given.mode, given.init_timeout)
+    asked = {"wandb_samples": given.samples, "wandb_adapter": given.adapter}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    mirror = Mirror(paths, folder, given.project, given.mode, given.init_timeout, asked)
     all_read = follow(paths, mirror, until_told=given.follow)
     all_taken = mirror.close()
     os.close(lock)
@@ -93,10 +98,18 @@ class Mirror:
     Online, W&B itself knows a run's last step."""
 
     def __init__(
-        self, paths: SweepPaths, folder: Path, project: str, mode: str, init_timeout: float
+        self,
+        paths: SweepPaths,
+        folder: Path,
+        project: str,
+        mode: str,
+        init_timeout: float,
+        asked: Mapping[str, bool],
     ) -> None:
+        """asked: fields of the sweep that are not as in sweep.json."""
         self._paths, self._folder = paths, folder
         self._project, self._mode, self._init_timeout = project, mode, init_timeout
+        self._asked = asked
         self._sweep: Mapping[str, Any] = {}
         self._saved: dict[str, dict[str, Any]] = {}
         self._handed_in: dict[str, Any] | None = None
@@ -107,7 +120,7 @@ class Mirror:
         self._all_taken = True
 
     def begin(self, record: Mapping[str, Any]) -> None:
-        self._sweep, self._uid = record["config"], record["uid"]
+        self._sweep, self._uid = {**record["config"], **self._asked}, record["uid"]
         path = self._folder / "mirror.json"
         state = json.loads(path.read_bytes()) if path.exists() else {}
         if state.get("uid") == self._uid:

@@ -97,6 +97,8 @@ def _start_wandb(
     if mode == "disabled":
         return None
     arguments = [paths.root, "--mode", mode, "--project", sweep.wandb_project]
+    arguments += ["--samples" if sweep.wandb_samples else "--no-samples"]
+    arguments += ["--adapter" if sweep.wandb_adapter else "--no-adapter"]
     said = f"{mode}, project {sweep.wandb_project}, one run a trial, group {sweep.name}"
     folder = local_folder(paths.root, paths.tracking)
     return _start("W&B", said, "mirror", arguments, folder, log)

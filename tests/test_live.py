@@ -13,7 +13,7 @@ from fake_trials import make_sweep
 from rich.console import Console
 
 from sftray.cli import main
-from sftray.journal import read_events
+from sftray.journal import Journal, read_events
 from sftray.live import shown, watch
 from sftray.live.screen import _Screen
 from sftray.live.state import Row, State
@@ -189,6 +189,18 @@ def test_watching_in_a_pipe_says_what_the_driver_said(capsys: pytest.CaptureFixt
     said = [line for line in lines if "t0003" in line]
     assert "started: learning_rate=0.00343, effective_batch_size=2  [cpu" in said[0]
     assert said[1].endswith(" tok/s")
+
+
+def test_a_sweep_on_a_uri_is_watched_as_well(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "sweep.json").write_text((RECORDED / "sweep.json").read_text())
+    with Journal(f"file://{tmp_path}/journal.jsonl") as journal:
+        journal.append_all(EVENTS)
+    watch(f"file://{tmp_path}", plain=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "  t00" in line]) == 86
+    assert lines[-1].endswith("  the sweep has ended")
 
 
 def test_there_must_be_a_sweep_to_watch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -135,8 +135,6 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
 
 
 def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: SweepPaths) -> None:
-    asked = {"uid": "1f2e3d4c", "config": to_json(replace(SWEEP, wandb_adapter=True))}
-    storage.write_text(paths.sweep, json.dumps(asked))
     sampled = {"messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42"}
     answers = [
         {**sampled, "step": 2, "answer": "a b c " * 20},
@@ -148,8 +146,10 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
     storage.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "41"}]))
     storage.write_text(f"{paths.best}/adapter_model.safetensors", "weights")
     storage.write_text(f"{paths.best}/sweep.json", json.dumps({"trial": "0001"}))
+    lines: list[str] = []
     for _ in range(2):
-        assert mirror(paths) == 0
+        sweep = replace(SWEEP, wandb_adapter=True)  # when it was begun it was not asked for
+        Tracking.start(sweep, paths, lines.append).finish()
     pieces = runs(paths, "0001")
     assert len(pieces) == 2  # trained; handed in
     assert pieces[0]["id"] == pieces[1]["id"]
