@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +174,14 @@ def test_the_last_view_stays_and_what_others_print_does_not_tear_it(tmp_path: Pa
     last = text[text.rindex("lr_batch") :]
     assert "trials  6 of 20 ended, 5 running" in last
     assert last.rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_view_that_fails_does_not_stop_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with _Screen(console, Watched(str(tmp_path)), deque()) as screen:
+        screen.log("t0000  completed")
 
 
 def test_in_a_pipe_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,8 @@ class _Screen:
         self._live = Live(console=console, auto_refresh=False)
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._draw_on, name="live view", daemon=True)
+        self._broken = True
+        """Whether drawing has failed: that is told by the thread, and does not stop the sweep."""
         self._complained = ""
         self._read = -math.inf
         """When the journal was read, by time.monotonic."""
@@ -88,7 +90,8 @@ class _Screen:
         self._left.set()
         self._thread.join()
         try:
-            self._draw()
+            if not self._broken:
+                self._draw()
         finally:
             self._live.stop()
 
@@ -108,6 +111,7 @@ class _Screen:
         while True:
             self._draw()
             if self._left.wait(DRAW_SECONDS):
+                self._broken = False
                 return
 
     def _draw(self) -> None:

@@ -37,6 +37,7 @@ SHORT_NAMES = {
     "warmup_ratio": "warmup", "lora_r": "rank", "lora_dropout": "dropout",
     "weight_decay": "decay",
 }  # fmt: skip
+ROWS = {"running": "cyan", "starting": "dim", "pruned": "dim"}
 STYLES = {
     "running": "cyan", "starting": "dim", "completed": "green", "pruned": "dim",
     "diverged": "red", "failed": "red", "data_error": "red", "out_of_memory": "magenta",
@@ -147,11 +148,11 @@ def _said(lines: Sequence[str], width: int, room: float) -> list[str]:
 
 def _trials(state: State, width: int, left: float) -> list[RenderableType]:
     """The table of those that run and, best first, those that have ended, in `left` lines."""
-    known = finite([loss for row in (*state.running, *state.finished) for loss in row.losses])
+    shown_rows = (*state.running, *state.finished)
+    known = finite([loss for row in shown_rows for loss in row.losses])
     if state.base is not None:
         known = [loss for loss in known if loss <= state.base] or known
     scale = (min(known), max(known)) if known else (0.0, 0.0)
-    shown_rows = (*state.running, *state.finished)
     rows = [(row, _cells(row, scale, state)) for row in shown_rows]
     columns, room = _columns([cells for _, cells in rows], width)
     points = [_wrap(" ".join(_point(row.point)), room) or [""] for row, _ in rows]
@@ -163,13 +164,10 @@ def _trials(state: State, width: int, left: float) -> list[RenderableType]:
         if at == 0:
             table.add_column("point", no_wrap=True)
     for (row, cells), lines in zip(rows[:shown], points[:shown], strict=True):
-        is_best = state.best is not None and row.trial == state.best.trial
-        style = "bold" if is_best else STYLES.get(row.outcome, "") * (row.outcome != "completed")
-        first, *others = (
-            Text(cells[name], style=STYLES.get(row.outcome, "") if name == "outcome" else "")
-            for name in columns
-        )
-        table.add_row(first, "\n".join(lines), *others, style=style)
+        colour = STYLES.get(row.outcome, "")
+        first, *others = (Text(cells[name], colour * (name == "outcome")) for name in columns)
+        style = "bold" if cells["trial"].startswith("*") else ROWS.get(row.outcome, "")
+        table.add_row(first, Text("\n".join(lines)), *others, style=style)
     if shown == len(rows):
         return [table]
     counted = Counter(row.outcome for row, _ in rows[shown:])
