@@ -8,14 +8,17 @@ import dataclasses
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.paths import PacksPaths, SweepPaths
+from sftray.redact import redact
 
 
 def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -25,6 +28,7 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
     130 when interrupted (the same command goes on).
     """
     options = _sweep_parser(sweep).parse_args(arguments)
+    sys.excepthook = _hook_without_secrets
     sys.exit(_with_plain_errors(lambda: _launch(sweep, options)))
 
 
@@ -162,7 +166,7 @@ def _merge(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import merge
 
-    merge(options.dir, options.out, log=_say)
+    merge(options.dir, options.out, log=_say, trust_remote_code=options.trust_remote_code)
     return 0
 
 
@@ -170,7 +174,13 @@ def _generate(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import answer
 
-    for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
+    answers = answer(
+        options.dir,
+        options.prompt,
+        options.max_new_tokens,
+        trust_remote_code=options.trust_remote_code,
+    )
+    for who, text in answers.items():
         _say(f"{who}: {text}")
     return 0
 
@@ -284,6 +294,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("dir")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)
+    for loads_the_base in (merge, generate):
+        loads_the_base.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run the Python code that the base's repository brings; its sweep's word for it "
+            "is not enough",
+        )
     inspect = command("inspect", _inspect, "the packed rows, with the trained tokens marked")
     inspect.add_argument("dir", help="a sweep's folder, or a pack's")
     inspect.add_argument("--rows", type=int, default=2)
@@ -297,14 +314,21 @@ def _with_plain_errors(run: Callable[[], int]) -> int:
     try:
         return run()
     except SweepFailedError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(redact(f"{error}\n"))
         return 1
     except SftrayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(redact(f"error: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from here\n")
         return 130
+
+
+def _hook_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python prints it, but for the secrets that libraries put into messages."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _quiet_libraries() -> None:

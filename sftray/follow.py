@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from sftray import storage
 from sftray.journal import Event, reader
 from sftray.paths import SweepPaths
+from sftray.redact import redact
 
 POLL_SECONDS = 1.0
 READING_SHARE = 0.05
@@ -84,5 +85,5 @@ def take_lock(folder: Path) -> int:
 
 def say(text: str) -> None:
     """A line of mirror.log, which is the process's standard error."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
     sys.stderr.flush()

@@ -18,16 +18,19 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.live import Live
 
-from sftray import storage
+from sftray import faults, storage
 from sftray.config import SweepConfig
 from sftray.errors import SftrayError
 from sftray.live.view import view
 from sftray.live.watched import KEPT_LINES, Watched
 from sftray.paths import SweepPaths
+from sftray.redact import redact
 
 Log = Callable[[str], None]
 
 DRAW_SECONDS = 1.0
+END_SECONDS = 5.0
+"""How long the end of a sweep waits for a look at storage that does not answer."""
 
 
 @contextlib.contextmanager
@@ -36,7 +39,7 @@ def shown(sweep: SweepConfig, *, plain: bool) -> Iterator[Log]:
     started = time.monotonic()
 
     def stamped(line: str) -> str:
-        return f"{time.monotonic() - started:7.1f}s  {line}"
+        return redact(f"{time.monotonic() - started:7.1f}s  {line}")
 
     console = Console()
     if plain or not _can_draw(console):
@@ -88,9 +91,9 @@ class _Screen:
 
     def __exit__(self, *_: object) -> None:
         self._left.set()
-        self._thread.join()
+        self._thread.join(END_SECONDS)
         try:
-            if not self._broken:
+            if not (self._broken or self._thread.is_alive()):
                 self._draw()
         finally:
             self._live.stop()
@@ -124,7 +127,8 @@ class _Screen:
 
     def _catch_up(self) -> None:
         try:
-            self._watched.catch_up()
+            with faults.patience(0):
+                self._watched.catch_up()
         except (OSError, SftrayError) as error:  # the next look may go better
             if str(error) != self._complained:
                 self._console.print(f"warning: {error}", markup=False, highlight=False)
