@@ -43,7 +43,13 @@ class Recorder:
         self._ended: list[str] = []
         """Trials that have ended and are not written yet."""
         self._catch_up()
-        self._ended.clear()  # by the driver before
+        self._ended = self._unwritten()
+        self._told = {
+            trial.trial: trial.results[-1]["step"]
+            for trial in self._records.trials
+            if trial.results
+        }
+        """The newest evaluation of each trial that was told of."""
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
@@ -55,12 +61,21 @@ class Recorder:
         """After a report was journalled: one line, and the trial's folder."""
         if "outcome" in metrics:  # its last words, which `finish_trials` tells
             return
-        if metrics["step"] == 0:
+        if "interrupted" in metrics:
+            self.recovers(trial)
+            return
+        if "resumed_from_step" in metrics:
+            step = metrics["resumed_from_step"]
+            if not storage.exists(self._paths.trial(trial).config):
+                self._write_config(trial, metrics)  # the driver before did not get to it
+            self._log(f"{trial}  goes on from step {step}  [{_where(metrics)}]")
+        elif metrics["step"] <= self._told.get(trial, -1):
+            return  # told again by a trial that went on, in case it had been lost
+        elif metrics["step"] == 0:
             self._begun(trial, metrics)
-        elif "resumed_from_step" in metrics:
-            self._log(f"{trial}  goes on from step {metrics['step']}  [{_where(metrics)}]")
         else:
             self._log(_progress_line(trial, metrics))
+        self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
             self.write_leaderboard()
@@ -117,7 +132,23 @@ class Recorder:
                 self._log("freed workers that Ray Train had kept")
         self._placement_groups.clear()
 
+    def _unwritten(self) -> list[str]:
+        """Trials that ended and whose folders the driver before did not get to: the last ones, for
+        they are written in that order."""
+        found: list[str] = []
+        here = [name for name in self._ended if self._records[name].folder is None]
+        for name in reversed(here):
+            if storage.exists(self._paths.trial(name).outcome):
+                break
+            found.insert(0, name)
+        return found
+
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
+        self._write_config(trial, metrics)
+        point = self._records[trial].point
+        self._log(f"{trial}  started: {results.point_text(point)}  [{_where(metrics)}]")
+
+    def _write_config(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._catch_up()
         point = self._records[trial].point
         config = to_json(self._sweep.trial.at(point))
@@ -125,7 +156,6 @@ class Recorder:
             self._paths.trial(trial).config,
             json.dumps({"point": point, "config": config, "ran_with": dict(metrics)}, indent=1),
         )
-        self._log(f"{trial}  started: {results.point_text(point)}  [{_where(metrics)}]")
 
     def _catch_up(self) -> None:
         """Bring the records to the journal's end."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sftray import bundle, results
+from sftray import bundle, faults, results
 from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
@@ -20,13 +20,13 @@ from sftray.config import SweepConfig
 from sftray.data.manifest import counts_of
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
-from sftray.data.tokenizer import model_config
-from sftray.errors import ConfigError, DataError, SweepFailedError
+from sftray.data.tokenizer import model_config, require_safetensors
+from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_evaluation, check_plans
+from sftray.plan import check_code, check_evaluation, check_plans
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -43,11 +43,20 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     """Run a sweep, or go on with it, to its bundle. One trial at a time in this process if `local`.
 
     Raises ConfigError or DataError before anything starts, SweepFailedError when no trial finished.
-    KeyboardInterrupt leaves a folder that the same call resumes.
+    KeyboardInterrupt, and OutageError for a full disk or storage that is away, leave a folder that
+    the same call resumes.
     """
     sweep = _with_absolute_storage(sweep)
+    with faults.plainly(sweep.storage):
+        return _run(sweep, local=local, log=log)
+
+
+def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
     paths = SweepPaths.of(sweep.storage, sweep.name)
+    for warning in check_code(sweep.trial):
+        log(f"warning: {warning}")
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
+    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
     if sweep.metric:
@@ -77,7 +86,7 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
             log(f"warning: {warning}")
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
-        with Journal(paths.journal) as journal:
+        with Journal(paths.journal, log=log) as journal:
             journal.append("sweep_started", uid=record["uid"])
             earlier = [results.load(folder) for folder in sweep.warm_start]
             known, theirs = learn_from(sweep, packs.root, earlier)
@@ -104,8 +113,10 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
                     _settle(search, recorder)
                 journal.append("sweep_ended")
             finally:
-                recorder.write_leaderboard()
-                tracking.finish()
+                try:
+                    recorder.write_leaderboard()
+                finally:
+                    tracking.finish()
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
                 _report(paths, log)
@@ -144,12 +155,14 @@ def _begins_with(
 
 
 def _settle(search: Search, recorder: Recorder) -> None:
-    """After trials have run. Raises DataError where the data was damaged, KeyboardInterrupt where
-    trials were cut off."""
+    """After trials have run. Raises DataError where the data was damaged, OutageError where a disk
+    was full or storage away, KeyboardInterrupt where trials were cut off."""
     recorder.finish_trials()
     recorder.free_workers()
     if search.damaged:
         raise DataError(f"{search.damaged}. The sweep stopped; mended, the same command goes on")
+    if search.outage:
+        raise OutageError(search.outage)
     if search.unfinished():
         raise KeyboardInterrupt
 
