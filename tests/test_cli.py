@@ -84,7 +84,8 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
     text = capsys.readouterr().out
     assert text.startswith("sweep fake: 16 trials; the best is not confirmed")
     assert "\ndata (estimated from a sample of rows):\n" in text
-    for told in ("micro ×", "warm-up", "rungs: after", "tokens:", "disk: about"):
+    told_all = ("packing: ", "micro ×", "warm-up", "rungs: after", "tokens:", "disk: about")
+    for told in told_all:
         assert told in text
 
 
