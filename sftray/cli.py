@@ -8,15 +8,17 @@ import dataclasses
 import json
 import os
 import sys
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.paths import PacksPaths, SweepPaths
+from sftray.redact import redact
 
 
 def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -26,6 +28,7 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
     130 when interrupted (the same command goes on).
     """
     options = _sweep_parser(sweep).parse_args(arguments)
+    sys.excepthook = _hook_without_secrets
     sys.exit(_with_plain_errors(lambda: _launch(sweep, options)))
 
 
@@ -50,15 +53,19 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.findings import learn, text
+    from sftray.live import shown
     from sftray.results import confirmed_text, load, table
-    from sftray.sweep import run_sweep
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:
         storage.remove_folder(folder)
 
     try:
-        found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+        # a debugger and a view do not share a terminal
+        with shown(sweep, plain=options.plain or options.local) as log:
+            from sftray.sweep import run_sweep
+
+            found = run_sweep(sweep, local=options.local, log=log)
     except KeyboardInterrupt:
         with contextlib.suppress(SftrayError):  # it may not have begun
             _say("\n" + table(load(folder).leaderboard, top=20))
@@ -120,6 +127,16 @@ def _results(options: argparse.Namespace) -> int:
     return 0
 
 
+def _watch(options: argparse.Namespace) -> int:
+    from sftray.live import watch
+    from sftray.results import load, table
+
+    with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
+        watch(options.dir, plain=options.plain)
+    _say("\n" + table(load(options.dir).leaderboard, top=20))
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     from sftray.report import write_report
 
@@ -150,7 +167,7 @@ def _merge(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import merge
 
-    merge(options.dir, options.out, log=_say)
+    merge(options.dir, options.out, log=_say, trust_remote_code=options.trust_remote_code)
     return 0
 
 
@@ -158,7 +175,13 @@ def _generate(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import answer
 
-    for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
+    answers = answer(
+        options.dir,
+        options.prompt,
+        options.max_new_tokens,
+        trust_remote_code=options.trust_remote_code,
+    )
+    for who, text in answers.items():
         _say(f"{who}: {text}")
     return 0
 
@@ -219,6 +242,7 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--num-trials", type=int)
     add("--trainer", choices=TRAINERS)
     add("--wandb", choices=WANDB_MODES)
+    add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
     add("--fresh", action="store_true", help="delete the sweep of this name first")
     add(
@@ -252,6 +276,11 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument(
         "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
     )
+    watch = command(
+        "watch", _watch, "the live view of a sweep that runs elsewhere, from its folder"
+    )
+    watch.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+    watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
     report = command(
         "report", _report, "write report.html of a finished or running sweep into its folder"
     )
@@ -262,10 +291,19 @@ def _parser() -> argparse.ArgumentParser:
     merge = command("merge", _merge, "merge the best adapter into a bf16 base")
     merge.add_argument("dir")
     merge.add_argument("out", type=Path)
-    generate = command("generate", _generate, "answer a prompt with the best of a sweep and with its base")
+    generate = command(
+        "generate", _generate, "answer a prompt with the best of a sweep and with its base"
+    )
     generate.add_argument("dir")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)
+    for loads_the_base in (merge, generate):
+        loads_the_base.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run the Python code that the base's repository brings; its sweep's word for it "
+            "is not enough",
+        )
     inspect = command("inspect", _inspect, "the packed rows, with the trained tokens marked")
     inspect.add_argument("dir", help="a sweep's folder, or a pack's")
     inspect.add_argument("--rows", type=int, default=2)
@@ -279,14 +317,21 @@ def _with_plain_errors(run: Callable[[], int]) -> int:
     try:
         return run()
     except SweepFailedError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(redact(f"{error}\n"))
         return 1
     except SftrayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(redact(f"error: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from here\n")
         return 130
+
+
+def _hook_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python prints it, but for the secrets that libraries put into messages."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _quiet_libraries() -> None:
@@ -300,13 +345,6 @@ def _quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def _log(started: float) -> Callable[[str], None]:
-    def log(line: str) -> None:
-        _say(f"{time.monotonic() - started:7.1f}s  {line}")
-
-    return log
 
 
 def _say(text: str) -> None:

@@ -25,7 +25,7 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from sftray import storage
+from sftray import faults, storage
 from sftray.errors import CheckpointError
 from sftray.model import trained_parameters
 from sftray.paths import TrialPaths, join
@@ -62,7 +62,8 @@ def save(
     moments: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write the checkpoint of `state["step"]` and drop all others but the best and the one before.
+    """Write the checkpoint of `state["step"]` and then drop all others but the best and the one
+    before. Raises OutageError where the disk is full; the others stay then.
 
     adapter: tensors on the CPU under the names PEFT saves them by; moments: AdamW's under
     `<parameter name>/<moment>`.
@@ -96,11 +97,12 @@ def _save(
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_weights(folder)
-        save_file(dict(moments), folder / OPTIMIZER)
-        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-        (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
+        with faults.told(temporary):
+            write_weights(folder)
+            save_file(dict(moments), folder / OPTIMIZER)
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+            sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+            (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
         storage.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
     there = [join(paths.checkpoints, name) for name in storage.list_names(paths.checkpoints)]
     last, best = paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])
@@ -180,7 +182,9 @@ def load_model(model: Any, checkpoint: Checkpoint) -> None:
     transformers reads what it has written: names in files may differ from those in the model, and
     tied weights are there once.
     """
-    saved = type(model).from_pretrained(checkpoint.folder, dtype=torch.float32)
+    saved = type(model).from_pretrained(
+        checkpoint.folder, dtype=torch.float32, use_safetensors=True
+    )
     ours, theirs = dict(model.named_parameters()), dict(saved.named_parameters())
     if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
         raise CheckpointError(f"{checkpoint.folder}: holds another model than this trial's")
