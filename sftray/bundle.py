@@ -2,8 +2,8 @@
 whole model, where all weights were trained.
 
 Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
-loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what rounding to
-bfloat16 makes of a short eval set, or the sweep says so loudly.
+loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what
+rounding to bfloat16 makes of a short eval set, or the sweep says so loudly.
 """
 
 from __future__ import annotations

@@ -499,6 +499,12 @@ class SweepConfig:
             f"{', '.join(unused)} with trial.finetune='full'",
             "other fields, or finetune='lora': all weights are trained, there is no adapter",
         )
+        require(
+            not self.wandb_adapter,
+            "wandb_adapter",
+            "True with trial.finetune='full'",
+            "False: there is no adapter, and a whole model is gigabytes",
+        )
         for name in ("trainer", "confirm_trainer"):
             require(
                 getattr(self, name) != "bank",

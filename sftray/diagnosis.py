@@ -68,12 +68,15 @@ def _diverged(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagno
     before = f" after {_within(announced.verdict)}" if announced else ""
     verdict = f"Diverged{before}: {said}."
     past_warmup = course.known_until > 2 * warmup_steps(config, course.steps or 0)
+    other = "hold the base with base_precision='bf16'"
+    if config.finetune == "full":
+        other = "compute with base_precision='fp32'"
     if past_warmup and not announced and config.learning_rate <= USUAL_RATES[config.finetune]:
         return Diagnosis(
             "diverged",
             verdict,
             f"A learning rate of {config.learning_rate:.3g} is usual and nothing announced it: "
-            "look at the rows of that step, and hold the base with base_precision='bf16'.",
+            f"look at the rows of that step, and {other}.",
         )
     longer = "" if past_warmup else f", or warm up for more than {config.warmup_ratio:.0%}"
     return Diagnosis("diverged", verdict, f"{lower_rate(config, 3)}{longer}.")

@@ -29,7 +29,7 @@ from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_code, check_evaluation, check_plans
+from sftray.plan import check_code, check_evaluation, check_plans, check_rates
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -188,7 +188,11 @@ def _check(
     small."""
     counts = counts_of(packs.manifest)
     plan = planner(sweep, packs.rows("train"), execution=fit.execution)
-    for warning in [*check_evaluation(counts["eval"]), *check_plans(sweep, plan)]:
+    for warning in [
+        *check_evaluation(counts["eval"]),
+        *check_plans(sweep, plan),
+        *check_rates(sweep, base),
+    ]:
         log(f"warning: {warning}")
     require_space(sweep, disk_needed(sweep, base, counts, at_once=fit.at_once), paths.root)
 

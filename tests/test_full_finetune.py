@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_train_trial import CPU, TRIAL, Run, make_trainer, plan_of, run
-from transformers import AutoModelForCausalLM
+from test_train_trial import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray import storage
 from sftray.attention import choose_attention
+from sftray.bundle import _assemble, _write_files, answer, merge
+from sftray.cli import main
+from sftray.config_io import to_json
 from sftray.data.packs import Packs
-from sftray.errors import CheckpointError
+from sftray.errors import CheckpointError, SftrayError
 from sftray.evaluate import packed_eval_loss
 from sftray.model import load_base
 from sftray.paths import TrialPaths
@@ -68,7 +72,7 @@ def test_a_killed_trial_goes_on_as_if_it_had_not_been(
     second = plan_of(FULL, small_packs).eval_steps[1]
     killed = run(FULL, small_packs, tmp_path, killed_at=second)
     again = run(FULL, small_packs, tmp_path)
-    assert again.reports[0]["resumed_from_step"] == second
+    assert [r["resumed_from_step"] for r in again.reports if "resumed_from_step" in r] == [second]
     assert killed.losses | again.losses == pytest.approx(whole.losses, abs=1e-6)
     assert killed.eval_losses | again.eval_losses == pytest.approx(whole.eval_losses, abs=1e-6)
 
@@ -159,3 +163,63 @@ def test_the_next_trial_of_a_worker_begins_with_the_untouched_base(
     assert first.eval_losses[0] == second.eval_losses[0] == whole.eval_losses[0]
     assert first.losses[first_evaluation] != second.losses[first_evaluation]
     assert second.losses == {s: v for s, v in whole.losses.items() if s <= first_evaluation}
+
+
+def test_a_trial_without_memory_halves_its_micro_batch(
+    whole: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Full(monkeypatch, rows=1)
+    first = plan_of(FULL, small_packs).eval_steps[0]
+    short = run(FULL, small_packs, tmp_path, killed_at=first)
+    assert short.reports[-1]["micro_batch_size"] == 1
+    assert short.losses == pytest.approx({s: whole.losses[s] for s in short.losses}, abs=1e-4)
+
+
+# the winner's folder
+
+
+@pytest.fixture(scope="module")
+def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """best/ of a sweep whose only trial is `whole`, as `bundle.collect` writes it."""
+    folder = tmp_path_factory.mktemp("sweep") / "best"
+    folder.mkdir()
+    loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
+    checkpoint = whole.paths.checkpoint(step)
+    checked, tolerance, samples, files = _assemble(checkpoint, to_json(FULL), small_packs.root, 1)
+    assert abs(checked - loss) <= tolerance
+    assert samples.count("\n") == 1  # the untrained base has answered
+    assert [name for name, content in files.items() if content is None] == ["model.safetensors"]
+    _write_files(files, checkpoint, folder)
+    facts = {
+        "trial": "t0000", "step": step, "point": {"learning_rate": FULL.learning_rate},
+        "eval_loss": loss, "base_eval_loss": whole.eval_losses[0], "verified": True,
+        "config": to_json(FULL), "end_of_turn": small_packs.end_of_turn, "packs": small_packs.root,
+    }  # fmt: skip
+    (folder / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
+    return folder
+
+
+def test_the_bundle_is_a_whole_model_that_loads_as_sftray_says(
+    bundle: Path, whole: Run, small_packs: Packs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["best", str(bundle.parent)])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"\nmodel: {bundle}\n" in said
+    code = said[said.index("from transformers import AutoModelForCausalLM") :]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    rows = small_packs.dataset("eval")
+    loss = packed_eval_loss(names["model"].eval(), rows, choose_attention(FULL, CPU), FULL)
+    assert loss == pytest.approx(json.loads((bundle / "sweep.json").read_text())["eval_loss"])
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    assert tokenizer.chat_template == small_packs.chat_template
+
+
+def test_base_and_model_answer_and_there_is_nothing_to_merge(bundle: Path, tmp_path: Path) -> None:
+    said = answer(str(bundle), "What is 3 plus 4?", max_new_tokens=6)
+    assert said.keys() == {"base", "model"}
+    assert said["base"] != said["model"]
+    with pytest.raises(SftrayError, match="there is nothing to merge"):
+        merge(str(bundle), tmp_path / "merged", log=lambda line: None)

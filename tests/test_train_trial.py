@@ -639,7 +639,7 @@ def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: 
     assert len(model) == 2
 
 
-class _Full:
+class Full:
     """A GPU that has room for so many rows at once, or for more under activation checkpointing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int, *, from_step: int = 0) -> None:
@@ -668,7 +668,7 @@ def four(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_trial_without_memory_halves_its_micro_batch_and_keeps_its_batch(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=1)
+    Full(monkeypatch, rows=1)
     short = run(FOUR, small_packs, tmp_path, micro=4)
     assert short.outcome == "completed"
     assert short.losses == pytest.approx(four.losses, abs=1e-4)
@@ -683,7 +683,7 @@ def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated = plan_of(FOUR, small_packs, 4).eval_steps[0]
-    _Full(monkeypatch, rows=2, from_step=evaluated + 2)
+    Full(monkeypatch, rows=2, from_step=evaluated + 2)
     short = run(FOUR, small_packs, tmp_path, micro=4)
     steps = [entry[0] for report in short.reports for entry in report.get("curve", [])]
     assert steps == sorted(set(steps))  # none was taken twice, none is missing
@@ -697,7 +697,7 @@ def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
 def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=0)
+    Full(monkeypatch, rows=0)
     ended = run(FOUR, small_packs, tmp_path, micro=2)
     assert ended.outcome == "out_of_memory"
     kept = json.loads(Path(ended.paths.execution).read_text(encoding="utf-8"))
@@ -711,7 +711,7 @@ def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
 def test_a_trial_that_is_started_again_begins_with_what_fits(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=2)
+    Full(monkeypatch, rows=2)
     first = plan_of(FOUR, small_packs, 4).eval_steps[0]
     run(FOUR, small_packs, tmp_path, micro=4, killed_at=first)
     monkeypatch.undo()
