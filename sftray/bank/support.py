@@ -23,6 +23,7 @@ SHARED = (
     "model",
     "model_revision",
     "trust_remote_code",
+    "finetune",
     "base_precision",
     "lora_target_modules",
     "num_workers",
