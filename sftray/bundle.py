@@ -152,19 +152,21 @@ def answer(
     turn."""
     local, facts = open_bundle(folder)
     trial = _as_trained(folder, facts, trust_remote_code)
-    from sftray.evaluate import generate, load_adapter, load_trained, load_untrained
+    from sftray.evaluate import computing_as, generate, load_trained, load_untrained
     from sftray.model import saved_tokenizer
 
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
     rest = (tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    if is_whole(facts):
-        said = {"base": generate(load_untrained(trial), *rest)}
-        return {**said, "model": generate(load_trained(local, trial)[0], *rest)}
-    model, _ = load_adapter(local, trial)
-    with model.disable_adapter():
-        base = generate(model, *rest)
-    return {"base": base, "adapter": generate(model, *rest)}
+    model, _ = load_trained(local, trial)
+    with computing_as(trial, model.device):
+        if is_whole(facts):
+            said = {"model": generate(model, *rest)}
+            del model  # there may be no room for both
+            return {"base": generate(load_untrained(trial), *rest), **said}
+        with model.disable_adapter():
+            base = generate(model, *rest)
+        return {"base": base, "adapter": generate(model, *rest)}
 
 
 def _as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
@@ -256,6 +258,7 @@ def _assemble(
 
     from sftray.evaluate import (
         base_answers,
+        computing_as,
         default_device,
         load_trained,
         load_untrained,
@@ -280,7 +283,8 @@ def _assemble(
         if whole and num_samples:
             model = load_untrained(trial)
         answer = functools.partial(base_answers, model, tokenizer, opened.end_of_turn)
-        samples = as_lines(answered(opened, num_samples, 0, answer))
+        with computing_as(trial, default_device()):
+            samples = as_lines(answered(opened, num_samples, 0, answer))
         files = {
             path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
             for path in Path(folder).iterdir()

@@ -88,17 +88,22 @@ def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> f
     return packed_eval_loss(model.eval(), opened.dataset("eval"), attention, trial)
 
 
+def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
+    """A context in which weights of float32 are computed with as the trial does."""
+    enabled = compute_dtype(trial, device) == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 @torch.no_grad()
 def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialConfig) -> float:
     """Sum of token losses over the number of supervised tokens, in nats; one row at a time."""
     device = model.get_input_embeddings().weight.device
-    autocast = compute_dtype(trial, device) == torch.bfloat16
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
         batch = collate([row], flatten=attention.flatten)
         labels = batch.pop("labels")[0, 1:].to(device)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with computing_as(trial, device):
             logits = model(**inputs, use_cache=False).logits[0, :-1]
         supervised = labels != -100
         losses = functional.cross_entropy(

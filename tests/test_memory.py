@@ -164,6 +164,31 @@ def test_a_plan_tells_the_memory_and_how_it_would_be_elsewhere(tmp_path: Path) -
 FULL = replace(TRIAL, finetune="full", base_precision="bf16", learning_rate=2e-5)
 
 
+# benchmarks/memory.py --only full, on an H100
+FULL_PEAKS = [
+    (QWEN_05B, 512, Execution(8), 13.45),
+    (QWEN_05B, 2048, Execution(1), 11.18),
+    (QWEN_05B, 2048, Execution(4), 18.09),
+    (QWEN_05B, 2048, Execution(1, activation_checkpointing=True), 8.48),
+    (QWEN_05B, 2048, Execution(4, activation_checkpointing=True), 9.14),
+    (LLAMA_1B, 512, Execution(8), 27.60),
+    (LLAMA_1B, 2048, Execution(1), 24.57),
+    (LLAMA_1B, 2048, Execution(4), 33.66),
+    (LLAMA_1B, 2048, Execution(1, activation_checkpointing=True), 20.78),
+    (LLAMA_1B, 2048, Execution(4, activation_checkpointing=True), 21.82),
+]
+
+
+@pytest.mark.parametrize(("base", "length", "execution", "peak"), FULL_PEAKS)
+def test_the_estimate_where_all_weights_are_trained_is_within_a_twentieth_of_what_was_measured(
+    base: dict[str, Any], length: int, execution: Execution, peak: float
+) -> None:
+    shape = Shape.of(base)
+    assert shape is not None
+    found = train_memory(shape, FULL, length, execution).total
+    assert found / GIB == pytest.approx(peak, rel=0.05)
+
+
 def test_what_trains_all_weights_takes_16_bytes_a_parameter_and_fits_where_it_is_said_to() -> None:
     shape = Shape.of(LLAMA_1B)
     assert shape is not None
