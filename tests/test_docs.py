@@ -1,4 +1,4 @@
-"""What README and docs say can be done: links lead somewhere, commands are run or at least parsed."""
+"""What README and docs say can be done: links lead somewhere, commands are run or parsed."""
 
 from __future__ import annotations
 
