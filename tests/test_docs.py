@@ -264,6 +264,7 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "docker": _files,
     "tests/run_gpu.sh": _files,
     "git": _not_run,
+    "tensorboard": _not_run,  # not installed with sftray
     "cd": _not_run,
     "source": _not_run,
     "export": _not_run,
