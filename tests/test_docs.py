@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 PROGRAMS = (
     "sftray", "python", ".venv/bin/python", "make", "pip", "ray", "source", "cd", "git", "head",
-    "export", "bash", "kubectl", "docker", "wandb", "tests/run_gpu.sh",
+    "export", "bash", "kubectl", "docker", "tensorboard", "tests/run_gpu.sh",
 )  # fmt: skip
 """What a block's first line must not begin with unless the block is called bash or console."""
 PRINTS_ALIKE = "--plan"
@@ -249,7 +249,7 @@ def _shell(command: Command) -> None:
 
 
 def _not_run(command: Command) -> None:
-    """Changes the reader's own shell or fetches the checkout."""
+    """Changes the reader's own shell, fetches the checkout, or is not installed with sftray."""
 
 
 def _run(program: Callable[[list[str]], object], arguments: list[str], command: Command) -> None:
@@ -274,4 +274,5 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "cd": _not_run,
     "source": _not_run,
     "export": _not_run,
+    "tensorboard": _not_run,
 }
