@@ -227,11 +227,12 @@ def _pinned(name: str, revision: str | None) -> str | None:
     if os.path.isdir(name):
         return revision
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    from sftray.hub import HUB_ERRORS
 
     try:
         return str(HfApi().dataset_info(name, revision=revision, timeout=10).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+    except HUB_ERRORS:
         return revision  # loading says what is wrong, or finds it in the cache
 
 
