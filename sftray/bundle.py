@@ -130,13 +130,15 @@ def collect(
     return facts
 
 
-def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
+def answer(
+    folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
+) -> dict[str, str]:
     """Greedy answers of the untrained base and of the adapter to one user turn."""
+    local, facts = open_bundle(folder)
+    trial = as_trained(folder, facts, trust_remote_code)
     from sftray.evaluate import generate, load_adapter
     from sftray.model import saved_tokenizer
 
-    local, facts = open_bundle(folder)
-    trial = TrialConfig(**facts["config"])
     model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
@@ -144,6 +146,18 @@ def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
         base = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
     adapted = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
     return {"base": base, "adapter": adapted}
+
+
+def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
+    """The trial that a bundle is of. A folder, which somebody else may have written, cannot have
+    code run: that is for who reads it to say."""
+    trial = TrialConfig(**facts["config"])
+    if trial.trust_remote_code and not trust_remote_code:
+        raise SftrayError(
+            f"{folder}: its base {trial.model} wants to run Python code of its repository, must be "
+            "allowed here, too; read the code, then say --trust-remote-code"
+        )
+    return trial
 
 
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:

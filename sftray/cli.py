@@ -8,9 +8,10 @@ import dataclasses
 import json
 import os
 import sys
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from sftray import commands
@@ -19,6 +20,7 @@ from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.paths import SweepPaths
+from sftray.redact import redact
 from sftray.winner import DTYPES
 
 
@@ -29,6 +31,7 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
     130 when interrupted (the same command goes on).
     """
     options = _sweep_parser(sweep).parse_args(arguments)
+    sys.excepthook = _hook_without_secrets
     sys.exit(_with_plain_errors(lambda: _launch(sweep, options)))
 
 
@@ -53,15 +56,19 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.findings import learn, text
+    from sftray.live import shown
     from sftray.results import confirmed_text, load, table
-    from sftray.sweep import run_sweep
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:
         storage.remove_folder(folder)
 
     try:
-        found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+        # a debugger and a view do not share a terminal
+        with shown(sweep, plain=options.plain or options.local) as log:
+            from sftray.sweep import run_sweep
+
+            found = run_sweep(sweep, local=options.local, log=log)
     except KeyboardInterrupt:
         with contextlib.suppress(SftrayError):  # it may not have begun
             say("\n" + table(load(folder).leaderboard, top=20))
@@ -121,6 +128,7 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--num-trials", type=int)
     add("--trainer", choices=TRAINERS)
     add("--wandb", choices=WANDB_MODES)
+    add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
     add("--fresh", action="store_true", help="delete the sweep of this name first")
     add(
@@ -166,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument(
         "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
     )
+    watch = command(
+        "watch", commands.watch, "the live view of a sweep that runs elsewhere, from its folder"
+    )
+    watch.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+    watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
     report = command(
         "report",
         commands.report,
@@ -203,6 +216,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("dir")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)
+    for loads_the_base in (merge, push, generate):
+        loads_the_base.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run the Python code that the base's repository brings; its sweep's word for it "
+            "is not enough",
+        )
     inspect = command(
         "inspect", commands.inspect, "the packed rows, with the trained tokens marked"
     )
@@ -222,21 +242,21 @@ def _with_plain_errors(run: Callable[[], int]) -> int:
     try:
         return run()
     except SweepFailedError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(redact(f"{error}\n"))
         return 1
     except SftrayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(redact(f"error: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from here\n")
         return 130
 
 
-def _log(started: float) -> Callable[[str], None]:
-    def log(line: str) -> None:
-        say(f"{time.monotonic() - started:7.1f}s  {line}")
-
-    return log
+def _hook_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python prints it, but for the secrets that libraries put into messages."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _gpu_memory(sweep: SweepConfig) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -29,6 +30,17 @@ def results(options: argparse.Namespace) -> int:
         if options.verdicts:
             say("\n" + verdicts(found.leaderboard, top=options.top))
         say("\n" + text(learn(found)))
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """The live view of a sweep that runs elsewhere."""
+    from sftray.live import watch as watched
+    from sftray.results import load, table
+
+    with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
+        watched(options.dir, plain=options.plain)
+    say("\n" + table(load(options.dir).leaderboard, top=20))
     return 0
 
 
@@ -113,6 +125,7 @@ def merge(options: argparse.Namespace) -> int:
         max_shard_size=options.max_shard_size,
         check=options.check,
         log=say,
+        trust_remote_code=options.trust_remote_code,
     )
     return 0
 
@@ -131,6 +144,7 @@ def push(options: argparse.Namespace) -> int:
         private=options.private,
         merged=options.merged,
         with_samples=options.with_samples,
+        trust_remote_code=options.trust_remote_code,
         agree=lambda question: options.yes or input(f"{question} [y/N] ").lower() in ("y", "yes"),
         log=say,
     )
@@ -142,7 +156,13 @@ def generate(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import answer
 
-    for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
+    answers = answer(
+        options.dir,
+        options.prompt,
+        options.max_new_tokens,
+        trust_remote_code=options.trust_remote_code,
+    )
+    for who, text in answers.items():
         say(f"{who}: {text}")
     return 0
 

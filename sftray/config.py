@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sftray.checks import is_number, known_fields, one_of, require
+from sftray.checks import is_number, known_fields, no_secrets, one_of, require
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
@@ -66,6 +66,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_types("data.", self)
+        no_secrets("data.", self)
         require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
         one_of("data.columns", self.columns, COLUMN_FORMATS)
         require(
@@ -165,6 +166,7 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         _require_types("trial.", self)
+        no_secrets("trial.", self)
         require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
         one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
         if self.attention is not None:
@@ -308,6 +310,16 @@ class SweepConfig:
     hang_minutes: float = 30.0
     """A worker or a bank that has taken no step for so long is taken for dead."""
 
+    max_hours: float | None = None
+    """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
+    has: trials that run stop at their next evaluation, and go on if the budget is raised."""
+    max_gpu_hours: float | None = None
+    """Of the GPUs that the sweep holds, whether they train or wait."""
+    max_cost: float | None = None
+    """`max_gpu_hours` in money, at `price_per_gpu_hour`."""
+    price_per_gpu_hour: float | None = None
+    """What an hour of one GPU costs, in any currency."""
+
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
     wandb: str = "auto"
@@ -315,11 +327,16 @@ class SweepConfig:
     wandb_project: str = "sftray"
     wandb_samples: bool = False
     """Also send the sample prompts and answers: text of the dataset leaves the machine."""
+    wandb_adapter: bool = False
+    """Also send the best adapter, as an artifact."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files, in the sweep's folder under tensorboard/."""
     seed: int = 0
     """Seed of the search."""
 
     def __post_init__(self) -> None:
         _require_types("", self)
+        no_secrets("", self)
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             "name",
@@ -330,6 +347,13 @@ class SweepConfig:
         one_of("scheduler", self.scheduler, SCHEDULERS)
         one_of("wandb", self.wandb, WANDB_MODES)
         known_fields("search_space", self.search_space, TrialConfig)
+        for where in (self.search_space, *self.points):
+            require(
+                "trust_remote_code" not in where,
+                "trust_remote_code",
+                "a search over it",
+                "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
+            )
         for name, space in self.search_space.items():
             require(
                 isinstance(space, Uniform | RandInt | Choice),
@@ -406,6 +430,15 @@ class SweepConfig:
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         for name in ("max_failures", "num_samples_generated"):
             require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
+        for name in ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, str(value), "above 0, or None")
+        require(
+            self.max_cost is None or self.price_per_gpu_hour is not None,
+            "max_cost",
+            f"{self.max_cost} without a price",
+            "given with price_per_gpu_hour",
+        )
         for name in ("cpus_per_worker", "hang_minutes"):
             require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
         for name, space in self.search_space.items():

@@ -229,7 +229,7 @@ def _shared_memory() -> Iterator[Finding]:
 def _hub() -> Finding:
     from huggingface_hub import constants, get_session
 
-    from sftray.hub import HUB_ERRORS, refusal
+    from sftray.refused import HUB_ERRORS, refusal
 
     address = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
     if constants.is_offline_mode():

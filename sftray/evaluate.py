@@ -60,6 +60,7 @@ def evaluate_model(
         device_map={"": device},
         attn_implementation=attention.implementation,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,
     )
     return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
 

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sftray.attention import Attention
 from sftray.config import TrialConfig
+from sftray.hub import fetched
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
@@ -40,11 +41,15 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
         options["quantization_config"] = nf4_config(compute_dtype(trial, device))
         if trial.shard_base:  # see `train.shard`
             options["quantization_config"].bnb_4bit_quant_storage = torch.float32
+    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
     model = AutoModelForCausalLM.from_pretrained(
         trial.model,
-        revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         device_map={"": device},
+        # else it would ask the Hub whether the base is an adapter
+        adapter_kwargs={"local_files_only": "local_files_only" in found},
+        **found,
         **options,
     )
     model.config.use_cache = False
@@ -56,11 +61,14 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
 
 def unquantised(trial: TrialConfig, dtype: torch.dtype) -> Any:
     """The base's own weights in `dtype`, on the CPU."""
+    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
     return AutoModelForCausalLM.from_pretrained(
         trial.model,
-        revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,
+        adapter_kwargs={"local_files_only": "local_files_only" in found},
         dtype=dtype,
+        **found,
     )
 
 
@@ -89,7 +97,9 @@ def load_tokenizer(trial: TrialConfig, chat_template: str) -> Any:
     """The base's tokenizer, with a pad token and `Packs.chat_template`: not every base has one of
     its own, and prompts are to look as in training."""
     tokenizer = AutoTokenizer.from_pretrained(
-        trial.model, revision=trial.model_revision, trust_remote_code=trial.trust_remote_code
+        trial.model,
+        trust_remote_code=trial.trust_remote_code,
+        **fetched(trial.model, trial.model_revision, code=trial.trust_remote_code),
     )
     tokenizer.chat_template = chat_template
     if tokenizer.pad_token is None:

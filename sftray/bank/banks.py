@@ -22,7 +22,7 @@ from sftray import storage
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
 from sftray.bank.settings import BankSettings, choose_settings
-from sftray.cluster import Cluster
+from sftray.cluster import Cluster, head_has_cpus
 from sftray.config import SweepConfig
 from sftray.config_io import to_json
 from sftray.fit import Fit
@@ -32,6 +32,8 @@ from sftray.search.state import Search
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
+A_SLIVER = 0.001
+"""Of a CPU."""
 SPARE = 4
 """One trial more than there are slots stands ready to enter for so many slots: trials of one length
 end together, and Tune brings new ones one after another."""
@@ -54,7 +56,9 @@ class Banks:
         most = cluster.concurrency(sweep)
         use_gpu = cluster.use_gpu(sweep)
         remote = ray.remote(BankProcess).options(
-            num_cpus=0,  # one thread that waits for the GPU; on a CPU, nothing else runs
+            # one thread that waits for the GPU; on a CPU, nothing else runs. But a head that is to
+            # train nothing has no CPU at all, and a bank that asks for none would come to lie there
+            num_cpus=0 if use_gpu or head_has_cpus() else A_SLIVER,
             num_gpus=1 if use_gpu else 0,
             max_restarts=sweep.max_failures,
             max_concurrency=THREADS,
@@ -64,6 +68,7 @@ class Banks:
             remote.remote(to_json(sweep.trial), use_gpu=use_gpu, threads=threads)
             for _ in range(min(most, int(cluster.gpus)) if use_gpu else 1)
         ]
+        self.gpus = len(self._banks) if use_gpu else 0
         self._settings: BankSettings | None = None
         self._log = log
 
@@ -75,7 +80,9 @@ class Banks:
             memory=None if None in memory else min(memory),
             banks=len(self._banks),
         )
-        return None if self._settings is None else Fit(self._settings.execution)
+        if self._settings is None:
+            return None
+        return Fit(self._settings.execution, at_once=len(self._banks) * self._settings.slots)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         assert self._settings is not None  # `fit` has been asked

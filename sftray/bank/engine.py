@@ -38,8 +38,9 @@ from sftray.budget import learning_rate
 from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
-from sftray.errors import ConfigError, SftrayError
+from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.evaluate import end_tokens
+from sftray.faults import OUTAGE
 from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb
 from sftray.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
@@ -369,7 +370,8 @@ class Engine:
                             self._save(slot.spec, values, kept[1])
             except (OSError, SftrayError) as error:
                 slot.lost = True
-                slot.report({"outcome": "failed", "message": f"its checkpoint: {error}"})
+                outcome = OUTAGE if isinstance(error, OutageError) else "failed"
+                slot.report({"outcome": outcome, "message": f"its checkpoint: {error}"})
                 return
             if metrics is not None and not slot.lost:
                 slot.report(metrics)

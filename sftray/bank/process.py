@@ -18,6 +18,7 @@ import logging
 import os
 import queue
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -30,15 +31,16 @@ from sftray.bank.settings import BankSettings, cheaper
 from sftray.config import TrialConfig
 from sftray.config_io import sweep_from_json
 from sftray.data.packs import open_packs
-from sftray.errors import BankError, PacksError, SftrayError
+from sftray.errors import BankError, OutageError, PacksError, SftrayError
+from sftray.faults import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.preemption import PreemptionWatch
 from sftray.trial.spec import TrialSpec
 
 if TYPE_CHECKING:
     from sftray.bank.engine import Engine, Slot
 
-LEASE_SECONDS = 60.0
-"""A client that is alive asks far more often."""
+LEASE_SECONDS = PATIENCE_SECONDS + 60
+"""A client that is alive asks far more often, but where the driver waits for storage."""
 POLL_SECONDS = 5.0
 """A client's question waits so long for an answer."""
 END_SECONDS = 900.0
@@ -252,6 +254,11 @@ class BankProcess:
                     self._start_over()
             raise BankError(f"no settings take little enough memory: {said}")
         except BaseException as error:  # whatever it is, the clients are told and the process ends
+            fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
+            if isinstance(fault, OutageError):
+                for lease in list(self._leases.values()):
+                    lease.reports.put({"outcome": OUTAGE, "message": str(fault)})
+                self._end()
             logging.exception("bank: broken")
             self._break(f"bank: {type(error).__name__}: {error}")
 
@@ -314,8 +321,7 @@ class BankProcess:
                 try:  # under the lock, so that whoever drops the lease sees its slot
                     slot = lease.slot = prepared.result()
                 except (SftrayError, OSError) as error:
-                    outcome = "data_error" if isinstance(error, PacksError) else "failed"
-                    lease.reports.put({"outcome": outcome, "message": str(error)})
+                    lease.reports.put({"outcome": _outcome(error), "message": str(error)})
                     continue
             engine.admit(slot)
 
@@ -352,8 +358,11 @@ class BankProcess:
             raise BankError(self._broken)
 
     def _break(self, why: str) -> None:
-        """Let the clients hear of it; then Ray starts the process again."""
         self._broken = why
+        self._end()
+
+    def _end(self) -> None:
+        """Let the clients hear of it; then Ray starts the process again."""
         time.sleep(2 * POLL_SECONDS)
         os._exit(1)
 
@@ -363,3 +372,10 @@ def _this_node() -> set[str]:
     import ray
 
     return {ray.get_runtime_context().get_node_id()} if ray.is_initialized() else set()
+
+
+def _outcome(error: Exception) -> str:
+    """What becomes of a trial that could not be prepared."""
+    if isinstance(error, OutageError):
+        return OUTAGE
+    return "data_error" if isinstance(error, PacksError) else "failed"

@@ -52,6 +52,8 @@ def _status(found: Results) -> str:
     if found.ended:
         return f"finished, {ended} trials"
     wanted = max(found.config.total_trials, len(found.records))
+    if budget := found.leaderboard.get("budget_spent"):
+        return f"{budget} is spent; {ended} of {wanted} trials have ended"
     return f"{ended} of {wanted} trials have ended; what follows is how it stands"
 
 
@@ -205,11 +207,12 @@ def _manifest(found: Results) -> dict[str, Any] | None:
 
 
 def _provenance(found: Results) -> dict[str, Any]:
-    record = found.record
+    record, trusted = found.record, found.config.trial.trust_remote_code
     return {
         "sweep": record.get("uid"),
         "data fingerprint": found.packs_key,
         "git revision": record.get("git_revision"),
         "python": record.get("python"),
+        "trust_remote_code": "on: the base's own code was run" if trusted else None,
         **record.get("versions", {}),
     }

@@ -13,11 +13,13 @@ stay unfinished in the journal, to be resumed.
 
 from __future__ import annotations
 
+import tempfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
 from ray.tune.experiment import Trial
 from ray.tune.result import (
     AUTO_RESULT_KEYS,
@@ -30,6 +32,8 @@ from ray.tune.result import (
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sftray import faults
+from sftray.errors import OutageError
 from sftray.search.state import STOP, Search
 
 if TYPE_CHECKING:
@@ -59,6 +63,8 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._trials: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if self._search.stopped:
+            return str(Searcher.FINISHED)
         suggestion = self._unfinished.popleft() if self._unfinished else self._search.suggest()
         if suggestion is None:
             return str(Searcher.FINISHED)
@@ -97,7 +103,11 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        self._search.attempt_ended(_name(trial), _last_words(trial))
+        error = faults.plain(_error_of(trial), tempfile.gettempdir())
+        if isinstance(error, OutageError):
+            self._search.met_outage(_name(trial), str(error))
+        else:
+            self._search.attempt_ended(_name(trial), _last_words(trial))
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
@@ -119,7 +129,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_complete(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> None:
-        if self._search.outcome_of(_name(trial)) is None and not self._search.damaged:
+        if self._search.outcome_of(_name(trial)) is None and not self._search.stopped:
             self._search.returned(_name(trial))
 
     def debug_string(self) -> str:
@@ -132,6 +142,13 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
 def _name(trial: Trial) -> str:
     return str(trial.config["trial"])
+
+
+def _error_of(trial: Trial) -> Exception:
+    """What Tune keeps of a failure."""
+    file = trial.pickled_error_file
+    error = cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).exists() else None
+    return error if isinstance(error, Exception) else RuntimeError("it died without a word")
 
 
 def _last_words(trial: Trial) -> str:

@@ -168,12 +168,13 @@ class Mailbox:
     def died(self, number: int, words: str, meaning: str) -> None:
         """A worker is about to end in the middle of a trial: a "failure"; or all begin "again" with
         what takes less memory; or the meaning is the trial's outcome: there was not enough
-        ("out_of_memory"), or the data is damaged ("data_error")."""
+        ("out_of_memory"), or the data is damaged ("data_error"); or a disk is full or storage away
+        ("outage")."""
         with self._changed:
             if number != self._number or self._last_words is not None or self._spec is None:
                 return
             self._last_words = words
-            if meaning in ("out_of_memory", "data_error"):
+            if meaning in ("out_of_memory", "data_error", "outage"):
                 self._end(meaning, words)
             else:
                 self._interrupted(words, is_failure=meaning == "failure")

@@ -24,8 +24,9 @@ from sftray import storage
 from sftray.attention import choose_attention
 from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import Packs, open_packs
-from sftray.errors import PacksError
+from sftray.errors import OutageError, PacksError
 from sftray.evaluate import generate
+from sftray.faults import OUTAGE, plain
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.paths import TrialPaths
 from sftray.preemption import PreemptionWatch
@@ -71,6 +72,9 @@ class NothingLessError(torch.OutOfMemoryError):
 
 def _last_words(error: BaseException) -> tuple[str, str]:
     """What a worker says before it ends, and what it means for its trial: `Mailbox.died`."""
+    fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
+    if isinstance(fault, OutageError):
+        return str(fault), OUTAGE
     words = (str(error).strip().splitlines() or [""])[-1]
     if isinstance(error, NothingLessError):
         return words, "out_of_memory"

@@ -23,7 +23,7 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from sftray import storage
+from sftray import faults, storage
 from sftray.errors import CheckpointError
 from sftray.model import adapter_parameters
 from sftray.paths import TrialPaths, join
@@ -56,19 +56,21 @@ def save(
     moments: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write the checkpoint of `state["step"]` and drop all others but the best and the one before.
+    """Write the checkpoint of `state["step"]` and then drop all others but the best and the one
+    before. Raises OutageError where the disk is full; the others stay then.
 
     adapter: tensors on the CPU under the names PEFT saves them by; moments: AdamW's under
     `<parameter name>/<moment>`.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        config.save_pretrained(str(folder))
-        save_file(dict(adapter), folder / ADAPTER)
-        save_file(dict(moments), folder / OPTIMIZER)
-        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-        (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
+        with faults.told(temporary):
+            config.save_pretrained(str(folder))
+            save_file(dict(adapter), folder / ADAPTER)
+            save_file(dict(moments), folder / OPTIMIZER)
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+            sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+            (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
         storage.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
     there = [join(paths.checkpoints, name) for name in storage.list_names(paths.checkpoints)]
     last, best = paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from sftray.bundle import open_bundle
+from sftray.bundle import as_trained, open_bundle
 from sftray.config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.errors import PacksError, SftrayError
@@ -55,6 +55,7 @@ def merge(
     max_shard_size: str = "5GB",
     check: bool | None = None,
     log: Log,
+    trust_remote_code: bool = False,
 ) -> Losses:
     """Merge the adapter of a sweep's or a bundle's folder into its unquantised base, saved in `out`
     with tokenizer, chat template, generation settings and card.
@@ -66,7 +67,7 @@ def merge(
     if is_uri(out):
         raise SftrayError(f"{out}: got a URI, must be a local folder; copy it from there")
     local, facts = open_bundle(folder)
-    trial = TrialConfig(**facts["config"])
+    trial = as_trained(folder, facts, trust_remote_code)
     held, target = getattr(torch, DTYPES[dtype]), Path(out)
     _require_room(target, trial, held)
     rows = None if check is False else _held_out(facts["packs"], check, log)

@@ -17,8 +17,8 @@ from typing import Any
 from sftray import storage
 from sftray.bundle import open_bundle
 from sftray.errors import SftrayError
-from sftray.hub import refusal
 from sftray.paths import SweepPaths, is_uri, name_of
+from sftray.refused import refusal
 from sftray.winner.card import CARD, REPEAT
 
 TOLD = ("sweep.json", CARD, REPEAT)
@@ -34,6 +34,7 @@ def push(
     private: bool = False,
     merged: bool = False,
     with_samples: bool = False,
+    trust_remote_code: bool = False,
     agree: Callable[[str], bool],
     log: Log,
     api: Any = None,
@@ -52,7 +53,7 @@ def push(
         if merged:
             from sftray.winner.merge import merge
 
-            merge(folder, str(staged), check=False, log=log)
+            merge(folder, str(staged), check=False, log=log, trust_remote_code=trust_remote_code)
             _, facts = open_bundle(folder)
         else:
             local, facts = open_bundle(folder)
@@ -125,7 +126,7 @@ def _list(
 
 
 def _call(repo: str, ask: Callable[[], Any]) -> Any:
-    from sftray.hub import HUB_ERRORS
+    from sftray.refused import HUB_ERRORS
 
     try:
         return ask()
