@@ -149,11 +149,15 @@ READERS: dict[str, Callable[[Block], object]] = {
 # commands
 
 
+WANT_MORE = ("best", "generate", "merge", "push", "inspect", "init")
+"""Commands of sftray that the recorded sweep is too little for; `init` is run by test_proposal."""
+
+
 def _sftray(command: Command) -> None:
-    """Run on the recorded sweep, but what wants weights, packed rows, or a bucket."""
+    """Run on the recorded sweep, but what wants weights, packed rows, a bucket or the Hub."""
     arguments = list(command.words[1:])
     _parser().parse_args(arguments)
-    wants_more = arguments[0] in ("generate", "merge", "inspect")
+    wants_more = arguments[0] in WANT_MORE
     if not wants_more and not any("://" in word for word in arguments):
         _run(main, arguments, command)
 
