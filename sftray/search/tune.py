@@ -89,11 +89,20 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
     _supports_buffered_results = False
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, at_once: int = 0) -> None:
+        """at_once: how many actors Tune is to keep for further trials. Left to itself it keeps one,
+        and of trials that end together the others' actors, with all that they hold, are ended and
+        started again."""
         super().__init__()
-        self._search = search
+        self._search, self._keep = search, at_once
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        if self._keep:
+            cache = (
+                tune_controller._tune_controller._actor_cache
+            )  # what a scheduler sees is a shell
+            cache.increase_max(trial.placement_group_factory, self._keep)
+            self._keep = 0
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
