@@ -36,7 +36,6 @@ SWEEP = make_sweep(
 
 def trainable(config: dict[str, Any]) -> None:
     """Report a trial's formula; misbehave as `config` says for the trial."""
-
     sweep = sweep_from_json(config["sweep"])
     manner = config["manners"].get(config["trial"], "")
     if manner == "silent":
@@ -61,7 +60,6 @@ def trainable(config: dict[str, Any]) -> None:
 def fit(
     path: Path, sweep: SweepConfig, manners: dict[str, str] | None = None, **run: Any
 ) -> list[Event]:
-
     from sftray.search.tune import SftrayScheduler, SftraySearcher
 
     journal_path = str(path / "journal.jsonl")
@@ -106,12 +104,13 @@ class Quick(Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._point = new_config["point"]
+        self._point, self._told = new_config["point"], False
         return True
 
     def step(self) -> dict[str, Any]:
         *_, last = reports(self._sweep, self._point)
-        return {**last, "outcome": "completed", "message": "", "done": True}
+        done, self._told = self._told, True
+        return {**last, "outcome": "completed", "done": done}
 
 
 class Silent:
@@ -132,6 +131,7 @@ def test_no_actor_is_started_for_a_trial_that_could_have_an_ended_ones(tmp_path:
         specs = Specs(sweep, SweepPaths(str(tmp_path)), "", lambda trial: None)
         trainable = tune.with_parameters(Quick, folder=tmp_path, sweep=sweep)
         tune_trials(trainable, specs, search, Silent(), at_once=3)
+        assert {search.outcome_of(trial) for trial in search.ended()} == {"completed"}
         assert len(search.ended()) == 10
     assert len(list(tmp_path.glob("*.started"))) <= 3
 

@@ -98,9 +98,8 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
         if self._keep:
-            cache = (
-                tune_controller._tune_controller._actor_cache
-            )  # what a scheduler sees is a shell
+            controller = tune_controller._tune_controller  # a scheduler is given a shell of it
+            cache = controller._actor_cache
             cache.increase_max(trial.placement_group_factory, self._keep)
             self._keep = 0
         self._search.attempt(_name(trial))
