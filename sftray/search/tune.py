@@ -133,7 +133,8 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def _keep(self, tune_controller: TuneController, trial: Trial, number: int) -> None:
         """Have Tune keep so many actors, which hold what trials need, for further trials."""
         if number != self._kept:
-            controller = tune_controller._tune_controller  # a scheduler is given a shell of it
+            # most calls are given a shell of it
+            controller = getattr(tune_controller, "_tune_controller", tune_controller)
             resources = trial.placement_group_factory
             controller._actor_cache.increase_max(resources, number - self._kept)
             self._kept = number
