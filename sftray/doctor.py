@@ -8,6 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+
+LITTLE_SHARED_GB = 1.0
+"""Containers have 64 MB if nobody asks for more; Ray falls back to a disk then, and is slow."""
+SPILLED_UP_TO = 0.95
+"""Ray's own limit (RAY_local_fs_capacity_threshold)."""
 
 
 def findings() -> list[str]:
@@ -17,6 +23,7 @@ def findings() -> list[str]:
         *_devices(),
         *_packages(),
         f"disk here     {shutil.disk_usage('.').free / 1e9:.0f} GB free",
+        *object_store_room(),
         *_keys(),
     ]
 
@@ -29,6 +36,21 @@ def smallest_gpu() -> float | None:
         return min(float(line) for line in done.stdout.split()) * 2**20
     except (FileNotFoundError, subprocess.SubprocessError, ValueError):
         return None
+
+
+def object_store_room(shared: str = "/dev/shm", spilled: str | None = None) -> list[str]:
+    """Where Ray's object store lies, and where it spills to when that is full."""
+    lines = []
+    if os.path.isdir(shared):
+        total = shutil.disk_usage(shared).total / 1e9
+        small = "" if total >= LITTLE_SHARED_GB else "; little: docker run --shm-size=8g gives more"
+        lines.append(f"object store  {total:.1f} GB in {shared}{small}")
+    spilled = spilled or tempfile.gettempdir()
+    usage = shutil.disk_usage(spilled)
+    used = usage.used / usage.total
+    full = "" if used < SPILLED_UP_TO else "; Ray spills to no disk that is 95 % full: make room"
+    lines.append(f"spilled to    {spilled}, {usage.free / 1e9:.0f} GB free{full}")
+    return lines
 
 
 def _devices() -> list[str]:

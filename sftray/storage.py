@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -27,6 +28,10 @@ from sftray.paths import is_uri, join
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_RETRIES = re.compile(r" in \S+, after \d+ retries, .* - ")
+"""What obstore says of its own tries, between what it did and what went wrong."""
 
 
 def patient(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
@@ -122,7 +127,7 @@ def create(path: str, data: bytes) -> bool:
     except AlreadyExistsError:
         return False
     except BaseError as error:
-        said, _, _ = str(error).partition("\n")
+        said = _RETRIES.sub(": ", str(error).partition("\n")[0])
         raise OSError(f"{path}: {said}") from error
     return True
 

@@ -145,6 +145,17 @@ def test_damaged_data_stops_the_sweep_and_mended_it_goes_on(tmp_path: Path) -> N
         assert search.remaining() == 11 - len(ended) >= 8
 
 
+def test_a_full_disk_stops_the_sweep_and_with_room_every_trial_is_run(tmp_path: Path) -> None:
+    sweep = make_sweep(points=({},) * 12, scheduler="none")
+    events = fit(tmp_path, sweep, {"t0000": "outage"})
+    first = outcomes(events)
+    assert "t0000" not in first
+    assert set(first.values()) <= {"completed"}
+    assert len(first) < 8
+    assert set(outcomes(fit(tmp_path, sweep, {})).values()) == {"completed"}
+    assert len(outcomes(fit(tmp_path, sweep, {}))) == 12
+
+
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:
     from ray.tune.stopper import TimeoutStopper
 
