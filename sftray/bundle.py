@@ -107,18 +107,20 @@ def collect(
     return facts
 
 
-def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
+def merge(
+    folder: str, out: Path, *, log: Log, trust_remote_code: bool = False
+) -> tuple[float, float]:
     """Merge the adapter of a sweep's or a bundle's folder into a bf16 base, saved in `out`.
 
     Returns the eval loss of the adapter on its base as trained (a 4-bit one quantised), and that
     of the merged model: dequantising and rounding to bfloat16 moves it a little.
     """
-    from sftray.evaluate import evaluate_adapter, merge_adapter
-
     local, facts = open_bundle(folder)
     if out.exists() and any(out.iterdir()):
         raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
-    trial = TrialConfig(**facts["config"])
+    trial = _as_trained(folder, facts, trust_remote_code)
+    from sftray.evaluate import evaluate_adapter, merge_adapter
+
     before = evaluate_adapter(local, trial, facts["packs"])
     log(f"eval loss before: {before:.6f} (adapter on its {trial.base_precision} base)")
     after = merge_adapter(local, trial, facts["packs"], out)
@@ -126,13 +128,15 @@ def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
     return before, after
 
 
-def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
+def answer(
+    folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
+) -> dict[str, str]:
     """Greedy answers of the untrained base and of the adapter to one user turn."""
+    local, facts = open_bundle(folder)
+    trial = _as_trained(folder, facts, trust_remote_code)
     from sftray.evaluate import generate, load_adapter
     from sftray.model import saved_tokenizer
 
-    local, facts = open_bundle(folder)
-    trial = TrialConfig(**facts["config"])
     model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
@@ -140,6 +144,18 @@ def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
         base = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
     adapted = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
     return {"base": base, "adapter": adapted}
+
+
+def _as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
+    """The trial that a bundle is of. A folder, which somebody else may have written, cannot have
+    code run: that is for who reads it to say."""
+    trial = TrialConfig(**facts["config"])
+    if trial.trust_remote_code and not trust_remote_code:
+        raise SftrayError(
+            f"{folder}: its base {trial.model} wants to run Python code of its repository, must be "
+            "allowed here, too; read the code, then say --trust-remote-code"
+        )
+    return trial
 
 
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:

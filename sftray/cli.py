@@ -9,14 +9,17 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.paths import PacksPaths, SweepPaths
+from sftray.redact import redact
 
 
 def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -26,6 +29,7 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
     130 when interrupted (the same command goes on).
     """
     options = _sweep_parser(sweep).parse_args(arguments)
+    sys.excepthook = _hook_without_secrets
     sys.exit(_with_plain_errors(lambda: _launch(sweep, options)))
 
 
@@ -149,7 +153,7 @@ def _merge(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import merge
 
-    merge(options.dir, options.out, log=_say)
+    merge(options.dir, options.out, log=_say, trust_remote_code=options.trust_remote_code)
     return 0
 
 
@@ -157,7 +161,13 @@ def _generate(options: argparse.Namespace) -> int:
     _quiet_libraries()
     from sftray.bundle import answer
 
-    for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
+    answers = answer(
+        options.dir,
+        options.prompt,
+        options.max_new_tokens,
+        trust_remote_code=options.trust_remote_code,
+    )
+    for who, text in answers.items():
         _say(f"{who}: {text}")
     return 0
 
@@ -265,6 +275,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("dir")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)
+    for loads_the_base in (merge, generate):
+        loads_the_base.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run the Python code that the base's repository brings; its sweep's word for it "
+            "is not enough",
+        )
     inspect = command("inspect", _inspect, "the packed rows, with the trained tokens marked")
     inspect.add_argument("dir", help="a sweep's folder, or a pack's")
     inspect.add_argument("--rows", type=int, default=2)
@@ -278,14 +295,21 @@ def _with_plain_errors(run: Callable[[], int]) -> int:
     try:
         return run()
     except SweepFailedError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(redact(f"{error}\n"))
         return 1
     except SftrayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(redact(f"error: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from here\n")
         return 130
+
+
+def _hook_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python prints it, but for the secrets that libraries put into messages."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _quiet_libraries() -> None:
@@ -303,7 +327,7 @@ def _quiet_libraries() -> None:
 
 def _log(started: float) -> Callable[[str], None]:
     def log(line: str) -> None:
-        _say(f"{time.monotonic() - started:7.1f}s  {line}")
+        _say(redact(f"{time.monotonic() - started:7.1f}s  {line}"))
 
     return log
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -18,6 +19,11 @@ from sftray.errors import ConfigError
 from sftray.limits import reachable
 
 Log = Callable[[str], None]
+
+NO_TOKEN = (
+    "Ray asks nobody for a token here: whoever reaches its ports can run code on all its machines. "
+    "Unset RAY_AUTH_MODE, or start the cluster with RAY_AUTH_MODE=token (docs/security.md)"
+)
 
 GPU_SECONDS = 900.0
 """How long a cluster may take to bring its first GPU."""
@@ -93,8 +99,18 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
             # the recorder frees them, some seconds later
-            ray.init("local", include_dashboard=dashboard and dashboard_installed(), **quiet)
+            ray.init(
+                "local",
+                include_dashboard=dashboard and dashboard_installed(),
+                dashboard_host="127.0.0.1",
+                **quiet,
+            )
+            with contextlib.suppress(OSError):  # Ray leaves its token for all users to read
+                (Path.home() / ".ray" / "auth_token").chmod(0o600)
             log("started Ray on this machine")
+        # by now Ray has set it, unless it was told otherwise or the cluster it joined has no token
+        if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+            log(f"warning: {NO_TOKEN}")
     total = reachable()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
@@ -111,6 +127,12 @@ _RAY_SETTINGS = (
     ("TUNE_PRINT_ALL_TRIAL_ERRORS", "0"),  # the journal and our lines have them
     ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),  # nor does it write CSV and TensorBoard files
 )
+
+
+def head_has_cpus() -> bool:
+    """Whether the cluster's head may train."""
+    heads = (n for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"])
+    return any(head["Resources"].get("CPU", 0) > 0 for head in heads)
 
 
 def dashboard_installed() -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sftray.checks import is_number, known_fields, one_of, require
+from sftray.checks import is_number, known_fields, no_secrets, one_of, require
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
@@ -66,6 +66,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_types("data.", self)
+        no_secrets("data.", self)
         require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
         one_of("data.columns", self.columns, COLUMN_FORMATS)
         require(
@@ -165,6 +166,7 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         _require_types("trial.", self)
+        no_secrets("trial.", self)
         require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
         one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
         if self.attention is not None:
@@ -303,7 +305,10 @@ class SweepConfig:
     num_samples_generated: int = 2
     """Greedy answers to held-out prompts at the end of a trial; 0 writes none."""
     max_failures: int = 2
-    """How often a trial that lost its worker is started again from its last checkpoint."""
+    """How often a trial that lost its worker is started again from its last checkpoint; machines
+    that the cloud took back are not counted."""
+    hang_minutes: float = 30.0
+    """A worker or a bank that has taken no step for so long is taken for dead."""
 
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
@@ -317,6 +322,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         _require_types("", self)
+        no_secrets("", self)
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             "name",
@@ -327,6 +333,13 @@ class SweepConfig:
         one_of("scheduler", self.scheduler, SCHEDULERS)
         one_of("wandb", self.wandb, WANDB_MODES)
         known_fields("search_space", self.search_space, TrialConfig)
+        for where in (self.search_space, *self.points):
+            require(
+                "trust_remote_code" not in where,
+                "trust_remote_code",
+                "a search over it",
+                "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
+            )
         for name, space in self.search_space.items():
             require(
                 isinstance(space, Uniform | RandInt | Choice),
@@ -403,7 +416,8 @@ class SweepConfig:
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         for name in ("max_failures", "num_samples_generated"):
             require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
-        require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
+        for name in ("cpus_per_worker", "hang_minutes"):
+            require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
         for name, space in self.search_space.items():
             require(
                 not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",

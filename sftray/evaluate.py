@@ -62,6 +62,7 @@ def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> f
         device_map={"": device},
         attn_implementation=attention.implementation,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,
     )
     return packed_eval_loss(model.eval(), opened.dataset("eval"), attention, trial)
 

@@ -29,6 +29,7 @@ import wandb
 from sftray import storage
 from sftray.journal import Event, reader
 from sftray.paths import SweepPaths
+from sftray.redact import redact
 from sftray.tracking import left_offline, local_folder
 from sftray.wandb_run import UPLOAD_SECONDS, define_axes, log_result, log_samples, start_run
 
@@ -260,7 +261,7 @@ def _take_lock(folder: Path) -> int:
 
 def _say(text: str) -> None:
     """A line of mirror.log, which is this process's standard error."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
     sys.stderr.flush()
 
 

@@ -45,6 +45,7 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
     model = AutoModelForCausalLM.from_pretrained(
         trial.model,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         device_map={"": device},
         # else it would ask the Hub whether the base is an adapter
         adapter_kwargs={"local_files_only": "local_files_only" in found},

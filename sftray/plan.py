@@ -41,7 +41,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     """
     from sftray.data.manifest import counts_of
     from sftray.data.packs import estimate_packs, find_packs
-    from sftray.data.tokenizer import model_config
+    from sftray.data.tokenizer import model_config, require_safetensors
 
     data, trial = sweep.data, sweep.trial
     where: dict[str, Any] = {
@@ -55,6 +55,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     sweep = fit_batch_sizes(sweep, rows)
     ladder = rung_ladder(sweep, rows)
     base = model_config(trial.model, trial.model_revision)
+    require_safetensors(trial.model, trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     bank = None
     if trainer == "bank":
@@ -64,6 +65,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     fit = Fit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, rows, execution=fit.execution)
     warnings = [
+        *check_code(trial),
         *_bad_rows(data, counts["train"], manifest),
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_plans(sweep, plan),
@@ -96,6 +98,17 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "warnings": warnings,
         "config": to_json(sweep),
     }
+
+
+def check_code(trial: TrialConfig) -> list[str]:
+    """A warning where foreign code would run."""
+    if not trial.trust_remote_code:
+        return []
+    pinned = f"at {trial.model_revision}" if trial.model_revision else "at whatever it is today"
+    return [
+        f"trust_remote_code is on: Python code of {trial.model}, {pinned}, runs here and on every "
+        "worker, with all that they may do; read it, and pin trial.model_revision"
+    ]
 
 
 def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) -> list[str]:

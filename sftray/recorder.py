@@ -44,6 +44,12 @@ class Recorder:
         """Trials that have ended and are not written yet."""
         self._catch_up()
         self._ended = self._unwritten()
+        self._told = {
+            trial.trial: trial.results[-1]["step"]
+            for trial in self._records.trials
+            if trial.results
+        }
+        """The newest evaluation of each trial that was told of."""
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
@@ -55,14 +61,21 @@ class Recorder:
         """After a report was journalled: one line, and the trial's folder."""
         if "outcome" in metrics:  # its last words, which `finish_trials` tells
             return
-        if metrics["step"] == 0:
-            self._begun(trial, metrics)
-        elif "resumed_from_step" in metrics:
+        if "interrupted" in metrics:
+            self.recovers(trial)
+            return
+        if "resumed_from_step" in metrics:
+            step = metrics["resumed_from_step"]
             if not storage.exists(self._paths.trial(trial).config):
                 self._write_config(trial, metrics)  # the driver before did not get to it
-            self._log(f"{trial}  goes on from step {metrics['step']}  [{_where(metrics)}]")
+            self._log(f"{trial}  goes on from step {step}  [{_where(metrics)}]")
+        elif metrics["step"] <= self._told.get(trial, -1):
+            return  # told again by a trial that went on, in case it had been lost
+        elif metrics["step"] == 0:
+            self._begun(trial, metrics)
         else:
             self._log(_progress_line(trial, metrics))
+        self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
             self.write_leaderboard()

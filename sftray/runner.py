@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.tune import CheckpointConfig
+from ray.tune.execution import class_cache
 
 from sftray.budget import TrialPlan
 from sftray.cluster import Cluster
@@ -92,6 +93,7 @@ def tune_trials(
 ) -> None:
     """Run Tune until the search has no more trials; nothing that it writes is ever read."""
     sweep = specs.sweep
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
     with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
         tune.Tuner(
             # a trial's driver holds no CPU that a worker could have
@@ -112,6 +114,16 @@ def tune_trials(
                 verbose=0,
             ),
         ).fit()
+
+
+_KEYS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+}
+"""What Tune would hand from the driver's environment to the trials' drivers, in a runtime_env that
+Ray writes to its logs as it is. They need none: what touches storage is not started by Tune."""
 
 
 class LocalRunner:

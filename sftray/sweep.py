@@ -20,13 +20,13 @@ from sftray.config import SweepConfig
 from sftray.data.manifest import counts_of
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
-from sftray.data.tokenizer import model_config
+from sftray.data.tokenizer import model_config, require_safetensors
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_evaluation, check_plans
+from sftray.plan import check_code, check_evaluation, check_plans
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -53,7 +53,10 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
 
 def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
     paths = SweepPaths.of(sweep.storage, sweep.name)
+    for warning in check_code(sweep.trial):
+        log(f"warning: {warning}")
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
+    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
     if sweep.metric:

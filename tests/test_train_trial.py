@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from dataclasses import dataclass, replace
@@ -364,6 +365,7 @@ def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path)
     checkpoint = checkpoints.newest(killed.paths, tmp_path)
     assert checkpoint is not None
     trainer = make_trainer(trial, small_packs, tmp_path)
+    trainer.progress.resume(checkpoint.state)
     trainer.train_from(checkpoint)
     require_float32_adapters(trainer.model)
     moments = [m for s in trainer.optimizer.optimizer.state.values() for m in s.values()]
@@ -421,7 +423,7 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
 ) -> None:
     killed = run(DROPOUT, small_packs, tmp_path, killed_at=8)
     again = run(DROPOUT, small_packs, tmp_path)
-    assert again.reports[0]["resumed_from_step"] == 8
+    assert [report["step"] for report in again.reports if "resumed_from_step" in report] == [8]
     assert again.outcome == "completed"
     losses = killed.losses | again.losses
     assert losses == pytest.approx(whole.losses, abs=1e-6)
@@ -430,13 +432,52 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
         assert again.reports[-1][name] == whole.reports[-1][name]
 
 
+def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
+    whole: Run, small_packs: Packs, tmp_path: Path
+) -> None:
+    def report(metrics: dict[str, Any]) -> None:
+        if metrics["step"] >= 8:
+            raise KilledError
+
+    spec = TrialSpec(
+        "t0000", DROPOUT, plan_of(DROPOUT, small_packs), small_packs.root, str(tmp_path), None
+    )
+    with contextlib.suppress(KilledError):
+        run_trial(spec, report, CPU, stepped=lambda: True)
+    paths = TrialPaths(spec.folder)
+    storage.remove_folder(paths.checkpoint(8))
+    kept = checkpoints.newest(paths, tmp_path / "scratch")
+    assert kept is not None
+    assert kept.step not in spec.plan.eval_steps
+    again = run(DROPOUT, small_packs, tmp_path)
+    assert [r["resumed_from_step"] for r in again.reports if "resumed_from_step" in r] == [
+        kept.step
+    ]
+    after = {step: loss for step, loss in whole.losses.items() if step > 4}
+    assert {s: loss for s, loss in again.losses.items() if s > 4} == pytest.approx(after, abs=1e-6)
+    assert again.eval_losses == pytest.approx(whole.eval_losses, abs=1e-6)
+
+
+def test_evaluations_that_died_on_their_way_to_the_journal_are_reported_again(
+    whole: Run, small_packs: Packs, tmp_path: Path
+) -> None:
+    run(DROPOUT, small_packs, tmp_path, killed_at=8)  # none of its reports was journalled
+    again = run(DROPOUT, small_packs, tmp_path)
+    rungs = [rung.step for rung in plan_of(DROPOUT, small_packs, 2).rungs if rung.step < 8]
+    since = max(rungs, default=-1)  # where it waits until the journal has the report
+    expected = {step: loss for step, loss in whole.eval_losses.items() if step > since}
+    assert again.eval_losses == pytest.approx(expected, abs=1e-6)
+    steps = [report["step"] for report in again.reports]
+    assert steps == sorted(steps)
+
+
 def test_a_killed_trial_goes_on_at_the_next_row_with_half_the_micro_batch(
     small_packs: Packs, tmp_path: Path
 ) -> None:
     full = run(TRIAL, small_packs, tmp_path / "full")
     run(TRIAL, small_packs, tmp_path / "cut", micro=2, killed_at=4)
     again = run(TRIAL, small_packs, tmp_path / "cut", micro=1)
-    assert {report.get("micro_batch_size") for report in again.reports[1:]} == {1}
+    assert {report["micro_batch_size"] for report in again.reports if report["step"] > 4} == {1}
     after = {step: loss for step, loss in full.losses.items() if step > 4}
     assert {s: loss for s, loss in again.losses.items() if s > 4} == pytest.approx(after, abs=1e-4)
     assert again.reports[-1]["eval_loss"] == pytest.approx(full.reports[-1]["eval_loss"], abs=1e-4)
@@ -675,9 +716,10 @@ def test_a_trial_that_is_started_again_begins_with_what_fits(
     run(FOUR, small_packs, tmp_path, micro=4, killed_at=first)
     monkeypatch.undo()
     again = run(FOUR, small_packs, tmp_path, micro=4)
-    assert again.reports[0]["resumed_from_step"] == first
-    assert again.reports[0]["micro_batch_size"] == 2
-    assert again.reports[0]["out_of_memory"] == "CUDA out of memory: 8 rows"
+    (resumed,) = (report for report in again.reports if "resumed_from_step" in report)
+    assert resumed["resumed_from_step"] == first
+    assert resumed["micro_batch_size"] == 2
+    assert resumed["out_of_memory"] == "CUDA out of memory: 8 rows"
 
 
 def test_an_error_that_is_not_about_memory_is_not_caught(

@@ -227,11 +227,15 @@ def _pinned(name: str, revision: str | None) -> str | None:
     if os.path.isdir(name):
         return revision
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HFValidationError,
+        HTTPError,  # the base of HfHubHTTPError, and what is raised without a network
+        OfflineModeIsEnabled,
+    )
 
     try:
         return str(HfApi().dataset_info(name, revision=revision, timeout=10).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
         return revision  # loading says what is wrong, or finds it in the cache
 
 

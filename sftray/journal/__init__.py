@@ -1,10 +1,10 @@
 """The sweep's event log: append, verify, replay.
 
 Promise: an event that `append` returned is on the disk, exactly once, and every later opening reads
-the same events in the same order. A line torn by a crash is dropped; damage anywhere else is a
-JournalError that names the line. Locally one file under a lock (`file`); on a URI numbered objects
-that are never changed, under a lease (`objects`). Price: one write and one fsync, or one put, a
-call.
+the same events in the same order; no message in it holds a secret (`redact`). A line torn by a
+crash is dropped; damage anywhere else is a JournalError that names the line. Locally one file under
+a lock (`file`); on a URI numbered objects that are never changed, under a lease (`objects`). Price:
+one write and one fsync, or one put, a call.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sftray.journal.lines import Event as Event
 from sftray.journal.lines import decode, encode
 from sftray.journal.objects import LEASE_SECONDS, Objects, ObjectsReader
 from sftray.paths import is_uri
+from sftray.redact import redact
 
 
 class Journal:
@@ -66,6 +67,8 @@ class Journal:
         for fields in events:
             event = {"event": fields["event"], "trial": fields.get("trial")}
             event |= {"time": round(time.time(), 3), **fields}
+            if "message" in event:  # what a failure said, which may name a URL with its key
+                event["message"] = redact(event["message"])
             key = _key(event)
             if key not in self._known and key not in fresh:
                 lines.append(encode(event))

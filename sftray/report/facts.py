@@ -205,11 +205,12 @@ def _manifest(found: Results) -> dict[str, Any] | None:
 
 
 def _provenance(found: Results) -> dict[str, Any]:
-    record = found.record
+    record, trusted = found.record, found.config.trial.trust_remote_code
     return {
         "sweep": record.get("uid"),
         "data fingerprint": found.packs_key,
         "git revision": record.get("git_revision"),
         "python": record.get("python"),
+        "trust_remote_code": "on: the base's own code was run" if trusted else None,
         **record.get("versions", {}),
     }

@@ -227,10 +227,11 @@ class Search:
         self._record([{"event": "attempt_started", "trial": trial, "attempt": number}])
         return number
 
-    def attempt_failed(self, trial: str, message: str, kind: str = "failed") -> None:
-        """Journal that the running attempt of a trial died. The trial may be started again."""
+    def attempt_ended(self, trial: str, message: str, what: str = "failed") -> None:
+        """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
+        started again."""
         event = {"event": "attempt_ended", "trial": trial, "attempt": self._trials[trial].attempts}
-        self._record([event | {"class": kind, "message": message}])
+        self._record([event | {"class": what, "message": message}])
 
     def record(
         self, trial: str, metrics: Mapping[str, Any], outcome: str | None = None, message: str = ""
@@ -276,7 +277,7 @@ class Search:
 
     def met_outage(self, trial: str, message: str) -> None:
         """Stop: a trial has met a full disk, or storage that is away. It stays unfinished."""
-        self.attempt_failed(trial, message, OUTAGE)
+        self.attempt_ended(trial, message, OUTAGE)
         self._outage = self._outage or message
 
     @property

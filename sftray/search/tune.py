@@ -107,13 +107,16 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         if isinstance(error, OutageError):
             self._search.met_outage(_name(trial), str(error))
         else:
-            self._search.attempt_failed(_name(trial), _last_words(trial))
+            self._search.attempt_ended(_name(trial), _last_words(trial))
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
         metrics = {key: value for key, value in result.items() if _is_ours(key)}
         outcome, message = metrics.pop("outcome", None), metrics.pop("message", "")
+        if "interrupted" in metrics:  # and another attempt goes on, unseen by Tune
+            self._search.attempt_ended(_name(trial), message, metrics["interrupted"])
+            self._search.attempt(_name(trial))
         if "step" not in metrics:
             if outcome is not None:
                 self._search.end(_name(trial), outcome, message)

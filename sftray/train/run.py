@@ -36,7 +36,11 @@ class TrainRunner:
             "resources_per_worker": resources,
         }
         trainable = tune.with_parameters(
-            TrainClient, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
+            TrainClient,
+            to_spec=specs.of,
+            scaling=scaling,
+            max_failures=sweep.max_failures,
+            hang_seconds=60 * sweep.hang_minutes,
         )
         tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
 

@@ -50,7 +50,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that trains one trial to its plan and reports every evaluation.
 
     `report` gets the metrics of docs/architecture.md; on rank 0 only, after the checkpoint of that
-    step is on storage, so that whatever has been reported can be resumed from.
+    step is on storage, so that whatever has been reported can be resumed from. `stepped` is told of
+    every step and every batch of an evaluation; where it says so, a checkpoint is written at once.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         paths: TrialPaths,
         report: Report,
         scratch: Path,
+        stepped: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.stepped = stepped
         self.plan, self.trial_config, self.paths = plan, trial, paths
         self.attention, self.report = attention, report
         self.facts: dict[str, Any] = {}
@@ -100,10 +103,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
 
-        Raises DivergedError at the step where loss or gradient norm stops being finite.
+        `progress` stands there already. Raises DivergedError at the step where loss or gradient
+        norm stops being finite.
         """
-        if checkpoint is not None:
-            self.progress.resume(checkpoint.state)
         self._checkpoint = checkpoint
         if checkpoint is None:
             self.train()
@@ -166,6 +168,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             batch = self.data_collator([rows[i] for i in indices] or [rows[0]])
             if not indices:
                 batch["labels"].fill_(-100)
+            self.stepped()
             batch = self._prepare_inputs(batch)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
                 outputs = self.model(**batch, fused_lm_head=True)
@@ -189,6 +192,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             logs["grad_norm"],
             self._step_tokens,
         )
+        if self.stepped() and self.state.global_step not in self.plan.eval_steps:
+            self._save(self.paths)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of one optimizer step, counted on the way."""
