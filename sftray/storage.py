@@ -30,6 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_GCS_TRIES = "?retry_limit_seconds=10"
+"""pyarrow would try for a quarter of an hour, and say nothing."""
 _RETRIES = re.compile(r" in \S+, after \d+ retries, .* - ")
 """What obstore says of its own tries, between what it did and what went wrong."""
 
@@ -55,7 +57,8 @@ def place(path: str) -> str:
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path within it."""
     if is_uri(path):
-        filesystem, inner = fs.FileSystem.from_uri(path)
+        gcs = path.startswith(("gs://", "gcs://")) and "?" not in path
+        filesystem, inner = fs.FileSystem.from_uri(path + _GCS_TRIES if gcs else path)
         return filesystem, inner
     return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
 

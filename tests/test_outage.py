@@ -32,6 +32,10 @@ AWAY = (
         "s3://b/a/y: Generic S3 error: Error performing PUT http://127.0.0.1/b/a/y in 2.8s, after "
         "1 retries - HTTP error: error sending request"
     ),
+    OSError(
+        "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of "
+        "PerformWork() - CURL error [7]=Could not connect to server error_info={reason=, domain="
+    ),
     OSError(errno.ESTALE, "Stale file handle"),
 )
 FOR_GOOD = (
@@ -114,6 +118,11 @@ def test_patience_ends_in_plain_words_and_for_all_who_wait(place: str) -> None:
     with pytest.raises(OutageError):
         wait()
     assert time.now == before, "what ends with the sweep does not wait again"
+
+
+def test_the_limit_of_pyarrows_own_tries_is_no_part_of_a_path_on_google_storage() -> None:
+    filesystem, inner = storage.resolve("gs://anonymous@bucket/sweeps/one")
+    assert (filesystem.type_name, inner) == ("gcs", "bucket/sweeps/one")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sftray import faults, storage
 from sftray.errors import JournalError
