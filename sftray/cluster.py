@@ -71,6 +71,10 @@ class Cluster:
                 "that is free or comes; see `ray status`"
             ) from error
 
+    def gpus_up(self) -> float:
+        """GPUs that are there now."""
+        return float(ray.cluster_resources().get("GPU", 0.0))
+
     def use_gpu(self, sweep: SweepConfig) -> bool:
         return self.gpus > 0 if sweep.use_gpu is None else sweep.use_gpu
 

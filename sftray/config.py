@@ -310,6 +310,16 @@ class SweepConfig:
     hang_minutes: float = 30.0
     """A worker or a bank that has taken no step for so long is taken for dead."""
 
+    max_hours: float | None = None
+    """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
+    has: trials that run stop at their next evaluation, and go on if the budget is raised."""
+    max_gpu_hours: float | None = None
+    """Of the GPUs that the sweep holds, whether they train or wait."""
+    max_cost: float | None = None
+    """`max_gpu_hours` in money, at `price_per_gpu_hour`."""
+    price_per_gpu_hour: float | None = None
+    """What an hour of one GPU costs, in any currency."""
+
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
     wandb: str = "auto"
@@ -317,6 +327,10 @@ class SweepConfig:
     wandb_project: str = "sftray"
     wandb_samples: bool = False
     """Also send the sample prompts and answers: text of the dataset leaves the machine."""
+    wandb_adapter: bool = False
+    """Also send the best adapter, as an artifact."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files, in the sweep's folder under tensorboard/."""
     seed: int = 0
     """Seed of the search."""
 
@@ -416,6 +430,15 @@ class SweepConfig:
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         for name in ("max_failures", "num_samples_generated"):
             require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
+        for name in ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, str(value), "above 0, or None")
+        require(
+            self.max_cost is None or self.price_per_gpu_hour is not None,
+            "max_cost",
+            f"{self.max_cost} without a price",
+            "given with price_per_gpu_hour",
+        )
         for name in ("cpus_per_worker", "hang_minutes"):
             require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
         for name, space in self.search_space.items():

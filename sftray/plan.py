@@ -22,16 +22,23 @@ from sftray.budget import (
 )
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.data.padding import padding_text
+from sftray.disk import disk_needed, free_space
 from sftray.fit import Fit, fit_train
-from sftray.memory import Shape, adapter_parameters, choose_execution, train_memory
+from sftray.memory import Shape, choose_execution, train_memory
 from sftray.results import point_text
 from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
+_PADDING = ("waste", "waste_padded", "waste_longest")
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
+
+
+AT_ONCE = 8
+"""Trials at a time where that is up to the cluster."""
 
 
 def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]:
@@ -71,12 +78,14 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
     ]
+    disk = disk_needed(sweep, base, counts, at_once=bank.slots if bank else AT_ONCE)
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     return {
         "sweep": sweep.name,
         "exact": packs is not None,
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
+        "padding": {name: counts["train"][name] for name in _PADDING},
         "trials": sweep.total_trials,
         "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
         "trainer": trainer,
@@ -94,7 +103,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
             * max(shape["tokens"] for shape in shapes),
             "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
         },
-        "disk_gb": _disk_gb(sweep, base, counts),
+        "disk": {**asdict(disk), "total": disk.total, "free": free_space(sweep.storage)},
         "warnings": warnings,
         "config": to_json(sweep),
     }
@@ -178,7 +187,7 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
-    lines.append("trials:")
+    lines += [padding_text(plan["padding"], plan["config"]["data"]["max_length"]), "trials:"]
     for shape in plan["shapes"]:
         lines.append(
             f"  batch {shape['effective_batch_size']:>4} = {shape['micro_batch_size']} micro × "
@@ -196,7 +205,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [
         f"tokens: {plan['tokens']['least']:,} (all stopped at the first rung) to "
         f"{plan['tokens']['most']:,} (none stopped)",
-        f"disk: about {plan['disk_gb']:.2f} GB",
+        _disk_text(plan["disk"]),
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
@@ -234,6 +243,14 @@ def _bank_text(bank: dict[str, Any]) -> str:
         f"bank: {bank['slots']} slots × {bank['micro_batch_size']} rows, ranks up to "
         f"{bank['lora_r']}, base {base}{again}"
     )
+
+
+def _disk_text(disk: dict[str, float | None]) -> str:
+    parts = " + ".join(
+        f"{name} {(disk[name] or 0.0) / 1e9:.2f}" for name in ("packs", "checkpoints", "bundle")
+    )
+    free = "" if disk["free"] is None else f" of {disk['free'] / 1e9:,.0f} free"
+    return f"disk: about {(disk['total'] or 0.0) / 1e9:.2f} GB{free} ({parts})"
 
 
 def _memory_text(memory: dict[str, Any]) -> str:
@@ -329,20 +346,3 @@ def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any])
         f"{dropped} of {read} rows are bad ({reasons}), more than data.max_bad_fraction = "
         f"{data.max_bad_fraction:g}: the sweep would not start"
     ]
-
-
-def _disk_gb(sweep: SweepConfig, base: Mapping[str, Any], counts: dict[str, Any]) -> float:
-    """Packs (8 bytes a position) and, a trial, three checkpoints of adapter and moments."""
-    positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
-    trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
-    checkpoints = trials * 3 * 12 * _adapter_parameters(sweep, base)
-    return float(8 * positions + checkpoints) / 1e9
-
-
-def _adapter_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
-    """Parameters of an adapter of the largest rank."""
-    ranks = _reachable(sweep, "lora_r")
-    shape = Shape.of(base)
-    if shape is None:
-        return 2_600_000 * int(max(ranks))  # as on an 8B base: 42M parameters at rank 16
-    return adapter_parameters(shape, sweep.trial.lora_target_modules, int(max(ranks)))

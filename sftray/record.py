@@ -29,9 +29,17 @@ _MAY_CHANGE = (
     "confirm_seeds",
     "confirm_trainer",
     "max_concurrent_trials",
+    "max_failures",
+    "hang_minutes",
+    "max_hours",
+    "max_gpu_hours",
+    "max_cost",
+    "price_per_gpu_hour",
     "wandb",
     "wandb_project",
     "wandb_samples",
+    "wandb_adapter",
+    "tensorboard",
     "storage",
 )
 """Fields that a resumed sweep may change without making its trials incomparable."""

@@ -59,6 +59,9 @@ class Specs:
 class Runner(Protocol):
     """A trainer at work for one sweep."""
 
+    gpus: int
+    """How many it asks the cluster for."""
+
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
         """How trials are run; None where they do not fit this trainer. base: the base's
         config.json. Raises ConfigError where they fit no trainer."""
@@ -133,6 +136,7 @@ class LocalRunner:
     def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
         self._use_gpu = cluster.use_gpu(sweep)
         self._memory = cluster.gpu_memory(sweep)
+        self.gpus = int(self._use_gpu)
 
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
         return fit_train(sweep, base, self._memory)

@@ -68,6 +68,7 @@ class Banks:
             remote.remote(to_json(sweep.trial), use_gpu=use_gpu, threads=threads)
             for _ in range(min(most, int(cluster.gpus)) if use_gpu else 1)
         ]
+        self.gpus = len(self._banks) if use_gpu else 0
         self._settings: BankSettings | None = None
         self._log = log
 
@@ -79,7 +80,9 @@ class Banks:
             memory=None if None in memory else min(memory),
             banks=len(self._banks),
         )
-        return None if self._settings is None else Fit(self._settings.execution)
+        if self._settings is None:
+            return None
+        return Fit(self._settings.execution, at_once=len(self._banks) * self._settings.slots)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         assert self._settings is not None  # `fit` has been asked

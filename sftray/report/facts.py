@@ -52,6 +52,8 @@ def _status(found: Results) -> str:
     if found.ended:
         return f"finished, {ended} trials"
     wanted = max(found.config.total_trials, len(found.records))
+    if budget := found.leaderboard.get("budget_spent"):
+        return f"{budget} is spent; {ended} of {wanted} trials have ended"
     return f"{ended} of {wanted} trials have ended; what follows is how it stands"
 
 

@@ -134,13 +134,16 @@ class Search:
         plan: Callable[[TrialConfig], TrialPlan],
         too_large: Callable[[TrialConfig], str | None] = lambda trial: None,
         first: Sequence[Point] = (),
+        spent: Callable[[], str] = lambda: "",
     ) -> None:
         """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
-        the points that the search begins with."""
+        the points that the search begins with. `spent` says which of the sweep's budgets is spent:
+        then no trial goes on."""
         self._sweep = sweep
         self._journal = journal
         self._plan = plan
         self._too_large = too_large
+        self._spent = spent
         self._sampler: Sampler | None = None
         if not sweep.points:
             self._sampler = Sampler(
@@ -212,6 +215,12 @@ class Search:
         chosen = [trial for _, trial in sorted(ended)[: self._sweep.confirm_top]]
         self._record([{"event": "confirmation", "trial": one, "seeds": seeds} for one in chosen])
         return self.remaining() > 0
+
+    def searching(self) -> bool:
+        """Whether there are trials to be run that are no repetitions."""
+        begun = any(s.outcome is None and not s.confirms for s in self._trials.values())
+        left = self._sampler.left() if self._sampler else 1
+        return begun or (self._drawn < self._sweep.total_trials and left > 0)
 
     def unfinished(self) -> list[Suggestion]:
         """The trials that were suggested and have not ended, oldest first."""
@@ -293,7 +302,7 @@ class Search:
     @property
     def stopped(self) -> bool:
         """Whether no trial is to go on, for a reason that is the same for all."""
-        return bool(self._damaged or self._outage)
+        return bool(self._damaged or self._outage or self._spent())
 
     def outcome_of(self, trial: str) -> str | None:
         """A trial's outcome; None while it has none."""
