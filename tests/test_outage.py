@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,41 +84,41 @@ def place() -> str:
 def test_storage_that_is_away_for_30_s_is_waited_for_and_said_once(
     place: str, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    time = Time()
-    done = faults.patiently(place, failing(30, error, time), sleep=time.sleep, clock=time.clock)
+    moved = Time()
+    done = faults.patiently(place, failing(30, error, moved), sleep=moved.sleep, clock=moved.clock)
     assert done == "done"
-    assert 30 <= time.now < 30 + faults._LONGEST_PAUSE
-    assert 4 < len(time.pauses) < 12, "neither a flood of questions nor a long sleep"
-    assert len({round(pause / 2**n, 3) for n, pause in enumerate(time.pauses)}) > 3, "by chance"
+    assert 30 <= moved.now < 30 + faults._LONGEST_PAUSE
+    assert 4 < len(moved.pauses) < 12, "neither a flood of questions nor a long sleep"
+    assert len({round(pause / 2**n, 3) for n, pause in enumerate(moved.pauses)}) > 3, "by chance"
     first, last = (record.getMessage() for record in caplog.records)
     assert first.startswith(f"{place} does not answer (")
     assert first.endswith("); trying again for 5 minutes")
-    assert last == f"{place} answers again, after {time.now:.0f} s"
+    assert last == f"{place} answers again, after {moved.now:.0f} s"
 
 
 @pytest.mark.parametrize("error", FOR_GOOD, ids=lambda error: type(error).__name__)
 def test_what_does_not_pass_is_raised_at_once(place: str, error: Exception) -> None:
-    time = Time()
+    moved = Time()
     with pytest.raises(type(error)) as raised:
-        faults.patiently(place, failing(1, error), sleep=time.sleep, clock=time.clock)
+        faults.patiently(place, failing(1, error), sleep=moved.sleep, clock=moved.clock)
     assert raised.value is error
-    assert time.pauses == []
+    assert moved.pauses == []
 
 
 def test_patience_ends_in_plain_words_and_for_all_who_wait(place: str) -> None:
-    time = Time()
+    moved = Time()
 
     def wait() -> None:
-        faults.patiently(place, failing(1e9, AWAY[0]), sleep=time.sleep, clock=time.clock)
+        faults.patiently(place, failing(1e9, AWAY[0]), sleep=moved.sleep, clock=moved.clock)
 
     words = rf"{place} does not answer \(.*NETWORK_CONNECTION.*5 minutes.*same command again"
     with pytest.raises(OutageError, match=words):
         wait()
-    assert faults.PATIENCE_SECONDS <= time.now < faults.PATIENCE_SECONDS + 15
-    before = time.now
+    assert faults.PATIENCE_SECONDS <= moved.now < faults.PATIENCE_SECONDS + 15
+    before = moved.now
     with pytest.raises(OutageError):
         wait()
-    assert time.now == before, "what ends with the sweep does not wait again"
+    assert moved.now == before, "what ends with the sweep does not wait again"
 
 
 def test_the_limit_of_pyarrows_own_tries_is_no_part_of_a_path_on_google_storage() -> None:
@@ -214,19 +215,20 @@ def test_a_whole_search_whose_storage_comes_and_goes_ends_as_on_a_disk(
         run(sweep, make_search(sweep, journal), slots=1)
         expected = journal.events()
     with Journal(path) as journal:
-        ended = threading.Event()
 
         def come_and_go() -> None:
-            while not ended.wait(0.3):
+            for events in (8, 20):
+                while len(journal.events()) < events:
+                    time.sleep(0.01)
                 line.cut_off()
-                ended.wait(0.2)
+                time.sleep(0.6)  # obstore itself tries again after a tenth of a second
                 line.cut = False
 
-        disturber = threading.Thread(target=come_and_go)
+        disturber = threading.Thread(target=come_and_go, daemon=True)
         disturber.start()
         run(sweep, make_search(sweep, journal), slots=1)
-        ended.set()
-        disturber.join()
+        disturber.join(timeout=5)
+        assert not disturber.is_alive()
     assert "s3://sweeps answers again" in caplog.text
     told = ("trial_suggested", "result", "decision", "trial_ended")
     assert timeless(read_events(path), told) == timeless(expected, told)
