@@ -28,7 +28,8 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
     """Run `sweep` as the command line says; what every sweep file calls last.
 
     Exit status: 0 when the sweep ended, 1 when no trial finished, 2 for a request that cannot work,
-    130 when interrupted (the same command goes on).
+    or where a disk is full or storage away (the same command goes on then), 130 when interrupted
+    (it does, too).
     """
     options = _sweep_parser(sweep).parse_args(arguments)
     sys.excepthook = _hook_without_secrets

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ FREE_DISK_GB = 20.0
 """Less than this fills up with the base's download and packs."""
 OBJECT_STORE_GB = 2.0
 """Less shared memory than this and Ray's object store spills to the disk, or refuses to start."""
+SPILLED_UP_TO = 0.95
+"""Of a disk; Ray spills to none that is fuller (RAY_local_fs_capacity_threshold)."""
 HUB_SECONDS = 3.0
 MARKS = {"ok": " ", "note": "·", "problem": "!"}
 
@@ -50,6 +53,7 @@ def findings(storage: str = ".") -> list[Finding]:
         _disk("disk here", storage),
         _disk("Hub's cache", os.environ.get("HF_HOME", "~/.cache/huggingface")),
         *_shared_memory(),
+        spilled(tempfile.gettempdir()),
         _hub(),
         *_keys(),
     ]
@@ -224,6 +228,16 @@ def _shared_memory() -> Iterator[Finding]:
         yield Finding("/dev/shm", f"{size:.2f} GB", means, fix, "note")
     else:
         yield Finding("/dev/shm", f"{size:.0f} GB")
+
+
+def spilled(folder: str) -> Finding:
+    """Where Ray's object store goes when it is full."""
+    usage = shutil.disk_usage(folder)
+    found = f"{folder}, {usage.free / 1e9:.0f} GB free"
+    if usage.used / usage.total < SPILLED_UP_TO:
+        return Finding("spilled to", found)
+    means = "a full object store has nowhere to go: Ray spills to no disk that is 95 % full"
+    return Finding("spilled to", found, means, "make room there, or set TMPDIR", "problem")
 
 
 def _hub() -> Finding:

@@ -279,5 +279,4 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "cd": _not_run,
     "source": _not_run,
     "export": _not_run,
-    "tensorboard": _not_run,
 }

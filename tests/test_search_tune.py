@@ -43,6 +43,9 @@ def trainable(config: dict[str, Any]) -> None:
     if manner == "gives up":
         tune.report({"outcome": "preempted", "message": "no step was taken"})
         return
+    if manner == "full disk":
+        tune.report({"outcome": "outage", "message": "/disk: there is no room"})
+        return
     *earlier, last = reports(sweep, config["point"])
     for number, report in enumerate(earlier):
         tune.report(report)
@@ -183,6 +186,17 @@ def test_damaged_data_stops_the_sweep_and_mended_it_goes_on(tmp_path: Path) -> N
         search = make_search(sweep, journal)  # the data has been mended
         assert search.damaged == ""
         assert search.remaining() == 11 - len(ended) >= 8
+
+
+def test_a_full_disk_stops_the_sweep_and_no_trial_is_to_blame(tmp_path: Path) -> None:
+    sweep = make_sweep(points=({},) * 12, scheduler="none")
+    ended = outcomes(fit(tmp_path, sweep, {"t0000": "full disk"}))
+    assert "t0000" not in ended
+    assert set(ended.values()) <= {"completed"}
+    with Journal(str(tmp_path / "journal.jsonl")) as journal:
+        search = make_search(sweep, journal)  # there is room again
+        assert not search.stopped
+        assert search.remaining() == 12 - len(ended) >= 9
 
 
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:
