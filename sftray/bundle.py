@@ -7,7 +7,6 @@ bfloat16 makes of a short eval set, or the sweep says so loudly.
 
 from __future__ import annotations
 
-import functools
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
+from sftray.trial.samples import as_lines, fixed_prompts, flagged
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -80,7 +80,8 @@ def collect(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
-        arguments = (checkpoint, to_json(trial), packs.root, sweep.num_samples_generated)
+        prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
+        arguments = (checkpoint, to_json(trial), packs.root, prompts)
         try:
             checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
         except CheckpointError as error:
@@ -209,18 +210,17 @@ def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
 
 
 def _assemble(
-    checkpoint: str, config: dict[str, Any], packs: str, num_samples: int
+    checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
 ) -> tuple[float, float, str, Files]:
     """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
-    samples of the base, and the adapter's files with the tokenizer's. The worker may be another
-    machine: they come by value.
+    the base's answers to `prompts`, and the adapter's files with the tokenizer's. The worker may be
+    another machine: they come by value.
     """
     import torch
 
     from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
     from sftray.model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_adapter, read
-    from sftray.trial.samples import answered, as_lines
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE
@@ -233,8 +233,9 @@ def _assemble(
         tokenizer.save_pretrained(folder)
         model, attention = load_adapter(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
-        answer = functools.partial(base_answers, model, tokenizer, opened.end_of_turn)
-        samples = as_lines(answered(opened, num_samples, 0, answer))
+        asked = [prompt["messages"] for prompt in prompts]
+        replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
+        samples = as_lines(flagged(prompts, 0, replies))
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         return loss, tolerance, samples, files
 

@@ -32,6 +32,9 @@ _MAY_CHANGE = (
     "wandb",
     "wandb_project",
     "wandb_samples",
+    "num_samples_generated",
+    "sample_prompts",
+    "sample_at",
     "storage",
 )
 """Fields that a resumed sweep may change without making its trials incomparable."""

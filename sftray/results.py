@@ -48,6 +48,8 @@ class TrialRecord:
     """The `curve` of the steps after the last evaluation, of a trial that diverged there."""
     metric: float | None = None
     """What `SweepConfig.metric` said of its answers."""
+    last_flags: list[list[str]] | None = None
+    """The flags of the answers that it gave at its end (`trial.samples`)."""
     folder: str | None = None
     """Where it ran, if that was another sweep."""
     attempts: list[Event] = field(default_factory=list)
@@ -64,6 +66,13 @@ class TrialRecord:
     def best(self) -> dict[str, Any] | None:
         """The evaluation with the lowest finite loss after the start."""
         return min(self.trained, key=lambda r: float(r["eval_loss"]), default=None)
+
+    @property
+    def answer_flags(self) -> list[list[str]]:
+        """The flags of each of its answers, at its best evaluation where it was asked then, else at
+        its end."""
+        at_best = self.best.get("answer_flags") if self.best else None
+        return at_best or self.last_flags or []
 
     @property
     def last(self) -> dict[str, Any]:
@@ -361,6 +370,7 @@ def _apply(trials: dict[str, TrialRecord], event: Event) -> None:
             trials[name].outcome = event["outcome"]
             trials[name].message = event["message"]
             trials[name].metric = event.get("metric")
+            trials[name].last_flags = event.get("answer_flags")
             trials[name].last_curve = event.get("last_curve", [])
 
 
