@@ -68,17 +68,16 @@ class TrialRecord:
         return min(self.trained, key=lambda r: float(r["eval_loss"]), default=None)
 
     @property
-    def answer_flags(self) -> list[list[str]]:
-        """The flags of each of its answers, at its best evaluation where it was asked then, else at
-        its end."""
-        at_best = self.best.get("answer_flags") if self.best else None
-        return at_best or self.last_flags or []
-
-    @property
     def last(self) -> dict[str, Any]:
         """The newest evaluation; zeros before the first."""
         nothing = dict.fromkeys(("step", "rows", "tokens", "supervised_tokens"), 0)
         return self.results[-1] if self.results else {**nothing, "seconds": 0.0}
+
+    def flags_at(self, step: int) -> list[list[str]]:
+        """The flags of each of its answers after `step`, where it was asked then, else at its end;
+        empty where it never was."""
+        asked = (r for r in self.results if r.get("step") == step and "answer_flags" in r)
+        return next(asked, {"answer_flags": self.last_flags or []})["answer_flags"]
 
     @property
     def gpu_seconds(self) -> float:

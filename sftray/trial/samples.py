@@ -1,8 +1,8 @@
 """Greedy answers to fixed prompts, of each trial and, once a sweep, of the untrained base: kept to
 be read side by side, flagged where they are bad whatever the loss says, and scored.
 
-Promise: samples.jsonl has one JSON object a line, each step once: what a trial that goes on from a
-checkpoint says again takes the place of what it had said. Flags are given here and nowhere else.
+Promise: samples.jsonl has one JSON object a line, and each step once: what a trial that goes on
+from a checkpoint says again takes the place of what it had said.
 """
 
 from __future__ import annotations
@@ -15,20 +15,11 @@ from sftray import storage
 from sftray.data.packs import Packs
 from sftray.metrics import load_metric
 from sftray.paths import TrialPaths
+from sftray.trial.flags import flags_of
 from sftray.trial.spec import TrialSpec
 
 Reply = tuple[str, bool]
 """An answer, and whether it came to its end by itself before it was cut off."""
-
-BAD_FLAGS = ("empty", "repeats")
-"""Flags of answers that nobody wants. The third, no_end, says that an answer was cut off, as long
-ones are."""
-
-WINDOW, FEW_WINDOWS = 3, 10
-"""An answer is looked at in windows of three words; ten of them can say something."""
-FRESH = 0.5
-"""Where fewer than half of the windows are new, an answer goes round in circles: in the demo's
-answers that do so 0.07 to 0.36 are, in the answers of the bundled chats at least 0.83."""
 
 
 def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[dict[str, Any]]:
@@ -85,21 +76,6 @@ def flagged(
         {"step": step, **prompt, "answer": text, "flags": flags_of(text, ended=ended)}
         for prompt, (text, ended) in zip(prompts, replies, strict=True)
     ]
-
-
-def flags_of(answer: str, *, ended: bool) -> list[str]:
-    """What is wrong with it: empty, repeats (goes round in circles), no_end (was cut off)."""
-    wrong = {"empty": not answer.strip(), "repeats": repeats_itself(answer), "no_end": not ended}
-    return [name for name, so in wrong.items() if so]
-
-
-def repeats_itself(answer: str) -> bool:
-    """Whether an answer says the same three words again and again."""
-    words = answer.split()
-    if len(answer) > 20 * len(words):  # a script without spaces
-        words = list(answer)
-    windows = [tuple(words[at : at + WINDOW]) for at in range(len(words) - WINDOW + 1)]
-    return len(windows) >= FEW_WINDOWS and len(set(windows)) < FRESH * len(windows)
 
 
 def as_lines(samples: Sequence[dict[str, Any]]) -> str:
