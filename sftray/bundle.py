@@ -8,7 +8,6 @@ bfloat16 makes of a short eval set, or the sweep says so loudly.
 
 from __future__ import annotations
 
-import functools
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
+from sftray.trial.samples import as_lines, fixed_prompts, flagged
 from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
 
 TOLERANCE = 1e-3
@@ -103,7 +103,8 @@ def collect(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
-        arguments = (checkpoint, to_json(trial), packs.root, sweep.num_samples_generated)
+        prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
+        arguments = (checkpoint, to_json(trial), packs.root, prompts)
         try:
             checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
         except CheckpointError as error:
@@ -234,18 +235,17 @@ def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _assemble(
-    checkpoint: str, config: dict[str, Any], packs: str, num_samples: int
+    checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
 ) -> tuple[float, float, str, Files]:
     """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
-    samples of the base, and the adapter's files with the tokenizer's. The worker may be another
-    machine: they come by value.
+    the base's answers to `prompts`, and the adapter's files with the tokenizer's. The worker may be
+    another machine: they come by value.
     """
     import torch
 
     from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
     from sftray.model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_adapter, read
-    from sftray.trial.samples import answered, as_lines
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE
@@ -258,8 +258,9 @@ def _assemble(
         tokenizer.save_pretrained(folder)
         model, attention = load_adapter(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
-        answer = functools.partial(base_answers, model, tokenizer, opened.end_of_turn)
-        samples = as_lines(answered(opened, num_samples, 0, answer))
+        asked = [prompt["messages"] for prompt in prompts]
+        replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
+        samples = as_lines(flagged(prompts, 0, replies))
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         return loss, tolerance, samples, files
 

@@ -91,31 +91,41 @@ def packed_eval_loss(
     return total / count
 
 
-@torch.no_grad()
 def generate(
     model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
 ) -> str:
     """The greedy answer to `messages` (role, content), through the chat template, until the token
     `end_of_turn` or what the model's own configuration names."""
+    return reply(model, tokenizer, messages, end_of_turn, max_new_tokens)[0]
+
+
+@torch.no_grad()
+def reply(
+    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
+) -> tuple[str, bool]:
+    """As `generate`, and whether the answer came to its end by itself."""
     inputs = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     ).to(model.device)
+    ends = end_tokens(model, end_of_turn)
     output = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted(end_tokens(model, end_of_turn)),
+        eos_token_id=sorted(ends),
     )
-    answer = output[0, inputs["input_ids"].shape[1] :]
-    return str(tokenizer.decode(answer, skip_special_tokens=True))
+    answer = output[0, inputs["input_ids"].shape[1] :].tolist()
+    return str(tokenizer.decode(answer, skip_special_tokens=True)), answer[-1] in ends
 
 
-def base_answers(model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]) -> list[str]:
-    """Greedy answers of the base beneath an adapter, one to each conversation of messages."""
+def base_answers(
+    model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]
+) -> list[tuple[str, bool]]:
+    """`reply` of the base beneath an adapter to each conversation of messages."""
     with model.disable_adapter():
-        return [generate(model, tokenizer, messages, end_of_turn) for messages in prompts]
+        return [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 
 def end_tokens(model: Any, end_of_turn: int) -> set[int]:

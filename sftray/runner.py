@@ -51,6 +51,8 @@ class Specs:
             folder=self.paths.trial(suggestion.trial).root,
             leaderboard=self.paths.leaderboard if one_base else None,
             num_samples_generated=self.sweep.num_samples_generated,
+            sample_prompts=self.sweep.sample_prompts,
+            sample_at=self.sweep.sample_at,
             metric=self.sweep.metric,
             num_metric_prompts=self.sweep.num_metric_prompts,
         )

@@ -163,7 +163,7 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
     assert board["columns"][:3] == ["trial", "learning_rate", "eval_loss"]
     assert [row[:3] for row in board["data"]] == [["0001", 5e-4, 2.5], ["0000", 1.234e-4, 3.0]]
     newest = json.loads(tables(paths, "samples")[-1].read_text())
-    assert newest["columns"] == ["prompt", "step", "reference", "base", "answer", "flaw"]
+    assert newest["columns"] == ["prompt", "step", "reference", "base", "answer", "flags"]
     assert newest["data"] == [
         ["6 × 7?", 2, "42", "41", "a b c " * 20, "repeats itself"],
         ["6 × 7?", 4, "42", "41", "", "empty"],
