@@ -1,5 +1,5 @@
-"""The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it; or a
-whole model, where all weights were trained.
+"""The winner's folder: an ordinary PEFT adapter, checked, with its story beside it; or a whole
+model, where all weights were trained. What one does with it then is in `winner/`.
 
 Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
 loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what
@@ -8,7 +8,6 @@ rounding to bfloat16 makes of a short eval set, or the sweep says so loudly.
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import tempfile
@@ -17,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from sftray import storage
+from sftray.budget import rung_ladder
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
-from sftray.loading import is_whole, kind_of, loaded_with, loading_code
+from sftray.loading import is_whole, loaded_with
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
+from sftray.trial.samples import as_lines, fixed_prompts, flagged
+from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -35,6 +37,10 @@ order of the same products moves each token's loss by some 0.05 nats, up or down
 
 WORKER_MINUTES = 60
 """How long the check may take, the wait for a free worker and the base's download included."""
+
+SHOWN_TRIALS = 5
+"""Trials of the leaderboard that the card shows, and what of each."""
+SHOWN = ("trial", "point", "eval_loss", "tokens", "outcome")
 
 _POLL_SECONDS = 60
 
@@ -60,13 +66,15 @@ def collect(
     The base, which is loaded for it, also answers the prompts that the trials have answered.
 
     `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
-    may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
-    is there already is kept. Evaluations whose checkpoint is gone or `damaged` are passed over.
+    may have no GPU, and gives Ray's reference to its result. The adapter of the same evaluation
+    that is there already is kept, and only what is told of it is written again. Evaluations whose
+    checkpoint is gone or `damaged` are passed over.
     """
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     trial = sweep.trial.at(best.point)
     recorded = evaluation["eval_loss"]
-    facts = {
+    ladder = rung_ladder(sweep, packs.rows("train"))
+    facts: dict[str, Any] = {
         "sweep": sweep.name,
         "trial": best.trial,
         "step": evaluation["step"],
@@ -78,16 +86,31 @@ def collect(
         "config": to_json(trial),
         "data": to_json(sweep.data),
         "packs": packs.root,
+        "packs_key": found.packs_key,
+        "data_counts": counts_of(packs.manifest),
+        "first_rung": ladder[0] if ladder else None,
+        "evals_per_trial": sweep.evals_per_trial,
         "end_of_turn": packs.end_of_turn,
+        "trials": len(found.records),
+        "leaderboard": [
+            {name: row[name] for name in SHOWN}
+            for row in found.leaderboard["trials"][:SHOWN_TRIALS]
+        ],
         "versions": found.record["versions"],
         "git_revision": found.record["git_revision"],
     }
-    if _is_there(paths.best, facts):
+    old = _there(paths.best)
+    if old is not None and all(old[name] == facts[name] for name in ("trial", "step", "eval_loss")):
+        facts |= {name: old[name] for name in ("reloaded_eval_loss", "verified")}
+        if json.loads(json.dumps(facts)) != old:
+            for name, text in _texts(facts).items():
+                storage.write_text(join(paths.best, name), text)
         return facts
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
-        arguments = (checkpoint, to_json(trial), packs.root, sweep.num_samples_generated)
+        prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
+        arguments = (checkpoint, to_json(trial), packs.root, prompts)
         try:
             checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
         except CheckpointError as error:
@@ -100,8 +123,8 @@ def collect(
         _write_files(files, checkpoint, folder)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= tolerance
-        (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        (folder / "README.md").write_text(_model_card(facts), encoding="utf-8")
+        for name, text in _texts(facts).items():
+            (folder / name).write_text(text, encoding="utf-8")
         storage.put_folder(folder, paths.best, last="sweep.json")
     plain = loaded_with(facts)
     if facts["verified"]:
@@ -123,35 +146,13 @@ def require_adapter(folder: str, facts: Mapping[str, Any]) -> None:
         )
 
 
-def merge(
-    folder: str, out: Path, *, log: Log, trust_remote_code: bool = False
-) -> tuple[float, float]:
-    """Merge the adapter of a sweep's or a bundle's folder into a bf16 base, saved in `out`.
-
-    Returns the eval loss of the adapter on its base as trained (a 4-bit one quantised), and that
-    of the merged model: dequantising and rounding to bfloat16 moves it a little.
-    """
-    local, facts = open_bundle(folder)
-    require_adapter(folder, facts)
-    if out.exists() and any(out.iterdir()):
-        raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
-    trial = _as_trained(folder, facts, trust_remote_code)
-    from sftray.evaluate import evaluate_adapter, merge_adapter
-
-    before = evaluate_adapter(local, trial, facts["packs"])
-    log(f"eval loss before: {before:.6f} (adapter on its {trial.base_precision} base)")
-    after = merge_adapter(local, trial, facts["packs"], out)
-    log(f"eval loss after:  {after:.6f} (merged, bfloat16), saved in {out}")
-    return before, after
-
-
 def answer(
     folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
 ) -> dict[str, str]:
     """Greedy answers of the untrained base and of the adapter, or of the trained model, to one user
     turn."""
     local, facts = open_bundle(folder)
-    trial = _as_trained(folder, facts, trust_remote_code)
+    trial = as_trained(folder, facts, trust_remote_code)
     from sftray.evaluate import computing_as, generate, load_trained, load_untrained
     from sftray.model import saved_tokenizer
 
@@ -169,7 +170,7 @@ def answer(
         return {"base": base, "adapter": generate(model, *rest)}
 
 
-def _as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
+def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
     """The trial that a bundle is of. A folder, which somebody else may have written, cannot have
     code run: that is for who reads it to say."""
     trial = TrialConfig(**facts["config"])
@@ -239,20 +240,27 @@ def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:
     return paths.trial(trial.trial) if trial.folder is None else TrialPaths(trial.folder)
 
 
-def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
+def _there(folder: str) -> dict[str, Any] | None:
+    """What the bundle in a folder says of itself; None where there is none."""
     marker = join(folder, "sweep.json")
     if not storage.exists(marker):
-        return False
-    old = json.loads(storage.read_text(marker))
-    return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
+        return None
+    facts: dict[str, Any] = json.loads(storage.read_text(marker))
+    return facts
+
+
+def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of the adapter, by file, in the order in which it is written."""
+    told = {CARD: model_card(facts), REPEAT: repeat_file(facts)}
+    return {**told, "sweep.json": json.dumps(facts, indent=1)}
 
 
 def _assemble(
-    checkpoint: str, config: dict[str, Any], packs: str, num_samples: int
+    checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
 ) -> tuple[float, float, str, Files]:
     """On a worker: the eval loss of what was trained when reloaded, how far it may be from the
-    recorded one, samples of the base, and the bundle's files with the tokenizer's. The worker may
-    be another machine: they come by value.
+    recorded one, the base's answers to `prompts`, and the bundle's files with the tokenizer's. The
+    worker may be another machine: they come by value.
     """
     import torch
 
@@ -260,13 +268,13 @@ def _assemble(
         base_answers,
         computing_as,
         default_device,
+        end_with_turns,
         load_trained,
         load_untrained,
         packed_eval_loss,
     )
     from sftray.model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
-    from sftray.trial.samples import answered, as_lines
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE
@@ -280,11 +288,14 @@ def _assemble(
         model, attention = load_trained(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
         whole = trial.finetune == "full"
-        if whole and num_samples:
-            model = load_untrained(trial)
-        answer = functools.partial(base_answers, model, tokenizer, opened.end_of_turn)
+        if whole:
+            end_with_turns(model, opened.end_of_turn)
+            model.generation_config.save_pretrained(folder)
+            model = load_untrained(trial) if prompts else None
+        asked = [prompt["messages"] for prompt in prompts]
         with computing_as(trial, default_device()):
-            samples = as_lines(answered(opened, num_samples, 0, answer))
+            replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
+        samples = as_lines(flagged(prompts, 0, replies))
         files = {
             path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
             for path in Path(folder).iterdir()
@@ -318,51 +329,3 @@ def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "
         "of the cluster and run the same command again"
     )
-
-
-def _confirmed_row(confirmed: Mapping[str, Any] | None) -> str:
-    if confirmed is None:
-        return ""
-    mean, interval, runs = (confirmed[name] for name in ("mean", "interval", "eval_losses"))
-    width = f" ± {interval[1] - mean:.4f}" if interval else ""
-    return f"| its point, mean of {len(runs)} other seeds (95 %) | {mean:.4f}{width} |\n"
-
-
-def _model_card(facts: Mapping[str, Any]) -> str:
-    point = "\n".join(f"| {name} | {value} |" for name, value in facts["point"].items())
-    config, kind, library, tag = facts["config"], kind_of(facts), "peft", "lora"
-    what = f"LoRA adapter for `{config['model']}` (base held as {config['base_precision']})"
-    if is_whole(facts):
-        library, tag = "transformers", "full-fine-tuning"
-        what = f"`{config['model']}` with all weights trained, in float32"
-    return f"""---
-base_model: {config["model"]}
-library_name: {library}
-tags: [sft, {tag}, sftray]
----
-
-# {facts["sweep"]}: the best {kind}
-
-{what}, trial
-`{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
-
-| | eval loss (nats a supervised token) |
-|---|---|
-| untrained base | {facts["base_eval_loss"]:.4f} |
-| this {kind} | {facts["eval_loss"]:.4f} |
-| this {kind}, reloaded with {loaded_with(facts)} | {facts["reloaded_eval_loss"]:.4f} |
-{_confirmed_row(facts["confirmed"])}
-| hyper-parameter | value |
-|---|---|
-{point}
-
-Trained on {facts["tokens"]:,} tokens of `{facts["data"]["source"]}`; only the assistant's tokens
-count in the loss. The resolved configuration and all versions are in `sweep.json`.
-
-```python
-{loading_code(facts, "path/of/this/folder")}
-
-from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
-```
-"""

@@ -22,6 +22,7 @@ ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "median", "hyperband", "none")
+SAMPLE_AT = ("end", "evaluations")
 OBJECTIVES = (
     ("eval_loss",),
     ("eval_loss", "gpu_seconds"),
@@ -316,7 +317,12 @@ class SweepConfig:
     num_metric_prompts: int = 32
     """Held-out prompts that the metric is of, at most 64."""
     num_samples_generated: int = 2
-    """Greedy answers to held-out prompts at the end of a trial; 0 writes none."""
+    """Prompts of the eval set that every trial and the base answer, greedily and in at most 64
+    tokens, to be read side by side; 0: none."""
+    sample_prompts: tuple[str, ...] = ()
+    """Questions that they answer besides, each a single turn of the user's."""
+    sample_at: str = "end"
+    """end: a trial answers when it has completed; evaluations: at each of its evaluations."""
     max_failures: int = 2
     """How often a trial that lost its worker is started again from its last checkpoint; machines
     that the cloud took back are not counted."""
@@ -452,6 +458,15 @@ class SweepConfig:
             f"{self.max_cost} without a price",
             "given with price_per_gpu_hour",
         )
+        require(
+            not isinstance(self.sample_prompts, str)
+            and all(isinstance(text, str) and text.strip() for text in self.sample_prompts),
+            "sample_prompts",
+            repr(self.sample_prompts),
+            "a list of questions, none of them empty",
+        )
+        object.__setattr__(self, "sample_prompts", tuple(self.sample_prompts))
+        one_of("sample_at", self.sample_at, SAMPLE_AT)
         for name in ("cpus_per_worker", "hang_minutes"):
             require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
         self._require_one_way_to_train()

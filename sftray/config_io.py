@@ -31,7 +31,7 @@ def to_json(config: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
 
 
-_TUPLES = ("points", "warm_start", "objectives")
+_TUPLES = ("points", "warm_start", "objectives", "sample_prompts")
 
 
 def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:

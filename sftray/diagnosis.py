@@ -1,4 +1,5 @@
-"""What went wrong (or well) with a trial, from its metrics alone, in two plain sentences.
+"""What went wrong (or well) with a trial, from its metrics and its answers' flags alone, in two
+plain sentences.
 
 Promise: a pure function of a trial's record and its configuration, right while the trial runs, too;
 numbers are taken from metrics, and a message is only quoted. Price: numpy, 1 ms a trial
@@ -27,6 +28,7 @@ from sftray.symptoms import (
     lower_rate,
     what_announced_it,
 )
+from sftray.trial.flags import bad_answers
 
 if TYPE_CHECKING:
     from sftray.results import TrialRecord
@@ -147,9 +149,17 @@ def _nothing_wrong(trial: TrialRecord, course: Course, base: float | None) -> Di
         return Diagnosis("too_early", f"{verdict}the base's {base:.3f}.", wait)
     fell = "" if base is None else f", {base - best.eval_loss:.3f} below the base's"
     ended = "" if best == last else f"; {last.eval_loss:.3f} at step {last.step}"
-    verdict = f"Healthy: best eval loss {best.eval_loss:.3f} at step {best.step}{fell}{ended}."
+    facts = f"best eval loss {best.eval_loss:.3f} at step {best.step}{fell}{ended}"
+    verdict = f"Healthy: {facts}."
     if running:
         return Diagnosis("healthy", verdict, "Nothing to mend so far.")
+    if bad := bad_answers(trial.flags_at(best.step)):
+        return Diagnosis(
+            "bad_answers",
+            f"Bad answers: {facts}, but of its sample answers {bad}.",
+            "Read its samples.jsonl beside the base's: the base may do the same, the trial be too "
+            "short, the data contradict itself or end where no answer does (`sftray inspect`).",
+        )
     if best == last and _still_falling(course.evaluations):
         return Diagnosis("healthy", verdict, "It was still falling at its end: try more epochs.")
     return Diagnosis("healthy", verdict, "Nothing to mend.")

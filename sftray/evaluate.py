@@ -21,8 +21,7 @@ from transformers import AutoModelForCausalLM
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
-from sftray.data.packs import open_packs
-from sftray.model import compute_dtype, load_base, load_tokenizer
+from sftray.model import compute_dtype, load_base
 
 
 def default_device() -> torch.device:
@@ -30,10 +29,10 @@ def default_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def evaluate_adapter(adapter: Path, trial: TrialConfig, packs: str) -> float:
+def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Any) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
     model, attention = load_adapter(adapter, trial)
-    return packed_eval_loss(model, open_packs(packs).dataset("eval"), attention, trial)
+    return packed_eval_loss(model, rows, attention, trial)
 
 
 def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
@@ -63,29 +62,27 @@ def load_untrained(trial: TrialConfig) -> Any:
     return load_base(trial, device, choose_attention(trial, device)).eval()
 
 
-def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> float:
-    """Merge into the base dequantised to bfloat16, save model and tokenizer, return its eval loss.
-
-    The loss is that of the saved folder, loaded again.
-    """
+def evaluate_model(
+    folder: Path, trial: TrialConfig, rows: Any, dtype: torch.dtype | None = None
+) -> float:
+    """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
+    None: as the trial holds its base, which is then that folder."""
     device = default_device()
-    attention = choose_attention(trial, device)
-    base = load_base(trial, device, attention)
-    if trial.base_precision == "nf4":
-        base = base.dequantize()
-    merged = PeftModel.from_pretrained(base.to(torch.bfloat16), str(adapter)).merge_and_unload()
-    merged.save_pretrained(out)
-    opened = open_packs(packs)
-    load_tokenizer(trial, opened.chat_template).save_pretrained(out)
+    if dtype is None:
+        attention = choose_attention(trial, device)
+        return packed_eval_loss(load_base(trial, device, attention).eval(), rows, attention, trial)
+    precision = "fp32" if dtype == torch.float32 else "bf16"
+    plain = replace(trial, base_precision=precision, attention=None, shard_base=False)
+    attention = choose_attention(plain, device)
     model = AutoModelForCausalLM.from_pretrained(
-        out,
-        dtype=torch.bfloat16,
+        folder,
+        dtype=dtype,
         device_map={"": device},
         attn_implementation=attention.implementation,
         trust_remote_code=trial.trust_remote_code,
         use_safetensors=True,
     )
-    return packed_eval_loss(model.eval(), opened.dataset("eval"), attention, trial)
+    return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
 
 
 def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
@@ -95,15 +92,20 @@ def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
 
 
 @torch.no_grad()
-def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialConfig) -> float:
-    """Sum of token losses over the number of supervised tokens, in nats; one row at a time."""
+def packed_eval_loss(
+    model: Any, rows: Any, attention: Attention, trial: TrialConfig, *, autocast: bool = True
+) -> float:
+    """Sum of token losses over the number of supervised tokens, in nats; one row at a time.
+
+    With `autocast` computed as the trial computes, else in the model's own dtype.
+    """
     device = model.get_input_embeddings().weight.device
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
         batch = collate([row], flatten=attention.flatten)
         labels = batch.pop("labels")[0, 1:].to(device)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with computing_as(trial, device):
+        with computing_as(trial, device) if autocast else contextlib.nullcontext():
             logits = model(**inputs, use_cache=False).logits[0, :-1]
         supervised = labels != -100
         losses = functional.cross_entropy(
@@ -114,35 +116,51 @@ def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialCo
     return total / count
 
 
-@torch.no_grad()
 def generate(
     model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
 ) -> str:
     """The greedy answer to `messages` (role, content), through the chat template, until the token
     `end_of_turn` or what the model's own configuration names."""
+    return reply(model, tokenizer, messages, end_of_turn, max_new_tokens)[0]
+
+
+@torch.no_grad()
+def reply(
+    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
+) -> tuple[str, bool]:
+    """As `generate`, and whether the answer came to its end by itself."""
     inputs = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     ).to(model.device)
+    ends = end_tokens(model, end_of_turn)
     output = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted(end_tokens(model, end_of_turn)),
+        eos_token_id=sorted(ends),
     )
-    answer = output[0, inputs["input_ids"].shape[1] :]
-    return str(tokenizer.decode(answer, skip_special_tokens=True))
+    answer = output[0, inputs["input_ids"].shape[1] :].tolist()
+    return str(tokenizer.decode(answer, skip_special_tokens=True)), answer[-1] in ends
 
 
-def base_answers(model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]) -> list[str]:
-    """Greedy answers of the base, by itself or beneath an adapter, one to each conversation of
-    messages."""
+def base_answers(
+    model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]
+) -> list[tuple[str, bool]]:
+    """`reply` of the base, by itself or beneath an adapter, to each conversation of messages."""
     with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
-        return [generate(model, tokenizer, messages, end_of_turn) for messages in prompts]
+        return [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 
 def end_tokens(model: Any, end_of_turn: int) -> set[int]:
     """What ends an answer: the end of a turn, and what the model's own configuration names."""
     own = model.generation_config.eos_token_id
     return {end_of_turn, *([own] if isinstance(own, int) else own or [])}
+
+
+def end_with_turns(model: Any, end_of_turn: int) -> None:
+    """Have the model's own configuration end answers with a turn: a base that was not trained to
+    chat does not know what ends one."""
+    ends = end_tokens(model, end_of_turn)
+    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else end_of_turn

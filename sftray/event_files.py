@@ -163,8 +163,8 @@ def _hparam(value: Any) -> Any:
 
 def _markdown(answer: Mapping[str, Any]) -> str:
     """An answer beside the reference and the base's, as code, so that nothing is rendered."""
-    flawed = f" ({answer['flaw']})" if answer["flaw"] else ""
-    parts = {"prompt": answer["prompt"], f"answer{flawed}": answer["answer"]}
+    flags = f" ({answer['flags']})" if answer["flags"] else ""
+    parts = {"prompt": answer["prompt"], f"answer{flags}": answer["answer"]}
     parts |= {name: answer[name] for name in ("reference", "base") if answer[name]}
     return "\n\n".join(f"**{name}**\n\n{_indented(text)}" for name, text in parts.items())
 

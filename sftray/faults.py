@@ -50,6 +50,8 @@ _SIGNS = re.compile(
     re.IGNORECASE,
 )
 """What pyarrow and obstore say of an object store that is away: they give no error numbers."""
+_FULL_SIGNS = re.compile(r"\(os error (27|28|122)\)|No space left on device|errno 28\b")
+"""What safetensors and pyarrow say of a full disk."""
 _FULL_OBJECT_STORE = {"ObjectStoreFullError", "OutOfDiskError"}
 
 _log = logging.getLogger("sftray")
@@ -192,7 +194,7 @@ def _is_full(error: Exception) -> bool:
         return False
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
-    return "(os error 28)" in str(error) or "No space left on device" in str(error)
+    return bool(_FULL_SIGNS.search(str(error)))
 
 
 def _no_room(path: str, error: Exception) -> str:

@@ -7,6 +7,7 @@ began, as the journal has them, pauses between two runs included. Price: pandas,
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,13 @@ import pandas as pd
 
 from sftray.config_io import to_json
 from sftray.paths import SweepPaths, TrialPaths
-from sftray.trial.samples import read_samples, repeats_itself
+from sftray.trial.samples import read_samples
 
 if TYPE_CHECKING:
     from sftray.results import Results, TrialRecord
 
 BASE = "base"
-"""Who answers in `samples`, where no trial does."""
+"""The `trial` in `samples` where the untrained base answers."""
 
 _TRIAL = (
     "outcome", "eval_loss", "metric", "step", "last_eval_loss", "steps", "rows", "tokens",
@@ -34,7 +35,7 @@ _MEASURED = (
 )  # fmt: skip
 _STEP = ("train_loss", "learning_rate", "grad_norm")
 _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "seconds")
-_SAMPLE = ("prompt", "question", "reference", "who", "step", "answer", "empty", "repeats")
+_SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags")
 _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 
 
@@ -98,32 +99,32 @@ def rungs(found: Results) -> pd.DataFrame:
 
 
 def samples(found: Results) -> pd.DataFrame:
-    """One row an answer to a held-out prompt: `who` is "base" or a trial's id.
+    """One row an answer to a fixed prompt; `trial` is "base" where the untrained base answers.
 
     `prompt` numbers the prompts, `question` is the conversation so far as text, `reference` what
-    the data has as answer. `empty` and `repeats` mark answers that are none, or go round in
-    circles. Only trials that completed have answers.
+    the data has as answer, empty where the prompt was given. `flags` are those of `trial.flags`
+    that the answer has, with a space between; no_end is not known of samples kept without flags.
+    Trials answer at the `step` at which they completed, or at each evaluation (`sample_at`).
     """
     paths = SweepPaths(found.folder)
     files = [(BASE, paths.base_samples)]
     files += [
         (record.trial, TrialPaths(record.folder or paths.trial(record.trial).root).samples)
         for record in found.records
-        if record.outcome
     ]
+    numbers: dict[str, int] = {}
     rows = [
         {
-            "prompt": number,
+            "prompt": numbers.setdefault(json.dumps(sample["messages"]), len(numbers)),
             "question": _question(sample["messages"]),
-            "reference": sample["reference"],
-            "who": who,
+            "reference": sample["reference"] or "",
+            "trial": who,
             "step": sample["step"],
             "answer": sample["answer"],
-            "empty": not sample["answer"].strip(),
-            "repeats": repeats_itself(sample["answer"]),
+            "flags": " ".join(sample["flags"]),
         }
         for who, path in files
-        for number, sample in enumerate(read_samples(path))
+        for sample in read_samples(path)
     ]
     table = pd.DataFrame(rows, columns=list(_SAMPLE))
     return table.sort_values("prompt", kind="stable").reset_index(drop=True)

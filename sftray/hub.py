@@ -29,7 +29,6 @@ DOWNLOAD_HOURS = 6
 """How long to wait for another process of this node that downloads the same model."""
 
 _MODEL = ("*.json", "*.jinja", "*.txt", "*.model", "model*.safetensors")
-_OLD_WEIGHTS = ("pytorch_model*.bin",)
 _BUSY = {408, 429, 500, 502, 503, 504}
 _LOST_ON_THE_WAY = {"ReadTimeout", "WriteTimeout", "ReadError", "RemoteProtocolError"}
 """Of httpx. Where there is no connection at all the Hub is not waited for: a machine without
@@ -45,10 +44,8 @@ def fetched(model: str, revision: str | None, *, code: bool = False) -> dict[str
         return {"revision": revision}
     patterns = [*_MODEL, "*.py"] if code else list(_MODEL)
     folder = snapshot(model, revision, patterns)
-    if not any(folder.glob("*.safetensors")):
-        folder = snapshot(model, revision, [*patterns, *_OLD_WEIGHTS])
-        if not any(folder.glob("*.bin")):  # transformers may know more names
-            return {"revision": revision}
+    if not any(folder.glob("*.safetensors")):  # transformers says so
+        return {"revision": revision}
     return {"revision": folder.name, "local_files_only": True}
 
 

@@ -40,6 +40,9 @@ _MAY_CHANGE = (
     "wandb_samples",
     "wandb_adapter",
     "tensorboard",
+    "num_samples_generated",
+    "sample_prompts",
+    "sample_at",
     "storage",
 )
 """Fields that a resumed sweep may change without making its trials incomparable."""

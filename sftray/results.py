@@ -48,6 +48,8 @@ class TrialRecord:
     """The `curve` of the steps after the last evaluation, of a trial that diverged there."""
     metric: float | None = None
     """What `SweepConfig.metric` said of its answers."""
+    last_flags: list[list[str]] | None = None
+    """The flags of the answers that it gave at its end (`trial.samples`)."""
     folder: str | None = None
     """Where it ran, if that was another sweep."""
     attempts: list[Event] = field(default_factory=list)
@@ -70,6 +72,12 @@ class TrialRecord:
         """The newest evaluation; zeros before the first."""
         nothing = dict.fromkeys(("step", "rows", "tokens", "supervised_tokens"), 0)
         return self.results[-1] if self.results else {**nothing, "seconds": 0.0}
+
+    def flags_at(self, step: int) -> list[list[str]]:
+        """The flags of each of its answers after `step`, where it was asked then, else at its end;
+        empty where it never was."""
+        asked = (r for r in self.results if r.get("step") == step and "answer_flags" in r)
+        return next(asked, {"answer_flags": self.last_flags or []})["answer_flags"]
 
     @property
     def gpu_seconds(self) -> float:
@@ -367,6 +375,7 @@ def _apply(trials: dict[str, TrialRecord], event: Event) -> None:
             trials[name].outcome = event["outcome"]
             trials[name].message = event["message"]
             trials[name].metric = event.get("metric")
+            trials[name].last_flags = event.get("answer_flags")
             trials[name].last_curve = event.get("last_curve", [])
 
 

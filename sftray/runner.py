@@ -51,6 +51,8 @@ class Specs:
             folder=self.paths.trial(suggestion.trial).root,
             leaderboard=self.paths.leaderboard if one_base else None,
             num_samples_generated=self.sweep.num_samples_generated,
+            sample_prompts=self.sweep.sample_prompts,
+            sample_at=self.sweep.sample_at,
             metric=self.sweep.metric,
             num_metric_prompts=self.sweep.num_metric_prompts,
         )
@@ -103,7 +105,7 @@ def tune_trials(
             tune.with_resources(trainable, {"node:__internal_head__": 0.001}),
             tune_config=tune.TuneConfig(
                 search_alg=SftraySearcher(search),
-                scheduler=SftrayScheduler(search),
+                scheduler=SftrayScheduler(search, at_once),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -27,6 +28,12 @@ from sftray.paths import is_uri, join
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_GCS_TRIES = "?retry_limit_seconds=10"
+"""pyarrow would try for a quarter of an hour, and say nothing."""
+_RETRIES = re.compile(r" in \S+, after \d+ retries, .* - ")
+"""What obstore says of its own tries, between what it did and what went wrong."""
 
 
 def patient(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
@@ -50,7 +57,8 @@ def place(path: str) -> str:
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path within it."""
     if is_uri(path):
-        filesystem, inner = fs.FileSystem.from_uri(path)
+        gcs = path.startswith(("gs://", "gcs://")) and "?" not in path
+        filesystem, inner = fs.FileSystem.from_uri(path + _GCS_TRIES if gcs else path)
         return filesystem, inner
     return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
 
@@ -122,7 +130,7 @@ def create(path: str, data: bytes) -> bool:
     except AlreadyExistsError:
         return False
     except BaseError as error:
-        said, _, _ = str(error).partition("\n")
+        said = _RETRIES.sub(": ", str(error).partition("\n")[0])
         raise OSError(f"{path}: {said}") from error
     return True
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sftray.trial.samples import repeats_itself
-
 METRICS = (
     "rows",
     "tokens",
@@ -70,7 +68,7 @@ def answers_of(
             "reference": sample.get("reference", ""),
             "base": theirs.get(prompt, ""),
             "answer": answer,
-            "flaw": flaw(answer),
+            "flags": ", ".join(sample["flags"]),
         }
 
 
@@ -80,13 +78,6 @@ def asked(sample: Mapping[str, Any]) -> str:
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
-
-
-def flaw(answer: str) -> str:
-    """What is seen at a glance to be wrong with an answer; empty if nothing is."""
-    if not answer.strip():
-        return "empty"
-    return "repeats itself" if repeats_itself(answer) else ""
 
 
 def _between(low: float, high: float, share: float) -> int:

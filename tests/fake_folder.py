@@ -11,12 +11,18 @@ from fake_trials import make_sweep
 
 from sftray import results
 from sftray.config_io import to_json
+from sftray.data.packs import Packs
 from sftray.journal import Event, Journal
 from sftray.paths import SweepPaths
 from sftray.results import Results
 from sftray.spaces import loguniform
 
 RECORDED = Path(__file__).parent / "recorded" / "lr_batch"
+HELD_OUT = {
+    "messages": [{"role": "user", "content": "Held out?"}], "prompt": "Held out?",
+    "reference": "It is.", "input_ids": [1],
+}  # fmt: skip
+PACKS = Packs("packs/k", {"sample_prompts": [HELD_OUT] * 4})
 STARTED, START = "2025-01-01T00:00:00Z", 1735689600.0
 SWEEP = make_sweep(name="x", search_space={"learning_rate": loguniform(1e-5, 1.0)})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sftray.errors import ConfigError
 from sftray.paths import TrialPaths
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
+from sftray.trial.samples import read_samples
 from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
@@ -260,22 +261,29 @@ def test_what_the_bank_was_not_built_for_is_refused(
             engine.prepare(changed, lambda metrics: None)
 
 
-def test_samples_are_greedy_answers_of_the_trained_adapter(
+def test_samples_are_greedy_answers_of_the_trained_adapters_at_every_evaluation(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
-    spec = replace(
-        short_spec(small_packs, replace(tiny, effective_batch_size=2), tmp_path / "a"),
-        num_samples_generated=2,
-    )
-    _run_bank(tiny, small_packs, [spec], slots=2)
-    expected = replace(spec, folder=str(tmp_path / "b"))
-    run_trial(expected, lambda metrics: None, CPU)
-    ours, theirs = (
-        [json.loads(line) for line in Path(TrialPaths(s.folder).samples).read_text().splitlines()]
-        for s in (spec, expected)
-    )
-    assert len(ours) == 2
-    assert ours == theirs
+    trial = replace(tiny, effective_batch_size=2)
+    specs = [
+        replace(
+            short_spec(small_packs, one, tmp_path / "bank" / str(number)),
+            num_samples_generated=2,
+            sample_prompts=("Who are you?",),
+            sample_at="evaluations",
+        )
+        for number, one in enumerate([trial, replace(trial, learning_rate=1e-2)])
+    ]
+    _run_bank(tiny, small_packs, specs, slots=3, until=specs[0].plan.eval_steps[1])
+    resumed = _run_bank(tiny, small_packs, specs, slots=2)
+    for spec, reports in zip(specs, resumed, strict=True):
+        alone = replace(spec, folder=str(tmp_path / "alone"))
+        run_trial(alone, lambda metrics: None, CPU)
+        ours, theirs = (read_samples(TrialPaths(one.folder).samples) for one in (spec, alone))
+        assert [one["step"] for one in ours] == np.repeat(spec.plan.eval_steps, 3).tolist()
+        assert ours == theirs
+        assert reports[-1]["answer_flags"] == [one["flags"] for one in ours[-3:]]
+        shutil.rmtree(alone.folder)
 
 
 def _engine(trial: TrialConfig, packs: Packs, specs: list[TrialSpec], slots: int) -> Engine:

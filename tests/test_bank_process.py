@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from bank_models import settings_for, short_spec
+from small_disks import tmpfs
 
 from sftray import storage
 from sftray.bank.process import LEASE_SECONDS, BankProcess
@@ -324,6 +325,24 @@ def test_a_trial_that_cannot_start_fails_alone(
     beside = spec("beside")
     bank.attach(beside)
     assert bank.ask_to_the_end(beside)[-1]["outcome"] == "completed"
+
+
+def test_a_full_disk_is_no_failure_of_the_trial_and_with_room_it_goes_on(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    with tmpfs(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("no right to mount a small disk")
+        spec = short_spec(small_packs, trial, disk.folder / "trial")
+        disk.fill()
+        bank.attach(spec)
+        told = bank.ask_to_the_end(spec)[-1]
+        assert told["outcome"] == "outage"
+        assert "there is no room" in told["message"]
+        disk.make_room()
+        bank.attach(spec)
+        assert bank.ask_to_the_end(spec)[-1]["outcome"] == "completed"
 
 
 def test_a_damaged_checkpoint_is_passed_over(

@@ -41,6 +41,17 @@ def make_sweep(**changes: Any) -> SweepConfig:
             "data.columns: got 'chatml', must be one of auto, messages, conversations, "
             "prompt_completion, instruction",
         ),
+        (
+            SweepConfig,
+            {"sample_prompts": "Who are you?"},
+            "sample_prompts: got 'Who are you?', must be a list of questions, none of them empty",
+        ),
+        (SweepConfig, {"sample_prompts": ["Who?", " "]}, "sample_prompts: got ['Who?', ' '], must"),
+        (
+            SweepConfig,
+            {"sample_at": "rungs"},
+            "sample_at: got 'rungs', must be one of end, evaluations",
+        ),
         (DataConfig, {"max_length": 4}, "data.max_length: got 4, must be 8 … 1,048,576 tokens"),
         (DataConfig, {"max_length": 512.5}, "data.max_length: got 512.5, must be a whole number"),
         (DataConfig, {"eval_fraction": 1.0}, "data.eval_fraction: got 1.0, must be 0 < x < 1"),
@@ -233,6 +244,7 @@ def test_a_sweep_survives_json() -> None:
             "base_precision": choice(["nf4", "bf16"]),
         },
         points=({"lora_r": 4, "learning_rate": 1e-4}, {"lora_r": 8}),
+        sample_prompts=("Who are you?",),
     )
     assert sweep_from_json(json.loads(json.dumps(to_json(sweep)))) == sweep
 

@@ -123,6 +123,23 @@ def test_a_running_trial_is_diagnosed_by_what_it_has_done() -> None:
     assert told(running).advice == "Nothing to mend so far."
 
 
+def test_a_good_loss_with_bad_answers_is_not_called_healthy() -> None:
+    record = trial(fall(1.2))
+    record.last_flags = [["repeats", "no_end"], ["no_end"]]
+    found = told(record)
+    assert (found.kind, found.wrong) == ("bad_answers", True)
+    assert found.verdict == (
+        "Bad answers: best eval loss 1.205 at step 100, 0.695 below the base's, but of its sample "
+        "answers 1 of 2 going round in circles."
+    )
+    record.results[-1]["answer_flags"] = [[], ["no_end"]]  # those of the best evaluation
+    assert told(record).kind == "healthy"
+    record.results[-1]["answer_flags"] = [["empty"], []]
+    assert told(record).verdict.endswith("of its sample answers 1 of 2 empty.")
+    record.outcome = None
+    assert told(record).kind == "healthy"  # it may yet learn to
+
+
 def test_a_trial_that_still_falls_at_its_end_is_told_to_go_on() -> None:
     assert "try more epochs" in told(trial(fall(0.8, by=60))).advice
     assert "try more epochs" not in told(trial(fall(0.8, by=60), outcome=None)).advice

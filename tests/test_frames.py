@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 from fake_folder import EVENTS, RECORDED, found_in
 
-from sftray import results
+from sftray import results, storage
 from sftray.frames import axes_of
+from sftray.paths import SweepPaths
 from sftray.results import Results
-from sftray.trial.samples import repeats_itself
+from sftray.trial.samples import as_lines, flagged, keep
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +105,27 @@ def test_samples_stand_beside_the_bases_and_are_marked(recorded: Results) -> Non
     samples = recorded.samples
     completed = recorded.trials.query("outcome == 'completed'")["trial"].tolist()
     for _, some in samples.groupby("prompt"):
-        assert some["who"].tolist() == ["base", *completed]
+        assert some["trial"].tolist() == ["base", *completed]
         assert some["reference"].nunique() == 1
-    assert samples["repeats"].sum() >= 1
-    assert not samples["empty"].any()
+    assert set(samples["flags"]) == {"", "repeats"}
 
 
-def test_an_answer_that_goes_round_in_circles_is_told_from_one_that_does_not() -> None:
-    assert repeats_itself("I am sorry. " * 10)
-    assert repeats_itself("我很抱歉。" * 12)
-    assert not repeats_itself("I am sorry. I am sorry.")  # short
-    assert not repeats_itself("")
-    chats = json.loads((RECORDED / "base_samples.jsonl").read_text().split("\n")[0])["reference"]
-    assert not repeats_itself(chats)
+def test_of_running_trials_too_samples_are_told_by_step(tmp_path: Path) -> None:
+    found = found_in(tmp_path, EVENTS[:5])
+    asked = {"messages": [{"role": "user", "content": "Hi?"}], "prompt": "Hi?", "reference": None}
+    paths = SweepPaths(found.folder)
+    for step in (2, 3):
+        keep(paths.trial("t0000").root, flagged([asked], step, [("Hi. " * 20, False)]))
+    storage.write_text(paths.base_samples, as_lines(flagged([asked], 0, [("", True)])))
+    assert found.samples.to_dict("list") == {
+        "prompt": [0, 0, 0],
+        "question": ["Hi?"] * 3,
+        "reference": [""] * 3,
+        "trial": ["base", "t0000", "t0000"],
+        "step": [0, 2, 3],
+        "answer": ["", "Hi. " * 20, "Hi. " * 20],
+        "flags": ["empty", "repeats no_end", "repeats no_end"],
+    }
 
 
 def test_sweeps_are_compared_and_what_differs_is_told(recorded: Results, tmp_path: Path) -> None:

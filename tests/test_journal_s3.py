@@ -133,6 +133,28 @@ def test_an_old_drivers_heartbeat_does_not_pass_for_the_new_ones(path: str) -> N
         new.append("sweep_started")
 
 
+def test_a_lease_that_is_read_while_it_is_rewritten_is_read_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(path, lease_seconds=LEASE) as journal:
+        journal.append("sweep_started")
+        whole, cut = storage.read_text, iter([True, True])
+
+        def read(path: str) -> str:
+            text = whole(path)
+            return text[:-7] if path.endswith(".lease") and next(cut, False) else text
+
+        monkeypatch.setattr(storage, "read_text", read)
+        with pytest.raises(JournalError, match="another driver is running"):
+            Journal(path, lease_seconds=LEASE)
+        monkeypatch.undo()
+        cut = iter([True] * 100)
+        monkeypatch.setattr(storage, "read_text", read)
+        with pytest.raises(JournalError, match=r"journal\.jsonl\.lease: damaged; delete it"):
+            Journal(path, lease_seconds=LEASE)
+        monkeypatch.undo()
+
+
 def test_of_drivers_that_start_together_one_runs(path: str) -> None:
     barrier = threading.Barrier(6)
 

@@ -9,11 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_folder import EVENTS, RECORDED, found_in
+from fake_folder import EVENTS, PACKS, RECORDED, START, ended, found_in, result
 
 from sftray.cli import main
 from sftray.report import page, write_report
 from sftray.results import Results, load
+from sftray.trial.samples import fixed_prompts, flagged, keep
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}<!--"
 SECTIONS = (
@@ -150,6 +151,28 @@ def test_a_confirmation_is_told_with_how_sure_it_is(html: str, tmp_path: Path) -
     assert "t0009 and t0003 are not distinguishable: their intervals overlap" in text
     assert "t0018 repeats t0009, seed 2" in text
     assert "run again" not in words(page(found_in(tmp_path, EVENTS)))
+
+
+def test_a_winner_with_bad_answers_is_warned_of_on_top_and_shown_by_step(tmp_path: Path) -> None:
+    flags = {"answer_flags": [["repeats", "no_end"], []]}
+    last = {**ended("t0000", "completed", START + 181), "answer_flags": [[], []]}
+    trained = result("t0000", 2, 2.5, 2, **flags)
+    found = found_in(tmp_path, [*EVENTS[:3], trained, result("t0000", 3, 2.75, 3), last])
+    for at, answer in ((2, "round and " * 12), (3, "An answer.")):
+        prompts = fixed_prompts(PACKS, ["Who?"], 1)
+        keep(f"{tmp_path}/trials/t0000", flagged(prompts, at, [(answer, True), ("Yes.", False)]))
+    text = words(page(found))
+    assert (
+        "Of the best trial's sample answers 1 of 2 going round in circles: read them first."
+        in text[: text.index("Learning curves")]
+    )
+    samples = text[text.index("Greedy answers to the same prompts") :]
+    assert "Who? t0000, step 2 repeats itself round and round and" in samples  # the best's
+    assert "t0000 at each of its evaluations t0000, step 2" in samples
+    assert "t0000, step 3 An answer." in samples
+    assert "Held out? reference It is. t0000, step 2 cut off Yes." in samples
+    trials = text[text.index("What became of each") :]
+    assert "t0000 bad answers Bad answers: best eval loss 2.500 at step 2" in trials
 
 
 def test_a_report_can_be_made_at_every_moment_of_a_sweep(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
     assert board["columns"][:3] == ["trial", "learning_rate", "eval_loss"]
     assert [row[:3] for row in board["data"]] == [["0001", 5e-4, 2.5], ["0000", 1.234e-4, 3.0]]
     newest = json.loads(tables(paths, "samples")[-1].read_text())
-    assert newest["columns"] == ["prompt", "step", "reference", "base", "answer", "flaw"]
+    assert newest["columns"] == ["prompt", "step", "reference", "base", "answer", "flags"]
     assert newest["data"] == [
         ["6 × 7?", 2, "42", "41", "a b c " * 20, "repeats itself"],
         ["6 × 7?", 4, "42", "41", "", "empty"],
@@ -379,14 +379,14 @@ def begin(journal: Journal) -> None:
 
 
 def whole_sweep(journal: Journal, paths: SweepPaths) -> None:
-    """Two trials to their end, and their leaderboard."""
+    """Two trials to their end, which is also the budget's, and their leaderboard."""
     begin(journal)
     for number, trial in enumerate(TRIALS):
         for step in (0, 2, 4):
             loss = {"eval_loss": 4.0 - (1 + number / 2) * step / 4}
             journal.append("result", trial, step=step, metrics=result(step) | loss)
         journal.append("trial_ended", trial, outcome="completed", message="")
-    journal.append("sweep_ended")
+    journal.append("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
     board = leaderboard(SWEEP, journal.events())
     storage.write_text(paths.leaderboard, json.dumps(board))
 

@@ -178,6 +178,14 @@ def test_a_trial_for_which_no_memory_is_little_enough_ends_and_the_next_begins()
     assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
 
 
+def test_a_full_disk_is_told_at_once_for_another_attempt_would_meet_it_too() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    box.take(0, 0)
+    box.died(1, "/disk: no room", "outage")
+    assert box.next_report("t0000") == {"outcome": "outage", "message": "/disk: no room"}
+
+
 def test_a_client_hears_that_the_run_has_ended() -> None:
     box = Mailbox(2)
     box.send(ONE)

@@ -42,6 +42,7 @@ from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
 from sftray.trial.progress import StoppedError
+from sftray.trial.samples import read_samples
 from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
@@ -91,7 +92,13 @@ def plan_of(trial: TrialConfig, packs: Packs, micro: int = 2) -> TrialPlan:
 
 
 def run(
-    trial: TrialConfig, packs: Packs, folder: Path, *, micro: int = 2, killed_at: int | None = None
+    trial: TrialConfig,
+    packs: Packs,
+    folder: Path,
+    *,
+    micro: int = 2,
+    killed_at: int | None = None,
+    sample_at: str = "end",
 ) -> Run:
     """Run a trial, or go on with it; it is killed by its report of step `killed_at`."""
     reports: list[dict[str, Any]] = []
@@ -102,7 +109,7 @@ def run(
             raise KilledError
 
     plan = plan_of(trial, packs, micro)
-    spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), leaderboard=None)
+    spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), None, sample_at=sample_at)
     try:
         run_trial(spec, report, CPU)
     except KilledError:
@@ -206,7 +213,9 @@ def test_the_kept_adapter_gives_the_reported_loss_under_plain_peft(
     whole: Run, small_packs: Packs
 ) -> None:
     best = min((loss, step) for step, loss in whole.eval_losses.items() if step)
-    again = evaluate_adapter(Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.root)
+    again = evaluate_adapter(
+        Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.dataset("eval")
+    )
     assert again == pytest.approx(best[0], abs=1e-5)
 
 
@@ -230,11 +239,11 @@ def test_activation_checkpointing_changes_nothing_but_memory(
 
 
 def test_samples_are_answers_to_held_out_prompts(whole: Run, small_packs: Packs) -> None:
-    lines = storage.read_text(whole.paths.samples).splitlines()
-    samples = [json.loads(line) for line in lines]
+    samples = read_samples(whole.paths.samples)
     prompts = small_packs.manifest["sample_prompts"]
     assert [s["messages"] for s in samples] == [p["messages"] for p in prompts[:2]]
     assert all(isinstance(sample["answer"], str) and sample["reference"] for sample in samples)
+    assert whole.reports[-1]["answer_flags"] == [sample["flags"] for sample in samples]
 
 
 # documents never see each other
@@ -421,8 +430,8 @@ def test_an_evaluation_takes_no_gradient_from_a_4bit_base(small_packs: Packs) ->
 def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
     whole: Run, small_packs: Packs, tmp_path: Path
 ) -> None:
-    killed = run(DROPOUT, small_packs, tmp_path, killed_at=8)
-    again = run(DROPOUT, small_packs, tmp_path)
+    killed = run(DROPOUT, small_packs, tmp_path, killed_at=8, sample_at="evaluations")
+    again = run(DROPOUT, small_packs, tmp_path, sample_at="evaluations")  # which changes no loss
     assert [report["step"] for report in again.reports if "resumed_from_step" in report] == [8]
     assert again.outcome == "completed"
     losses = killed.losses | again.losses
@@ -430,6 +439,11 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
     assert killed.eval_losses | again.eval_losses == pytest.approx(whole.eval_losses, abs=1e-6)
     for name in ("tokens", "supervised_tokens", "rows"):
         assert again.reports[-1][name] == whole.reports[-1][name]
+    samples, steps = read_samples(again.paths.samples), plan_of(DROPOUT, small_packs).eval_steps
+    assert [one["step"] for one in samples] == np.repeat(steps, 2).tolist()
+    assert samples[-2:] == read_samples(whole.paths.samples)
+    flags = [one["flags"] for one in samples if one["step"] == 8]
+    assert killed.reports[-1]["answer_flags"] == flags
 
 
 def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(

@@ -1,26 +1,35 @@
-"""Greedy answers by a slot's adapter, several prompts at once.
+"""Greedy answers by slots' adapters, several slots and prompts at once.
 
-Promise: the same decoder as in training. Price: no cache, so every token is a forward pass over all
-that came before; made for the few short samples at a trial's end.
+Promise: the same decoder as in training, with keys and values kept from token to token; what an
+adapter answers does not depend on its neighbours. Price: a pass over the prompts, and then one a
+token, of as many tokens as there are slots and prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import copy
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from sftray.bank.attention import Documents
 from sftray.bank.batches import PackedRow, assemble
-from sftray.bank.decoder import ANSWER_TOKENS, Decoder
+from sftray.bank.decoder import ANSWER_TOKENS, Batch, Decoder
+from sftray.trial.samples import Reply
+
+PROMPT_TOKENS = 4096
+"""How much of several prompts goes through the decoder at once, over all slots."""
 
 
 def greedy_answers(
     decoder: Decoder, work: Tensor, tokenizer: Any, prompts: Sequence[Any], ends: Collection[int]
-) -> list[str]:
-    """An answer to each conversation of messages (role, content), under the adapter `work` [1, P].
+) -> list[list[Reply]]:
+    """For each of the adapters `work` [K, P] its answers to conversations of messages (role,
+    content).
 
     An answer stops at a token of `ends` or after ANSWER_TOKENS; a prompt keeps its last max_length
     tokens.
@@ -30,30 +39,107 @@ def greedy_answers(
         for messages in prompts
     ]
     tokens = [list(text["input_ids"])[-decoder.max_length :] for text in texts]
-    lengths = [len(known) for known in tokens]
-    open_ = set(range(len(tokens)))
-    for _ in range(ANSWER_TOKENS):
-        for index, token in zip(sorted(open_), _next(decoder, work, tokens, open_), strict=True):
-            tokens[index].append(token)
-            if token in ends:
-                open_.remove(index)
-        if not open_:
-            break
-    return [
-        str(tokenizer.decode(known[length:], skip_special_tokens=True))
-        for known, length in zip(tokens, lengths, strict=True)
-    ]
+    replies: list[list[Reply]] = [[] for _ in work]
+    for some in _at_once(tokens, PROMPT_TOKENS // len(work)):
+        said = _continued(decoder, work, some, sorted(ends))
+        for slot, answers in enumerate(said.view(len(work), len(some), -1).tolist()):
+            replies[slot] += [_reply(tokenizer, answer, ends) for answer in answers]
+    return replies
 
 
-def _next(
-    decoder: Decoder, work: Tensor, tokens: Sequence[list[int]], open_: set[int]
-) -> list[int]:
-    """The likeliest next token of each text that is still open, in order."""
-    texts = [tokens[index] for index in sorted(open_)]
+def _at_once(texts: Sequence[list[int]], most: int) -> Iterator[list[list[int]]]:
+    """The texts in pieces of at most so many tokens, or of one text."""
+    piece: list[list[int]] = []
+    for text in texts:
+        if piece and sum(map(len, piece)) + len(text) > most:
+            yield piece
+            piece = []
+        piece.append(text)
+    if piece:
+        yield piece
+
+
+def _reply(tokenizer: Any, tokens: Sequence[int], ends: Collection[int]) -> Reply:
+    """What stands up to the first end."""
+    length = next((at for at, token in enumerate(tokens, start=1) if token in ends), None)
+    return str(tokenizer.decode(tokens[:length], skip_special_tokens=True)), length is not None
+
+
+def _continued(
+    decoder: Decoder, work: Tensor, texts: Sequence[list[int]], ends: Sequence[int]
+) -> Tensor:
+    """The likeliest tokens after each text under each adapter [K · texts, at most ANSWER_TOKENS];
+    what comes after an end means nothing."""
+    device, slots = decoder.base.device, len(work)
     lengths = np.array([len(text) for text in texts])
     nothing = np.empty(0, dtype=np.int64)
     row = PackedRow(np.concatenate(texts), lengths, nothing, nothing)
-    hidden = decoder.hidden(assemble([row], decoder.base.device), work)
-    last = torch.from_numpy(np.cumsum(lengths) - 1).to(hidden.device)
-    found: list[int] = (hidden[last] @ decoder.base.head.T).argmax(1).tolist()
-    return found
+    batch = assemble([row] * slots, device)
+    grown = copy.copy(decoder)  # all but the attention is shared
+    grown.attention = growing = _Growing(decoder, np.tile(lengths, slots))
+    hidden = grown.hidden(batch, work)[growing.last_of_each]
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    stop = torch.tensor(ends, device=device)
+    going = torch.ones(len(hidden), dtype=torch.bool, device=device)
+    said: list[Tensor] = []
+    while True:
+        said.append((hidden @ decoder.base.head.T).argmax(1))
+        going &= ~torch.isin(said[-1], stop)
+        if len(said) == ANSWER_TOKENS or not going.any():
+            return torch.stack(said, dim=1)
+        growing.by_one()
+        batch = Batch(said[-1], growing.place, batch.documents, none, none)
+        hidden = grown.hidden(batch, work)
+
+
+class _Growing:
+    """Attention over texts that grow by a token at a time: the first pass is the decoder's own."""
+
+    def __init__(self, decoder: Decoder, lengths: np.ndarray) -> None:
+        """`lengths` of the texts as they follow each other in the first pass."""
+        shape, device = decoder.base.shape, decoder.base.device
+        self.name, self._first = decoder.attention.name, decoder.attention
+        self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
+        room = (len(lengths), int(lengths.max()) + ANSWER_TOKENS, shape.kv_heads, shape.head_dim)
+        self._kept = [
+            torch.zeros(2, *room, dtype=decoder.base.dtype, device=device)
+            for _ in range(shape.layers)
+        ]
+        starts = np.cumsum(lengths) - lengths
+        self.last_of_each = torch.from_numpy(starts + lengths - 1).to(device)
+        self._text = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
+        place = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+        self.place = torch.from_numpy(place).to(device)
+        """Of each token in its text, [tokens of the pass]."""
+        self._layer = 0
+        self._mask: Tensor | None = None
+        """bool [texts, 1, 1, room]: what a text's new token sees; None in the first pass."""
+
+    def by_one(self) -> None:
+        """The next pass has one more token of each text."""
+        if self._mask is None:
+            self.place, texts = self.place[self.last_of_each], len(self.last_of_each)
+            self._text = torch.arange(texts, device=self.place.device)
+        self.place = self.place + 1
+        room = torch.arange(self._kept[0].shape[2], device=self.place.device)
+        self._mask = (room <= self.place[:, None])[:, None, None]
+
+    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+        """Of one layer after another, as the decoder calls it."""
+        query, key, value = torch.split(qkv, self._split, dim=1)
+        keys, values = self._kept[self._layer]
+        keys[self._text, self.place], values[self._text, self.place] = key, value
+        self._layer = (self._layer + 1) % len(self._kept)
+        if self._mask is None:
+            return self._first.forward(qkv, documents)
+        out = functional.scaled_dot_product_attention(
+            query[:, :, None],
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=self._mask,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out[:, :, 0], None
+
+    def backward(self, *_: Any) -> None:
+        raise NotImplementedError("answers are not trained on")

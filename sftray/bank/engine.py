@@ -46,10 +46,11 @@ from sftray.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
 from sftray.trial.progress import DivergedError, Progress
-from sftray.trial.samples import answer_prompts
+from sftray.trial.samples import judged, keep, prompts_at
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
+Samples = Sequence[dict[str, Any]]
 
 
 @dataclass(eq=False)
@@ -239,7 +240,7 @@ class Engine:
         for place, slot in enumerate(self._slots):
             if slot is not None and slot.step > slot.progress.last["step"]:
                 kept = (self._adapters.take(place), slot.progress.state())
-                self._hand_over(slot, None, kept)
+                self._hand_over(slot, None, kept=kept)
 
     def advance(self) -> bool:
         """One micro-step of all trials that are not waiting, and what it makes due; False if there
@@ -309,9 +310,11 @@ class Engine:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
         works = [self._adapters.work[self._slots.index(slot)] for slot in slots]
         together = list(zip(slots, self._evaluation.losses(works), strict=True))
+        answered = self._answer([slot for slot in slots if slot.step < slot.spec.plan.steps])
         for slot, loss in together:
             memory = peak_memory_gb(self._device)
-            metrics = slot.progress.evaluated(slot.step, loss, memory)
+            samples, told = answered.get(slot, ([], {}))
+            metrics = slot.progress.evaluated(slot.step, loss, memory) | told
             rung = _rung(slot)
             if rung is not None:
                 metrics["rung_peers"] = [  # pairs: Tune would take a dictionary apart
@@ -321,7 +324,7 @@ class Engine:
                 ]
             snapshot = self._adapters.take(self._slots.index(slot))
             slot.waiting = rung is not None
-            self._hand_over(slot, metrics, (snapshot, slot.progress.state()))
+            self._hand_over(slot, metrics, samples, (snapshot, slot.progress.state()))
             if slot.step == slot.spec.plan.steps and slot in self._slots:
                 self._end(slot, "completed")
 
@@ -337,27 +340,42 @@ class Engine:
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
         """Free the slot; its last report goes out behind its checkpoints."""
         place = self._slots.index(slot)
-        metric = self._answer(slot, place) if outcome == "completed" else None
+        samples, told = self._answer([slot])[slot] if outcome == "completed" else ([], {})
         self._slots[place] = None
-        self._hand_over(slot, slot.progress.ended(outcome, message, metric))
+        self._hand_over(slot, slot.progress.ended(outcome, message) | told, samples)
 
-    def _answer(self, slot: Slot, place: int) -> float | None:
-        def answer(prompts: Sequence[Any]) -> list[str]:
-            if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
-            work = self._adapters.work[place : place + 1]
-            return greedy_answers(self._decoder, work, self._tokenizer, prompts, self._ends)
-
-        return answer_prompts(slot.spec, self._packs, slot.step, answer)
+    def _answer(self, slots: Sequence[Slot]) -> dict[Slot, tuple[Samples, dict[str, Any]]]:
+        """Have slots that are evaluated together answer what they are asked, if anything: samples
+        to keep, and what is to be reported of them."""
+        asked = {slot: prompts_at(slot.spec, self._packs, slot.step) for slot in slots}
+        if not any(asked.values()):
+            return {slot: ([], {}) for slot in slots}
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
+        places = [self._slots.index(slot) for slot in slots]
+        first = min(places)
+        messages = [prompt["messages"] for prompt in asked[slots[0]]]  # the sweep's
+        replies = greedy_answers(
+            self._decoder,
+            self._adapters.work[first : max(places) + 1],  # what lies between comes along: no copy
+            self._tokenizer,
+            messages,
+            self._ends,
+        )
+        return {
+            slot: judged(slot.spec, asked[slot], slot.step, replies[place - first])
+            for slot, place in zip(slots, places, strict=True)
+        }
 
     def _hand_over(
         self,
         slot: Slot,
         metrics: dict[str, Any] | None,
+        samples: Samples = (),
         kept: tuple[Snapshot, dict[str, Any]] | None = None,
     ) -> None:
-        """Write a checkpoint, if any, and then report, if anything; behind what this trial has
-        handed over before."""
+        """Write samples and a checkpoint, if any, and then report, if anything; behind what this
+        trial has handed over before."""
         before = slot.written
 
         def work() -> None:
@@ -367,7 +385,10 @@ class Engine:
                 if kept is not None:
                     with kept[0].values() as values:
                         if not slot.lost:
+                            keep(slot.spec.folder, samples)
                             self._save(slot.spec, values, kept[1])
+                elif not slot.lost:
+                    keep(slot.spec.folder, samples)
             except (OSError, SftrayError) as error:
                 slot.lost = True
                 outcome = OUTAGE if isinstance(error, OutageError) else "failed"

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sftray.findings.compare import read
+from sftray.findings.compare import Trial, read
 from sftray.findings.cost import Cost, Moment, costs_of, pareto_front, regret
 from sftray.findings.edges import Edge, edges
 from sftray.findings.importance import Importances, importances
@@ -14,6 +14,7 @@ from sftray.findings.scaling import Scaling, scaling
 from sftray.findings.stopping import Stopping, stopping
 from sftray.findings.verdict import noise, verdict
 from sftray.results import Results
+from sftray.trial.flags import bad_answers
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Findings:
     """Eval loss against GPU-seconds, the cheapest first."""
     regret: tuple[Moment, ...]
     stopping: Stopping
+    bad_answers: str | None
+    """What can be seen to be wrong with the best trial's sample answers, whatever its loss; None
+    where nothing can."""
     noise: float | None
     """What other seeds alone make of a final loss (standard deviation); None where no point was
     run twice."""
@@ -65,5 +69,13 @@ def learn(found: Results) -> Findings:
         pareto=pareto_front(costs_of(trials)),
         regret=regret(trials, found.record.get("started")),
         stopping=stopped,
+        bad_answers=_bad_answers(best),
         noise=noise(trials),
     )
+
+
+def _bad_answers(best: Trial | None) -> str | None:
+    if best is None or best.record.best is None:
+        return None
+    bad = bad_answers(best.record.flags_at(best.record.best["step"]))
+    return f"Of the best trial's sample answers {bad}: read them first." if bad else None

@@ -21,7 +21,9 @@ def text(findings: Findings) -> str:
     """All of it, the verdict first; 80 columns wide."""
     running = findings.outcomes.get("running", 0)
     so_far = f"So far, with {running} trials running: " if running else ""
-    lines = [*_wrapped(so_far + findings.verdict), *_wrapped(findings.advice, "→ ", "  "), ""]
+    lines = [*_wrapped(so_far + findings.verdict), *_wrapped(findings.advice, "→ ", "  ")]
+    lines += _wrapped(findings.bad_answers or "", "! ", "  ")
+    lines.append("")
     for name, paragraphs in (
         ("importance", _importance(findings.importances)),
         ("edges", (edge.says for edge in findings.edges)),

@@ -22,7 +22,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sftray import faults, storage
 from sftray.errors import JournalError
@@ -33,6 +32,8 @@ LEASE_SECONDS = 60.0
 """A driver that was not heard of for so long may be followed by another."""
 _BEATS = 4
 """Heartbeats in that time."""
+_READS = 4
+"""Of a lease that cannot be read."""
 _READERS = 16
 """Objects that are read at once."""
 _NAME = re.compile(r"\d{8}\.jsonl")
@@ -161,8 +162,9 @@ class Objects:
         while not self._closed.wait(self._seconds / _BEATS):
             # out of reach: the next one tries again, and tells the time of then
             with contextlib.suppress(OSError), faults.patience(0):
-                if self._is_lost():
-                    return
+                with contextlib.suppress(JournalError):  # unreadable: it is written anew
+                    if self._is_lost():
+                        return
                 self._write_lease()
 
     def _is_lost(self) -> bool:
@@ -229,8 +231,14 @@ def _holder(path: str, events: list[Event]) -> Lease | None:
 def _read_lease(path: str) -> Lease | None:
     if not storage.exists(_lease_path(path)):
         return None
-    told: dict[str, Any] = json.loads(storage.read_text(_lease_path(path)))
-    return Lease(**told)
+    for left in reversed(range(_READS)):
+        try:
+            return Lease(**json.loads(storage.read_text(_lease_path(path))))
+        except (ValueError, TypeError) as error:  # a store may give it while it is being rewritten
+            if not left:
+                raise JournalError(f"{_lease_path(path)}: damaged; delete it to resume") from error
+            time.sleep(0.1)
+    raise AssertionError
 
 
 def _refusal(path: str, held: Lease) -> str:

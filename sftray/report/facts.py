@@ -15,8 +15,15 @@ from sftray.frames import BASE, axes_of
 from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.paths import PacksPaths, SweepPaths, join
 from sftray.results import Results, confirmed_text, point_text
+from sftray.trial.flags import BAD
 
 _HEALTHY = ("healthy", "pruned", "too_early")
+_SHOWN = 3
+"""Answers to a prompt that stand beside each other, the base's, the best trial's and one more."""
+_MORE = 9
+"""And those that unfold; all are in the trials' samples.jsonl."""
+_WORDS = {"empty": "empty", "repeats": "repeats itself", "no_end": "cut off"}
+"""Flags as the page has them."""
 
 
 def facts_of(found: Results) -> dict[str, Any]:
@@ -166,16 +173,39 @@ def _trials(found: Results) -> list[dict[str, Any]]:
 
 
 def _prompts(found: Results) -> list[dict[str, Any]]:
-    """Each prompt with its answers: the base's, the best trial's, then the others' by loss."""
-    order = [BASE, *(row["trial"] for row in found.leaderboard["trials"])]
+    """Each prompt with its answers: the base's, the best trial's, then the others' by loss; of each
+    the one at its best evaluation, else the last; and all of the best trial's where it has more."""
+    board, best = found.leaderboard["trials"], found.leaderboard["best"]
+    ranked = [name for name in (row["trial"] for row in board) if name != best]
+    at_best = {row["trial"]: row["step"] for row in board}
     prompts = []
     for _, some in found.samples.groupby("prompt"):
-        answers = sorted(some.to_dict("records"), key=lambda one: order.index(one["who"]))
-        first = answers[0]
+        rows = [{**row, "flags": _flags(row["flags"])} for row in some.to_dict("records")]
+        by_trial: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_trial.setdefault(row["trial"], []).append(row)
+        answers = [
+            next((one for one in said if one["step"] == at_best.get(name)), said[-1])
+            for name in (BASE, best, *ranked)
+            if (said := by_trial.get(name))
+        ]
+        course = by_trial.get(best, [])
         prompts.append(
-            {"question": first["question"], "reference": first["reference"], "answers": answers}
+            {
+                "question": rows[0]["question"],
+                "reference": rows[0]["reference"],
+                "answers": answers[:_SHOWN],
+                "more": answers[_SHOWN : _SHOWN + _MORE],
+                "left_out": len(answers[_SHOWN + _MORE :]),
+                "course": course if len(course) > 1 else [],
+            }
         )
     return prompts
+
+
+def _flags(flags: str) -> list[tuple[str, bool]]:
+    """In words, and whether nobody wants such an answer."""
+    return [(_WORDS[flag], flag in BAD) for flag in flags.split()]
 
 
 def _data(found: Results) -> dict[str, Any]:

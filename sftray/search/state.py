@@ -34,8 +34,8 @@ OUTCOMES = (
 )
 
 
-_AT_THE_END = ("metric", "last_curve")
-"""What a trial's last report has that its evaluations have not."""
+_AT_THE_END = ("metric", "answer_flags", "last_curve")
+"""What a trial's last report tells besides its outcome."""
 
 
 @dataclass(frozen=True)

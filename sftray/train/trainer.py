@@ -73,6 +73,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.attention, self.report = attention, report
         self.facts: dict[str, Any] = {}
         """What the next report is to tell besides."""
+        self.answer: Callable[[int], dict[str, Any]] = lambda step: {}
+        """Has the model answer prompts after an evaluation; what is to be reported of it."""
         self.seconds = self.data_seconds = 0.0
         """In training steps since this trainer was made, and in fetching their rows."""
         rows = datasets["train"]
@@ -217,12 +219,13 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""
+        answered = self.answer(self.state.global_step)
         memory = peak_memory_gb(self.args.device)
         metrics = self.progress.evaluated(self.state.global_step, self.last_eval_loss, memory)
         metrics["data_wait"] = self.data_seconds / max(self.seconds, 1e-9)
         if self.is_world_process_zero():
             self._save(self.paths)
-        self.report({**metrics, **self.facts})
+        self.report({**metrics, **answered, **self.facts})
         self.facts = {}
 
     def _save(self, paths: TrialPaths) -> None:

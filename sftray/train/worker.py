@@ -6,7 +6,6 @@ its own process; `work_for` is the same for all trials of a mailbox, inside a Ra
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import tempfile
@@ -25,7 +24,7 @@ from sftray.attention import choose_attention
 from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError
-from sftray.evaluate import generate
+from sftray.evaluate import reply
 from sftray.faults import OUTAGE, plain
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.paths import TrialPaths
@@ -34,7 +33,7 @@ from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.progress import DivergedError, StoppedError
-from sftray.trial.samples import answer_prompts
+from sftray.trial.samples import Reply, judged, keep, prompts_at
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
@@ -210,10 +209,10 @@ class _Attempt:
             return str(error).splitlines()[0]
         return ""
 
-    def ended(self, outcome: str, message: str, metric: float | None = None) -> dict[str, Any]:
+    def ended(self, outcome: str, message: str) -> dict[str, Any]:
         """The trial's last report."""
         if self._trainer is not None and self._trainer.progress.last:
-            return self._trainer.progress.ended(outcome, message, metric)
+            return self._trainer.progress.ended(outcome, message)
         return {"outcome": outcome, "message": message}
 
     def _train(self, rescued: checkpoints.Checkpoint | None) -> None:
@@ -237,6 +236,7 @@ class _Attempt:
             self._scratch,
             self._stepped,
         )
+        trainer.answer = lambda step: self._answer(packs, step) if step < spec.plan.steps else {}
         facts = self._facts(attention.name, isolation)
         checkpoint = rescued or checkpoints.newest(
             TrialPaths(spec.folder), self._scratch / "checkpoints"
@@ -262,18 +262,31 @@ class _Attempt:
         self, trainer: PackedSFTTrainer, packs: Packs, checkpoint: checkpoints.Checkpoint | None
     ) -> None:
         """Train to the end of the plan, write samples and say how it ended."""
-        outcome, message, metric = "completed", "", None
+        outcome, message, answered = "completed", "", {}
         try:
             trainer.train_from(checkpoint)
         except DivergedError as error:
             outcome, message = "diverged", str(error)
-        spec, first = self._spec, trainer.is_world_process_zero()
-        if outcome == "completed" and (first or spec.config.shard_base):
-            if not first:  # it only helps to compute them
-                spec = replace(spec, folder=str(self._scratch))
-            answer = functools.partial(_answer, trainer, packs.end_of_turn)
-            metric = answer_prompts(spec, packs, trainer.state.global_step, answer)
-        self._report(self.ended(outcome, message, metric))
+        if outcome == "completed":
+            answered = self._answer(packs, trainer.state.global_step)
+        self._report(self.ended(outcome, message) | answered)
+
+    def _answer(self, packs: Packs, step: int) -> dict[str, Any]:
+        """Have the model answer what it is asked after `step`, if anything; what is to be reported
+        of it. One worker does, while the others wait for its report; of a base that is spread over
+        them all do, of whom the others only help to compute."""
+        trainer, spec = self._trainer, self._spec
+        assert trainer is not None
+        first = trainer.is_world_process_zero()
+        prompts = prompts_at(spec, packs, step)
+        if not prompts or not (first or spec.config.shard_base):
+            return {}
+        asked = [prompt["messages"] for prompt in prompts]
+        replies = _replies(trainer, packs.end_of_turn, asked)
+        samples, told = judged(spec, prompts, step, replies)
+        if first:
+            keep(spec.folder, samples)
+        return told
 
     def _facts(self, attention: str, isolation: float) -> dict[str, Any]:
         """What the trial runs with."""
@@ -353,8 +366,10 @@ def _known_base_loss(spec: TrialSpec) -> float | None:
 
 
 @torch.no_grad()
-def _answer(trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Any]) -> list[str]:
+def _replies(trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Any]) -> list[Reply]:
     model = trainer.model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
         tokenizer = trainer.processing_class
-        return [generate(model, tokenizer, messages, end_of_turn) for messages in prompts]
+        replies = [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
+    model.train()
+    return replies

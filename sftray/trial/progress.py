@@ -140,9 +140,9 @@ class Progress:
         self._rows_at_report, self._seconds_at_report = rows, self.seconds
         return self.last
 
-    def ended(self, outcome: str, message: str = "", metric: float | None = None) -> dict[str, Any]:
+    def ended(self, outcome: str, message: str = "") -> dict[str, Any]:
         """A trial's last report."""
         last = {**self.last, "curve": [], "outcome": outcome, "message": message}
         if outcome == "diverged":
             last["last_curve"] = self._curve
-        return last if metric is None else {**last, "metric": metric}
+        return last

@@ -1,53 +1,80 @@
-"""Greedy answers to held-out prompts, of each finished trial and, once a sweep, of the untrained
-base: kept to be read, and scored.
+"""Greedy answers to fixed prompts, of each trial and, once a sweep, of the untrained base: kept to
+be read side by side, flagged where they are bad whatever the loss says, and scored.
 
-One JSON object a line: the step, the prompt, the reference and the answer.
+Promise: samples.jsonl has one JSON object a line, and each step once: what a trial that goes on
+from a checkpoint says again takes the place of what it had said.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sftray import storage
 from sftray.data.packs import Packs
 from sftray.metrics import load_metric
 from sftray.paths import TrialPaths
+from sftray.trial.flags import flags_of
 from sftray.trial.spec import TrialSpec
 
-Answer = Callable[[Sequence[Any]], list[str]]
-"""Conversations of messages (role, content) → an answer to each."""
-
-WINDOW, FEW_WINDOWS = 3, 10
-"""An answer is looked at in windows of three words; ten of them can say something."""
-FRESH = 0.5
-"""Where fewer than half of the windows are new, an answer goes round in circles: in the demo's
-answers that do so 0.07 to 0.36 are, in the answers of the bundled chats at least 0.83."""
+Reply = tuple[str, bool]
+"""An answer, and whether it came to its end by itself before it was cut off."""
 
 
-def answer_prompts(spec: TrialSpec, packs: Packs, step: int, answer: Answer) -> float | None:
-    """Write trials/<id>/samples.jsonl, where the sweep wants any, and return its metric, if it has
-    one."""
-    scored = spec.num_metric_prompts if spec.metric else 0
-    samples = answered(packs, max(spec.num_samples_generated, scored), step, answer)
-    kept = samples[: spec.num_samples_generated]
-    if kept:
-        storage.write_text(TrialPaths(spec.folder).samples, as_lines(kept))
-    if not spec.metric or not samples:
-        return None
-    answers = [sample["answer"] for sample in samples[:scored]]
-    references = [sample["reference"] for sample in samples[:scored]]
-    return float(load_metric(spec.metric)(answers, references))
+def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[dict[str, Any]]:
+    """What a trial is asked after `step`: the prompts given, then those of the eval set; at its end
+    as many as the metric wants. Empty where it is not asked then."""
+    at_end = step == spec.plan.steps
+    if not at_end and spec.sample_at == "end":
+        return []
+    scored = spec.num_metric_prompts if spec.metric and at_end else 0
+    return fixed_prompts(packs, spec.sample_prompts, max(spec.num_samples_generated, scored))
 
 
-def answered(packs: Packs, number: int, step: int, answer: Answer) -> list[dict[str, Any]]:
-    """The first `number` prompts with their answers."""
-    prompts = packs.manifest["sample_prompts"][:number]
-    answers = answer([prompt["messages"] for prompt in prompts]) if prompts else []
+def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[dict[str, Any]]:
+    """The questions `given`, without a reference, and the first `number` of the eval set's."""
+    asked = [
+        {"messages": [{"role": "user", "content": text}], "prompt": text, "reference": None}
+        for text in given
+    ]
+    held_out = packs.manifest["sample_prompts"][:number]
+    return asked + [
+        {name: prompt[name] for name in ("messages", "prompt", "reference")} for prompt in held_out
+    ]
+
+
+def judged(
+    spec: TrialSpec, prompts: Sequence[dict[str, Any]], step: int, replies: Sequence[Reply]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The samples to keep of the replies to `prompts_at`, and what is reported of them:
+    `answer_flags`, a list for each, and at the end the `metric`."""
+    samples, given = flagged(prompts, step, replies), len(spec.sample_prompts)
+    kept = samples[: given + spec.num_samples_generated]
+    told: dict[str, Any] = {"answer_flags": [one["flags"] for one in kept]} if kept else {}
+    if spec.metric and step == spec.plan.steps and len(samples) > given:
+        scored = samples[given : given + spec.num_metric_prompts]
+        answers, references = ([one[name] for one in scored] for name in ("answer", "reference"))
+        told["metric"] = float(load_metric(spec.metric)(answers, references))
+    return kept, told
+
+
+def keep(folder: str, samples: Sequence[dict[str, Any]]) -> None:
+    """Write samples of one step behind those of earlier steps in a trial's samples.jsonl."""
+    if not samples:
+        return
+    path, step = TrialPaths(folder).samples, samples[0]["step"]
+    before = [sample for sample in read_samples(path) if sample["step"] < step]
+    storage.write_text(path, as_lines([*before, *samples]))
+
+
+def flagged(
+    prompts: Sequence[dict[str, Any]], step: int, replies: Sequence[Reply]
+) -> list[dict[str, Any]]:
+    """The prompts with their answers, as samples.jsonl has them."""
     return [
-        {"step": step, **prompt, "answer": text}
-        for prompt, text in zip(prompts, answers, strict=True)
+        {"step": step, **prompt, "answer": text, "flags": flags_of(text, ended=ended)}
+        for prompt, (text, ended) in zip(prompts, replies, strict=True)
     ]
 
 
@@ -57,17 +84,17 @@ def as_lines(samples: Sequence[dict[str, Any]]) -> str:
 
 
 def read_samples(path: str) -> list[dict[str, Any]]:
-    """The samples in a file; none where it is not there."""
+    """The samples in a file; none where it is not there. A damaged last line is left out; a sample
+    that was kept without flags gets those that its text shows."""
     if not storage.exists(path):
         return []
     # not splitlines(): it also cuts at separators that JSON leaves within its strings
-    return [json.loads(line) for line in storage.read_text(path).split("\n") if line]
-
-
-def repeats_itself(answer: str) -> bool:
-    """Whether an answer says the same three words again and again."""
-    words = answer.split()
-    if len(answer) > 20 * len(words):  # a script without spaces
-        words = list(answer)
-    windows = [tuple(words[at : at + WINDOW]) for at in range(len(words) - WINDOW + 1)]
-    return len(windows) >= FEW_WINDOWS and len(set(windows)) < FRESH * len(windows)
+    lines = [line for line in storage.read_bytes(path).split(b"\n") if line]
+    samples = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            samples.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise
+    return [{"flags": flags_of(one["answer"], ended=True), **one} for one in samples]

@@ -27,6 +27,8 @@ class TrialSpec:
     leaderboard: str | None
     """Where an earlier trial's measurement of the untrained base may be found."""
     num_samples_generated: int = 2
+    sample_prompts: tuple[str, ...] = ()
+    sample_at: str = "end"
     metric: str | None = None
     """ "module:function" of `metrics`."""
     num_metric_prompts: int = 0
@@ -49,6 +51,7 @@ class TrialSpec:
             **{
                 **values,
                 "config": TrialConfig(**values["config"]),
+                "sample_prompts": tuple(values["sample_prompts"]),
                 "plan": TrialPlan(
                     **{
                         **plan,
