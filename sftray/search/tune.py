@@ -65,6 +65,8 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         if self._search.stopped:
             return str(Searcher.FINISHED)
+        if self._search.stopped:
+            return str(Searcher.FINISHED)
         suggestion = self._unfinished.popleft() if self._unfinished else self._search.suggest()
         if suggestion is None:
             return str(Searcher.FINISHED)
