@@ -110,7 +110,7 @@ def small_sweep(name: str, trainer: str) -> SweepConfig:
         evals_per_trial=6,
         trainer=trainer,
         max_failures=100,
-        hang_minutes=0.5,
+        hang_minutes=1.0,
         num_samples_generated=0,
         wandb="disabled",
     )

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,15 +53,19 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.findings import learn, text
+    from sftray.live import shown
     from sftray.results import confirmed_text, load, table
-    from sftray.sweep import run_sweep
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:
         storage.remove_folder(folder)
 
     try:
-        found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+        # a debugger and a view do not share a terminal
+        with shown(sweep, plain=options.plain or options.local) as log:
+            from sftray.sweep import run_sweep
+
+            found = run_sweep(sweep, local=options.local, log=log)
     except KeyboardInterrupt:
         with contextlib.suppress(SftrayError):  # it may not have begun
             _say("\n" + table(load(folder).leaderboard, top=20))
@@ -120,6 +123,16 @@ def _results(options: argparse.Namespace) -> int:
         if options.verdicts:
             _say("\n" + verdicts(found.leaderboard, top=options.top))
         _say("\n" + text(learn(found)))
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from sftray.live import watch
+    from sftray.results import load, table
+
+    with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
+        watch(options.dir, plain=options.plain)
+    _say("\n" + table(load(options.dir).leaderboard, top=20))
     return 0
 
 
@@ -228,6 +241,7 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--num-trials", type=int)
     add("--trainer", choices=TRAINERS)
     add("--wandb", choices=WANDB_MODES)
+    add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
     add("--fresh", action="store_true", help="delete the sweep of this name first")
     add(
@@ -261,6 +275,11 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument(
         "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
     )
+    watch = command(
+        "watch", _watch, "the live view of a sweep that runs elsewhere, from its folder"
+    )
+    watch.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+    watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
     report = command(
         "report", _report, "write report.html of a finished or running sweep into its folder"
     )
@@ -323,13 +342,6 @@ def _quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def _log(started: float) -> Callable[[str], None]:
-    def log(line: str) -> None:
-        _say(redact(f"{time.monotonic() - started:7.1f}s  {line}"))
-
-    return log
 
 
 def _say(text: str) -> None:

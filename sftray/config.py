@@ -327,6 +327,10 @@ class SweepConfig:
     wandb_project: str = "sftray"
     wandb_samples: bool = False
     """Also send the sample prompts and answers: text of the dataset leaves the machine."""
+    wandb_adapter: bool = False
+    """Also send the best adapter, as an artifact."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files, in the sweep's folder under tensorboard/."""
     seed: int = 0
     """Seed of the search."""
 

@@ -22,6 +22,7 @@ from sftray.budget import (
 )
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.data.padding import padding_text
 from sftray.disk import disk_needed, free_space
 from sftray.fit import Fit, fit_train
 from sftray.memory import Shape, choose_execution, train_memory
@@ -31,6 +32,7 @@ from sftray.spaces import Uniform
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
+_PADDING = ("waste", "waste_padded", "waste_longest")
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
 
@@ -85,6 +87,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "exact": packs is not None,
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
+        "padding": {name: counts["train"][name] for name in _PADDING},
         "trials": sweep.total_trials,
         "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
         "trainer": trainer,
@@ -198,7 +201,7 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
-    lines.append("trials:")
+    lines += [padding_text(plan["padding"], plan["config"]["data"]["max_length"]), "trials:"]
     for shape in plan["shapes"]:
         lines.append(
             f"  batch {shape['effective_batch_size']:>4} = {shape['micro_batch_size']} micro × "

@@ -38,6 +38,8 @@ _MAY_CHANGE = (
     "wandb",
     "wandb_project",
     "wandb_samples",
+    "wandb_adapter",
+    "tensorboard",
     "storage",
 )
 """Fields that a resumed sweep may change without making its trials incomparable."""

@@ -16,6 +16,7 @@ from sftray.config import SweepConfig
 from sftray.config_io import to_json
 from sftray.diagnosis import diagnose
 from sftray.journal import Journal
+from sftray.live import lines
 from sftray.paths import SweepPaths, join
 from sftray.search.state import Search
 
@@ -70,13 +71,13 @@ class Recorder:
             step = metrics["resumed_from_step"]
             if not storage.exists(self._paths.trial(trial).config):
                 self._write_config(trial, metrics)  # the driver before did not get to it
-            self._log(f"{trial}  goes on from step {step}  [{_where(metrics)}]")
+            self._log(f"{trial}  goes on from step {step}  [{lines.where(metrics)}]")
         elif metrics["step"] <= self._told.get(trial, -1):
             return  # told again by a trial that went on, in case it had been lost
         elif metrics["step"] == 0:
             self._begun(trial, metrics)
         else:
-            self._log(_progress_line(trial, metrics))
+            self._log(lines.progress(trial, metrics))
         self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
@@ -89,8 +90,7 @@ class Recorder:
         self._catch_up()
         attempts = self._records[trial].attempts
         died = [event["message"] for event in attempts if event["event"] == "attempt_ended"]
-        said = f" ({died[-1]})" if died else ""
-        self._log(f"{trial}  its attempt died{said}; it starts again from its last checkpoint")
+        self._log(lines.recovers(trial, died[-1] if died else ""))
 
     def finish_trials(self) -> None:
         """Write what has ended since the last call."""
@@ -101,12 +101,11 @@ class Recorder:
             trial = self._records[name]
             self.when_ended(name)
             folder = self._paths.trial(name)
-            lines = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
-            storage.write_text(folder.metrics, lines)
+            metrics = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
+            storage.write_text(folder.metrics, metrics)
             outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
             storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
-            said = f" ({trial.message})" if trial.message else ""
-            self._log(f"{name}  {trial.outcome}{said}")
+            self._log(lines.ended(name, trial.outcome or "", trial.message))
             self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
             if diagnosis.wrong:
@@ -160,7 +159,7 @@ class Recorder:
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._write_config(trial, metrics)
         point = self._records[trial].point
-        self._log(f"{trial}  started: {results.point_text(point)}  [{_where(metrics)}]")
+        self._log(lines.begun(trial, point, metrics))
 
     def _write_config(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._catch_up()
@@ -199,17 +198,3 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def _where(metrics: Mapping[str, Any]) -> str:
-    return f"{metrics['device']}, attention {metrics['attention']}"
-
-
-def _progress_line(trial: str, metrics: Mapping[str, Any]) -> str:
-    memory = f"  {metrics['gpu_memory_gb']:.1f} GB" if metrics["gpu_memory_gb"] else ""
-    return (
-        f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}  "
-        f"train {metrics['train_loss']:.4f}  eval {metrics['eval_loss']:.4f}  "
-        f"lr {metrics['learning_rate']:.2e}  |g| {metrics['grad_norm']:.2f}  "
-        f"{metrics['tokens_per_second']:,.0f} tok/s{memory}"
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,13 @@ def _run(
         _check(sweep, paths, packs, base, fit, at_work.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {at_work.told}")
-        with Journal(paths.journal, log=log) as journal:
+        with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             journal.append("sweep_started", uid=record["uid"])
             meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
             search = _begin(sweep, base, packs, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, search, log)
             recorder.when_stepped = meter.look
-            tracking = Tracking.start(sweep, paths, log)
+            at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
                 if search.searching() and not search.stopped:
                     at_work.run(sweep, paths, packs, fit, search, recorder)
@@ -110,11 +111,8 @@ def _run(
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
             finally:
-                try:
-                    meter.tell()
-                    recorder.write_leaderboard()
-                finally:
-                    tracking.finish()
+                meter.tell()
+                recorder.write_leaderboard()
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
                 _report(paths, log)

@@ -28,7 +28,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
 
 
 @pytest.mark.parametrize(
-    "command", ["results", "report", "best", "merge", "generate", "inspect", "doctor", ""]
+    "command", ["results", "watch", "report", "best", "merge", "generate", "inspect", "doctor", ""]
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert said(capsys, *filter(None, [command]), "--help").startswith("usage: sftray")
@@ -40,7 +40,7 @@ def test_launch_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for flag in (
         "--plan", "--demo", "--local", "--data", "--model", "--storage", "--name", "--num-trials",
-        "--trainer", "--points", "--set", "--wandb", "--fresh", "--json",
+        "--trainer", "--points", "--set", "--wandb", "--fresh", "--json", "--plain",
     ):  # fmt: skip
         assert flag in text
 
@@ -84,7 +84,8 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
     text = capsys.readouterr().out
     assert text.startswith("sweep fake: 16 trials; the best is not confirmed")
     assert "\ndata (estimated from a sample of rows):\n" in text
-    for told in ("micro ×", "warm-up", "rungs: after", "tokens:", "disk: about"):
+    told_all = ("packing: ", "micro ×", "warm-up", "rungs: after", "tokens:", "disk: about")
+    for told in told_all:
         assert told in text
 
 

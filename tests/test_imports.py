@@ -24,6 +24,7 @@ LIGHT = (
     "sftray.frames",
     "sftray.plots",
     "sftray.report",
+    "sftray.live",
     "sftray.plan",
     "sftray.cli",
     "sftray.search.space",

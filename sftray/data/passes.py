@@ -25,6 +25,7 @@ from sftray.data.chunks import BadLineError
 from sftray.data.gather import Documents, gather_part, plan_parts
 from sftray.data.manifest import drops
 from sftray.data.packing import Rows, pack, shuffled
+from sftray.data.padding import padding_of
 from sftray.data.rows import Message, conversation
 from sftray.data.sources import Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
@@ -131,13 +132,11 @@ def pack_splits(
         rows = pack(lengths, data.max_length)
         rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
         items += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
-        tokens = int(lengths.sum(dtype=np.int64))
         facts[split] = {
             "conversations": len(indices),
             "rows": len(rows),
-            "tokens": tokens,
-            "waste": 1 - tokens / (len(rows) * data.max_length),
-            "waste_padded": 1 - tokens / (len(indices) * data.max_length),
+            "tokens": int(lengths.sum(dtype=np.int64)),
+            **padding_of(lengths, len(rows), data.max_length),
         }
     settings = {
         "root": root,
