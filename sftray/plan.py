@@ -29,6 +29,7 @@ from sftray.memory import Shape, choose_execution, train_memory
 from sftray.results import point_text
 from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
+from sftray.spending import BUDGETS
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
@@ -37,7 +38,6 @@ FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
 
 
-BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")
 AT_ONCE = 8
 """Trials at a time where that is up to the cluster."""
 

@@ -130,6 +130,38 @@ def test_time_that_no_driver_ran_is_not_counted(tmp_path: Path) -> None:
     assert "; nothing was reported for 1:00:00" in drawn(quiet, 80)[1]
 
 
+def test_a_budget_is_told_and_a_sweep_that_it_has_ended_is_over(tmp_path: Path) -> None:
+    cut(tmp_path, PRUNED)
+    record = json.loads((tmp_path / "sweep.json").read_text())
+    record["config"] |= {"max_cost": 10.0, "price_per_gpu_hour": 2.0}
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    time = EVENTS[PRUNED - 1]["time"]
+    watched = Watched(str(tmp_path), now=lambda: time + 3)
+    spent = {"event": "spent", "trial": None, "wall_seconds": 3600.0, "gpu_seconds": 9000.0}
+
+    def grow(*budgets: str) -> list[str]:
+        with open(tmp_path / "journal.jsonl", "a") as journal:
+            for number, budget in enumerate(budgets):
+                told = {**spent, "time": time + 1, "attempt": number, "budget": budget}
+                journal.write(json.dumps(told) + "\n")
+        return watched.catch_up()
+
+    grow("")
+    told = "spent   50% of max_cost = 10 is spent: 1.00 hours, 2.50 GPU-hours, 5.00 of money"
+    assert told in drawn(watched.state(), 80)
+    assert not watched.over
+    assert [line.split("s  ", 1)[1] for line in grow("max_cost", "max_cost")] == [
+        "the sweep has ended with its budget: max_cost is spent"
+    ]
+    assert watched.over
+    lines = drawn(watched.state(), 80)
+    assert lines[0].startswith("lr_batch  ended")
+    assert lines[1] == "trials  6 of 20 ended, 5 unfinished"
+    assert [line.split()[-1] for line in lines if line.startswith(("*t", " t"))][:5] == [
+        "unfinished"
+    ] * 5
+
+
 def test_what_is_expected_comes_down_to_what_was_trained(tmp_path: Path) -> None:
     early, late, end = (state(tmp_path, n) for n in (PRUNED, CONFIRMING, len(EVENTS)))
     assert (early.total, late.total, end.total) == (20, 20, 20)

@@ -16,12 +16,14 @@ from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json
 from sftray.results import Records, TrialRecord
+from sftray.spending import BUDGETS
 
-RUNNING, STARTING = "running", "starting"
-"""What stands for the outcome of a trial that has none: evaluated, or waiting for its base."""
+RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
+"""What stands for the outcome of a trial that has none: evaluated, or waiting for its base; or cut
+off with the sweep's budget."""
 
 
-_NUMBERS = ("num_trials", "confirm_top", "confirm_seeds")
+_NUMBERS = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class State:
     """Seconds, estimated."""
     total: int = 0
     """Trials of the whole sweep, the repetitions of its best points among them."""
+    spent: str = ""
+    """Time, GPU-hours, money and of which budget, in words."""
     tokens: int = 0
     tokens_expected: float | None = None
     """Of the whole sweep, estimated by how far its trials have come."""
@@ -118,7 +122,7 @@ class Plans:
 
     def __init__(self, record: dict[str, Any], given: SweepConfig | None = None) -> None:
         """record: sweep.json. given: the sweep as it was called now, which may have other numbers
-        of trials."""
+        of trials and other budgets."""
         fitted = {**record["config"], "search_space": record["search_space"]}
         self.sweep = sweep_from_json(fitted)
         if given is not None:
@@ -137,13 +141,20 @@ class Plans:
 
 
 def state_of(
-    plans: Plans, records: Records, clock: Clock, lines: Sequence[str], *, ended: bool
+    plans: Plans,
+    records: Records,
+    clock: Clock,
+    lines: Sequence[str],
+    *,
+    ended: bool,
+    spent: str = "",
 ) -> State:
     """The state of a sweep whose sweep.json is there. ended: its journal says that it has."""
     sweep, board = plans.sweep, records.leaderboard()
     here = [trial for trial in records.trials if trial.folder is None]
     running = [trial for trial in here if trial.outcome is None]
-    rows = {trial.trial: _row(trial, plans) for trial in records.trials}
+    cut_off = bool(records.budget_spent)
+    rows = {trial.trial: _row(trial, plans, cut_off=cut_off) for trial in records.trials}
     last = [trial.last for trial in running if trial.results]
     to_come = _to_come(sweep, here, over=ended and not running)
     tokens = sum(trial.last["tokens"] for trial in here)
@@ -154,10 +165,11 @@ def state_of(
         left = max(0.0, expected - tokens) * training / tokens
     return State(
         sweep=sweep.name,
-        doing=_doing(here, ended=ended),
+        doing="ended" if cut_off else _doing(here, ended=ended),
         elapsed=clock.elapsed,
         left=left,
         total=len(here) + to_come.searched + to_come.repeated,
+        spent=spent,
         tokens=tokens,
         tokens_expected=expected,
         tokens_per_second=_rate(running) or (tokens / training if training else None),
@@ -193,10 +205,11 @@ def _doing(trials: Sequence[TrialRecord], *, ended: bool) -> str:
     return "training"
 
 
-def _row(trial: TrialRecord, plans: Plans) -> Row:
+def _row(trial: TrialRecord, plans: Plans, *, cut_off: bool) -> Row:
     plan, last, best = plans.of(trial), trial.last, trial.best
     shown = best if trial.outcome is not None and best is not None else last
     trained = [one for one in trial.results if one["step"] > 0]
+    running = UNFINISHED if cut_off else RUNNING if trial.results else STARTING
     return Row(
         trial=trial.trial,
         point=trial.point,
@@ -210,7 +223,7 @@ def _row(trial: TrialRecord, plans: Plans) -> Row:
         eval_loss=shown.get("eval_loss") if trained else None,
         losses=tuple(float(one["eval_loss"]) for one in trained),
         tokens_per_second=last.get("tokens_per_second"),
-        outcome=trial.outcome or (RUNNING if trial.results else STARTING),
+        outcome=trial.outcome or running,
     )
 
 

@@ -100,9 +100,12 @@ def _facts(state: State) -> dict[str, str]:
     running, ended = len(state.running), len(state.finished)
     facts = {}
     if state.total:
-        facts["trials"] = f"{ended} of {state.total} ended, {running} running"
+        how = "unfinished" if running and state.doing == "ended" else "running"
+        facts["trials"] = f"{ended} of {state.total} ended, {running} {how}"
         if state.quiet > QUIET_SECONDS and state.doing != "ended":
             facts["trials"] += f"; nothing was reported for {duration(state.quiet)}"
+    if state.spent:
+        facts["spent"] = state.spent
     if state.tokens:
         facts["tokens"] = _count(state.tokens)
         if state.tokens_expected is not None and state.doing != "ended":

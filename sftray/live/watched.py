@@ -14,6 +14,7 @@ from sftray.live.lines import line
 from sftray.live.state import Clock, Plans, State, state_of
 from sftray.paths import SweepPaths, is_uri, name_of
 from sftray.results import Records
+from sftray.spending import Spent, spent_in, told
 
 PAUSE_SECONDS = 60.0
 """Where nothing was journalled for so long before a trial starts, no driver was there."""
@@ -40,6 +41,7 @@ class Watched:
         self._plans: Plans | None = None
         self._records: Records | None = None
         self._ended = False
+        self._spent = Spent()
         self._first = self._last = 0.0
         self._pauses: list[tuple[float, float]] = []
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -56,16 +58,19 @@ class Watched:
         fresh = []
         for event in self._journal.new():
             self._take(event)
+            over = self.over
             self._records.add([event])
-            if said := line(event, self._records):
+            if (said := line(event, self._records)) and not (over and event["event"] == "spent"):
                 fresh.append(f"{event['time'] - self._first:7.1f}s  {said}")
         self.lines.extend(fresh)
         return fresh
 
     @property
     def over(self) -> bool:
-        """Whether the sweep has come to its end, and no trial runs."""
+        """Whether the sweep has come to its end, or to that of its budget, and no trial runs."""
         trials = self._records.trials if self._records else []
+        if self._records and self._records.budget_spent:
+            return True
         return self._ended and all(trial.outcome is not None for trial in trials)
 
     def state(self, lines: tuple[str, ...] | None = None) -> State:
@@ -75,10 +80,17 @@ class Watched:
             name = name_of(self._paths.root)
             doing = "packing…" if self._plans is None else "starting…"
             return State(name, doing, elapsed=self._now() - self._begun, lines=shown)
-        return state_of(self._plans, self._records, self._clock(), shown, ended=self._ended)
+        spent = told(self._plans.sweep, self._spent)
+        return state_of(
+            self._plans, self._records, self._clock(), shown, ended=self._ended, spent=spent
+        )
 
     def _take(self, event: Event) -> None:
         self._first = self._first or event["time"]
+        if event["event"] == "spent":  # which comes while trials are silent, too
+            assert self._plans is not None
+            self._spent = spent_in(self._plans.sweep, [event])
+            return
         if event["event"] in _STARTS and event["time"] - self._last > PAUSE_SECONDS and self._last:
             self._pauses.append((self._last, event["time"]))
         self._last = event["time"]
