@@ -86,6 +86,7 @@ def _watch(trials: int, scheduler: str, folder: Path, *, until: int | None) -> d
     command = [sys.executable, __file__, str(folder), str(trials), scheduler]
     env = {**os.environ, "TMPDIR": str(folder / "tmp")}
     env["RAY_DEDUP_LOGS_SKIP_REGEX"] = "PYTHON worker processes have been started"
+    env["RAY_worker_niceness"] = "0"  # the driver waits for trials, not for the machine's others
     process = subprocess.Popen(command, env=env)
     driver = psutil.Process(process.pid)
     journal, ended = reader(SweepPaths(str(folder / "many")).journal), 0

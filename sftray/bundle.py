@@ -1,4 +1,5 @@
-"""The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it.
+"""The winner's folder: an ordinary PEFT adapter, checked, with its story beside it. What one does
+with it then is in `winner/`.
 
 Promise: `best/` is written from the best evaluation, not the last, and the adapter in it has been
 loaded again with plain PEFT and given the recorded eval loss to 1e-3, or to what rounding to
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sftray import storage
+from sftray.budget import rung_ladder
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
@@ -22,6 +24,7 @@ from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
+from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -32,6 +35,10 @@ order of the same products moves each token's loss by some 0.05 nats, up or down
 
 WORKER_MINUTES = 60
 """How long the check may take, the wait for a free worker and the base's download included."""
+
+SHOWN_TRIALS = 5
+"""Trials of the leaderboard that the card shows, and what of each."""
+SHOWN = ("trial", "point", "eval_loss", "tokens", "outcome")
 
 _POLL_SECONDS = 60
 
@@ -53,13 +60,15 @@ def collect(
     The base, which is loaded for it, also answers the prompts that the trials have answered.
 
     `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
-    may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
-    is there already is kept. Evaluations whose checkpoint is gone or `damaged` are passed over.
+    may have no GPU, and gives Ray's reference to its result. The adapter of the same evaluation
+    that is there already is kept, and only what is told of it is written again. Evaluations whose
+    checkpoint is gone or `damaged` are passed over.
     """
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     trial = sweep.trial.at(best.point)
     recorded = evaluation["eval_loss"]
-    facts = {
+    ladder = rung_ladder(sweep, packs.rows("train"))
+    facts: dict[str, Any] = {
         "sweep": sweep.name,
         "trial": best.trial,
         "step": evaluation["step"],
@@ -71,11 +80,25 @@ def collect(
         "config": to_json(trial),
         "data": to_json(sweep.data),
         "packs": packs.root,
+        "packs_key": found.packs_key,
+        "data_counts": counts_of(packs.manifest),
+        "first_rung": ladder[0] if ladder else None,
+        "evals_per_trial": sweep.evals_per_trial,
         "end_of_turn": packs.end_of_turn,
+        "trials": len(found.records),
+        "leaderboard": [
+            {name: row[name] for name in SHOWN}
+            for row in found.leaderboard["trials"][:SHOWN_TRIALS]
+        ],
         "versions": found.record["versions"],
         "git_revision": found.record["git_revision"],
     }
-    if _is_there(paths.best, facts):
+    old = _there(paths.best)
+    if old is not None and all(old[name] == facts[name] for name in ("trial", "step", "eval_loss")):
+        facts |= {name: old[name] for name in ("reloaded_eval_loss", "verified")}
+        if json.loads(json.dumps(facts)) != old:
+            for name, text in _texts(facts).items():
+                storage.write_text(join(paths.best, name), text)
         return facts
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -94,8 +117,8 @@ def collect(
             (folder / name).write_bytes(content)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= tolerance
-        (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        (folder / "README.md").write_text(_model_card(facts), encoding="utf-8")
+        for name, text in _texts(facts).items():
+            (folder / name).write_text(text, encoding="utf-8")
         storage.put_folder(folder, paths.best, last="sweep.json")
     if facts["verified"]:
         log(f"best/: reloaded with plain PEFT, eval loss {checked:.6f} (recorded {recorded:.6f})")
@@ -107,33 +130,12 @@ def collect(
     return facts
 
 
-def merge(
-    folder: str, out: Path, *, log: Log, trust_remote_code: bool = False
-) -> tuple[float, float]:
-    """Merge the adapter of a sweep's or a bundle's folder into a bf16 base, saved in `out`.
-
-    Returns the eval loss of the adapter on its base as trained (a 4-bit one quantised), and that
-    of the merged model: dequantising and rounding to bfloat16 moves it a little.
-    """
-    local, facts = open_bundle(folder)
-    if out.exists() and any(out.iterdir()):
-        raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
-    trial = _as_trained(folder, facts, trust_remote_code)
-    from sftray.evaluate import evaluate_adapter, merge_adapter
-
-    before = evaluate_adapter(local, trial, facts["packs"])
-    log(f"eval loss before: {before:.6f} (adapter on its {trial.base_precision} base)")
-    after = merge_adapter(local, trial, facts["packs"], out)
-    log(f"eval loss after:  {after:.6f} (merged, bfloat16), saved in {out}")
-    return before, after
-
-
 def answer(
     folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
 ) -> dict[str, str]:
     """Greedy answers of the untrained base and of the adapter to one user turn."""
     local, facts = open_bundle(folder)
-    trial = _as_trained(folder, facts, trust_remote_code)
+    trial = as_trained(folder, facts, trust_remote_code)
     from sftray.evaluate import generate, load_adapter
     from sftray.model import saved_tokenizer
 
@@ -146,7 +148,7 @@ def answer(
     return {"base": base, "adapter": adapted}
 
 
-def _as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
+def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
     """The trial that a bundle is of. A folder, which somebody else may have written, cannot have
     code run: that is for who reads it to say."""
     trial = TrialConfig(**facts["config"])
@@ -216,12 +218,19 @@ def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:
     return paths.trial(trial.trial) if trial.folder is None else TrialPaths(trial.folder)
 
 
-def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
+def _there(folder: str) -> dict[str, Any] | None:
+    """What the bundle in a folder says of itself; None where there is none."""
     marker = join(folder, "sweep.json")
     if not storage.exists(marker):
-        return False
-    old = json.loads(storage.read_text(marker))
-    return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
+        return None
+    facts: dict[str, Any] = json.loads(storage.read_text(marker))
+    return facts
+
+
+def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of the adapter, by file, in the order in which it is written."""
+    told = {CARD: model_card(facts), REPEAT: repeat_file(facts)}
+    return {**told, "sweep.json": json.dumps(facts, indent=1)}
 
 
 def _assemble(
@@ -269,48 +278,3 @@ def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "
         "of the cluster and run the same command again"
     )
-
-
-def _confirmed_row(confirmed: Mapping[str, Any] | None) -> str:
-    if confirmed is None:
-        return ""
-    mean, interval, runs = (confirmed[name] for name in ("mean", "interval", "eval_losses"))
-    width = f" ± {interval[1] - mean:.4f}" if interval else ""
-    return f"| its point, mean of {len(runs)} other seeds (95 %) | {mean:.4f}{width} |\n"
-
-
-def _model_card(facts: Mapping[str, Any]) -> str:
-    point = "\n".join(f"| {name} | {value} |" for name, value in facts["point"].items())
-    config = facts["config"]
-    return f"""---
-base_model: {config["model"]}
-library_name: peft
-tags: [sft, lora, sftray]
----
-
-# {facts["sweep"]}: the best adapter
-
-LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
-`{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
-
-| | eval loss (nats a supervised token) |
-|---|---|
-| untrained base | {facts["base_eval_loss"]:.4f} |
-| this adapter | {facts["eval_loss"]:.4f} |
-| this adapter, reloaded with plain PEFT | {facts["reloaded_eval_loss"]:.4f} |
-{_confirmed_row(facts["confirmed"])}
-| hyper-parameter | value |
-|---|---|
-{point}
-
-Trained on {facts["tokens"]:,} tokens of `{facts["data"]["source"]}`; only the assistant's tokens
-count in the loss. The resolved configuration and all versions are in `sweep.json`.
-
-```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
-```
-"""

@@ -7,6 +7,7 @@ trainer's code, so that what it reports is checked by something else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from transformers import AutoModelForCausalLM
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
-from sftray.data.packs import open_packs
-from sftray.model import compute_dtype, load_base, load_tokenizer
+from sftray.model import compute_dtype, load_base
 
 
 def default_device() -> torch.device:
@@ -27,10 +27,10 @@ def default_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def evaluate_adapter(adapter: Path, trial: TrialConfig, packs: str) -> float:
+def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Any) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
     model, attention = load_adapter(adapter, trial)
-    return packed_eval_loss(model, open_packs(packs).dataset("eval"), attention, trial)
+    return packed_eval_loss(model, rows, attention, trial)
 
 
 def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
@@ -42,36 +42,39 @@ def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     return model.eval(), attention
 
 
-def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> float:
-    """Merge into the base dequantised to bfloat16, save model and tokenizer, return its eval loss.
-
-    The loss is that of the saved folder, loaded again.
-    """
+def evaluate_model(
+    folder: Path, trial: TrialConfig, rows: Any, dtype: torch.dtype | None = None
+) -> float:
+    """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
+    None: as the trial holds its base, which is then that folder."""
     device = default_device()
-    attention = choose_attention(trial, device)
-    base = load_base(trial, device, attention)
-    if trial.base_precision == "nf4":
-        base = base.dequantize()
-    merged = PeftModel.from_pretrained(base.to(torch.bfloat16), str(adapter)).merge_and_unload()
-    merged.save_pretrained(out)
-    opened = open_packs(packs)
-    load_tokenizer(trial, opened.chat_template).save_pretrained(out)
+    if dtype is None:
+        attention = choose_attention(trial, device)
+        return packed_eval_loss(load_base(trial, device, attention).eval(), rows, attention, trial)
+    precision = "fp32" if dtype == torch.float32 else "bf16"
+    plain = replace(trial, base_precision=precision, attention=None, shard_base=False)
+    attention = choose_attention(plain, device)
     model = AutoModelForCausalLM.from_pretrained(
-        out,
-        dtype=torch.bfloat16,
+        folder,
+        dtype=dtype,
         device_map={"": device},
         attn_implementation=attention.implementation,
         trust_remote_code=trial.trust_remote_code,
         use_safetensors=True,
     )
-    return packed_eval_loss(model.eval(), opened.dataset("eval"), attention, trial)
+    return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
 
 
 @torch.no_grad()
-def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialConfig) -> float:
-    """Sum of token losses over the number of supervised tokens, in nats; one row at a time."""
+def packed_eval_loss(
+    model: Any, rows: Any, attention: Attention, trial: TrialConfig, *, autocast: bool = True
+) -> float:
+    """Sum of token losses over the number of supervised tokens, in nats; one row at a time.
+
+    With `autocast` computed as the trial computes, else in the model's own dtype.
+    """
     device = model.get_input_embeddings().weight.device
-    autocast = compute_dtype(trial, device) == torch.bfloat16
+    autocast = autocast and compute_dtype(trial, device) == torch.bfloat16
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
         batch = collate([row], flatten=attention.flatten)

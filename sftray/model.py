@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sftray.attention import Attention
 from sftray.config import TrialConfig
@@ -57,6 +57,30 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+def unquantised(trial: TrialConfig, dtype: torch.dtype) -> Any:
+    """The base's own weights in `dtype`, on the CPU."""
+    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
+    return AutoModelForCausalLM.from_pretrained(
+        trial.model,
+        trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,
+        adapter_kwargs={"local_files_only": "local_files_only" in found},
+        dtype=dtype,
+        **found,
+    )
+
+
+def parameters_of(trial: TrialConfig) -> int:
+    """How many parameters the base has, told from its configuration alone."""
+    code = trial.trust_remote_code
+    config = AutoConfig.from_pretrained(
+        trial.model, revision=trial.model_revision, trust_remote_code=code
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=code)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -192,6 +192,7 @@ class Records:
         """Of trials that have ended, diagnosed by `_base`."""
         self._base: float | None = None
         self._budget_spent = ""
+        """The budget that has ended the sweep before its time, as the field is called."""
         self.add(events)
 
     def __getitem__(self, trial: str) -> TrialRecord:
@@ -208,12 +209,6 @@ class Records:
             _apply(self._trials, event)
             if event["event"] == "spent":
                 self._budget_spent = event["budget"]
-
-    @property
-    def budget_spent(self) -> str:
-        """The budget that has ended the sweep before its time, as the field is called; or
-        nothing."""
-        return self._budget_spent
 
     def base_eval_loss(self) -> float | None:
         """The untrained base's loss."""

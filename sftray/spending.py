@@ -63,16 +63,6 @@ def shares(sweep: SweepConfig, spent: Spent) -> dict[str, float]:
     return {name: value / most for name, (value, most) in budgets.items() if most is not None}
 
 
-def told(sweep: SweepConfig, spent: Spent) -> str:
-    """What was spent, in words, behind the budget nearest to its end; nothing where there is
-    neither a budget nor a GPU."""
-    of = max(shares(sweep, spent).items(), key=lambda one: one[1], default=None)
-    if of is None:
-        return str(spent) if spent.gpu_seconds else ""
-    name, share = of
-    return f"{share:.0%} of {name} = {getattr(sweep, name):g} is spent: {spent}"
-
-
 class Meter:
     """The clock of a sweep that runs."""
 
@@ -145,10 +135,13 @@ class Meter:
         )
 
     def _judge(self) -> None:
-        of = shares(self._sweep, self.spent)
-        most = max(of.values(), default=0.0)
-        if most >= 1:
-            self.used_up = max(of, key=of.__getitem__)
-        elif most >= NEARLY and not self._warned:
+        most = max(shares(self._sweep, self.spent).items(), key=lambda one: one[1], default=None)
+        if most is None:
+            return
+        name, share = most
+        if share >= 1:
+            self.used_up = name
+        elif share >= NEARLY and not self._warned:
             self._warned = True
-            self._log(told(self._sweep, self.spent))
+            limit = getattr(self._sweep, name)
+            self._log(f"{share:.0%} of {name} = {limit:g} is spent: {self.spent}")

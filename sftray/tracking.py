@@ -147,6 +147,11 @@ def _mode(wanted: str, log: Callable[[str], None]) -> str:
     return "disabled"
 
 
+def key_present() -> bool:
+    """Whether W&B has a key on this machine; the key itself is not read."""
+    return _has_key(_wandb_settings())
+
+
 def _wandb_settings() -> Mapping[str, str]:
     """W&B's own settings files: the user's, then the folder's."""
     user = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")

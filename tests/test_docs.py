@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 PROGRAMS = (
     "sftray", "python", ".venv/bin/python", "make", "pip", "ray", "source", "cd", "git", "head",
-    "export", "bash", "kubectl", "docker", "wandb", "tests/run_gpu.sh",
+    "export", "bash", "kubectl", "docker", "tensorboard", "tests/run_gpu.sh",
 )  # fmt: skip
 """What a block's first line must not begin with unless the block is called bash or console."""
 PRINTS_ALIKE = "--plan"
@@ -43,6 +43,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = {word for command in all_commands() for word in command.words}
     for sweep in {word for word in words if word.startswith("results/")} | {"results/rank"}:
         shutil.copytree(ROOT / "tests/recorded/lr_batch", folder / sweep)
+        (folder / sweep / "best/adapter_model.safetensors").touch()  # no weights are recorded
     base = folder / "models/llama-8b"
     base.mkdir(parents=True)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
@@ -84,6 +85,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             headings = HEADING.findall(target.read_text(encoding="utf-8"))
             assert anchor in map(_anchor, headings), f"{page.name}: {link}"
+
+
+def test_commands_are_found() -> None:
+    programs = [command.words[0] for command in all_commands()]
+    assert len(programs) >= 60
+    assert set(programs) <= set(CHECKS)
 
 
 def test_a_plan_that_shows_another_number_is_noticed() -> None:
@@ -142,13 +149,16 @@ READERS: dict[str, Callable[[Block], object]] = {
 # commands
 
 
+WANT_MORE = ("best", "generate", "merge", "push", "inspect", "init")
+"""Commands of sftray that the recorded sweep is too little for; `init` is run by test_proposal."""
+
+
 def _sftray(command: Command) -> None:
-    """Run on the recorded sweep, but what wants weights, packed rows, or a bucket."""
+    """Run on the recorded sweep, but what wants weights, packed rows, a bucket or the Hub."""
     arguments = list(command.words[1:])
     _parser().parse_args(arguments)
-    if arguments[0] not in ("best", "generate", "merge", "inspect") and "://" not in command.words:
-        if any(word.startswith(("s3://", "gs://")) for word in arguments):
-            return
+    wants_more = arguments[0] in WANT_MORE
+    if not wants_more and not any("://" in word for word in arguments):
         _run(main, arguments, command)
 
 
@@ -215,17 +225,18 @@ def _ray(command: Command) -> None:
     from ray.scripts.scripts import cli
 
     at, (_, *words) = cli, command.words
-    own = words[: words.index("--")] if "--" in words else words
+    own = words[: words.index("--")] if "--" in words else list(words)
+    named = 0
     while own and hasattr(at, "commands"):
-        name = own.pop(0)
+        name, named = own.pop(0), named + 1
         assert name in at.commands, f"{command}: ray has no {name}"
         at = at.commands[name]
     options = {option for parameter in at.params for option in parameter.opts}
     for word in own:
         if word.startswith("-"):
             assert word.split("=")[0] in options, f"{command}: there is no {word}"
-    behind = words[words.index("--") + 1 :] if "--" in words else []
-    if behind and behind[-1].startswith("--") is False and (ROOT / behind[1]).is_file():
+    behind = words[len(own) + named + 1 :]
+    if behind[1:] and (ROOT / behind[1]).is_file():  # not python sweeps/…
         _sweep_command(command, behind[1:])
 
 
@@ -242,7 +253,7 @@ def _shell(command: Command) -> None:
 
 
 def _not_run(command: Command) -> None:
-    """Changes the reader's own shell or fetches the checkout."""
+    """Changes the reader's own shell, fetches the checkout, or is not installed with sftray."""
 
 
 def _run(program: Callable[[list[str]], object], arguments: list[str], command: Command) -> None:
@@ -264,7 +275,9 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "docker": _files,
     "tests/run_gpu.sh": _files,
     "git": _not_run,
+    "tensorboard": _not_run,  # not installed with sftray
     "cd": _not_run,
     "source": _not_run,
     "export": _not_run,
+    "tensorboard": _not_run,
 }

@@ -206,7 +206,9 @@ def test_the_kept_adapter_gives_the_reported_loss_under_plain_peft(
     whole: Run, small_packs: Packs
 ) -> None:
     best = min((loss, step) for step, loss in whole.eval_losses.items() if step)
-    again = evaluate_adapter(Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.root)
+    again = evaluate_adapter(
+        Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.dataset("eval")
+    )
     assert again == pytest.approx(best[0], abs=1e-5)
 
 

@@ -21,8 +21,6 @@ def line(event: Event, records: Records) -> str | None:
             return recovers(trial, event["message"])
         case "trial_ended":
             return ended(trial, event["outcome"], event["message"])
-        case "spent" if event["budget"]:
-            return f"the sweep has ended with its budget: {event['budget']} is spent"
         case "sweep_ended":
             return "the sweep has ended"
     return None

@@ -8,22 +8,23 @@ the sweep has had so far, evaluations and starts included.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json
 from sftray.results import Records, TrialRecord
-from sftray.spending import BUDGETS
+from sftray.spending import BUDGETS, Spent
 
 RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
-"""What stands for the outcome of a trial that has none: evaluated, or waiting for its base; or cut
+"""What stands for the outcome of a trial that has none: evaluated, or waiting for its base, or cut
 off with the sweep's budget."""
 
 
-_NUMBERS = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
+_GIVEN = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
+"""Fields that the sweep may have otherwise than when it was begun."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,6 @@ class State:
     """Seconds, estimated."""
     total: int = 0
     """Trials of the whole sweep, the repetitions of its best points among them."""
-    spent: str = ""
-    """Time, GPU-hours, money and of which budget, in words."""
     tokens: int = 0
     tokens_expected: float | None = None
     """Of the whole sweep, estimated by how far its trials have come."""
@@ -77,6 +76,9 @@ class State:
     """Share of its time that a trial waited for rows; the largest."""
     quiet: float = 0.0
     """Seconds since the last event."""
+    spent: Spent | None = None
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    """Fields of the sweep that limit it, and its price; those that it has."""
     base: float | None = None
     best: Row | None = None
     running: tuple[Row, ...] = ()
@@ -97,6 +99,10 @@ class Clock:
     """The newest."""
     pauses: tuple[tuple[float, float], ...]
     """From when to when no driver ran."""
+    spent: Spent | None = None
+    """As it was last told."""
+    used_up: str = ""
+    """The budget that is spent, as the field is called."""
 
     @property
     def elapsed(self) -> float:
@@ -126,7 +132,7 @@ class Plans:
         fitted = {**record["config"], "search_space": record["search_space"]}
         self.sweep = sweep_from_json(fitted)
         if given is not None:
-            numbers = {name: getattr(given, name) for name in _NUMBERS}
+            numbers = {name: getattr(given, name) for name in _GIVEN}
             self.sweep = replace(self.sweep, **numbers)
         train = record["data"]["train"]
         self.tokens_per_row = train["tokens"] / train["rows"]
@@ -141,35 +147,28 @@ class Plans:
 
 
 def state_of(
-    plans: Plans,
-    records: Records,
-    clock: Clock,
-    lines: Sequence[str],
-    *,
-    ended: bool,
-    spent: str = "",
+    plans: Plans, records: Records, clock: Clock, lines: Sequence[str], *, ended: bool
 ) -> State:
     """The state of a sweep whose sweep.json is there. ended: its journal says that it has."""
-    sweep, board = plans.sweep, records.leaderboard()
+    sweep, board, used_up = plans.sweep, records.leaderboard(), clock.used_up
     here = [trial for trial in records.trials if trial.folder is None]
     running = [trial for trial in here if trial.outcome is None]
-    cut_off = bool(records.budget_spent)
-    rows = {trial.trial: _row(trial, plans, cut_off=cut_off) for trial in records.trials}
+    rows = {trial.trial: _row(trial, plans, cut_off=bool(used_up)) for trial in records.trials}
     last = [trial.last for trial in running if trial.results]
-    to_come = _to_come(sweep, here, over=ended and not running)
+    over = ended and not running
+    to_come = _to_come(sweep, here, over=over)
     tokens = sum(trial.last["tokens"] for trial in here)
     expected = _tokens_expected(here, to_come, plans)
     training = _training_seconds(here, clock)
     left = None
-    if tokens and training and expected is not None:
+    if tokens and training and expected is not None and not used_up:
         left = max(0.0, expected - tokens) * training / tokens
     return State(
         sweep=sweep.name,
-        doing="ended" if cut_off else _doing(here, ended=ended),
+        doing=f"{used_up} is spent" if used_up and not over else _doing(here, ended=ended),
         elapsed=clock.elapsed,
         left=left,
         total=len(here) + to_come.searched + to_come.repeated,
-        spent=spent,
         tokens=tokens,
         tokens_expected=expected,
         tokens_per_second=_rate(running) or (tokens / training if training else None),
@@ -178,6 +177,8 @@ def state_of(
         memory_gb=max((one.get("gpu_memory_gb") or 0.0 for one in last), default=0.0),
         data_wait=max((one.get("data_wait") or 0.0 for one in last), default=0.0),
         quiet=max(0.0, clock.now - clock.last),
+        spent=clock.spent,
+        budgets={name: value for name in BUDGETS if (value := getattr(sweep, name)) is not None},
         base=board["base"]["eval_loss"],
         best=rows.get(board["best"] or ""),
         running=tuple(rows[trial.trial] for trial in running),
@@ -206,10 +207,10 @@ def _doing(trials: Sequence[TrialRecord], *, ended: bool) -> str:
 
 
 def _row(trial: TrialRecord, plans: Plans, *, cut_off: bool) -> Row:
+    running = UNFINISHED if cut_off else RUNNING if trial.results else STARTING
     plan, last, best = plans.of(trial), trial.last, trial.best
     shown = best if trial.outcome is not None and best is not None else last
     trained = [one for one in trial.results if one["step"] > 0]
-    running = UNFINISHED if cut_off else RUNNING if trial.results else STARTING
     return Row(
         trial=trial.trial,
         point=trial.point,

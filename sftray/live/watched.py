@@ -14,7 +14,7 @@ from sftray.live.lines import line
 from sftray.live.state import Clock, Plans, State, state_of
 from sftray.paths import SweepPaths, is_uri, name_of
 from sftray.results import Records
-from sftray.spending import Spent, spent_in, told
+from sftray.spending import Spent
 
 PAUSE_SECONDS = 60.0
 """Where nothing was journalled for so long before a trial starts, no driver was there."""
@@ -41,9 +41,10 @@ class Watched:
         self._plans: Plans | None = None
         self._records: Records | None = None
         self._ended = False
-        self._spent = Spent()
         self._first = self._last = 0.0
         self._pauses: list[tuple[float, float]] = []
+        self._told: Event = {}
+        """What was spent, as it was last told."""
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """Of its events, each with the seconds since the first; the driver's log has its own."""
 
@@ -58,19 +59,18 @@ class Watched:
         fresh = []
         for event in self._journal.new():
             self._take(event)
-            over = self.over
             self._records.add([event])
-            if (said := line(event, self._records)) and not (over and event["event"] == "spent"):
+            if said := line(event, self._records):
                 fresh.append(f"{event['time'] - self._first:7.1f}s  {said}")
         self.lines.extend(fresh)
         return fresh
 
     @property
     def over(self) -> bool:
-        """Whether the sweep has come to its end, or to that of its budget, and no trial runs."""
-        trials = self._records.trials if self._records else []
-        if self._records and self._records.budget_spent:
+        """Whether the sweep has come to its end and no trial runs, or its budget is spent."""
+        if self._told.get("budget") and self._last == self._told["time"]:
             return True
+        trials = self._records.trials if self._records else []
         return self._ended and all(trial.outcome is not None for trial in trials)
 
     def state(self, lines: tuple[str, ...] | None = None) -> State:
@@ -80,21 +80,25 @@ class Watched:
             name = name_of(self._paths.root)
             doing = "packing…" if self._plans is None else "starting…"
             return State(name, doing, elapsed=self._now() - self._begun, lines=shown)
-        spent = told(self._plans.sweep, self._spent)
-        return state_of(
-            self._plans, self._records, self._clock(), shown, ended=self._ended, spent=spent
-        )
+        return state_of(self._plans, self._records, self._clock(), shown, ended=self._ended)
 
     def _take(self, event: Event) -> None:
         self._first = self._first or event["time"]
-        if event["event"] == "spent":  # which comes while trials are silent, too
-            assert self._plans is not None
-            self._spent = spent_in(self._plans.sweep, [event])
-            return
         if event["event"] in _STARTS and event["time"] - self._last > PAUSE_SECONDS and self._last:
             self._pauses.append((self._last, event["time"]))
         self._last = event["time"]
+        if event["event"] == "spent":
+            self._take_spent(event)
         self._ended = self._ended or event["event"] == "sweep_ended"
+
+    def _take_spent(self, event: Event) -> None:
+        """A driver that goes on says first what was spent before it."""
+        if self._told:
+            passed = event["time"] - self._told["time"]
+            paused = passed - (event["wall_seconds"] - self._told["wall_seconds"])
+            if paused > PAUSE_SECONDS:
+                self._pauses.append((event["time"] - paused, event["time"]))
+        self._told = event
 
     def _clock(self) -> Clock:
         now, first, pauses = self._now(), self._first, self._pauses
@@ -104,4 +108,9 @@ class Watched:
             pauses = [*pauses, (self._last, self._begun)]  # this driver has journalled nothing yet
         if self._given is not None and first > self._begun:
             first = self._begun  # it has packed before
-        return Clock(now, first, self._last, tuple(pauses))
+        spent = None
+        if self._told and self._plans:
+            told = (self._told["wall_seconds"], self._told["gpu_seconds"])
+            spent = Spent.of(self._plans.sweep, *told)
+        used_up = self._told.get("budget", "")
+        return Clock(now, first, self._last, tuple(pauses), spent, used_up)
