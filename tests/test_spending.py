@@ -14,8 +14,9 @@ from sftray.disk import Disk, disk_needed, free_space, require_space
 from sftray.errors import ConfigError
 from sftray.journal import Journal
 from sftray.results import Records, Results, leaderboard, table
+from sftray.spaces import loguniform
 from sftray.spending import Meter, Spent, shares, spent_in
-from sftray.sweep import _confirms
+from sftray.sweep import _confirms, run_sweep
 
 
 class Clock:
@@ -194,6 +195,16 @@ def test_a_sweep_does_not_start_where_the_disk_is_too_small(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"storage: got .* GB free at .*there, must have .* GB"):
         require_space(sweep, Disk(packs=0.0, checkpoints=2 * free, bundle=0.0), str(tmp_path))
     require_space(replace(sweep, storage="s3://bucket/x"), Disk(0, 1e18, 0), str(tmp_path))
+
+
+def test_a_sweep_too_large_for_the_disk_is_refused_before_anything_is_written(
+    small_sweep_config: SweepConfig, tmp_path: Path
+) -> None:
+    many = {"points": (), "search_space": {"learning_rate": loguniform(1e-5, 1e-2)}}
+    sweep = replace(small_sweep_config, storage=str(tmp_path), num_trials=10**9, **many)
+    with pytest.raises(ConfigError, match=r"storage: got .* make room"):
+        run_sweep(sweep, log=_silent)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.ray
