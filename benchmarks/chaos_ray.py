@@ -41,7 +41,7 @@ from sftray.paths import SweepPaths, join
 from sftray.search.state import Search
 from sftray.trial.checkpoint import MANIFEST
 
-SECONDS_A_LIFE = 10.0
+SECONDS_A_LIFE = 5.0
 """From the first report after a start, or after the last kill, to the next; on average."""
 PATIENCE_SECONDS = 600.0
 """A sweep that reports nothing for so long hangs."""
@@ -89,28 +89,28 @@ def sweep_file(folder: str, name: str, trainer: str) -> list[str]:
 
 
 def small_sweep(name: str, trainer: str) -> SweepConfig:
-    """Eight trials of 40 to 80 steps, evaluated six times each."""
+    """A few trials of 25 to 50 steps, evaluated six times each."""
     return SweepConfig(
         name=name,
         data=DataConfig(
             str(FOLDER / "chats.jsonl"),
             max_length=256,
-            max_conversations=240,
+            max_conversations=140,
             eval_fraction=0.15,
-            num_eval_conversations=30,
+            num_eval_conversations=20,
         ),
         trial=TrialConfig(
-            str(FOLDER), base_precision="fp32", lora_r=4, lora_dropout=0.1, num_train_epochs=2
+            str(FOLDER), base_precision="fp32", lora_r=4, lora_dropout=0.1, num_train_epochs=1
         ),
         points=tuple(
             {"learning_rate": 10 ** -(1.5 + number / 4), "effective_batch_size": 1 + number % 2}
-            for number in range(8 if trainer == "bank" else 4)
+            for number in range(6)
         ),
         scheduler="none",
         evals_per_trial=6,
         trainer=trainer,
         max_failures=100,
-        hang_minutes=1.0,
+        hang_minutes=0.75,
         num_samples_generated=0,
         wandb="disabled",
     )
@@ -132,7 +132,8 @@ class Sweep:
 
     def start(self) -> None:
         command = [sys.executable, *self.command, "--storage", self.folder]
-        path = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
+        folders = [str(REPOSITORY), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, folders))
         with open(self.log, "ab") as output:
             self.driver = psutil.Popen(
                 command,

@@ -151,13 +151,12 @@ def dashboard_installed() -> bool:
 def _standing_cluster() -> bool:
     """Whether `ray start` has put up a cluster here.
 
-    A cluster that lives inside another Python process (`ray.init`) would die with it under us, so
-    it is not joined.
+    A cluster that lives inside another Python process (`ray.init`) would die with it under us, or
+    is just dying after it, so it is not joined. It leaves the port to chance, `ray start` does not.
     """
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == "gcs_server":
             with contextlib.suppress(psutil.Error):
-                parent = process.parent()
-                if parent is None or parent.pid == 1 or "start" in parent.cmdline():
+                if "--gcs_server_port=0" not in process.cmdline():
                     return True
     return False

@@ -116,7 +116,8 @@ class Mirror:
         """Of which evaluation W&B has the leaderboard and the adapter."""
         self._trials: dict[str, _Trial] = {}
         self._offline_until = 0.0
-        self._ended = False
+        self._ended = self._used_up = False
+        """Whether the sweep, or its budget, has come to its end."""
         self._all_taken = True
 
     def begin(self, record: Mapping[str, Any]) -> None:
@@ -142,7 +143,7 @@ class Mirror:
         leaves; whether W&B took everything."""
         for trial in self._trials.values():
             self._close(trial, exit_code=1)
-        if self._ended:
+        if self._ended or self._used_up:
             try:
                 self._hand_in()
             except _TROUBLE as error:
@@ -155,6 +156,8 @@ class Mirror:
             saved = self._saved.get(event["trial"], {"step": -1})
             self._trials[event["trial"]] = _Trial(event["trial"], event["point"], saved["step"])
         self._ended = self._ended or event["event"] == "sweep_ended"
+        if event["event"] == "spent":
+            self._used_up = bool(event["budget"])
         trial = self._trials.get(event.get("trial") or "")
         if trial is None or self._saved.get(trial.name, {}).get("ended"):
             return

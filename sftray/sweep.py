@@ -96,8 +96,10 @@ def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
                     at_work.run(sweep, paths, packs, fit, search, recorder)
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
-            finally:
+            except BaseException:
                 meter.tell()
+                raise
+            finally:
                 recorder.write_leaderboard()
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
@@ -243,6 +245,7 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
 
 def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:
     """Journal that the sweep has ended: all of it, or as much as its budget allowed."""
+    meter.tell()
     left = search.remaining()
     if not (meter.used_up and left):
         journal.append("sweep_ended")

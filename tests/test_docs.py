@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from doc_blocks import PAGES, ROOT, Block, Command, all_commands, blocks, missing_lines
+from safetensors.numpy import save_file
 from test_bank_settings import LLAMA_8B
 
 from sftray.cli import _parser, _sweep_parser, launch, main
@@ -25,7 +27,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 PROGRAMS = (
     "sftray", "python", ".venv/bin/python", "make", "pip", "ray", "source", "cd", "git", "head",
-    "export", "bash", "kubectl", "docker", "wandb", "tests/run_gpu.sh",
+    "export", "bash", "kubectl", "docker", "tensorboard", "tests/run_gpu.sh",
 )  # fmt: skip
 """What a block's first line must not begin with unless the block is called bash or console."""
 PRINTS_ALIKE = "--plan"
@@ -43,12 +45,23 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = {word for command in all_commands() for word in command.words}
     for sweep in {word for word in words if word.startswith("results/")} | {"results/rank"}:
         shutil.copytree(ROOT / "tests/recorded/lr_batch", folder / sweep)
+        _save_an_adapter(folder / sweep / "best")  # no weights are recorded
     base = folder / "models/llama-8b"
     base.mkdir(parents=True)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(ROOT / "sftray/demo" / file, base)
     (base / "config.json").write_text(json.dumps(LLAMA_8B))
     return folder
+
+
+def _save_an_adapter(folder: Path) -> None:
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
+    config["base_model_name_or_path"] = "sftray/demo"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    q_proj = "base_model.model.model.layers.0.self_attn.q_proj"
+    pair = {f"{q_proj}.lora_A.weight": np.ones((2, 8), np.float32)}
+    pair[f"{q_proj}.lora_B.weight"] = np.ones((8, 2), np.float32)
+    save_file(pair, folder / "adapter_model.safetensors")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -84,6 +97,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             headings = HEADING.findall(target.read_text(encoding="utf-8"))
             assert anchor in map(_anchor, headings), f"{page.name}: {link}"
+
+
+def test_commands_are_found() -> None:
+    programs = [command.words[0] for command in all_commands()]
+    assert len(programs) >= 60
+    assert set(programs) <= set(CHECKS)
 
 
 def test_a_plan_that_shows_another_number_is_noticed() -> None:
@@ -142,7 +161,7 @@ READERS: dict[str, Callable[[Block], object]] = {
 # commands
 
 
-WANT_MORE = ("best", "generate", "merge", "push", "inspect", "init")
+WANT_MORE = ("generate", "merge", "push", "inspect", "init")
 """Commands of sftray that the recorded sweep is too little for; `init` is run by test_proposal."""
 
 
@@ -150,9 +169,7 @@ def _sftray(command: Command) -> None:
     """Run on the recorded sweep, but what wants weights, packed rows, a bucket or the Hub."""
     arguments = list(command.words[1:])
     _parser().parse_args(arguments)
-    if arguments[0] not in WANT_MORE and "://" not in command.words:
-        if any(word.startswith(("s3://", "gs://")) for word in arguments):
-            return
+    if arguments[0] not in WANT_MORE and not any("://" in word for word in arguments):
         _run(main, arguments, command)
 
 
@@ -219,17 +236,18 @@ def _ray(command: Command) -> None:
     from ray.scripts.scripts import cli
 
     at, (_, *words) = cli, command.words
-    own = words[: words.index("--")] if "--" in words else words
+    own = words[: words.index("--")] if "--" in words else list(words)
+    named = 0
     while own and hasattr(at, "commands"):
-        name = own.pop(0)
+        name, named = own.pop(0), named + 1
         assert name in at.commands, f"{command}: ray has no {name}"
         at = at.commands[name]
     options = {option for parameter in at.params for option in parameter.opts}
     for word in own:
         if word.startswith("-"):
             assert word.split("=")[0] in options, f"{command}: there is no {word}"
-    behind = words[words.index("--") + 1 :] if "--" in words else []
-    if behind and behind[-1].startswith("--") is False and (ROOT / behind[1]).is_file():
+    behind = words[len(own) + named + 1 :]
+    if behind[1:] and (ROOT / behind[1]).is_file():  # not python sweeps/…
         _sweep_command(command, behind[1:])
 
 
@@ -246,7 +264,7 @@ def _shell(command: Command) -> None:
 
 
 def _not_run(command: Command) -> None:
-    """Changes the reader's own shell or fetches the checkout."""
+    """Changes the reader's own shell, fetches the checkout, or is not installed with sftray."""
 
 
 def _run(program: Callable[[list[str]], object], arguments: list[str], command: Command) -> None:
@@ -268,7 +286,9 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "docker": _files,
     "tests/run_gpu.sh": _files,
     "git": _not_run,
+    "tensorboard": _not_run,  # not installed with sftray
     "cd": _not_run,
     "source": _not_run,
     "export": _not_run,
+    "tensorboard": _not_run,
 }

@@ -130,6 +130,31 @@ def test_time_that_no_driver_ran_is_not_counted(tmp_path: Path) -> None:
     assert "; nothing was reported for 1:00:00" in drawn(quiet, 80)[1]
 
 
+def test_what_is_spent_and_left_of_budgets_is_told(tmp_path: Path) -> None:
+    cut(tmp_path, PRUNED)
+    record = json.loads((tmp_path / "sweep.json").read_text())
+    record["config"] |= {"max_hours": 2.0, "max_cost": 9.0, "price_per_gpu_hour": 2.5}
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    time, day = EVENTS[PRUNED - 1]["time"], 86400.0
+    with Journal(str(tmp_path / "journal.jsonl")) as journal:
+        for attempt, at, wall, budget in (
+            (1, time, 96.0, ""),
+            (2, time + day, 96.0, ""),  # the next driver's first word
+            (3, time + day + 60, 7250.0, "max_hours"),
+        ):
+            told = {"wall_seconds": wall, "gpu_seconds": 2 * wall, "budget": budget}
+            journal.append("spent", attempt=attempt, **told, time=at)
+    watched = Watched(str(tmp_path), now=lambda: time + day + 60)
+    watched.catch_up()
+    state = watched.state()
+    assert watched.over
+    assert state.elapsed == pytest.approx(time - EVENTS[0]["time"] + 60, abs=0.01)
+    lines = drawn(state, 80)
+    assert lines[0].startswith("lr_batch  max_hours is spent")
+    assert " left" not in lines[0]
+    assert "spent   2.01 of 2 hours (0.00 left), 4.03 GPU-hours, 10.07 of 9 at 2.5 a" in lines
+
+
 def test_what_is_expected_comes_down_to_what_was_trained(tmp_path: Path) -> None:
     early, late, end = (state(tmp_path, n) for n in (PRUNED, CONFIRMING, len(EVENTS)))
     assert (early.total, late.total, end.total) == (20, 20, 20)

@@ -379,14 +379,14 @@ def begin(journal: Journal) -> None:
 
 
 def whole_sweep(journal: Journal, paths: SweepPaths) -> None:
-    """Two trials to their end, and their leaderboard."""
+    """Two trials to their end, which is also the budget's, and their leaderboard."""
     begin(journal)
     for number, trial in enumerate(TRIALS):
         for step in (0, 2, 4):
             loss = {"eval_loss": 4.0 - (1 + number / 2) * step / 4}
             journal.append("result", trial, step=step, metrics=result(step) | loss)
         journal.append("trial_ended", trial, outcome="completed", message="")
-    journal.append("sweep_ended")
+    journal.append("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
     board = leaderboard(SWEEP, journal.events())
     storage.write_text(paths.leaderboard, json.dumps(board))
 

@@ -8,20 +8,26 @@ the sweep has had so far, evaluations and starts included.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json
 from sftray.results import Records, TrialRecord
+from sftray.spending import Spent
 
 RUNNING, STARTING = "running", "starting"
 """What stands for the outcome of a trial that has none: evaluated, or waiting for its base."""
 
 
-_NUMBERS = ("num_trials", "confirm_top", "confirm_seeds")
+_GIVEN = (
+    "num_trials", "confirm_top", "confirm_seeds", "max_hours", "max_gpu_hours", "max_cost",
+    "price_per_gpu_hour",
+)  # fmt: skip
+"""Fields that the sweep may have otherwise than when it was begun."""
+_BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,9 @@ class State:
     """Share of its time that a trial waited for rows; the largest."""
     quiet: float = 0.0
     """Seconds since the last event."""
+    spent: Spent | None = None
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    """Fields of the sweep that limit it, and its price; those that it has."""
     base: float | None = None
     best: Row | None = None
     running: tuple[Row, ...] = ()
@@ -93,6 +102,10 @@ class Clock:
     """The newest."""
     pauses: tuple[tuple[float, float], ...]
     """From when to when no driver ran."""
+    spent: Spent | None = None
+    """As it was last told."""
+    used_up: str = ""
+    """The budget that is spent, as the field is called."""
 
     @property
     def elapsed(self) -> float:
@@ -118,11 +131,11 @@ class Plans:
 
     def __init__(self, record: dict[str, Any], given: SweepConfig | None = None) -> None:
         """record: sweep.json. given: the sweep as it was called now, which may have other numbers
-        of trials."""
+        of trials and other budgets."""
         fitted = {**record["config"], "search_space": record["search_space"]}
         self.sweep = sweep_from_json(fitted)
         if given is not None:
-            numbers = {name: getattr(given, name) for name in _NUMBERS}
+            numbers = {name: getattr(given, name) for name in _GIVEN}
             self.sweep = replace(self.sweep, **numbers)
         train = record["data"]["train"]
         self.tokens_per_row = train["tokens"] / train["rows"]
@@ -140,21 +153,22 @@ def state_of(
     plans: Plans, records: Records, clock: Clock, lines: Sequence[str], *, ended: bool
 ) -> State:
     """The state of a sweep whose sweep.json is there. ended: its journal says that it has."""
-    sweep, board = plans.sweep, records.leaderboard()
+    sweep, board, used_up = plans.sweep, records.leaderboard(), clock.used_up
     here = [trial for trial in records.trials if trial.folder is None]
     running = [trial for trial in here if trial.outcome is None]
     rows = {trial.trial: _row(trial, plans) for trial in records.trials}
     last = [trial.last for trial in running if trial.results]
-    to_come = _to_come(sweep, here, over=ended and not running)
+    over = ended and not running
+    to_come = _to_come(sweep, here, over=over)
     tokens = sum(trial.last["tokens"] for trial in here)
     expected = _tokens_expected(here, to_come, plans)
     training = _training_seconds(here, clock)
     left = None
-    if tokens and training and expected is not None:
+    if tokens and training and expected is not None and not used_up:
         left = max(0.0, expected - tokens) * training / tokens
     return State(
         sweep=sweep.name,
-        doing=_doing(here, ended=ended),
+        doing=f"{used_up} is spent" if used_up and not over else _doing(here, ended=ended),
         elapsed=clock.elapsed,
         left=left,
         total=len(here) + to_come.searched + to_come.repeated,
@@ -166,6 +180,8 @@ def state_of(
         memory_gb=max((one.get("gpu_memory_gb") or 0.0 for one in last), default=0.0),
         data_wait=max((one.get("data_wait") or 0.0 for one in last), default=0.0),
         quiet=max(0.0, clock.now - clock.last),
+        spent=clock.spent,
+        budgets={name: value for name in _BUDGETS if (value := getattr(sweep, name)) is not None},
         base=board["base"]["eval_loss"],
         best=rows.get(board["best"] or ""),
         running=tuple(rows[trial.trial] for trial in running),

@@ -111,6 +111,7 @@ def _facts(state: State) -> dict[str, str]:
             facts["tokens"] += f" at {state.tokens_per_second:,.0f} tok/s"
     if state.device:
         facts["CPU" if state.device == "cpu" else "GPU"] = _use(state)
+    facts["spent"] = _spent(state)
     if state.best is not None and state.best.eval_loss is not None:
         facts["best"] = _best(state, state.best)
     return facts
@@ -126,6 +127,26 @@ def _use(state: State) -> str:
     if state.data_wait >= 0.005:
         words.append(f"{state.data_wait:.0%} of the time waiting for rows")
     return ", ".join(words)
+
+
+def _spent(state: State) -> str:
+    """Hours, GPU-hours and money, and what is left of their budgets."""
+    if state.spent is None:
+        return ""
+    gpu_hours, price = state.spent.gpu_seconds / 3600, state.budgets.get("price_per_gpu_hour")
+    parts = {
+        "max_hours": (state.spent.wall_seconds / 3600, " hours", False),
+        "max_gpu_hours": (gpu_hours, " GPU-hours", gpu_hours > 0),
+        "max_cost": (state.spent.cost, f" at {price} a GPU-hour", price is not None),
+    }
+    told = []
+    for name, (value, unit, always) in parts.items():
+        limit = state.budgets.get(name)
+        if value is not None and (always or limit is not None):
+            most = "" if limit is None else f" of {limit:g}"
+            rest = "" if limit is None else f" ({max(0.0, limit - value):.2f} left)"
+            told.append(f"{value:.2f}{most}{unit}{rest}")
+    return ", ".join(told)
 
 
 def _best(state: State, best: Row) -> str:

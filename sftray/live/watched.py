@@ -14,6 +14,7 @@ from sftray.live.lines import line
 from sftray.live.state import Clock, Plans, State, state_of
 from sftray.paths import SweepPaths, is_uri, name_of
 from sftray.results import Records
+from sftray.spending import Spent
 
 PAUSE_SECONDS = 60.0
 """Where nothing was journalled for so long before a trial starts, no driver was there."""
@@ -42,6 +43,8 @@ class Watched:
         self._ended = False
         self._first = self._last = 0.0
         self._pauses: list[tuple[float, float]] = []
+        self._told: Event = {}
+        """What was spent, as it was last told."""
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """Of its events, each with the seconds since the first; the driver's log has its own."""
 
@@ -64,7 +67,9 @@ class Watched:
 
     @property
     def over(self) -> bool:
-        """Whether the sweep has come to its end, and no trial runs."""
+        """Whether the sweep has come to its end and no trial runs, or its budget is spent."""
+        if self._told.get("budget") and self._last == self._told["time"]:
+            return True
         trials = self._records.trials if self._records else []
         return self._ended and all(trial.outcome is not None for trial in trials)
 
@@ -82,7 +87,18 @@ class Watched:
         if event["event"] in _STARTS and event["time"] - self._last > PAUSE_SECONDS and self._last:
             self._pauses.append((self._last, event["time"]))
         self._last = event["time"]
+        if event["event"] == "spent":
+            self._take_spent(event)
         self._ended = self._ended or event["event"] == "sweep_ended"
+
+    def _take_spent(self, event: Event) -> None:
+        """A driver that goes on says first what was spent before it."""
+        if self._told:
+            passed = event["time"] - self._told["time"]
+            paused = passed - (event["wall_seconds"] - self._told["wall_seconds"])
+            if paused > PAUSE_SECONDS:
+                self._pauses.append((event["time"] - paused, event["time"]))
+        self._told = event
 
     def _clock(self) -> Clock:
         now, first, pauses = self._now(), self._first, self._pauses
@@ -92,4 +108,9 @@ class Watched:
             pauses = [*pauses, (self._last, self._begun)]  # this driver has journalled nothing yet
         if self._given is not None and first > self._begun:
             first = self._begun  # it has packed before
-        return Clock(now, first, self._last, tuple(pauses))
+        spent = None
+        if self._told and self._plans:
+            told = (self._told["wall_seconds"], self._told["gpu_seconds"])
+            spent = Spent.of(self._plans.sweep, *told)
+        used_up = self._told.get("budget", "")
+        return Clock(now, first, self._last, tuple(pauses), spent, used_up)
