@@ -1,14 +1,15 @@
-"""The winner's folder: an ordinary PEFT adapter, checked, with its story beside it. What one does
-with it then is in `winner/`.
+"""The winner's folder: an ordinary PEFT adapter, or a whole model where all weights were trained,
+checked, with its story beside it. What one does with it then is in `winner/`.
 
-Promise: `best/` is written from the best evaluation, not the last, and the adapter in it has been
-loaded again with plain PEFT and given the recorded eval loss to 1e-3, or to what rounding to
-bfloat16 makes of a short eval set, or the sweep says so loudly.
+Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
+loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what
+rounding to bfloat16 makes of a short eval set, or the sweep says so loudly.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
+from sftray.loading import is_whole, loaded_with
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
 from sftray.trial.samples import as_lines, fixed_prompts, flagged
@@ -43,7 +45,11 @@ SHOWN = ("trial", "point", "eval_loss", "tokens", "outcome")
 _POLL_SECONDS = 60
 
 Log = Callable[[str], None]
-Files = dict[str, bytes]
+Files = dict[str, bytes | None]
+"""By name; None for what is too large to come by value and is copied from the checkpoint."""
+
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+"""What a bundle has one of: an adapter, a model, or a model in many files."""
 
 
 def collect(
@@ -114,39 +120,54 @@ def collect(
             return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
         if samples:
             storage.write_text(paths.base_samples, samples)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        _write_files(files, checkpoint, folder)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= tolerance
         for name, text in _texts(facts).items():
             (folder / name).write_text(text, encoding="utf-8")
         storage.put_folder(folder, paths.best, last="sweep.json")
+    plain = loaded_with(facts)
     if facts["verified"]:
-        log(f"best/: reloaded with plain PEFT, eval loss {checked:.6f} (recorded {recorded:.6f})")
+        log(f"best/: reloaded with {plain}, eval loss {checked:.6f} (recorded {recorded:.6f})")
     else:
         log(
-            f"WARNING: best/ was reloaded with plain PEFT and gave eval loss {checked:.6f}, but "
-            f"{recorded:.6f} was recorded. Do not use this adapter before the reason is known"
+            f"WARNING: best/ was reloaded with {plain} and gave eval loss {checked:.6f}, but "
+            f"{recorded:.6f} was recorded. Do not use it before the reason is known"
         )
     return facts
+
+
+def require_adapter(folder: str, facts: Mapping[str, Any]) -> None:
+    """Raise SftrayError where a bundle holds a whole model."""
+    if is_whole(facts):
+        raise SftrayError(
+            f"{folder}: got a whole model (finetune='full'), must be an adapter; there is nothing "
+            "to merge, transformers loads the bundle as it is (`sftray best` says how)"
+        )
 
 
 def answer(
     folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
 ) -> dict[str, str]:
-    """Greedy answers of the untrained base and of the adapter to one user turn."""
+    """Greedy answers of the untrained base and of the adapter, or of the trained model, to one user
+    turn."""
     local, facts = open_bundle(folder)
     trial = as_trained(folder, facts, trust_remote_code)
-    from sftray.evaluate import generate, load_adapter
+    from sftray.evaluate import computing_as, generate, load_trained, load_untrained
     from sftray.model import saved_tokenizer
 
-    model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
-    with model.disable_adapter():
-        base = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    adapted = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    return {"base": base, "adapter": adapted}
+    rest = (tokenizer, messages, facts["end_of_turn"], max_new_tokens)
+    model, _ = load_trained(local, trial)
+    with computing_as(trial, model.device):
+        if is_whole(facts):
+            said = {"model": generate(model, *rest)}
+            del model  # there may be no room for both
+            return {"base": generate(load_untrained(trial), *rest), **said}
+        with model.disable_adapter():
+            base = generate(model, *rest)
+        return {"base": base, "adapter": generate(model, *rest)}
 
 
 def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
@@ -164,12 +185,12 @@ def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
-        if storage.exists(join(candidate, "adapter_model.safetensors")):
+        if any(storage.exists(join(candidate, name)) for name in WEIGHTS):
             local = storage.get_folder(candidate)
             facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
             return local, facts
     raise SftrayError(
-        f"{folder}: got no adapter_model.safetensors there nor in best/, must be a finished "
+        f"{folder}: got no {' or '.join(WEIGHTS[:2])} there nor in best/, must be a finished "
         "sweep's folder or its best/"
     )
 
@@ -237,15 +258,22 @@ def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
 def _assemble(
     checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
 ) -> tuple[float, float, str, Files]:
-    """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
-    the base's answers to `prompts`, and the adapter's files with the tokenizer's. The worker may be
-    another machine: they come by value.
+    """On a worker: the eval loss of what was trained when reloaded, how far it may be from the
+    recorded one, the base's answers to `prompts`, and the bundle's files with the tokenizer's. The
+    worker may be another machine: they come by value.
     """
     import torch
 
-    from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
+    from sftray.evaluate import (
+        base_answers,
+        computing_as,
+        default_device,
+        load_trained,
+        load_untrained,
+        packed_eval_loss,
+    )
     from sftray.model import compute_dtype, load_tokenizer
-    from sftray.trial.checkpoint import export_adapter, read
+    from sftray.trial.checkpoint import export_weights, read
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE
@@ -253,16 +281,35 @@ def _assemble(
         supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
         tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
+        export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
-        model, attention = load_adapter(Path(folder), trial)
+        model, attention = load_trained(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
+        whole = trial.finetune == "full"
+        if whole and prompts:
+            model = load_untrained(trial)
         asked = [prompt["messages"] for prompt in prompts]
-        replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
+        with computing_as(trial, default_device()):
+            replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
         samples = as_lines(flagged(prompts, 0, replies))
-        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        files = {
+            path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
+            for path in Path(folder).iterdir()
+        }
         return loss, tolerance, samples, files
+
+
+def _write_files(files: Files, checkpoint: str, folder: Path) -> None:
+    """Write what `_assemble` has given into a local folder."""
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    if copied := [name for name, content in files.items() if content is None]:
+        with tempfile.TemporaryDirectory() as scratch:
+            local = storage.get_folder(checkpoint, Path(scratch))
+            for name in copied:
+                shutil.copy(local / name, folder / name)
 
 
 def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:

@@ -78,7 +78,8 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     if confirmed := confirmed_text(found.leaderboard):
         say("\n" + confirmed)
     say("\n" + text(learn(found)))
-    say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+    kind = "model" if sweep.trial.finetune == "full" else "adapter"
+    say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
 
 
@@ -186,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         "write report.html of a finished or running sweep into its folder",
     )
     report.add_argument("dir")
-    best = command("best", commands.best, "the best adapter and how to load it")
+    best = command("best", commands.best, "the best adapter or model and how to load it")
     best.add_argument("dir")
     best.add_argument("--json", action="store_true")
     merge = command(
@@ -212,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     push.add_argument("--yes", action="store_true", help="do not ask")
     generate = command(
-        "generate", commands.generate, "answer a prompt with the best adapter and its base"
+        "generate", commands.generate, "answer a prompt with the best of a sweep and with its base"
     )
     generate.add_argument("dir")
     generate.add_argument("prompt")

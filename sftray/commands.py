@@ -6,9 +6,12 @@ import argparse
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sftray.errors import SftrayError
+from sftray.loading import is_whole, kind_of, loading_code
 from sftray.paths import PacksPaths, SweepPaths
 
 
@@ -86,6 +89,9 @@ def best(options: argparse.Namespace) -> int:
     from sftray.winner import loaders
 
     folder, facts = open_bundle(options.dir)
+    if is_whole(facts):
+        say(json.dumps(facts, indent=1) if options.json else _best_model(folder, facts))
+        return 0
     config, tensors = loaders.read_adapter(folder)
     wrong, refused = loaders.peft_problems(config, tensors), loaders.vllm_problems(config, tensors)
     command = loaders.vllm_command(str(folder), config, facts["sweep"])
@@ -93,24 +99,35 @@ def best(options: argparse.Namespace) -> int:
         told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
         say(json.dumps({**facts, **told}, indent=1))
         return 0
-    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
-    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
-    load = (
-        "from peft import AutoPeftModelForCausalLM\n"
-        f"model = AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
-    )
     serve = f"vLLM: yes, by its format\n{command}"
     if refused:
         serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
     say(
-        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
-        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
-        f"adapter: {folder}\n\n"
-        f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n{load}\n\n"
+        f"{_winner(folder, facts)}\n\n"
+        f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
+        f"{loading_code(facts, str(folder))}\n\n"
         f"{serve}\n\n"
         f"again: python {folder / 'repeat.py'}"
     )
     return 0
+
+
+def _winner(folder: Path, facts: Mapping[str, Any]) -> str:
+    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
+    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
+    return (
+        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
+        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
+        f"{kind_of(facts)}: {folder}"
+    )
+
+
+def _best_model(folder: Path, facts: Mapping[str, Any]) -> str:
+    """A whole model is served as any other."""
+    return (
+        f"{_winner(folder, facts)}\n\n{loading_code(facts, str(folder))}\n\n"
+        f"vLLM: vllm serve {folder}\n\nagain: python {folder / 'repeat.py'}"
+    )
 
 
 def merge(options: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ from sftray.checks import is_number, known_fields, no_secrets, one_of, require
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
+FINETUNES = ("lora", "full")
+ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "median", "hyperband", "none")
@@ -121,11 +123,15 @@ class TrialConfig:
     """Git revision of a Hub model; None takes the newest and records it."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
+    finetune: str = "lora"
+    """What is trained: lora, an adapter on a frozen base; full, all weights, held in float32."""
     base_precision: str = "nf4"
-    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32."""
+    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32. In full
+    fine-tuning, where no nf4 is: what is computed in."""
 
     learning_rate: float = 1e-4
-    """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4."""
+    """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4, full fine-tuning
+    1e-5 … 5e-5."""
     effective_batch_size: int = 16
     """Packed rows an optimizer step; always micro-batch × accumulation × workers exactly."""
     num_train_epochs: float = 1.0
@@ -135,7 +141,7 @@ class TrialConfig:
     min_lr_ratio: float = 0.0
     """The cosine ends at this share of the peak."""
     weight_decay: float = 0.01
-    """AdamW's decoupled decay, on all LoRA weights."""
+    """AdamW's decoupled decay, on all LoRA weights; in full fine-tuning not on norms and biases."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this global norm."""
     adam_beta1: float = 0.9
@@ -169,7 +175,14 @@ class TrialConfig:
         _require_types("trial.", self)
         no_secrets("trial.", self)
         require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
+        one_of("trial.finetune", self.finetune, FINETUNES)
         one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
+        require(
+            self.finetune == "lora" or self.base_precision != "nf4",
+            "trial.base_precision",
+            "'nf4' with finetune='full'",
+            "'bf16' or 'fp32': 4-bit weights cannot be trained",
+        )
         if self.attention is not None:
             one_of("trial.attention", self.attention, ATTENTIONS)
         for name, low in (
@@ -456,6 +469,7 @@ class SweepConfig:
         one_of("sample_at", self.sample_at, SAMPLE_AT)
         for name in ("cpus_per_worker", "hang_minutes"):
             require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
+        self._require_one_way_to_train()
         for name, space in self.search_space.items():
             require(
                 not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",
@@ -481,6 +495,38 @@ class SweepConfig:
             self.trial.at(point)
         for corner in _corners(self.search_space):
             self.trial.at(corner)
+
+    def _require_one_way_to_train(self) -> None:
+        """All trials train an adapter, or all of them all weights, and then no bank trains them."""
+        axes = {*self.search_space, *(name for point in self.points for name in point)}
+        require(
+            "finetune" not in axes,
+            "search_space",
+            "'finetune' as an axis",
+            "one for all trials: their best rates differ by a factor of ten; run two sweeps",
+        )
+        if self.trial.finetune == "lora":
+            return
+        unused = sorted(name for name in axes if name.startswith("lora_"))
+        require(
+            not unused,
+            "search_space",
+            f"{', '.join(unused)} with trial.finetune='full'",
+            "other fields, or finetune='lora': all weights are trained, there is no adapter",
+        )
+        require(
+            not self.wandb_adapter,
+            "wandb_adapter",
+            "True with trial.finetune='full'",
+            "False: there is no adapter, and a whole model is gigabytes",
+        )
+        for name in ("trainer", "confirm_trainer"):
+            require(
+                getattr(self, name) != "bank",
+                name,
+                "'bank' with trial.finetune='full'",
+                f"'train' or left out: {ONE_FROZEN_BASE}",
+            )
 
     @property
     def total_trials(self) -> int:

@@ -23,6 +23,8 @@ POSITION_BYTES = 8
 """A token and its label in the packs."""
 MOMENTS_BYTES = 12
 """A parameter in a checkpoint: itself and AdamW's two moments."""
+UNKNOWN = 1_000_000_000
+"""Parameters of a model whose config.json does not tell; all of them are trained of small ones."""
 KEPT = 4
 """Checkpoints of a trial that runs: the last, the one before, the best, and the one that is being
 written."""
@@ -49,7 +51,7 @@ def disk_needed(
     positions = sum(counts["rows"] for counts in splits.values()) * sweep.data.max_length
     trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
     running = min(at_once, trials)
-    parameters = _adapter_parameters(sweep, base)
+    parameters = _trained_parameters(sweep, base)
     of_ended = 2 if sweep.objectives[0] == "metric" else 1
     kept = of_ended * (trials - running) + KEPT * running
     return Disk(
@@ -86,10 +88,12 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _adapter_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
-    """Parameters of an adapter of the largest rank."""
+def _trained_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+    """Parameters of an adapter of the largest rank, or of the whole model."""
     rank = int(largest_value(sweep, "lora_r"))
     shape = Shape.of(base)
+    if sweep.trial.finetune == "full":
+        return UNKNOWN if shape is None else shape.parameters
     if shape is None:
         return 2_600_000 * rank  # as on an 8B base: 42M parameters at rank 16
     return adapter_parameters(shape, sweep.trial.lora_target_modules, rank)

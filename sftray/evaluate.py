@@ -1,4 +1,5 @@
-"""Eval loss of an adapter outside a trial: the check of the winner, and of a merged model.
+"""Eval loss of what a trial has trained, outside of it: the check of the winner, and of a merged
+model.
 
 Promise: plain transformers and PEFT, the logits and torch's own cross-entropy; none of the
 trainer's code, so that what it reports is checked by something else.
@@ -6,6 +7,7 @@ trainer's code, so that what it reports is checked by something else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,24 @@ def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     return model.eval(), attention
 
 
+def load_trained(folder: Path, trial: TrialConfig) -> tuple[Any, Attention]:
+    """What a trial has trained and a local folder holds, as the trial ran it, in eval mode: an
+    adapter on its base, or a whole model."""
+    if trial.finetune == "lora":
+        return load_adapter(folder, trial)
+    device = default_device()
+    attention = choose_attention(trial, device)
+    model = load_base(replace(trial, model=str(folder), model_revision=None), device, attention)
+    prove_isolation(model, attention)
+    return model.eval(), attention
+
+
+def load_untrained(trial: TrialConfig) -> Any:
+    """The base as the trial held it, in eval mode."""
+    device = default_device()
+    return load_base(trial, device, choose_attention(trial, device)).eval()
+
+
 def evaluate_model(
     folder: Path, trial: TrialConfig, rows: Any, dtype: torch.dtype | None = None
 ) -> float:
@@ -65,6 +85,12 @@ def evaluate_model(
     return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
 
 
+def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
+    """A context in which weights of float32 are computed with as the trial does."""
+    enabled = compute_dtype(trial, device) == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 @torch.no_grad()
 def packed_eval_loss(
     model: Any, rows: Any, attention: Attention, trial: TrialConfig, *, autocast: bool = True
@@ -74,13 +100,13 @@ def packed_eval_loss(
     With `autocast` computed as the trial computes, else in the model's own dtype.
     """
     device = model.get_input_embeddings().weight.device
-    autocast = autocast and compute_dtype(trial, device) == torch.bfloat16
+    computing = computing_as(trial, device) if autocast else contextlib.nullcontext()
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
         batch = collate([row], flatten=attention.flatten)
         labels = batch.pop("labels")[0, 1:].to(device)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with computing:
             logits = model(**inputs, use_cache=False).logits[0, :-1]
         supervised = labels != -100
         losses = functional.cross_entropy(
@@ -123,8 +149,8 @@ def reply(
 def base_answers(
     model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]
 ) -> list[tuple[str, bool]]:
-    """`reply` of the base beneath an adapter to each conversation of messages."""
-    with model.disable_adapter():
+    """`reply` of the base, by itself or beneath an adapter, to each conversation of messages."""
+    with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
         return [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 

@@ -1,7 +1,7 @@
-"""The frozen base and the adapter on it: every transformers, PEFT and bitsandbytes object of the
-project is built here, but for the attention (`attention.py`).
+"""The base and what is trained of it, an adapter or all weights: every transformers, PEFT and
+bitsandbytes object of the project is built here, but for the attention (`attention.py`).
 
-Promise: adapters are float32 (asserted by `require_float32_adapters`), and a 4-bit base passes
+Promise: what is trained is float32 (asserted by `require_float32`), and a 4-bit base passes
 gradients on the CPU too.
 """
 
@@ -32,9 +32,12 @@ def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
 
 
 def load_base(trial: TrialConfig, device: torch.device, attention: Attention) -> Any:
-    """The frozen base on `device`, quantised to NF4 while loading where the trial says so."""
+    """The base on `device`, frozen, quantised to NF4 while loading where the trial says so; in
+    float32 where all of it is to be trained (`train_all`)."""
     dtype = compute_dtype(trial, device)
-    if trial.base_precision == "bf16":
+    if trial.finetune == "full":
+        dtype = torch.float32
+    elif trial.base_precision == "bf16":
         dtype = torch.bfloat16
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.implementation}
     if trial.base_precision == "nf4":
@@ -125,9 +128,18 @@ def lora_config(trial: TrialConfig) -> LoraConfig:
     )
 
 
-def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trained parameters by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train_all(model: Any) -> None:
+    """Train every weight of a base, and not an adapter on it."""
+    model.requires_grad_(True)
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:  # a temperature without sampling, which transformers reads and does not save
+        model.generation_config.do_sample = True
 
 
 def init_adapters(model: nn.Module, seed: int) -> None:
@@ -136,7 +148,7 @@ def init_adapters(model: nn.Module, seed: int) -> None:
 
     Seeded by name, an adapter starts the same on every device, worker and trainer.
     """
-    for name, parameter in adapter_parameters(model).items():
+    for name, parameter in trained_parameters(model).items():
         parameter.data = parameter.data.to(torch.float32)
         if "lora_B" in name:
             parameter.data.zero_()
@@ -153,12 +165,12 @@ def init_lora_a(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
     return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=generator)
 
 
-def require_float32_adapters(model: nn.Module) -> None:
+def require_float32(model: nn.Module) -> None:
     """Raise RuntimeError unless every trained parameter is float32 (decision 6)."""
-    wrong = [name for name, p in adapter_parameters(model).items() if p.dtype != torch.float32]
+    wrong = [name for name, p in trained_parameters(model).items() if p.dtype != torch.float32]
     if wrong:
         raise RuntimeError(
-            f"{len(wrong)} adapter weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
+            f"{len(wrong)} trained weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
             "updates of 1e-5 on weights of 1e-2 round to nothing"
         )
 

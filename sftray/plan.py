@@ -25,7 +25,7 @@ from sftray.config_io import to_json
 from sftray.data.padding import padding_text
 from sftray.disk import disk_needed, free_space
 from sftray.fit import Fit, fit_train
-from sftray.memory import Shape, choose_execution, train_memory
+from sftray.memory import Shape, choose_execution, memory_text, train_memory
 from sftray.results import point_text
 from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
@@ -34,6 +34,8 @@ from sftray.spending import BUDGETS
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
 _PADDING = ("waste", "waste_padded", "waste_longest")
+HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
+"""A learning rate above which full fine-tuning seldom wants to be; bases of fewer parameters do."""
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
 
@@ -79,6 +81,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
         *check_budgets(sweep, gpus=gpu_memory is not None),
+        *check_rates(sweep, base),
     ]
     disk = disk_needed(sweep, base, counts, at_once=bank.slots if bank else AT_ONCE)
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
@@ -154,6 +157,19 @@ def check_budgets(sweep: SweepConfig, *, gpus: float) -> list[str]:
     return [
         f"{' and '.join(never)} never end{'s' * (len(never) == 1)} this sweep, for it runs on CPUs "
         "and no GPU is paid for; max_hours does"
+    ]
+
+
+def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
+    """A warning where all learning rates of full fine-tuning are ones that only LoRA bears; small
+    bases bear them, too."""
+    shape, values = Shape.of(base), _reachable(sweep, "learning_rate")
+    small = shape is not None and shape.parameters < BEARS_HIGH_RATES
+    if sweep.trial.finetune == "lora" or small or min(values) <= HIGH_RATE:
+        return []
+    return [
+        f"all learning rates are {min(values):.3g} or more; full fine-tuning usually wants 1e-5 … "
+        f"5e-5, a tenth of what LoRA wants, and seldom more than {HIGH_RATE:.0e}"
     ]
 
 
@@ -278,10 +294,8 @@ def _disk_text(disk: dict[str, float | None]) -> str:
 
 
 def _memory_text(memory: dict[str, Any]) -> str:
-    parts = " + ".join(
-        f"{name} {memory[name]:.1f}" for name in ("base", "adapters", "activations", "logits")
-    )
-    return f"memory: {memory['total']:.1f} of {memory['gpu']:.0f} GiB a GPU ({parts})"
+    total = f"{memory['total']:.1f} of {memory['gpu']:.0f} GiB"
+    return f"memory: {total} a GPU ({memory_text(memory)})"
 
 
 def _memory(

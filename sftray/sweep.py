@@ -30,7 +30,7 @@ from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_budgets, check_code, check_evaluation, check_plans
+from sftray.plan import check_budgets, check_code, check_evaluation, check_plans, check_rates
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -207,7 +207,8 @@ def _check(
     counts = counts_of(packs.manifest)
     plan = planner(sweep, packs.rows("train"), execution=fit.execution)
     warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, plan)]
-    for warning in [*warnings, *check_budgets(sweep, gpus=gpus)]:
+    warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
+    for warning in warnings:
         log(f"warning: {warning}")
     require_space(sweep, disk_needed(sweep, base, counts, at_once=fit.at_once), paths.root)
 

@@ -28,12 +28,12 @@ from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
 from sftray.evaluate import evaluate_adapter, packed_eval_loss
 from sftray.model import (
-    adapter_parameters,
     init_adapters,
     load_base,
     load_tokenizer,
     lora_config,
-    require_float32_adapters,
+    require_float32,
+    trained_parameters,
 )
 from sftray.paths import TrialPaths
 from sftray.train.bases import Bases
@@ -354,7 +354,7 @@ def test_only_adapters_are_trained_and_the_base_stays_bit_identical(
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train_from(None)
     moved = {n for n, p in trainer.model.named_parameters() if not p.detach().equal(before[n])}
-    assert moved == set(adapter_parameters(trainer.model))
+    assert moved == set(trained_parameters(trainer.model))
     assert all("lora_" in name for name in moved)
 
 
@@ -363,7 +363,7 @@ def test_adapters_are_float32_on_any_base(
     small_packs: Packs, tmp_path: Path, precision: str
 ) -> None:
     trainer = make_trainer(replace(TRIAL, base_precision=precision), small_packs, tmp_path)
-    require_float32_adapters(trainer.model)
+    require_float32(trainer.model)
     optimized = trainer.create_optimizer().param_groups[0]["params"]
     assert {parameter.dtype for parameter in optimized} == {torch.float32}
 
@@ -376,16 +376,16 @@ def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path)
     trainer = make_trainer(trial, small_packs, tmp_path)
     trainer.progress.resume(checkpoint.state)
     trainer.train_from(checkpoint)
-    require_float32_adapters(trainer.model)
+    require_float32(trainer.model)
     moments = [m for s in trainer.optimizer.optimizer.state.values() for m in s.values()]
     assert {moment.dtype for moment in moments} == {torch.float32}
 
 
 def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any) -> None:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
-    next(iter(adapter_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
+    next(iter(trained_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="1 adapter weights are not float32"):
-        require_float32_adapters(model)
+        require_float32(model)
 
 
 def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
@@ -393,7 +393,7 @@ def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
         model = load_base(TRIAL, CPU, choose_attention(TRIAL, CPU))
         model = get_peft_model(model, lora_config(TRIAL))
         init_adapters(model, seed)
-        return {name: p.detach() for name, p in adapter_parameters(model).items()}
+        return {name: p.detach() for name, p in trained_parameters(model).items()}
 
     torch.manual_seed(1)
     first = adapters(seed=0)
@@ -531,7 +531,7 @@ class Saved:
 def saved(tmp_path: Path) -> Saved:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
     init_adapters(model, seed=0)
-    optimizer = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
     adapter, moments = checkpoints.tensors(model, optimizer)
@@ -585,7 +585,7 @@ def test_moments_come_back_as_they_were(saved: Saved, tmp_path: Path) -> None:
     saved.save({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
     model, optimizer = saved.model, saved.optimizer
     checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
-    fresh = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    fresh = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     checkpoints.load_moments(model, fresh, checkpoint)
     for parameter, state in optimizer.state.items():
         assert fresh.state[parameter].keys() == state.keys()
@@ -653,7 +653,7 @@ def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: 
     assert len(model) == 2
 
 
-class _Full:
+class Full:
     """A GPU that has room for so many rows at once, or for more under activation checkpointing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int, *, from_step: int = 0) -> None:
@@ -682,7 +682,7 @@ def four(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_trial_without_memory_halves_its_micro_batch_and_keeps_its_batch(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=1)
+    Full(monkeypatch, rows=1)
     short = run(FOUR, small_packs, tmp_path, micro=4)
     assert short.outcome == "completed"
     assert short.losses == pytest.approx(four.losses, abs=1e-4)
@@ -697,7 +697,7 @@ def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated = plan_of(FOUR, small_packs, 4).eval_steps[0]
-    _Full(monkeypatch, rows=2, from_step=evaluated + 2)
+    Full(monkeypatch, rows=2, from_step=evaluated + 2)
     short = run(FOUR, small_packs, tmp_path, micro=4)
     steps = [entry[0] for report in short.reports for entry in report.get("curve", [])]
     assert steps == sorted(set(steps))  # none was taken twice, none is missing
@@ -711,7 +711,7 @@ def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
 def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=0)
+    Full(monkeypatch, rows=0)
     ended = run(FOUR, small_packs, tmp_path, micro=2)
     assert ended.outcome == "out_of_memory"
     kept = json.loads(Path(ended.paths.execution).read_text(encoding="utf-8"))
@@ -725,7 +725,7 @@ def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
 def test_a_trial_that_is_started_again_begins_with_what_fits(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=2)
+    Full(monkeypatch, rows=2)
     first = plan_of(FOUR, small_packs, 4).eval_steps[0]
     run(FOUR, small_packs, tmp_path, micro=4, killed_at=first)
     monkeypatch.undo()

@@ -12,6 +12,7 @@ from sftray import storage
 from sftray.config_io import to_json
 from sftray.findings import Findings, learn
 from sftray.frames import BASE, axes_of
+from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.paths import PacksPaths, SweepPaths, join
 from sftray.results import Results, confirmed_text, point_text
 from sftray.trial.flags import BAD
@@ -32,7 +33,6 @@ def facts_of(found: Results) -> dict[str, Any]:
         "sweep": found.config.name,
         "folder": found.folder,
         "shell_folder": shlex.quote(found.folder),
-        "adapter": repr(SweepPaths(found.folder).best),
         "model": found.config.trial.model,
         "source": found.config.data.source,
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -80,7 +80,12 @@ def _bundle(found: Results) -> dict[str, Any] | None:
     if not storage.exists(path):
         return None
     facts: dict[str, Any] = json.loads(storage.read_text(path))
-    return facts
+    return {
+        **facts,
+        "kind": kind_of(facts),
+        "plain": loaded_with(facts),
+        "code": loading_code(facts, SweepPaths(found.folder).best),
+    }
 
 
 def _confirmed(found: Results) -> dict[str, Any] | None:

@@ -1,5 +1,5 @@
 """TRL's SFTTrainer over packed rows, with what a comparison of trials needs on top of it:
-one row order, exact eval loss, float32 adapters, checkpoints that resume exactly.
+one row order, exact eval loss, float32 weights, checkpoints that resume exactly.
 
 Promise: optimizer step s takes rows [sB, (s+1)B) of the stream; the loss of a step is the mean
 over its supervised tokens on all workers; eval loss is the sum of token losses over the number of
@@ -29,12 +29,13 @@ from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.mapped import MappedRows
 from sftray.model import (
-    adapter_parameters,
     compute_dtype,
     init_adapters,
     lora_config,
     peak_memory_gb,
-    require_float32_adapters,
+    require_float32,
+    train_all,
+    trained_parameters,
 )
 from sftray.paths import TrialPaths
 from sftray.train.lora import fuse_lora
@@ -88,11 +89,16 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             train_dataset=rows.select(order),
             eval_dataset=datasets["eval"],
             processing_class=tokenizer,
-            peft_config=lora_config(trial),
+            peft_config=None if trial.finetune == "full" else lora_config(trial),
             callbacks=[_Evaluations(plan), _Clock(self)],
         )
-        init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
-        fuse_lora(self.model)
+        base = self.model
+        if trial.finetune == "full":
+            train_all(self.model)
+        else:
+            init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
+            fuse_lora(self.model)
+            base = self.model.get_base_model()
         if trial.shard_base:
             shard_base(self.model)
             # it is no model for DDP any more: adapters are averaged before they are clipped
@@ -100,7 +106,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 self.accelerator.prepare_model, evaluation_mode=True
             )
         # TRL's own head also computes entropy and accuracy, which nobody reads here
-        add_fused_lm_head(self.model.get_base_model(), outputs=("log_probs",))
+        add_fused_lm_head(base, outputs=("log_probs",))
 
     def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
@@ -151,7 +157,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.trial_config.shard_base:
-            mean_of_gradients(list(adapter_parameters(self.model).values()))
+            mean_of_gradients(list(trained_parameters(self.model).values()))
         return super()._clip_grad_norm(model)
 
     @torch.no_grad()
@@ -206,8 +212,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         return batches, items
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW, made only after the adapters are known to be float32."""
-        require_float32_adapters(self.model)
+        """AdamW, made only after what it trains is known to be float32."""
+        require_float32(self.model)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
@@ -223,13 +229,19 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.facts = {}
 
     def _save(self, paths: TrialPaths) -> None:
+        if self.trial_config.finetune == "full":
+            moments = checkpoints.moments(self.model, self.optimizer)
+            checkpoints.save_model(paths, self.model, moments, self.progress.state())
+            return
         adapter, moments = checkpoints.tensors(self.model, self.optimizer)
         config = self.model.peft_config["default"]
         checkpoints.save(paths, config, adapter, moments, self.progress.state())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self._checkpoint is not None
-        checkpoints.load_adapter(self.model, self._checkpoint)
+        full = self.trial_config.finetune == "full"
+        load = checkpoints.load_model if full else checkpoints.load_adapter
+        load(self.model, self._checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -247,7 +259,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **place})
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        require_float32_adapters(self.model)
+        require_float32(self.model)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: dropout is seeded at every step."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.sources import names_files
+from sftray.loading import is_whole, kind_of, loaded_with, loading_code
 from sftray.paths import is_uri
 from sftray.results import short
 from sftray.sweep_file import as_file
@@ -25,12 +26,15 @@ SHOWN_VERSIONS = ("sftray", "torch", "transformers", "peft", "trl", "bitsandbyte
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """The card of the adapter."""
-    config = facts["config"]
-    return f"""{_front_matter(facts, "peft")}
-# {facts["sweep"]}: the best adapter
+    """The card of the adapter, or of the model where all weights were trained."""
+    config, whole = facts["config"], is_whole(facts)
+    what = f"LoRA adapter for `{config['model']}` (base held as {config['base_precision']})"
+    if whole:
+        what = f"`{config['model']}` with all weights trained, in float32"
+    return f"""{_front_matter(facts, "transformers" if whole else "peft")}
+# {facts["sweep"]}: the best {kind_of(facts)}
 
-LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
+{what}, trial
 `{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
 
 {_losses(facts)}
@@ -40,19 +44,16 @@ LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), 
 ## How to load it
 
 ```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
+{loading_code(facts, "path/of/this/folder")}
 
-model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
+from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 ```
 
 With vLLM, from this folder:
 
 ```
-vllm serve {config["model"]} \\
-    --enable-lora --max-lora-rank {max_lora_rank(config["lora_r"])} \\
-    --lora-modules {facts["sweep"]}=. --chat-template chat_template.jinja
+{_serving(facts)}
 ```
 
 Answers end with token {facts["end_of_turn"]}; where the base itself stops at another one, ask
@@ -61,6 +62,17 @@ with `"stop_token_ids": [{facts["end_of_turn"]}]`.
 {_repeat_section()}
 {_board(facts)}
 """
+
+
+def _serving(facts: Mapping[str, Any]) -> str:
+    if is_whole(facts):
+        return "vllm serve ."
+    config = facts["config"]
+    return (
+        f"vllm serve {config['model']} \\\n"
+        f"    --enable-lora --max-lora-rank {max_lora_rank(config['lora_r'])} \\\n"
+        f"    --lora-modules {facts['sweep']}=. --chat-template chat_template.jinja"
+    )
 
 
 def merged_card(facts: Mapping[str, Any], dtype: str, said: str) -> str:
@@ -122,11 +134,12 @@ def _front_matter(facts: Mapping[str, Any], library: str) -> str:
     """What the Hub shows of a model; text as JSON, which is YAML. A base or dataset that is a local
     path is no id there and left out."""
     model, source = facts["config"]["model"], facts["data"]["source"]
+    kind = "full-fine-tuning" if is_whole(facts) else "lora"
     lines = ["---"]
     if not os.path.isdir(model):
         lines.append(f"base_model: {json.dumps(model)}")
     lines += [f"library_name: {library}", "pipeline_tag: text-generation"]
-    lines += ["tags:", *(f"- {tag}" for tag in ("lora", "sft", "sftray"))]
+    lines += ["tags:", *(f"- {tag}" for tag in (kind, "sft", "sftray"))]
     if not names_files(source) and not os.path.isdir(source):
         lines += ["datasets:", f"- {json.dumps(source)}"]
     lines += [
@@ -138,12 +151,12 @@ def _front_matter(facts: Mapping[str, Any], library: str) -> str:
 
 
 def _losses(facts: Mapping[str, Any]) -> str:
-    base, own = facts["base_eval_loss"], facts["eval_loss"]
+    base, own, kind = facts["base_eval_loss"], facts["eval_loss"], kind_of(facts)
     return (
         "| | eval loss (nats a supervised token) |\n|---|---|\n"
         f"| untrained base | {base:.4f} |\n"
-        f"| this adapter | {own:.4f} ({own - base:+.4f}) |\n"
-        f"| this adapter, reloaded with plain PEFT | {facts['reloaded_eval_loss']:.4f} |\n"
+        f"| this {kind} | {own:.4f} ({own - base:+.4f}) |\n"
+        f"| this {kind}, reloaded with {loaded_with(facts)} | {facts['reloaded_eval_loss']:.4f} |\n"
         f"{_confirmed_row(facts['confirmed'])}"
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from sftray.bundle import as_trained, open_bundle
+from sftray.bundle import as_trained, open_bundle, require_adapter
 from sftray.config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.errors import PacksError, SftrayError
@@ -67,6 +67,7 @@ def merge(
     if is_uri(out):
         raise SftrayError(f"{out}: got a URI, must be a local folder; copy it from there")
     local, facts = open_bundle(folder)
+    require_adapter(folder, facts)
     trial = as_trained(folder, facts, trust_remote_code)
     held, target = getattr(torch, DTYPES[dtype]), Path(out)
     _require_room(target, trial, held)
