@@ -1,5 +1,5 @@
-"""The winner's folder: an ordinary PEFT adapter, or a whole model where all weights were trained,
-checked, with its story beside it. What one does with it then is in `winner/`.
+"""The winner's folder: an ordinary PEFT adapter, checked, with its story beside it; or a whole
+model, where all weights were trained. What one does with it then is in `winner/`.
 
 Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
 loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what
@@ -268,6 +268,7 @@ def _assemble(
         base_answers,
         computing_as,
         default_device,
+        end_with_turns,
         load_trained,
         load_untrained,
         packed_eval_loss,
@@ -287,8 +288,10 @@ def _assemble(
         model, attention = load_trained(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
         whole = trial.finetune == "full"
-        if whole and prompts:
-            model = load_untrained(trial)
+        if whole:
+            end_with_turns(model, opened.end_of_turn)
+            model.generation_config.save_pretrained(folder)
+            model = load_untrained(trial) if prompts else None
         asked = [prompt["messages"] for prompt in prompts]
         with computing_as(trial, default_device()):
             replies = base_answers(model, tokenizer, opened.end_of_turn, asked)

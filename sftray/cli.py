@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         help="eval losses before and after, and what merging into 4-bit would lose; by default the "
         "last only for a base that was held in 4 bits",
     )
-    push = command("push", commands.push, "upload the best adapter to the Hugging Face Hub")
+    push = command("push", commands.push, "upload the winner to the Hugging Face Hub")
     push.add_argument("dir")
     push.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it is not there")
     push.add_argument("--private", action="store_true", help="if it is made")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sftray.errors import SftrayError
-from sftray.loading import is_whole, kind_of, loading_code
 from sftray.paths import PacksPaths, SweepPaths
 
 
@@ -86,48 +85,52 @@ def init(options: argparse.Namespace) -> int:
 def best(options: argparse.Namespace) -> int:
     """The winner, and how to load it."""
     from sftray.bundle import open_bundle
-    from sftray.winner import loaders
+    from sftray.loading import is_whole
 
     folder, facts = open_bundle(options.dir)
-    if is_whole(facts):
-        say(json.dumps(facts, indent=1) if options.json else _best_model(folder, facts))
-        return 0
-    config, tensors = loaders.read_adapter(folder)
-    wrong, refused = loaders.peft_problems(config, tensors), loaders.vllm_problems(config, tensors)
-    command = loaders.vllm_command(str(folder), config, facts["sweep"])
+    told, how = (_whole if is_whole(facts) else _adapter)(folder, facts)
     if options.json:
-        told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
         say(json.dumps({**facts, **told}, indent=1))
         return 0
-    serve = f"vLLM: yes, by its format\n{command}"
-    if refused:
-        serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
+    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
+    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
     say(
-        f"{_winner(folder, facts)}\n\n"
-        f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
-        f"{loading_code(facts, str(folder))}\n\n"
-        f"{serve}\n\n"
+        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
+        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
+        f"{how}\n\n"
         f"again: python {folder / 'repeat.py'}"
     )
     return 0
 
 
-def _winner(folder: Path, facts: Mapping[str, Any]) -> str:
-    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
-    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
-    return (
-        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
-        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
-        f"{kind_of(facts)}: {folder}"
+def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What loads the adapter in a bundle: as values, and for a person."""
+    from sftray.loading import loading_code
+    from sftray.winner import loaders
+
+    config, tensors = loaders.read_adapter(folder)
+    wrong, refused = loaders.peft_problems(config, tensors), loaders.vllm_problems(config, tensors)
+    command = loaders.vllm_command(str(folder), config, facts["sweep"])
+    told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
+    serve = f"vLLM: yes, by its format\n{command}"
+    if refused:
+        serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
+    return told, (
+        f"adapter: {folder}\n\n"
+        f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
+        f"{loading_code(facts, str(folder))}\n\n"
+        f"{serve}"
     )
 
 
-def _best_model(folder: Path, facts: Mapping[str, Any]) -> str:
-    """A whole model is served as any other."""
-    return (
-        f"{_winner(folder, facts)}\n\n{loading_code(facts, str(folder))}\n\n"
-        f"vLLM: vllm serve {folder}\n\nagain: python {folder / 'repeat.py'}"
-    )
+def _whole(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The same of a whole model."""
+    from sftray.loading import loading_code
+
+    command = shlex.join(["vllm", "serve", str(folder)])
+    code = loading_code(facts, str(folder))
+    how = f"model: {folder}\n\ntransformers (no PEFT):\n{code}\n\nvLLM:\n{command}"
+    return {"vllm_command": command}, how
 
 
 def merge(options: argparse.Namespace) -> int:

@@ -100,13 +100,12 @@ def packed_eval_loss(
     With `autocast` computed as the trial computes, else in the model's own dtype.
     """
     device = model.get_input_embeddings().weight.device
-    computing = computing_as(trial, device) if autocast else contextlib.nullcontext()
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
         batch = collate([row], flatten=attention.flatten)
         labels = batch.pop("labels")[0, 1:].to(device)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with computing:
+        with computing_as(trial, device) if autocast else contextlib.nullcontext():
             logits = model(**inputs, use_cache=False).logits[0, :-1]
         supervised = labels != -100
         losses = functional.cross_entropy(
@@ -158,3 +157,10 @@ def end_tokens(model: Any, end_of_turn: int) -> set[int]:
     """What ends an answer: the end of a turn, and what the model's own configuration names."""
     own = model.generation_config.eos_token_id
     return {end_of_turn, *([own] if isinstance(own, int) else own or [])}
+
+
+def end_with_turns(model: Any, end_of_turn: int) -> None:
+    """Have the model's own configuration end answers with a turn: a base that was not trained to
+    chat does not know what ends one."""
+    ends = end_tokens(model, end_of_turn)
+    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else end_of_turn

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from fake_bundle import facts_of
 from test_train_trial import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray import storage
 from sftray.attention import choose_attention
-from sftray.bundle import _assemble, _write_files, answer, merge
+from sftray.bundle import _assemble, _write_files, answer
 from sftray.cli import main
 from sftray.config_io import to_json
 from sftray.data.packs import Packs
@@ -26,7 +27,10 @@ from sftray.train.bases import Bases
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.progress import StoppedError
+from sftray.trial.samples import fixed_prompts
 from sftray.trial.spec import TrialSpec
+from sftray.winner.card import model_card
+from sftray.winner.merge import merge
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
 
@@ -185,16 +189,21 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
     folder.mkdir()
     loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
     checkpoint = whole.paths.checkpoint(step)
-    checked, tolerance, samples, files = _assemble(checkpoint, to_json(FULL), small_packs.root, 1)
+    prompts = fixed_prompts(small_packs, (), 1)
+    checked, tolerance, samples, files = _assemble(
+        checkpoint, to_json(FULL), small_packs.root, prompts
+    )
     assert abs(checked - loss) <= tolerance
     assert samples.count("\n") == 1  # the untrained base has answered
     assert [name for name, content in files.items() if content is None] == ["model.safetensors"]
     _write_files(files, checkpoint, folder)
-    facts = {
-        "trial": "t0000", "step": step, "point": {"learning_rate": FULL.learning_rate},
-        "eval_loss": loss, "base_eval_loss": whole.eval_losses[0], "verified": True,
-        "config": to_json(FULL), "end_of_turn": small_packs.end_of_turn, "packs": small_packs.root,
-    }  # fmt: skip
+    facts = facts_of(
+        FULL,
+        eval_loss=loss,
+        base_eval_loss=whole.eval_losses[0],
+        end_of_turn=small_packs.end_of_turn,
+        packs=small_packs.root,
+    )
     (folder / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
     return folder
 
@@ -207,12 +216,18 @@ def test_the_bundle_is_a_whole_model_that_loads_as_sftray_says(
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert f"\nmodel: {bundle}\n" in said
-    code = said[said.index("from transformers import AutoModelForCausalLM") :]
+    code = said[said.index("from transformers import AutoModelForCausalLM") : said.index("\nvLLM")]
+    card = model_card(json.loads((bundle / "sweep.json").read_text(encoding="utf-8")))
+    assert "library_name: transformers" in card
+    assert "| this model, reloaded with plain transformers |" in card
+    assert "AutoPeftModel" not in card
     names: dict[str, Any] = {}
     exec(code, names)
     rows = small_packs.dataset("eval")
     loss = packed_eval_loss(names["model"].eval(), rows, choose_attention(FULL, CPU), FULL)
     assert loss == pytest.approx(json.loads((bundle / "sweep.json").read_text())["eval_loss"])
+    ends = names["model"].generation_config.eos_token_id
+    assert small_packs.end_of_turn in (ends if isinstance(ends, list) else [ends])
     tokenizer = AutoTokenizer.from_pretrained(bundle)
     assert tokenizer.chat_template == small_packs.chat_template
 
@@ -222,4 +237,4 @@ def test_base_and_model_answer_and_there_is_nothing_to_merge(bundle: Path, tmp_p
     assert said.keys() == {"base", "model"}
     assert said["base"] != said["model"]
     with pytest.raises(SftrayError, match="there is nothing to merge"):
-        merge(str(bundle), tmp_path / "merged", log=lambda line: None)
+        merge(str(bundle), str(tmp_path / "merged"), log=lambda line: None)

@@ -26,15 +26,14 @@ SHOWN_VERSIONS = ("sftray", "torch", "transformers", "peft", "trl", "bitsandbyte
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """The card of the adapter, or of the model where all weights were trained."""
-    config, whole = facts["config"], is_whole(facts)
-    what = f"LoRA adapter for `{config['model']}` (base held as {config['base_precision']})"
-    if whole:
-        what = f"`{config['model']}` with all weights trained, in float32"
-    return f"""{_front_matter(facts, "transformers" if whole else "peft")}
-# {facts["sweep"]}: the best {kind_of(facts)}
+    """The card of the adapter, or of the model whose weights were all trained."""
+    if is_whole(facts):
+        return _whole_card(facts)
+    config = facts["config"]
+    return f"""{_front_matter(facts, "peft")}
+# {facts["sweep"]}: the best adapter
 
-{what}, trial
+LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
 `{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
 
 {_losses(facts)}
@@ -44,16 +43,19 @@ def model_card(facts: Mapping[str, Any]) -> str:
 ## How to load it
 
 ```python
-{loading_code(facts, "path/of/this/folder")}
-
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
+
+model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 ```
 
 With vLLM, from this folder:
 
 ```
-{_serving(facts)}
+vllm serve {config["model"]} \\
+    --enable-lora --max-lora-rank {max_lora_rank(config["lora_r"])} \\
+    --lora-modules {facts["sweep"]}=. --chat-template chat_template.jinja
 ```
 
 Answers end with token {facts["end_of_turn"]}; where the base itself stops at another one, ask
@@ -64,15 +66,30 @@ with `"stop_token_ids": [{facts["end_of_turn"]}]`.
 """
 
 
-def _serving(facts: Mapping[str, Any]) -> str:
-    if is_whole(facts):
-        return "vllm serve ."
+def _whole_card(facts: Mapping[str, Any]) -> str:
     config = facts["config"]
-    return (
-        f"vllm serve {config['model']} \\\n"
-        f"    --enable-lora --max-lora-rank {max_lora_rank(config['lora_r'])} \\\n"
-        f"    --lora-modules {facts['sweep']}=. --chat-template chat_template.jinja"
-    )
+    return f"""{_front_matter(facts, "transformers")}
+# {facts["sweep"]}: the best model
+
+`{config["model"]}` with all weights trained, in float32: trial `{facts["trial"]}` of the sweep
+`{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
+
+{_losses(facts)}
+{_point(facts)}
+{_trained_on(facts)}
+
+## How to load it
+
+```python
+{loading_code(facts, "path/of/this/folder")}
+```
+
+Answers end with token {facts["end_of_turn"]}; where the base itself stops at another one, ask
+with `"stop_token_ids": [{facts["end_of_turn"]}]`.
+
+{_repeat_section()}
+{_board(facts)}
+"""
 
 
 def merged_card(facts: Mapping[str, Any], dtype: str, said: str) -> str:
@@ -134,12 +151,12 @@ def _front_matter(facts: Mapping[str, Any], library: str) -> str:
     """What the Hub shows of a model; text as JSON, which is YAML. A base or dataset that is a local
     path is no id there and left out."""
     model, source = facts["config"]["model"], facts["data"]["source"]
-    kind = "full-fine-tuning" if is_whole(facts) else "lora"
     lines = ["---"]
     if not os.path.isdir(model):
         lines.append(f"base_model: {json.dumps(model)}")
     lines += [f"library_name: {library}", "pipeline_tag: text-generation"]
-    lines += ["tags:", *(f"- {tag}" for tag in (kind, "sft", "sftray"))]
+    what = "full-fine-tuning" if is_whole(facts) else "lora"
+    lines += ["tags:", *(f"- {tag}" for tag in (what, "sft", "sftray"))]
     if not names_files(source) and not os.path.isdir(source):
         lines += ["datasets:", f"- {json.dumps(source)}"]
     lines += [

@@ -22,7 +22,7 @@ from sftray.bundle import as_trained, open_bundle, require_adapter
 from sftray.config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.errors import PacksError, SftrayError
-from sftray.evaluate import default_device, end_tokens, evaluate_adapter, evaluate_model
+from sftray.evaluate import default_device, end_with_turns, evaluate_adapter, evaluate_model
 from sftray.model import free_memory, is_out_of_memory, parameters_of, saved_tokenizer, unquantised
 from sftray.paths import is_uri
 from sftray.winner import DTYPES
@@ -150,9 +150,7 @@ def _save(
             f"{len(broken)} merged weights are not finite in {dtype} (first: {broken[0]}); take "
             "--dtype bf16, which has the range"
         )
-    # a base that was not trained to chat does not know what ends a turn
-    ends = end_tokens(model, end_of_turn)
-    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else end_of_turn
+    end_with_turns(model, end_of_turn)
     model.save_pretrained(out, max_shard_size=shard)
     saved_tokenizer(adapter, trial).save_pretrained(out)
 

@@ -119,7 +119,7 @@ def _list(
         if path.is_file():
             log(f"  {path.stat().st_size / 1e6:9.2f} MB  {path.relative_to(staged)}")
     if not facts["verified"]:
-        log("WARNING: reloaded, this adapter did not have the eval loss that was recorded")
+        log("WARNING: reloaded, it did not have the eval loss that was recorded")
     model = facts["config"]["model"]
     if Path(model).is_dir():
         log(f"WARNING: its base is a folder of this machine, {model}: others cannot load it")
