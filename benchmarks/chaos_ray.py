@@ -34,14 +34,16 @@ from console import argument_parser, say
 from sftray import DataConfig, SweepConfig, TrialConfig, results, storage
 from sftray.budget import Execution, fit_batch_sizes, planner
 from sftray.data.packs import open_packs
+from sftray.data.tokenizer import model_config
 from sftray.demo import FOLDER
 from sftray.journal import Event, Journal, read_events
 from sftray.journal.lines import encode
 from sftray.paths import SweepPaths, join
+from sftray.search.priors import prior_points
 from sftray.search.state import Search
 from sftray.trial.checkpoint import MANIFEST
 
-SECONDS_A_LIFE = 5.0
+SECONDS_A_LIFE = 2.0
 """From the first report after a start, or after the last kill, to the next; on average."""
 PATIENCE_SECONDS = 600.0
 """A sweep that reports nothing for so long hangs."""
@@ -66,7 +68,7 @@ def main() -> None:
         for number in range(given.demos):
             command = ["sweeps/lr_batch.py", "--demo", "--name", f"demo-{given.seed + number}"]
             kill_through(
-                command, folder, f"demo-{given.seed + number}", "bank", 1, given.seed + number
+                command, folder, f"demo-{given.seed + number}", "bank", 2, given.seed + number
             )
         for trainer in [] if given.demos else [given.trainer] if given.trainer else VICTIMS:
             quiet, loud = f"{trainer}-undisturbed", f"{trainer}-{given.seed}"
@@ -180,13 +182,9 @@ class Sweep:
         """Kill it, and say what was killed; nothing where there is none."""
         assert self.driver is not None
         if victim == "driver":
-            cluster = self.driver.children(recursive=True)
             self.driver.kill()
             self.driver.wait()
-            _, left = psutil.wait_procs(cluster, timeout=60)
-            for process in left:  # a cluster that outlives its driver would take the CPUs
-                process.kill()
-            return f"driver ({len(left)} left)" if left else "driver"
+            return victim
         hangs = victim.startswith("hung ")
         found = self.processes(victim.removeprefix("hung "))
         if not found:
@@ -200,7 +198,7 @@ def kill_through(
 ) -> None:
     """Run a sweep to its end, with so many kills on the way, and check it."""
     dice, done, began = random.Random(seed), Counter[str](), time.monotonic()
-    victims = ["driver"] * kills if name.startswith("demo") else _in_turn(trainer, kills)
+    victims = [VICTIMS[trainer][number % len(VICTIMS[trainer])] for number in range(kills)]
     sweep = Sweep(command, folder, name)
     sweep.start()
     while victims:
@@ -225,11 +223,6 @@ def kill_through(
     trials = sum(event["event"] == "trial_ended" for event in events)
     passed = time.monotonic() - began
     say(f"{name:20} {seed:4} {trials:6} {len(events):6} {passed:7.0f}  {told}")
-
-
-def _in_turn(trainer: str, kills: int) -> list[str]:
-    names = VICTIMS[trainer]
-    return [names[number % len(names)] for number in range(kills)]
 
 
 def nothing_lost(paths: SweepPaths) -> None:
@@ -273,6 +266,7 @@ def made_again(folder: str, events: list[Event]) -> None:
     rows = open_packs(found.record["packs"]).rows("train")
     sweep = fit_batch_sizes(found.config, rows)
     plan = planner(sweep, rows, execution=Execution(1))
+    first = prior_points(sweep, model_config(sweep.trial.model, sweep.trial.model_revision))
     for number, event in enumerate(events):
         if event["event"] not in ("trial_suggested", "decision"):
             continue
@@ -280,7 +274,7 @@ def made_again(folder: str, events: list[Event]) -> None:
             path = Path(scratch, "prefix.jsonl")
             path.write_bytes(b"".join(encode(event) for event in events[:number]))
             with Journal(str(path)) as journal:
-                search = Search(sweep, journal, plan)
+                search = Search(sweep, journal, plan, first=first)
                 if event["event"] == "trial_suggested":
                     search.suggest()
                 made = journal.events()[number]

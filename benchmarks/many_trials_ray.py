@@ -120,7 +120,7 @@ def _kill(driver: psutil.Process) -> None:
     """End a driver as a machine does that loses its power, and see that its Ray goes with it."""
     ray = driver.children(recursive=True)
     driver.kill()
-    _, alive = psutil.wait_procs(ray, timeout=60)
+    _, alive = psutil.wait_procs(ray, timeout=10)
     for process in alive:
         process.kill()
 

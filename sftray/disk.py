@@ -1,7 +1,8 @@
 """The disk that a sweep takes, from the base's config.json and the number of packed rows: told by
 `--plan`, and checked before a sweep starts.
 
-Promise: without torch. What is left of a trial that has ended is its best checkpoint.
+Promise: without torch. What is left of a trial that has ended is its best checkpoint, and its last
+where the search is after a metric of that.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ class Disk:
 def disk_needed(
     sweep: SweepConfig, base: Mapping[str, Any], splits: Mapping[str, Any], *, at_once: int
 ) -> Disk:
-    """`splits`: the packs' counts; `at_once`: how many trials run at a time."""
-    positions = sum(splits[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
+    """`splits`: the packs' counts, nothing where they are not known; `at_once`: how many trials run
+    at a time."""
+    positions = sum(counts["rows"] for counts in splits.values()) * sweep.data.max_length
     trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
     running = min(at_once, trials)
     parameters = _trained_parameters(sweep, base)
-    kept = (trials - running) + KEPT * running
+    of_ended = 2 if sweep.objectives[0] == "metric" else 1
+    kept = of_ended * (trials - running) + KEPT * running
     return Disk(
         packs=float(POSITION_BYTES * positions),
         checkpoints=float(MOMENTS_BYTES * parameters * kept),

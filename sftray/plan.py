@@ -29,6 +29,7 @@ from sftray.memory import Shape, choose_execution, memory_text, train_memory
 from sftray.results import point_text
 from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
+from sftray.spending import BUDGETS
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
@@ -79,6 +80,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
+        *check_budgets(sweep, gpus=gpu_memory is not None),
         *check_rates(sweep, base),
     ]
     disk = disk_needed(sweep, base, counts, at_once=bank.slots if bank else AT_ONCE)
@@ -106,6 +108,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
             * max(shape["tokens"] for shape in shapes),
             "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
         },
+        "budgets": {name: getattr(sweep, name) for name in BUDGETS},
         "disk": {**asdict(disk), "total": disk.total, "free": free_space(sweep.storage)},
         "warnings": warnings,
         "config": to_json(sweep),
@@ -144,6 +147,17 @@ def check_ranks(sweep: SweepConfig, fit: Fit) -> list[str]:
     if not reasons:
         return []
     return [f"{len(reasons)} of {len(trials)} ranks would not be trained: {reasons[0]}"]
+
+
+def check_budgets(sweep: SweepConfig, *, gpus: float) -> list[str]:
+    """A warning where a budget of GPU time will never be spent."""
+    never = [name for name in ("max_gpu_hours", "max_cost") if getattr(sweep, name) is not None]
+    if gpus or not never:
+        return []
+    return [
+        f"{' and '.join(never)} never end{'s' * (len(never) == 1)} this sweep, for it runs on CPUs "
+        "and no GPU is paid for; max_hours does"
+    ]
 
 
 def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
@@ -221,6 +235,7 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [
         f"tokens: {plan['tokens']['least']:,} (all stopped at the first rung) to "
         f"{plan['tokens']['most']:,} (none stopped)",
+        *_budgets_text(plan["budgets"]),
         _disk_text(plan["disk"]),
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
@@ -259,6 +274,15 @@ def _bank_text(bank: dict[str, Any]) -> str:
         f"bank: {bank['slots']} slots × {bank['micro_batch_size']} rows, ranks up to "
         f"{bank['lora_r']}, base {base}{again}"
     )
+
+
+def _budgets_text(budgets: dict[str, float | None]) -> list[str]:
+    given = [f"{name} {value:g}" for name, value in budgets.items() if value is not None]
+    if not given:
+        return []
+    return [
+        f"budget: {', '.join(given)}; spent, the sweep ends with what it has, to be gone on with"
+    ]
 
 
 def _disk_text(disk: dict[str, float | None]) -> str:

@@ -56,6 +56,8 @@ class Recorder:
         self._base_known = False
         self.when_ended: Callable[[str], None] = lambda trial: None
         """What a trainer wants to do when a trial has ended."""
+        self.when_stepped: Callable[[], object] = lambda: None
+        """What is to be done as long as trials run, several times a second."""
         self._placement_groups: set[str] = set()
 
     def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
@@ -144,13 +146,15 @@ class Recorder:
         return found
 
     def _prune(self, trial: results.TrialRecord) -> None:
-        """What is left of a trial that has ended is the checkpoint of its best evaluation."""
-        folder, best = self._paths.trial(trial.trial), trial.best
-        there = [join(folder.checkpoints, name) for name in storage.list_names(folder.checkpoints)]
-        kept = folder.checkpoint(best["step"]) if best else None
-        for checkpoint in there if kept in there else ():
-            if checkpoint != kept:
-                storage.remove_folder(checkpoint)
+        """What is left of a trial that has ended is the checkpoint of its best evaluation, and of
+        its last one where the sweep is after a metric, which is of that."""
+        folder, wanted = self._paths.trial(trial.trial), [trial.best]
+        if self._sweep.objectives[0] == "metric":
+            wanted += trial.trained[-1:]
+        there = {join(folder.checkpoints, name) for name in storage.list_names(folder.checkpoints)}
+        kept = {folder.checkpoint(evaluation["step"]) for evaluation in wanted if evaluation}
+        for checkpoint in there - kept if kept and kept <= there else ():
+            storage.remove_folder(checkpoint)
 
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._write_config(trial, metrics)
@@ -189,6 +193,7 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
         self._recorder.recovers(trial.config["trial"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._recorder.when_stepped()
         self._recorder.finish_trials()
 
     def __getstate__(self) -> dict[str, Any]:

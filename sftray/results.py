@@ -200,7 +200,7 @@ class Records:
         """Of trials that have ended, diagnosed by `_base`."""
         self._base: float | None = None
         self._budget_spent = ""
-        """As the field is called."""
+        """The budget that has ended the sweep before its time, as the field is called."""
         self.add(events)
 
     def __getitem__(self, trial: str) -> TrialRecord:
@@ -297,7 +297,7 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
                 *[_loss(row.get(name)) for name in scored],
                 tokens,
                 f"{seconds:.0f}",
-                row["outcome"] or ("cut off" if board.get("budget_spent") else "running"),
+                standing(row["outcome"], board),
             ]
         )
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
@@ -305,6 +305,11 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [header, *lines]
     )
+
+
+def standing(outcome: str | None, board: Mapping[str, Any]) -> str:
+    """A trial's outcome; of one that has none whether it runs, or waits for a larger budget."""
+    return outcome or ("unfinished" if board.get("budget_spent") else "running")
 
 
 def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:

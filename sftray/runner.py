@@ -151,12 +151,20 @@ class LocalRunner:
 
         device, bases = torch.device("cuda", 0) if self._use_gpu else torch.device("cpu"), Bases()
         waiting = search.unfinished()
-        while suggestion := waiting.pop(0) if waiting else search.suggest():
+
+        def stepped() -> bool:
+            recorder.when_stepped()
+            return False
+
+        while not search.stopped:
+            suggestion = waiting.pop(0) if waiting else search.suggest()
+            if suggestion is None:
+                return
             search.attempt(suggestion.trial)
             report = functools.partial(_report_locally, search, recorder, suggestion.trial)
             with contextlib.suppress(StoppedError):
-                run_trial(specs.of(suggestion), report, device, bases)
-            if search.outcome_of(suggestion.trial) is None:
+                run_trial(specs.of(suggestion), report, device, bases, stepped)
+            if search.outcome_of(suggestion.trial) is None and not search.stopped:
                 search.returned(suggestion.trial)
             recorder.finish_trials()
 

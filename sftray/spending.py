@@ -1,8 +1,9 @@
 """What a sweep has spent, over all its starts, and whether that is its budget.
 
 Promise: GPUs are counted as they are paid for: all that the sweep holds, for as long as it does,
-whether they take a step or wait. What was spent is in the journal once a minute, so a driver that
-dies forgets a minute at most. Neither ray nor torch is needed.
+whether they take a step or wait, from loading the base to the check of the winner. What was spent
+is in the journal once a minute, so a driver that dies forgets a minute at most. Neither ray nor
+torch is needed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.journal import Event, Journal
 
+BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")
+"""The fields that say what a sweep may spend."""
+LOOK_SECONDS = 1.0
+"""Who asks again sooner gets the same answer."""
 TELL_SECONDS = 60.0
 """From one event of the journal to the next."""
 NEARLY = 0.8
@@ -68,18 +73,22 @@ class Meter:
         gpus: Callable[[], float],
         log: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        began: tuple[float, float] | None = None,
     ) -> None:
-        """`gpus`: how many the sweep holds now; `clock` in seconds."""
+        """`gpus`: how many the sweep holds now; `clock` in seconds. `began`: when it did, by the
+        clock, and how many there were then; None: now."""
         self._sweep, self._journal, self._gpus = sweep, journal, gpus
         self._log, self._clock = log, clock
         before = spent_in(sweep, journal.events())
         self._wall, self._gpu = before.wall_seconds, before.gpu_seconds
         self._number = sum(event["event"] == "spent" for event in journal.events())
-        self._last = self._told = clock()
+        self._last, self._held = began or (clock(), gpus())
+        self._told = self._last
         self._warned = False
         self.used_up = ""
         """The budget that is spent, as the field is called; or nothing."""
-        self._judge()
+        self._ended_by = ""
+        self._count()
         if self._number:  # a budget may have been raised
             self.tell()
 
@@ -90,17 +99,31 @@ class Meter:
 
     def look(self) -> str:
         """Which budget is spent now, as the field is called; or nothing."""
-        now = self._clock()
-        passed, self._last = now - self._last, now
-        self._wall += passed
-        self._gpu += passed * self._gpus()
-        self._judge()
-        if now - self._told >= TELL_SECONDS:
-            self.tell()
+        if self._clock() - self._last >= LOOK_SECONDS:
+            self._count()
+        if self._last - self._told >= TELL_SECONDS:
+            self._write()
         return self.used_up
 
     def tell(self) -> None:
-        """Journal what was spent."""
+        """Journal what has been spent until now."""
+        self._count()
+        self._write()
+
+    def end(self) -> None:
+        """Journal that the sweep ends here by its budget, with trials left."""
+        self._ended_by = self.used_up
+        self.tell()
+
+    def _count(self) -> None:
+        now, held = self._clock(), self._gpus()
+        passed, self._last = now - self._last, now
+        self._wall += passed
+        self._gpu += passed * min(self._held, held)  # those that have come since were not there
+        self._held = held
+        self._judge()
+
+    def _write(self) -> None:
         self._told = self._last
         self._number += 1
         self._journal.append(
@@ -108,7 +131,7 @@ class Meter:
             attempt=self._number,
             wall_seconds=round(self._wall, 3),
             gpu_seconds=round(self._gpu, 3),
-            budget=self.used_up,
+            budget=self._ended_by,
         )
 
     def _judge(self) -> None:

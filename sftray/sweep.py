@@ -7,6 +7,7 @@ in the journal; running the same sweep again goes on where it was.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,7 +30,7 @@ from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_code, check_evaluation, check_plans, check_rates
+from sftray.plan import check_budgets, check_code, check_evaluation, check_plans, check_rates
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -43,8 +44,15 @@ from sftray.tracking import Tracking
 Log = Callable[[str], None]
 
 
-def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.Results:
+def run_sweep(
+    sweep: SweepConfig,
+    *,
+    local: bool = False,
+    log: Log,
+    clock: Callable[[], float] = time.monotonic,
+) -> results.Results:
     """Run a sweep, or go on with it, to its bundle. One trial at a time in this process if `local`.
+    `clock` is what its budgets are measured by, in seconds.
 
     Raises ConfigError or DataError before anything starts, SweepFailedError when no trial finished.
     KeyboardInterrupt, and OutageError for a full disk or storage that is away, leave a folder that
@@ -52,10 +60,13 @@ def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.R
     """
     sweep = _with_absolute_storage(sweep)
     with faults.plainly(sweep.storage):
-        return _run(sweep, local=local, log=log)
+        return _run(sweep, local=local, log=log, clock=clock)
 
 
-def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
+def _run(
+    sweep: SweepConfig, *, local: bool, log: Log, clock: Callable[[], float]
+) -> results.Results:
+    began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
     for warning in check_code(sweep.trial):
         log(f"warning: {warning}")
@@ -65,6 +76,7 @@ def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
     refuse_other_config(sweep, paths)
     if sweep.metric:
         load_metric(sweep.metric)
+    require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     recipe = make_recipe(
         sweep.data,
         sweep.trial.model,
@@ -73,24 +85,26 @@ def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
     )
     at_work = _AtWork(base, connect(log, dashboard=trainer == "train"), local, log)
     at_work.start(trainer, why, sweep)
+    held = at_work.gpus()
     try:
         packs = packs_from(recipe, storage=sweep.storage, log=log)
         given, sweep = sweep, fit_batch_sizes(sweep, packs.rows("train"))
         fit = at_work.fit(sweep)
-        _check(sweep, paths, packs, base, fit, log)
+        _check(sweep, paths, packs, base, fit, at_work.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {at_work.told}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             journal.append("sweep_started", uid=record["uid"])
-            meter = Meter(sweep, journal, at_work.gpus, log)
+            meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
             search = _begin(sweep, base, packs, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, search, log)
+            recorder.when_stepped = meter.look
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
                 if search.searching() and not search.stopped:
                     at_work.run(sweep, paths, packs, fit, search, recorder)
                 _settle(search, recorder, meter)
-                if sweep.confirm_top and not search.stopped and search.confirm():
+                if _confirms(sweep, search):
                     log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
                     fit = at_work.change_to(sweep.confirm_trainer, sweep) or fit
                     at_work.run(sweep, paths, packs, fit, search, recorder)
@@ -107,6 +121,7 @@ def _run(sweep: SweepConfig, *, local: bool, log: Log) -> results.Results:
                 raise SweepFailedError(_no_trial_finished(found))
             bundle.collect(sweep, paths, packs, found, log=log, submit=at_work.runner.submit)
             _report(paths, log)
+            meter.tell()
     finally:
         at_work.runner.close()
     return found
@@ -184,17 +199,16 @@ def _check(
     packs: Packs,
     base: Mapping[str, Any],
     fit: Fit,
+    gpus: float,
     log: Log,
 ) -> None:
     """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
     small."""
     counts = counts_of(packs.manifest)
     plan = planner(sweep, packs.rows("train"), execution=fit.execution)
-    for warning in [
-        *check_evaluation(counts["eval"]),
-        *check_plans(sweep, plan),
-        *check_rates(sweep, base),
-    ]:
+    warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, plan)]
+    warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
+    for warning in warnings:
         log(f"warning: {warning}")
     require_space(sweep, disk_needed(sweep, base, counts, at_once=fit.at_once), paths.root)
 
@@ -247,6 +261,14 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
         raise KeyboardInterrupt
 
 
+def _confirms(sweep: SweepConfig, search: Search) -> bool:
+    """Whether points are to be run again now. They are chosen when the search has come to its end,
+    and wait where its budget is spent."""
+    if not sweep.confirm_top or (search.stopped and search.searching()):
+        return False
+    return search.confirm() and not search.stopped
+
+
 def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:
     """Journal that the sweep has ended: all of it, or as much as its budget allowed."""
     meter.tell()
@@ -254,11 +276,14 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     if not (meter.used_up and left):
         journal.append("sweep_ended")
         return
-    cut = ", ".join(one.trial for one in search.unfinished()) or "none"
-    limit = getattr(sweep, meter.used_up)
+    meter.end()
+    budget, limit = meter.used_up, getattr(sweep, meter.used_up)
+    begun = {one.trial: search.last_step(one.trial) for one in search.unfinished()}
+    cut = [f"{trial} at step {step}" for trial, step in begun.items() if step is not None]
+    where = f" ({', '.join(cut)})" if cut else ""
     log(
-        f"{meter.used_up} = {limit:g} is spent ({meter.spent}): {left} trials are left, of them "
-        f"begun: {cut}. With a larger {meter.used_up} the same command goes on with them"
+        f"{budget} = {limit:g} is spent ({meter.spent}). Trials cut off: {len(cut)}{where}; not "
+        f"begun: {left - len(cut)}. With a larger {budget} the same command goes on exactly there"
     )
 
 
@@ -285,5 +310,7 @@ def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
 
 
 def _no_trial_finished(found: results.Results) -> str:
+    if budget := found.leaderboard.get("budget_spent"):
+        return f"{found.folder}: {budget} was spent before a trial was evaluated; raise it"
     reasons = [f"  {trial.trial}: {trial.outcome}: {trial.message}" for trial in found.records]
     return "\n".join([f"{found.folder}: no trial finished", *reasons])

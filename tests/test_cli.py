@@ -102,6 +102,17 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
         assert told in text
 
 
+def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = ["--set", "max_hours=3", "--set", "max_gpu_hours=2", "--set", "use_gpu=false"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), *given])
+    text = capsys.readouterr().out
+    assert "\nbudget: max_hours 3, max_gpu_hours 2; spent, the sweep ends with what it has" in text
+    assert "\nwarning: max_gpu_hours never ends this sweep, for it runs on CPUs" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [

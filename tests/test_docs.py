@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from doc_blocks import PAGES, ROOT, Block, Command, all_commands, blocks, missing_lines
+from safetensors.numpy import save_file
 from test_bank_settings import LLAMA_8B
 
 from sftray.cli import _parser, _sweep_parser, launch, main
@@ -42,14 +44,24 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "tests/recorded/packs", folder / "results/packs")
     words = {word for command in all_commands() for word in command.words}
     for sweep in {word for word in words if word.startswith("results/")} | {"results/rank"}:
-        shutil.copytree(ROOT / "tests/recorded/lr_batch", folder / sweep)
-        (folder / sweep / "best/adapter_model.safetensors").touch()  # no weights are recorded
+        shutil.copytree(ROOT / "tests/recorded/lr_batch", folder / sweep, dirs_exist_ok=True)
+        _save_an_adapter(folder / sweep / "best")  # no weights are recorded
     base = folder / "models/llama-8b"
     base.mkdir(parents=True)
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(ROOT / "sftray/demo" / file, base)
     (base / "config.json").write_text(json.dumps(LLAMA_8B))
     return folder
+
+
+def _save_an_adapter(folder: Path) -> None:
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
+    config["base_model_name_or_path"] = "sftray/demo"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    q_proj = "base_model.model.model.layers.0.self_attn.q_proj"
+    pair = {f"{q_proj}.lora_A.weight": np.ones((2, 8), np.float32)}
+    pair[f"{q_proj}.lora_B.weight"] = np.ones((8, 2), np.float32)
+    save_file(pair, folder / "adapter_model.safetensors")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -149,7 +161,7 @@ READERS: dict[str, Callable[[Block], object]] = {
 # commands
 
 
-WANT_MORE = ("best", "generate", "merge", "push", "inspect", "init")
+WANT_MORE = ("generate", "merge", "push", "inspect", "init")
 """Commands of sftray that the recorded sweep is too little for; `init` is run by test_proposal."""
 
 
@@ -157,8 +169,7 @@ def _sftray(command: Command) -> None:
     """Run on the recorded sweep, but what wants weights, packed rows, a bucket or the Hub."""
     arguments = list(command.words[1:])
     _parser().parse_args(arguments)
-    wants_more = arguments[0] in WANT_MORE
-    if not wants_more and not any("://" in word for word in arguments):
+    if arguments[0] not in WANT_MORE and not any("://" in word for word in arguments):
         _run(main, arguments, command)
 
 

@@ -155,6 +155,12 @@ def test_every_flag_and_field_named_in_the_text_exists() -> None:
         flags |= set(re.findall(r'"(--[\w-]+)"', source.read_text(encoding="utf-8")))
     submit = ray_cli.commands["job"].commands["submit"]  # type: ignore[attr-defined]
     flags |= {option for parameter in submit.params for option in parameter.opts}
+    flags |= {
+        "--shm-size",
+        "--enable-lora",
+        "--max-lora-rank",
+        "--lora-modules",
+    }  # docker's, vLLM's
     known = {f"data.{one.name}" for one in fields(DataConfig)}
     known |= {f"trial.{one.name}" for one in fields(TrialConfig)}
     unknown = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -61,14 +62,24 @@ def trainable(config: dict[str, Any]) -> None:
 
 
 def fit(
-    path: Path, sweep: SweepConfig, manners: dict[str, str] | None = None, **run: Any
+    path: Path,
+    sweep: SweepConfig,
+    manners: dict[str, str] | None = None,
+    max_results: float = math.inf,
+    **run: Any,
 ) -> list[Event]:
+    """max_results: a budget."""
     from sftray.search.tune import SftrayScheduler, SftraySearcher
 
     journal_path = str(path / "journal.jsonl")
     extra = {"sweep": to_json(sweep), "manners": manners or {}, "mark": str(path / "mark")}
     with Journal(journal_path) as journal:
-        search = make_search(sweep, journal)
+
+        def spent() -> str:
+            results = sum(event["event"] == "result" for event in journal.events())
+            return "max_results" if results >= max_results else ""
+
+        search = make_search(sweep, journal, spent=spent)
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0.5}),
             tune_config=tune.TuneConfig(
@@ -197,6 +208,21 @@ def test_a_full_disk_stops_the_sweep_and_no_trial_is_to_blame(tmp_path: Path) ->
         search = make_search(sweep, journal)  # there is room again
         assert not search.stopped
         assert search.remaining() == 12 - len(ended) >= 9
+
+
+def test_with_its_budget_a_sweep_through_tune_ends_and_no_trial_does(tmp_path: Path) -> None:
+    points = tuple({"learning_rate": 10**-n} for n in range(2, 8))
+    sweep = make_sweep(points=points, scheduler="none")
+    first = fit(tmp_path, sweep, max_results=4)
+    begun = {e["trial"] for e in first if e["event"] == "attempt_started"}
+    assert outcomes(first) == {}
+    assert len(begun) == 2  # as many as run at once
+    second = fit(tmp_path, sweep, max_results=5)[len(first) :]
+    assert {e["trial"] for e in second if e["event"] == "attempt_started"} <= begun
+    events = fit(tmp_path, sweep)
+    assert outcomes(events) == dict.fromkeys([f"t{number:04d}" for number in range(6)], "completed")
+    results = Counter((e["trial"], e["step"]) for e in events if e["event"] == "result")
+    assert set(results.values()) == {1}
 
 
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:

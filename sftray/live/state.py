@@ -16,18 +16,15 @@ from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json
 from sftray.results import Records, TrialRecord
-from sftray.spending import Spent
+from sftray.spending import BUDGETS, Spent
 
-RUNNING, STARTING = "running", "starting"
-"""What stands for the outcome of a trial that has none: evaluated, or waiting for its base."""
+RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
+"""What stands for the outcome of a trial that has none: evaluated, or waiting for its base, or cut
+off with the sweep's budget."""
 
 
-_GIVEN = (
-    "num_trials", "confirm_top", "confirm_seeds", "max_hours", "max_gpu_hours", "max_cost",
-    "price_per_gpu_hour",
-)  # fmt: skip
+_GIVEN = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
 """Fields that the sweep may have otherwise than when it was begun."""
-_BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,7 @@ def state_of(
     sweep, board, used_up = plans.sweep, records.leaderboard(), clock.used_up
     here = [trial for trial in records.trials if trial.folder is None]
     running = [trial for trial in here if trial.outcome is None]
-    rows = {trial.trial: _row(trial, plans) for trial in records.trials}
+    rows = {trial.trial: _row(trial, plans, cut_off=bool(used_up)) for trial in records.trials}
     last = [trial.last for trial in running if trial.results]
     over = ended and not running
     to_come = _to_come(sweep, here, over=over)
@@ -181,7 +178,7 @@ def state_of(
         data_wait=max((one.get("data_wait") or 0.0 for one in last), default=0.0),
         quiet=max(0.0, clock.now - clock.last),
         spent=clock.spent,
-        budgets={name: value for name in _BUDGETS if (value := getattr(sweep, name)) is not None},
+        budgets={name: value for name in BUDGETS if (value := getattr(sweep, name)) is not None},
         base=board["base"]["eval_loss"],
         best=rows.get(board["best"] or ""),
         running=tuple(rows[trial.trial] for trial in running),
@@ -209,7 +206,8 @@ def _doing(trials: Sequence[TrialRecord], *, ended: bool) -> str:
     return "training"
 
 
-def _row(trial: TrialRecord, plans: Plans) -> Row:
+def _row(trial: TrialRecord, plans: Plans, *, cut_off: bool) -> Row:
+    running = UNFINISHED if cut_off else RUNNING if trial.results else STARTING
     plan, last, best = plans.of(trial), trial.last, trial.best
     shown = best if trial.outcome is not None and best is not None else last
     trained = [one for one in trial.results if one["step"] > 0]
@@ -226,7 +224,7 @@ def _row(trial: TrialRecord, plans: Plans) -> Row:
         eval_loss=shown.get("eval_loss") if trained else None,
         losses=tuple(float(one["eval_loss"]) for one in trained),
         tokens_per_second=last.get("tokens_per_second"),
-        outcome=trial.outcome or (RUNNING if trial.results else STARTING),
+        outcome=trial.outcome or running,
     )
 
 

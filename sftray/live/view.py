@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from sftray.live.state import Row, State, finite
+from sftray.live.state import RUNNING, UNFINISHED, Row, State, finite
 from sftray.results import short
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -100,8 +100,10 @@ def _facts(state: State) -> dict[str, str]:
     running, ended = len(state.running), len(state.finished)
     facts = {}
     if state.total:
-        facts["trials"] = f"{ended} of {state.total} ended, {running} running"
-        if state.quiet > QUIET_SECONDS and state.doing != "ended":
+        cut_off = any(row.outcome == UNFINISHED for row in state.running)
+        how = UNFINISHED if cut_off else RUNNING
+        facts["trials"] = f"{ended} of {state.total} ended, {running} {how}"
+        if state.quiet > QUIET_SECONDS and state.doing != "ended" and not cut_off:
             facts["trials"] += f"; nothing was reported for {duration(state.quiet)}"
     if state.tokens:
         facts["tokens"] = _count(state.tokens)

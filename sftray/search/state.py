@@ -226,6 +226,10 @@ class Search:
         """The trials that were suggested and have not ended, oldest first."""
         return [trial.suggestion for trial in self._trials.values() if trial.outcome is None]
 
+    def last_step(self, trial: str) -> int | None:
+        """The step of a trial's newest evaluation; None before the first."""
+        return max(self._trials[trial].losses, default=None)
+
     def ended(self) -> set[str]:
         """The trials that have an outcome."""
         return {trial for trial, state in self._trials.items() if state.outcome is not None}
@@ -249,11 +253,12 @@ class Search:
 
         It ends by its own `outcome` if it names one, as diverged by an eval loss that is not
         finite, or pruned by ASHA. A step that was recorded before keeps its record and decision.
-        Where the search has stopped, it stops without an end.
+        Where the search has stopped, it stops without an end; but where all that it still has to
+        say is its outcome, no budget stops it.
         """
-        state = self._trials[trial]
+        state, step = self._trials[trial], int(metrics["step"])
         if state.outcome is None:
-            step, loss = int(metrics["step"]), metrics.get("eval_loss")
+            loss = metrics.get("eval_loss")
             result = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
             loss = state.losses.get(step, loss)
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
@@ -261,7 +266,9 @@ class Search:
             if events and events[-1]["event"] == "trial_ended":
                 events[-1] |= {name: metrics[name] for name in _AT_THE_END if name in metrics}
             self._record([result, *events] if step not in state.losses else events)
-        return CONTINUE if state.outcome is None and not self.stopped else STOP
+        if state.outcome is not None or self._damaged or self._outage:
+            return STOP
+        return STOP if self._spent() and step < state.plan.steps else CONTINUE
 
     def end(self, trial: str, outcome: str, message: str = "") -> None:
         """Journal a trial's end; the first outcome of a trial stands. An outage is none."""
