@@ -31,11 +31,11 @@ from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.evaluate import default_device, packed_eval_loss
 from sftray.model import (
-    adapter_parameters,
     compute_dtype,
     init_adapters,
     load_base,
     lora_config,
+    trained_parameters,
 )
 from sftray.train.lora import fuse_lora, make_resident
 from sftray.trial.order import row_stream
@@ -81,7 +81,7 @@ def _train(
     make_resident(base)
     model = get_peft_model(base, lora_config(trial))
     init_adapters(model, trial.seed)
-    for parameter in adapter_parameters(model).values():
+    for parameter in trained_parameters(model).values():
         parameter.data = parameter.data.to(dtype)
     fuse_lora(model)
     rows = packs.dataset("train").with_format("numpy")
@@ -89,11 +89,11 @@ def _train(
     plan = plan_trial(trial, len(rows), ladder=(), evals_per_trial=1, execution=whole)
     order = row_stream(len(rows), plan.rows, trial.seed)
     optimizer = torch.optim.AdamW(
-        adapter_parameters(model).values(),
+        trained_parameters(model).values(),
         betas=(trial.adam_beta1, trial.adam_beta2),
         weight_decay=trial.weight_decay,
     )
-    first = {n: p.detach().clone() for n, p in adapter_parameters(model).items() if "lora_A" in n}
+    first = {n: p.detach().clone() for n, p in trained_parameters(model).items() if "lora_A" in n}
     before = packed_eval_loss(model, packs.dataset("eval"), attention, trial)
     size = trial.effective_batch_size
     for step in range(1, plan.steps + 1):
@@ -104,12 +104,12 @@ def _train(
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             loss = model(**inputs, use_cache=False).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(adapter_parameters(model).values(), trial.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(trained_parameters(model).values(), trial.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(trial, plan, step)
         optimizer.step()
         optimizer.zero_grad()
-    now = adapter_parameters(model)
+    now = trained_parameters(model)
     changed = sum(int((now[name] != value).sum()) for name, value in first.items())
     return {
         "steps": plan.steps,

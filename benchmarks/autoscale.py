@@ -2,12 +2,13 @@
 way.
 
     python benchmarks/autoscale.py
+    python benchmarks/autoscale.py --trainer bank
 
 One machine plays the head, which trains nothing, and up to three workers of one CPU each: Ray's
 own fake provider starts and ends them, all else is as in a cloud, autoscaler included. When all
 three are there, one is told to go as a spot machine is, with ten seconds of notice, and killed.
-Prints the number of workers as it changes, and fails where the sweep did not end well, a worker
-stayed, or fewer than three came.
+With a bank, which is one process and wants one worker, that one is taken back. Prints the number of
+workers as it changes, and fails where the sweep did not end well, a worker stayed, or too few came.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def run(address: str, folder: Path, trainer: str, num_trials: str) -> int:
     def log(line: str) -> None:
         say(f"{time.monotonic() - started:7.1f}s  {line}")
 
+    wanted = WORKERS if trainer == "train" else 1
     log("workers: 0")
     counts, lost, ended = [0], "", 0.0
     with sweep(address, folder, trainer, num_trials, log) as alive:
@@ -59,7 +61,7 @@ def run(address: str, folder: Path, trainer: str, num_trials: str) -> int:
             if len(nodes) != counts[-1]:
                 counts.append(len(nodes))
                 log(f"workers: {len(nodes)}")
-            if not lost and len(nodes) == WORKERS and has_results(folder):
+            if not lost and len(nodes) == wanted and has_results(folder, wanted):
                 lost = nodes[-1]
                 take_back(address, lost, log)
             if alive() is not None:
@@ -70,7 +72,7 @@ def run(address: str, folder: Path, trainer: str, num_trials: str) -> int:
         code = alive()
     log(f"the sweep ended with {code}; workers over time: {counts}; taken back: {lost[-5:]}")
     # a killed worker counts until Ray has found out, beside the one that replaces it
-    return 0 if code == 0 and lost and max(counts) >= WORKERS and counts[-1] == 0 else 1
+    return 0 if code == 0 and lost and max(counts) >= wanted and counts[-1] == 0 else 1
 
 
 @contextmanager
@@ -213,11 +215,11 @@ def workers(address: str) -> list[str]:
     return sorted(node.hex() for node in living)
 
 
-def has_results(folder: Path) -> bool:
+def has_results(folder: Path, wanted: int) -> bool:
     """Whether every worker may have a trial at work: as many trials have been evaluated."""
     journals = list((folder / "results").glob("*/journal.jsonl"))
     events = [json.loads(line) for j in journals for line in j.read_text().splitlines()]
-    return len({e["trial"] for e in events if e["event"] == "result"}) >= WORKERS
+    return len({e["trial"] for e in events if e["event"] == "result"}) >= wanted
 
 
 def take_back(address: str, node: str, log: Callable[[str], None]) -> None:

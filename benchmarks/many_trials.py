@@ -3,11 +3,17 @@ and leaderboard, without Ray and with trials that take no time.
 
     python benchmarks/many_trials.py
     python benchmarks/many_trials.py --trials 250 500 1000 --scheduler none --folder s3://bucket/x
+    python benchmarks/many_trials.py --ray
 
 Each number of trials is a process of its own. A trial costs: milliseconds of the driver's CPU (the
 disk's own time is left out), all told and by what takes them: asking the sampler; recording reports
 and decisions; the trial's folder and the leaderboard. resume: milliseconds a trial until a new
 driver has replayed the journal. MB: the driver's peak above what it had when it began.
+
+With --ray the trials go through Ray Tune, four at once, and the driver is killed when half of them
+have ended. Milliseconds a trial: the driver's CPU, and by the clock. MB: the driver's peak above
+what it had when it began, the sweep's folder, Tune's own files. Seconds of the new driver, once Ray
+is there: until the journal is replayed, until a trial reports. Last: the last line over the first.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from console import argument_parser, say
@@ -42,10 +49,14 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[250, 500, 1000])
     parser.add_argument("--scheduler", default="asha", help="asha, hyperband, median or none")
     parser.add_argument("--folder", help="where the sweeps are written; a temporary one by default")
+    parser.add_argument("--ray", action="store_true", help="through Ray Tune, killed halfway")
     parser.add_argument("--measure", action="store_true", help="one number, in this process")
     given = parser.parse_args()
     if given.measure:
         say(json.dumps(measure(given.trials[0], given.scheduler, given.folder)))
+        return
+    if given.ray:
+        through_ray(given.trials, given.scheduler)
         return
     say("trials  events  ms a trial:  all    ask  record  write  resume   MB")
     for trials in given.trials:
@@ -59,8 +70,23 @@ def main() -> None:
         say(f"{trials:6} {told['events']:7} {numbers} {told['megabytes']:4.0f}")
 
 
-def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
-    sweep = SweepConfig(
+def through_ray(numbers: list[int], scheduler: str) -> None:
+    from many_trials_ray import COLUMNS, measure, show
+
+    say("trials  events  ms: cpu   clock  MB: driver folder  Tune's  s: replay  resume")
+    table = []
+    for trials in numbers:
+        with tempfile.TemporaryDirectory(prefix="many-") as folder:
+            table.append(measure(trials, scheduler, Path(folder)))
+        show(trials, table[-1])
+    first, last = table[0], table[-1]
+    ratios = {name: last[name] / first[name] for name in COLUMNS}
+    show_ratio = ", ".join(f"{name} × {ratio:.1f}" for name, ratio in ratios.items())
+    say(f"trials × {numbers[-1] / numbers[0]:g}: {show_ratio}")
+
+
+def sweep_of(trials: int, scheduler: str) -> SweepConfig:
+    return SweepConfig(
         name="many",
         data=DataConfig("none.jsonl"),
         trial=TrialConfig("none"),
@@ -72,6 +98,10 @@ def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
         num_trials=trials,
         scheduler=scheduler,
     )
+
+
+def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
+    sweep = sweep_of(trials, scheduler)
     paths = SweepPaths(join(folder, f"many-{trials}"))
     plan = planner(sweep, ROWS, execution=ONE_ROW)
     clock = Clock()

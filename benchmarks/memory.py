@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py --data alpaca.jsonl
 
-For each shape, the `train` trainer at four settings and the bank at four, a few steps each on rows
+For each shape, the `train` trainer at four settings, the bank at four, and full fine-tuning at
+five, where it fits (`--only full`: nothing else), a few steps each on rows
 packed from real conversations; printed are the estimate of `sftray/memory.py`, the peak of
 PyTorch's allocator, and how far the one is from the other. `--shapes tiny` on a CPU only tries it.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ TRAIN = (
     (2048, Execution(4, resident=True)),
 )
 """Row length and execution; a dequantised base stays, so it comes last."""
+FULL = (
+    (512, Execution(8)),
+    (2048, Execution(1)),
+    (2048, Execution(4, activation_checkpointing=True)),
+    (2048, Execution(1, activation_checkpointing=True)),
+    (2048, Execution(4)),
+)
+"""Row length and execution, all weights trained."""
 BANK = ((512, 8), (512, 16), (2048, 2), (2048, 4))
 """Row length and slots."""
 
@@ -51,7 +61,7 @@ def main() -> None:
         facts, trial = Shape.of(base), TrialConfig(shape, learning_rate=1e-4, lora_r=16)
         assert facts is not None
         models: dict[int, Train] = {}
-        for length, execution in TRAIN:
+        for length, execution in TRAIN if "train" in options.only else ():
             # a model serves the settings of one length that follow each other
             models = {length: models[length]} if length in models else {}
             free_memory()
@@ -62,7 +72,15 @@ def main() -> None:
             estimate = train_memory(facts, trial, length, execution)
             _say(found, f"{shape} train {_words(execution, length)}", estimate, peak)
         del models
-        for length, slots in BANK:
+        for length, execution in FULL if "full" in options.only and shape != "8B" else ():
+            free_memory()
+            whole = Train(shape, packs[length], device, full=True)
+            peak = whole.measure(Setting(execution), STEPS).peak_gib
+            trial = replace(trial, finetune="full", base_precision="bf16")
+            estimate = train_memory(facts, trial, length, execution)
+            _say(found, f"{shape} full {_words(execution, length)}", estimate, peak)
+            del whole
+        for length, slots in BANK if "bank" in options.only else ():
             free_memory()
             bank = Bank(shape, slots, packs[length], device)
             peak = bank.measure(STEPS).peak_gib
@@ -91,6 +109,7 @@ def _options() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--shapes", type=lambda text: text.split(","), default="0.5B,1B,8B")
+    add("--only", type=lambda text: text.split(","), default="train,bank,full")
     add_rows(parser)
     add("--out", type=Path, help="write what was found to this JSON file")
     return parser.parse_args()

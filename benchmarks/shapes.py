@@ -101,12 +101,18 @@ def model_config(shape: str) -> Any:
 
 
 def random_model(
-    shape: str, device: torch.device, attention: str, storage: torch.dtype | None = None
+    shape: str,
+    device: torch.device,
+    attention: str,
+    storage: torch.dtype | None = None,
+    *,
+    quantised: bool = True,
 ) -> Any:
     """A model of random weights on `device`, in NF4 with double quantisation, frozen; its 4-bit
-    numbers in tensors of the dtype `storage`, where that matters."""
+    numbers in tensors of the dtype `storage`, where that matters. Or in float32, as it is where all
+    weights are trained."""
     config = model_config(shape)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if device.type == "cuda" and quantised else torch.float32
     skeleton, quantisation = _skeleton(config, dtype), nf4_config(dtype)
     if storage is not None:
         quantisation.bnb_4bit_quant_storage = storage
@@ -115,7 +121,7 @@ def random_model(
         config=config,
         state_dict=_weights(skeleton, dtype, device),
         dtype=dtype,
-        quantization_config=quantisation,
+        **({"quantization_config": quantisation} if quantised else {}),
         attn_implementation=attention,
         device_map={"": device},
     )

@@ -49,9 +49,17 @@ class Train:
     """One base, trained under one setting after another."""
 
     def __init__(
-        self, shape: str, packs: Packs, device: torch.device, *, spread: bool = False
+        self,
+        shape: str,
+        packs: Packs,
+        device: torch.device,
+        *,
+        spread: bool = False,
+        full: bool = False,
     ) -> None:
         self._trial = TrialConfig(shape, learning_rate=1e-4, lora_r=16)
+        if full:
+            self._trial = replace(self._trial, finetune="full", base_precision="bf16")
         self._attention = choose_attention(self._trial, device)
         self._packs, self._device = packs, device
         self._model = random_model(
@@ -59,15 +67,18 @@ class Train:
             device,
             self._attention.implementation,
             storage=torch.float32 if spread else None,
+            quantised=not full,
         )
         self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
         self._resident = False
 
     def measure(self, setting: Setting, repeats: int, workers: int = 1) -> Speed:
         """Liger's kernels stay in a model, and so does a base that was dequantised: settings
-        without them come first."""
+        without them come first. Where all weights are trained, two micro-batches are a step, for
+        gradients that wait for the next one."""
         micro, steps = setting.execution.micro_batch_size, WARM_UP + repeats
-        rows = micro * workers
+        accumulation = 2 if self._trial.finetune == "full" else 1
+        rows = micro * workers * accumulation
         trial = replace(
             self._trial,
             effective_batch_size=rows,
@@ -81,7 +92,7 @@ class Train:
             rows_dropped=0,
             warmup_steps=1,
             execution=setting.execution,
-            accumulation=1,
+            accumulation=accumulation,
             rungs=(),
             eval_steps=(),
             bracket="",
@@ -110,7 +121,7 @@ class Train:
             try:
                 trainer.train_from(None)
             finally:
-                if not setting.spread:  # that base is of no more use
+                if not setting.spread and self._trial.finetune == "lora":  # else of no more use
                     self._model = trainer.model.unload()
                     self._model.gradient_checkpointing_disable()
         found = speed(

@@ -1,20 +1,32 @@
-"""Pictures of a sweep's report in a real browser, for docs/images.
+"""Pictures of a sweep's report in a real browser, and of its live view, for docs/images.
 
 python docs/screenshots.py results/lr_batch              (pip install playwright; a Chromium)
 
 The page is opened as a file, without a network, by a laptop, a laptop in dark mode and a phone; the
-script fails where the page logs an error, asks for anything, or is wider than the screen.
+script fails where the page logs an error, asks for anything, or is wider than the screen. The live
+view is drawn as it was at `--live` of the journal's events; `--only-live` needs no browser.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
+import re
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
 
+from sftray.live.view import view
+from sftray.live.watched import Watched
 from sftray.report import write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 IMAGES = Path(__file__).parent / "images"
 FIGURES = ("eval", "rate", "parallel", "rungs", "timeline", "importance")
@@ -37,8 +49,15 @@ def main() -> None:
     parser.add_argument(
         "--whole", action="store_true", help="whole pages, to look at; they are large"
     )
+    parser.add_argument("--live", type=float, default=0.4, help="share of the journal's events")
+    parser.add_argument("--only-live", action="store_true", help="no pictures of the report")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "live.svg").write_text(live_picture(Path(options.dir), options.live))
+    if options.only_live:
+        return
+    from playwright.sync_api import sync_playwright
+
     address = Path(write_report(options.dir)).resolve().as_uri()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.browser)
@@ -55,6 +74,21 @@ def main() -> None:
     large = {name: size for name, size in sizes.items() if size > LARGEST}
     if large and not options.whole:
         sys.exit(f"over {LARGEST:,} bytes: {large}")
+
+
+def live_picture(sweep: Path, share: float) -> str:
+    """The live view at 80 columns as SVG, with no font that would be loaded."""
+    lines = (sweep / "journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = lines[: round(share * len(lines))]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "journal.jsonl").write_text("".join(lines), encoding="utf-8")
+        (Path(folder) / "sweep.json").write_bytes((sweep / "sweep.json").read_bytes())
+        watched = Watched(folder, now=lambda: float(json.loads(lines[-1])["time"]) + 1)
+        watched.catch_up()
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=True)
+    console.print(view(watched.state(), 80, 26))
+    plain = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.S)
+    return console.export_svg(title="sftray", code_format=plain, unique_id="live")
 
 
 def _opened(browser: Browser, address: str, screen: dict[str, object]) -> Page:

@@ -100,6 +100,8 @@ def _varlen_forward(
         return out, None
     from torch.nn.attention.varlen import varlen_attn
 
+    # float32 norms and rotary make float32 of what autocast has computed in bfloat16
+    query, key = query.to(value.dtype), key.to(value.dtype)
     share = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
     query, key, value = (

@@ -1,27 +1,32 @@
-"""The winner's folder: an ordinary PEFT adapter, checked, mergeable, with its story beside it.
+"""The winner's folder: an ordinary PEFT adapter, checked, with its story beside it; or a whole
+model, where all weights were trained. What one does with it then is in `winner/`.
 
-Promise: `best/` is written from the best evaluation, not the last, and the adapter in it has been
-loaded again with plain PEFT and given the recorded eval loss to 1e-3, or to what rounding to
-bfloat16 makes of a short eval set, or the sweep says so loudly.
+Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
+loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what
+rounding to bfloat16 makes of a short eval set, or the sweep says so loudly.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sftray import storage
+from sftray.budget import rung_ladder
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
+from sftray.loading import is_whole, loaded_with
 from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
 from sftray.trial.samples import as_lines, fixed_prompts, flagged
+from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -33,10 +38,18 @@ order of the same products moves each token's loss by some 0.05 nats, up or down
 WORKER_MINUTES = 60
 """How long the check may take, the wait for a free worker and the base's download included."""
 
+SHOWN_TRIALS = 5
+"""Trials of the leaderboard that the card shows, and what of each."""
+SHOWN = ("trial", "point", "eval_loss", "tokens", "outcome")
+
 _POLL_SECONDS = 60
 
 Log = Callable[[str], None]
-Files = dict[str, bytes]
+Files = dict[str, bytes | None]
+"""By name; None for what is too large to come by value and is copied from the checkpoint."""
+
+WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+"""What a bundle has one of: an adapter, a model, or a model in many files."""
 
 
 def collect(
@@ -53,13 +66,15 @@ def collect(
     The base, which is loaded for it, also answers the prompts that the trials have answered.
 
     `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
-    may have no GPU, and gives Ray's reference to its result. A bundle of the same evaluation that
-    is there already is kept. Evaluations whose checkpoint is gone or `damaged` are passed over.
+    may have no GPU, and gives Ray's reference to its result. The adapter of the same evaluation
+    that is there already is kept, and only what is told of it is written again. Evaluations whose
+    checkpoint is gone or `damaged` are passed over.
     """
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     trial = sweep.trial.at(best.point)
     recorded = evaluation["eval_loss"]
-    facts = {
+    ladder = rung_ladder(sweep, packs.rows("train"))
+    facts: dict[str, Any] = {
         "sweep": sweep.name,
         "trial": best.trial,
         "step": evaluation["step"],
@@ -71,11 +86,25 @@ def collect(
         "config": to_json(trial),
         "data": to_json(sweep.data),
         "packs": packs.root,
+        "packs_key": found.packs_key,
+        "data_counts": counts_of(packs.manifest),
+        "first_rung": ladder[0] if ladder else None,
+        "evals_per_trial": sweep.evals_per_trial,
         "end_of_turn": packs.end_of_turn,
+        "trials": len(found.records),
+        "leaderboard": [
+            {name: row[name] for name in SHOWN}
+            for row in found.leaderboard["trials"][:SHOWN_TRIALS]
+        ],
         "versions": found.record["versions"],
         "git_revision": found.record["git_revision"],
     }
-    if _is_there(paths.best, facts):
+    old = _there(paths.best)
+    if old is not None and all(old[name] == facts[name] for name in ("trial", "step", "eval_loss")):
+        facts |= {name: old[name] for name in ("reloaded_eval_loss", "verified")}
+        if json.loads(json.dumps(facts)) != old:
+            for name, text in _texts(facts).items():
+                storage.write_text(join(paths.best, name), text)
         return facts
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -91,67 +120,77 @@ def collect(
             return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
         if samples:
             storage.write_text(paths.base_samples, samples)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        _write_files(files, checkpoint, folder)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= tolerance
-        (folder / "sweep.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        (folder / "README.md").write_text(_model_card(facts), encoding="utf-8")
+        for name, text in _texts(facts).items():
+            (folder / name).write_text(text, encoding="utf-8")
         storage.put_folder(folder, paths.best, last="sweep.json")
+    plain = loaded_with(facts)
     if facts["verified"]:
-        log(f"best/: reloaded with plain PEFT, eval loss {checked:.6f} (recorded {recorded:.6f})")
+        log(f"best/: reloaded with {plain}, eval loss {checked:.6f} (recorded {recorded:.6f})")
     else:
         log(
-            f"WARNING: best/ was reloaded with plain PEFT and gave eval loss {checked:.6f}, but "
-            f"{recorded:.6f} was recorded. Do not use this adapter before the reason is known"
+            f"WARNING: best/ was reloaded with {plain} and gave eval loss {checked:.6f}, but "
+            f"{recorded:.6f} was recorded. Do not use it before the reason is known"
         )
     return facts
 
 
-def merge(folder: str, out: Path, *, log: Log) -> tuple[float, float]:
-    """Merge the adapter of a sweep's or a bundle's folder into a bf16 base, saved in `out`.
+def require_adapter(folder: str, facts: Mapping[str, Any]) -> None:
+    """Raise SftrayError where a bundle holds a whole model."""
+    if is_whole(facts):
+        raise SftrayError(
+            f"{folder}: got a whole model (finetune='full'), must be an adapter; there is nothing "
+            "to merge, transformers loads the bundle as it is (`sftray best` says how)"
+        )
 
-    Returns the eval loss of the adapter on its base as trained (a 4-bit one quantised), and that
-    of the merged model: dequantising and rounding to bfloat16 moves it a little.
-    """
-    from sftray.evaluate import evaluate_adapter, merge_adapter
 
+def answer(
+    folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
+) -> dict[str, str]:
+    """Greedy answers of the untrained base and of the adapter, or of the trained model, to one user
+    turn."""
     local, facts = open_bundle(folder)
-    if out.exists() and any(out.iterdir()):
-        raise SftrayError(f"{out}: got a folder with files in it, must be new or empty")
-    trial = TrialConfig(**facts["config"])
-    before = evaluate_adapter(local, trial, facts["packs"])
-    log(f"eval loss before: {before:.6f} (adapter on its {trial.base_precision} base)")
-    after = merge_adapter(local, trial, facts["packs"], out)
-    log(f"eval loss after:  {after:.6f} (merged, bfloat16), saved in {out}")
-    return before, after
-
-
-def answer(folder: str, prompt: str, max_new_tokens: int) -> dict[str, str]:
-    """Greedy answers of the untrained base and of the adapter to one user turn."""
-    from sftray.evaluate import generate, load_adapter
+    trial = as_trained(folder, facts, trust_remote_code)
+    from sftray.evaluate import computing_as, generate, load_trained, load_untrained
     from sftray.model import saved_tokenizer
 
-    local, facts = open_bundle(folder)
-    trial = TrialConfig(**facts["config"])
-    model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
-    with model.disable_adapter():
-        base = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    adapted = generate(model, tokenizer, messages, facts["end_of_turn"], max_new_tokens)
-    return {"base": base, "adapter": adapted}
+    rest = (tokenizer, messages, facts["end_of_turn"], max_new_tokens)
+    model, _ = load_trained(local, trial)
+    with computing_as(trial, model.device):
+        if is_whole(facts):
+            said = {"model": generate(model, *rest)}
+            del model  # there may be no room for both
+            return {"base": generate(load_untrained(trial), *rest), **said}
+        with model.disable_adapter():
+            base = generate(model, *rest)
+        return {"base": base, "adapter": generate(model, *rest)}
+
+
+def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
+    """The trial that a bundle is of. A folder, which somebody else may have written, cannot have
+    code run: that is for who reads it to say."""
+    trial = TrialConfig(**facts["config"])
+    if trial.trust_remote_code and not trust_remote_code:
+        raise SftrayError(
+            f"{folder}: its base {trial.model} wants to run Python code of its repository, must be "
+            "allowed here, too; read the code, then say --trust-remote-code"
+        )
+    return trial
 
 
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
-        if storage.exists(join(candidate, "adapter_model.safetensors")):
+        if any(storage.exists(join(candidate, name)) for name in WEIGHTS):
             local = storage.get_folder(candidate)
             facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
             return local, facts
     raise SftrayError(
-        f"{folder}: got no adapter_model.safetensors there nor in best/, must be a finished "
+        f"{folder}: got no {' or '.join(WEIGHTS[:2])} there nor in best/, must be a finished "
         "sweep's folder or its best/"
     )
 
@@ -201,26 +240,41 @@ def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:
     return paths.trial(trial.trial) if trial.folder is None else TrialPaths(trial.folder)
 
 
-def _is_there(folder: str, facts: Mapping[str, Any]) -> bool:
+def _there(folder: str) -> dict[str, Any] | None:
+    """What the bundle in a folder says of itself; None where there is none."""
     marker = join(folder, "sweep.json")
     if not storage.exists(marker):
-        return False
-    old = json.loads(storage.read_text(marker))
-    return all(old.get(name) == facts[name] for name in ("trial", "step", "eval_loss"))
+        return None
+    facts: dict[str, Any] = json.loads(storage.read_text(marker))
+    return facts
+
+
+def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is told of the adapter, by file, in the order in which it is written."""
+    told = {CARD: model_card(facts), REPEAT: repeat_file(facts)}
+    return {**told, "sweep.json": json.dumps(facts, indent=1)}
 
 
 def _assemble(
     checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
 ) -> tuple[float, float, str, Files]:
-    """On a worker: the adapter's eval loss when reloaded, how far it may be from the recorded one,
-    the base's answers to `prompts`, and the adapter's files with the tokenizer's. The worker may be
-    another machine: they come by value.
+    """On a worker: the eval loss of what was trained when reloaded, how far it may be from the
+    recorded one, the base's answers to `prompts`, and the bundle's files with the tokenizer's. The
+    worker may be another machine: they come by value.
     """
     import torch
 
-    from sftray.evaluate import base_answers, default_device, load_adapter, packed_eval_loss
+    from sftray.evaluate import (
+        base_answers,
+        computing_as,
+        default_device,
+        end_with_turns,
+        load_trained,
+        load_untrained,
+        packed_eval_loss,
+    )
     from sftray.model import compute_dtype, load_tokenizer
-    from sftray.trial.checkpoint import export_adapter, read
+    from sftray.trial.checkpoint import export_weights, read
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE
@@ -228,16 +282,37 @@ def _assemble(
         supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
         tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        export_adapter(read(checkpoint, Path(scratch)).folder, Path(folder))
+        export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
-        model, attention = load_adapter(Path(folder), trial)
+        model, attention = load_trained(Path(folder), trial)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
+        whole = trial.finetune == "full"
+        if whole:
+            end_with_turns(model, opened.end_of_turn)
+            model.generation_config.save_pretrained(folder)
+            model = load_untrained(trial) if prompts else None
         asked = [prompt["messages"] for prompt in prompts]
-        replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
+        with computing_as(trial, default_device()):
+            replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
         samples = as_lines(flagged(prompts, 0, replies))
-        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        files = {
+            path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
+            for path in Path(folder).iterdir()
+        }
         return loss, tolerance, samples, files
+
+
+def _write_files(files: Files, checkpoint: str, folder: Path) -> None:
+    """Write what `_assemble` has given into a local folder."""
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    if copied := [name for name, content in files.items() if content is None]:
+        with tempfile.TemporaryDirectory() as scratch:
+            local = storage.get_folder(checkpoint, Path(scratch))
+            for name in copied:
+                shutil.copy(local / name, folder / name)
 
 
 def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
@@ -254,48 +329,3 @@ def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "
         "of the cluster and run the same command again"
     )
-
-
-def _confirmed_row(confirmed: Mapping[str, Any] | None) -> str:
-    if confirmed is None:
-        return ""
-    mean, interval, runs = (confirmed[name] for name in ("mean", "interval", "eval_losses"))
-    width = f" ± {interval[1] - mean:.4f}" if interval else ""
-    return f"| its point, mean of {len(runs)} other seeds (95 %) | {mean:.4f}{width} |\n"
-
-
-def _model_card(facts: Mapping[str, Any]) -> str:
-    point = "\n".join(f"| {name} | {value} |" for name, value in facts["point"].items())
-    config = facts["config"]
-    return f"""---
-base_model: {config["model"]}
-library_name: peft
-tags: [sft, lora, sftray]
----
-
-# {facts["sweep"]}: the best adapter
-
-LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
-`{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
-
-| | eval loss (nats a supervised token) |
-|---|---|
-| untrained base | {facts["base_eval_loss"]:.4f} |
-| this adapter | {facts["eval_loss"]:.4f} |
-| this adapter, reloaded with plain PEFT | {facts["reloaded_eval_loss"]:.4f} |
-{_confirmed_row(facts["confirmed"])}
-| hyper-parameter | value |
-|---|---|
-{point}
-
-Trained on {facts["tokens"]:,} tokens of `{facts["data"]["source"]}`; only the assistant's tokens
-count in the loss. The resolved configuration and all versions are in `sweep.json`.
-
-```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
-```
-"""

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from sftray.errors import ConfigError
+from sftray.redact import looks_secret
 
 
 def require(condition: bool, what: str, got: str, must: str) -> None:
@@ -19,6 +20,20 @@ def require(condition: bool, what: str, got: str, must: str) -> None:
 def one_of(what: str, got: str, allowed: Sequence[str]) -> None:
     """Raise ConfigError unless `got` is one of the allowed names."""
     require(got in allowed, what, repr(got), f"one of {', '.join(allowed)}")
+
+
+def no_secrets(room: str, config: Any) -> None:
+    """Raise ConfigError where a field of `config` holds a token, a key or a URL's credentials: the
+    configuration is written to sweep.json, the report and W&B. The message does not repeat it."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        texts = value if isinstance(value, tuple | list) else (value,)
+        require(
+            not any(isinstance(text, str) and looks_secret(text) for text in texts),
+            f"{room}{f.name}",
+            "a text with a secret in it",
+            "without: keys and tokens are read from the environment, ~/.aws or a role",
+        )
 
 
 def known_fields(what: str, names: Mapping[str, Any], config: type) -> None:

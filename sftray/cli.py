@@ -8,24 +8,31 @@ import dataclasses
 import json
 import os
 import sys
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
+from sftray import commands
+from sftray.commands import inspected, say
 from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
-from sftray.paths import PacksPaths, SweepPaths
+from sftray.paths import SweepPaths
+from sftray.redact import redact
+from sftray.winner import DTYPES
 
 
 def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `sweep` as the command line says; what every sweep file calls last.
 
     Exit status: 0 when the sweep ended, 1 when no trial finished, 2 for a request that cannot work,
-    130 when interrupted (the same command goes on).
+    or where a disk is full or storage away (the same command goes on then), 130 when interrupted
+    (it does, too).
     """
     options = _sweep_parser(sweep).parse_args(arguments)
+    sys.excepthook = _hook_without_secrets
     sys.exit(_with_plain_errors(lambda: _launch(sweep, options)))
 
 
@@ -41,33 +48,38 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         from sftray.plan import make_plan, plan_text
 
         plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
-        _say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
+        say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         if plan["packs"] and not options.json:
-            _say("\n" + _inspected(plan["packs"], rows=1))
+            say("\n" + inspected(plan["packs"], rows=1))
         return 0
     from sftray import storage
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.findings import learn, text
+    from sftray.live import shown
     from sftray.results import confirmed_text, load, table
-    from sftray.sweep import run_sweep
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:
         storage.remove_folder(folder)
 
     try:
-        found = run_sweep(sweep, local=options.local, log=_log(time.monotonic()))
+        # a debugger and a view do not share a terminal
+        with shown(sweep, plain=options.plain or options.local) as log:
+            from sftray.sweep import run_sweep
+
+            found = run_sweep(sweep, local=options.local, log=log)
     except KeyboardInterrupt:
         with contextlib.suppress(SftrayError):  # it may not have begun
-            _say("\n" + table(load(folder).leaderboard, top=20))
+            say("\n" + table(load(folder).leaderboard, top=20))
         raise
-    _say("\n" + table(found.leaderboard, top=20))
+    say("\n" + table(found.leaderboard, top=20))
     if confirmed := confirmed_text(found.leaderboard):
-        _say("\n" + confirmed)
-    _say("\n" + text(learn(found)))
-    _say(f"\nbest adapter: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+        say("\n" + confirmed)
+    say("\n" + text(learn(found)))
+    kind = "model" if sweep.trial.finetune == "full" else "adapter"
+    say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
 
 
@@ -98,106 +110,6 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
     return sweep
 
 
-def _results(options: argparse.Namespace) -> int:
-    from sftray.results import confirmed_text, load, table, verdicts
-
-    found = load(options.dir)
-    if options.json:
-        _say(json.dumps(found.leaderboard, indent=1))
-        return 0
-    from sftray.findings import learn, text
-
-    if options.findings:
-        _say(json.dumps(learn(found).to_json(), indent=1))
-    else:
-        _say(table(found.leaderboard, top=options.top))
-        if confirmed := confirmed_text(found.leaderboard):
-            _say("\n" + confirmed)
-        if options.verdicts:
-            _say("\n" + verdicts(found.leaderboard, top=options.top))
-        _say("\n" + text(learn(found)))
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from sftray.report import write_report
-
-    _say(write_report(options.dir))
-    return 0
-
-
-def _best(options: argparse.Namespace) -> int:
-    from sftray.bundle import open_bundle
-
-    folder, facts = open_bundle(options.dir)
-    if options.json:
-        _say(json.dumps(facts, indent=1))
-        return 0
-    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
-    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
-    _say(
-        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
-        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
-        f"adapter: {folder}\n\n"
-        "from peft import AutoPeftModelForCausalLM\n"
-        f"model = AutoPeftModelForCausalLM.from_pretrained({str(folder)!r})"
-    )
-    return 0
-
-
-def _merge(options: argparse.Namespace) -> int:
-    _quiet_libraries()
-    from sftray.bundle import merge
-
-    merge(options.dir, options.out, log=_say)
-    return 0
-
-
-def _generate(options: argparse.Namespace) -> int:
-    _quiet_libraries()
-    from sftray.bundle import answer
-
-    for who, text in answer(options.dir, options.prompt, options.max_new_tokens).items():
-        _say(f"{who}: {text}")
-    return 0
-
-
-def _inspect(options: argparse.Namespace) -> int:
-    from sftray import storage
-
-    root = options.dir
-    if storage.exists(SweepPaths(root).sweep):
-        root = json.loads(storage.read_text(SweepPaths(root).sweep))["packs"]
-    elif not storage.exists(PacksPaths(root).manifest):
-        raise SftrayError(
-            f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
-            "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
-        )
-    if options.json:
-        from sftray.data.inspect import inspect_json
-        from sftray.data.packs import open_packs
-
-        _say(json.dumps(inspect_json(open_packs(root)), indent=1))
-    else:
-        _say(_inspected(root, rows=options.rows))
-    return 0
-
-
-def _inspected(packs: str, *, rows: int) -> str:
-    from sftray.data.inspect import inspect_text
-    from sftray.data.packs import open_packs
-
-    return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from sftray.doctor import findings
-
-    for line in findings():
-        _say(line)
-    return 0
-
-
 def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"Run the sweep {sweep.name!r}, or go on with it where it stopped."
@@ -218,6 +130,7 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--num-trials", type=int)
     add("--trainer", choices=TRAINERS)
     add("--wandb", choices=WANDB_MODES)
+    add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
     add("--fresh", action="store_true", help="delete the sweep of this name first")
     add(
@@ -232,16 +145,28 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sftray", description="Read what a sweep left behind.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = argparse.ArgumentParser(
+        prog="sftray", description="Begin a sweep, and read what it left behind."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = subparsers.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         return sub
 
+    init = command("init", commands.init, "write a first sweep file for a dataset and a base")
+    init.add_argument("file", type=Path, help="a new file, as my_sweep.py")
+    init.add_argument(
+        "--data", required=True, help="a .jsonl or .parquet path, glob or URI, or a Hub dataset id"
+    )
+    init.add_argument("--model", required=True, help="the base: a folder or a Hub model id")
+    init.add_argument("--split", default="train", help="of a Hub dataset")
+    init.add_argument("--gpus", type=int, default=1, help="of the cluster; 0: a CPU")
     results = command(
-        "results", _results, "the leaderboard of a finished or running sweep, and what it learned"
+        "results",
+        commands.results,
+        "the leaderboard of a finished or running sweep, and what it learned",
     )
     results.add_argument("dir")
     form = results.add_mutually_exclusive_group()
@@ -251,25 +176,66 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument(
         "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
     )
+    watch = command(
+        "watch", commands.watch, "the live view of a sweep that runs elsewhere, from its folder"
+    )
+    watch.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+    watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
     report = command(
-        "report", _report, "write report.html of a finished or running sweep into its folder"
+        "report",
+        commands.report,
+        "write report.html of a finished or running sweep into its folder",
     )
     report.add_argument("dir")
-    best = command("best", _best, "the best adapter and how to load it")
+    best = command("best", commands.best, "the best adapter or model and how to load it")
     best.add_argument("dir")
     best.add_argument("--json", action="store_true")
-    merge = command("merge", _merge, "merge the best adapter into a bf16 base")
+    merge = command(
+        "merge", commands.merge, "merge the best adapter into its unquantised base, and check it"
+    )
     merge.add_argument("dir")
-    merge.add_argument("out", type=Path)
-    generate = command("generate", _generate, "answer a prompt with the best adapter and its base")
+    merge.add_argument("out", help="a new folder")
+    merge.add_argument("--dtype", choices=tuple(DTYPES), default="bf16")
+    merge.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a weights file")
+    merge.add_argument(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        help="eval losses before and after, and what merging into 4-bit would lose; by default the "
+        "last only for a base that was held in 4 bits",
+    )
+    push = command("push", commands.push, "upload the winner to the Hugging Face Hub")
+    push.add_argument("dir")
+    push.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it is not there")
+    push.add_argument("--private", action="store_true", help="if it is made")
+    push.add_argument("--merged", action="store_true", help="the model merged with it instead")
+    push.add_argument(
+        "--with-samples", action="store_true", help="also its answers: text of the dataset"
+    )
+    push.add_argument("--yes", action="store_true", help="do not ask")
+    generate = command(
+        "generate", commands.generate, "answer a prompt with the best of a sweep and with its base"
+    )
     generate.add_argument("dir")
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)
-    inspect = command("inspect", _inspect, "the packed rows, with the trained tokens marked")
+    for loads_the_base in (merge, push, generate):
+        loads_the_base.add_argument(
+            "--trust-remote-code",
+            action="store_true",
+            help="run the Python code that the base's repository brings; its sweep's word for it "
+            "is not enough",
+        )
+    inspect = command(
+        "inspect", commands.inspect, "the packed rows, with the trained tokens marked"
+    )
     inspect.add_argument("dir", help="a sweep's folder, or a pack's")
     inspect.add_argument("--rows", type=int, default=2)
     inspect.add_argument("--json", action="store_true")
-    command("doctor", _doctor, "what this machine can do")
+    doctor = command(
+        "doctor", commands.doctor, "what this machine can do; exit status 1 if that has a problem"
+    )
+    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--storage", default=".", help="the local folder for sweeps and packs")
     return parser
 
 
@@ -278,39 +244,21 @@ def _with_plain_errors(run: Callable[[], int]) -> int:
     try:
         return run()
     except SweepFailedError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(redact(f"{error}\n"))
         return 1
     except SftrayError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(redact(f"error: {error}\n"))
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on from here\n")
         return 130
 
 
-def _quiet_libraries() -> None:
-    """Loading bars and notes to developers are not for who wants an answer."""
-    import logging
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-
-
-def _log(started: float) -> Callable[[str], None]:
-    def log(line: str) -> None:
-        _say(f"{time.monotonic() - started:7.1f}s  {line}")
-
-    return log
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def _hook_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python prints it, but for the secrets that libraries put into messages."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _gpu_memory(sweep: SweepConfig) -> float | None:

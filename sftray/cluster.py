@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import ray
@@ -18,6 +19,11 @@ from sftray.errors import ConfigError
 from sftray.limits import reachable
 
 Log = Callable[[str], None]
+
+NO_TOKEN = (
+    "Ray asks nobody for a token here: whoever reaches its ports can run code on all its machines. "
+    "Unset RAY_AUTH_MODE, or start the cluster with RAY_AUTH_MODE=token (docs/security.md)"
+)
 
 GPU_SECONDS = 900.0
 """How long a cluster may take to bring its first GPU."""
@@ -65,6 +71,10 @@ class Cluster:
                 "that is free or comes; see `ray status`"
             ) from error
 
+    def gpus_up(self) -> float:
+        """GPUs that are there now."""
+        return float(ray.cluster_resources().get("GPU", 0.0))
+
     def use_gpu(self, sweep: SweepConfig) -> bool:
         return self.gpus > 0 if sweep.use_gpu is None else sweep.use_gpu
 
@@ -93,8 +103,18 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
             # the recorder frees them, some seconds later
-            ray.init("local", include_dashboard=dashboard and dashboard_installed(), **quiet)
+            ray.init(
+                "local",
+                include_dashboard=dashboard and dashboard_installed(),
+                dashboard_host="127.0.0.1",
+                **quiet,
+            )
+            with contextlib.suppress(OSError):  # Ray leaves its token for all users to read
+                (Path.home() / ".ray" / "auth_token").chmod(0o600)
             log("started Ray on this machine")
+        # by now Ray has set it, unless it was told otherwise or the cluster it joined has no token
+        if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+            log(f"warning: {NO_TOKEN}")
     total = reachable()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
@@ -113,6 +133,12 @@ _RAY_SETTINGS = (
 )
 
 
+def head_has_cpus() -> bool:
+    """Whether the cluster's head may train."""
+    heads = (n for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"])
+    return any(head["Resources"].get("CPU", 0) > 0 for head in heads)
+
+
 def dashboard_installed() -> bool:
     """Whether Ray came with its `default` extra."""
     try:
@@ -125,13 +151,12 @@ def dashboard_installed() -> bool:
 def _standing_cluster() -> bool:
     """Whether `ray start` has put up a cluster here.
 
-    A cluster that lives inside another Python process (`ray.init`) would die with it under us, so
-    it is not joined.
+    A cluster that lives inside another Python process (`ray.init`) would die with it under us, or
+    is just dying after it, so it is not joined. It leaves the port to chance, `ray start` does not.
     """
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == "gcs_server":
             with contextlib.suppress(psutil.Error):
-                parent = process.parent()
-                if parent is None or parent.pid == 1 or "start" in parent.cmdline():
+                if "--gcs_server_port=0" not in process.cmdline():
                     return True
     return False

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sftray.checks import is_number, known_fields, one_of, require
+from sftray.checks import is_number, known_fields, no_secrets, one_of, require
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
+FINETUNES = ("lora", "full")
+ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "median", "hyperband", "none")
@@ -67,6 +69,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_types("data.", self)
+        no_secrets("data.", self)
         require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
         one_of("data.columns", self.columns, COLUMN_FORMATS)
         require(
@@ -120,11 +123,15 @@ class TrialConfig:
     """Git revision of a Hub model; None takes the newest and records it."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
+    finetune: str = "lora"
+    """What is trained: lora, an adapter on a frozen base; full, all weights, held in float32."""
     base_precision: str = "nf4"
-    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32."""
+    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32. In full
+    fine-tuning, where no nf4 is: what is computed in."""
 
     learning_rate: float = 1e-4
-    """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4."""
+    """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4, full fine-tuning
+    1e-5 … 5e-5."""
     effective_batch_size: int = 16
     """Packed rows an optimizer step; always micro-batch × accumulation × workers exactly."""
     num_train_epochs: float = 1.0
@@ -134,7 +141,7 @@ class TrialConfig:
     min_lr_ratio: float = 0.0
     """The cosine ends at this share of the peak."""
     weight_decay: float = 0.01
-    """AdamW's decoupled decay, on all LoRA weights."""
+    """AdamW's decoupled decay, on all LoRA weights; in full fine-tuning not on norms and biases."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this global norm."""
     adam_beta1: float = 0.9
@@ -166,8 +173,16 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         _require_types("trial.", self)
+        no_secrets("trial.", self)
         require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
+        one_of("trial.finetune", self.finetune, FINETUNES)
         one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
+        require(
+            self.finetune == "lora" or self.base_precision != "nf4",
+            "trial.base_precision",
+            "'nf4' with finetune='full'",
+            "'bf16' or 'fp32': 4-bit weights cannot be trained",
+        )
         if self.attention is not None:
             one_of("trial.attention", self.attention, ATTENTIONS)
         for name, low in (
@@ -310,7 +325,20 @@ class SweepConfig:
     """end: a trial answers when it has completed; evaluations: at each of its evaluations, which
     made the demo's trials of three evaluations take 7 % longer in a bank, 16 % in `train`."""
     max_failures: int = 2
-    """How often a trial that lost its worker is started again from its last checkpoint."""
+    """How often a trial that lost its worker is started again from its last checkpoint; machines
+    that the cloud took back are not counted."""
+    hang_minutes: float = 30.0
+    """A worker or a bank that has taken no step for so long is taken for dead."""
+
+    max_hours: float | None = None
+    """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
+    has: trials that run stop at their next evaluation, and go on if the budget is raised."""
+    max_gpu_hours: float | None = None
+    """Of the GPUs that the sweep holds, whether they train or wait."""
+    max_cost: float | None = None
+    """`max_gpu_hours` in money, at `price_per_gpu_hour`."""
+    price_per_gpu_hour: float | None = None
+    """What an hour of one GPU costs, in any currency."""
 
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
@@ -319,11 +347,16 @@ class SweepConfig:
     wandb_project: str = "sftray"
     wandb_samples: bool = False
     """Also send the sample prompts and answers: text of the dataset leaves the machine."""
+    wandb_adapter: bool = False
+    """Also send the best adapter, as an artifact."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files, in the sweep's folder under tensorboard/."""
     seed: int = 0
     """Seed of the search."""
 
     def __post_init__(self) -> None:
         _require_types("", self)
+        no_secrets("", self)
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             "name",
@@ -334,6 +367,13 @@ class SweepConfig:
         one_of("scheduler", self.scheduler, SCHEDULERS)
         one_of("wandb", self.wandb, WANDB_MODES)
         known_fields("search_space", self.search_space, TrialConfig)
+        for where in (self.search_space, *self.points):
+            require(
+                "trust_remote_code" not in where,
+                "trust_remote_code",
+                "a search over it",
+                "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
+            )
         for name, space in self.search_space.items():
             require(
                 isinstance(space, Uniform | RandInt | Choice),
@@ -410,6 +450,15 @@ class SweepConfig:
         require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
         for name in ("max_failures", "num_samples_generated"):
             require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
+        for name in ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, str(value), "above 0, or None")
+        require(
+            self.max_cost is None or self.price_per_gpu_hour is not None,
+            "max_cost",
+            f"{self.max_cost} without a price",
+            "given with price_per_gpu_hour",
+        )
         require(
             not isinstance(self.sample_prompts, str)
             and all(isinstance(text, str) and text.strip() for text in self.sample_prompts),
@@ -419,7 +468,9 @@ class SweepConfig:
         )
         object.__setattr__(self, "sample_prompts", tuple(self.sample_prompts))
         one_of("sample_at", self.sample_at, SAMPLE_AT)
-        require(self.cpus_per_worker > 0, "cpus_per_worker", str(self.cpus_per_worker), "above 0")
+        for name in ("cpus_per_worker", "hang_minutes"):
+            require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
+        self._require_one_way_to_train()
         for name, space in self.search_space.items():
             require(
                 not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",
@@ -445,6 +496,38 @@ class SweepConfig:
             self.trial.at(point)
         for corner in _corners(self.search_space):
             self.trial.at(corner)
+
+    def _require_one_way_to_train(self) -> None:
+        """All trials train an adapter, or all of them all weights, and then no bank trains them."""
+        axes = {*self.search_space, *(name for point in self.points for name in point)}
+        require(
+            "finetune" not in axes,
+            "search_space",
+            "'finetune' as an axis",
+            "one for all trials: their best rates differ by a factor of ten; run two sweeps",
+        )
+        if self.trial.finetune == "lora":
+            return
+        unused = sorted(name for name in axes if name.startswith("lora_"))
+        require(
+            not unused,
+            "search_space",
+            f"{', '.join(unused)} with trial.finetune='full'",
+            "other fields, or finetune='lora': all weights are trained, there is no adapter",
+        )
+        require(
+            not self.wandb_adapter,
+            "wandb_adapter",
+            "True with trial.finetune='full'",
+            "False: there is no adapter, and a whole model is gigabytes",
+        )
+        for name in ("trainer", "confirm_trainer"):
+            require(
+                getattr(self, name) != "bank",
+                name,
+                "'bank' with trial.finetune='full'",
+                f"'train' or left out: {ONE_FROZEN_BASE}",
+            )
 
     @property
     def total_trials(self) -> int:

@@ -22,7 +22,7 @@ from sftray.config import TrialConfig
 from sftray.course import Course, Evaluation, read_course
 from sftray.symptoms import (
     NO_CHANGE,
-    USUAL_RATE,
+    USUAL_RATES,
     Diagnosis,
     first_symptom,
     lower_rate,
@@ -70,12 +70,15 @@ def _diverged(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagno
     before = f" after {_within(announced.verdict)}" if announced else ""
     verdict = f"Diverged{before}: {said}."
     past_warmup = course.known_until > 2 * warmup_steps(config, course.steps or 0)
-    if past_warmup and not announced and config.learning_rate <= USUAL_RATE:
+    other = "hold the base with base_precision='bf16'"
+    if config.finetune == "full":
+        other = "compute with base_precision='fp32'"
+    if past_warmup and not announced and config.learning_rate <= USUAL_RATES[config.finetune]:
         return Diagnosis(
             "diverged",
             verdict,
             f"A learning rate of {config.learning_rate:.3g} is usual and nothing announced it: "
-            "look at the rows of that step, and hold the base with base_precision='bf16'.",
+            f"look at the rows of that step, and {other}.",
         )
     longer = "" if past_warmup else f", or warm up for more than {config.warmup_ratio:.0%}"
     return Diagnosis("diverged", verdict, f"{lower_rate(config, 3)}{longer}.")
@@ -86,11 +89,13 @@ def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: Course) -> D
     when = f" after step {course.last.step}" if course.evaluations else ""
     sharded = "" if config.shard_base else ", or spread the base with shard_base=True"
     smaller = "" if config.base_precision == "nf4" else ", base_precision='nf4'"
+    less = f"Lower data.max_length or lora_r ({config.lora_r}){smaller}{sharded}"
+    if config.finetune == "full":
+        less = "Lower data.max_length, train an adapter with finetune='lora', or take a larger GPU"
     return Diagnosis(
         "out_of_memory",
         f"Out of memory{when}: {said}.",
-        f"Lower data.max_length or lora_r ({config.lora_r}){smaller}{sharded}; the effective batch "
-        "size does not matter, since rows are accumulated.",
+        f"{less}; the effective batch size does not matter, since rows are accumulated.",
     )
 
 

@@ -1,24 +1,80 @@
-"""What this machine can do, one line a finding, with what it means for a sweep."""
+"""What this machine can do, a line a finding: what was found, what it means for a sweep, the fix.
+
+Promise: keys are told as present or absent, never their values. Price: 6 s, most of it torch.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FREE_DISK_GB = 20.0
+"""Less than this fills up with the base's download and packs."""
+OBJECT_STORE_GB = 2.0
+"""Less shared memory than this and Ray's object store spills to the disk, or refuses to start."""
+SPILLED_UP_TO = 0.95
+"""Of a disk; Ray spills to none that is fuller (RAY_local_fs_capacity_threshold)."""
+HUB_SECONDS = 3.0
+MARKS = {"ok": " ", "note": "·", "problem": "!"}
 
 
-def findings() -> list[str]:
-    """The lines of `sftray doctor`. Keys are reported as present or not, never their values."""
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    found: str
+    means: str = ""
+    """For a sweep."""
+    fix: str = ""
+    level: str = "ok"
+    """ok; note: works, could be better; problem: sweeps fail or are wrong."""
+
+
+def findings(storage: str = ".") -> list[Finding]:
+    """All of them, for sweeps that are kept in the folder `storage`."""
     return [
-        f"python        {sys.version.split()[0]}",
+        _python(),
         *_devices(),
         *_packages(),
-        f"disk here     {shutil.disk_usage('.').free / 1e9:.0f} GB free",
+        _four_bits(),
+        *_ray(),
+        _disk("disk here", storage),
+        _disk("Hub's cache", os.environ.get("HF_HOME", "~/.cache/huggingface")),
+        *_shared_memory(),
+        spilled(tempfile.gettempdir()),
+        _hub(),
         *_keys(),
     ]
+
+
+def as_text(found: list[Finding]) -> str:
+    """For a person: `!` marks problems, `·` what could be better."""
+    lines = []
+    for one in found:
+        means = f": {one.means}" if one.means else ""
+        lines.append(f"{MARKS[one.level]} {one.name:<14} {one.found}{means}")
+        if one.fix:
+            lines.append(f"{'':17}→ {one.fix}")
+    bad = sum(one.level == "problem" for one in found)
+    lines.append(f"\n{bad} problem{'s' * (bad != 1)}" if bad else "\nready")
+    return "\n".join(lines)
+
+
+def as_json(found: list[Finding]) -> list[dict[str, Any]]:
+    """For scripts."""
+    return [asdict(one) for one in found]
 
 
 def smallest_gpu() -> float | None:
@@ -31,57 +87,185 @@ def smallest_gpu() -> float | None:
         return None
 
 
-def _devices() -> list[str]:
+def _python() -> Finding:
+    return Finding("python", sys.version.split()[0])
+
+
+def _devices() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        return [
-            f"GPU           none seen by torch {torch.__version__}: sweeps run on "
-            f"{os.cpu_count()} CPU cores in float32; enough for the demo and for small models"
-        ]
-    lines = []
+        cores = f"{os.cpu_count()} CPU cores"
+        if smallest_gpu() is None:
+            means = f"sweeps run on {cores} in float32: enough for the demo and small models"
+            yield Finding("GPU", f"none seen by torch {torch.__version__}", means)
+        else:
+            yield Finding(
+                "GPU",
+                f"the driver has one, torch {torch.__version__} does not see it",
+                f"sweeps would run on {cores}",
+                "install a torch with CUDA as new as the driver allows (pytorch.org), or look at "
+                "CUDA_VISIBLE_DEVICES",
+                "problem",
+            )
+        return
+    yield Finding("driver", _driver(), f"torch {torch.__version__}, CUDA {torch.version.cuda}")
     if importlib.util.find_spec("triton") is None:
-        lines.append("triton        absent: the bank's small kernels are PyTorch's, and slower")
+        means = "the bank's small kernels are PyTorch's, and slower"
+        yield Finding("triton", "absent", means, "pip install triton", "note")
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
-        bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: use another GPU"
-        lines.append(
-            f"GPU {index}         {facts.name}, {facts.total_memory / 2**30:.0f} GiB, {bf16}"
-        )
-    return lines
+        found = f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            yield Finding(f"GPU {index}", found, "bfloat16")
+        else:
+            means = "no bfloat16, in which bases are computed"
+            fix = "use a GPU of compute capability 8.0 or newer (A100, L4, RTX 30 and on)"
+            yield Finding(f"GPU {index}", found, means, fix, "problem")
 
 
-def _packages() -> list[str]:
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.splitlines()[0].strip()
+    except (FileNotFoundError, subprocess.SubprocessError, IndexError):
+        return "not told by nvidia-smi"
+
+
+def _packages() -> Iterator[Finding]:
     flash = importlib.util.find_spec("flash_attn") is not None
-    attention = "flash_attention_2" if flash else "varlen (install flash-attn for a faster one)"
-    lines = [f"attention     {attention} on a GPU, sdpa on a CPU"]
-    for name, why in (
-        ("bitsandbytes", "4-bit bases"),
-        ("ray", "the cluster"),
-        ("trl", "the trainer"),
-        ("wandb", "tracking"),
-    ):
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found = "MISSING: pip install sftray again"
-        lines.append(f"{name:<13} {found} ({why})")
-    if (
-        importlib.util.find_spec("aiohttp") is None
-        or importlib.util.find_spec("opencensus") is None
-    ):
-        lines.append(
-            "ray[default]  incomplete: without its dashboard Ray frees stopped trials late"
-        )
-    return lines
+    if flash:
+        yield Finding("attention", "flash_attention_2 on a GPU, sdpa on a CPU")
+    else:
+        fix = "on a GPU pip install 'sftray[gpu]' for FlashAttention, which is faster"
+        yield Finding("attention", "varlen on a GPU, sdpa on a CPU", "exact as well", fix, "note")
+    for requirement in importlib.metadata.requires("sftray") or []:
+        pin, _, condition = requirement.partition(";")
+        if "extra" not in condition:
+            yield _package(pin.strip())
 
 
-def _keys() -> list[str]:
-    present = {True: "present", False: "absent"}
+def _package(pin: str) -> Finding:
+    """Whether a package is as new as the pin says, as in "peft>=0.21,<1"."""
+    from packaging.requirements import Requirement
+
+    wanted = Requirement(pin)
+    try:
+        version = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:
+        fix = f"pip install '{pin}'"
+        return Finding(wanted.name, "absent", WHAT_FOR.get(wanted.name, ""), fix, "problem")
+    if not wanted.specifier.contains(version, prereleases=True):
+        means = f"sftray was made with {wanted.specifier}"
+        return Finding(wanted.name, version, means, f"pip install '{pin}'", "problem")
+    return Finding(wanted.name, version, WHAT_FOR.get(wanted.name, ""))
+
+
+WHAT_FOR = {
+    "bitsandbytes": "4-bit bases",
+    "ray": "the cluster",
+    "trl": "the trainer",
+    "peft": "adapters",
+    "optuna": "the search",
+    "wandb": "tracking",
+}
+
+
+def _four_bits() -> Finding:
+    """Whether bitsandbytes quantises here: its library is made for CUDA versions and processors."""
+    import torch
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # notes to developers
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        from bitsandbytes.functional import quantize_4bit
+
+        quantize_4bit(torch.ones(64, device=device), quant_type="nf4")
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        means = "no base can be held in 4 bits"
+        fix = "pip install -U bitsandbytes, or set trial.base_precision=bf16"
+        return Finding("4 bits", f"fail on {device} ({error})", means, fix, "problem")
+    means = "" if device == "cuda" else "slowly: for a small base take trial.base_precision=fp32"
+    return Finding("4 bits", f"work on {device}", means)
+
+
+def _ray() -> Iterator[Finding]:
+    absent = [name for name in ("aiohttp", "opencensus") if importlib.util.find_spec(name) is None]
+    if absent:
+        means = "without its dashboard Ray frees stopped trials late"
+        found = f"incomplete ({', '.join(absent)})"
+        yield Finding("ray[default]", found, means, "pip install 'ray[default]'", "problem")
+    if address := os.environ.get("RAY_ADDRESS"):
+        yield Finding("RAY_ADDRESS", address, "sweeps join this cluster; `ray status` shows it")
+    if os.environ.get("RAY_AUTH_MODE") not in (None, "token"):
+        means = "who reaches the cluster's ports runs code on it"
+        fix = "unset it, or set it to token"
+        yield Finding("RAY_AUTH_MODE", os.environ["RAY_AUTH_MODE"], means, fix, "note")
+
+
+def _disk(name: str, folder: str) -> Finding:
+    """Free room where a folder is, or will be."""
+    path = Path(folder).expanduser().absolute()
+    there = next(one for one in (path, *path.parents) if one.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    found = f"{free:.0f} GB free"
+    if not os.access(there, os.W_OK):
+        return Finding(name, f"{there} cannot be written", "", "name another folder", "problem")
+    if free < FREE_DISK_GB:
+        means = "bases and packs may not fit; --plan tells how much a sweep takes"
+        return Finding(name, found, means, f"free some on the disk of {there}", "note")
+    return Finding(name, found)
+
+
+def _shared_memory() -> Iterator[Finding]:
+    if not Path("/dev/shm").is_dir():
+        return
+    size = shutil.disk_usage("/dev/shm").total / 1e9
+    if size < OBJECT_STORE_GB:
+        means = "Ray's object store goes to the disk, and building packs is slow"
+        fix = "in a container: docker run --shm-size=8g, or an emptyDir of medium Memory"
+        yield Finding("/dev/shm", f"{size:.2f} GB", means, fix, "note")
+    else:
+        yield Finding("/dev/shm", f"{size:.0f} GB")
+
+
+def spilled(folder: str) -> Finding:
+    """Where Ray's object store goes when it is full."""
+    usage = shutil.disk_usage(folder)
+    found = f"{folder}, {usage.free / 1e9:.0f} GB free"
+    if usage.used / usage.total < SPILLED_UP_TO:
+        return Finding("spilled to", found)
+    means = "a full object store has nowhere to go: Ray spills to no disk that is 95 % full"
+    return Finding("spilled to", found, means, "make room there, or set TMPDIR", "problem")
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants, get_session
+
+    from sftray.refused import HUB_ERRORS, refusal
+
+    address = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
+    if constants.is_offline_mode():
+        means = "bases and data come from local folders and the cache alone"
+        return Finding("Hub", "offline, as HF_HUB_OFFLINE says", means)
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except HUB_ERRORS as error:
+        means = "fine, if base and data are local or in the cache"
+        found = f"{address}: {refusal(error).partition(';')[0]}"
+        return Finding("Hub", found, means, level="note")
+    return Finding("Hub", f"{address} answers")
+
+
+def _keys() -> list[Finding]:
+    from huggingface_hub import get_token
+
+    from sftray.tracking import key_present
+
+    hub = "present" if get_token() else "absent"
+    online = "present" if key_present() else "absent"
     return [
-        f"{name:<13} {present[bool(os.environ.get(name))]} in the environment ({why})"
-        for name, why in (
-            ("HF_TOKEN", "for gated models and private datasets"),
-            ("WANDB_API_KEY", "for --wandb online"),
-        )
+        Finding("HF_TOKEN", hub, "for gated models, private datasets and `sftray push`"),
+        Finding("WANDB_API_KEY", online, "for --wandb online"),
     ]

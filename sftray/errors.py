@@ -38,5 +38,10 @@ class WorkersError(SftrayError):
     a new one."""
 
 
+class OutageError(SftrayError, OSError):
+    """A disk that is full, or storage or the Hub that have not answered for so long: nothing that a
+    trial could do about. The sweep stops, and the same command goes on with it."""
+
+
 class SweepFailedError(SftrayError):
     """A sweep that ended without one finished trial."""

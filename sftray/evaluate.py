@@ -1,4 +1,5 @@
-"""Eval loss of an adapter outside a trial: the check of the winner, and of a merged model.
+"""Eval loss of what a trial has trained, outside of it: the check of the winner, and of a merged
+model.
 
 Promise: plain transformers and PEFT, the logits and torch's own cross-entropy; none of the
 trainer's code, so that what it reports is checked by something else.
@@ -6,7 +7,9 @@ trainer's code, so that what it reports is checked by something else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,7 @@ from transformers import AutoModelForCausalLM
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
-from sftray.data.packs import open_packs
-from sftray.model import compute_dtype, load_base, load_tokenizer
+from sftray.model import compute_dtype, load_base
 
 
 def default_device() -> torch.device:
@@ -27,10 +29,10 @@ def default_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def evaluate_adapter(adapter: Path, trial: TrialConfig, packs: str) -> float:
+def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Any) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
     model, attention = load_adapter(adapter, trial)
-    return packed_eval_loss(model, open_packs(packs).dataset("eval"), attention, trial)
+    return packed_eval_loss(model, rows, attention, trial)
 
 
 def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
@@ -42,41 +44,68 @@ def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     return model.eval(), attention
 
 
-def merge_adapter(adapter: Path, trial: TrialConfig, packs: str, out: Path) -> float:
-    """Merge into the base dequantised to bfloat16, save model and tokenizer, return its eval loss.
-
-    The loss is that of the saved folder, loaded again.
-    """
+def load_trained(folder: Path, trial: TrialConfig) -> tuple[Any, Attention]:
+    """What a trial has trained and a local folder holds, as the trial ran it, in eval mode: an
+    adapter on its base, or a whole model."""
+    if trial.finetune == "lora":
+        return load_adapter(folder, trial)
     device = default_device()
     attention = choose_attention(trial, device)
-    base = load_base(trial, device, attention)
-    if trial.base_precision == "nf4":
-        base = base.dequantize()
-    merged = PeftModel.from_pretrained(base.to(torch.bfloat16), str(adapter)).merge_and_unload()
-    merged.save_pretrained(out)
-    opened = open_packs(packs)
-    load_tokenizer(trial, opened.chat_template).save_pretrained(out)
+    model = load_base(replace(trial, model=str(folder), model_revision=None), device, attention)
+    prove_isolation(model, attention)
+    return model.eval(), attention
+
+
+def load_untrained(trial: TrialConfig) -> Any:
+    """The base as the trial held it, in eval mode."""
+    device = default_device()
+    return load_base(trial, device, choose_attention(trial, device)).eval()
+
+
+def evaluate_model(
+    folder: Path, trial: TrialConfig, rows: Any, dtype: torch.dtype | None = None
+) -> float:
+    """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
+    None: as the trial holds its base, which is then that folder."""
+    device = default_device()
+    if dtype is None:
+        attention = choose_attention(trial, device)
+        return packed_eval_loss(load_base(trial, device, attention).eval(), rows, attention, trial)
+    precision = "fp32" if dtype == torch.float32 else "bf16"
+    plain = replace(trial, base_precision=precision, attention=None, shard_base=False)
+    attention = choose_attention(plain, device)
     model = AutoModelForCausalLM.from_pretrained(
-        out,
-        dtype=torch.bfloat16,
+        folder,
+        dtype=dtype,
         device_map={"": device},
         attn_implementation=attention.implementation,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,
     )
-    return packed_eval_loss(model.eval(), opened.dataset("eval"), attention, trial)
+    return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
+
+
+def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
+    """A context in which weights of float32 are computed with as the trial does."""
+    enabled = compute_dtype(trial, device) == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()
-def packed_eval_loss(model: Any, rows: Any, attention: Attention, trial: TrialConfig) -> float:
-    """Sum of token losses over the number of supervised tokens, in nats; one row at a time."""
+def packed_eval_loss(
+    model: Any, rows: Any, attention: Attention, trial: TrialConfig, *, autocast: bool = True
+) -> float:
+    """Sum of token losses over the number of supervised tokens, in nats; one row at a time.
+
+    With `autocast` computed as the trial computes, else in the model's own dtype.
+    """
     device = model.get_input_embeddings().weight.device
-    autocast = compute_dtype(trial, device) == torch.bfloat16
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
         batch = collate([row], flatten=attention.flatten)
         labels = batch.pop("labels")[0, 1:].to(device)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with computing_as(trial, device) if autocast else contextlib.nullcontext():
             logits = model(**inputs, use_cache=False).logits[0, :-1]
         supervised = labels != -100
         losses = functional.cross_entropy(
@@ -119,8 +148,8 @@ def reply(
 def base_answers(
     model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]
 ) -> list[tuple[str, bool]]:
-    """`reply` of the base beneath an adapter to each conversation of messages."""
-    with model.disable_adapter():
+    """`reply` of the base, by itself or beneath an adapter, to each conversation of messages."""
+    with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
         return [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 
@@ -128,3 +157,10 @@ def end_tokens(model: Any, end_of_turn: int) -> set[int]:
     """What ends an answer: the end of a turn, and what the model's own configuration names."""
     own = model.generation_config.eos_token_id
     return {end_of_turn, *([own] if isinstance(own, int) else own or [])}
+
+
+def end_with_turns(model: Any, end_of_turn: int) -> None:
+    """Have the model's own configuration end answers with a turn: a base that was not trained to
+    chat does not know what ends one."""
+    ends = end_tokens(model, end_of_turn)
+    model.generation_config.eos_token_id = sorted(ends) if len(ends) > 1 else end_of_turn

@@ -23,6 +23,8 @@ class Fit:
     execution: Execution
     too_large: Callable[[TrialConfig], str | None] = lambda trial: None
     """Why a trial of this sweep does not fit."""
+    at_once: int = 1
+    """How many trials run at a time."""
 
 
 def fit_train(sweep: SweepConfig, base: Mapping[str, Any], memory: float | None) -> Fit:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from sftray.config_io import to_json
 from sftray.paths import SweepPaths, TrialPaths
+from sftray.results import standing
 from sftray.trial.samples import read_samples
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _trial(
     return {
         **{name: getattr(config, name) for name in axes},
         "trial": record.trial,
-        "outcome": record.outcome or "running",
+        "outcome": standing(record.outcome, found.leaderboard),
         "eval_loss": _number(row["eval_loss"]),
         "metric": _number(record.metric),
         "step": row["step"],

@@ -8,7 +8,7 @@ allocator holds at the peak; `CONTEXT` and `FREE` leave room for what it does no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sftray.budget import Execution, field_values
@@ -25,7 +25,7 @@ FREE = 0.92
 CONTEXT = 1.5e9
 """Bytes of CUDA itself, its libraries and their workspaces."""
 TRAINED_BYTES = 16
-"""Bytes of an adapter's parameter: itself, its gradient, AdamW's two moments, all float32."""
+"""Bytes of a trained parameter: itself, its gradient, AdamW's two moments, all float32."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ class Memory:
     """Bytes at the peak of a training step."""
 
     base: float
-    """Frozen weights."""
+    """Frozen weights; none in full fine-tuning."""
     adapters: float
-    """Parameters, gradients and moments."""
+    """What is trained, with gradients and moments: adapters, or all weights."""
     activations: float
     """Kept for the backward pass, and passing."""
     logits: float
@@ -117,20 +117,18 @@ class Memory:
         return self.base + self.adapters + self.activations + self.logits
 
     def __str__(self) -> str:
-        parts = (
-            f"{name} {value / 2**30:.1f}"
-            for name, value in (
-                ("base", self.base),
-                ("adapters", self.adapters),
-                ("activations", self.activations),
-                ("logits", self.logits),
-            )
-        )
-        return " + ".join(parts)
+        return memory_text(asdict(self), 2**30)
 
     def fits(self, capacity: float) -> bool:
         """Whether a GPU of so many bytes has room for it."""
         return self.total + CONTEXT <= FREE * capacity
+
+
+def memory_text(parts: Mapping[str, float], unit: float = 1.0) -> str:
+    """What memory is for, in units of so many: `asdict` of a Memory, or of more than that."""
+    names = {"base": "base", "adapters": "adapters"} if parts["base"] else {"adapters": "weights"}
+    names |= {"activations": "activations", "logits": "logits"}
+    return " + ".join(f"{says} {parts[name] / unit:.1f}" for name, says in names.items())
 
 
 def adapter_parameters(shape: Shape, targets: str | tuple[str, ...], rank: int) -> int:
@@ -163,6 +161,8 @@ def element_bytes(precision: str) -> int:
 def train_memory(shape: Shape, trial: TrialConfig, max_length: int, execution: Execution) -> Memory:
     """The peak of the `train` trainer's step on a GPU, with Liger's kernels; without them more is
     kept, and it was not measured."""
+    if trial.finetune == "full":
+        return _full_memory(shape, trial, max_length, execution)
     size = element_bytes(trial.base_precision)
     tokens = execution.micro_batch_size * max_length
     names = adapted(trial.lora_target_modules)
@@ -213,6 +213,38 @@ def _layer_activations(
     return float(size * kept + exact)
 
 
+def _full_memory(shape: Shape, trial: TrialConfig, max_length: int, execution: Execution) -> Memory:
+    """The same where all weights are trained: they, residual sums and norms are float32, whatever
+    is computed in. With several workers gradients are in DDP's buckets, too."""
+    size = element_bytes(trial.base_precision)
+    tokens = execution.micro_batch_size * max_length
+    trained = (TRAINED_BYTES + (4 if trial.num_workers > 1 else 0)) * shape.parameters
+    copies = shape.linear * size if size == 2 else 0  # autocast's, of all layers
+    layer = _full_layer_activations(shape, size)
+    tile = min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_VOCABULARY)
+    logits = tile * (size + 4) + 8 * tokens * shape.hidden
+    logits += 4 * shape.vocabulary * shape.hidden  # the head's gradient, before it is added
+    passing = size * (shape.inner + shape.hidden)
+    if execution.activation_checkpointing:
+        # copies are let go after the forward pass, and of a layer that is run again
+        again = tokens * (layer + 2 * passing) + copies / shape.layers
+        kept = 4 * tokens * shape.layers * shape.hidden + max(again - logits, copies - logits, 0)
+    else:
+        kept = copies + tokens * (shape.layers * layer + 3 * passing)
+    return Memory(base=0.0, adapters=float(trained), activations=float(kept), logits=float(logits))
+
+
+def _full_layer_activations(shape: Shape, size: int) -> float:
+    """Bytes a token that one layer keeps where all weights are trained."""
+    kept = 4 * 2 * shape.hidden  # two residual sums
+    # what norms make of them: in float32 once, else a copy for each of the five projections
+    kept += 4 * 2 * shape.hidden if size == 4 else size * 5 * shape.hidden
+    heads = shape.queries + 2 * shape.keys
+    inner = heads + shape.queries + 3 * shape.inner
+    inner += (heads - shape.keys) if shape.head_norms else 0
+    return float(kept + size * inner + 4 * (2 + shape.heads))
+
+
 def choose_execution(
     sweep: SweepConfig, base: Mapping[str, Any], *, memory: float | None
 ) -> Execution | None:
@@ -252,10 +284,14 @@ def too_large(
     needed = train_memory(shape, trial, max_length, execution)
     if needed.fits(memory):
         return None
+    what, less = f"rank {trial.lora_r}", "lora_r or data.max_length"
+    if trial.finetune == "full":
+        what = f"training all of {shape.parameters / 1e9:.2f} billion weights"
+        less = "data.max_length, train an adapter with finetune='lora'"
     return (
-        f"rank {trial.lora_r} on rows of {max_length:,} tokens takes at least "
+        f"{what} on rows of {max_length:,} tokens takes at least "
         f"{(needed.total + CONTEXT) / 2**30:.1f} GiB ({needed}), and the GPU has "
-        f"{memory / 2**30:.1f}; lower lora_r or data.max_length, or take a larger GPU"
+        f"{memory / 2**30:.1f}; lower {less}, or take a larger GPU"
     )
 
 

@@ -1,7 +1,7 @@
-"""The frozen base and the adapter on it: every transformers, PEFT and bitsandbytes object of the
-project is built here, but for the attention (`attention.py`).
+"""The base and what is trained of it, an adapter or all weights: every transformers, PEFT and
+bitsandbytes object of the project is built here, but for the attention (`attention.py`).
 
-Promise: adapters are float32 (asserted by `require_float32_adapters`), and a 4-bit base passes
+Promise: what is trained is float32 (asserted by `require_float32`), and a 4-bit base passes
 gradients on the CPU too.
 """
 
@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sftray.attention import Attention
 from sftray.config import TrialConfig
+from sftray.hub import fetched
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
@@ -31,20 +32,27 @@ def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
 
 
 def load_base(trial: TrialConfig, device: torch.device, attention: Attention) -> Any:
-    """The frozen base on `device`, quantised to NF4 while loading where the trial says so."""
+    """The base on `device`, frozen, quantised to NF4 while loading where the trial says so; in
+    float32 where all of it is to be trained (`train_all`)."""
     dtype = compute_dtype(trial, device)
-    if trial.base_precision == "bf16":
+    if trial.finetune == "full":
+        dtype = torch.float32
+    elif trial.base_precision == "bf16":
         dtype = torch.bfloat16
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.implementation}
     if trial.base_precision == "nf4":
         options["quantization_config"] = nf4_config(compute_dtype(trial, device))
         if trial.shard_base:  # see `train.shard`
             options["quantization_config"].bnb_4bit_quant_storage = torch.float32
+    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
     model = AutoModelForCausalLM.from_pretrained(
         trial.model,
-        revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         device_map={"": device},
+        # else it would ask the Hub whether the base is an adapter
+        adapter_kwargs={"local_files_only": "local_files_only" in found},
+        **found,
         **options,
     )
     model.config.use_cache = False
@@ -52,6 +60,30 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
+
+
+def unquantised(trial: TrialConfig, dtype: torch.dtype) -> Any:
+    """The base's own weights in `dtype`, on the CPU."""
+    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
+    return AutoModelForCausalLM.from_pretrained(
+        trial.model,
+        trust_remote_code=trial.trust_remote_code,
+        use_safetensors=True,
+        adapter_kwargs={"local_files_only": "local_files_only" in found},
+        dtype=dtype,
+        **found,
+    )
+
+
+def parameters_of(trial: TrialConfig) -> int:
+    """How many parameters the base has, told from its configuration alone."""
+    code = trial.trust_remote_code
+    config = AutoConfig.from_pretrained(
+        trial.model, revision=trial.model_revision, trust_remote_code=code
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=code)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -68,7 +100,9 @@ def load_tokenizer(trial: TrialConfig, chat_template: str) -> Any:
     """The base's tokenizer, with a pad token and `Packs.chat_template`: not every base has one of
     its own, and prompts are to look as in training."""
     tokenizer = AutoTokenizer.from_pretrained(
-        trial.model, revision=trial.model_revision, trust_remote_code=trial.trust_remote_code
+        trial.model,
+        trust_remote_code=trial.trust_remote_code,
+        **fetched(trial.model, trial.model_revision, code=trial.trust_remote_code),
     )
     tokenizer.chat_template = chat_template
     if tokenizer.pad_token is None:
@@ -94,9 +128,18 @@ def lora_config(trial: TrialConfig) -> LoraConfig:
     )
 
 
-def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trained parameters by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train_all(model: Any) -> None:
+    """Train every weight of a base, and not an adapter on it."""
+    model.requires_grad_(True)
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:  # a temperature without sampling, which transformers reads and does not save
+        model.generation_config.do_sample = True
 
 
 def init_adapters(model: nn.Module, seed: int) -> None:
@@ -105,7 +148,7 @@ def init_adapters(model: nn.Module, seed: int) -> None:
 
     Seeded by name, an adapter starts the same on every device, worker and trainer.
     """
-    for name, parameter in adapter_parameters(model).items():
+    for name, parameter in trained_parameters(model).items():
         parameter.data = parameter.data.to(torch.float32)
         if "lora_B" in name:
             parameter.data.zero_()
@@ -122,12 +165,12 @@ def init_lora_a(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
     return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=generator)
 
 
-def require_float32_adapters(model: nn.Module) -> None:
+def require_float32(model: nn.Module) -> None:
     """Raise RuntimeError unless every trained parameter is float32 (decision 6)."""
-    wrong = [name for name, p in adapter_parameters(model).items() if p.dtype != torch.float32]
+    wrong = [name for name, p in trained_parameters(model).items() if p.dtype != torch.float32]
     if wrong:
         raise RuntimeError(
-            f"{len(wrong)} adapter weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
+            f"{len(wrong)} trained weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
             "updates of 1e-5 on weights of 1e-2 round to nothing"
         )
 

@@ -130,6 +130,11 @@ class SweepPaths:
     def tracking(self) -> str:
         return join(self.root, "wandb")
 
+    @property
+    def tensorboard(self) -> str:
+        """A folder a trial, of TensorBoard's event files."""
+        return join(self.root, "tensorboard")
+
     def trial(self, trial: str) -> TrialPaths:
         return TrialPaths(join(self.root, "trials", trial))
 

@@ -22,16 +22,26 @@ from sftray.budget import (
 )
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.data.padding import padding_text
+from sftray.disk import disk_needed, free_space
 from sftray.fit import Fit, fit_train
-from sftray.memory import Shape, adapter_parameters, choose_execution, train_memory
+from sftray.memory import Shape, choose_execution, memory_text, train_memory
 from sftray.results import point_text
 from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
+from sftray.spending import BUDGETS
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
+_PADDING = ("waste", "waste_padded", "waste_longest")
+HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
+"""A learning rate above which full fine-tuning seldom wants to be; bases of fewer parameters do."""
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
+
+
+AT_ONCE = 8
+"""Trials at a time where that is up to the cluster."""
 
 
 def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]:
@@ -41,7 +51,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     """
     from sftray.data.manifest import counts_of
     from sftray.data.packs import estimate_packs, find_packs
-    from sftray.data.tokenizer import model_config
+    from sftray.data.tokenizer import model_config, require_safetensors
 
     data, trial = sweep.data, sweep.trial
     where: dict[str, Any] = {
@@ -55,6 +65,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     sweep = fit_batch_sizes(sweep, rows)
     ladder = rung_ladder(sweep, rows)
     base = model_config(trial.model, trial.model_revision)
+    require_safetensors(trial.model, trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     bank = None
     if trainer == "bank":
@@ -64,17 +75,22 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     fit = Fit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, rows, execution=fit.execution)
     warnings = [
+        *check_code(trial),
         *_bad_rows(data, counts["train"], manifest),
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
+        *check_budgets(sweep, gpus=gpu_memory is not None),
+        *check_rates(sweep, base),
     ]
+    disk = disk_needed(sweep, base, counts, at_once=bank.slots if bank else AT_ONCE)
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     return {
         "sweep": sweep.name,
         "exact": packs is not None,
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
+        "padding": {name: counts["train"][name] for name in _PADDING},
         "trials": sweep.total_trials,
         "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
         "trainer": trainer,
@@ -92,10 +108,22 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
             * max(shape["tokens"] for shape in shapes),
             "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
         },
-        "disk_gb": _disk_gb(sweep, base, counts),
+        "budgets": {name: getattr(sweep, name) for name in BUDGETS},
+        "disk": {**asdict(disk), "total": disk.total, "free": free_space(sweep.storage)},
         "warnings": warnings,
         "config": to_json(sweep),
     }
+
+
+def check_code(trial: TrialConfig) -> list[str]:
+    """A warning where foreign code would run."""
+    if not trial.trust_remote_code:
+        return []
+    pinned = f"at {trial.model_revision}" if trial.model_revision else "at whatever it is today"
+    return [
+        f"trust_remote_code is on: Python code of {trial.model}, {pinned}, runs here and on every "
+        "worker, with all that they may do; read it, and pin trial.model_revision"
+    ]
 
 
 def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) -> list[str]:
@@ -119,6 +147,30 @@ def check_ranks(sweep: SweepConfig, fit: Fit) -> list[str]:
     if not reasons:
         return []
     return [f"{len(reasons)} of {len(trials)} ranks would not be trained: {reasons[0]}"]
+
+
+def check_budgets(sweep: SweepConfig, *, gpus: float) -> list[str]:
+    """A warning where a budget of GPU time will never be spent."""
+    never = [name for name in ("max_gpu_hours", "max_cost") if getattr(sweep, name) is not None]
+    if gpus or not never:
+        return []
+    return [
+        f"{' and '.join(never)} never end{'s' * (len(never) == 1)} this sweep, for it runs on CPUs "
+        "and no GPU is paid for; max_hours does"
+    ]
+
+
+def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
+    """A warning where all learning rates of full fine-tuning are ones that only LoRA bears; small
+    bases bear them, too."""
+    shape, values = Shape.of(base), _reachable(sweep, "learning_rate")
+    small = shape is not None and shape.parameters < BEARS_HIGH_RATES
+    if sweep.trial.finetune == "lora" or small or min(values) <= HIGH_RATE:
+        return []
+    return [
+        f"all learning rates are {min(values):.3g} or more; full fine-tuning usually wants 1e-5 … "
+        f"5e-5, a tenth of what LoRA wants, and seldom more than {HIGH_RATE:.0e}"
+    ]
 
 
 def check_evaluation(evaluation: Mapping[str, int]) -> list[str]:
@@ -165,7 +217,7 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
-    lines.append("trials:")
+    lines += [padding_text(plan["padding"], plan["config"]["data"]["max_length"]), "trials:"]
     for shape in plan["shapes"]:
         lines.append(
             f"  batch {shape['effective_batch_size']:>4} = {shape['micro_batch_size']} micro × "
@@ -183,7 +235,8 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines += [
         f"tokens: {plan['tokens']['least']:,} (all stopped at the first rung) to "
         f"{plan['tokens']['most']:,} (none stopped)",
-        f"disk: about {plan['disk_gb']:.2f} GB",
+        *_budgets_text(plan["budgets"]),
+        _disk_text(plan["disk"]),
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
@@ -223,11 +276,26 @@ def _bank_text(bank: dict[str, Any]) -> str:
     )
 
 
-def _memory_text(memory: dict[str, Any]) -> str:
+def _budgets_text(budgets: dict[str, float | None]) -> list[str]:
+    given = [f"{name} {value:g}" for name, value in budgets.items() if value is not None]
+    if not given:
+        return []
+    return [
+        f"budget: {', '.join(given)}; spent, the sweep ends with what it has, to be gone on with"
+    ]
+
+
+def _disk_text(disk: dict[str, float | None]) -> str:
     parts = " + ".join(
-        f"{name} {memory[name]:.1f}" for name in ("base", "adapters", "activations", "logits")
+        f"{name} {(disk[name] or 0.0) / 1e9:.2f}" for name in ("packs", "checkpoints", "bundle")
     )
-    return f"memory: {memory['total']:.1f} of {memory['gpu']:.0f} GiB a GPU ({parts})"
+    free = "" if disk["free"] is None else f" of {disk['free'] / 1e9:,.0f} free"
+    return f"disk: about {(disk['total'] or 0.0) / 1e9:.2f} GB{free} ({parts})"
+
+
+def _memory_text(memory: dict[str, Any]) -> str:
+    total = f"{memory['total']:.1f} of {memory['gpu']:.0f} GiB"
+    return f"memory: {total} a GPU ({memory_text(memory)})"
 
 
 def _memory(
@@ -316,20 +384,3 @@ def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any])
         f"{dropped} of {read} rows are bad ({reasons}), more than data.max_bad_fraction = "
         f"{data.max_bad_fraction:g}: the sweep would not start"
     ]
-
-
-def _disk_gb(sweep: SweepConfig, base: Mapping[str, Any], counts: dict[str, Any]) -> float:
-    """Packs (8 bytes a position) and, a trial, three checkpoints of adapter and moments."""
-    positions = sum(counts[split]["rows"] for split in ("train", "eval")) * sweep.data.max_length
-    trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
-    checkpoints = trials * 3 * 12 * _adapter_parameters(sweep, base)
-    return float(8 * positions + checkpoints) / 1e9
-
-
-def _adapter_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
-    """Parameters of an adapter of the largest rank."""
-    ranks = _reachable(sweep, "lora_r")
-    shape = Shape.of(base)
-    if shape is None:
-        return 2_600_000 * int(max(ranks))  # as on an 8B base: 42M parameters at rank 16
-    return adapter_parameters(shape, sweep.trial.lora_target_modules, int(max(ranks)))

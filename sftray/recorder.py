@@ -16,7 +16,8 @@ from sftray.config import SweepConfig
 from sftray.config_io import to_json
 from sftray.diagnosis import diagnose
 from sftray.journal import Journal
-from sftray.paths import SweepPaths
+from sftray.live import lines
+from sftray.paths import SweepPaths, join
 from sftray.search.state import Search
 
 UNLISTED = 0.01
@@ -43,24 +44,41 @@ class Recorder:
         self._ended: list[str] = []
         """Trials that have ended and are not written yet."""
         self._catch_up()
-        self._ended.clear()  # by the driver before
+        self._ended = self._unwritten()
+        self._told = {
+            trial.trial: trial.results[-1]["step"]
+            for trial in self._records.trials
+            if trial.results
+        }
+        """The newest evaluation of each trial that was told of."""
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
         self.when_ended: Callable[[str], None] = lambda trial: None
         """What a trainer wants to do when a trial has ended."""
+        self.when_stepped: Callable[[], object] = lambda: None
+        """What is to be done as long as trials run, several times a second."""
         self._placement_groups: set[str] = set()
 
     def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
         """After a report was journalled: one line, and the trial's folder."""
         if "outcome" in metrics:  # its last words, which `finish_trials` tells
             return
-        if metrics["step"] == 0:
+        if "interrupted" in metrics:
+            self.recovers(trial)
+            return
+        if "resumed_from_step" in metrics:
+            step = metrics["resumed_from_step"]
+            if not storage.exists(self._paths.trial(trial).config):
+                self._write_config(trial, metrics)  # the driver before did not get to it
+            self._log(f"{trial}  goes on from step {step}  [{lines.where(metrics)}]")
+        elif metrics["step"] <= self._told.get(trial, -1):
+            return  # told again by a trial that went on, in case it had been lost
+        elif metrics["step"] == 0:
             self._begun(trial, metrics)
-        elif "resumed_from_step" in metrics:
-            self._log(f"{trial}  goes on from step {metrics['step']}  [{_where(metrics)}]")
         else:
-            self._log(_progress_line(trial, metrics))
+            self._log(lines.progress(trial, metrics))
+        self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
             self.write_leaderboard()
@@ -72,8 +90,7 @@ class Recorder:
         self._catch_up()
         attempts = self._records[trial].attempts
         died = [event["message"] for event in attempts if event["event"] == "attempt_ended"]
-        said = f" ({died[-1]})" if died else ""
-        self._log(f"{trial}  its attempt died{said}; it starts again from its last checkpoint")
+        self._log(lines.recovers(trial, died[-1] if died else ""))
 
     def finish_trials(self) -> None:
         """Write what has ended since the last call."""
@@ -84,12 +101,12 @@ class Recorder:
             trial = self._records[name]
             self.when_ended(name)
             folder = self._paths.trial(name)
-            lines = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
-            storage.write_text(folder.metrics, lines)
+            metrics = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
+            storage.write_text(folder.metrics, metrics)
             outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
             storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
-            said = f" ({trial.message})" if trial.message else ""
-            self._log(f"{name}  {trial.outcome}{said}")
+            self._log(lines.ended(name, trial.outcome or "", trial.message))
+            self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
             if diagnosis.wrong:
                 self._log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
@@ -117,7 +134,34 @@ class Recorder:
                 self._log("freed workers that Ray Train had kept")
         self._placement_groups.clear()
 
+    def _unwritten(self) -> list[str]:
+        """Trials that ended and whose folders the driver before did not get to: the last ones, for
+        they are written in that order."""
+        found: list[str] = []
+        here = [name for name in self._ended if self._records[name].folder is None]
+        for name in reversed(here):
+            if storage.exists(self._paths.trial(name).outcome):
+                break
+            found.insert(0, name)
+        return found
+
+    def _prune(self, trial: results.TrialRecord) -> None:
+        """What is left of a trial that has ended is the checkpoint of its best evaluation, and of
+        its last one where the sweep is after a metric, which is of that."""
+        folder, wanted = self._paths.trial(trial.trial), [trial.best]
+        if self._sweep.objectives[0] == "metric":
+            wanted += trial.trained[-1:]
+        there = {join(folder.checkpoints, name) for name in storage.list_names(folder.checkpoints)}
+        kept = {folder.checkpoint(evaluation["step"]) for evaluation in wanted if evaluation}
+        for checkpoint in there - kept if kept and kept <= there else ():
+            storage.remove_folder(checkpoint)
+
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
+        self._write_config(trial, metrics)
+        point = self._records[trial].point
+        self._log(lines.begun(trial, point, metrics))
+
+    def _write_config(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._catch_up()
         point = self._records[trial].point
         config = to_json(self._sweep.trial.at(point))
@@ -125,7 +169,6 @@ class Recorder:
             self._paths.trial(trial).config,
             json.dumps({"point": point, "config": config, "ran_with": dict(metrics)}, indent=1),
         )
-        self._log(f"{trial}  started: {results.point_text(point)}  [{_where(metrics)}]")
 
     def _catch_up(self) -> None:
         """Bring the records to the journal's end."""
@@ -150,21 +193,8 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
         self._recorder.recovers(trial.config["trial"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._recorder.when_stepped()
         self._recorder.finish_trials()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def _where(metrics: Mapping[str, Any]) -> str:
-    return f"{metrics['device']}, attention {metrics['attention']}"
-
-
-def _progress_line(trial: str, metrics: Mapping[str, Any]) -> str:
-    memory = f"  {metrics['gpu_memory_gb']:.1f} GB" if metrics["gpu_memory_gb"] else ""
-    return (
-        f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}  "
-        f"train {metrics['train_loss']:.4f}  eval {metrics['eval_loss']:.4f}  "
-        f"lr {metrics['learning_rate']:.2e}  |g| {metrics['grad_norm']:.2f}  "
-        f"{metrics['tokens_per_second']:,.0f} tok/s{memory}"
-    )

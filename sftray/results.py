@@ -199,6 +199,8 @@ class Records:
         self._rows: dict[str, dict[str, Any]] = {}
         """Of trials that have ended, diagnosed by `_base`."""
         self._base: float | None = None
+        self._budget_spent = ""
+        """The budget that has ended the sweep before its time, as the field is called."""
         self.add(events)
 
     def __getitem__(self, trial: str) -> TrialRecord:
@@ -213,6 +215,8 @@ class Records:
         """Take what the journal has got since."""
         for event in events:
             _apply(self._trials, event)
+            if event["event"] == "spent":
+                self._budget_spent = event["budget"]
 
     def base_eval_loss(self) -> float | None:
         """The untrained base's loss."""
@@ -231,9 +235,11 @@ class Records:
         answers = {t.trial for t in trials if confirmed is None or confirmed.answers(t)}
         measured = (row["trial"] for row in rows if row["eval_loss"] is not None)
         best = next((trial for trial in measured if trial in answers), None)
-        board = {
+        board: dict[str, Any] = {
             "sweep": self._sweep.name, "base": {"eval_loss": base}, "best": best, "trials": rows
         }  # fmt: skip
+        if self._budget_spent:
+            board["budget_spent"] = self._budget_spent
         return board if confirmed is None else {**board, "confirmed": confirmed.to_json()}
 
     def _row(self, trial: TrialRecord) -> dict[str, Any]:
@@ -291,7 +297,7 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
                 *[_loss(row.get(name)) for name in scored],
                 tokens,
                 f"{seconds:.0f}",
-                row["outcome"] or "running",
+                standing(row["outcome"], board),
             ]
         )
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
@@ -299,6 +305,11 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [header, *lines]
     )
+
+
+def standing(outcome: str | None, board: Mapping[str, Any]) -> str:
+    """A trial's outcome; of one that has none whether it runs, or waits for a larger budget."""
+    return outcome or ("unfinished" if board.get("budget_spent") else "running")
 
 
 def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.tune import CheckpointConfig
+from ray.tune.execution import class_cache
 
 from sftray.budget import TrialPlan
 from sftray.cluster import Cluster
@@ -60,6 +61,9 @@ class Specs:
 class Runner(Protocol):
     """A trainer at work for one sweep."""
 
+    gpus: int
+    """How many it asks the cluster for."""
+
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
         """How trials are run; None where they do not fit this trainer. base: the base's
         config.json. Raises ConfigError where they fit no trainer."""
@@ -94,13 +98,14 @@ def tune_trials(
 ) -> None:
     """Run Tune until the search has no more trials; nothing that it writes is ever read."""
     sweep = specs.sweep
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
     with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
         tune.Tuner(
             # a trial's driver holds no CPU that a worker could have
             tune.with_resources(trainable, {"node:__internal_head__": 0.001}),
             tune_config=tune.TuneConfig(
                 search_alg=SftraySearcher(search),
-                scheduler=SftrayScheduler(search),
+                scheduler=SftrayScheduler(search, at_once),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
@@ -116,6 +121,16 @@ def tune_trials(
         ).fit()
 
 
+_KEYS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+}
+"""What Tune would hand from the driver's environment to the trials' drivers, in a runtime_env that
+Ray writes to its logs as it is. They need none: what touches storage is not started by Tune."""
+
+
 class LocalRunner:
     """Trials one after another in this process, by SFTTrainer: an exception stops the sweep with
     its traceback, and a debugger works."""
@@ -123,6 +138,7 @@ class LocalRunner:
     def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
         self._use_gpu = cluster.use_gpu(sweep)
         self._memory = cluster.gpu_memory(sweep)
+        self.gpus = int(self._use_gpu)
 
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
         return fit_train(sweep, base, self._memory)
@@ -135,12 +151,20 @@ class LocalRunner:
 
         device, bases = torch.device("cuda", 0) if self._use_gpu else torch.device("cpu"), Bases()
         waiting = search.unfinished()
-        while suggestion := waiting.pop(0) if waiting else search.suggest():
+
+        def stepped() -> bool:
+            recorder.when_stepped()
+            return False
+
+        while not search.stopped:
+            suggestion = waiting.pop(0) if waiting else search.suggest()
+            if suggestion is None:
+                return
             search.attempt(suggestion.trial)
             report = functools.partial(_report_locally, search, recorder, suggestion.trial)
             with contextlib.suppress(StoppedError):
-                run_trial(specs.of(suggestion), report, device, bases)
-            if search.outcome_of(suggestion.trial) is None:
+                run_trial(specs.of(suggestion), report, device, bases, stepped)
+            if search.outcome_of(suggestion.trial) is None and not search.stopped:
                 search.returned(suggestion.trial)
             recorder.finish_trials()
 

@@ -1,40 +1,81 @@
 """Read, write and copy on a local path or on any URI that pyarrow opens (s3://, gs://).
 
 Promise: a file is there whole or not at all. Local writes go through a temporary name and an atomic
-rename; object stores put whole objects.
+rename; object stores put whole objects. Storage that does not answer is asked again for minutes,
+and a full disk is an OutageError that says where (`faults`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from pyarrow import fs
 
+from sftray import faults
 from sftray.errors import ConfigError
 from sftray.paths import is_uri, join
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+_GCS_TRIES = "?retry_limit_seconds=10"
+"""pyarrow would try for a quarter of an hour, and say nothing."""
+_RETRIES = re.compile(r" in \S+, after \d+ retries, .* - ")
+"""What obstore says of its own tries, between what it did and what went wrong."""
+
+
+def patient(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
+    """Have a function of a path wait where its storage is away; it must bear being done twice."""
+
+    @functools.wraps(function)
+    def waiting(path: str, /, *arguments: P.args, **options: P.kwargs) -> T:
+        with faults.told(path):
+            return faults.patiently(place(path), lambda: function(path, *arguments, **options))
+
+    return waiting
+
+
+def place(path: str) -> str:
+    """What is away when a path is out of reach: its bucket, or its folder."""
+    if is_uri(path):
+        return "/".join(path.split("/")[:3])
+    return os.path.dirname(path)
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a path or URI, and the path within it."""
     if is_uri(path):
-        filesystem, inner = fs.FileSystem.from_uri(path)
+        gcs = path.startswith(("gs://", "gcs://")) and "?" not in path
+        filesystem, inner = fs.FileSystem.from_uri(path + _GCS_TRIES if gcs else path)
         return filesystem, inner
     return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
 
 
+@patient
+def info(path: str) -> fs.FileInfo:
+    """Type, size and time of a file or folder, or that there is none."""
+    filesystem, inner = resolve(path)
+    return filesystem.get_file_info(inner)
+
+
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
-    filesystem, inner = resolve(path)
-    return bool(filesystem.get_file_info(inner).type != fs.FileType.NotFound)
+    return bool(info(path).type != fs.FileType.NotFound)
 
 
+@patient
 def read_bytes(path: str) -> bytes:
     """The whole of a file."""
     filesystem, inner = resolve(path)
@@ -52,6 +93,7 @@ def write_text(path: str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+@patient
 def write_bytes(path: str, data: bytes) -> None:
     """Write a file atomically, making its folder."""
     filesystem, inner = resolve(path)
@@ -60,13 +102,14 @@ def write_bytes(path: str, data: bytes) -> None:
         with filesystem.open_output_stream(inner) as stream:
             stream.write(data)
         return
-    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(data)
-        flush(file)
-    os.replace(temporary, inner)
+    with _beside(inner) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            flush(file)
+        os.replace(temporary, inner)
 
 
+@patient
 def create(path: str, data: bytes) -> bool:
     """Write a file, making its folder, unless it is there; whether it was written.
 
@@ -87,7 +130,7 @@ def create(path: str, data: bytes) -> bool:
     except AlreadyExistsError:
         return False
     except BaseError as error:
-        said, _, _ = str(error).partition("\n")
+        said = _RETRIES.sub(": ", str(error).partition("\n")[0])
         raise OSError(f"{path}: {said}") from error
     return True
 
@@ -98,6 +141,7 @@ def flush(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
+@patient
 def list_names(folder: str) -> list[str]:
     """The sorted names of what lies directly in a folder; empty if it is not there."""
     filesystem, inner = resolve(folder)
@@ -105,6 +149,16 @@ def list_names(folder: str) -> list[str]:
     return sorted(info.base_name for info in filesystem.get_file_info(selector))
 
 
+@patient
+def list_below(folder: str) -> list[fs.FileInfo]:
+    """All that lies in a folder and in the folders within it; empty if it is not there."""
+    filesystem, inner = resolve(folder)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    found: list[fs.FileInfo] = filesystem.get_file_info(selector)
+    return found
+
+
+@patient
 def remove_folder(folder: str) -> None:
     """Delete a folder and what is in it, if it is there."""
     filesystem, inner = resolve(folder)
@@ -115,14 +169,21 @@ def remove_folder(folder: str) -> None:
 def put_folder(local: Path, folder: str, *, last: str) -> None:
     """Copy a local folder's files, the file named `last` after all others.
 
-    A reader that finds `last` finds all of it. An older folder of that name is replaced.
+    A reader that finds `last` finds all of it. An older folder of that name is replaced; of what
+    cannot be written to its end nothing stays.
     """
     remove_folder(folder)
     names = sorted(path.name for path in local.iterdir() if path.name != last)
-    for name in [*names, last]:
-        _put(local / name, join(folder, name))
+    try:
+        for name in [*names, last]:
+            _put(join(folder, name), local / name)
+    except OSError:
+        with contextlib.suppress(OSError), faults.patience(0):
+            remove_folder(folder)
+        raise
 
 
+@patient
 def get_folder(folder: str, local: Path | None = None) -> Path:
     """A copy of a folder's files in `local`, by default a new temporary folder, which is the
     caller's; the folder itself where it is local already."""
@@ -155,6 +216,8 @@ def _bucket(kind: str, bucket: str, region: str | None) -> Any:
         region=region,
         credential_provider=_aws_credentials(),
         client_options={"allow_http": True},  # as AWS_ENDPOINT_URL may name a server of one's own
+        # `patient` waits, and says so
+        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},
     )
 
 
@@ -173,24 +236,38 @@ def _aws_credentials() -> Any:
 
 def _create_file(inner: str, data: bytes) -> bool:
     os.makedirs(os.path.dirname(inner), exist_ok=True)
-    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
+    with _beside(inner) as temporary:
         with open(temporary, "wb") as file:
             file.write(data)
             flush(file)
-        os.link(temporary, inner)  # which, unlike a rename, replaces nothing
-    except FileExistsError:
-        return False
-    finally:
-        os.remove(temporary)
+        try:
+            os.link(temporary, inner)  # which, unlike a rename, replaces nothing
+        except FileExistsError:
+            return False
     return True
 
 
-def _put(source: Path, path: str) -> None:
+@contextlib.contextmanager
+def _beside(inner: str) -> Iterator[str]:
+    """The name of a temporary file beside another; it does not stay, whatever happens."""
+    temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@patient
+def _put(path: str, source: Path) -> None:
     filesystem, inner = resolve(path)
     filesystem.create_dir(os.path.dirname(inner), recursive=True)
-    target = inner if is_uri(path) else f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
-    with open(source, "rb") as read, filesystem.open_output_stream(target) as write:
-        shutil.copyfileobj(read, write)
-    if target != inner:
-        os.replace(target, inner)
+    with open(source, "rb") as read:
+        if is_uri(path):
+            with filesystem.open_output_stream(inner) as write:
+                shutil.copyfileobj(read, write)
+            return
+        with _beside(inner) as temporary:
+            with open(temporary, "wb") as file:
+                shutil.copyfileobj(read, file)
+                flush(file)
+            os.replace(temporary, inner)

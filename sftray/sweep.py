@@ -7,26 +7,30 @@ in the journal; running the same sweep again goes on where it was.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sftray import bundle, results
+from sftray import bundle, faults, results
 from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.data.manifest import counts_of
+from sftray.data.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
-from sftray.data.tokenizer import model_config
-from sftray.errors import ConfigError, DataError, SweepFailedError
+from sftray.data.tokenizer import model_config, require_safetensors
+from sftray.disk import disk_needed, require_space
+from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.fit import Fit
 from sftray.journal import Journal
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_evaluation, check_plans
+from sftray.plan import check_budgets, check_code, check_evaluation, check_plans, check_rates
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -34,100 +38,200 @@ from sftray.search.earlier import learn_from
 from sftray.search.priors import prior_points
 from sftray.search.space import Point
 from sftray.search.state import KnownTrial, Search
+from sftray.spending import Meter
 from sftray.tracking import Tracking
 
 Log = Callable[[str], None]
 
 
-def run_sweep(sweep: SweepConfig, *, local: bool = False, log: Log) -> results.Results:
+def run_sweep(
+    sweep: SweepConfig,
+    *,
+    local: bool = False,
+    log: Log,
+    clock: Callable[[], float] = time.monotonic,
+) -> results.Results:
     """Run a sweep, or go on with it, to its bundle. One trial at a time in this process if `local`.
+    `clock` is what its budgets are measured by, in seconds.
 
     Raises ConfigError or DataError before anything starts, SweepFailedError when no trial finished.
-    KeyboardInterrupt leaves a folder that the same call resumes.
+    KeyboardInterrupt, and OutageError for a full disk or storage that is away, leave a folder that
+    the same call resumes.
     """
     sweep = _with_absolute_storage(sweep)
+    with faults.plainly(sweep.storage):
+        return _run(sweep, local=local, log=log, clock=clock)
+
+
+def _run(
+    sweep: SweepConfig, *, local: bool, log: Log, clock: Callable[[], float]
+) -> results.Results:
+    began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
+    for warning in check_code(sweep.trial):
+        log(f"warning: {warning}")
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
+    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
     if sweep.metric:
         load_metric(sweep.metric)
+    require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     recipe = make_recipe(
         sweep.data,
         sweep.trial.model,
         revision=sweep.trial.model_revision,
         trust_remote_code=sweep.trial.trust_remote_code,
     )
-    cluster = connect(log, dashboard=trainer == "train")
-    runner = _runner("local" if local else trainer, sweep, cluster, log)
+    at_work = _AtWork(base, connect(log, dashboard=trainer == "train"), local, log)
+    at_work.start(trainer, why, sweep)
+    held = at_work.gpus()
     try:
         packs = packs_from(recipe, storage=sweep.storage, log=log)
-        rows = packs.rows("train")
-        given, sweep = sweep, fit_batch_sizes(sweep, rows)
-        fit = runner.fit(sweep, base)
-        if fit is None:
-            trainer, why = without_bank(sweep)
-            runner.close()
-            runner = _runner(trainer, sweep, cluster, log)
-            fit = runner.fit(sweep, base)
-            assert fit is not None  # `train` has raised
-        plan = planner(sweep, rows, execution=fit.execution)
-        evaluation = counts_of(packs.manifest)["eval"]
-        for warning in [*check_evaluation(evaluation), *check_plans(sweep, plan)]:
-            log(f"warning: {warning}")
+        given, sweep = sweep, fit_batch_sizes(sweep, packs.rows("train"))
+        fit = at_work.fit(sweep)
+        _check(sweep, paths, packs, base, fit, at_work.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
-        log(f"trainer: {'in this process' if local else f'{trainer} ({why})'}")
-        with Journal(paths.journal) as journal:
+        log(f"trainer: {at_work.told}")
+        with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             journal.append("sweep_started", uid=record["uid"])
-            earlier = [results.load(folder) for folder in sweep.warm_start]
-            known, theirs = learn_from(sweep, packs.root, earlier)
-            priors = prior_points(sweep, base)
-            first = [*theirs, *priors]
-            search = Search(sweep, journal, plan, fit.too_large, first)
-            search.take_over(known)
-            for line in _begins_with(known, theirs, priors):
-                log(line)
+            meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
+            search = _begin(sweep, base, packs, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, search, log)
-            tracking = Tracking.start(sweep, paths, log)
+            recorder.when_stepped = meter.look
+            at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
-                if search.remaining():
-                    runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
-                _settle(search, recorder)
-                if sweep.confirm_top and search.confirm():
+                if search.searching() and not search.stopped:
+                    at_work.run(sweep, paths, packs, fit, search, recorder)
+                _settle(search, recorder, meter)
+                if _confirms(sweep, search):
                     log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
-                    other = None if local else sweep.confirm_trainer
-                    if other not in (None, trainer):
-                        runner.close()
-                        runner = _runner(other, sweep, cluster, log)
-                        plan = planner(sweep, rows, execution=_fit(runner, sweep, base).execution)
-                    runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
-                    _settle(search, recorder)
-                journal.append("sweep_ended")
+                    fit = at_work.change_to(sweep.confirm_trainer, sweep) or fit
+                    at_work.run(sweep, paths, packs, fit, search, recorder)
+                    _settle(search, recorder, meter)
+                _end(sweep, journal, search, meter, log)
+            except BaseException:
+                meter.tell()
+                raise
             finally:
                 recorder.write_leaderboard()
-                tracking.finish()
             found = results.load(paths.root)
             if found.leaderboard["best"] is None:
                 _report(paths, log)
                 raise SweepFailedError(_no_trial_finished(found))
-            bundle.collect(sweep, paths, packs, found, log=log, submit=runner.submit)
+            bundle.collect(sweep, paths, packs, found, log=log, submit=at_work.runner.submit)
             _report(paths, log)
+            meter.tell()
     finally:
-        runner.close()
+        at_work.runner.close()
     return found
 
 
-def _runner(trainer: str, sweep: SweepConfig, cluster: Cluster, log: Log) -> Runner:
-    """The trainer at work; a bank begins to load its base."""
-    if trainer == "local":
-        return LocalRunner(cluster, sweep)
-    if trainer == "train":
-        from sftray.train.run import TrainRunner
+class _AtWork:
+    """The trainer at work for a sweep; another takes its place where it has to."""
 
-        return TrainRunner(cluster, sweep)
-    from sftray.bank.banks import Banks
+    runner: Runner
 
-    return Banks(cluster, sweep, log)
+    def __init__(self, base: Mapping[str, Any], cluster: Cluster, local: bool, log: Log) -> None:
+        self._base, self._cluster, self._local, self._log = base, cluster, local, log
+        self._trainer = self.told = ""
+        """told: which it is, and why."""
+
+    def start(self, trainer: str, why: str, sweep: SweepConfig) -> None:
+        """A bank begins to load its base."""
+        self._trainer = trainer
+        self.told = "in this process" if self._local else f"{trainer} ({why})"
+        if self._local:
+            self.runner = LocalRunner(self._cluster, sweep)
+        elif trainer == "train":
+            from sftray.train.run import TrainRunner
+
+            self.runner = TrainRunner(self._cluster, sweep)
+        else:
+            from sftray.bank.banks import Banks
+
+            self.runner = Banks(self._cluster, sweep, self._log)
+
+    def fit(self, sweep: SweepConfig) -> Fit:
+        """How its trials are run; by `train` where no bank fits. Raises ConfigError."""
+        fit = self.runner.fit(sweep, self._base)
+        if fit is None:
+            self.runner.close()
+            self.start(*without_bank(sweep), sweep)
+            fit = self.runner.fit(sweep, self._base)
+        assert fit is not None  # `train` has raised
+        return fit
+
+    def change_to(self, trainer: str | None, sweep: SweepConfig) -> Fit | None:
+        """Put another trainer to work, if that is another. Raises ConfigError where it cannot."""
+        if self._local or trainer in (None, self._trainer):
+            return None
+        self.runner.close()
+        self.start(trainer, "asked for", sweep)
+        fit = self.runner.fit(sweep, self._base)
+        if fit is None:
+            raise ConfigError(
+                "confirm_trainer: got 'bank', must be 'train': no bank fits the memory"
+            )
+        return fit
+
+    def run(
+        self,
+        sweep: SweepConfig,
+        paths: SweepPaths,
+        packs: Packs,
+        fit: Fit,
+        search: Search,
+        recorder: Recorder,
+    ) -> None:
+        """Run trials until the search has no more."""
+        plan = planner(sweep, packs.rows("train"), execution=fit.execution)
+        self.runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
+
+    def gpus(self) -> float:
+        """How many of those that the sweep asked for are up."""
+        return min(self.runner.gpus, self._cluster.gpus_up()) if self.runner.gpus else 0.0
+
+
+def _check(
+    sweep: SweepConfig,
+    paths: SweepPaths,
+    packs: Packs,
+    base: Mapping[str, Any],
+    fit: Fit,
+    gpus: float,
+    log: Log,
+) -> None:
+    """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
+    small."""
+    counts = counts_of(packs.manifest)
+    plan = planner(sweep, packs.rows("train"), execution=fit.execution)
+    warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, plan)]
+    warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
+    for warning in warnings:
+        log(f"warning: {warning}")
+    require_space(sweep, disk_needed(sweep, base, counts, at_once=fit.at_once), paths.root)
+
+
+def _begin(
+    sweep: SweepConfig,
+    base: Mapping[str, Any],
+    packs: Packs,
+    journal: Journal,
+    fit: Fit,
+    meter: Meter,
+    log: Log,
+) -> Search:
+    """The search as its journal has it."""
+    earlier = [results.load(folder) for folder in sweep.warm_start]
+    known, theirs = learn_from(sweep, packs.root, earlier)
+    priors = prior_points(sweep, base)
+    plan = planner(sweep, packs.rows("train"), execution=fit.execution)
+    search = Search(sweep, journal, plan, fit.too_large, [*theirs, *priors], meter.look)
+    search.take_over(known)
+    for line in _begins_with(known, theirs, priors):
+        log(line)
+    return search
 
 
 def _begins_with(
@@ -143,22 +247,44 @@ def _begins_with(
         yield f"first: {results.point_text(point)} (published as good for bases of this size)"
 
 
-def _settle(search: Search, recorder: Recorder) -> None:
-    """After trials have run. Raises DataError where the data was damaged, KeyboardInterrupt where
-    trials were cut off."""
+def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
+    """After trials have run. Raises DataError where the data was damaged, OutageError where a disk
+    was full or storage away, KeyboardInterrupt where trials were cut off otherwise than by the
+    sweep's budget."""
     recorder.finish_trials()
     recorder.free_workers()
     if search.damaged:
         raise DataError(f"{search.damaged}. The sweep stopped; mended, the same command goes on")
-    if search.unfinished():
+    if search.outage:
+        raise OutageError(search.outage)
+    if search.unfinished() and not meter.used_up:
         raise KeyboardInterrupt
 
 
-def _fit(runner: Runner, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
-    fit = runner.fit(sweep, base)
-    if fit is None:
-        raise ConfigError("confirm_trainer: got 'bank', must be 'train': no bank fits the memory")
-    return fit
+def _confirms(sweep: SweepConfig, search: Search) -> bool:
+    """Whether points are to be run again now. They are chosen when the search has come to its end,
+    and wait where its budget is spent."""
+    if not sweep.confirm_top or (search.stopped and search.searching()):
+        return False
+    return search.confirm() and not search.stopped
+
+
+def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:
+    """Journal that the sweep has ended: all of it, or as much as its budget allowed."""
+    meter.tell()
+    left = search.remaining()
+    if not (meter.used_up and left):
+        journal.append("sweep_ended")
+        return
+    meter.end()
+    budget, limit = meter.used_up, getattr(sweep, meter.used_up)
+    begun = {one.trial: search.last_step(one.trial) for one in search.unfinished()}
+    cut = [f"{trial} at step {step}" for trial, step in begun.items() if step is not None]
+    where = f" ({', '.join(cut)})" if cut else ""
+    log(
+        f"{budget} = {limit:g} is spent ({meter.spent}). Trials cut off: {len(cut)}{where}; not "
+        f"begun: {left - len(cut)}. With a larger {budget} the same command goes on exactly there"
+    )
 
 
 def _report(paths: SweepPaths, log: Log) -> None:
@@ -184,5 +310,7 @@ def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
 
 
 def _no_trial_finished(found: results.Results) -> str:
+    if budget := found.leaderboard.get("budget_spent"):
+        return f"{found.folder}: {budget} was spent before a trial was evaluated; raise it"
     reasons = [f"  {trial.trial}: {trial.outcome}: {trial.message}" for trial in found.records]
     return "\n".join([f"{found.folder}: no trial finished", *reasons])

@@ -29,8 +29,8 @@ from sftray.course import FIRST_STEPS, Course, falls, usual
 NOTHING_WRONG = ("healthy", "pruned", "too_early")
 """The kinds that ask for nothing; a pruned trial in which something looked wrong has that kind."""
 
-USUAL_RATE = 2e-4
-"""The upper end of LoRA's usual range of learning rates, 1e-4 … 2e-4."""
+USUAL_RATES = {"lora": 2e-4, "full": 5e-5}
+"""The upper ends of the usual ranges of learning rates: 1e-4 … 2e-4, and 1e-5 … 5e-5."""
 NO_CHANGE = 0.01
 """A loss that moves by less than this share has not moved: some hundred steps usually halve train
 loss, and 12 steps at a hundredth of a good rate have moved eval loss by 0.2 %."""
@@ -156,7 +156,7 @@ def _not_learning(config: TrialConfig, course: Course, base: float | None) -> Di
         verdict = f"Not learning, for there is next to no gradient (norm {norm:.1g}): {stuck}."
         return Diagnosis("not_learning", verdict, inspect)
     gradient = "" if norm is None else f", with a usual gradient norm of {norm:.2g}"
-    if rate < USUAL_RATE:
+    if rate < USUAL_RATES[config.finetune]:
         verdict = f"Not learning, the learning rate of {rate:.3g} is too low: {stuck}{gradient}."
         return Diagnosis("not_learning", verdict, f"Raise it tenfold, to {10 * rate:.1g}.")
     return Diagnosis(

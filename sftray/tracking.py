@@ -1,86 +1,134 @@
-"""W&B for a sweep: one run a trial, by a process of its own that reads the journal.
+"""W&B and TensorBoard for a sweep, each by a process of its own that reads the journal.
 
-Promise: nothing W&B does can stop, slow or kill a sweep. The driver starts that process (the
-mirror), and at the end waits for it for a bounded time and says how to send what is left. Price:
-one process of 100 MB and W&B's own of 35 MB beside the driver.
+Promise: nothing that they do can stop, slow or kill a sweep. The driver starts the processes (the
+mirrors), and at the end waits for them for a bounded time and says how to send what is left. Price:
+for W&B one process of 100 MB and its own of 35 MB beside the driver.
 """
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import hashlib
 import netrc
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftray import storage
 from sftray.config import SweepConfig
-from sftray.paths import SweepPaths, is_uri
+from sftray.paths import SweepPaths, is_uri, name_of
 
 
 class Tracking:
-    """The mirror, as the driver holds it."""
+    """The mirrors of a sweep, as the driver holds them."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes] | None,
-        again: str,
-        folder: Path,
-        log: Callable[[str], None],
-    ) -> None:
-        self._process, self._again, self._folder, self._log = process, again, folder, log
+    def __init__(self, mirrors: Sequence[_Mirror], log: Callable[[str], None]) -> None:
+        self._mirrors, self._log = list(mirrors), log
 
     @classmethod
     def start(cls, sweep: SweepConfig, paths: SweepPaths, log: Callable[[str], None]) -> Tracking:
-        """Start the mirror in the sweep's mode; without a key, or in trouble, one line and no W&B.
+        """Start what the sweep asks for: W&B in its mode, without a key, or in trouble, one line
+        and no W&B; TensorBoard's event files.
 
-        The key stays where W&B finds it (environment, netrc): it is neither read nor passed on.
+        W&B's key stays where W&B finds it (environment, netrc): it is neither read nor passed on.
         """
-        folder = local_folder(paths)
-        mode = _mode(sweep.wandb, log)
-        if mode == "disabled":
-            return cls(None, "", folder, log)
-        command = [sys.executable, "-m", "sftray.mirror", paths.root]
-        command += ["--mode", mode, "--project", sweep.wandb_project]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / "mirror.log", "ab") as output:
-                process = subprocess.Popen(
-                    [*command, "--follow"],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,  # Ctrl-C is the driver's
-                )
-        except OSError as error:
-            log(f"W&B: off, its process could not be started ({error}); the sweep goes on")
-            return cls(None, "", folder, log)
-        log(f"W&B: {mode}, project {sweep.wandb_project}, one run a trial, group {sweep.name}")
-        return cls(process, shlex.join(["python", *command[1:]]), folder, log)
+        started = [_start_wandb(sweep, paths, log)]
+        if sweep.tensorboard:
+            folder = local_folder(paths.root, paths.tensorboard)
+            said = f"event files; `tensorboard --logdir {shlex.quote(str(folder))}` shows them"
+            started.append(_start("TensorBoard", said, "tensorboard", [paths.root], folder, log))
+        return cls([mirror for mirror in started if mirror], log)
 
     def finish(self, timeout: float = 60.0) -> None:
-        """Wait up to `timeout` seconds until the journal is mirrored, then end the mirror."""
-        if self._process is None:
-            return
-        process, self._process = self._process, None
+        """Wait up to `timeout` seconds until the journal is mirrored, then end the mirrors."""
+        mirrors, self._mirrors = self._mirrors, []
+        for mirror in mirrors:
+            mirror.tell()
+        end = time.monotonic() + timeout
+        for mirror in mirrors:
+            mirror.finish(max(0.0, end - time.monotonic()), timeout, self._log)
+
+
+@dataclass(frozen=True)
+class _Mirror:
+    """A process that follows the journal until it is told to finish."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    again: str
+    """The command that does the same after the sweep."""
+    folder: Path
+
+    def tell(self) -> None:
+        """Have it come to its end."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self.process.stdin.write(b"finish\n")
+            self.process.stdin.close()
+
+    def finish(self, left: float, timeout: float, log: Callable[[str], None]) -> None:
+        """Wait for its end, and say what is missing."""
         try:
-            process.communicate(b"finish\n", timeout)
+            status = self.process.wait(left)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            self._log(f"W&B: not done after {timeout:g} s; `{self._again}` sends the rest")
+            self.process.kill()
+            self.process.wait()
+            log(f"{self.name}: not done after {timeout:g} s; `{self.again}` sends the rest")
             return
-        if process.returncode != 0:
-            why = f"its process ended with status {process.returncode}"
-            log = self._folder / "mirror.log"
-            self._log(f"W&B: {why}, see {log}; `{self._again}` sends the rest")
-        elif left := left_offline(self._folder):
-            self._log(left)
+        if status != 0:
+            why = f"its process ended with status {status}"
+            said = self.folder / "mirror.log"
+            log(f"{self.name}: {why}, see {said}; `{self.again}` sends the rest")
+        elif left_behind := left_offline(self.folder):
+            log(left_behind)
+
+
+def _start_wandb(
+    sweep: SweepConfig, paths: SweepPaths, log: Callable[[str], None]
+) -> _Mirror | None:
+    mode = _mode(sweep.wandb, log)
+    if mode == "disabled":
+        return None
+    arguments = [paths.root, "--mode", mode, "--project", sweep.wandb_project]
+    arguments += ["--samples" if sweep.wandb_samples else "--no-samples"]
+    arguments += ["--adapter" if sweep.wandb_adapter else "--no-adapter"]
+    said = f"{mode}, project {sweep.wandb_project}, one run a trial, group {sweep.name}"
+    folder = local_folder(paths.root, paths.tracking)
+    return _start("W&B", said, "mirror", arguments, folder, log)
+
+
+def _start(
+    name: str,
+    said: str,
+    module: str,
+    arguments: Sequence[str],
+    folder: Path,
+    log: Callable[[str], None],
+) -> _Mirror | None:
+    """The process of a module, and its line; only a line where it does not start."""
+    command = ["-m", f"sftray.{module}", *arguments]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "mirror.log", "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command, "--follow"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is the driver's
+            )
+    except OSError as error:
+        log(f"{name}: off, its process could not be started ({error}); the sweep goes on")
+        return None
+    log(f"{name}: {said}")
+    return _Mirror(name, process, shlex.join(["python", *command]), folder)
 
 
 def _mode(wanted: str, log: Callable[[str], None]) -> str:
@@ -97,6 +145,11 @@ def _mode(wanted: str, log: Callable[[str], None]) -> str:
         return "offline"
     log("W&B: off, no API key found; `wandb login` switches it on, wandb='offline' keeps it local")
     return "disabled"
+
+
+def key_present() -> bool:
+    """Whether W&B has a key on this machine; the key itself is not read."""
+    return _has_key(_wandb_settings())
 
 
 def _wandb_settings() -> Mapping[str, str]:
@@ -122,12 +175,13 @@ def _has_key(settings: Mapping[str, str]) -> bool:
         return False
 
 
-def local_folder(paths: SweepPaths) -> Path:
-    """Where W&B's files lie: in the sweep's folder, or on this machine if that is a URI."""
-    if not is_uri(paths.root):
-        return Path(storage.resolve(paths.tracking)[1])
-    key = hashlib.sha256(paths.root.encode()).hexdigest()[:12]
-    return Path.home() / ".cache" / "sftray" / key / "wandb"
+def local_folder(root: str, folder: str) -> Path:
+    """Where the files of a mirror lie that would be in `folder` of the sweep `root`: there, or on
+    this machine if that is a URI."""
+    if not is_uri(root):
+        return Path(storage.resolve(folder)[1])
+    key = hashlib.sha256(root.encode()).hexdigest()[:12]
+    return Path.home() / ".cache" / "sftray" / key / name_of(folder)
 
 
 def left_offline(folder: Path) -> str | None:

@@ -1,42 +1,25 @@
 """A trial as a run of W&B: its name and configuration, what is logged in it, and on which axis.
 
-Promise: W&B gets the configuration, the metrics and, if the sweep says so, the samples; no console,
-arguments, environment, git or code of the machine. Price: online, starting a run waits up to
-`init_timeout` seconds, and ending one up to UPLOAD_SECONDS.
+Promise: W&B gets the configuration, the metrics, the leaderboard and, if the sweep says so, the
+samples and the best adapter; no console, arguments, environment, git or code of the machine. Price:
+online, starting a run waits up to `init_timeout` seconds, and ending one up to `finish_timeout`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
 
 from sftray.results import short
+from sftray.tracked import CURVE, METRICS, Row, answers_of
 
-METRICS = (
-    "rows",
-    "tokens",
-    "supervised_tokens",
-    "epoch",
-    "train_loss",
-    "eval_loss",
-    "learning_rate",
-    "grad_norm",
-    "tokens_per_second",
-    "gpu_memory_gb",
-    "seconds",
-    "gpu_seconds",
-    "data_wait",
-)
-"""What each evaluation logs, against rows: at equal rows all trials have seen the same data."""
-CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
-"""What each optimizer step logs, against steps."""
-
-UPLOAD_SECONDS = 30.0  # for what is left of a run when it ends
+UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0
+"""For what is left of a run when it ends; of one with the adapter."""
 
 
 def start_run(
@@ -49,6 +32,7 @@ def start_run(
     project: str,
     folder: Path,
     init_timeout: float,
+    finish_timeout: float = UPLOAD_SECONDS,
 ) -> Any:
     """Start a trial's run, or go on with it: `sweep` (to_json) and its `uid` say which it is.
 
@@ -59,7 +43,7 @@ def start_run(
         project=project,
         group=sweep["name"],
         job_type="trial",
-        id=re.sub(r"[^A-Za-z0-9._-]", "-", f"{sweep['name']}-{uid}-{trial}"),
+        id=_name(f"{sweep['name']}-{uid}-{trial}"),
         name=_title(trial, point),
         config=_config(sweep, trial, point),
         dir=str(folder),
@@ -67,7 +51,7 @@ def start_run(
         reinit="create_new",
         settings=wandb.Settings(
             init_timeout=init_timeout,
-            finish_timeout=UPLOAD_SECONDS,
+            finish_timeout=finish_timeout,
             finish_timeout_raises=True,
             use_dot_wandb=False,
             silent=True,
@@ -87,36 +71,68 @@ def start_run(
 
 
 def define_axes(run: Any) -> None:
-    """Draw evaluations against rows and the curve against optimizer steps."""
-    run.define_metric("step")
-    run.define_metric("rows")
-    for metric in METRICS[1:]:
-        run.define_metric(metric, step_metric="rows")
+    """Draw evaluations against tokens and the curve against optimizer steps. Every row has step,
+    rows and tokens, so that a panel can be switched to any of them."""
+    for axis in ("step", "rows", "tokens"):
+        run.define_metric(axis)
+    for metric in METRICS:
+        if metric not in ("rows", "tokens"):
+            run.define_metric(metric, step_metric="tokens")
     for metric in CURVE:
         run.define_metric(metric, step_metric="step")
 
 
-def log_result(run: Any, step: int, metrics: Mapping[str, Any], *, after: int) -> None:
-    """Log the evaluation at `step`, and what its curve has of the steps `after`."""
-    if step == 0:  # what the trial runs with: attention, device, …
-        known = (*METRICS, "step", "curve")
-        run.summary.update({k: v for k, v in metrics.items() if k not in known})
-    for at, *values in metrics.get("curve", []):
-        if at > after:
-            entry = dict(zip(CURVE, values, strict=False))
-            entry |= {"step": at, "rows": metrics["rows"] * at // step}
-            run.log(entry, step=at)
-    entry = {name: metrics[name] for name in METRICS if name in metrics}
-    run.log({"step": step, **entry}, step=step, commit=True)
+def log_start(run: Any, metrics: Mapping[str, Any]) -> None:
+    """What the trial runs with: attention, device, …"""
+    known = (*METRICS, "step", "curve")
+    run.summary.update({k: v for k, v in metrics.items() if k not in known})
 
 
-def log_samples(run: Any, text: str, *, step: int) -> None:
-    """Log samples.jsonl as a table; what is not a plain value is shown as JSON."""
-    samples = [json.loads(line) for line in text.splitlines()]
-    columns = list(dict.fromkeys(name for sample in samples for name in sample))
-    data = [[_plain(sample.get(name)) for name in columns] for sample in samples]
-    table = wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+def log_row(run: Any, row: Row) -> None:
+    """A row of the history; an evaluation is sent off at once."""
+    run.log(row, step=row["step"], commit="eval_loss" in row or None)
+
+
+def log_samples(run: Any, samples: Sequence[Row], base: Sequence[Row], *, step: int) -> None:
+    """Answers beside the reference and the untrained base's, as a table by prompt and step."""
+    rows = list(answers_of(samples, base))
+    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
     run.log({"samples": table}, step=step)
+
+
+def log_leaderboard(run: Any, sweep: str, board: Mapping[str, Any], *, step: int) -> None:
+    """The leaderboard as a table of the run, and as an artifact of the sweep's name."""
+    axes = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
+    facts = [name for name in _LEADERBOARD if any(name in row for row in board["trials"])]
+    data = [
+        [row["trial"], *(_plain(row["point"].get(axis)) for axis in axes), *map(row.get, facts)]
+        for row in board["trials"]
+    ]
+    table = wandb.Table(columns=["trial", *axes, *facts], data=data, allow_mixed_types=True)
+    run.log({"leaderboard": table}, step=step)
+    about = {"best": board["best"], "base_eval_loss": board["base"]["eval_loss"]}
+    artifact = wandb.Artifact(f"{_name(sweep)}-leaderboard", type="leaderboard", metadata=about)
+    artifact.add(table, "leaderboard")
+    run.log_artifact(artifact)
+
+
+def log_adapter(run: Any, sweep: str, folder: Path, best: Mapping[str, Any]) -> None:
+    """The best adapter, as PEFT loads it, as an artifact of the sweep's name."""
+    about = {name: best[name] for name in ("trial", "step", "eval_loss", "point")}
+    artifact = wandb.Artifact(f"{_name(sweep)}-adapter", type="model", metadata=about)
+    artifact.add_dir(str(folder))
+    run.log_artifact(artifact)
+
+
+_LEADERBOARD = (
+    "eval_loss", "metric", "step", "tokens", "seconds", "gpu_seconds", "outcome", "verdict",
+    "advice",
+)  # fmt: skip
+
+
+def _name(text: str) -> str:
+    """As W&B wants the names of runs and artifacts."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)
 
 
 def _title(trial: str, point: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ sweep = SweepConfig(
         # capacity; alpha follows the rank (alpha = 2r), so the update's scale stays the same
         "lora_r": choice([8, 16, 32, 64]),
     },
-    num_trials=60,
+    num_trials=60,  # or until a budget is spent: --set max_gpu_hours=20
     # the best of 60 noisy losses is partly luck: the three best are run again with new seeds
     confirm_top=3,
     confirm_seeds=3,

@@ -1,4 +1,4 @@
-"""As much of W&B as a run without artifacts needs: it starts, resumes and keeps history."""
+"""As much of W&B as a run needs: it starts, resumes, keeps history and takes artifacts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Runs = dict[str, dict[str, Any]]
-"""Run id → {"history": rows, "summary", "exit_code", "display_name", "group"}."""
+"""Run id → {"history": rows, "summary", "exit_code", "display_name", "group", "artifacts"};
+artifacts by name → {"type", "metadata", "files": their names, "committed"}."""
 
 
 @contextmanager
@@ -58,6 +59,11 @@ def _graphql(runs: Runs, request: dict[str, Any], host: str) -> dict[str, Any]:
     given = request.get("variables") or {}
     project = {"id": "p", "name": "sftray", "entity": {"id": "e", "name": "someone"}}
     name = operation[1] if operation else ""
+    if name == "Viewer":
+        teams = {"edges": [{"node": {"name": "someone"}}]}
+        return {"viewer": {"id": "v", "entity": "someone", "username": "someone", "teams": teams}}
+    if name in _ARTIFACTS:
+        return _ARTIFACTS[name](runs, given.get("input") or given, host)
     if name == "RunResumeStatus":
         run = runs.get(given["name"])
         return {"model": {**project, "bucket": run and _resumable(given["name"], run)}}
@@ -101,3 +107,47 @@ def _stream(run: dict[str, Any], sent: dict[str, Any]) -> None:
         run["summary"] = json.loads(line)
     if sent.get("complete"):
         run["exit_code"] = sent["exitcode"]
+
+
+def _create_artifact(runs: Runs, given: dict[str, Any], host: str) -> dict[str, Any]:
+    artifacts = runs[given["runName"]].setdefault("artifacts", {})
+    about = json.loads(given.get("metadata") or "{}")
+    made = {"type": given["artifactTypeName"], "metadata": about, "files": [], "committed": False}
+    artifacts[given["artifactCollectionName"]] = made
+    key = {"id": given["clientID"], "state": "PENDING"}
+    _IDS[given["clientID"]] = made
+    sequence = {"artifactSequence": {"latestArtifact": None}}
+    return {"createArtifact": {"artifact": key | sequence}}
+
+
+def _artifact_manifest(runs: Runs, given: dict[str, Any], host: str) -> dict[str, Any]:
+    file = {"id": "f", "uploadUrl": f"http://{host}/upload/manifest", "uploadHeaders": []}
+    return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+
+def _artifact_files(runs: Runs, given: dict[str, Any], host: str) -> dict[str, Any]:
+    edges = []
+    for spec in given["artifactFiles"]:
+        _IDS[spec["artifactID"]]["files"].append(spec["name"])
+        address = f"http://{host}/upload/{spec['name']}"
+        node = {"storagePath": spec["name"], "uploadUrl": address, "uploadHeaders": []}
+        node |= {"uploadMultipartUrls": None, "artifact": {"id": spec["artifactID"]}}
+        edges.append({"node": node})
+    return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+
+def _commit_artifact(runs: Runs, given: dict[str, Any], host: str) -> dict[str, Any]:
+    _IDS[given["artifactID"]]["committed"] = True
+    return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}}
+
+
+_IDS: dict[str, dict[str, Any]] = {}
+"""An artifact by its id, which is the one that the client chose."""
+_ARTIFACTS = {
+    "ArtifactType": lambda *_: {"project": {"artifact": None}},
+    "CreateArtifact": _create_artifact,
+    "CreateArtifactManifest": _artifact_manifest,
+    "CreateArtifactFiles": _artifact_files,
+    "ClientIDMapping": lambda _, given, host: {"clientIDMapping": {"serverID": given["clientID"]}},
+    "CommitArtifact": _commit_artifact,
+}

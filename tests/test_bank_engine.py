@@ -75,7 +75,7 @@ def test_a_checkpoint_of_the_bank_is_one_of_the_train_trainer(
     assert checkpoints.newest(TrialPaths(moved.folder), tmp_path / "scratch").step == middle  # type: ignore[union-attr]
     rest: Reports = []
     run_trial(moved, rest.append, CPU)
-    assert rest[0]["resumed_from_step"] == middle
+    assert [report["step"] for report in rest if "resumed_from_step" in report] == [middle]
     assert rest[-1]["eval_loss"] == pytest.approx(whole[-1]["eval_loss"], rel=1e-4)
 
 
@@ -90,10 +90,45 @@ def test_a_trial_goes_on_in_another_slot_of_another_bank_with_the_same_losses(
     _run_bank(tiny, small_packs, [cut], slots=1, until=spec.plan.eval_steps[1])
     again = _run_bank(tiny, small_packs, [replace(other, folder=str(tmp_path / "o")), cut], slots=3)
     rest = again[1]
-    assert rest[0]["resumed_from_step"] == spec.plan.eval_steps[1]
+    again_at = [report["step"] for report in rest if "resumed_from_step" in report]
+    assert again_at == [spec.plan.eval_steps[1]]
     ends = {report["step"]: report["eval_loss"] for report in whole}
+    since = max((rung.step for rung in spec.plan.rungs if rung.step < again_at[0]), default=-1)
+    assert {report["step"] for report in rest} == {step for step in ends if step > since}
     for report in rest:
         assert report["eval_loss"] == pytest.approx(ends[report["step"]], abs=1e-6)
+
+
+def test_trials_go_on_from_where_they_were_saved_between_two_evaluations(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    trial = replace(tiny, effective_batch_size=2, lora_dropout=0.2)
+    spec = short_spec(small_packs, trial, tmp_path / "whole")
+    whole = _run_bank(tiny, small_packs, [spec], slots=2)[0]
+    cut = replace(spec, folder=str(tmp_path / "cut"))
+    engine = _engine(tiny, small_packs, [cut], 2)
+    reports: Reports = []
+    engine.admit(engine.prepare(cut, reports.append))
+    between = spec.plan.eval_steps[1] + 1
+    assert between not in spec.plan.eval_steps
+    while checkpoint_step(cut, tmp_path) != between:
+        assert engine.advance()
+        engine.save()
+    told = len(reports)
+    reports += _run_bank(tiny, small_packs, [cut], slots=3)[0]
+    assert reports[told]["step"] <= spec.plan.eval_steps[1]
+    assert any(report.get("resumed_from_step") == between for report in reports)
+    ends = {report["step"]: report["eval_loss"] for report in whole}
+    curves = {step: rest for r in whole for step, *rest in r.get("curve", [])}
+    for report in reports:
+        assert report["eval_loss"] == pytest.approx(ends[report["step"]], abs=1e-6)
+        for step, *rest in report.get("curve", []):
+            assert rest == pytest.approx(curves[step], abs=1e-6)
+
+
+def checkpoint_step(spec: TrialSpec, scratch: Path) -> int:
+    found = checkpoints.newest(TrialPaths(spec.folder), scratch / "scratch")
+    return -1 if found is None else found.step
 
 
 def test_a_trial_that_blows_up_leaves_its_neighbours_bit_identical(
@@ -205,7 +240,7 @@ def test_a_trial_that_was_cut_off_at_a_rung_waits_there_again(
     slot = engine.prepare(spec, found.append)
     engine.admit(slot)
     assert not engine.advance()
-    assert [report["step"] for report in found] == [spec.plan.rungs[0].step]
+    assert [report["step"] for report in found] == [0, spec.plan.rungs[0].step]
     engine.go_on(slot)
     while engine.advance():
         pass

@@ -3,6 +3,7 @@ wrong with one trial alone."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from bank_models import settings_for, short_spec
+from small_disks import tmpfs
 
 from sftray import storage
 from sftray.bank.process import LEASE_SECONDS, BankProcess
@@ -20,6 +22,7 @@ from sftray.config_io import to_json
 from sftray.data.packs import Packs
 from sftray.errors import BankError
 from sftray.paths import TrialPaths
+from sftray.preemption import PreemptionWatch
 from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
@@ -33,7 +36,17 @@ class Bank:
     def __init__(self, trial: TrialConfig, packs: Packs, sweep: SweepConfig, slots: int) -> None:
         self.now = 0.0
         """Seconds on the clock of the leases."""
-        self.process = BankProcess(asdict(trial), use_gpu=False, threads=1, clock=lambda: self.now)
+        self.draining: set[str] = set()
+        """Machines that are about to be taken back; the bank is on "here"."""
+        self.process = BankProcess(
+            asdict(trial),
+            use_gpu=False,
+            threads=1,
+            clock=lambda: self.now,
+            watch=PreemptionWatch(
+                {"here"}, lambda: self.draining, clock=itertools.count(0, 6).__next__
+            ),
+        )
         self._opening = {
             "packs": packs.root,
             "settings": asdict(settings_for([trial], slots)),
@@ -255,9 +268,30 @@ def test_a_client_that_comes_again_takes_the_place_of_the_one_that_died(
     bank.ask_until(spec, rung)
     assert bank.attach(spec) == 1
     reports = bank.ask_to_the_end(spec)
-    assert reports[0]["step"] == reports[0]["resumed_from_step"] == rung
+    assert [report["step"] for report in reports if "resumed_from_step" in report] == [rung]
     assert reports[-1]["outcome"] == "completed"
     assert bank.process.usage()["admitted"] == 2
+
+
+def test_all_trials_are_saved_when_their_machine_is_about_to_be_taken_back(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(2)
+    specs = [
+        replace(short_spec(small_packs, trial, tmp_path / name, ladder=()), trial=name)
+        for name in ("t0000", "t0001")
+    ]
+    for spec in specs:
+        bank.attach(spec)
+        bank.ask(spec)
+    bank.draining.add("elsewhere")
+    bank.draining.add("here")
+    for spec in specs:
+        while "taken_back" not in bank.ask(spec):
+            pass
+    assert bank.attach(replace(specs[0], trial="t0002")) == 0  # it takes no others
+    for spec in specs:  # and trains on while it lives
+        assert bank.ask_to_the_end(spec)[-1]["outcome"] == "completed"
 
 
 def test_a_trial_that_cannot_start_fails_alone(
@@ -291,6 +325,24 @@ def test_a_trial_that_cannot_start_fails_alone(
     beside = spec("beside")
     bank.attach(beside)
     assert bank.ask_to_the_end(beside)[-1]["outcome"] == "completed"
+
+
+def test_a_full_disk_is_no_failure_of_the_trial_and_with_room_it_goes_on(
+    start: Start, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    bank = start(1)
+    with tmpfs(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("no right to mount a small disk")
+        spec = short_spec(small_packs, trial, disk.folder / "trial")
+        disk.fill()
+        bank.attach(spec)
+        told = bank.ask_to_the_end(spec)[-1]
+        assert told["outcome"] == "outage"
+        assert "there is no room" in told["message"]
+        disk.make_room()
+        bank.attach(spec)
+        assert bank.ask_to_the_end(spec)[-1]["outcome"] == "completed"
 
 
 def test_a_damaged_checkpoint_is_passed_over(

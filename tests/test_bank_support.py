@@ -20,7 +20,7 @@ from sftray.bank.support import (
     why_not,
     without_bank,
 )
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import ONE_FROZEN_BASE, DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.memory import PROJECTIONS
@@ -113,7 +113,6 @@ def test_a_window_that_is_not_used_does_not_matter(base: dict[str, Any]) -> None
 VALUES: dict[str, list[Any]] = {
     "model": ["one", "another"],
     "model_revision": ["main", "v2"],
-    "trust_remote_code": [True, False],
     "base_precision": ["nf4", "bf16"],
     "lora_target_modules": ["all-linear", "q_proj"],
     "num_workers": [1, 2],
@@ -123,7 +122,7 @@ VALUES: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", VALUES)
 def test_what_all_trials_share_cannot_be_searched_in_a_bank(name: str) -> None:
     reason = f"{name} is searched, and all trials of a bank share it"
     searched = make_sweep(search_space={name: choice(VALUES[name])})
@@ -136,6 +135,7 @@ def test_everything_else_can_be_searched_in_a_bank() -> None:
     values: dict[str, Any] = {
         f.name: getattr(TRIAL, f.name) for f in fields(TrialConfig) if f.name not in SHARED
     }
+    assert {*SHARED} - {*VALUES} == {"trust_remote_code", "finetune"}  # which no sweep can search
     assert {"learning_rate", "lora_r", "lora_dropout", "adam_beta2", "seed"} <= values.keys()
     assert why_not(make_sweep(points=(values,)), QWEN3_8B) is None
 
@@ -199,13 +199,17 @@ def test_a_bank_that_does_not_fit_gives_way_to_train_unless_it_was_asked_for() -
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)
-def test_a_shipped_sweep_gets_the_bank(file: Path) -> None:
+def test_a_shipped_sweep_gets_the_bank_unless_it_trains_all_weights(file: Path) -> None:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert pick_trainer(module.sweep, QWEN3_8B)[0] == "bank"
+    trainer, why = pick_trainer(module.sweep, QWEN3_8B)
+    if module.sweep.trial.finetune == "full":
+        assert (trainer, why) == ("train", ONE_FROZEN_BASE)
+    else:
+        assert trainer == "bank"
 
 
 def test_a_plan_tells_the_trainer_and_what_the_bank_is_built_for(tmp_path: Path) -> None:

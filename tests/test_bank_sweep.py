@@ -65,9 +65,7 @@ def test_a_sweep_on_a_bank_is_the_sweep_by_sfttrainer(sweep: SweepConfig) -> Non
 
 
 def test_a_sweep_goes_on_after_ctrl_c_and_after_its_bank_was_killed(sweep: SweepConfig) -> None:
-    # no evaluations but the spread ones: of two in successive steps the first may be lost with a
-    # driver, where the second's checkpoint is there already
-    sweep = replace(sweep, scheduler="none", grace_rows=1_000_000)
+    sweep = replace(sweep, scheduler="none")
     undisturbed = run_sweep(replace(sweep, name="undisturbed"), log=_silent)
 
     def press_ctrl_c(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import runpy
 import shutil
 import tempfile
 from dataclasses import replace
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from fake_bundle import CONFIRMED
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray import storage
 from sftray.attention import Attention
-from sftray.bundle import TOLERANCE, answer, collect, merge, open_bundle
+from sftray.budget import ONE_ROW, planner
+from sftray.bundle import TOLERANCE, answer, collect, open_bundle
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs import open_packs
 from sftray.demo import FOLDER
@@ -30,6 +33,8 @@ from sftray.results import Results, load
 from sftray.runner import submit_task
 from sftray.sweep import run_sweep
 from sftray.trial.samples import read_samples
+from sftray.winner.loaders import peft_problems, read_adapter, vllm_problems
+from sftray.winner.merge import merge
 
 pytestmark = pytest.mark.ray
 
@@ -80,29 +85,74 @@ def test_the_model_card_tells_base_losses_point_and_data(
     small_sweep: Results, facts: dict[str, Any]
 ) -> None:
     card = Path(small_sweep.folder, "best", "README.md").read_text(encoding="utf-8")
-    assert card.startswith(f"---\nbase_model: {FOLDER}\nlibrary_name: peft\n")
+    assert card.startswith("---\nlibrary_name: peft\n")  # its base is no model of the Hub
     for told in (
         f"| untrained base | {facts['base_eval_loss']:.4f} |",
-        f"| this adapter | {facts['eval_loss']:.4f} |",
+        f"| this adapter | {facts['eval_loss']:.4f} (",
         f"| this adapter, reloaded with plain PEFT | {facts['reloaded_eval_loss']:.4f} |",
         f"| learning_rate | {facts['point']['learning_rate']} |",
         facts["data"]["source"],
+        f"Data fingerprint `{small_sweep.packs_key}`",
     ):
         assert told in card
 
 
+def test_the_bundle_repeats_its_trial(small_sweep: Results, facts: dict[str, Any]) -> None:
+    sweep = runpy.run_path(f"{small_sweep.folder}/best/repeat.py")["sweep"]
+    assert sweep.trial.at(sweep.points[0]) == TrialConfig(**facts["config"])
+    assert sweep.data == small_sweep.config.data
+    plan = planner(sweep, small_sweep.record["data"]["train"]["rows"], execution=ONE_ROW)
+    assert facts["step"] in plan(sweep.trial).eval_steps
+
+
+def test_peft_and_vllm_take_the_bundle(small_sweep: Results) -> None:
+    config, tensors = read_adapter(Path(small_sweep.folder, "best"))
+    assert peft_problems(config, tensors, json.loads((FOLDER / "config.json").read_text())) == []
+    assert vllm_problems(config, tensors) == []
+
+
+def test_a_confirmation_that_comes_later_is_told_in_the_card(
+    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_sweep.folder, tmp_path / "copy"))
+    weights = (folder / "best" / "adapter_model.safetensors").stat().st_mtime_ns
+    board = {
+        **small_sweep.leaderboard,
+        "confirmed": {"winner": "t0001", "tied": ["t0001"], "points": [CONFIRMED]},
+    }
+    facts = collect(
+        small_sweep_config,
+        SweepPaths(str(folder)),
+        open_packs(small_sweep.record["packs"]),
+        replace(small_sweep, folder=str(folder), leaderboard=board),
+        log=lambda line: None,
+        submit=lambda *_: pytest.fail("the adapter was checked again"),
+    )
+    card = (folder / "best" / "README.md").read_text(encoding="utf-8")
+    assert "| its point, mean of 2 other seeds (95 %) | 3.5000 ± 0.2500 |" in card
+    assert json.loads((folder / "best" / "sweep.json").read_text()) == facts
+    assert facts["verified"] is True
+    assert (folder / "best" / "adapter_model.safetensors").stat().st_mtime_ns == weights
+
+
 def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Path) -> None:
     lines: list[str] = []
-    before, after = merge(small_sweep.folder, tmp_path / "merged", log=lines.append)
-    assert before == pytest.approx(small_sweep.leaderboard["trials"][0]["eval_loss"], abs=TOLERANCE)
-    assert after == pytest.approx(before, abs=0.05)  # weights rounded to bfloat16
-    assert re.match(r"eval loss before: \d+\.\d{6} \(adapter on its fp32 base\)", lines[0])
-    assert lines[1].startswith(f"eval loss after:  {after:.6f}")
+    out = str(tmp_path / "merged")
+    found = merge(small_sweep.folder, out, check=True, log=lines.append)
+    best = small_sweep.leaderboard["trials"][0]["eval_loss"]
+    assert found.adapter == pytest.approx(best, abs=TOLERANCE)
+    assert found.merged == pytest.approx(best, abs=0.05)  # weights rounded to bfloat16
+    assert found.in_4_bit is not None
+    assert 0 < found.in_4_bit - best < 1
+    assert re.match(
+        r"Merged in bf16, .* against the adapter on its fp32 base\). In 4 bits", lines[1]
+    )
+    assert lines[1] in (tmp_path / "merged" / "README.md").read_text()
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not any("lora" in name for name, _ in model.named_parameters())
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
-    with pytest.raises(SftrayError, match="got a folder with files in it, must be new or empty"):
-        merge(small_sweep.folder, tmp_path / "merged", log=lines.append)
+    with pytest.raises(SftrayError, match="must be new or empty"):
+        merge(small_sweep.folder, out, log=lines.append)
 
 
 def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
@@ -187,7 +237,7 @@ def test_a_base_without_a_template_answers_by_that_of_the_data(
     samples = Path(SweepPaths(found.folder).trial("t0000").samples).read_text(encoding="utf-8")
     assert len(samples.splitlines()) == sweep.num_samples_generated
     assert answer(found.folder, "What is 3 plus 4?", max_new_tokens=4).keys() == {"base", "adapter"}
-    merge(found.folder, tmp_path / "merged", log=lambda line: None)
+    merge(found.folder, str(tmp_path / "merged"), check=False, log=lambda line: None)
     for folder in (Path(found.folder, "best"), tmp_path / "merged"):
         saved = AutoTokenizer.from_pretrained(folder).chat_template
         assert saved == template.read_text(encoding="utf-8")

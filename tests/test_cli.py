@@ -28,7 +28,20 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
 
 
 @pytest.mark.parametrize(
-    "command", ["results", "report", "best", "merge", "generate", "inspect", "doctor", ""]
+    "command",
+    [
+        "init",
+        "results",
+        "watch",
+        "report",
+        "best",
+        "merge",
+        "push",
+        "generate",
+        "inspect",
+        "doctor",
+        "",
+    ],
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert said(capsys, *filter(None, [command]), "--help").startswith("usage: sftray")
@@ -40,7 +53,7 @@ def test_launch_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for flag in (
         "--plan", "--demo", "--local", "--data", "--model", "--storage", "--name", "--num-trials",
-        "--trainer", "--points", "--set", "--wandb", "--fresh", "--json",
+        "--trainer", "--points", "--set", "--wandb", "--fresh", "--json", "--plain",
     ):  # fmt: skip
         assert flag in text
 
@@ -84,8 +97,20 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
     text = capsys.readouterr().out
     assert text.startswith("sweep fake: 16 trials; the best is not confirmed")
     assert "\ndata (estimated from a sample of rows):\n" in text
-    for told in ("micro ×", "warm-up", "rungs: after", "tokens:", "disk: about"):
+    told_all = ("packing: ", "micro ×", "warm-up", "rungs: after", "tokens:", "disk: about")
+    for told in told_all:
         assert told in text
+
+
+def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = ["--set", "max_hours=3", "--set", "max_gpu_hours=2", "--set", "use_gpu=false"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), *given])
+    text = capsys.readouterr().out
+    assert "\nbudget: max_hours 3, max_gpu_hours 2; spent, the sweep ends with what it has" in text
+    assert "\nwarning: max_gpu_hours never ends this sweep, for it runs on CPUs" in text
 
 
 @pytest.mark.parametrize(
@@ -158,15 +183,6 @@ def test_a_folder_that_is_no_sweep_is_a_message(
         assert said(capsys, command, str(tmp_path), status=2).startswith(f"error: {tmp_path}")
 
 
-def test_doctor_tells_what_this_machine_can_do_and_no_key(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    text = said(capsys, "doctor")
-    for told in ("python", "GPU", "attention", "bitsandbytes", "ray", "trl", "disk here"):
-        assert told in text
-    assert "HF_TOKEN      absent" in text or "HF_TOKEN      present" in text
-
-
 @pytest.mark.ray
 def test_results_prints_the_leaderboard(
     capsys: pytest.CaptureFixture[str], small_sweep: Results
@@ -210,8 +226,12 @@ def test_best_prints_how_to_load_the_adapter(
     assert f"trial {small_sweep.leaderboard['best']} at step" in text
     assert "checked" in text
     assert f"AutoPeftModelForCausalLM.from_pretrained('{small_sweep.folder}/best')" in text
+    assert "vLLM: yes" in text
+    assert f"--lora-modules small={small_sweep.folder}/best" in text
+    assert f"again: python {small_sweep.folder}/best/repeat.py" in text
     facts = json.loads(said(capsys, "best", small_sweep.folder, "--json"))
     assert facts["trial"] == small_sweep.leaderboard["best"]
+    assert facts["vllm_problems"] == facts["peft_problems"] == []
 
 
 @pytest.mark.ray

@@ -430,6 +430,8 @@ def test_no_file_opens_a_port_to_the_world_or_holds_a_secret(name: str) -> None:
     text = TEXTS[name]
     assert "0.0.0.0" not in text
     assert "::/0" not in text
+    assert not re.search(r"hostPort|hostNetwork|NodePort|type: *LoadBalancer", text)
+    assert not re.search(r"RAY_AUTH_MODE[=: ]*(disabled|\"?\"?$)", text, re.M)
     assert not re.search(r"\b(hf_\w{20,}|AKIA\w{16}|[0-9a-f]{40,})", text)
     assert not re.search(r"(HF_TOKEN|WANDB_API_KEY|RAY_AUTH_TOKEN)[=:] *['\"]?\w", text)
 

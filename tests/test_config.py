@@ -87,6 +87,17 @@ def make_sweep(**changes: Any) -> SweepConfig:
             {"learning_rate": float("nan")},
             "trial.learning_rate: got nan, must be a finite number above 0",
         ),
+        (
+            TrialConfig,
+            {"finetune": "all"},
+            "trial.finetune: got 'all', must be one of lora, full",
+        ),
+        (
+            TrialConfig,
+            {"finetune": "full"},
+            "trial.base_precision: got 'nf4' with finetune='full', must be 'bf16' or 'fp32': 4-bit "
+            "weights cannot be trained",
+        ),
         (TrialConfig, {"warmup_ratio": 1}, "trial.warmup_ratio: got 1, must be 0 <= x < 1"),
         (TrialConfig, {"lora_r": 0}, "trial.lora_r: got 0, must be a whole number of at least 1"),
         (TrialConfig, {"lora_r": 8.0}, "trial.lora_r: got 8.0, must be a whole number"),
@@ -157,6 +168,41 @@ def test_a_searched_rank_needs_an_alpha_that_follows_it() -> None:
         make_sweep(trial=trial, search_space={"lora_r": choice([8, 16])})
     assert TrialConfig("base", lora_r=8, lora_alpha_ratio=4.0).alpha == 32.0
     assert TrialConfig("base", lora_r=8, lora_alpha=5.0).alpha == 5.0
+
+
+FULL = TrialConfig("base", finetune="full", base_precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"search_space": {"lora_r": choice([8, 16]), "learning_rate": loguniform(1e-6, 1e-4)}},
+            "search_space: got lora_r with trial.finetune='full', must be other fields",
+        ),
+        (
+            {"search_space": {}, "points": ({"lora_dropout": 0.1},)},
+            "search_space: got lora_dropout with trial.finetune='full'",
+        ),
+        (
+            {"search_space": {"base_precision": choice(["nf4", "bf16"])}},
+            "trial.base_precision: got 'nf4' with finetune='full'",
+        ),
+        ({"trainer": "bank"}, "trainer: got 'bank' with trial.finetune='full', must be 'train'"),
+        ({"confirm_trainer": "bank"}, "confirm_trainer: got 'bank' with trial.finetune='full'"),
+        ({"wandb_adapter": True}, "wandb_adapter: got True with trial.finetune='full'"),
+        (
+            {"search_space": {"finetune": choice(["lora", "full"])}},
+            "search_space: got 'finetune' as an axis, must be one for all trials",
+        ),
+    ],
+)
+def test_full_fine_tuning_refuses_what_only_an_adapter_has(
+    changes: dict[str, Any], message: str
+) -> None:
+    assert make_sweep(trial=FULL).trial.finetune == "full"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make_sweep(**{"trial": FULL, **changes})
 
 
 def test_spaces_are_checked_when_made() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sftray.data import chunks
 from sftray.data.chunks import read_chunk
-from sftray.data.sources import first_rows, open_source, sample_rows, spelling_of_source
+from sftray.data.sources import _pinned, first_rows, open_source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
 ROWS = [{"prompt": f"Question {k}: {'é' * (k % 7)}?", "completion": "x" * k} for k in range(40)]
@@ -157,3 +159,11 @@ def test_a_sample_says_how_many_rows_there_may_be(
     assert total == pytest.approx(1000, rel=0.05)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 100_000)
     assert sample_rows(open_source(str(path), split="train"), 40)[1] == 1000
+
+
+def test_without_a_network_a_hub_dataset_is_looked_for_at_the_revision_as_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nowhere = functools.partial(huggingface_hub.HfApi, endpoint="http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.HfApi", nowhere)
+    assert _pinned("some/dataset", "v1") == "v1"

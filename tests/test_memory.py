@@ -14,10 +14,11 @@ from sftray.bank.settings import BankSettings, bank_memory
 from sftray.budget import Execution
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
+from sftray.disk import disk_needed
 from sftray.errors import ConfigError
 from sftray.fit import fit_train
 from sftray.memory import Memory, Shape, choose_execution, too_large, train_memory
-from sftray.plan import make_plan, plan_text
+from sftray.plan import check_rates, make_plan, plan_text
 from sftray.spaces import choice, loguniform
 
 GIB = 2**30
@@ -156,3 +157,79 @@ def test_a_plan_tells_the_memory_and_how_it_would_be_elsewhere(tmp_path: Path) -
     text = plan_text(plan)
     assert f"memory: {memory['total']:.1f} of 80 GiB a GPU (base " in text
     assert "on other GPUs: 24 GB 64 rows; 48 GB 64 rows; 80 GB 64 rows; 141 GB 64 rows" in text
+
+
+# all weights trained
+
+FULL = replace(TRIAL, finetune="full", base_precision="bf16", learning_rate=2e-5)
+
+
+# benchmarks/memory.py --only full, on an H100
+FULL_PEAKS = [
+    (QWEN_05B, 512, Execution(8), 13.45),
+    (QWEN_05B, 2048, Execution(1), 11.18),
+    (QWEN_05B, 2048, Execution(4), 18.09),
+    (QWEN_05B, 2048, Execution(1, activation_checkpointing=True), 8.48),
+    (QWEN_05B, 2048, Execution(4, activation_checkpointing=True), 9.14),
+    (LLAMA_1B, 512, Execution(8), 27.60),
+    (LLAMA_1B, 2048, Execution(1), 24.57),
+    (LLAMA_1B, 2048, Execution(4), 33.66),
+    (LLAMA_1B, 2048, Execution(1, activation_checkpointing=True), 20.78),
+    (LLAMA_1B, 2048, Execution(4, activation_checkpointing=True), 21.82),
+]
+
+
+@pytest.mark.parametrize(("base", "length", "execution", "peak"), FULL_PEAKS)
+def test_the_estimate_where_all_weights_are_trained_is_within_a_twentieth_of_what_was_measured(
+    base: dict[str, Any], length: int, execution: Execution, peak: float
+) -> None:
+    shape = Shape.of(base)
+    assert shape is not None
+    found = train_memory(shape, FULL, length, execution).total
+    assert found / GIB == pytest.approx(peak, rel=0.05)
+
+
+def test_what_trains_all_weights_takes_16_bytes_a_parameter_and_fits_where_it_is_said_to() -> None:
+    shape = Shape.of(LLAMA_1B)
+    assert shape is not None
+    found = train_memory(shape, FULL, 2048, Execution(1, activation_checkpointing=True))
+    assert found.base == 0
+    assert found.adapters == 16 * shape.parameters
+    sweep = sweep_of(FULL, trainer="train")
+    chosen = [fit_train(sweep, LLAMA_1B, gib * GIB).execution for gib in USUAL[1:]]
+    for gib, execution in zip(USUAL[1:], chosen, strict=True):
+        assert train_memory(shape, FULL, 2048, execution).fits(gib * GIB)
+    speeds = [(not one.activation_checkpointing, one.micro_batch_size) for one in chosen]
+    assert speeds == sorted(speeds)
+
+
+def test_a_model_all_of_whose_weights_do_not_fit_is_refused_with_what_would() -> None:
+    with pytest.raises(ConfigError) as refused:
+        fit_train(sweep_of(FULL, trainer="train"), LLAMA_8B, 79.1 * GIB)
+    assert str(refused.value).startswith(
+        "trial: training all of 8.03 billion weights on rows of 2,048"
+    )
+    assert "(weights 119.7 + " in str(refused.value)
+    assert "train an adapter with finetune='lora', or take a larger GPU" in str(refused.value)
+
+
+def test_the_disk_holds_whole_models() -> None:
+    splits = {"train": {"rows": 0}, "eval": {"rows": 0}}
+    needed = disk_needed(sweep_of(FULL, trainer="train", num_trials=4), LLAMA_1B, splits, at_once=1)
+    shape = Shape.of(LLAMA_1B)
+    assert shape is not None
+    # three best checkpoints, four of the trial that runs: 12 bytes a parameter
+    assert needed.checkpoints == 12 * 7 * shape.parameters
+    assert needed.bundle == 4 * shape.parameters
+
+
+def test_rates_that_only_lora_bears_are_warned_of() -> None:
+    high = sweep_of(FULL, search_space={"learning_rate": loguniform(3e-4, 1e-3)})
+    (warning,) = check_rates(high, LLAMA_1B)
+    assert warning.startswith(
+        "all learning rates are 0.0003 or more; full fine-tuning usually wants"
+    )
+    assert check_rates(sweep_of(FULL), LLAMA_1B) == []
+    assert check_rates(replace(high, trial=TRIAL), LLAMA_1B) == []
+    small = LLAMA_1B | {"hidden_size": 64, "vocab_size": 8192}
+    assert check_rates(high, small) == []

@@ -17,6 +17,29 @@ def metrics(step: int, eval_loss: float) -> dict[str, object]:
     return {"step": step, "eval_loss": eval_loss, "seconds": step * 2.0, **counts}
 
 
+def test_of_a_trial_that_has_ended_the_checkpoint_stays_that_the_winner_needs(
+    tmp_path: Path,
+) -> None:
+    metric = {"metric": "sftray.metrics:exact_match", "objectives": ("metric",)}
+    for changes, kept in (({}, [2]), (metric, [2, 6])):
+        paths = SweepPaths(str(tmp_path / str(len(kept))))
+        sweep = make_sweep(points=({"learning_rate": 1e-3}, {}), **changes)
+        with Journal(paths.journal) as journal:
+            search = make_search(sweep, journal)
+            recorder = Recorder(sweep, paths, journal, search, lambda line: None)
+            for trial in ("t0000", "t0001"):
+                search.suggest()
+                for step, loss in ((0, 3.0), (2, 2.5), (4, 2.6), (6, 2.7)):
+                    search.record(trial, metrics(step, loss))
+                for step in (2, 4, 6):
+                    Path(paths.trial(trial).checkpoint(step)).mkdir(parents=True)
+            search.end("t0000", "completed")
+            recorder.finish_trials()
+        for trial, steps in (("t0000", kept), ("t0001", [2, 4, 6])):  # the other still runs
+            there = sorted(path.name for path in Path(paths.trial(trial).checkpoints).iterdir())
+            assert there == [f"step-{step:07d}" for step in steps]
+
+
 def test_a_trial_that_ends_is_told_with_its_verdict_only_where_something_is_wrong(
     tmp_path: Path,
 ) -> None:

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 from fake_trials import make_sweep
 
+from sftray.config import TrialConfig
 from sftray.search.priors import prior_points
 from sftray.search.space import in_space
 from sftray.spaces import choice, loguniform, uniform
@@ -54,3 +55,10 @@ def test_a_range_far_from_the_published_rates_is_searched_without_them() -> None
 def test_priors_can_be_switched_off_and_are_none_for_an_unknown_base() -> None:
     assert prior_points(make_sweep(search_space=SPACE, priors=False), LLAMA_8B) == []
     assert prior_points(make_sweep(search_space=SPACE), {"model_type": "mamba"}) == []
+
+
+def test_loras_rates_are_not_tried_where_all_weights_are_trained() -> None:
+    space = {"learning_rate": loguniform(1e-5, 1e-3)}
+    trial = TrialConfig("base", finetune="full", base_precision="bf16")
+    assert prior_points(make_sweep(search_space=space), LLAMA_8B) != []
+    assert prior_points(make_sweep(search_space=space, trial=trial), LLAMA_8B) == []

@@ -251,12 +251,12 @@ def test_failed_attempts_are_counted_and_the_last_words_kept(path: str) -> None:
         search = make_search(sweep, journal)
         search.suggest()
         assert search.attempt("t0000") == 1
-        search.attempt_failed("t0000", "the node went away")
+        search.attempt_ended("t0000", "the node went away")
     with Journal(path) as journal:
         search = make_search(sweep, journal)
         assert search.unfinished() == [Suggestion("t0000", {})]
         assert search.attempt("t0000") == 2
-        search.attempt_failed("t0000", "again")
+        search.attempt_ended("t0000", "again")
         search.gave_up("t0000")
         assert journal.events()[-1]["message"] == "again"
         assert search.unfinished() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -11,11 +12,15 @@ from typing import Any
 
 import pytest
 from fake_trials import make_search, make_sweep, reports
+from ray import tune
+from ray.tune import Trainable
 
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json, to_json
 from sftray.journal import Event, Journal, read_events
+from sftray.paths import SweepPaths
 from sftray.results import leaderboard
+from sftray.runner import Specs, tune_trials
 from sftray.search.state import OUTCOMES
 from sftray.spaces import choice, loguniform
 
@@ -32,14 +37,15 @@ SWEEP = make_sweep(
 
 def trainable(config: dict[str, Any]) -> None:
     """Report a trial's formula; misbehave as `config` says for the trial."""
-    from ray import tune
-
     sweep = sweep_from_json(config["sweep"])
     manner = config["manners"].get(config["trial"], "")
     if manner == "silent":
         return
     if manner == "gives up":
         tune.report({"outcome": "preempted", "message": "no step was taken"})
+        return
+    if manner == "full disk":
+        tune.report({"outcome": "outage", "message": "/disk: there is no room"})
         return
     *earlier, last = reports(sweep, config["point"])
     for number, report in enumerate(earlier):
@@ -56,16 +62,24 @@ def trainable(config: dict[str, Any]) -> None:
 
 
 def fit(
-    path: Path, sweep: SweepConfig, manners: dict[str, str] | None = None, **run: Any
+    path: Path,
+    sweep: SweepConfig,
+    manners: dict[str, str] | None = None,
+    max_results: float = math.inf,
+    **run: Any,
 ) -> list[Event]:
-    from ray import tune
-
+    """max_results: a budget."""
     from sftray.search.tune import SftrayScheduler, SftraySearcher
 
     journal_path = str(path / "journal.jsonl")
     extra = {"sweep": to_json(sweep), "manners": manners or {}, "mark": str(path / "mark")}
     with Journal(journal_path) as journal:
-        search = make_search(sweep, journal)
+
+        def spent() -> str:
+            results = sum(event["event"] == "result" for event in journal.events())
+            return "max_results" if results >= max_results else ""
+
+        search = make_search(sweep, journal, spent=spent)
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0.5}),
             tune_config=tune.TuneConfig(
@@ -95,8 +109,48 @@ def test_a_sweep_through_tune_ends_every_trial_once(tmp_path: Path) -> None:
     assert set(metrics) == set(next(reports(SWEEP, {})))  # and nothing of Tune's
 
 
+class Quick(Trainable):
+    """Ends with its first report; leaves a file for every actor that was started."""
+
+    def setup(self, config: dict[str, Any], *, folder: Path, sweep: SweepConfig) -> None:
+        (folder / f"{os.getpid()}.started").touch()
+        self._sweep = sweep
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._point, self._told = new_config["point"], False
+        return True
+
+    def step(self) -> dict[str, Any]:
+        *_, last = reports(self._sweep, self._point)
+        done, self._told = self._told, True
+        return {**last, "outcome": "completed", "done": done}
+
+
+class Silent:
+    """A recorder that is told everything and does nothing."""
+
+    def result(self, trial: str, metrics: dict[str, Any]) -> None: ...
+
+    def recovers(self, trial: str) -> None: ...
+
+    def finish_trials(self) -> None: ...
+
+
+def test_no_actor_is_started_for_a_trial_that_could_have_an_ended_ones(tmp_path: Path) -> None:
+    """Tune by itself keeps one idle actor, so that of trials that end together others are ended."""
+    sweep = make_sweep(num_trials=10, scheduler="none")
+    with Journal(str(tmp_path / "journal.jsonl")) as journal:
+        search = make_search(sweep, journal)
+        specs = Specs(sweep, SweepPaths(str(tmp_path)), "", lambda trial: None)
+        trainable = tune.with_parameters(Quick, folder=tmp_path, sweep=sweep)
+        tune_trials(trainable, specs, search, Silent(), at_once=3)
+        assert {search.outcome_of(trial) for trial in search.ended()} == {"completed"}
+        assert len(search.ended()) == 10
+    assert len(list(tmp_path.glob("*.started"))) <= 3
+
+
 def test_each_way_to_end_has_its_outcome_and_verdict_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    from ray import tune
 
     manners = {
         "t0000": "silent",
@@ -143,6 +197,32 @@ def test_damaged_data_stops_the_sweep_and_mended_it_goes_on(tmp_path: Path) -> N
         search = make_search(sweep, journal)  # the data has been mended
         assert search.damaged == ""
         assert search.remaining() == 11 - len(ended) >= 8
+
+
+def test_a_full_disk_stops_the_sweep_and_no_trial_is_to_blame(tmp_path: Path) -> None:
+    sweep = make_sweep(points=({},) * 12, scheduler="none")
+    ended = outcomes(fit(tmp_path, sweep, {"t0000": "full disk"}))
+    assert "t0000" not in ended
+    assert set(ended.values()) <= {"completed"}
+    with Journal(str(tmp_path / "journal.jsonl")) as journal:
+        search = make_search(sweep, journal)  # there is room again
+        assert not search.stopped
+        assert search.remaining() == 12 - len(ended) >= 9
+
+
+def test_with_its_budget_a_sweep_through_tune_ends_and_no_trial_does(tmp_path: Path) -> None:
+    points = tuple({"learning_rate": 10**-n} for n in range(2, 8))
+    sweep = make_sweep(points=points, scheduler="none")
+    first = fit(tmp_path, sweep, max_results=4)
+    begun = {e["trial"] for e in first if e["event"] == "attempt_started"}
+    assert outcomes(first) == {}
+    assert len(begun) == 2  # as many as run at once
+    second = fit(tmp_path, sweep, max_results=5)[len(first) :]
+    assert {e["trial"] for e in second if e["event"] == "attempt_started"} <= begun
+    events = fit(tmp_path, sweep)
+    assert outcomes(events) == dict.fromkeys([f"t{number:04d}" for number in range(6)], "completed")
+    results = Counter((e["trial"], e["step"]) for e in events if e["event"] == "result")
+    assert set(results.values()) == {1}
 
 
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:

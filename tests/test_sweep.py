@@ -19,6 +19,7 @@ from sftray.cli import launch
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError
+from sftray.findings import learn, text
 from sftray.journal import read_events
 from sftray.paths import SweepPaths
 from sftray.results import Results
@@ -133,7 +134,11 @@ def test_running_a_finished_sweep_again_does_nothing_new(
     assert Path(paths.best, "sweep.json").stat().st_mtime_ns == bundle
     events = read_events(paths.journal)
     assert events[: len(before)] == before
-    assert {event["event"] for event in events[len(before) :]} <= {"sweep_started", "sweep_ended"}
+    assert {event["event"] for event in events[len(before) :]} <= {
+        "sweep_started",
+        "sweep_ended",
+        "spent",
+    }
 
 
 # in this process
@@ -192,6 +197,45 @@ def test_a_sweep_interrupted_twice_ends_with_the_losses_of_one_that_was_not(
     assert losses(found) == pytest.approx(losses(small_sweep), abs=1e-6)
     assert [t.outcome for t in found.records] == [t.outcome for t in small_sweep.records]
     assert found.leaderboard["best"] == small_sweep.leaderboard["best"]
+
+
+def test_a_sweep_ends_with_its_budget_and_goes_on_with_a_larger_one(
+    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(Path(small_sweep_config.storage, "packs"), tmp_path / "packs")
+    sweep = replace(small_sweep_config, storage=str(tmp_path), max_hours=1.0, max_gpu_hours=9.0)
+    lines, hours = list[str](), 0.0
+
+    def log(line: str) -> None:
+        nonlocal hours
+        lines.append(line)
+        if line.startswith("t0001  step     4"):
+            hours += 2.0
+
+    first = run_sweep(sweep, local=True, log=log, clock=lambda: 3600 * hours)
+    assert [(t.outcome, t.last["step"]) for t in first.records] == [("completed", 12), (None, 5)]
+    (said,) = [line for line in lines if line.startswith("max_hours = 1 is spent")]
+    assert "(2.00 hours). Trials cut off: 1 (t0001 at step 5); not begun: 1. With a larger" in said
+    assert any("max_gpu_hours never ends this sweep" in line for line in lines)
+    assert not first.ended
+    assert first.leaderboard["budget_spent"] == "max_hours"
+    assert list(first.trials["outcome"]) == ["completed", "unfinished"]
+    assert text(learn(first)).startswith("So far, for max_hours is spent (1 trials unfinished): ")
+    best = json.loads((tmp_path / "small" / "best" / "sweep.json").read_text())
+    assert best["trial"] == first.leaderboard["best"]
+    assert "max_hours is spent" in (tmp_path / "small" / "report.html").read_text()
+
+    lines.clear()
+    again = run_sweep(sweep, local=True, log=log, clock=lambda: 3600 * hours)
+    assert losses(again) == losses(first)
+    assert len([line for line in lines if "max_hours = 1 is spent (2.00 hours)" in line]) == 1
+    assert not [line for line in lines if line.startswith("t0")]
+
+    found = run_sweep(replace(sweep, max_hours=3.0), local=True, log=log, clock=lambda: 0.0)
+    assert losses(found) == pytest.approx(losses(small_sweep), abs=1e-6)
+    assert [t.outcome for t in found.records] == [t.outcome for t in small_sweep.records]
+    assert found.leaderboard["best"] == small_sweep.leaderboard["best"]
+    assert "budget_spent" not in found.leaderboard
 
 
 def test_another_configuration_of_the_same_name_is_refused_by_field(

@@ -25,9 +25,11 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.journal import Journal
 from sftray.paths import SweepPaths
+from sftray.results import leaderboard
 from sftray.spaces import loguniform
+from sftray.tracked import CURVE, METRICS
 from sftray.tracking import Tracking
-from sftray.wandb_run import CURVE, METRICS
+from sftray.trial.samples import as_lines
 
 SWEEP = SweepConfig(
     name="lr",
@@ -84,11 +86,14 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
             for step in (0, 2, 4):
                 journal.append("result", trial, step=step, metrics=result(step))
         journal.append("trial_ended", "0000", outcome="completed", message="")
-        journal.append("trial_ended", "0001", outcome="diverged", message="step 5: loss nan")
-        journal.append("sweep_ended")
+        lost = [[5, 0.9, 1e-4, 0.5], [6, math.nan, 1e-4, 0.5]]
+        ended = {"outcome": "diverged", "message": "step 6: loss nan", "last_curve": lost}
+        journal.append("trial_ended", "0001", **ended)
     samples = Path(paths.trial("0000").samples)
     samples.parent.mkdir(parents=True)
-    samples.write_text('{"step": 4, "messages": [{"role": "user"}], "answer": "42"}\n')
+    samples.write_text(
+        '{"step": 4, "messages": [{"role": "user", "content": "6 × 7?"}], "answer": "42"}\n'
+    )
 
     assert mirror(paths) == 0
 
@@ -112,7 +117,7 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
     assert all(name in row for row in curve for name in CURVE)
     steps = [row["_step"] for row in run["history"]]
     assert steps == sorted(set(steps))
-    assert run["axes"]["eval_loss"] == "rows"
+    assert run["axes"]["eval_loss"] == "tokens"
     assert run["axes"]["train/loss"] == "step"
 
     assert run["summary"]["outcome"] == "completed"
@@ -123,6 +128,48 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
     assert second[0]["summary"]["outcome"] == "diverged"
     assert second[0]["exit_code"] == 1
     assert not any("samples" in row for row in second[0]["history"])
+    after = [row for row in second[0]["history"] if row["step"] > 4]
+    assert [(row["step"], row["rows"]) for row in after] == [(5, 20), (6, 24)]
+    assert math.isnan(after[1]["train/loss"])
+    assert "last_curve" not in second[0]["summary"]
+
+
+def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: SweepPaths) -> None:
+    sampled = {"messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42"}
+    answers = [
+        {**sampled, "step": 2, "answer": "a b c " * 20},
+        {**sampled, "step": 4, "answer": ""},
+    ]
+    storage.write_text(paths.trial("0001").samples, as_lines(answers))
+    with Journal(paths.journal) as journal:
+        whole_sweep(journal, paths)
+    storage.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "41"}]))
+    storage.write_text(f"{paths.best}/adapter_model.safetensors", "weights")
+    storage.write_text(f"{paths.best}/sweep.json", json.dumps({"trial": "0001"}))
+    lines: list[str] = []
+    for _ in range(2):
+        sweep = replace(SWEEP, wandb_adapter=True)  # when it was begun it was not asked for
+        Tracking.start(sweep, paths, lines.append).finish()
+    pieces = runs(paths, "0001")
+    assert len(pieces) == 2  # trained; handed in
+    assert pieces[0]["id"] == pieces[1]["id"]
+    assert len(runs(paths, "0000")) == 1
+    last = pieces[1]["artifacts"]
+    assert last["lr-leaderboard"]["metadata"]["best"] == "0001"
+    assert set(last["lr-adapter"]["files"]) == {"adapter_model.safetensors", "sweep.json"}
+    assert last["lr-adapter"]["metadata"]["eval_loss"] == 2.5
+    (table,) = tables(paths, "leaderboard")
+    board = json.loads(table.read_text())
+    assert board["columns"][:3] == ["trial", "learning_rate", "eval_loss"]
+    assert [row[:3] for row in board["data"]] == [["0001", 5e-4, 2.5], ["0000", 1.234e-4, 3.0]]
+    newest = json.loads(tables(paths, "samples")[-1].read_text())
+    assert newest["columns"] == ["prompt", "step", "reference", "base", "answer", "flags"]
+    assert newest["data"] == [
+        ["6 × 7?", 2, "42", "41", "a b c " * 20, "repeats itself"],
+        ["6 × 7?", 4, "42", "41", "", "empty"],
+    ]
+    steps = [row["_step"] for piece in pieces for row in piece["history"]]
+    assert steps == sorted(set(steps))
 
 
 def test_a_loss_that_is_not_a_number_arrives(paths: SweepPaths) -> None:
@@ -196,10 +243,12 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
 import os, json
 from sftray.config_io import sweep_from_json
 from sftray.paths import SweepPaths
+from sftray.results import leaderboard
 from sftray.tracking import Tracking
+from sftray.trial.samples import as_lines
 sweep = sweep_from_json(json.loads({json.dumps(to_json(SWEEP))!r}))
 tracking = Tracking.start(sweep, SweepPaths({paths.root!r}), print)
-print(tracking._process.pid, flush=True)
+print(tracking._mirrors[0].process.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     out = subprocess.run([sys.executable, "-c", driver], capture_output=True, text=True).stdout
@@ -304,8 +353,17 @@ def test_online_the_service_knows_where_a_run_stands(
         shutil.rmtree(paths.tracking)  # the driver moved to another machine
         journal.append("result", "0000", step=4, metrics=result(4))
         journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append("sweep_ended")
+        row = {"trial": "0000", "point": {}, "step": 4, "eval_loss": 3.0}
+        board = {"best": "0000", "base": {"eval_loss": 4.0}, "trials": [row]}
+        storage.write_text(paths.leaderboard, json.dumps(board))
         assert mirror(paths, "--mode", "online") == 0
     (run,) = runs.values()
+    handed_in = run["artifacts"]["lr-leaderboard"]
+    assert handed_in["committed"]
+    assert handed_in["metadata"] == {"best": "0000", "base_eval_loss": 4.0}
+    assert not any(artifact["type"] == "model" for artifact in run["artifacts"].values())
+    assert "leaderboard" in run["history"].pop()
     assert [row["step"] for row in run["history"]] == [0, 1, 2, 3, 4]
     assert [row["eval_loss"] for row in run["history"] if "eval_loss" in row] == [4.0, 3.5, 3.0]
     assert (run["display_name"], run["group"]) == ("0000 learning_rate=0.0005", "lr")
@@ -318,6 +376,25 @@ def begin(journal: Journal) -> None:
     for trial, rate in TRIALS.items():
         journal.append("trial_suggested", trial, point={"learning_rate": rate})
         journal.append("attempt_started", trial, attempt=1)
+
+
+def whole_sweep(journal: Journal, paths: SweepPaths) -> None:
+    """Two trials to their end, which is also the budget's, and their leaderboard."""
+    begin(journal)
+    for number, trial in enumerate(TRIALS):
+        for step in (0, 2, 4):
+            loss = {"eval_loss": 4.0 - (1 + number / 2) * step / 4}
+            journal.append("result", trial, step=step, metrics=result(step) | loss)
+        journal.append("trial_ended", trial, outcome="completed", message="")
+    journal.append("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
+    board = leaderboard(SWEEP, journal.events())
+    storage.write_text(paths.leaderboard, json.dumps(board))
+
+
+def tables(paths: SweepPaths, name: str) -> list[Path]:
+    """The tables of a name that offline runs keep, oldest first."""
+    found = Path(paths.tracking).glob(f"offline-run-*/files/media/table/{name}_*.table.json")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def result(step: int) -> dict[str, Any]:
@@ -365,6 +442,7 @@ def runs(paths: SweepPaths, trial: str) -> list[dict[str, Any]]:
 
 def read_run(path: Path) -> dict[str, Any]:
     run: dict[str, Any] = {"history": [], "summary": {}, "axes": {}, "exit_code": None}
+    run["artifacts"] = {}
     names = {}
     for record in records(path):
         kind = record.WhichOneof("record_type")
@@ -384,6 +462,11 @@ def read_run(path: Path) -> dict[str, Any]:
             names[len(names) + 1] = record.metric.name
             axis = record.metric.step_metric or names.get(record.metric.step_metric_index)
             run["axes"][record.metric.name] = axis
+        elif kind == "artifact":
+            kept = record.artifact
+            files = [entry.path for entry in kept.manifest.contents]
+            about = json.loads(kept.metadata or "{}")
+            run["artifacts"][kept.name] = {"files": files, "metadata": about}
         elif kind == "exit":
             run["exit_code"] = record.exit.exit_code
     return run

@@ -94,8 +94,11 @@ def test_new_workers_get_the_trial_in_whose_middle_the_old_ones_died() -> None:
     assert box.tell(1, report(5))
     # and the second death is one too many
     assert box.take(1, 0) is None
-    assert [box.next_report("t0000") for _ in range(2)] == [
+    died = {"interrupted": "failed", "message": "its worker died without a word"}
+    assert [box.next_report("t0000") for _ in range(4)] == [
+        died,
         report(5),
+        died,
         {"outcome": "failed", "message": "its worker died without a word"},
     ]
     box.send(TWO)
@@ -111,7 +114,53 @@ def test_last_words_are_told_and_running_out_of_memory_does_not_count() -> None:
     assert box.take(0, 0) == (1, ONE)
     box.died(1, "ValueError: bad", "failure")
     assert box.take(0, 0) is None
+    for _ in range(5):
+        again = {"interrupted": "failed", "message": "OutOfMemoryError: 8 rows"}
+        assert box.next_report("t0000") == again
+    assert box.next_report("t0000") == {"interrupted": "failed", "message": "ValueError: bad"}
     assert box.next_report("t0000") == {"outcome": "failed", "message": "ValueError: bad"}
+
+
+def test_machines_that_are_taken_back_are_no_failures() -> None:
+    box = Mailbox(max_failures=0)
+    box.send(ONE)
+    for _ in range(3):
+        assert box.take(0, 0) == (1, ONE)
+        box.taken_back(1)
+    assert box.take(0, 0) == (1, ONE)
+    for _ in range(3):
+        report = box.next_report("t0000")
+        assert report is not None
+        assert report["interrupted"] == "preempted"
+        assert report["message"].startswith("its machine was taken back")
+    assert box.take(0, 0) is None  # that one died of itself
+    assert box.next_report("t0000") == {
+        "interrupted": "failed",
+        "message": "its worker died without a word",
+    }
+    ended = box.next_report("t0000")
+    assert ended is not None
+    assert ended["outcome"] == "failed"
+
+
+def test_workers_that_are_silent_too_long_are_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sftray.train.mailbox.POLL_SECONDS", 0.0)
+    now = 0.0
+    box = Mailbox(max_failures=2, hang_seconds=60.0, clock=lambda: now)
+    box.send(ONE)
+    now = 1000.0
+    assert box.next_report("t0000") is None  # no worker has come yet
+    box.take(0, 0)
+    now += 59
+    assert box.next_report("t0000") is None
+    box.alive(1)
+    now += 59
+    assert box.next_report("t0000") is None
+    now += 2
+    with pytest.raises(WorkersError, match="hang: no sign of life for 61 s"):
+        box.next_report("t0000")
 
 
 def test_a_trial_for_which_no_memory_is_little_enough_ends_and_the_next_begins() -> None:
@@ -127,6 +176,14 @@ def test_a_trial_for_which_no_memory_is_little_enough_ends_and_the_next_begins()
     box.send(TWO)
     assert box.take(1, 0) is None
     assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
+
+
+def test_a_full_disk_is_told_at_once_for_another_attempt_would_meet_it_too() -> None:
+    box = Mailbox(2)
+    box.send(ONE)
+    box.take(0, 0)
+    box.died(1, "/disk: no room", "outage")
+    assert box.next_report("t0000") == {"outcome": "outage", "message": "/disk: no room"}
 
 
 def test_a_client_hears_that_the_run_has_ended() -> None:

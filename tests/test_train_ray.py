@@ -111,6 +111,14 @@ def test_more_workers_train_as_one_at_the_same_effective_batch(
         )
         assert_same(again, alone)
         assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
+        if workers == 2:  # and for one that trains all weights
+            full = replace(trial, finetune="full", learning_rate=1e-3)
+            expected: list[dict[str, Any]] = []
+            single = spec_of(full, small_packs, tmp_path / "single")
+            run_trial(single, expected.append, torch.device("cpu"))
+            assert expected[-1]["eval_loss"] < expected[0]["eval_loss"] - 0.5
+            both = spec_of(replace(full, num_workers=workers), small_packs, tmp_path / "both")
+            assert_same(crew.train(both), expected)
 
 
 @pytest.mark.timeout(400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from dataclasses import dataclass, replace
@@ -27,12 +28,12 @@ from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
 from sftray.evaluate import evaluate_adapter, packed_eval_loss
 from sftray.model import (
-    adapter_parameters,
     init_adapters,
     load_base,
     load_tokenizer,
     lora_config,
-    require_float32_adapters,
+    require_float32,
+    trained_parameters,
 )
 from sftray.paths import TrialPaths
 from sftray.train.bases import Bases
@@ -212,7 +213,9 @@ def test_the_kept_adapter_gives_the_reported_loss_under_plain_peft(
     whole: Run, small_packs: Packs
 ) -> None:
     best = min((loss, step) for step, loss in whole.eval_losses.items() if step)
-    again = evaluate_adapter(Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.root)
+    again = evaluate_adapter(
+        Path(whole.paths.checkpoint(best[1])), DROPOUT, small_packs.dataset("eval")
+    )
     assert again == pytest.approx(best[0], abs=1e-5)
 
 
@@ -351,7 +354,7 @@ def test_only_adapters_are_trained_and_the_base_stays_bit_identical(
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train_from(None)
     moved = {n for n, p in trainer.model.named_parameters() if not p.detach().equal(before[n])}
-    assert moved == set(adapter_parameters(trainer.model))
+    assert moved == set(trained_parameters(trainer.model))
     assert all("lora_" in name for name in moved)
 
 
@@ -360,7 +363,7 @@ def test_adapters_are_float32_on_any_base(
     small_packs: Packs, tmp_path: Path, precision: str
 ) -> None:
     trainer = make_trainer(replace(TRIAL, base_precision=precision), small_packs, tmp_path)
-    require_float32_adapters(trainer.model)
+    require_float32(trainer.model)
     optimized = trainer.create_optimizer().param_groups[0]["params"]
     assert {parameter.dtype for parameter in optimized} == {torch.float32}
 
@@ -371,17 +374,18 @@ def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path)
     checkpoint = checkpoints.newest(killed.paths, tmp_path)
     assert checkpoint is not None
     trainer = make_trainer(trial, small_packs, tmp_path)
+    trainer.progress.resume(checkpoint.state)
     trainer.train_from(checkpoint)
-    require_float32_adapters(trainer.model)
+    require_float32(trainer.model)
     moments = [m for s in trainer.optimizer.optimizer.state.values() for m in s.values()]
     assert {moment.dtype for moment in moments} == {torch.float32}
 
 
 def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any) -> None:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
-    next(iter(adapter_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
+    next(iter(trained_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="1 adapter weights are not float32"):
-        require_float32_adapters(model)
+        require_float32(model)
 
 
 def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
@@ -389,7 +393,7 @@ def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
         model = load_base(TRIAL, CPU, choose_attention(TRIAL, CPU))
         model = get_peft_model(model, lora_config(TRIAL))
         init_adapters(model, seed)
-        return {name: p.detach() for name, p in adapter_parameters(model).items()}
+        return {name: p.detach() for name, p in trained_parameters(model).items()}
 
     torch.manual_seed(1)
     first = adapters(seed=0)
@@ -428,7 +432,7 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
 ) -> None:
     killed = run(DROPOUT, small_packs, tmp_path, killed_at=8, sample_at="evaluations")
     again = run(DROPOUT, small_packs, tmp_path, sample_at="evaluations")  # which changes no loss
-    assert again.reports[0]["resumed_from_step"] == 8
+    assert [report["step"] for report in again.reports if "resumed_from_step" in report] == [8]
     assert again.outcome == "completed"
     losses = killed.losses | again.losses
     assert losses == pytest.approx(whole.losses, abs=1e-6)
@@ -442,13 +446,52 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
     assert killed.reports[-1]["answer_flags"] == flags
 
 
+def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
+    whole: Run, small_packs: Packs, tmp_path: Path
+) -> None:
+    def report(metrics: dict[str, Any]) -> None:
+        if metrics["step"] >= 8:
+            raise KilledError
+
+    spec = TrialSpec(
+        "t0000", DROPOUT, plan_of(DROPOUT, small_packs), small_packs.root, str(tmp_path), None
+    )
+    with contextlib.suppress(KilledError):
+        run_trial(spec, report, CPU, stepped=lambda: True)
+    paths = TrialPaths(spec.folder)
+    storage.remove_folder(paths.checkpoint(8))
+    kept = checkpoints.newest(paths, tmp_path / "scratch")
+    assert kept is not None
+    assert kept.step not in spec.plan.eval_steps
+    again = run(DROPOUT, small_packs, tmp_path)
+    assert [r["resumed_from_step"] for r in again.reports if "resumed_from_step" in r] == [
+        kept.step
+    ]
+    after = {step: loss for step, loss in whole.losses.items() if step > 4}
+    assert {s: loss for s, loss in again.losses.items() if s > 4} == pytest.approx(after, abs=1e-6)
+    assert again.eval_losses == pytest.approx(whole.eval_losses, abs=1e-6)
+
+
+def test_evaluations_that_died_on_their_way_to_the_journal_are_reported_again(
+    whole: Run, small_packs: Packs, tmp_path: Path
+) -> None:
+    run(DROPOUT, small_packs, tmp_path, killed_at=8)  # none of its reports was journalled
+    again = run(DROPOUT, small_packs, tmp_path)
+    rungs = [rung.step for rung in plan_of(DROPOUT, small_packs, 2).rungs if rung.step < 8]
+    since = max(rungs, default=-1)  # where it waits until the journal has the report
+    expected = {step: loss for step, loss in whole.eval_losses.items() if step > since}
+    assert again.eval_losses == pytest.approx(expected, abs=1e-6)
+    steps = [report["step"] for report in again.reports]
+    assert steps == sorted(steps)
+
+
 def test_a_killed_trial_goes_on_at_the_next_row_with_half_the_micro_batch(
     small_packs: Packs, tmp_path: Path
 ) -> None:
     full = run(TRIAL, small_packs, tmp_path / "full")
     run(TRIAL, small_packs, tmp_path / "cut", micro=2, killed_at=4)
     again = run(TRIAL, small_packs, tmp_path / "cut", micro=1)
-    assert {report.get("micro_batch_size") for report in again.reports[1:]} == {1}
+    assert {report["micro_batch_size"] for report in again.reports if report["step"] > 4} == {1}
     after = {step: loss for step, loss in full.losses.items() if step > 4}
     assert {s: loss for s, loss in again.losses.items() if s > 4} == pytest.approx(after, abs=1e-4)
     assert again.reports[-1]["eval_loss"] == pytest.approx(full.reports[-1]["eval_loss"], abs=1e-4)
@@ -488,7 +531,7 @@ class Saved:
 def saved(tmp_path: Path) -> Saved:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
     init_adapters(model, seed=0)
-    optimizer = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
     adapter, moments = checkpoints.tensors(model, optimizer)
@@ -542,7 +585,7 @@ def test_moments_come_back_as_they_were(saved: Saved, tmp_path: Path) -> None:
     saved.save({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
     model, optimizer = saved.model, saved.optimizer
     checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
-    fresh = torch.optim.AdamW(adapter_parameters(model).values(), lr=1e-3)
+    fresh = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     checkpoints.load_moments(model, fresh, checkpoint)
     for parameter, state in optimizer.state.items():
         assert fresh.state[parameter].keys() == state.keys()
@@ -610,7 +653,7 @@ def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: 
     assert len(model) == 2
 
 
-class _Full:
+class Full:
     """A GPU that has room for so many rows at once, or for more under activation checkpointing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int, *, from_step: int = 0) -> None:
@@ -639,7 +682,7 @@ def four(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_trial_without_memory_halves_its_micro_batch_and_keeps_its_batch(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=1)
+    Full(monkeypatch, rows=1)
     short = run(FOUR, small_packs, tmp_path, micro=4)
     assert short.outcome == "completed"
     assert short.losses == pytest.approx(four.losses, abs=1e-4)
@@ -654,7 +697,7 @@ def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluated = plan_of(FOUR, small_packs, 4).eval_steps[0]
-    _Full(monkeypatch, rows=2, from_step=evaluated + 2)
+    Full(monkeypatch, rows=2, from_step=evaluated + 2)
     short = run(FOUR, small_packs, tmp_path, micro=4)
     steps = [entry[0] for report in short.reports for entry in report.get("curve", [])]
     assert steps == sorted(set(steps))  # none was taken twice, none is missing
@@ -668,7 +711,7 @@ def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
 def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=0)
+    Full(monkeypatch, rows=0)
     ended = run(FOUR, small_packs, tmp_path, micro=2)
     assert ended.outcome == "out_of_memory"
     kept = json.loads(Path(ended.paths.execution).read_text(encoding="utf-8"))
@@ -682,14 +725,15 @@ def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
 def test_a_trial_that_is_started_again_begins_with_what_fits(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _Full(monkeypatch, rows=2)
+    Full(monkeypatch, rows=2)
     first = plan_of(FOUR, small_packs, 4).eval_steps[0]
     run(FOUR, small_packs, tmp_path, micro=4, killed_at=first)
     monkeypatch.undo()
     again = run(FOUR, small_packs, tmp_path, micro=4)
-    assert again.reports[0]["resumed_from_step"] == first
-    assert again.reports[0]["micro_batch_size"] == 2
-    assert again.reports[0]["out_of_memory"] == "CUDA out of memory: 8 rows"
+    (resumed,) = (report for report in again.reports if "resumed_from_step" in report)
+    assert resumed["resumed_from_step"] == first
+    assert resumed["micro_batch_size"] == 2
+    assert resumed["out_of_memory"] == "CUDA out of memory: 8 rows"
 
 
 def test_an_error_that_is_not_about_memory_is_not_caught(

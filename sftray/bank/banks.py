@@ -6,20 +6,23 @@ the last is done with it. Neither torch nor the base come to the driver.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from sftray import storage
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
 from sftray.bank.settings import BankSettings, choose_settings
-from sftray.cluster import Cluster
+from sftray.cluster import Cluster, head_has_cpus
 from sftray.config import SweepConfig
 from sftray.config_io import to_json
 from sftray.fit import Fit
@@ -29,9 +32,20 @@ from sftray.search.state import Search
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
+A_SLIVER = 0.001
+"""Of a CPU."""
 SPARE = 4
 """One trial more than there are slots stands ready to enter for so many slots: trials of one length
 end together, and Tune brings new ones one after another."""
+
+
+TELL_SECONDS = 30.0
+"""While no GPU has come, this is said so often."""
+LATE_SECONDS = 60.0
+"""How long the first bank waits for the others: where a cloud has fewer GPUs than were asked for,
+the rest may never come."""
+ANSWER_SECONDS = 10.0
+"""A bank that is there answers at once."""
 
 
 class Banks:
@@ -42,7 +56,9 @@ class Banks:
         most = cluster.concurrency(sweep)
         use_gpu = cluster.use_gpu(sweep)
         remote = ray.remote(BankProcess).options(
-            num_cpus=0,  # one thread that waits for the GPU; on a CPU, nothing else runs
+            # one thread that waits for the GPU; on a CPU, nothing else runs. But a head that is to
+            # train nothing has no CPU at all, and a bank that asks for none would come to lie there
+            num_cpus=0 if use_gpu or head_has_cpus() else A_SLIVER,
             num_gpus=1 if use_gpu else 0,
             max_restarts=sweep.max_failures,
             max_concurrency=THREADS,
@@ -52,18 +68,21 @@ class Banks:
             remote.remote(to_json(sweep.trial), use_gpu=use_gpu, threads=threads)
             for _ in range(min(most, int(cluster.gpus)) if use_gpu else 1)
         ]
+        self.gpus = len(self._banks) if use_gpu else 0
         self._settings: BankSettings | None = None
         self._log = log
 
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
-        memory = ray.get([bank.memory.remote() for bank in self._banks])
+        memory = self._memory()
         self._settings = choose_settings(
             sweep,
             base,
             memory=None if None in memory else min(memory),
             banks=len(self._banks),
         )
-        return None if self._settings is None else Fit(self._settings.execution)
+        if self._settings is None:
+            return None
+        return Fit(self._settings.execution, at_once=len(self._banks) * self._settings.slots)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         assert self._settings is not None  # `fit` has been asked
@@ -85,18 +104,49 @@ class Banks:
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening
         )
         tune_trials(trainable, specs, search, recorder, at_once=at_once)
-        used = [usage for usage in ray.get([bank.usage.remote() for bank in self._banks]) if usage]
+        used = [usage for bank in self._there() if (usage := ray.get(bank.usage.remote()))]
         storage.write_text(specs.paths.banks, json.dumps(used, indent=1))
         for usage in used:
             self._log(usage_text(usage))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """In a bank's process, which has all that it takes loaded."""
-        return self._banks[0].lend.remote(function, *arguments)
+        while not (there := self._there()):
+            self._log("waiting for a bank's machine to check the winner on")
+        return there[0].lend.remote(function, *arguments)
 
     def close(self) -> None:
         for bank in self._banks:
             ray.kill(bank)
+
+    def _memory(self) -> list[Any]:
+        """`BankProcess.memory` of the banks that are there: of all, or of those that have come in
+        time; the others join when they come."""
+        waiting, found = [bank.memory.remote() for bank in self._banks], list[Any]()
+        began, until = time.monotonic(), float("inf")
+        while waiting and time.monotonic() < until:
+            ready, waiting = ray.wait(waiting, timeout=TELL_SECONDS)
+            found += ray.get(ready)
+            if ready:
+                until = time.monotonic() + LATE_SECONDS
+            elif not found:
+                passed = (time.monotonic() - began) / 60
+                self._log(f"waiting for {len(waiting)} machines, {passed:.1f} min so far")
+        if waiting:
+            said = f"{len(found)} of {len(self._banks)} banks are there"
+            self._log(f"{said}; the sweep begins, and the others join when their machines come")
+        return found
+
+    def _there(self) -> list[Any]:
+        """The banks that answer."""
+        asked = {bank.leases.remote(): bank for bank in self._banks}
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        there = []
+        for answer in ready:
+            with contextlib.suppress(RayActorError):
+                ray.get(answer)
+                there.append(asked[answer])
+        return there
 
     def _free(self, trial: str) -> None:
         """Let go of a trial that has ended, before Tune gets round to telling its client."""

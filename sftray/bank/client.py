@@ -2,7 +2,8 @@
 
 Promise: without torch, so its process starts at once and serves one trial after another
 (`reuse_actors`). Tune asks for the next step only when the search lets the trial go on, and that is
-what the bank waits for at a rung.
+what the bank waits for at a rung. A bank whose machine was taken back is no failure: the trial goes
+on in another one, or in the same when Ray has started it elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from sftray.trial.spec import TrialSpec
 
 RESTART_SECONDS = 900.0
 """How long to wait for a bank that is started again."""
+PREEMPTED_SECONDS = 4 * 3600.0
+"""How long to wait where the machines were taken back, until the cloud has others."""
 RETRY_SECONDS = 2.0
 
 
@@ -28,9 +31,12 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
     """The trial {"trial", "point"} of a Tune config, in the emptiest of `banks`."""
 
     _bank: Any
-    _trial: str
+    """None where it has to look for one."""
+    _spec: TrialSpec
     _last: dict[str, Any]
     """Its newest report."""
+    _taken_back: bool
+    """Its bank's machine is about to go, or has gone."""
 
     def setup(
         self,
@@ -41,45 +47,86 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         opening: Mapping[str, Any],
     ) -> None:
         self._banks, self._to_spec, self._opening = banks, to_spec, opening
-        self._enter(config)
+        self._asked: dict[int, Any] = {}
+        """By bank: the question for its leases that it has not answered yet."""
+        self._begin(config)
 
     def step(self) -> dict[str, Any]:
         if "outcome" in self._last:  # told before; now Tune may end the trial
             return {**self._last, "done": True}
+        if self._bank is None:
+            self._enter()
+        if self._bank is None:
+            return dict(self._last)
         metrics = None
         try:
             while metrics is None:
-                metrics = ray.get(self._bank.next_report.remote(self._trial))
+                metrics = ray.get(self._bank.next_report.remote(self._spec.trial))
+                if metrics is not None and metrics.pop("taken_back", False):
+                    self._taken_back, metrics = True, None
         except RayActorError as error:
-            raise BankError("bank: its process died") from error
+            self._taken_back = self._taken_back or error.preempted
+            if not self._taken_back:
+                raise BankError("bank: its process died") from error
+            self._bank = None
+            metrics = {"interrupted": "preempted", "message": "bank: its machine was taken back"}
         self._last = metrics
         return dict(metrics)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.cleanup()
-        self._enter(new_config)
+        self._begin(new_config)
         return True
 
     def cleanup(self) -> None:
-        self._bank.drop.remote(self._trial)
+        if self._bank is not None:
+            self._bank.drop.remote(self._spec.trial)
 
-    def _enter(self, config: Mapping[str, Any]) -> None:
-        spec = self._to_spec(Suggestion(config["trial"], config["point"]))
-        self._trial, self._last = spec.trial, {}
-        deadline = time.monotonic() + RESTART_SECONDS
-        while True:
-            try:
-                leases = ray.get([bank.leases.remote() for bank in self._banks])
-                order = sorted(range(len(leases)), key=leases.__getitem__)
-                # where several clients ask at once, all see the same bank as the emptiest
-                for bank in (self._banks[index] for index in order):
-                    if ray.get(bank.attach.remote(spec.to_json(), self._opening)):
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._spec = self._to_spec(Suggestion(config["trial"], config["point"]))
+        self._last, self._taken_back = {}, False
+        self._enter()
+
+    def _enter(self) -> None:
+        """Take a place in a bank. Where no machine comes in the place of one that was taken back,
+        the trial has ended. Raises BankError where a bank that died does not come back."""
+        self._bank = None
+        preempted = self._taken_back
+        patience = PREEMPTED_SECONDS if preempted else RESTART_SECONDS
+        deadline = time.monotonic() + patience
+        spec, self._taken_back = self._spec.to_json(), False
+        while time.monotonic() < deadline:
+            # where several clients ask at once, all see the same bank as the emptiest
+            for bank in self._by_leases():
+                try:
+                    if ray.get(bank.attach.remote(spec, self._opening)):
                         self._bank = bank
                         return
-                time.sleep(RETRY_SECONDS)
-            except ActorDiedError as error:
-                raise BankError("bank: its process died too often to be started again") from error
-            except (RayActorError, BankError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(RETRY_SECONDS)
+                except (RayActorError, BankError):
+                    continue  # it is being started again
+            time.sleep(RETRY_SECONDS)
+        message = f"bank: none was there for {patience / 60:.0f} min"
+        if not preempted:
+            raise BankError(message)
+        self._last = {"outcome": "preempted", "message": f"its machine was taken back; {message}"}
+
+    def _by_leases(self) -> list[Any]:
+        """The banks that answer, the emptiest first. One that waits for a machine does not."""
+        for number, bank in enumerate(self._banks):
+            if number not in self._asked:
+                self._asked[number] = bank.leases.remote()
+        waiting = list(self._asked.values())
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=RETRY_SECONDS)
+        leases, dead = {}, 0
+        for number, asked in list(self._asked.items()):
+            if asked in ready:
+                del self._asked[number]
+                try:
+                    leases[number] = ray.get(asked)
+                except ActorDiedError:
+                    dead += 1
+                except RayActorError:
+                    continue
+        if dead == len(self._banks):
+            raise BankError("bank: its process died too often to be started again")
+        return [self._banks[number] for number in sorted(leases, key=leases.__getitem__)]

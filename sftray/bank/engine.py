@@ -38,8 +38,9 @@ from sftray.budget import learning_rate
 from sftray.config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
-from sftray.errors import ConfigError, SftrayError
+from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.evaluate import end_tokens
+from sftray.faults import OUTAGE
 from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb
 from sftray.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
@@ -213,10 +214,11 @@ class Engine:
         self.usage.admitted += 1
         facts = {**self._facts(slot), "startup_seconds": time.perf_counter() - slot.asked}
         if slot.resumed:
-            first = {**slot.progress.last, **facts, "resumed_from_step": slot.step}
+            reports = slot.progress.again(facts)
         else:
-            first = {**slot.progress.start(self._loss_of_base(slot.spec)), **facts}
-        self._hand_over(slot, first)
+            reports = [{**slot.progress.start(self._loss_of_base(slot.spec)), **facts}]
+        for report in reports:
+            self._hand_over(slot, report)
         if slot.step == slot.spec.plan.steps:
             self._end(slot, "completed")
 
@@ -231,6 +233,14 @@ class Engine:
         """Free the slot of a trial that the search has stopped, or whose client is gone."""
         if slot in self._slots:
             self._slots[self._slots.index(slot)] = None
+
+    def save(self) -> None:
+        """Checkpoint every trial where it stands, between two evaluations."""
+        self._settle(wait=True)
+        for place, slot in enumerate(self._slots):
+            if slot is not None and slot.step > slot.progress.last["step"]:
+                kept = (self._adapters.take(place), slot.progress.state())
+                self._hand_over(slot, None, kept=kept)
 
     def advance(self) -> bool:
         """One micro-step of all trials that are not waiting, and what it makes due; False if there
@@ -360,12 +370,12 @@ class Engine:
     def _hand_over(
         self,
         slot: Slot,
-        metrics: dict[str, Any],
+        metrics: dict[str, Any] | None,
         samples: Samples = (),
         kept: tuple[Snapshot, dict[str, Any]] | None = None,
     ) -> None:
-        """Write samples and a checkpoint, if any, and then report; behind what this trial handed
-        over before."""
+        """Write samples and a checkpoint, if any, and then report, if anything; behind what this
+        trial has handed over before."""
         before = slot.written
 
         def work() -> None:
@@ -381,9 +391,10 @@ class Engine:
                     keep(slot.spec.folder, samples)
             except (OSError, SftrayError) as error:
                 slot.lost = True
-                slot.report({"outcome": "failed", "message": f"its checkpoint: {error}"})
+                outcome = OUTAGE if isinstance(error, OutageError) else "failed"
+                slot.report({"outcome": outcome, "message": f"its checkpoint: {error}"})
                 return
-            if not slot.lost:
+            if metrics is not None and not slot.lost:
                 slot.report(metrics)
 
         if self._writer is None:

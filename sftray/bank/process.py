@@ -1,7 +1,8 @@
 """The process that holds a bank: trials come and go by leases while one thread trains them all.
 
 Promise: a trial's reports come in order; a lease whose client has not asked for LEASE_SECONDS is
-given up and its slot freed; a trial that waits for a slot enters as soon as one is free. When
+given up and its slot freed; a trial that waits for a slot enters as soon as one is free. When its
+machine is about to be taken back, all trials are saved at once and again until the end. When
 memory runs out the bank is built again with settings that take less, and every trial goes on from
 its last checkpoint. When anything else breaks, all clients are told and the process ends: the whole
 bank is one failure domain, and Ray starts it again.
@@ -17,6 +18,7 @@ import logging
 import os
 import queue
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -29,18 +31,20 @@ from sftray.bank.settings import BankSettings, cheaper
 from sftray.config import TrialConfig
 from sftray.config_io import sweep_from_json
 from sftray.data.packs import open_packs
-from sftray.errors import BankError, PacksError, SftrayError
+from sftray.errors import BankError, OutageError, PacksError, SftrayError
+from sftray.faults import OUTAGE, PATIENCE_SECONDS, plain
+from sftray.preemption import PreemptionWatch
 from sftray.trial.spec import TrialSpec
 
 if TYPE_CHECKING:
     from sftray.bank.engine import Engine, Slot
 
-LEASE_SECONDS = 60.0
-"""A client that is alive asks far more often."""
+LEASE_SECONDS = PATIENCE_SECONDS + 60
+"""A client that is alive asks far more often, but where the driver waits for storage."""
 POLL_SECONDS = 5.0
 """A client's question waits so long for an answer."""
-STALL_SECONDS = 900.0
-"""A bank that has not taken a step for so long, with trials to train, is broken."""
+END_SECONDS = 900.0
+"""How long the engine may take to end."""
 PREPARE_SECONDS = 60.0
 """How long the first step may wait for its trials to come and for their adapters to be made."""
 SWITCH_SECONDS = 2e-4
@@ -71,12 +75,15 @@ class BankProcess:
         use_gpu: bool,
         threads: int,
         clock: Callable[[], float] = time.monotonic,
+        watch: PreemptionWatch | None = None,
     ) -> None:
         """Begin to load the base of `trial`, what the sweep's trials have in common. `threads` is
-        what a CPU computes with, `clock` what leases are timed by, in seconds."""
+        what a CPU computes with, `clock` what leases are timed by, in seconds; `watch` sees the
+        machine's end coming."""
         import torch
 
         self._clock = clock
+        self._watch = watch or PreemptionWatch(_this_node())
         self._trial = TrialConfig(**trial)
         self._device = torch.device("cuda", 0) if use_gpu else torch.device("cpu")
         torch.set_num_threads(threads)
@@ -96,6 +103,7 @@ class BankProcess:
         self._first: int | None = None
         """Trials that it waits for before its first step; None afterwards."""
         self._moved = self._clock()
+        self._hang_seconds = 0.0
         self._broken: str | None = None
         self._ending = False
 
@@ -111,12 +119,15 @@ class BankProcess:
     def attach(self, spec: Mapping[str, Any], opening: Mapping[str, Any]) -> int:
         """Lease a slot to a trial, or a place in the queue for one; returns the leases there are.
 
-        0 where those that it begins with have all come: another bank is to be asked.
+        0 where another bank is to be asked: those that it begins with have all come, or its machine
+        is about to be taken back.
 
         `opening` is what `Banks` opened the bank with, in case this process is a new one.
         """
         if self._broken is not None:
             raise BankError(self._broken)
+        if self._watch.noticed:
+            return 0
         self.open(opening)
         lease = _Lease(TrialSpec.from_json(spec), self._clock())
         self.drop(lease.spec.trial)  # a client that has died may have left it here
@@ -132,14 +143,15 @@ class BankProcess:
         its first step waits for them, and until then it takes no others."""
         with self._lock:
             if self._thread is None:
-                self._first = expected
+                self._first, self._moved = expected, self._clock()
+                self._hang_seconds = 60 * opening["sweep"]["hang_minutes"]
                 arguments = (opening,)
                 self._thread = threading.Thread(target=self._live, args=arguments, daemon=True)
                 self._thread.start()
 
     def next_report(self, trial: str) -> dict[str, Any] | None:
         """A trial's next report; None if there is none yet. Asking after a rung's report means that
-        the search lets the trial go on.
+        the search lets the trial go on. {"taken_back"} is no report: its machine is about to go.
 
         Raises BankError where the bank is broken or the lease has been given up.
         """
@@ -157,7 +169,9 @@ class BankProcess:
             metrics = lease.reports.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return None
-        lease.seen, lease.told = self._clock(), metrics.get("step", -1)
+        lease.seen = self._clock()
+        if "taken_back" not in metrics:
+            lease.told = metrics.get("step", -1)
         return metrics
 
     def drop(self, trial: str) -> None:
@@ -183,7 +197,7 @@ class BankProcess:
         self._ending = True
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(timeout=STALL_SECONDS)
+            self._thread.join(timeout=END_SECONDS)
         with self._lock:
             self._leases.clear()
             self._waiting.clear()
@@ -240,10 +254,13 @@ class BankProcess:
                     self._start_over()
             raise BankError(f"no settings take little enough memory: {said}")
         except BaseException as error:  # whatever it is, the clients are told and the process ends
+            fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
+            if isinstance(fault, OutageError):
+                for lease in list(self._leases.values()):
+                    lease.reports.put({"outcome": OUTAGE, "message": str(fault)})
+                self._end()
             logging.exception("bank: broken")
-            self._broken = f"bank: {type(error).__name__}: {error}"
-            time.sleep(2 * POLL_SECONDS)
-            os._exit(1)
+            self._break(f"bank: {type(error).__name__}: {error}")
 
     def _train(self, opening: Mapping[str, Any], settings: BankSettings) -> None:
         from sftray.bank.engine import Engine
@@ -257,11 +274,20 @@ class BankProcess:
             self._moved = self._clock()
             while not self._commands.empty():
                 self._commands.get()(engine)
+            if self._watch.save_now():
+                self._save(engine)
             self._admit(engine)
             self._give_up()
             if not engine.advance():
                 self._wake.wait(timeout=1.0)
                 self._wake.clear()
+
+    def _save(self, engine: Engine) -> None:
+        logging.warning("bank: its machine is about to be taken back; all trials are saved")
+        engine.save()
+        with self._lock:
+            for lease in self._leases.values():
+                lease.reports.put({"taken_back": True})
 
     def _await_the_first(self) -> None:
         """Before the first step, wait for the trials that are sure to come: those suggested first
@@ -295,8 +321,7 @@ class BankProcess:
                 try:  # under the lock, so that whoever drops the lease sees its slot
                     slot = lease.slot = prepared.result()
                 except (SftrayError, OSError) as error:
-                    outcome = "data_error" if isinstance(error, PacksError) else "failed"
-                    lease.reports.put({"outcome": outcome, "message": str(error)})
+                    lease.reports.put({"outcome": _outcome(error), "message": str(error)})
                     continue
             engine.admit(slot)
 
@@ -325,5 +350,32 @@ class BankProcess:
 
     def _check_progress(self) -> None:
         still = self._clock() - self._moved
-        if still > STALL_SECONDS:
-            raise BankError(f"bank: no step for {still:.0f} s; its process hangs")
+        if still > self._hang_seconds:
+            with self._lock:
+                if self._broken is None:
+                    self._broken = f"bank: no step for {still:.0f} s; its process hangs"
+                    threading.Thread(target=self._break, args=(self._broken,), daemon=True).start()
+            raise BankError(self._broken)
+
+    def _break(self, why: str) -> None:
+        self._broken = why
+        self._end()
+
+    def _end(self) -> None:
+        """Let the clients hear of it; then Ray starts the process again."""
+        time.sleep(2 * POLL_SECONDS)
+        os._exit(1)
+
+
+def _this_node() -> set[str]:
+    """The hex id of this process's Ray node; nothing outside of Ray."""
+    import ray
+
+    return {ray.get_runtime_context().get_node_id()} if ray.is_initialized() else set()
+
+
+def _outcome(error: Exception) -> str:
+    """What becomes of a trial that could not be prepared."""
+    if isinstance(error, OutageError):
+        return OUTAGE
+    return "data_error" if isinstance(error, PacksError) else "failed"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftray.config import SweepConfig
+from sftray.config import ONE_FROZEN_BASE, SweepConfig
 from sftray.errors import ConfigError
 from sftray.memory import PROJECTIONS
 
@@ -23,6 +23,7 @@ SHARED = (
     "model",
     "model_revision",
     "trust_remote_code",
+    "finetune",
     "base_precision",
     "lora_target_modules",
     "num_workers",
@@ -38,6 +39,8 @@ def why_not(sweep: SweepConfig, base: Mapping[str, Any]) -> str | None:
 
     `base` is the base's config.json.
     """
+    if sweep.trial.finetune == "full":
+        return ONE_FROZEN_BASE
     return _why_not_the_base(base) or _why_not_the_trials(sweep)
 
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from sftray import storage
 from sftray.data.rows import COLUMNS
-from sftray.errors import DataError
+from sftray.errors import DataError, OutageError
+from sftray.hub import asked_patiently
 
 CHUNK_BYTES = 1024**2
 """JSONL a chunk: small enough that 23 MB keep 2 cores busy to the end, large enough that a task is
@@ -116,7 +117,9 @@ def load_hub(name: str, split: str, revision: str | None) -> Any:
     import datasets  # 1 s, and only Hub sources need it
 
     try:
-        return datasets.load_dataset(name, split=split, revision=revision)
+        return asked_patiently(lambda: datasets.load_dataset(name, split=split, revision=revision))
+    except OutageError:
+        raise
     except (ValueError, OSError) as error:
         raise DataError(
             f"{name}: is no .jsonl or .parquet file that is there, nor a dataset whose split "
@@ -139,17 +142,8 @@ def _read_jsonl(chunk: Chunk) -> Iterator[Row]:
 
 def _lines(chunk: Chunk) -> list[bytes]:
     """The lines that start in [start, stop) of a file."""
-    filesystem, inner = storage.resolve(chunk.path)
-    with filesystem.open_input_file(inner) as file:
-        first = max(chunk.start - 1, 0)
-        data: bytes = file.read_at(chunk.stop - first, first)
-        at = chunk.stop
-        while data and not data.endswith(b"\n"):
-            more = file.read_at(256 * 1024, at)
-            if not more:
-                break
-            at += len(more)
-            data += more[: more.find(b"\n") + 1] or more
+    first = max(chunk.start - 1, 0)
+    data = _whole_lines(chunk.path, first, chunk.stop)
     if chunk.start > 0:  # the byte before tells whether a line starts exactly here
         newline = data.find(b"\n", 0, chunk.stop - first - 1)
         if newline < 0:
@@ -161,6 +155,21 @@ def _lines(chunk: Chunk) -> list[bytes]:
     return lines[:-1] if not lines[-1] else lines
 
 
+@storage.patient
+def _whole_lines(path: str, first: int, stop: int) -> bytes:
+    """A file's bytes from `first` to the end of the line that `stop` lies in."""
+    filesystem, inner = storage.resolve(path)
+    with filesystem.open_input_file(inner) as file:
+        data: bytes = file.read_at(stop - first, first)
+        while data and not data.endswith(b"\n"):
+            more = file.read_at(256 * 1024, stop)
+            if not more:
+                break
+            stop += len(more)
+            data += more[: more.find(b"\n") + 1] or more
+    return data
+
+
 def _read_parquet(chunk: Chunk) -> Iterator[Row]:
     number = 0
     for batch in _open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024):
@@ -170,11 +179,18 @@ def _read_parquet(chunk: Chunk) -> Iterator[Row]:
 
 
 def _open_parquet(path: str) -> pq.ParquetFile:
-    filesystem, inner = storage.resolve(path)
     try:
-        return pq.ParquetFile(inner, filesystem=filesystem)
+        return _parquet_file(path)
+    except OutageError:
+        raise
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
+
+
+@storage.patient
+def _parquet_file(path: str) -> pq.ParquetFile:
+    filesystem, inner = storage.resolve(path)
+    return pq.ParquetFile(inner, filesystem=filesystem)
 
 
 def _read_hub(chunk: Chunk) -> Iterator[Row]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.packing import pack
+from sftray.data.padding import padding_of
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.sources import Source, sample_rows, spelling_of_source
@@ -102,10 +103,11 @@ def _scaled(sampled: dict[str, Any], max_length: int) -> dict[str, Any]:
     lengths: NDArray[np.int64] = sampled["lengths"]
     number = int(sampled["conversations"])
     packed = np.resize(lengths, min(number, _PACKED))
-    rows = len(pack(packed, max_length)) * number / len(packed)
+    rows = len(pack(packed, max_length))
     return {
         "conversations": number,
-        "rows": math.ceil(rows),
+        "rows": math.ceil(rows * number / len(packed)),
         "tokens": round(float(lengths.mean()) * number),
         "supervised_tokens": round(sampled["supervised"] * number),
+        **padding_of(packed, rows, max_length),
     }

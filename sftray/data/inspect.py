@@ -17,6 +17,7 @@ from sftray import storage as files
 from sftray.data.gather import UNTRAINED
 from sftray.data.manifest import drop_table
 from sftray.data.packs import SPLITS, Packs, local_parts
+from sftray.data.padding import padding_text
 from sftray.paths import PacksPaths
 
 _GREEN, _GREY, _PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
@@ -58,11 +59,7 @@ def _summary(packs: Packs) -> str:
             f"{split:6}{facts['conversations']:14,}{facts['rows']:9,}{facts['tokens']:14,}"
             f"{facts['supervised_tokens']:14,}{100 * facts['waste']:8.2f}%"
         )
-    waste = manifest["splits"]["train"]["waste_padded"]
-    lines.append(
-        f"one conversation a row, padded to {packs.max_length:,}, would waste {100 * waste:.1f} % "
-        f"of the positions; packed, {100 * manifest['splits']['train']['waste']:.2f} %"
-    )
+    lines.append(padding_text(manifest["splits"]["train"], packs.max_length))
     return "\n".join(lines)
 
 

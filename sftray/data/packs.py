@@ -85,8 +85,7 @@ def open_packs(root: str) -> Packs:
             f"{path}: damaged ({error!r}); delete the folder and build again"
         ) from error
     for split, part in parts:
-        filesystem, inner = files.resolve(join(root, split, part["name"]))
-        size = filesystem.get_file_info(inner).size
+        size = files.info(join(root, split, part["name"])).size
         if size != part["bytes"]:
             raise PacksError(
                 f"{root}/{split}/{part['name']}: got {size} bytes, must be {part['bytes']}; delete "

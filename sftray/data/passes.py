@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,11 +25,13 @@ from sftray.data.chunks import BadLineError
 from sftray.data.gather import Documents, gather_part, plan_parts
 from sftray.data.manifest import drops
 from sftray.data.packing import Rows, pack, shuffled
+from sftray.data.padding import padding_of
 from sftray.data.rows import Message, conversation
 from sftray.data.sources import Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import ChunkReport, kept_of, report_of, tokenise_chunk, woken
-from sftray.errors import DataError, TemplateError
+from sftray.errors import DataError, OutageError, TemplateError
+from sftray.faults import plain
 
 _BLOCKS = 4096
 """At most this many Ray Data blocks a pass; more chunks share a block."""
@@ -128,13 +132,11 @@ def pack_splits(
         rows = pack(lengths, data.max_length)
         rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
         items += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
-        tokens = int(lengths.sum(dtype=np.int64))
         facts[split] = {
             "conversations": len(indices),
             "rows": len(rows),
-            "tokens": tokens,
-            "waste": 1 - tokens / (len(rows) * data.max_length),
-            "waste_padded": 1 - tokens / (len(indices) * data.max_length),
+            "tokens": int(lengths.sum(dtype=np.int64)),
+            **padding_of(lengths, len(rows), data.max_length),
         }
     settings = {
         "root": root,
@@ -168,10 +170,28 @@ def _map(
     try:
         blocks = min(len(items), _BLOCKS)
         dataset = ray.data.from_items(items, override_num_blocks=blocks)
-        yield from dataset.map(task, fn_kwargs=settings).iter_rows()
+        options = {"task": task, "settings": settings}
+        for done in dataset.map(_told, fn_kwargs=options).iter_rows():
+            if done["outage"]:
+                raise OutageError(done["outage"])
+            yield pickle.loads(done["answer"])
     finally:
         context.enable_progress_bars = bars
         logger.setLevel(level)
+
+
+def _told(
+    item: dict[str, Any], *, task: Callable[..., dict[str, Any]], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """A task's answer, or what there is to say of a full disk and the like, of which Ray Data would
+    pass on a traceback."""
+    try:
+        return {"outage": "", "answer": pickle.dumps(task(item, **settings))}
+    except Exception as error:  # noqa: BLE001 – what is no outage is raised again
+        found = plain(error, tempfile.gettempdir())
+        if not isinstance(found, OutageError):
+            raise
+        return {"outage": str(found), "answer": b""}
 
 
 def _error(source: Source, number: int, kind: str, line: int, message: str) -> Exception:

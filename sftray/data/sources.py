@@ -34,7 +34,7 @@ from sftray.data.chunks import (
     read_chunk,
 )
 from sftray.data.rows import COLUMNS, spelling_of
-from sftray.errors import DataError
+from sftray.errors import DataError, OutageError
 from sftray.paths import is_uri
 
 HASHED_WHOLE_BYTES = 128 * 1024**2
@@ -177,6 +177,8 @@ def _list_files(name: str) -> list[tuple[fs.FileInfo, str]]:
             paths = sorted(glob.glob(os.path.expanduser(name), recursive=True))
             paths = paths or ([name] if os.path.isfile(name) else [])
             files = [(fs.LocalFileSystem().get_file_info(os.path.abspath(p)), p) for p in paths]
+    except OutageError:
+        raise
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error})") from error
     files = [(info, path) for info, path in files if info.type == fs.FileType.File]
@@ -189,13 +191,11 @@ def _list_uri(name: str) -> list[tuple[fs.FileInfo, str]]:
     """Files of a URI whose path may hold * and ?; the scheme and bucket may not."""
     wild = re.search(r"[*?\[]", name)
     if wild is None:
-        filesystem, inner = storage.resolve(name)
-        return [(filesystem.get_file_info(inner), name)]
+        return [(storage.info(name), name)]
     folder = name[: name.rindex("/", 0, wild.start())]
-    filesystem, inner = storage.resolve(folder)
-    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    _, inner = storage.resolve(folder)
     found = []
-    for info in filesystem.get_file_info(selector):
+    for info in storage.list_below(folder):
         rest = info.path[len(inner) :].lstrip("/")
         if fnmatch.fnmatchcase(rest, name[len(folder) + 1 :]):
             found.append((info, f"{folder}/{rest}"))
@@ -227,11 +227,15 @@ def _pinned(name: str, revision: str | None) -> str | None:
     if os.path.isdir(name):
         return revision
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HFValidationError,
+        HTTPError,  # the base of HfHubHTTPError, and what is raised without a network
+        OfflineModeIsEnabled,
+    )
 
     try:
         return str(HfApi().dataset_info(name, revision=revision, timeout=10).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
         return revision  # loading says what is wrong, or finds it in the cache
 
 

@@ -23,7 +23,8 @@ from sftray.data.holdout import turn_hash
 from sftray.data.lengths import Lengths, count_lengths
 from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
 from sftray.data.template import ChatFormat
-from sftray.errors import SftrayError
+from sftray.errors import OutageError, SftrayError
+from sftray.faults import patiently
 
 EXAMPLES = 3
 """Bad rows shown of each reason."""
@@ -92,11 +93,14 @@ def tokenise_chunk(
     number = int(item["chunk"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one CPU
     try:
-        report, tokens, trained = read_and_encode(
-            read_chunk(chunks[number]), spelling, chat, max_length, seed
+        report, tokens, trained = patiently(
+            files.place(chunks[number].path),
+            lambda: read_and_encode(read_chunk(chunks[number]), spelling, chat, max_length, seed),
         )
     except BadLineError as error:
         return _answer(number, error=["DataError", error.line, error.message])
+    except OutageError:
+        raise
     except SftrayError as error:
         return _answer(number, error=[type(error).__name__, 0, str(error)])
     _write_tokens(chunk_file(folder, number), tokens, trained)

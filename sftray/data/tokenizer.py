@@ -15,7 +15,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from sftray.errors import DataError, TemplateError
+from sftray.errors import DataError, OutageError, TemplateError
+from sftray.hub import snapshot
 
 FILES = (
     "tokenizer.json",
@@ -54,12 +55,13 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     patterns = [*FILES, "*.py"] if code else list(FILES)
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        return snapshot(model, revision, patterns)
+    except OutageError:
+        raise
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise DataError(
             f"model: {model} is no folder, and its tokenizer could not be fetched ({error})"
@@ -73,6 +75,36 @@ def model_config(model: str, revision: str | None = None) -> dict[str, Any]:
         raise DataError(f"model: {model} has no config.json, must be a transformers model")
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return config
+
+
+def require_safetensors(model: str, revision: str | None = None) -> None:
+    """Raise DataError where a model's weights are pickles: reading one can run code."""
+    names = _file_names(model, revision)
+    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
+    if pickles and not any(name.endswith(".safetensors") for name in names):
+        raise DataError(
+            f"model: {model} has its weights as {pickles[0]}, must have .safetensors; where you "
+            "trust it, load it once with transformers and save it again with save_pretrained"
+        )
+
+
+def _file_names(model: str, revision: str | None) -> list[str]:
+    """What lies in a model's folder or on the Hub; nothing where the Hub does not say."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return [path.name for path in folder.iterdir()]
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HFValidationError,
+        HTTPError,  # the base of HfHubHTTPError, and what is raised without a network
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        found = HfApi().model_info(model, revision=revision, timeout=10).siblings or []
+    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+        return []  # loading finds it in the cache, or says what is wrong
+    return [one.rfilename for one in found]
 
 
 def fingerprint(folder: Path) -> str:

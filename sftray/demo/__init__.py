@@ -20,11 +20,16 @@ SPACES: dict[str, Space] = {
     "lora_r": choice([2, 4, 8]),
 }
 """The demo's range of each field that a shipped sweep searches."""
+FULL_RATES = loguniform(1e-4, 1e-2)
+"""The demo's learning rates where all weights are trained."""
 
 
 def demo(sweep: SweepConfig) -> SweepConfig:
     """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each, and
     the best two twice more where the sweep confirms."""
+    spaces, rate = SPACES, 4e-3
+    if sweep.trial.finetune == "full":
+        spaces, rate = {**SPACES, "learning_rate": FULL_RATES}, 1e-3
     return replace(
         sweep,
         name=f"demo-{sweep.name}",
@@ -38,12 +43,12 @@ def demo(sweep: SweepConfig) -> SweepConfig:
         trial=replace(
             sweep.trial,
             model=str(FOLDER),
-            learning_rate=4e-3,
+            learning_rate=rate,
             effective_batch_size=4,
             num_train_epochs=0.2,
             lora_r=8,
         ),
-        search_space={name: SPACES[name] for name in sweep.search_space},
+        search_space={name: spaces[name] for name in sweep.search_space},
         num_trials=6,
         confirm_top=min(sweep.confirm_top, 2),
         confirm_seeds=2,

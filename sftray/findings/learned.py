@@ -13,7 +13,7 @@ from sftray.findings.importance import Importances, importances
 from sftray.findings.scaling import Scaling, scaling
 from sftray.findings.stopping import Stopping, stopping
 from sftray.findings.verdict import noise, verdict
-from sftray.results import Results
+from sftray.results import Results, standing
 from sftray.trial.flags import bad_answers
 
 
@@ -23,7 +23,10 @@ class Findings:
 
     sweep: str
     outcomes: dict[str, int]
-    """Trials by outcome, those that have not ended under "running"."""
+    """Trials by outcome, those that have not ended under "running", or "unfinished" where the
+    sweep's budget is spent."""
+    budget_spent: str
+    """The budget that ended the sweep before its time, as the field is called; or nothing."""
     verdict: str
     advice: str
     importances: Importances
@@ -60,7 +63,8 @@ def learn(found: Results) -> Findings:
     judged, advised = verdict(sweep, base, best, counted, ends, stopped)
     return Findings(
         sweep=sweep.config.name,
-        outcomes=dict(Counter(trial.outcome or "running" for trial in trials)),
+        outcomes=dict(Counter(standing(trial.outcome, found.leaderboard) for trial in trials)),
+        budget_spent=found.leaderboard.get("budget_spent", ""),
         verdict=judged,
         advice=advised,
         importances=counted,

@@ -19,11 +19,9 @@ NAMES = 13
 
 def text(findings: Findings) -> str:
     """All of it, the verdict first; 80 columns wide."""
-    running = findings.outcomes.get("running", 0)
-    so_far = f"So far, with {running} trials running: " if running else ""
-    lines = [*_wrapped(so_far + findings.verdict), *_wrapped(findings.advice, "→ ", "  ")]
-    lines += _wrapped(findings.bad_answers or "", "! ", "  ")
-    lines.append("")
+    lines = [*_wrapped(_so_far(findings) + findings.verdict)]
+    lines += [*_wrapped(findings.advice, "→ ", "  ")]
+    lines += [*_wrapped(findings.bad_answers or "", "! ", "  "), ""]
     for name, paragraphs in (
         ("importance", _importance(findings.importances)),
         ("edges", (edge.says for edge in findings.edges)),
@@ -38,6 +36,15 @@ def text(findings: Findings) -> str:
             lines += _wrapped(paragraph, label.ljust(NAMES), " " * NAMES)
             label = ""
     return "\n".join(lines)
+
+
+def _so_far(findings: Findings) -> str:
+    """Of a sweep that has not come to its end, what it stands at."""
+    running = findings.outcomes.get("running", 0)
+    if findings.budget_spent:
+        unfinished = findings.outcomes.get("unfinished", 0)
+        return f"So far, for {findings.budget_spent} is spent ({unfinished} trials unfinished): "
+    return f"So far, with {running} trials running: " if running else ""
 
 
 def _wrapped(paragraph: str, first: str = "", other: str = "") -> list[str]:

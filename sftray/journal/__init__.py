@@ -1,10 +1,10 @@
 """The sweep's event log: append, verify, replay.
 
 Promise: an event that `append` returned is on the disk, exactly once, and every later opening reads
-the same events in the same order. A line torn by a crash is dropped; damage anywhere else is a
-JournalError that names the line. Locally one file under a lock (`file`); on a URI numbered objects
-that are never changed, under a lease (`objects`). Price: one write and one fsync, or one put, a
-call.
+the same events in the same order; no message in it holds a secret (`redact`). A line torn by a
+crash is dropped; damage anywhere else is a JournalError that names the line. Locally one file under
+a lock (`file`); on a URI numbered objects that are never changed, under a lease (`objects`). Price:
+one write and one fsync, or one put, a call.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,20 +21,31 @@ from sftray.journal.lines import Event as Event
 from sftray.journal.lines import decode, encode
 from sftray.journal.objects import LEASE_SECONDS, Objects, ObjectsReader
 from sftray.paths import is_uri
+from sftray.redact import redact
 
 
 class Journal:
     """A sweep's journal, open for writing by this process alone.
 
-    Raises JournalError where another driver holds it, or where it is damaged.
+    Raises JournalError where another driver holds it, or where it is damaged; OutageError where the
+    disk is full or storage does not answer.
     """
 
-    def __init__(self, path: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """lease_seconds: on a URI, how long a driver must not have been heard of for this one to
-        take over."""
+        take over; it waits so long, and says so."""
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._log: File | Objects
-        self._log = Objects(path, owner, lease_seconds) if is_uri(path) else File(path, owner)
+        if is_uri(path):
+            self._log = Objects(path, owner, lease_seconds, log)
+        else:
+            self._log = File(path, owner)
         self._events: list[Event] = []
         self._known: dict[tuple[Any, ...], Event] = {}
         for event in self._log.events:
@@ -56,6 +67,8 @@ class Journal:
         for fields in events:
             event = {"event": fields["event"], "trial": fields.get("trial")}
             event |= {"time": round(time.time(), 3), **fields}
+            if "message" in event:  # what a failure said, which may name a URL with its key
+                event["message"] = redact(event["message"])
             key = _key(event)
             if key not in self._known and key not in fresh:
                 lines.append(encode(event))

@@ -1,6 +1,7 @@
 """A journal as one local file: appended to, fsynced, under a lock.
 
-Promise: what `write` returned from is on the disk. The lock lies beside the file and goes when the
+Promise: what `write` returned from is on the disk, and nothing of what it failed to write; a full
+disk is an OutageError. The lock lies beside the file and goes when the
 process ends, however it ends.
 """
 
@@ -10,7 +11,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from sftray import storage
+from sftray import faults, storage
 from sftray.errors import JournalError
 from sftray.journal.lines import Event, parse
 
@@ -20,9 +21,10 @@ class File:
 
     def __init__(self, path: str, owner: str) -> None:
         _, inner = storage.resolve(path)
-        folder = os.path.dirname(inner)
+        self._path, folder = inner, os.path.dirname(inner)
         os.makedirs(folder, exist_ok=True)
-        self._lock = _take_lock(inner, owner)
+        with faults.told(inner):
+            self._lock = _take_lock(inner, owner)
         self._file = os.open(inner, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             self.events, self._end = parse(Path(inner).read_bytes(), path)
@@ -35,14 +37,15 @@ class File:
 
     def write(self, data: bytes) -> None:
         """Append whole lines, or nothing."""
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-            os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._end)  # no half line may stand before a whole one
-            raise
+        with faults.told(self._path):
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+                os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, self._end)  # no half line may stand before a whole one
+                raise
         self._end += len(data)
 
     def close(self) -> None:

@@ -19,11 +19,11 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from sftray import storage
+from sftray import faults, storage
 from sftray.errors import JournalError
 from sftray.journal.lines import Event, encode, parse
 from sftray.paths import join
@@ -32,7 +32,8 @@ LEASE_SECONDS = 60.0
 """A driver that was not heard of for so long may be followed by another."""
 _BEATS = 4
 """Heartbeats in that time."""
-_TRIES = 3
+_READS = 4
+"""Of a lease that cannot be read."""
 _READERS = 16
 """Objects that are read at once."""
 _NAME = re.compile(r"\d{8}\.jsonl")
@@ -52,6 +53,10 @@ class Lease:
     released: bool = False
     """Whether it gave the lease back."""
 
+    def is_fresh(self, seconds: float) -> bool:
+        """Whether its driver was heard of in the last `seconds`, and has not given it back."""
+        return not self.released and time.time() - self.seen < seconds
+
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
         return f"{self.owner}, since {since}"
@@ -63,14 +68,26 @@ class Objects:
     Raises JournalError where another driver holds it.
     """
 
-    def __init__(self, path: str, owner: str, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self,
+        path: str,
+        owner: str,
+        lease_seconds: float = LEASE_SECONDS,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._path, self._seconds = path, lease_seconds
         reader = ObjectsReader(path)
         self.events = reader.new()
-        self._next = reader.read
         held = _holder(path, self.events)
-        if held and not held.released and time.time() - held.seen < lease_seconds:
-            raise JournalError(_refusal(path, held, lease_seconds))
+        if held and held.is_fresh(lease_seconds):
+            heard = self._hears_of(held, log)
+            written = reader.new()
+            self.events += written
+            if heard or written:
+                held = _holder(path, self.events)
+                if held and held.is_fresh(lease_seconds):
+                    raise JournalError(_refusal(path, held))
+        self._next = reader.read
         self._lease = self._take(held.epoch + 1 if held else 1, owner)
         self._lost_to: Lease | None = None
         self._closed = threading.Event()
@@ -96,9 +113,25 @@ class Objects:
             return
         self._closed.set()
         self._heart.join()
-        with contextlib.suppress(OSError):  # out of reach; it runs out by itself
+        # out of reach: it runs out by itself
+        with contextlib.suppress(OSError), faults.patience(0):
             if not self._is_lost():
                 self._write_lease(released=True)
+
+    def _hears_of(self, held: Lease, log: Callable[[str], None]) -> bool:
+        """Whether a driver, or one that has followed it, is heard of before its lease runs out."""
+        ago = min(max(time.time() - held.seen, 0), self._seconds)  # its clock may be another
+        log(
+            f"journal: another driver ({held}) was heard of {ago:.0f} s ago; waiting up to "
+            f"{self._seconds - ago:.0f} s to see whether it lives"
+        )
+        until, first = time.monotonic() + self._seconds - ago, _read_lease(self._path)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, self._seconds / _BEATS / 3))
+            told = _read_lease(self._path)
+            if told and told != first and told.epoch >= held.epoch:
+                return True
+        return False
 
     def _take(self, epoch: int, owner: str) -> Lease:
         now = round(time.time(), 3)
@@ -122,20 +155,16 @@ class Objects:
     def _create(self, data: bytes) -> bool:
         """Create the next object; False where somebody else has."""
         target = self._object(self._next)
-        for left in reversed(range(_TRIES)):
-            try:
-                # one that is there already may be ours: created by a put whose answer was lost
-                return storage.create(target, data) or storage.read_bytes(target) == data
-            except OSError:
-                if not left:
-                    raise
-        raise AssertionError
+        # one that is there already may be ours: created by a put whose answer was lost
+        return storage.create(target, data) or storage.read_bytes(target) == data
 
     def _beat(self) -> None:
         while not self._closed.wait(self._seconds / _BEATS):
-            with contextlib.suppress(OSError):  # out of reach; the next one tries again
-                if self._is_lost():
-                    return
+            # out of reach: the next one tries again, and tells the time of then
+            with contextlib.suppress(OSError), faults.patience(0):
+                with contextlib.suppress(JournalError):  # unreadable: it is written anew
+                    if self._is_lost():
+                        return
                 self._write_lease()
 
     def _is_lost(self) -> bool:
@@ -202,16 +231,21 @@ def _holder(path: str, events: list[Event]) -> Lease | None:
 def _read_lease(path: str) -> Lease | None:
     if not storage.exists(_lease_path(path)):
         return None
-    told: dict[str, Any] = json.loads(storage.read_text(_lease_path(path)))
-    return Lease(**told)
+    for left in reversed(range(_READS)):
+        try:
+            return Lease(**json.loads(storage.read_text(_lease_path(path))))
+        except (ValueError, TypeError) as error:  # a store may give it while it is being rewritten
+            if not left:
+                raise JournalError(f"{_lease_path(path)}: damaged; delete it to resume") from error
+            time.sleep(0.1)
+    raise AssertionError
 
 
-def _refusal(path: str, held: Lease, lease_seconds: float) -> str:
-    ago = time.time() - held.seen
+def _refusal(path: str, held: Lease) -> str:
+    ago = max(time.time() - held.seen, 0)
     return (
-        f"{path}: another driver is running this sweep ({held}, heard of {max(ago, 0):.0f} s ago); "
-        "wait for it or stop it, or give this one a name of its own with --name. If it is dead, "
-        f"run this again in {lease_seconds - ago:.0f} s: it takes over then"
+        f"{path}: another driver is running this sweep ({held}, heard of {ago:.0f} s ago); wait "
+        "for it or stop it, or give this one a name of its own with --name"
     )
 
 

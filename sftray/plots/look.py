@@ -19,6 +19,7 @@ BEST = "#e8762c"
 OUTCOMES = {
     "completed": "#3d86d1",
     "running": "#27a58c",
+    "unfinished": "#27a58c",
     "pruned": "#929aa3",
     "diverged": "#d8434e",
     "out_of_memory": "#a765c9",

@@ -12,6 +12,7 @@ from sftray import storage
 from sftray.config_io import to_json
 from sftray.findings import Findings, learn
 from sftray.frames import BASE, axes_of
+from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.paths import PacksPaths, SweepPaths, join
 from sftray.results import Results, confirmed_text, point_text
 from sftray.trial.flags import BAD
@@ -32,7 +33,6 @@ def facts_of(found: Results) -> dict[str, Any]:
         "sweep": found.config.name,
         "folder": found.folder,
         "shell_folder": shlex.quote(found.folder),
-        "adapter": repr(SweepPaths(found.folder).best),
         "model": found.config.trial.model,
         "source": found.config.data.source,
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -59,6 +59,8 @@ def _status(found: Results) -> str:
     if found.ended:
         return f"finished, {ended} trials"
     wanted = max(found.config.total_trials, len(found.records))
+    if budget := found.leaderboard.get("budget_spent"):
+        return f"{budget} is spent; {ended} of {wanted} trials have ended"
     return f"{ended} of {wanted} trials have ended; what follows is how it stands"
 
 
@@ -78,7 +80,12 @@ def _bundle(found: Results) -> dict[str, Any] | None:
     if not storage.exists(path):
         return None
     facts: dict[str, Any] = json.loads(storage.read_text(path))
-    return facts
+    return {
+        **facts,
+        "kind": kind_of(facts),
+        "plain": loaded_with(facts),
+        "code": loading_code(facts, SweepPaths(found.folder).best),
+    }
 
 
 def _confirmed(found: Results) -> dict[str, Any] | None:
@@ -235,11 +242,12 @@ def _manifest(found: Results) -> dict[str, Any] | None:
 
 
 def _provenance(found: Results) -> dict[str, Any]:
-    record = found.record
+    record, trusted = found.record, found.config.trial.trust_remote_code
     return {
         "sweep": record.get("uid"),
         "data fingerprint": found.packs_key,
         "git revision": record.get("git_revision"),
         "python": record.get("python"),
+        "trust_remote_code": "on: the base's own code was run" if trusted else None,
         **record.get("versions", {}),
     }

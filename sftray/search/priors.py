@@ -28,9 +28,11 @@ OUTSIDE = 3.0
 
 def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
     """Where to begin a search on the base with this config.json; none where that is not known, or
-    not wanted."""
+    not wanted: the rates are LoRA's."""
     shape = Shape.of(base)
     if not sweep.priors or not sweep.search_space or shape is None:
+        return []
+    if sweep.trial.finetune == "full":
         return []
     usual = {f.name: f.default for f in fields(TrialConfig)}
     wanted = {

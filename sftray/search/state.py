@@ -16,6 +16,7 @@ from typing import Any
 from sftray.budget import Rung, TrialPlan
 from sftray.config import SweepConfig, TrialConfig
 from sftray.errors import JournalError
+from sftray.faults import OUTAGE
 from sftray.journal import Event, Journal
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, judge, rungs_passed_by
@@ -133,13 +134,16 @@ class Search:
         plan: Callable[[TrialConfig], TrialPlan],
         too_large: Callable[[TrialConfig], str | None] = lambda trial: None,
         first: Sequence[Point] = (),
+        spent: Callable[[], str] = lambda: "",
     ) -> None:
         """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
-        the points that the search begins with."""
+        the points that the search begins with. `spent` says which of the sweep's budgets is spent:
+        then no trial goes on."""
         self._sweep = sweep
         self._journal = journal
         self._plan = plan
         self._too_large = too_large
+        self._spent = spent
         self._sampler: Sampler | None = None
         if not sweep.points:
             self._sampler = Sampler(
@@ -152,6 +156,8 @@ class Search:
         self._trials: dict[str, _Trial] = {}
         self._damaged = ""
         """What a trial has said of damaged data since this search was made."""
+        self._outage = ""
+        """What one has said of a full disk, or of storage that is away."""
         self._drawn = 0
         """How many trials are this search's own."""
         self._asked = 0
@@ -166,9 +172,9 @@ class Search:
         self._finish_what_was_begun()
 
     def suggest(self) -> Suggestion | None:
-        """The next trial, journalled before it is returned; None when there are enough, or the data
-        is damaged."""
-        while not self._damaged and (fields := self._next_point() or self._next_repeat()):
+        """The next trial, journalled before it is returned; None when there are enough, or the
+        search has stopped."""
+        while not self.stopped and (fields := self._next_point() or self._next_repeat()):
             trial = _trial_id(len(self._trials))
             self._record([{"event": "trial_suggested", "trial": trial, **fields}])
             if not self._refused(self._trials[trial]):
@@ -210,9 +216,19 @@ class Search:
         self._record([{"event": "confirmation", "trial": one, "seeds": seeds} for one in chosen])
         return self.remaining() > 0
 
+    def searching(self) -> bool:
+        """Whether there are trials to be run that are no repetitions."""
+        begun = any(s.outcome is None and not s.confirms for s in self._trials.values())
+        left = self._sampler.left() if self._sampler else 1
+        return begun or (self._drawn < self._sweep.total_trials and left > 0)
+
     def unfinished(self) -> list[Suggestion]:
         """The trials that were suggested and have not ended, oldest first."""
         return [trial.suggestion for trial in self._trials.values() if trial.outcome is None]
+
+    def last_step(self, trial: str) -> int | None:
+        """The step of a trial's newest evaluation; None before the first."""
+        return max(self._trials[trial].losses, default=None)
 
     def ended(self) -> set[str]:
         """The trials that have an outcome."""
@@ -224,10 +240,11 @@ class Search:
         self._record([{"event": "attempt_started", "trial": trial, "attempt": number}])
         return number
 
-    def attempt_failed(self, trial: str, message: str) -> None:
-        """Journal that the running attempt of a trial died. The trial may be started again."""
+    def attempt_ended(self, trial: str, message: str, what: str = "failed") -> None:
+        """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
+        started again."""
         event = {"event": "attempt_ended", "trial": trial, "attempt": self._trials[trial].attempts}
-        self._record([event | {"class": "failed", "message": message}])
+        self._record([event | {"class": what, "message": message}])
 
     def record(
         self, trial: str, metrics: Mapping[str, Any], outcome: str | None = None, message: str = ""
@@ -236,11 +253,12 @@ class Search:
 
         It ends by its own `outcome` if it names one, as diverged by an eval loss that is not
         finite, or pruned by ASHA. A step that was recorded before keeps its record and decision.
-        Where another trial has found the data damaged, it stops without an end.
+        Where the search has stopped, it stops without an end; but where all that it still has to
+        say is its outcome, no budget stops it.
         """
-        state = self._trials[trial]
+        state, step = self._trials[trial], int(metrics["step"])
         if state.outcome is None:
-            step, loss = int(metrics["step"]), metrics.get("eval_loss")
+            loss = metrics.get("eval_loss")
             result = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
             loss = state.losses.get(step, loss)
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
@@ -248,11 +266,15 @@ class Search:
             if events and events[-1]["event"] == "trial_ended":
                 events[-1] |= {name: metrics[name] for name in _AT_THE_END if name in metrics}
             self._record([result, *events] if step not in state.losses else events)
-        return CONTINUE if state.outcome is None and not self._damaged else STOP
+        if state.outcome is not None or self._damaged or self._outage:
+            return STOP
+        return STOP if self._spent() and step < state.plan.steps else CONTINUE
 
     def end(self, trial: str, outcome: str, message: str = "") -> None:
-        """Journal a trial's end; the first outcome of a trial stands."""
-        if self._trials[trial].outcome is None:
+        """Journal a trial's end; the first outcome of a trial stands. An outage is none."""
+        if outcome == OUTAGE:
+            self.met_outage(trial, message)
+        elif self._trials[trial].outcome is None:
             self._record([_ended(trial, outcome, message)])
 
     def returned(self, trial: str) -> None:
@@ -266,12 +288,28 @@ class Search:
 
     def gave_up(self, trial: str) -> None:
         """End a trial that is not started again after its last attempt failed."""
-        self.end(trial, "failed", self._trials[trial].message)
+        if not self._outage:
+            self.end(trial, "failed", self._trials[trial].message)
+
+    def met_outage(self, trial: str, message: str) -> None:
+        """Stop: a trial has met a full disk, or storage that is away. It stays unfinished."""
+        self.attempt_ended(trial, message, OUTAGE)
+        self._outage = self._outage or message
 
     @property
     def damaged(self) -> str:
         """What a trial has said of damaged data, all trials having the same; or nothing."""
         return self._damaged
+
+    @property
+    def outage(self) -> str:
+        """What a trial has said of a full disk, or of storage that is away; or nothing."""
+        return self._outage
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no trial is to go on, for a reason that is the same for all."""
+        return bool(self._damaged or self._outage or self._spent())
 
     def outcome_of(self, trial: str) -> str | None:
         """A trial's outcome; None while it has none."""

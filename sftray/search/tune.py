@@ -13,11 +13,13 @@ stay unfinished in the journal, to be resumed.
 
 from __future__ import annotations
 
+import tempfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
 from ray.tune.experiment import Trial
 from ray.tune.result import (
     AUTO_RESULT_KEYS,
@@ -30,6 +32,8 @@ from ray.tune.result import (
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sftray import faults
+from sftray.errors import OutageError
 from sftray.search.state import STOP, Search
 
 if TYPE_CHECKING:
@@ -59,6 +63,8 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._trials: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if self._search.stopped:
+            return str(Searcher.FINISHED)
         suggestion = self._unfinished.popleft() if self._unfinished else self._search.suggest()
         if suggestion is None:
             return str(Searcher.FINISHED)
@@ -89,21 +95,33 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
     _supports_buffered_results = False
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, at_once: int = 0) -> None:
+        """at_once: how many actors Tune is to keep as long as there are more trials. Left to itself
+        it keeps one, and of trials that end together the others' actors, with all that they hold,
+        are ended and started again."""
         super().__init__()
-        self._search = search
+        self._search, self._at_once = search, at_once
+        self._kept = 0
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        self._keep(tune_controller, trial, self._at_once)
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        self._search.attempt_failed(_name(trial), _last_words(trial))
+        error = faults.plain(_error_of(trial), tempfile.gettempdir())
+        if isinstance(error, OutageError):
+            self._search.met_outage(_name(trial), str(error))
+        else:
+            self._search.attempt_ended(_name(trial), _last_words(trial))
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
         metrics = {key: value for key, value in result.items() if _is_ours(key)}
         outcome, message = metrics.pop("outcome", None), metrics.pop("message", "")
+        if "interrupted" in metrics:  # and another attempt goes on, unseen by Tune
+            self._search.attempt_ended(_name(trial), message, metrics["interrupted"])
+            self._search.attempt(_name(trial))
         if "step" not in metrics:
             if outcome is not None:
                 self._search.end(_name(trial), outcome, message)
@@ -116,8 +134,20 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_complete(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> None:
-        if self._search.outcome_of(_name(trial)) is None and not self._search.damaged:
+        if self._search.outcome_of(_name(trial)) is None and not self._search.stopped:
             self._search.returned(_name(trial))
+        if self._search.remaining() == len(self._search.unfinished()):
+            self._at_once = 0
+            self._keep(tune_controller, trial, 0)
+
+    def _keep(self, tune_controller: TuneController, trial: Trial, number: int) -> None:
+        """Have Tune keep so many actors, which hold what trials need, for further trials."""
+        if number != self._kept:
+            # most calls are given a shell of it
+            controller = getattr(tune_controller, "_tune_controller", tune_controller)
+            resources = trial.placement_group_factory
+            controller._actor_cache.increase_max(resources, number - self._kept)
+            self._kept = number
 
     def debug_string(self) -> str:
         best = self._search.best()
@@ -129,6 +159,13 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
 def _name(trial: Trial) -> str:
     return str(trial.config["trial"])
+
+
+def _error_of(trial: Trial) -> Exception:
+    """What Tune keeps of a failure."""
+    file = trial.pickled_error_file
+    error = cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).exists() else None
+    return error if isinstance(error, Exception) else RuntimeError("it died without a word")
 
 
 def _last_words(trial: Trial) -> str:

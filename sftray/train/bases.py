@@ -1,7 +1,8 @@
 """The base of a worker's last trial, kept for the next.
 
 Promise: a trial that gets it trains as it would on a base loaded anew; what a trial has done to it
-is undone by `keep`. Price: the base's memory between trials.
+is undone by `keep`, but for full fine-tuning, after which a base is loaded anew. Price: the base's
+memory between trials.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Bases:
             trial.model,
             trial.model_revision,
             trial.trust_remote_code,
+            trial.finetune,
             trial.base_precision,
             trial.shard_base,
             attention,
@@ -53,8 +55,9 @@ class Bases:
         return model, change
 
     def keep(self, trained: Any, change: float, trial: TrialConfig) -> None:
-        """Take the adapter off a PEFT model and keep its base; not one that was taken apart."""
-        if trial.shard_base:
+        """Take the adapter off a PEFT model and keep its base; not one that was taken apart, or
+        whose own weights were trained."""
+        if trial.shard_base or trial.finetune == "full":
             return
         base = trained.unload()
         if base.is_gradient_checkpointing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
@@ -23,9 +24,10 @@ class TrainRunner:
         """Raises ConfigError where not even one trial fits the cluster."""
         self._at_once, self._use_gpu = cluster.concurrency(sweep), cluster.use_gpu(sweep)
         self._memory = cluster.gpu_memory(sweep)
+        self.gpus = self._at_once * sweep.trial.num_workers if self._use_gpu else 0
 
     def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
-        return fit_train(sweep, base, self._memory)
+        return replace(fit_train(sweep, base, self._memory), at_once=self._at_once)
 
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         sweep = specs.sweep
@@ -36,7 +38,11 @@ class TrainRunner:
             "resources_per_worker": resources,
         }
         trainable = tune.with_parameters(
-            TrainClient, to_spec=specs.of, scaling=scaling, max_failures=sweep.max_failures
+            TrainClient,
+            to_spec=specs.of,
+            scaling=scaling,
+            max_failures=sweep.max_failures,
+            hang_seconds=60 * sweep.hang_minutes,
         )
         tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
 

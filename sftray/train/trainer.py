@@ -1,5 +1,5 @@
 """TRL's SFTTrainer over packed rows, with what a comparison of trials needs on top of it:
-one row order, exact eval loss, float32 adapters, checkpoints that resume exactly.
+one row order, exact eval loss, float32 weights, checkpoints that resume exactly.
 
 Promise: optimizer step s takes rows [sB, (s+1)B) of the stream; the loss of a step is the mean
 over its supervised tokens on all workers; eval loss is the sum of token losses over the number of
@@ -29,12 +29,13 @@ from sftray.config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.mapped import MappedRows
 from sftray.model import (
-    adapter_parameters,
     compute_dtype,
     init_adapters,
     lora_config,
     peak_memory_gb,
-    require_float32_adapters,
+    require_float32,
+    train_all,
+    trained_parameters,
 )
 from sftray.paths import TrialPaths
 from sftray.train.lora import fuse_lora
@@ -50,7 +51,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that trains one trial to its plan and reports every evaluation.
 
     `report` gets the metrics of docs/architecture.md; on rank 0 only, after the checkpoint of that
-    step is on storage, so that whatever has been reported can be resumed from.
+    step is on storage, so that whatever has been reported can be resumed from. `stepped` is told of
+    every step and every batch of an evaluation; where it says so, a checkpoint is written at once.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         paths: TrialPaths,
         report: Report,
         scratch: Path,
+        stepped: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.stepped = stepped
         self.plan, self.trial_config, self.paths = plan, trial, paths
         self.attention, self.report = attention, report
         self.facts: dict[str, Any] = {}
@@ -85,11 +89,16 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             train_dataset=rows.select(order),
             eval_dataset=datasets["eval"],
             processing_class=tokenizer,
-            peft_config=lora_config(trial),
+            peft_config=None if trial.finetune == "full" else lora_config(trial),
             callbacks=[_Evaluations(plan), _Clock(self)],
         )
-        init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
-        fuse_lora(self.model)
+        base = self.model
+        if trial.finetune == "full":
+            train_all(self.model)
+        else:
+            init_adapters(self.model, trial.seed)  # TRL has cast them to bfloat16 by now
+            fuse_lora(self.model)
+            base = self.model.get_base_model()
         if trial.shard_base:
             shard_base(self.model)
             # it is no model for DDP any more: adapters are averaged before they are clipped
@@ -97,15 +106,14 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 self.accelerator.prepare_model, evaluation_mode=True
             )
         # TRL's own head also computes entropy and accuracy, which nobody reads here
-        add_fused_lm_head(self.model.get_base_model(), outputs=("log_probs",))
+        add_fused_lm_head(base, outputs=("log_probs",))
 
     def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
 
-        Raises DivergedError at the step where loss or gradient norm stops being finite.
+        `progress` stands there already. Raises DivergedError at the step where loss or gradient
+        norm stops being finite.
         """
-        if checkpoint is not None:
-            self.progress.resume(checkpoint.state)
         self._checkpoint = checkpoint
         if checkpoint is None:
             self.train()
@@ -149,7 +157,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.trial_config.shard_base:
-            mean_of_gradients(list(adapter_parameters(self.model).values()))
+            mean_of_gradients(list(trained_parameters(self.model).values()))
         return super()._clip_grad_norm(model)
 
     @torch.no_grad()
@@ -168,6 +176,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             batch = self.data_collator([rows[i] for i in indices] or [rows[0]])
             if not indices:
                 batch["labels"].fill_(-100)
+            self.stepped()
             batch = self._prepare_inputs(batch)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
                 outputs = self.model(**batch, fused_lm_head=True)
@@ -191,6 +200,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             logs["grad_norm"],
             self._step_tokens,
         )
+        if self.stepped() and self.state.global_step not in self.plan.eval_steps:
+            self._save(self.paths)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of one optimizer step, counted on the way."""
@@ -201,8 +212,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         return batches, items
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW, made only after the adapters are known to be float32."""
-        require_float32_adapters(self.model)
+        """AdamW, made only after what it trains is known to be float32."""
+        require_float32(self.model)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
@@ -218,13 +229,19 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.facts = {}
 
     def _save(self, paths: TrialPaths) -> None:
+        if self.trial_config.finetune == "full":
+            moments = checkpoints.moments(self.model, self.optimizer)
+            checkpoints.save_model(paths, self.model, moments, self.progress.state())
+            return
         adapter, moments = checkpoints.tensors(self.model, self.optimizer)
         config = self.model.peft_config["default"]
         checkpoints.save(paths, config, adapter, moments, self.progress.state())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self._checkpoint is not None
-        checkpoints.load_adapter(self.model, self._checkpoint)
+        full = self.trial_config.finetune == "full"
+        load = checkpoints.load_model if full else checkpoints.load_adapter
+        load(self.model, self._checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -242,7 +259,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **place})
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        require_float32_adapters(self.model)
+        require_float32(self.model)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: dropout is seeded at every step."""

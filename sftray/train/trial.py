@@ -45,15 +45,17 @@ class TrainClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         to_spec: Callable[[Suggestion], TrialSpec],
         scaling: Mapping[str, Any],
         max_failures: int,
+        hang_seconds: float,
         work: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """`scaling` describes the workers. One that dies is started again, with all others, and
         goes on with its trial up to `max_failures` times; as often as it takes where it ran out of
-        memory and next time takes less. `work` is what a worker runs, by default
+        memory and next time takes less, or where its machine was taken back. Workers that are
+        silent for `hang_seconds` are taken for dead. `work` is what a worker runs, by default
         `worker.work_for`."""
         self._to_spec = to_spec
         remote = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=MAILBOX_THREADS)
-        self._mailbox = remote.remote(max_failures)
+        self._mailbox = remote.remote(max_failures, hang_seconds)
         arguments = (self._mailbox, dict(scaling), work or _work)
         self._run = threading.Thread(target=_fit, args=arguments, daemon=True)
         self._run.start()

@@ -23,10 +23,12 @@ from sftray import storage
 from sftray.attention import choose_attention
 from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import Packs, open_packs
-from sftray.errors import PacksError
+from sftray.errors import OutageError, PacksError
 from sftray.evaluate import reply
+from sftray.faults import OUTAGE, plain
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.paths import TrialPaths
+from sftray.preemption import PreemptionWatch
 from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
@@ -35,6 +37,8 @@ from sftray.trial.samples import Reply, judged, keep, prompts_at
 from sftray.trial.spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
+SIGN_SECONDS = 5.0
+"""From one sign of life to the next."""
 
 
 def work_for(mailbox: Any) -> None:
@@ -48,8 +52,9 @@ def work_for(mailbox: Any) -> None:
         if taken is None:
             continue
         done, spec = taken[0], TrialSpec.from_json(taken[1])
+        sign = _SignsOfLife(mailbox, done, rank)
         try:
-            run_trial(spec, _Reports(mailbox, done, spec, rank), device, bases)
+            run_trial(spec, _Reports(mailbox, done, spec, rank), device, bases, sign)
         except StoppedError:
             pass
         except BaseException as error:
@@ -66,6 +71,9 @@ class NothingLessError(torch.OutOfMemoryError):
 
 def _last_words(error: BaseException) -> tuple[str, str]:
     """What a worker says before it ends, and what it means for its trial: `Mailbox.died`."""
+    fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
+    if isinstance(fault, OutageError):
+        return str(fault), OUTAGE
     words = (str(error).strip().splitlines() or [""])[-1]
     if isinstance(error, NothingLessError):
         return words, "out_of_memory"
@@ -74,6 +82,27 @@ def _last_words(error: BaseException) -> tuple[str, str]:
     return f"{type(error).__name__}: {words}", (
         "again" if isinstance(error, torch.OutOfMemoryError) else "failure"
     )
+
+
+class _SignsOfLife:
+    """Told after every step: the mailbox hears that the worker lives, and the first hears when a
+    machine is about to go."""
+
+    def __init__(self, mailbox: Any, number: int, rank: int) -> None:
+        self._mailbox, self._number = mailbox, number
+        self._watch = PreemptionWatch(_nodes()) if rank == 0 else None
+        self._told = -SIGN_SECONDS
+
+    def __call__(self) -> bool:
+        """Whether the trial is to be saved now."""
+        now = time.monotonic()
+        if now - self._told > SIGN_SECONDS:
+            self._told = now
+            self._mailbox.alive.remote(self._number)
+        if self._watch is None or not self._watch.save_now():
+            return False
+        self._mailbox.taken_back.remote(self._number)
+        return True
 
 
 class _Reports:
@@ -105,7 +134,11 @@ class _Reports:
 
 
 def run_trial(
-    spec: TrialSpec, report: Report, device: torch.device, bases: Bases | None = None
+    spec: TrialSpec,
+    report: Report,
+    device: torch.device,
+    bases: Bases | None = None,
+    stepped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run a trial from its newest checkpoint, or from the start, to its end.
 
@@ -114,7 +147,8 @@ def run_trial(
     goes on from the step it was at as `in_less_memory` says, and its next report tells so. Where it
     has several workers, of whom one cannot stop the others, this raises torch.OutOfMemoryError, and
     the trial is to be started again; or NothingLessError. What `report` raises ends the trial and
-    is raised here. With `bases` the next trial gets this one's base.
+    is raised here. With `bases` the next trial gets this one's base. `stepped` is told of every
+    step, and says whether to save at once.
     """
     bases = bases or Bases()
     spec, because = _as_it_fits(spec)
@@ -122,7 +156,7 @@ def run_trial(
     with tempfile.TemporaryDirectory() as temporary:
         for number in itertools.count():
             scratch = Path(temporary) / str(number)
-            attempt = _Attempt(spec, report, device, scratch, because, bases)
+            attempt = _Attempt(spec, report, device, scratch, because, bases, stepped)
             because = attempt.run(rescued)
             if not because:
                 return
@@ -152,10 +186,12 @@ class _Attempt:
         scratch: Path,
         because: str,
         bases: Bases,
+        stepped: Callable[[], bool],
     ) -> None:
         """`because`: what was said when a plan that needs more memory was given up; or empty."""
         self._spec, self._report, self._device = spec, report, device
         self._scratch, self._because, self._bases = scratch, because, bases
+        self._stepped = stepped
         self._trainer: PackedSFTTrainer | None = None
         self.rescued: checkpoints.Checkpoint | None = None
         """Where it stood when it ran out of memory, if more than what is on storage is known."""
@@ -198,6 +234,7 @@ class _Attempt:
             TrialPaths(spec.folder),
             self._report,
             self._scratch,
+            self._stepped,
         )
         trainer.answer = lambda step: self._answer(packs, step) if step < spec.plan.steps else {}
         facts = self._facts(attention.name, isolation)
@@ -205,14 +242,16 @@ class _Attempt:
             TrialPaths(spec.folder), self._scratch / "checkpoints"
         )
         facts["startup_seconds"] = time.perf_counter() - started
+        if checkpoint is not None:
+            trainer.progress.resume(checkpoint.state)
         if rescued is not None:
             trainer.facts = facts
         try:
             if checkpoint is None:
                 self._report(_first_metrics(trainer, spec, facts))
             elif rescued is None:
-                resumed = {"resumed_from_step": checkpoint.step}
-                self._report({**checkpoint.state["metrics"], **facts, **resumed})
+                for metrics in trainer.progress.again(facts):
+                    self._report(metrics)
             self._finish(trainer, packs, checkpoint)
         except StoppedError:
             self._bases.keep(trainer.model, isolation, trial)
@@ -286,6 +325,16 @@ def _remember(spec: TrialSpec, because: str) -> None:
     """For whoever starts this trial again."""
     found = {"execution": asdict(spec.plan.execution), "because": because}
     storage.write_text(TrialPaths(spec.folder).execution, json.dumps(found, indent=1))
+
+
+def _nodes() -> set[str]:
+    """The nodes of this run's workers, as hex ids."""
+    from ray.util import get_current_placement_group, placement_group_table
+
+    group = get_current_placement_group()
+    if group is None:
+        return {ray.get_runtime_context().get_node_id()}
+    return set(placement_group_table(group)["bundles_to_node_id"].values())
 
 
 def _placement_group() -> str | None:

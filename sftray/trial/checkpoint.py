@@ -1,20 +1,22 @@
-"""A trial's checkpoint: the adapter as PEFT writes it, AdamW's moments, and where the trial stands.
+"""A trial's checkpoint: the adapter as PEFT writes it, or the model as transformers does where all
+weights are trained; AdamW's moments, and where the trial stands.
 
 Promise: no pickle is written or read (safetensors and JSON only), a damaged or half-written
 checkpoint is never used (`manifest.json`, with a SHA-256 of every file, is written last), and a
 trial that goes on from one has the same losses as one that never stopped. There is no random state
 to keep: dropout is a function of the trial's seed and its place in the stream of rows.
-Price: three times the adapter's size on disk, for the last, the one before it (should the last be
+Price: three times what is trained on disk, for the last, the one before it (should the last be
 damaged) and the best.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,9 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from sftray import storage
+from sftray import faults, storage
 from sftray.errors import CheckpointError
-from sftray.model import adapter_parameters
+from sftray.model import trained_parameters
 from sftray.paths import TrialPaths, join
 
 ADAPTER = "adapter_model.safetensors"
@@ -33,6 +35,10 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 FILES = (ADAPTER, "adapter_config.json", OPTIMIZER, STATE)
+MODEL_CONFIG = "config.json"
+"""Only the checkpoint of a whole model has it."""
+SHARD = "5GB"
+"""A larger model's weights are cut into files of this size."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -56,19 +62,47 @@ def save(
     moments: Mapping[str, torch.Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write the checkpoint of `state["step"]` and drop all others but the best and the one before.
+    """Write the checkpoint of `state["step"]` and then drop all others but the best and the one
+    before. Raises OutageError where the disk is full; the others stay then.
 
     adapter: tensors on the CPU under the names PEFT saves them by; moments: AdamW's under
     `<parameter name>/<moment>`.
     """
+    _save(paths, functools.partial(_write_adapter, config, adapter), moments, state)
+
+
+def save_model(
+    paths: TrialPaths, model: Any, moments: Mapping[str, torch.Tensor], state: Mapping[str, Any]
+) -> None:
+    """As `save`, of a transformers model all of whose weights are trained."""
+    _save(paths, functools.partial(_write_model, model), moments, state)
+
+
+def _write_adapter(config: LoraConfig, adapter: Mapping[str, torch.Tensor], folder: Path) -> None:
+    config.save_pretrained(str(folder))
+    save_file(dict(adapter), folder / ADAPTER)
+
+
+def _write_model(model: Any, folder: Path) -> None:
+    used, model.config.use_cache = model.config.use_cache, True  # off in training only
+    model.save_pretrained(folder, max_shard_size=SHARD)
+    model.config.use_cache = used
+
+
+def _save(
+    paths: TrialPaths,
+    write_weights: Callable[[Path], None],
+    moments: Mapping[str, torch.Tensor],
+    state: Mapping[str, Any],
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        config.save_pretrained(str(folder))
-        save_file(dict(adapter), folder / ADAPTER)
-        save_file(dict(moments), folder / OPTIMIZER)
-        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-        (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
+        with faults.told(temporary):
+            write_weights(folder)
+            save_file(dict(moments), folder / OPTIMIZER)
+            (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+            sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+            (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
         storage.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
     there = [join(paths.checkpoints, name) for name in storage.list_names(paths.checkpoints)]
     last, best = paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])
@@ -101,7 +135,8 @@ def read(folder: str, scratch: Path) -> Checkpoint:
         expected = {str(name): str(digest) for name, digest in sums.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: {MANIFEST} is damaged ({error!r})") from error
-    for name in sorted({*FILES, *expected}):
+    needed = (OPTIMIZER, STATE) if MODEL_CONFIG in expected else FILES
+    for name in sorted({*needed, *expected}):
         if not (local / name).is_file() or _sha256(local / name) != expected.get(name):
             raise CheckpointError(f"{folder}: {name} is missing or differs from its checksum")
     return Checkpoint(local, json.loads((local / STATE).read_text(encoding="utf-8")))
@@ -112,12 +147,16 @@ def tensors(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The adapter and AdamW's moments of a PEFT model, as `save` takes them."""
     adapter = get_peft_model_state_dict(model)
-    moments = {
+    return {k: v.detach().cpu().contiguous() for k, v in adapter.items()}, moments(model, optimizer)
+
+
+def moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's moments and step counts, as `save` and `save_model` take them."""
+    return {
         f"{name}/{moment}": torch.as_tensor(optimizer.state[p][moment]).detach().cpu().clone()
-        for name, p in adapter_parameters(model).items()
+        for name, p in trained_parameters(model).items()
         for moment in _MOMENTS
     }
-    return {k: v.detach().cpu().contiguous() for k, v in adapter.items()}, moments
 
 
 def load_tensors(
@@ -136,10 +175,28 @@ def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
     set_peft_model_state_dict(model, weights)
 
 
+def load_model(model: Any, checkpoint: Checkpoint) -> None:
+    """Put the checkpoint's weights into `model`, all of them. Raises CheckpointError on any
+    mismatch.
+
+    transformers reads what it has written: names in files may differ from those in the model, and
+    tied weights are there once.
+    """
+    saved = type(model).from_pretrained(
+        checkpoint.folder, dtype=torch.float32, use_safetensors=True
+    )
+    ours, theirs = dict(model.named_parameters()), dict(saved.named_parameters())
+    if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+        raise CheckpointError(f"{checkpoint.folder}: holds another model than this trial's")
+    with torch.no_grad():
+        for name, parameter in ours.items():
+            parameter.copy_(theirs[name])
+
+
 def load_moments(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
     """Put AdamW's moments and step counts back."""
     tensors = load_file(checkpoint.folder / OPTIMIZER)
-    names = {id(p): name for name, p in adapter_parameters(model).items()}
+    names = {id(p): name for name, p in trained_parameters(model).items()}
     current = optimizer.state_dict()
     ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     current["state"] = {
@@ -149,11 +206,12 @@ def load_moments(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Check
     optimizer.load_state_dict(current)
 
 
-def export_adapter(folder: Path, target: Path) -> None:
-    """Copy what makes a checkpoint an ordinary PEFT adapter folder."""
+def export_weights(folder: Path, target: Path) -> None:
+    """Copy what makes a checkpoint an ordinary folder of a PEFT adapter, or of a model."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in FILES[:2]:
-        shutil.copy(folder / name, target / name)
+    for file in folder.iterdir():
+        if file.name not in (OPTIMIZER, STATE, MANIFEST):
+            shutil.copy(file, target / file.name)
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,8 @@
 """What a trial has done so far, and the metrics that it reports; the same for every trainer.
 
 Promise: the metrics of docs/architecture.md are computed here and nowhere else; a loss or gradient
-norm that is not finite is a DivergedError at its step, naming learning rate and rows.
+norm that is not finite is a DivergedError at its step, naming learning rate and rows. A checkpoint
+carries the evaluations that may not have reached the journal, so that none is lost with a driver.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Progress:
         self.best: dict[str, Any] = {"step": 0, "eval_loss": math.inf}
         self.last: dict[str, Any] = {}
         """The metrics of the newest evaluation."""
+        self._before: list[dict[str, Any]] = []
+        """Those of the evaluations before it that the search may not know: since the last rung,
+        where a trial waits for its word."""
+        self._rungs = frozenset(rung.step for rung in plan.rungs)
         self.seconds = 0.0
         """In training steps, over all attempts; evaluations and checkpoints left out."""
         self.gpu_seconds = 0.0
@@ -49,6 +54,7 @@ class Progress:
         return {
             "step": self._curve[-1][0] if self._curve else self.last["step"],
             "metrics": self.last,
+            "before": self._before,
             "best": self.best,
             "since": {
                 "curve": self._curve,
@@ -61,12 +67,22 @@ class Progress:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint's `state`."""
         self.best, self.last = state["best"], state["metrics"]
+        self._before = list(state["before"])
         since = state["since"]
         self._curve, self._weights = list(since["curve"]), list(since["weights"])
         self._supervised_tokens = self.last["supervised_tokens"] + sum(self._weights)
         self._rows_at_report = self.last["rows"]
         self.seconds, self._seconds_at_report = since["seconds"], self.last["seconds"]
         self.gpu_seconds = since["gpu_seconds"]
+
+    def again(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The reports with which a trial goes on: evaluations that may have died with a driver on
+        their way to it, the newest last. `facts`: what the trial runs with."""
+        reports = [
+            {**metrics, **facts} if metrics["step"] == 0 else metrics for metrics in self._before
+        ]
+        newest = {**self.last, **facts, "resumed_from_step": int(self.state()["step"])}
+        return [*reports, newest]
 
     def start(self, base_eval_loss: float) -> dict[str, Any]:
         """The metrics of step 0: the untrained base."""
@@ -94,6 +110,7 @@ class Progress:
 
     def evaluated(self, step: int, eval_loss: float, gpu_memory_gb: float) -> dict[str, Any]:
         """The metrics of an evaluation after optimizer step `step`."""
+        self._before = [] if self.last["step"] in self._rungs else [*self._before, self.last]
         rows = step * self._trial.effective_batch_size
         tokens = int(self._tokens_before[rows])
         fresh = tokens - int(self._tokens_before[self._rows_at_report])

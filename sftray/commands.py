@@ -1,0 +1,242 @@
+"""What the `sftray` commands do, one function each; they import what they need when they run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from sftray.errors import SftrayError
+from sftray.paths import PacksPaths, SweepPaths
+
+
+def results(options: argparse.Namespace) -> int:
+    from sftray.results import confirmed_text, load, table, verdicts
+
+    found = load(options.dir)
+    if options.json:
+        say(json.dumps(found.leaderboard, indent=1))
+        return 0
+    from sftray.findings import learn, text
+
+    if options.findings:
+        say(json.dumps(learn(found).to_json(), indent=1))
+    else:
+        say(table(found.leaderboard, top=options.top))
+        if confirmed := confirmed_text(found.leaderboard):
+            say("\n" + confirmed)
+        if options.verdicts:
+            say("\n" + verdicts(found.leaderboard, top=options.top))
+        say("\n" + text(learn(found)))
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    """The live view of a sweep that runs elsewhere."""
+    from sftray.live import watch as watched
+    from sftray.results import load, table
+
+    with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
+        watched(options.dir, plain=options.plain)
+    say("\n" + table(load(options.dir).leaderboard, top=20))
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    from sftray.report import write_report
+
+    say(write_report(options.dir))
+    return 0
+
+
+def init(options: argparse.Namespace) -> int:
+    """A first sweep file for a dataset and a base."""
+    from sftray.doctor import smallest_gpu
+    from sftray.proposal import propose
+    from sftray.sweep_file import as_file
+
+    file: Path = options.file
+    if file.exists():
+        raise SftrayError(f"{file}: got a file that is there already, must be a new one")
+    if options.gpus < 0:
+        raise SftrayError(f"--gpus: got {options.gpus}, must be at least 0")
+    if file.suffix != ".py":
+        raise SftrayError(f"{file}: got {file.suffix or 'no ending'!r}, must end on .py")
+    found = propose(
+        file.stem,
+        options.data,
+        options.model,
+        split=options.split,
+        gpus=options.gpus,
+        gpu_memory=smallest_gpu(),
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(as_file(found.sweep, found.says, found.reasons), encoding="utf-8")
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    say(f"wrote {file}; what it would do: python {file} --plan")
+    return 0
+
+
+def best(options: argparse.Namespace) -> int:
+    """The winner, and how to load it."""
+    from sftray.bundle import open_bundle
+    from sftray.loading import is_whole
+
+    folder, facts = open_bundle(options.dir)
+    told, how = (_whole if is_whole(facts) else _adapter)(folder, facts)
+    if options.json:
+        say(json.dumps({**facts, **told}, indent=1))
+        return 0
+    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
+    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
+    say(
+        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
+        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
+        f"{how}\n\n"
+        f"again: python {folder / 'repeat.py'}"
+    )
+    return 0
+
+
+def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What loads the adapter in a bundle: as values, and for a person."""
+    from sftray.loading import loading_code
+    from sftray.winner import loaders
+
+    config, tensors = loaders.read_adapter(folder)
+    wrong, refused = loaders.peft_problems(config, tensors), loaders.vllm_problems(config, tensors)
+    command = loaders.vllm_command(str(folder), config, facts["sweep"])
+    told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
+    serve = f"vLLM: yes, by its format\n{command}"
+    if refused:
+        serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
+    return told, (
+        f"adapter: {folder}\n\n"
+        f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
+        f"{loading_code(facts, str(folder))}\n\n"
+        f"{serve}"
+    )
+
+
+def _whole(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The same of a whole model."""
+    from sftray.loading import loading_code
+
+    command = shlex.join(["vllm", "serve", str(folder)])
+    code = loading_code(facts, str(folder))
+    how = f"model: {folder}\n\ntransformers (no PEFT):\n{code}\n\nvLLM:\n{command}"
+    return {"vllm_command": command}, how
+
+
+def merge(options: argparse.Namespace) -> int:
+    """The winner merged into its base."""
+    _quiet_libraries()
+    from sftray.winner.merge import merge as merged
+
+    merged(
+        options.dir,
+        options.out,
+        dtype=options.dtype,
+        max_shard_size=options.max_shard_size,
+        check=options.check,
+        log=say,
+        trust_remote_code=options.trust_remote_code,
+    )
+    return 0
+
+
+def push(options: argparse.Namespace) -> int:
+    """The winner on the Hub."""
+    if not options.yes and not sys.stdin.isatty():
+        raise SftrayError("push: got nobody to ask, must be run with --yes or in a terminal")
+    if options.merged:
+        _quiet_libraries()
+    from sftray.winner.push import push as pushed
+
+    address = pushed(
+        options.dir,
+        options.repo,
+        private=options.private,
+        merged=options.merged,
+        with_samples=options.with_samples,
+        trust_remote_code=options.trust_remote_code,
+        agree=lambda question: options.yes or input(f"{question} [y/N] ").lower() in ("y", "yes"),
+        log=say,
+    )
+    say(address or "nothing was uploaded")
+    return 0
+
+
+def generate(options: argparse.Namespace) -> int:
+    _quiet_libraries()
+    from sftray.bundle import answer
+
+    answers = answer(
+        options.dir,
+        options.prompt,
+        options.max_new_tokens,
+        trust_remote_code=options.trust_remote_code,
+    )
+    for who, text in answers.items():
+        say(f"{who}: {text}")
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    from sftray import storage
+
+    root = options.dir
+    if storage.exists(SweepPaths(root).sweep):
+        root = json.loads(storage.read_text(SweepPaths(root).sweep))["packs"]
+    elif not storage.exists(PacksPaths(root).manifest):
+        raise SftrayError(
+            f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
+            "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
+        )
+    if options.json:
+        from sftray.data.inspect import inspect_json
+        from sftray.data.packs import open_packs
+
+        say(json.dumps(inspect_json(open_packs(root)), indent=1))
+    else:
+        say(inspected(root, rows=options.rows))
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """What this machine can do; 1 where something is in a sweep's way."""
+    from sftray.doctor import as_json, as_text, findings
+
+    found = findings(options.storage)
+    say(json.dumps(as_json(found), indent=1) if options.json else as_text(found))
+    return int(any(one.level == "problem" for one in found))
+
+
+def inspected(packs: str, *, rows: int) -> str:
+    from sftray.data.inspect import inspect_text
+    from sftray.data.packs import open_packs
+
+    return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _quiet_libraries() -> None:
+    """Loading bars and notes to developers are not for who wants an answer."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

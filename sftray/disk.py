@@ -1,0 +1,99 @@
+"""The disk that a sweep takes, from the base's config.json and the number of packed rows: told by
+`--plan`, and checked before a sweep starts.
+
+Promise: without torch. What is left of a trial that has ended is its best checkpoint, and its last
+where the search is after a metric of that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftray.config import SweepConfig
+from sftray.errors import ConfigError
+from sftray.memory import Shape, adapter_parameters, largest_value
+from sftray.paths import is_uri
+
+POSITION_BYTES = 8
+"""A token and its label in the packs."""
+MOMENTS_BYTES = 12
+"""A parameter in a checkpoint: itself and AdamW's two moments."""
+UNKNOWN = 1_000_000_000
+"""Parameters of a model whose config.json does not tell; all of them are trained of small ones."""
+KEPT = 4
+"""Checkpoints of a trial that runs: the last, the one before, the best, and the one that is being
+written."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes, by what they are for."""
+
+    packs: float
+    checkpoints: float
+    bundle: float
+
+    @property
+    def total(self) -> float:
+        return self.packs + self.checkpoints + self.bundle
+
+
+def disk_needed(
+    sweep: SweepConfig, base: Mapping[str, Any], splits: Mapping[str, Any], *, at_once: int
+) -> Disk:
+    """`splits`: the packs' counts, nothing where they are not known; `at_once`: how many trials run
+    at a time."""
+    positions = sum(counts["rows"] for counts in splits.values()) * sweep.data.max_length
+    trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
+    running = min(at_once, trials)
+    parameters = _trained_parameters(sweep, base)
+    of_ended = 2 if sweep.objectives[0] == "metric" else 1
+    kept = of_ended * (trials - running) + KEPT * running
+    return Disk(
+        packs=float(POSITION_BYTES * positions),
+        checkpoints=float(MOMENTS_BYTES * parameters * kept),
+        bundle=4.0 * parameters,
+    )
+
+
+def free_space(storage: str) -> float | None:
+    """Bytes that are free where a local folder is, or will be; None for a URI."""
+    if is_uri(storage):
+        return None
+    there = Path(os.path.abspath(storage))
+    while not there.exists():
+        there = there.parent
+    return float(shutil.disk_usage(there).free)
+
+
+def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
+    """Raise ConfigError where a sweep whose packs are there would fill the disk; what its `folder`
+    has already is counted as taken."""
+    free = free_space(sweep.storage)
+    wanted = needed.checkpoints + needed.bundle - _size(Path(folder))
+    if free is not None and wanted > free:
+        raise ConfigError(
+            f"storage: got {free / 1e9:.1f} GB free at {sweep.storage}, must have "
+            f"{wanted / 1e9:.1f} GB for the sweep's checkpoints; make room, give another "
+            "--storage, or lower num_trials or lora_r"
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _trained_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+    """Parameters of an adapter of the largest rank, or of the whole model."""
+    rank = int(largest_value(sweep, "lora_r"))
+    shape = Shape.of(base)
+    if sweep.trial.finetune == "full":
+        return UNKNOWN if shape is None else shape.parameters
+    if shape is None:
+        return 2_600_000 * rank  # as on an 8B base: 42M parameters at rank 16
+    return adapter_parameters(shape, sweep.trial.lora_target_modules, rank)

@@ -1,0 +1,58 @@
+"""What happens in a sweep as plain lines: the driver's log, and the same made from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sftray.journal import Event
+from sftray.results import Records, point_text
+
+
+def line(event: Event, records: Records) -> str | None:
+    """The line of an event that the records have; None of one that the log leaves out."""
+    trial = event["trial"]
+    match event["event"]:
+        case "result" if event["step"] == 0:
+            return begun(trial, records[trial].point, event["metrics"])
+        case "result":
+            return progress(trial, event["metrics"])
+        case "attempt_ended":
+            return recovers(trial, event["message"])
+        case "trial_ended":
+            return ended(trial, event["outcome"], event["message"])
+        case "sweep_ended":
+            return "the sweep has ended"
+    return None
+
+
+def begun(trial: str, point: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Of a trial's first report: its point and what it runs on."""
+    return f"{trial}  started: {point_text(point)}  [{where(metrics)}]"
+
+
+def progress(trial: str, metrics: Mapping[str, Any]) -> str:
+    """Of an evaluation."""
+    memory = f"  {metrics['gpu_memory_gb']:.1f} GB" if metrics["gpu_memory_gb"] else ""
+    return (
+        f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}  "
+        f"train {metrics['train_loss']:.4f}  eval {metrics['eval_loss']:.4f}  "
+        f"lr {metrics['learning_rate']:.2e}  |g| {metrics['grad_norm']:.2f}  "
+        f"{metrics['tokens_per_second']:,.0f} tok/s{memory}"
+    )
+
+
+def recovers(trial: str, message: str) -> str:
+    """Of an attempt that died."""
+    said = f" ({message})" if message else ""
+    return f"{trial}  its attempt died{said}; it starts again from its last checkpoint"
+
+
+def ended(trial: str, outcome: str, message: str) -> str:
+    """Of a trial's end."""
+    return f"{trial}  {outcome}" + (f" ({message})" if message else "")
+
+
+def where(metrics: Mapping[str, Any]) -> str:
+    """What a trial runs on."""
+    return f"{metrics['device']}, attention {metrics['attention']}"

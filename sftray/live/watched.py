@@ -1,0 +1,116 @@
+"""A sweep's folder, local or a URI, read as it grows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+
+from sftray import storage
+from sftray.config import SweepConfig
+from sftray.journal import Event, reader
+from sftray.live.lines import line
+from sftray.live.state import Clock, Plans, State, state_of
+from sftray.paths import SweepPaths, is_uri, name_of
+from sftray.results import Records
+from sftray.spending import Spent
+
+PAUSE_SECONDS = 60.0
+"""Where nothing was journalled for so long before a trial starts, no driver was there."""
+POLL_SECONDS, REMOTE_SECONDS = 1.0, 10.0
+KEPT_LINES = 50
+_STARTS = ("attempt_started", "trial_suggested", "driver_started")
+
+
+class Watched:
+    """What has been read of a sweep, and its state."""
+
+    def __init__(
+        self,
+        folder: str,
+        given: SweepConfig | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """given: the sweep, where this process is its driver; it need not have begun."""
+        self._paths, self._given, self._now = SweepPaths(folder), given, now
+        self.poll_seconds = REMOTE_SECONDS if is_uri(folder) else POLL_SECONDS
+        """Between two looks at the journal."""
+        self._begun = now()
+        self._journal = reader(self._paths.journal)
+        self._plans: Plans | None = None
+        self._records: Records | None = None
+        self._ended = False
+        self._first = self._last = 0.0
+        self._pauses: list[tuple[float, float]] = []
+        self._told: Event = {}
+        """What was spent, as it was last told."""
+        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        """Of its events, each with the seconds since the first; the driver's log has its own."""
+
+    def catch_up(self) -> list[str]:
+        """Read what the journal has got since; its lines. Raises OSError where the storage is out
+        of reach, JournalError where the journal is damaged."""
+        if self._records is None or self._plans is None:
+            if not storage.exists(self._paths.sweep):
+                return []
+            self._plans = Plans(json.loads(storage.read_text(self._paths.sweep)), self._given)
+            self._records = Records(self._plans.sweep)
+        fresh = []
+        for event in self._journal.new():
+            self._take(event)
+            self._records.add([event])
+            if said := line(event, self._records):
+                fresh.append(f"{event['time'] - self._first:7.1f}s  {said}")
+        self.lines.extend(fresh)
+        return fresh
+
+    @property
+    def over(self) -> bool:
+        """Whether the sweep has come to its end and no trial runs, or its budget is spent."""
+        if self._told.get("budget") and self._last == self._told["time"]:
+            return True
+        trials = self._records.trials if self._records else []
+        return self._ended and all(trial.outcome is not None for trial in trials)
+
+    def state(self, lines: tuple[str, ...] | None = None) -> State:
+        """The sweep now. lines: what to show as the last lines, if not the journal's own."""
+        shown = tuple(self.lines) if lines is None else lines
+        if self._plans is None or self._records is None or not self._first:
+            name = name_of(self._paths.root)
+            doing = "packing…" if self._plans is None else "starting…"
+            return State(name, doing, elapsed=self._now() - self._begun, lines=shown)
+        return state_of(self._plans, self._records, self._clock(), shown, ended=self._ended)
+
+    def _take(self, event: Event) -> None:
+        self._first = self._first or event["time"]
+        if event["event"] in _STARTS and event["time"] - self._last > PAUSE_SECONDS and self._last:
+            self._pauses.append((self._last, event["time"]))
+        self._last = event["time"]
+        if event["event"] == "spent":
+            self._take_spent(event)
+        self._ended = self._ended or event["event"] == "sweep_ended"
+
+    def _take_spent(self, event: Event) -> None:
+        """A driver that goes on says first what was spent before it."""
+        if self._told:
+            passed = event["time"] - self._told["time"]
+            paused = passed - (event["wall_seconds"] - self._told["wall_seconds"])
+            if paused > PAUSE_SECONDS:
+                self._pauses.append((event["time"] - paused, event["time"]))
+        self._told = event
+
+    def _clock(self) -> Clock:
+        now, first, pauses = self._now(), self._first, self._pauses
+        if self.over:
+            now = self._last
+        elif self._given is not None and self._last < self._begun:
+            pauses = [*pauses, (self._last, self._begun)]  # this driver has journalled nothing yet
+        if self._given is not None and first > self._begun:
+            first = self._begun  # it has packed before
+        spent = None
+        if self._told and self._plans:
+            told = (self._told["wall_seconds"], self._told["gpu_seconds"])
+            spent = Spent.of(self._plans.sweep, *told)
+        used_up = self._told.get("budget", "")
+        return Clock(now, first, self._last, tuple(pauses), spent, used_up)

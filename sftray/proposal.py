@@ -1,0 +1,272 @@
+"""A first sweep for a dataset and a base: what to search and why, from looking at both.
+
+Promise: every value that is proposed has its reason, and the sweep passes `--plan` on this data.
+Neither ray nor torch is imported. Price: 5 s; a sample of 2,000 conversations is tokenised.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sftray.bank.support import pick_trainer
+from sftray.budget import GRACE_STEPS, MIN_STEPS, fit_batch_sizes, rung_ladder
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.data.estimate import estimate_packs
+from sftray.data.probe import choose_format
+from sftray.data.sources import open_source, sample_rows, spelling_of_source
+from sftray.data.tokenise import ChunkReport, read_and_encode
+from sftray.data.tokenizer import model_config, read_tokenizer
+from sftray.errors import DataError
+from sftray.memory import Shape, choose_execution
+from sftray.plan import FEW_SUPERVISED, USUAL_GPUS, make_plan
+from sftray.search.priors import published_rates
+from sftray.spaces import Space, choice, fitting, loguniform, uniform
+
+SAMPLE = 2000
+"""Conversations looked at."""
+KEPT = 0.99
+"""Share of them that max_length is to hold whole."""
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Values of max_length that are proposed."""
+UNCUT = 1_048_576
+WELL_STEPS = 25
+"""Optimizer steps that the largest batch is to leave an epoch, where there are rows for it."""
+TRIALS_AN_AXIS, TRIALS_AN_AXIS_ON_CPU = 12, 4
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A sweep, and why."""
+
+    sweep: SweepConfig
+    says: str
+    reasons: Mapping[str, str]
+    """By dotted field, as `sweep_file.as_file` wants them."""
+    warnings: Sequence[str]
+    """Of the plan."""
+
+
+def propose(
+    name: str, source: str, model: str, *, split: str, gpus: int, gpu_memory: float | None
+) -> Proposal:
+    """A sweep over all that matters, for `gpus` GPUs of `gpu_memory` bytes (None: not known; with
+    no GPU: a CPU). Raises DataError, TemplateError or ConfigError where there can be none."""
+    reasons: dict[str, str] = {}
+    base = model_config(model)
+    data, conversations = _data(source, split, model, base, reasons)
+    trial = _trial(model, gpus, reasons)
+    search = _space(base, conversations, reasons)
+    sweep = SweepConfig(
+        name=re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-") or "sweep",
+        data=data,
+        trial=trial,
+        search_space=search,
+        num_trials=_num_trials(search, gpus, reasons),
+        confirm_top=2,
+        use_gpu=None if gpus else False,
+    )
+    reasons["confirm_top"] = (
+        "the best of many noisy losses is partly luck: the two best are run again with new seeds"
+    )
+    if not gpus:
+        reasons["use_gpu"] = "no GPU, as asked for"
+    sweep = _on_workers(sweep, base, gpus, gpu_memory, reasons)
+    sweep = _fitted(sweep, reasons)
+    if "num_train_epochs" not in search:
+        reasons["trial.num_train_epochs"] = "of so many conversations one pass is often enough"
+    plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None)
+    reasons["trial.model"] = _about_the_base(sweep, base, gpus)
+    says = (
+        f"Which hyper-parameters for {model} on {source}?\n\n"
+        "A first proposal; change what you know better. With --plan it starts nothing and shows "
+        "steps, memory, tokens and disk."
+    )
+    return Proposal(sweep, says, reasons, plan["warnings"])
+
+
+def _data(
+    source: str, split: str, model: str, base: Mapping[str, Any], reasons: dict[str, str]
+) -> tuple[DataConfig, int]:
+    """The data in rows that hold nearly all conversations whole, and how many there are."""
+    data = DataConfig(source, split=split)
+    found = open_source(source, split=split)
+    spelling = spelling_of_source(found, "auto")
+    rows, total = sample_rows(found, SAMPLE)
+    chat = choose_format(read_tokenizer(model), template=None, date=data.template_date, samples=[])
+    whole, _, _ = read_and_encode(rows, spelling, chat, UNCUT, data.seed)
+    lengths = whole.kept.length
+    if not len(lengths):
+        raise DataError(f"{source}: no conversation can be trained on ({dict(whole.dropped)})")
+    wanted = int(np.quantile(lengths, KEPT, method="higher"))
+    window = int(base.get("max_position_embeddings") or LENGTHS[-1])
+    possible = [length for length in LENGTHS if length <= window] or [window]
+    max_length = next((length for length in possible if length >= wanted), possible[-1])
+    cut, _, _ = read_and_encode(rows, spelling, chat, max_length, data.seed)
+    reasons["data.source"] = (
+        f"about {total:,} conversations, spelled as {spelling.replace('_', '/')}; "
+        f"{_bad(whole)}{lengths.mean():,.0f} tokens each on average"
+    )
+    reasons["data.max_length"] = (
+        f"{KEPT:.0%} of the conversations have at most {wanted:,} tokens, the longest "
+        f"{lengths.max():,}; of {len(lengths):,} looked at {cut.lost_exchanges:,} lose their last "
+        f"exchanges in rows of {max_length:,}, and {len(lengths) - len(cut.kept.length):,} are "
+        "left out, whose first exchange is longer"
+    )
+    supervised = cut.supervised / len(cut.kept.length) * total
+    fraction = data.eval_fraction
+    if fraction * supervised < 2 * FEW_SUPERVISED:
+        fraction = min(0.2, math.ceil(200 * FEW_SUPERVISED / supervised) / 100)
+        reasons["data.eval_fraction"] = (
+            f"of about {supervised:,.0f} trained tokens; fewer than {FEW_SUPERVISED:,} to evaluate "
+            "on do not tell trials apart"
+        )
+    return replace(data, max_length=max_length, eval_fraction=fraction), total
+
+
+def _bad(report: ChunkReport) -> str:
+    if not report.dropped:
+        return ""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+    return f"of {report.rows:,} looked at {sum(report.dropped.values()):,} are bad ({reasons}); "
+
+
+def _trial(model: str, gpus: int, reasons: dict[str, str]) -> TrialConfig:
+    trial = TrialConfig(model, base_precision="nf4" if gpus else "fp32")
+    reasons["trial.base_precision"] = (
+        "QLoRA: the frozen base in 4 bits, a quarter of the memory"
+        if gpus
+        else "4 bits are slow on a CPU"
+    )
+    reasons["trial.lora_target_modules"] = (
+        "on all linear layers LoRA learns most; on attention alone it falls behind"
+    )
+    return trial
+
+
+def _space(
+    base: Mapping[str, Any], conversations: int, reasons: dict[str, str]
+) -> dict[str, Space]:
+    low, high = 2e-5, 1e-3
+    why = "LoRA's usual start is 1e-4 to 2e-4, and it diverges at some point above 1e-3"
+    shape = Shape.of(base)
+    if shape is not None:
+        usual = published_rates(shape, str(base.get("model_type")))[0]
+        why += f"; published as good for a base of this size: {usual:.1e}"
+        if not 3 * low <= usual <= high / 2:
+            low, high = float(f"{usual / 10:.0e}"), float(f"{usual * 5:.0e}")
+    reasons["search_space.learning_rate"] = why
+    space: dict[str, Space] = {
+        "learning_rate": loguniform(low, high),
+        "effective_batch_size": fitting([16, 32, 64, 128]),
+    }
+    if conversations <= 100_000:
+        epochs = [1, 2, 3] if conversations <= 10_000 else [1, 2]
+        space["num_train_epochs"] = choice(epochs)
+        reasons["search_space.num_train_epochs"] = (
+            "a small dataset wants more than one pass, and three can memorise it; trials are "
+            "compared with those of as many epochs"
+        )
+    space["warmup_ratio"] = uniform(0.03, 0.1)
+    reasons["search_space.warmup_ratio"] = "Adam's moments settle before full-size steps"
+    space["lora_r"] = choice([8, 16, 32, 64])
+    reasons["search_space.lora_r"] = (
+        "capacity; alpha follows the rank (alpha = 2r), so the update's scale stays the same"
+    )
+    return space
+
+
+def _num_trials(search: Mapping[str, Space], gpus: int, reasons: dict[str, str]) -> int:
+    each = TRIALS_AN_AXIS if gpus else TRIALS_AN_AXIS_ON_CPU
+    number = each * len(search)
+    number += -number % max(gpus, 1)
+    reasons["num_trials"] = (
+        f"about {each} for each of {len(search)} axes"
+        f"{f', a multiple of {gpus} GPUs' if gpus > 1 else ''}; most are stopped after a ninth of "
+        "their data"
+    )
+    return number
+
+
+def _on_workers(
+    sweep: SweepConfig,
+    base: Mapping[str, Any],
+    gpus: int,
+    gpu_memory: float | None,
+    reasons: dict[str, str],
+) -> SweepConfig:
+    """A base too large for one GPU is spread over all of them."""
+    if gpus < 2 or gpu_memory is None or Shape.of(base) is None:
+        return sweep
+    if choose_execution(sweep, base, memory=gpu_memory) is not None:
+        return sweep
+    reasons["trial.num_workers"] = "GPUs a trial: the base does not fit one"
+    reasons["trial.shard_base"] = "each GPU holds a share of the base"
+    spread = {"num_workers": gpus, "shard_base": True, "effective_batch_size": 16 * gpus}
+    sizes = fitting([gpus * size for size in (4, 8, 16, 32)])
+    return replace(
+        sweep,
+        trial=replace(sweep.trial, **spread),  # type: ignore[arg-type]
+        search_space={**sweep.search_space, "effective_batch_size": sizes},
+    )
+
+
+def _fitted(sweep: SweepConfig, reasons: dict[str, str]) -> SweepConfig:
+    """With batch sizes, and the first rung, for as many rows as there will be."""
+    counts = estimate_packs(sweep.data, sweep.trial.model)["splits"]["train"]
+    rows = counts["rows"]
+    while rows < 2 * MIN_STEPS * sweep.trial.num_workers:
+        shorter = sweep.data.max_length // 2
+        if shorter < LENGTHS[0]:
+            raise DataError(
+                f"{sweep.data.source}: got {counts['conversations']:,} conversations in {rows} "
+                f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to tell anything; give "
+                "more data"
+            )
+        sweep = replace(sweep, data=replace(sweep.data, max_length=shorter))
+        counts = estimate_packs(sweep.data, sweep.trial.model)["splits"]["train"]
+        rows = counts["rows"]
+        reasons["data.max_length"] = (
+            f"shorter than some conversations, so that there are {rows} rows to take steps on"
+        )
+    least = WELL_STEPS if rows >= 2 * WELL_STEPS * sweep.trial.num_workers else MIN_STEPS
+    sweep = fit_batch_sizes(sweep, rows * MIN_STEPS // least)
+    sizes = sweep.search_space["effective_batch_size"].values  # type: ignore[union-attr]
+    reasons["search_space.effective_batch_size"] = (
+        f"packed rows a step, of about {rows:,} an epoch ({counts['tokens']:,} tokens): sizes that "
+        f"leave at least {least} steps; small ones are noisy, large ones have few updates"
+    )
+    trial = replace(sweep.trial, effective_batch_size=sizes[0])
+    ladder = rung_ladder(replace(sweep, trial=trial), rows)
+    grace = next((rung for rung in ladder if rung >= GRACE_STEPS * sizes[0]), None)
+    if grace is not None:
+        reasons["grace_rows"] = (
+            f"rows every trial is sure of: about a ninth of the shortest budget, and {GRACE_STEPS} "
+            "steps of the smallest batch; then the best third go on"
+        )
+    return replace(sweep, trial=trial, grace_rows=grace)
+
+
+def _about_the_base(sweep: SweepConfig, base: Mapping[str, Any], gpus: int) -> str:
+    shape = Shape.of(base)
+    trainer, why = pick_trainer(sweep, base)
+    how = (
+        "the bank trains many trials at once" if trainer == "bank" else f"on Ray Train, since {why}"
+    )
+    if shape is None:
+        return f"a {base.get('model_type')} whose memory cannot be told from config.json; {how}"
+    unit, name = (1e9, "billion") if shape.parameters >= 1e9 else (1e6, "million")
+    size = f"{shape.parameters / unit:.3g} {name} parameters"
+    if not gpus:
+        return f"{size}; {how}"
+    fits = [
+        name
+        for name, gib in USUAL_GPUS.items()
+        if choose_execution(sweep, base, memory=gib * 2**30) is not None
+    ]
+    return f"{size}; {how}; fits GPUs of {fits[0]} and more" if fits else f"{size}; {how}"

@@ -1,0 +1,84 @@
+"""What W&B and TensorBoard are told of a trial: rows of numbers, each with its step, its rows and,
+where they are known, its tokens, so that every metric can be drawn against any of the three."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+METRICS = (
+    "rows",
+    "tokens",
+    "supervised_tokens",
+    "epoch",
+    "train_loss",
+    "eval_loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "gpu_memory_gb",
+    "seconds",
+    "gpu_seconds",
+    "data_wait",
+)
+"""What each evaluation has."""
+CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
+"""What each optimizer step has."""
+
+Row = dict[str, Any]
+
+
+def rows_of(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Row]:
+    """Of an evaluation: a row a step of its curve, the last of them with the evaluation's own.
+    before: the evaluation before it, or nothing; tokens of steps between are interpolated."""
+    step, rows, tokens = metrics["step"], metrics["rows"], metrics["tokens"]
+    since, had = before.get("step", 0), before.get("tokens", 0)
+    row: Row = {}
+    for at, *values in metrics.get("curve", []):
+        row = dict(zip(CURVE, values, strict=False))
+        if at != step:
+            spent = _between(had, tokens, (at - since) / (step - since))
+            yield {**row, "step": at, "rows": rows * at // step, "tokens": spent}
+            row = {}
+    yield {**row, "step": step, **{name: metrics[name] for name in METRICS if name in metrics}}
+
+
+def last_rows(
+    curve: Sequence[Sequence[float]], batch: int, before: Mapping[str, Any]
+) -> Iterator[Row]:
+    """Of the steps after the last evaluation `before`, of a trial that diverged there."""
+    for at, *values in curve:
+        row = {**dict(zip(CURVE, values, strict=False)), "step": at, "rows": int(at) * batch}
+        if before.get("step"):
+            row["tokens"] = _between(0, before["tokens"], at / before["step"])
+        yield row
+
+
+def answers_of(
+    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """A trial's answers beside the reference and the untrained base's, by prompt, then step."""
+    theirs = {asked(sample): sample["answer"] for sample in base}
+    prompts = list(dict.fromkeys(map(asked, samples)))
+    for sample in sorted(samples, key=lambda one: (prompts.index(asked(one)), one["step"])):
+        prompt, answer = asked(sample), sample["answer"]
+        yield {
+            "prompt": prompt,
+            "step": sample["step"],
+            "reference": sample.get("reference", ""),
+            "base": theirs.get(prompt, ""),
+            "answer": answer,
+            "flags": ", ".join(sample["flags"]),
+        }
+
+
+def asked(sample: Mapping[str, Any]) -> str:
+    """The prompt to be read: the user's words, or all turns of a longer one."""
+    messages = sample["messages"]
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _between(low: float, high: float, share: float) -> int:
+    return round(low + (high - low) * share)

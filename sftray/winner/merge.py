@@ -1,0 +1,188 @@
+"""The adapter merged into its base, as a model that needs no PEFT; and what that does to the loss.
+
+Promise: merged is into the base's own weights, never into 4-bit ones; the sum is made in float32
+and rounded once. The folder is there whole and checked, or not at all. Price: memory for the base
+in the wanted dtype on the CPU, and the check's up to three loads of the base.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from sftray.bundle import as_trained, open_bundle, require_adapter
+from sftray.config import TrialConfig
+from sftray.data.packs import open_packs
+from sftray.errors import PacksError, SftrayError
+from sftray.evaluate import default_device, end_with_turns, evaluate_adapter, evaluate_model
+from sftray.model import free_memory, is_out_of_memory, parameters_of, saved_tokenizer, unquantised
+from sftray.paths import is_uri
+from sftray.winner import DTYPES
+from sftray.winner.card import CARD, merged_card
+
+CHECKED_ROWS = 64
+"""Held-out rows that the check is of, at most."""
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Eval losses on the same held-out rows, in nats; None where it was not asked for or did not
+    fit the GPU."""
+
+    adapter: float | None = None
+    """Of the adapter on its base as trained."""
+    merged: float | None = None
+    """Of the saved folder, loaded again."""
+    in_4_bit: float | None = None
+    """Of the saved folder, quantised to NF4 while loading."""
+
+
+def merge(
+    folder: str,
+    out: str,
+    *,
+    dtype: str = "bf16",
+    max_shard_size: str = "5GB",
+    check: bool | None = None,
+    log: Log,
+    trust_remote_code: bool = False,
+) -> Losses:
+    """Merge the adapter of a sweep's or a bundle's folder into its unquantised base, saved in `out`
+    with tokenizer, chat template, generation settings and card.
+
+    `check` compares eval losses before and after, and with True (for an NF4 base by default) also
+    what is left in 4 bits; False loads nothing again. Raises SftrayError where `out` is not empty,
+    or the disk too full.
+    """
+    if is_uri(out):
+        raise SftrayError(f"{out}: got a URI, must be a local folder; copy it from there")
+    local, facts = open_bundle(folder)
+    require_adapter(folder, facts)
+    trial = as_trained(folder, facts, trust_remote_code)
+    held, target = getattr(torch, DTYPES[dtype]), Path(out)
+    _require_room(target, trial, held)
+    rows = None if check is False else _held_out(facts["packs"], check, log)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        _save(local, trial, partial, held, max_shard_size, facts["end_of_turn"])
+        log(f"merged into {trial.model} in {dtype}")
+        losses = Losses()
+        if rows is not None:
+            in_4_bit = check or trial.base_precision == "nf4"
+            losses = _measure(local, trial, partial, held, rows, in_4_bit, log)
+        said = in_words(losses, trial, dtype, facts["base_eval_loss"] - facts["eval_loss"])
+        (partial / CARD).write_text(merged_card(facts, dtype, said), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if said:
+        log(said)
+    log(f"saved in {out}")
+    return losses
+
+
+def in_words(losses: Losses, trial: TrialConfig, dtype: str, gained: float) -> str:
+    """What merging did to the eval loss; `gained` is what training had brought, in nats."""
+    merged, before, again = losses.merged, losses.adapter, losses.in_4_bit
+    if merged is None:
+        return ""
+    said = f"Merged in {dtype}, the eval loss is {merged:.4f}"
+    if before is not None:
+        said += f" ({merged - before:+.4f} against the adapter on its {trial.base_precision} base)"
+    if again is None:
+        return f"{said}."
+    if again <= merged:
+        return f"{said}. In 4 bits (NF4) it is {again:.4f}: merging into 4-bit would lose nothing."
+    share = f", {(again - merged) / gained:.0%} of what training gained" if gained > 0 else ""
+    return (
+        f"{said}. In 4 bits (NF4) it is {again:.4f}: merging into 4-bit would lose "
+        f"{again - merged:.4f}{share}."
+    )
+
+
+def _require_room(out: Path, trial: TrialConfig, dtype: torch.dtype) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SftrayError(f"{out}: got something that is there already, must be new or empty")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = parameters_of(trial) * dtype.itemsize, shutil.disk_usage(out.parent).free
+    if needed > 0.95 * free:
+        raise SftrayError(
+            f"{out}: got {free / 1e9:.1f} GB of free disk, must be {needed / 1e9:.1f} GB and some "
+            f"more for {trial.model} in {str(dtype).removeprefix('torch.')}; name another disk"
+        )
+
+
+def _held_out(packs: str, check: bool | None, log: Log) -> Any:
+    """The first of the sweep's held-out rows; None where its packs are gone."""
+    try:
+        rows = open_packs(packs).dataset("eval")
+    except PacksError as error:
+        if check:
+            raise
+        log(f"the eval loss is not checked: {error}")
+        return None
+    if len(rows) > CHECKED_ROWS:
+        log(f"eval losses are of {CHECKED_ROWS} of {len(rows)} held-out rows")
+    return rows.select(range(min(len(rows), CHECKED_ROWS)))
+
+
+def _save(
+    adapter: Path, trial: TrialConfig, out: Path, dtype: torch.dtype, shard: str, end_of_turn: int
+) -> None:
+    base = unquantised(trial, dtype)
+    # PEFT keeps the adapter in float32, so the sum is float32 and rounded once
+    model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise SftrayError(
+            f"{len(broken)} merged weights are not finite in {dtype} (first: {broken[0]}); take "
+            "--dtype bf16, which has the range"
+        )
+    end_with_turns(model, end_of_turn)
+    model.save_pretrained(out, max_shard_size=shard)
+    saved_tokenizer(adapter, trial).save_pretrained(out)
+
+
+def _measure(
+    adapter: Path,
+    trial: TrialConfig,
+    merged: Path,
+    dtype: torch.dtype,
+    rows: Any,
+    in_4_bit: bool,
+    log: Log,
+) -> Losses:
+    quantised = replace(
+        trial, model=str(merged), model_revision=None, base_precision="nf4", shard_base=False
+    )
+    return Losses(
+        adapter=_loss("the adapter", lambda: evaluate_adapter(adapter, trial, rows), log),
+        merged=_loss("the merged model", lambda: evaluate_model(merged, trial, rows, dtype), log),
+        in_4_bit=_loss("it in 4 bits", lambda: evaluate_model(merged, quantised, rows), log)
+        if in_4_bit
+        else None,
+    )
+
+
+def _loss(what: str, compute: Callable[[], float], log: Log) -> float | None:
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        log(f"the eval loss of {what} is not checked: it does not fit {default_device()}")
+        return None
+    finally:
+        free_memory()
