@@ -128,6 +128,7 @@ _LOUD_LOGGERS = (
 _RAY_SETTINGS = (
     ("RAY_USAGE_STATS_ENABLED", "0"),
     ("RAY_AIR_NEW_OUTPUT", "0"),  # Tune prints nothing; our own lines tell
+    ("TUNE_GLOBAL_CHECKPOINT_S", "inf"),  # nor writes all its trials again every ten seconds
     ("TUNE_PRINT_ALL_TRIAL_ERRORS", "0"),  # the journal and our lines have them
     ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1"),  # nor does it write CSV and TensorBoard files
 )
