@@ -157,8 +157,8 @@ def _nothing_wrong(trial: TrialRecord, course: Course, base: float | None) -> Di
         return Diagnosis(
             "bad_answers",
             f"Bad answers: {facts}, but of its sample answers {bad}.",
-            "Read its samples.jsonl beside the base's: the base may do the same, the trial be too "
-            "short, the data contradict itself or end where no answer does (`sftray inspect`).",
+            "Read its samples.jsonl beside the base's: where the base does the same, train longer "
+            "or take a larger one; else look at the rows with `sftray inspect`.",
         )
     if best == last and _still_falling(course.evaluations):
         return Diagnosis("healthy", verdict, "It was still falling at its end: try more epochs.")

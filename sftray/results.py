@@ -138,7 +138,7 @@ class Results:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row an answer to a held-out prompt, the untrained base's first."""
+        """One row an answer to a fixed prompt, the untrained base's first."""
         from sftray import frames
 
         return frames.samples(self)

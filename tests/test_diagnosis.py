@@ -130,12 +130,12 @@ def test_a_good_loss_with_bad_answers_is_not_called_healthy() -> None:
     assert (found.kind, found.wrong) == ("bad_answers", True)
     assert found.verdict == (
         "Bad answers: best eval loss 1.205 at step 100, 0.695 below the base's, but of its sample "
-        "answers 1 of 2 going round in circles."
+        "answers 1 of 2 go round in circles."
     )
     record.results[-1]["answer_flags"] = [[], ["no_end"]]  # those of the best evaluation
     assert told(record).kind == "healthy"
     record.results[-1]["answer_flags"] = [["empty"], []]
-    assert told(record).verdict.endswith("of its sample answers 1 of 2 empty.")
+    assert told(record).verdict.endswith("of its sample answers 1 of 2 are empty.")
     record.outcome = None
     assert told(record).kind == "healthy"  # it may yet learn to
 

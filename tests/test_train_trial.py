@@ -384,7 +384,7 @@ def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path)
 def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any) -> None:
     model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
     next(iter(trained_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
-    with pytest.raises(RuntimeError, match="1 adapter weights are not float32"):
+    with pytest.raises(RuntimeError, match="1 trained weights are not float32"):
         require_float32(model)
 
 

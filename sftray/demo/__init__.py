@@ -27,9 +27,9 @@ FULL_RATES = loguniform(1e-4, 1e-2)
 def demo(sweep: SweepConfig) -> SweepConfig:
     """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each, and
     the best two twice more where the sweep confirms."""
-    spaces, rate = SPACES, 4e-3
+    spaces, rate, rank = SPACES, 4e-3, 8
     if sweep.trial.finetune == "full":
-        spaces, rate = {**SPACES, "learning_rate": FULL_RATES}, 1e-3
+        spaces, rate, rank = {**SPACES, "learning_rate": FULL_RATES}, 1e-3, sweep.trial.lora_r
     return replace(
         sweep,
         name=f"demo-{sweep.name}",
@@ -46,7 +46,7 @@ def demo(sweep: SweepConfig) -> SweepConfig:
             learning_rate=rate,
             effective_batch_size=4,
             num_train_epochs=0.2,
-            lora_r=8,
+            lora_r=rank,
         ),
         search_space={name: spaces[name] for name in sweep.search_space},
         num_trials=6,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 FLAGS = ("empty", "repeats", "no_end")
 """Nothing but white space; goes round in circles; was cut off before its end."""
-BAD = {"empty": "empty", "repeats": "going round in circles"}
+BAD = {"empty": "are empty", "repeats": "go round in circles"}
 """Flags of answers that nobody wants, in words. Long answers are cut off, too."""
 
 WINDOW, FEW_WINDOWS = 3, 10
