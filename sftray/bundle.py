@@ -221,6 +221,8 @@ def _best_kept(
             what = "damaged"
         elif storage.exists(folder.checkpoint_manifest(step)):
             return trial, result
+        elif trial.best is not None and step != trial.best["step"]:
+            continue  # of a trial that has ended only the best is kept
         else:
             what = "gone"
         log(f"best/: {name} had {loss:.4f} at step {step}, whose checkpoint is {what}; the next")

@@ -12,7 +12,7 @@ from typing import Any
 
 from sftray import storage
 from sftray.config import SweepConfig
-from sftray.config_io import differing_fields, to_json
+from sftray.config_io import differing_fields, sweep_from_json, to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
@@ -52,7 +52,8 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
     """Raise ConfigError where the sweep exists with a configuration that differs."""
     if not storage.exists(paths.sweep):
         return
-    old = json.loads(storage.read_text(paths.sweep))["config"]
+    # fields that came into being since have their defaults
+    old = json.loads(json.dumps(to_json(sweep_from_json(_config_in(paths)))))
     new = json.loads(json.dumps(to_json(sweep)))
     differing = [name for name in differing_fields(old, new) if name not in _MAY_CHANGE]
     if differing:
@@ -60,6 +61,11 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
             f"{paths.root}: this sweep exists with another configuration; it differs in "
             f"{', '.join(differing)}. Use --name for a new sweep, or --fresh to delete this one"
         )
+
+
+def _config_in(paths: SweepPaths) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(storage.read_text(paths.sweep))["config"]
+    return config
 
 
 def write_record(

@@ -154,7 +154,9 @@ def test_every_flag_and_field_named_in_the_text_exists() -> None:
     for source in sources:
         flags |= set(re.findall(r'"(--[\w-]+)"', source.read_text(encoding="utf-8")))
     submit = ray_cli.commands["job"].commands["submit"]  # type: ignore[attr-defined]
-    flags |= {option for parameter in submit.params for option in parameter.opts}
+    start = ray_cli.commands["start"]  # type: ignore[attr-defined]
+    for parameter in (*submit.params, *start.params):
+        flags |= set(parameter.opts)
     flags |= {
         "--shm-size",
         "--enable-lora",

@@ -165,7 +165,7 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
     newest = json.loads(tables(paths, "samples")[-1].read_text())
     assert newest["columns"] == ["prompt", "step", "reference", "base", "answer", "flags"]
     assert newest["data"] == [
-        ["6 × 7?", 2, "42", "41", "a b c " * 20, "repeats itself"],
+        ["6 × 7?", 2, "42", "41", "a b c " * 20, "repeats"],
         ["6 × 7?", 4, "42", "41", "", "empty"],
     ]
     steps = [row["_step"] for piece in pieces for row in piece["history"]]

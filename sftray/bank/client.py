@@ -49,6 +49,8 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._banks, self._to_spec, self._opening = banks, to_spec, opening
         self._asked: dict[int, Any] = {}
         """By bank: the question for its leases that it has not answered yet."""
+        self._dead = 0
+        """How often in a row all banks have been dead."""
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
@@ -127,6 +129,8 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
                     dead += 1
                 except RayActorError:
                     continue
-        if dead == len(self._banks):
+        # once, the questions may have been lost with the processes that they were put to
+        self._dead = self._dead + 1 if dead == len(self._banks) else 0
+        if self._dead > 1:
             raise BankError("bank: its process died too often to be started again")
         return [self._banks[number] for number in sorted(leases, key=leases.__getitem__)]

@@ -110,7 +110,8 @@ class Progress:
 
     def evaluated(self, step: int, eval_loss: float, gpu_memory_gb: float) -> dict[str, Any]:
         """The metrics of an evaluation after optimizer step `step`."""
-        self._before = [] if self.last["step"] in self._rungs else [*self._before, self.last]
+        known = not self.last or self.last["step"] in self._rungs
+        self._before = [] if known else [*self._before, self.last]
         rows = step * self._trial.effective_batch_size
         tokens = int(self._tokens_before[rows])
         fresh = tokens - int(self._tokens_before[self._rows_at_report])

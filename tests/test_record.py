@@ -1,0 +1,46 @@
+"""sweep.json: which configurations go on with a sweep that is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trials import make_sweep
+
+from sftray.config_io import to_json
+from sftray.errors import ConfigError
+from sftray.paths import SweepPaths
+from sftray.record import refuse_other_config
+
+
+def record(folder: Path, config: dict[str, Any]) -> SweepPaths:
+    (folder / "sweep.json").write_text(json.dumps({"config": config}), encoding="utf-8")
+    return SweepPaths(str(folder))
+
+
+def test_a_configuration_that_differs_is_refused_with_its_fields(tmp_path: Path) -> None:
+    sweep = make_sweep()
+    paths = record(tmp_path, to_json(sweep))
+    refuse_other_config(sweep, paths)
+    other = replace(sweep, seed=8, trial=replace(sweep.trial, weight_decay=0.3))
+    with pytest.raises(ConfigError, match=r"differs in seed, trial.weight_decay. Use --name"):
+        refuse_other_config(other, paths)
+
+
+def test_budgets_and_the_number_of_trials_may_change(tmp_path: Path) -> None:
+    sweep = make_sweep()
+    paths = record(tmp_path, to_json(sweep))
+    refuse_other_config(replace(sweep, num_trials=99, max_hours=3.0, max_failures=5), paths)
+
+
+def test_a_sweep_from_before_a_field_goes_on_with_the_fields_default(tmp_path: Path) -> None:
+    sweep = make_sweep()
+    config = to_json(sweep)
+    del config["trial"]["finetune"], config["max_hours"], config["data"]["eval_fraction"]
+    paths = record(tmp_path, config)
+    refuse_other_config(sweep, paths)
+    with pytest.raises(ConfigError, match=r"data\.eval_fraction"):
+        refuse_other_config(replace(sweep, data=replace(sweep.data, eval_fraction=0.3)), paths)
