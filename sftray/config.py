@@ -322,7 +322,7 @@ class SweepConfig:
     sample_prompts: tuple[str, ...] = ()
     """Questions that they answer besides, each a single turn of the user's."""
     sample_at: str = "end"
-    """end: a trial answers when it has completed; evaluations: at each of its evaluations. Each time
+    """end: a trial answers when it has completed; evaluations: at each of its evaluations. A time
     takes 0.7 % of the demo's trials in a bank, 4 % of one in `train` (2 prompts, on a CPU)."""
     max_failures: int = 2
     """How often a trial that lost its worker is started again from its last checkpoint; machines
