@@ -105,7 +105,7 @@ def tune_trials(
             tune.with_resources(trainable, {"node:__internal_head__": 0.001}),
             tune_config=tune.TuneConfig(
                 search_alg=SftraySearcher(search),
-                scheduler=SftrayScheduler(search, at_once),
+                scheduler=SftrayScheduler(search),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,

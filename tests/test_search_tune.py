@@ -13,14 +13,11 @@ from typing import Any
 import pytest
 from fake_trials import make_search, make_sweep, reports
 from ray import tune
-from ray.tune import Trainable
 
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json, to_json
 from sftray.journal import Event, Journal, read_events
-from sftray.paths import SweepPaths
 from sftray.results import leaderboard
-from sftray.runner import Specs, tune_trials
 from sftray.search.state import OUTCOMES
 from sftray.spaces import choice, loguniform
 
@@ -107,49 +104,6 @@ def test_a_sweep_through_tune_ends_every_trial_once(tmp_path: Path) -> None:
     assert stopped == {trial for trial, how in outcomes(events).items() if how == "pruned"}
     metrics = next(event["metrics"] for event in events if event["event"] == "result")
     assert set(metrics) == set(next(reports(SWEEP, {})))  # and nothing of Tune's
-
-
-class Quick(Trainable):
-    """Ends with its first report; leaves a file for every actor that was started."""
-
-    def setup(self, config: dict[str, Any], *, folder: Path, sweep: SweepConfig) -> None:
-        (folder / f"{os.getpid()}.started").touch()
-        self._sweep = sweep
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._point, self._told = new_config["point"], False
-        return True
-
-    def step(self) -> dict[str, Any]:
-        *_, last = reports(self._sweep, self._point)
-        done, self._told = self._told, True
-        return {**last, "outcome": "completed", "done": done}
-
-
-class Silent:
-    """A recorder that is told everything and does nothing."""
-
-    def result(self, trial: str, metrics: dict[str, Any]) -> None: ...
-
-    def recovers(self, trial: str) -> None: ...
-
-    def when_stepped(self) -> None: ...
-
-    def finish_trials(self) -> None: ...
-
-
-def test_no_actor_is_started_for_a_trial_that_could_have_an_ended_ones(tmp_path: Path) -> None:
-    """Tune by itself keeps one idle actor, so that of trials that end together others are ended."""
-    sweep = make_sweep(num_trials=10, scheduler="none")
-    with Journal(str(tmp_path / "journal.jsonl")) as journal:
-        search = make_search(sweep, journal)
-        specs = Specs(sweep, SweepPaths(str(tmp_path)), "", lambda trial: None)
-        trainable = tune.with_parameters(Quick, folder=tmp_path, sweep=sweep)
-        tune_trials(trainable, specs, search, Silent(), at_once=3)
-        assert {search.outcome_of(trial) for trial in search.ended()} == {"completed"}
-        assert len(search.ended()) == 10
-    assert len(list(tmp_path.glob("*.started"))) <= 3
 
 
 def test_each_way_to_end_has_its_outcome_and_verdict_and_the_sweep_goes_on(tmp_path: Path) -> None:

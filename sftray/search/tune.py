@@ -95,16 +95,11 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
 
     _supports_buffered_results = False
 
-    def __init__(self, search: Search, at_once: int = 0) -> None:
-        """at_once: how many actors Tune is to keep as long as there are more trials. Left to itself
-        it keeps one, and of trials that end together the others' actors, with all that they hold,
-        are ended and started again."""
+    def __init__(self, search: Search) -> None:
         super().__init__()
-        self._search, self._at_once = search, at_once
-        self._kept = 0
+        self._search = search
 
     def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
-        self._keep(tune_controller, trial, self._at_once)
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -136,18 +131,6 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     ) -> None:
         if self._search.outcome_of(_name(trial)) is None and not self._search.stopped:
             self._search.returned(_name(trial))
-        if self._search.remaining() == len(self._search.unfinished()):
-            self._at_once = 0
-            self._keep(tune_controller, trial, 0)
-
-    def _keep(self, tune_controller: TuneController, trial: Trial, number: int) -> None:
-        """Have Tune keep so many actors, which hold what trials need, for further trials."""
-        if number != self._kept:
-            # most calls are given a shell of it
-            controller = getattr(tune_controller, "_tune_controller", tune_controller)
-            resources = trial.placement_group_factory
-            controller._actor_cache.increase_max(resources, number - self._kept)
-            self._kept = number
 
     def debug_string(self) -> str:
         best = self._search.best()
