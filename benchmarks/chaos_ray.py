@@ -37,11 +37,14 @@ from sftray.data.packs import open_packs
 from sftray.data.tokenizer import model_config
 from sftray.demo import FOLDER
 from sftray.journal import Event, Journal, read_events
-from sftray.journal.lines import encode
 from sftray.paths import SweepPaths, join
 from sftray.search.priors import prior_points
 from sftray.search.state import Search
 from sftray.trial.checkpoint import MANIFEST
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from killed_sweeps import check_made_again  # noqa: E402
 
 SECONDS_A_LIFE = 2.0
 """From the first report after a start, or after the last kill, to the next; on average."""
@@ -267,19 +270,14 @@ def made_again(folder: str, events: list[Event]) -> None:
     sweep = fit_batch_sizes(found.config, rows)
     plan = planner(sweep, rows, execution=Execution(1))
     first = prior_points(sweep, model_config(sweep.trial.model, sweep.trial.model_revision))
-    for number, event in enumerate(events):
-        if event["event"] not in ("trial_suggested", "decision"):
-            continue
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch, "prefix.jsonl")
-            path.write_bytes(b"".join(encode(event) for event in events[:number]))
-            with Journal(str(path)) as journal:
-                search = Search(sweep, journal, plan, first=first)
-                if event["event"] == "trial_suggested":
-                    search.suggest()
-                made = journal.events()[number]
-        same = {name: value for name, value in event.items() if name != "time"}
-        assert {name: value for name, value in made.items() if name != "time"} == same
+
+    def search(journal: Journal) -> Search:
+        return Search(sweep, journal, plan, first=first)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, event in enumerate(events):
+            if event["event"] in ("trial_suggested", "decision"):
+                check_made_again(search, events, number, Path(scratch, "prefix.jsonl"))
 
 
 def same_losses(quiet: str, loud: str) -> None:

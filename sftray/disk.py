@@ -7,7 +7,6 @@ where the search is after a metric of that.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError
 from sftray.memory import Shape, adapter_parameters, largest_value
-from sftray.paths import is_uri
+from sftray.paths import is_uri, nearest_there
 
 POSITION_BYTES = 8
 """A token and its label in the packs."""
@@ -65,18 +64,17 @@ def free_space(storage: str) -> float | None:
     """Bytes that are free where a local folder is, or will be; None for a URI."""
     if is_uri(storage):
         return None
-    there = Path(os.path.abspath(storage))
-    while not there.exists():
-        there = there.parent
-    return float(shutil.disk_usage(there).free)
+    return float(shutil.disk_usage(nearest_there(storage)).free)
 
 
 def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     """Raise ConfigError where a sweep whose packs are there would fill the disk; what its `folder`
     has already is counted as taken."""
     free = free_space(sweep.storage)
+    if free is None:
+        return
     wanted = needed.checkpoints + needed.bundle - _size(Path(folder))
-    if free is not None and wanted > free:
+    if wanted > free:
         raise ConfigError(
             f"storage: got {free / 1e9:.1f} GB free at {sweep.storage}, must have "
             f"{wanted / 1e9:.1f} GB for the sweep's checkpoints; make room, give another "

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sftray.paths import nearest_there
+
 FREE_DISK_GB = 20.0
 """Less than this fills up with the base's download and packs."""
 OBJECT_STORE_GB = 2.0
@@ -206,8 +208,7 @@ def _ray() -> Iterator[Finding]:
 
 def _disk(name: str, folder: str) -> Finding:
     """Free room where a folder is, or will be."""
-    path = Path(folder).expanduser().absolute()
-    there = next(one for one in (path, *path.parents) if one.exists())
+    there = nearest_there(folder)
     free = shutil.disk_usage(there).free / 1e9
     found = f"{free:.0f} GB free"
     if not os.access(there, os.W_OK):

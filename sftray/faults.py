@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sftray.errors import OutageError, SftrayError
-from sftray.paths import is_uri
+from sftray.paths import is_uri, nearest_there
 
 T = TypeVar("T")
 
@@ -203,8 +203,7 @@ def _no_room(path: str, error: Exception) -> str:
     where = Path(written if isinstance(written, str) else path)
     if is_uri(str(where)):  # what comes from there and goes there lies here for a moment
         where = Path(tempfile.gettempdir())
-    there = next((one for one in (where, *where.parents) if one.exists()), Path("/"))
-    usage = shutil.disk_usage(there)
+    usage = shutil.disk_usage(nearest_there(where))
     return (
         f"{where}: cannot be written, there is no room ({_first_line(error)}); {_size(usage.free)} "
         f"of {_size(usage.total)} are free on that disk. What has been written is whole: make room "

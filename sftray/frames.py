@@ -17,7 +17,7 @@ import pandas as pd
 from sftray.config_io import to_json
 from sftray.paths import SweepPaths, TrialPaths
 from sftray.results import standing
-from sftray.trial.samples import read_samples
+from sftray.trial.samples import question, read_samples
 
 if TYPE_CHECKING:
     from sftray.results import Results, TrialRecord
@@ -117,7 +117,7 @@ def samples(found: Results) -> pd.DataFrame:
     rows = [
         {
             "prompt": numbers.setdefault(json.dumps(sample["messages"]), len(numbers)),
-            "question": _question(sample["messages"]),
+            "question": question(sample["messages"]),
             "reference": sample["reference"] or "",
             "trial": who,
             "step": sample["step"],
@@ -235,12 +235,6 @@ def _since_start(found: Results, record: TrialRecord, time: float | None) -> flo
     if time is None or started is None or record.folder is not None:
         return math.nan
     return max(0.0, time - datetime.fromisoformat(started).timestamp())
-
-
-def _question(messages: list[dict[str, str]]) -> str:
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _measured_on(found: Results) -> tuple[str, str, str]:

@@ -25,6 +25,12 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *parts])
 
 
+def nearest_there(path: str | Path) -> Path:
+    """A local path, or the nearest folder above it that is there already."""
+    whole = Path(path).expanduser().absolute()
+    return next(one for one in (whole, *whole.parents) if one.exists())
+
+
 @dataclass(frozen=True)
 class PacksPaths:
     """<storage>/packs/<key>: one dataset packed for one tokenizer, shared by sweeps."""

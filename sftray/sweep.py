@@ -88,26 +88,29 @@ def _run(
     held = at_work.gpus()
     try:
         packs = packs_from(recipe, storage=sweep.storage, log=log)
-        given, sweep = sweep, fit_batch_sizes(sweep, packs.rows("train"))
+        rows = packs.rows("train")
+        given, sweep = sweep, fit_batch_sizes(sweep, rows)
         fit = at_work.fit(sweep)
-        _check(sweep, paths, packs, base, fit, at_work.runner.gpus, log)
+        specs = Specs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
+        _check(specs, packs, base, fit, at_work.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {at_work.told}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             journal.append("sweep_started", uid=record["uid"])
             meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
-            search = _begin(sweep, base, packs, journal, fit, meter, log)
+            search = _begin(specs, base, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, search, log)
             recorder.when_stepped = meter.look
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
                 if search.searching() and not search.stopped:
-                    at_work.run(sweep, paths, packs, fit, search, recorder)
+                    at_work.runner.run(specs, search, recorder)
                 _settle(search, recorder, meter)
                 if _confirms(sweep, search):
                     log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
-                    fit = at_work.change_to(sweep.confirm_trainer, sweep) or fit
-                    at_work.run(sweep, paths, packs, fit, search, recorder)
+                    if other := at_work.change_to(sweep.confirm_trainer, sweep):
+                        specs = replace(specs, plan=planner(sweep, rows, execution=other.execution))
+                    at_work.runner.run(specs, search, recorder)
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
             except BaseException:
@@ -175,59 +178,34 @@ class _AtWork:
             )
         return fit
 
-    def run(
-        self,
-        sweep: SweepConfig,
-        paths: SweepPaths,
-        packs: Packs,
-        fit: Fit,
-        search: Search,
-        recorder: Recorder,
-    ) -> None:
-        """Run trials until the search has no more."""
-        plan = planner(sweep, packs.rows("train"), execution=fit.execution)
-        self.runner.run(Specs(sweep, paths, packs.root, plan), search, recorder)
-
     def gpus(self) -> float:
         """How many of those that the sweep asked for are up."""
         return min(self.runner.gpus, self._cluster.gpus_up()) if self.runner.gpus else 0.0
 
 
 def _check(
-    sweep: SweepConfig,
-    paths: SweepPaths,
-    packs: Packs,
-    base: Mapping[str, Any],
-    fit: Fit,
-    gpus: float,
-    log: Log,
+    specs: Specs, packs: Packs, base: Mapping[str, Any], fit: Fit, gpus: float, log: Log
 ) -> None:
     """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
     small."""
-    counts = counts_of(packs.manifest)
-    plan = planner(sweep, packs.rows("train"), execution=fit.execution)
-    warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, plan)]
+    sweep, counts = specs.sweep, counts_of(packs.manifest)
+    warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, specs.plan)]
     warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
     for warning in warnings:
         log(f"warning: {warning}")
-    require_space(sweep, disk_needed(sweep, base, counts, at_once=fit.at_once), paths.root)
+    needed = disk_needed(sweep, base, counts, at_once=fit.at_once)
+    require_space(sweep, needed, specs.paths.root)
 
 
 def _begin(
-    sweep: SweepConfig,
-    base: Mapping[str, Any],
-    packs: Packs,
-    journal: Journal,
-    fit: Fit,
-    meter: Meter,
-    log: Log,
+    specs: Specs, base: Mapping[str, Any], journal: Journal, fit: Fit, meter: Meter, log: Log
 ) -> Search:
     """The search as its journal has it."""
+    sweep = specs.sweep
     earlier = [results.load(folder) for folder in sweep.warm_start]
-    known, theirs = learn_from(sweep, packs.root, earlier)
+    known, theirs = learn_from(sweep, specs.packs, earlier)
     priors = prior_points(sweep, base)
-    plan = planner(sweep, packs.rows("train"), execution=fit.execution)
-    search = Search(sweep, journal, plan, fit.too_large, [*theirs, *priors], meter.look)
+    search = Search(sweep, journal, specs.plan, fit.too_large, [*theirs, *priors], meter.look)
     search.take_over(known)
     for line in _begins_with(known, theirs, priors):
         log(line)

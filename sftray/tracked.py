@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sftray.trial.samples import question
+
 METRICS = (
     "rows",
     "tokens",
@@ -58,26 +60,18 @@ def answers_of(
     samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """A trial's answers beside the reference and the untrained base's, by prompt, then step."""
-    theirs = {asked(sample): sample["answer"] for sample in base}
-    prompts = list(dict.fromkeys(map(asked, samples)))
-    for sample in sorted(samples, key=lambda one: (prompts.index(asked(one)), one["step"])):
-        prompt, answer = asked(sample), sample["answer"]
+    theirs = {question(sample["messages"]): sample["answer"] for sample in base}
+    pairs = [(question(sample["messages"]), sample) for sample in samples]
+    prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+    for prompt, sample in sorted(pairs, key=lambda p: (prompts.index(p[0]), p[1]["step"])):
         yield {
             "prompt": prompt,
             "step": sample["step"],
             "reference": sample.get("reference", ""),
             "base": theirs.get(prompt, ""),
-            "answer": answer,
+            "answer": sample["answer"],
             "flags": ", ".join(sample["flags"]),
         }
-
-
-def asked(sample: Mapping[str, Any]) -> str:
-    """The prompt to be read: the user's words, or all turns of a longer one."""
-    messages = sample["messages"]
-    if len(messages) == 1:
-        return str(messages[0]["content"])
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _between(low: float, high: float, share: float) -> int:

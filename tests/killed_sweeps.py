@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -119,7 +120,8 @@ def check(survived: Survived, scratch: Path, *, every: int = 1) -> None:
         assert leaderboard(sweep, events) == leaderboard(sweep, undisturbed(sweep, scratch))
     chosen = [n for n, e in enumerate(events) if e["event"] in ("trial_suggested", "decision")]
     for number in chosen[::every]:
-        check_made_again(sweep, events, number, scratch / "prefix.jsonl")
+        make = functools.partial(make_search, sweep)
+        check_made_again(make, events, number, scratch / "prefix.jsonl")
 
 
 def undisturbed(sweep: SweepConfig, scratch: Path) -> list[Event]:
@@ -131,11 +133,13 @@ def undisturbed(sweep: SweepConfig, scratch: Path) -> list[Event]:
         return journal.events()
 
 
-def check_made_again(sweep: SweepConfig, events: list[Event], number: int, path: Path) -> None:
+def check_made_again(
+    make: Callable[[Journal], Search], events: list[Event], number: int, path: Path
+) -> None:
     """Assert that a search which knows the events before `number` makes that one next."""
     path.write_bytes(b"".join(encode(event) for event in events[:number]))
     with Journal(str(path)) as journal:
-        search = make_search(sweep, journal)
+        search = make(journal)
         if events[number]["event"] == "trial_suggested":
             search.suggest()
         made = journal.events()[number]

@@ -14,7 +14,7 @@ import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
-from test_tracking import SWEEP, TRIALS, begin, result
+from test_tracking import SWEEP, TRIALS, begin, evaluate_all, result
 
 from sftray import storage
 from sftray.config_io import to_json
@@ -45,10 +45,7 @@ def test_every_metric_stands_against_steps_and_tokens(paths: SweepPaths) -> None
     storage.write_text(paths.trial("0000").samples, as_lines(answers))
     storage.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "# no"}]))
     with Journal(paths.journal) as journal:
-        begin(journal)
-        for trial in TRIALS:
-            for step in (0, 2, 4):
-                journal.append("result", trial, step=step, metrics=result(step))
+        evaluate_all(journal)
         journal.append("trial_ended", "0000", outcome="completed", message="")
         lost = {"last_curve": [[5, math.nan, 1e-4, 0.5]]}
         journal.append("trial_ended", "0001", outcome="diverged", message="loss nan", **lost)

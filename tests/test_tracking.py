@@ -60,6 +60,14 @@ def paths(tmp_path: Path) -> SweepPaths:
     return paths
 
 
+def evaluate_all(journal: Journal) -> None:
+    """Every trial has begun and was evaluated three times."""
+    begin(journal)
+    for trial in TRIALS:
+        for step in (0, 2, 4):
+            journal.append("result", trial, step=step, metrics=result(step))
+
+
 @pytest.fixture
 def dead_service() -> Iterator[str]:
     """The address of a server that takes connections and never answers."""
@@ -81,10 +89,7 @@ def dead_service() -> Iterator[str]:
 
 def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
-        begin(journal)
-        for trial in TRIALS:
-            for step in (0, 2, 4):
-                journal.append("result", trial, step=step, metrics=result(step))
+        evaluate_all(journal)
         journal.append("trial_ended", "0000", outcome="completed", message="")
         lost = [[5, 0.9, 1e-4, 0.5], [6, math.nan, 1e-4, 0.5]]
         ended = {"outcome": "diverged", "message": "step 6: loss nan", "last_curve": lost}

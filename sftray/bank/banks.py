@@ -6,7 +6,6 @@ the last is done with it. Neither torch nor the base come to the driver.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
@@ -16,11 +15,11 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
 
 from sftray import storage
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
+from sftray.bank.roll import RollCall
 from sftray.bank.settings import BankSettings, choose_settings
 from sftray.cluster import Cluster, head_has_cpus
 from sftray.config import SweepConfig
@@ -139,14 +138,7 @@ class Banks:
 
     def _there(self) -> list[Any]:
         """The banks that answer."""
-        asked = {bank.leases.remote(): bank for bank in self._banks}
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-        there = []
-        for answer in ready:
-            with contextlib.suppress(RayActorError):
-                ray.get(answer)
-                there.append(asked[answer])
-        return there
+        return [self._banks[number] for number in RollCall(self._banks).leases(ANSWER_SECONDS)]
 
     def _free(self, trial: str) -> None:
         """Let go of a trial that has ended, before Tune gets round to telling its client."""

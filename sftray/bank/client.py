@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import RayActorError
 from ray.tune import Trainable
 
+from sftray.bank.roll import RollCall
 from sftray.errors import BankError
 from sftray.search.state import Suggestion
 from sftray.trial.spec import TrialSpec
@@ -47,8 +48,7 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         opening: Mapping[str, Any],
     ) -> None:
         self._banks, self._to_spec, self._opening = banks, to_spec, opening
-        self._asked: dict[int, Any] = {}
-        """By bank: the question for its leases that it has not answered yet."""
+        self._roll = RollCall(banks)
         self._dead = 0
         """How often in a row all banks have been dead."""
         self._begin(config)
@@ -114,23 +114,9 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def _by_leases(self) -> list[Any]:
         """The banks that answer, the emptiest first. One that waits for a machine does not."""
-        for number, bank in enumerate(self._banks):
-            if number not in self._asked:
-                self._asked[number] = bank.leases.remote()
-        waiting = list(self._asked.values())
-        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=RETRY_SECONDS)
-        leases, dead = {}, 0
-        for number, asked in list(self._asked.items()):
-            if asked in ready:
-                del self._asked[number]
-                try:
-                    leases[number] = ray.get(asked)
-                except ActorDiedError:
-                    dead += 1
-                except RayActorError:
-                    continue
+        leases = self._roll.leases(RETRY_SECONDS)
         # once, the questions may have been lost with the processes that they were put to
-        self._dead = self._dead + 1 if dead == len(self._banks) else 0
+        self._dead = self._dead + 1 if self._roll.dead == len(self._banks) else 0
         if self._dead > 1:
             raise BankError("bank: its process died too often to be started again")
         return [self._banks[number] for number in sorted(leases, key=leases.__getitem__)]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sftray.errors import WorkersError
+from sftray.faults import OUTAGE
 
 POLL_SECONDS = 5.0
 
@@ -174,7 +175,7 @@ class Mailbox:
             if number != self._number or self._last_words is not None or self._spec is None:
                 return
             self._last_words = words
-            if meaning in ("out_of_memory", "data_error", "outage"):
+            if meaning in ("out_of_memory", "data_error", OUTAGE):
                 self._end(meaning, words)
             else:
                 self._interrupted(words, is_failure=meaning == "failure")

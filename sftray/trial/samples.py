@@ -8,7 +8,7 @@ from a checkpoint says again takes the place of what it had said.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftray import storage
@@ -42,6 +42,13 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[dict[
     return asked + [
         {name: prompt[name] for name in ("messages", "prompt", "reference")} for prompt in held_out
     ]
+
+
+def question(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A prompt to be read: the user's words, or all turns of a longer one."""
+    if len(messages) == 1:
+        return str(messages[0]["content"])
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def judged(
