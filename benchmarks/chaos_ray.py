@@ -51,9 +51,16 @@ SECONDS_A_LIFE = 2.0
 PATIENCE_SECONDS = 600.0
 """A sweep that reports nothing for so long hangs."""
 VICTIMS = {
-    "bank": ("driver", "BankProcess", "BankClient"),
-    "train": ("driver", "RayTrainWorker", "TrainController", "TrainClient", "hung RayTrainWorker"),
+    "bank": ("driver", "BankProcess", "ResourceTrainable"),
+    "train": (
+        "driver",
+        "RayTrainWorker",
+        "TrainController",
+        "ResourceTrainable",
+        "hung RayTrainWorker",
+    ),
 }
+"""Titles of Ray's processes; a trial's client is Tune's ResourceTrainable."""
 REPOSITORY = Path(__file__).parent.parent
 
 
