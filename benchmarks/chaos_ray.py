@@ -7,7 +7,8 @@ docs/reliability.md says of it, and how to have it again.
 
 Victims in turn: the driver (and Ray with it), the bank's process or a Ray Train worker, a trial's
 client, the Train controller, and, stopped instead of killed, a worker that hangs. The sweep runs
-on, or its command is given again. Then it is checked, and a check that fails raises: every trial
+on, or its command is given again; one that has come to its end is followed by another, with the
+next seed, until all have been killed. Each is checked, and a check that fails raises: every trial
 ended exactly once; nothing is in the journal twice; every suggestion and decision is made again by
 a search that knows the events before it; at each kill the newest whole checkpoint of every trial
 was at least as new as its newest journalled evaluation, so nothing that was reported is trained
@@ -26,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count, cycle
 from pathlib import Path
 
 import psutil
@@ -74,19 +76,24 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.storage or scratch
+        os.makedirs(folder, exist_ok=True)
         say(f"{'sweep':20} {'seed':>4} {'trials':>6} {'events':>6} {'seconds':>7}  kills")
         for number in range(given.demos):
-            command = ["sweeps/lr_batch.py", "--demo", "--name", f"demo-{given.seed + number}"]
-            kill_through(
-                command, folder, f"demo-{given.seed + number}", "bank", 2, given.seed + number
-            )
+            seed = given.seed + number
+            command = ["sweeps/lr_batch.py", "--demo", "--name", f"demo-{seed}"]
+            kill_through(command, folder, f"demo-{seed}", ["driver", "BankProcess"], seed)
         for trainer in [] if given.demos else [given.trainer] if given.trainer else VICTIMS:
-            quiet, loud = f"{trainer}-undisturbed", f"{trainer}-{given.seed}"
-            kill_through(sweep_file(folder, quiet, trainer), folder, quiet, trainer, 0, 0)
-            kill_through(
-                sweep_file(folder, loud, trainer), folder, loud, trainer, given.kills, given.seed
-            )
-            same_losses(join(folder, quiet), join(folder, loud))
+            quiet = f"{trainer}-undisturbed"
+            kill_through(sweep_file(folder, quiet, trainer), folder, quiet, [], 0)
+            victims = [victim for _, victim in zip(range(given.kills), cycle(VICTIMS[trainer]))]
+            for seed in count(given.seed):
+                if not victims:
+                    break
+                loud = f"{trainer}-{seed}"
+                victims = kill_through(
+                    sweep_file(folder, loud, trainer), folder, loud, victims, seed
+                )
+                same_losses(join(folder, quiet), join(folder, loud))
 
 
 def sweep_file(folder: str, name: str, trainer: str) -> list[str]:
@@ -204,11 +211,11 @@ class Sweep:
 
 
 def kill_through(
-    command: Sequence[str], folder: str, name: str, trainer: str, kills: int, seed: int
-) -> None:
-    """Run a sweep to its end, with so many kills on the way, and check it."""
+    command: Sequence[str], folder: str, name: str, victims: Sequence[str], seed: int
+) -> list[str]:
+    """Run a sweep to its end, kill these on the way, and check it; whom it ended before."""
     dice, done, began = random.Random(seed), Counter[str](), time.monotonic()
-    victims = [VICTIMS[trainer][number % len(VICTIMS[trainer])] for number in range(kills)]
+    victims = list(victims)
     sweep = Sweep(command, folder, name)
     sweep.start()
     while victims:
@@ -233,6 +240,7 @@ def kill_through(
     trials = sum(event["event"] == "trial_ended" for event in events)
     passed = time.monotonic() - began
     say(f"{name:20} {seed:4} {trials:6} {len(events):6} {passed:7.0f}  {told}")
+    return victims
 
 
 def nothing_lost(paths: SweepPaths) -> None:

@@ -88,6 +88,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     return {
         "sweep": sweep.name,
         "exact": packs is not None,
+        "sample": None if packs else {name: manifest[name] for name in ("sampled", "read")},
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
         "padding": {name: counts["train"][name] for name in _PADDING},
@@ -209,7 +210,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         *([_bank_text(plan["bank"])] if plan["bank"] else []),
         *([_memory_text(plan["memory"])] if plan["memory"] else []),
         f"on other GPUs: {'; '.join(plan['gpus'])}",
-        f"data ({'exact, from packs' if exact else 'estimated from a sample of rows'}):",
+        f"data ({'exact, from packs' if exact else _sample_text(plan['sample'])}):",
     ]
     for split in ("train", "eval"):
         counts = data[split]
@@ -240,6 +241,12 @@ def plan_text(plan: dict[str, Any]) -> str:
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     return "\n".join(lines)
+
+
+def _sample_text(sample: dict[str, int]) -> str:
+    if sample["sampled"] >= sample["read"]:
+        return f"estimated from its {sample['read']:,} rows"
+    return f"estimated from {sample['sampled']:,} of {sample['read']:,} rows"
 
 
 def _confirm_text(confirm: dict[str, int]) -> str:

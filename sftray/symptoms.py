@@ -190,7 +190,7 @@ def _base_better(config: TrialConfig, course: Course, base: float | None) -> Dia
 
 
 def _overfitting(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
-    if not _rises(course) or not _train_change(course) < 0:
+    if not _rises(course) or not _train_change(course) < 0 or _first_epoch(course):
         return None
     best, last = course.best, course.last
     at = f"step {best.step}" if best.epoch is None else f"epoch {best.epoch:.1f}"
@@ -208,14 +208,21 @@ def _overfitting(config: TrialConfig, course: Course, base: float | None) -> Dia
 
 
 def _unstable(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
-    if not _rises(course) or not _train_change(course) >= 0:
+    if not _rises(course) or math.isnan(change := _train_change(course)):
+        return None
+    if change < 0 and not _first_epoch(course):
         return None
     best, last = course.best, course.last
+    trained = f"from {best.train_loss:.3f} to {last.train_loss:.3f}"
+    with_it = (
+        f"while no conversation has come twice (train loss {trained})"
+        if change < 0
+        else f"and train loss with it {trained}"
+    )
     return Diagnosis(
         "unstable",
         f"Unstable: eval loss rises from {best.eval_loss:.3f} at step {best.step} to "
-        f"{last.eval_loss:.3f}, and train loss with it from {best.train_loss:.3f} to "
-        f"{last.train_loss:.3f}.",
+        f"{last.eval_loss:.3f}, {with_it}.",
         f"{lower_rate(config, 3)}.",
     )
 
@@ -319,6 +326,11 @@ def _train_change(course: Course) -> float:
     """How train loss has changed since the best evaluation, as a share; NaN where unknown."""
     best, last = course.best.train_loss, course.last.train_loss
     return math.nan if not best or last is None else last / best - 1
+
+
+def _first_epoch(course: Course) -> bool:
+    """Whether the trial is still in its first epoch, in which nothing can be learnt by heart."""
+    return course.last.epoch is not None and course.last.epoch <= 1
 
 
 def _train_falls(course: Course) -> bool:

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The GPU tests, on a machine with at least one NVIDIA GPU and the packages installed.
+# The GPU tests, on a machine with at least one NVIDIA GPU and the packages installed. Only their files
+# are read: the others' want packages that such a machine may lack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python3 -m pytest -m gpu -p no:cacheprovider "$@" tests
+mapfile -t files < <(grep -l 'pytest\.mark\.gpu' tests/test_*.py)
+python3 -m pytest -m gpu -p no:cacheprovider "$@" "${files[@]}"

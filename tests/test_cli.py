@@ -96,7 +96,7 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
         launch(SWEEP, ["--plan", "--storage", str(tmp_path)])
     text = capsys.readouterr().out
     assert text.startswith("sweep fake: 16 trials; the best is not confirmed")
-    assert "\ndata (estimated from a sample of rows):\n" in text
+    assert "\ndata (estimated from 2,000 of 2,400 rows):\n" in text
     told_all = ("packing: ", "micro ×", "warm-up", "rungs: after", "tokens:", "disk: about")
     for told in told_all:
         assert told in text

@@ -413,10 +413,21 @@ def test_an_eval_loss_that_rises_while_train_loss_falls_is_overfitting() -> None
     assert found.advice == "Take the checkpoint of step 34, or train 1 epoch."
 
 
-def test_overfitting_within_the_first_epoch_suggests_no_epochs() -> None:
-    found = told(trial({20: 1.5, 40: 1.4, 70: 1.45, 100: 1.5}, train=fall(0.6, by=40)))
+TWO_EPOCHS = replace(CONFIG, num_train_epochs=2.0)
+
+
+def test_overfitting_best_within_the_first_epoch_suggests_no_epochs() -> None:
+    evals = {20: 1.4, 40: 1.45, 70: 1.5, 100: 1.6}
+    found = told(trial(evals, config=TWO_EPOCHS, train=fall(0.6, by=40)), TWO_EPOCHS)
     assert found.kind == "overfitting"
     assert "epoch" not in found.advice
+
+
+def test_a_rise_within_the_first_epoch_is_the_rate_and_not_the_data() -> None:
+    found = told(trial({20: 1.5, 40: 1.4, 70: 1.45, 100: 1.5}, train=fall(0.6, by=40)))
+    assert found.kind == "unstable"
+    assert "while no conversation has come twice (train loss from 1.216 to 0.759)" in found.verdict
+    assert found.advice == "Lower the learning rate from 0.0001 to about 3e-05."
 
 
 @pytest.mark.parametrize(
@@ -435,7 +446,8 @@ def test_a_rise_within_the_noise_is_no_overfitting(evals: dict[int, float]) -> N
 
 def test_a_rise_is_told_from_noise_by_its_size() -> None:
     noisy = {20: 1.5, 40: 1.52, 60: 1.4, 80: 1.47, 100: 1.46}
-    assert told(trial(noisy, train=fall(0.6, by=40))).kind == "overfitting"
+    record = trial(noisy, config=TWO_EPOCHS, train=fall(0.6, by=40))
+    assert told(record, TWO_EPOCHS).kind == "overfitting"
 
 
 def test_an_eval_loss_that_rises_together_with_train_loss_is_unstable() -> None:
@@ -638,8 +650,8 @@ def test_an_eval_loss_that_falls_and_then_rises_is_overfitting_from_its_lowest(
 ) -> None:
     before = sorted(losses, reverse=True)
     after = [before[-1] * (1 + rise * share) for share in (0.2, 0.5, 0.9, 1)]
-    found = told(
-        trial(dict(zip(EVALS, before + after, strict=True)), train=fall(0.3, by=50)), base=4.0
-    )
+    evals = dict(zip(EVALS, before + after, strict=True))
+    record = trial(evals, config=TWO_EPOCHS, train=fall(0.3, by=50))
+    found = told(record, TWO_EPOCHS, base=4.0)
     assert found.kind == "overfitting"
     assert found.verdict.endswith("; best at step 50.")
