@@ -1,10 +1,12 @@
-"""Pictures of a sweep's report in a real browser, and of its live view, for docs/images.
+"""Pictures of a sweep's report in a real browser, of the notebooks' main figures, and of the live
+view, for docs/images.
 
-python docs/screenshots.py results/lr_batch              (pip install playwright; a Chromium)
+python docs/screenshots.py results/lr_batch results/rank    (pip install playwright; a Chromium)
 
 The page is opened as a file, without a network, by a laptop, a laptop in dark mode and a phone; the
-script fails where the page logs an error, asks for anything, or is wider than the screen. The live
-view is drawn as it was at `--live` of the journal's events; `--only-live` needs no browser.
+script fails where the page logs an error, asks for anything, or is wider than the screen. Each
+notebook is run on the sweeps that are given, and its first figure drawn. The live view is drawn as
+it was at `--live` of the journal's events; `--only-live` needs no browser.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 IMAGES = Path(__file__).parent / "images"
+ANALYSIS = Path(__file__).parent.parent / "analysis"
 FIGURES = ("eval", "rate", "parallel", "rungs", "timeline", "importance")
 LARGEST = 200_000
 """Bytes of a picture."""
@@ -43,7 +48,7 @@ SCREENS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("dir", help="a sweep's folder")
+    parser.add_argument("dir", nargs="+", help="sweeps' folders; all but the first: to compare")
     parser.add_argument("--out", type=Path, default=IMAGES)
     parser.add_argument("--browser", help="a Chromium that is installed, if not Playwright's own")
     parser.add_argument(
@@ -53,12 +58,12 @@ def main() -> None:
     parser.add_argument("--only-live", action="store_true", help="no pictures of the report")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "live.svg").write_text(live_picture(Path(options.dir), options.live))
+    (options.out / "live.svg").write_text(live_picture(Path(options.dir[0]), options.live))
     if options.only_live:
         return
     from playwright.sync_api import sync_playwright
 
-    address = Path(write_report(options.dir)).resolve().as_uri()
+    address = Path(write_report(options.dir[0])).resolve().as_uri()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.browser)
         for name, screen in SCREENS.items():
@@ -69,6 +74,11 @@ def main() -> None:
                     page.locator(f"section#{figure}").screenshot(
                         path=options.out / f"figure_{figure}.png"
                     )
+        for path in () if options.whole else sorted(ANALYSIS.glob("*.ipynb")):
+            figure = browser.new_page(viewport={"width": 900, "height": 480})
+            figure.set_content(main_figure(path, options.dir), wait_until="load")
+            figure.wait_for_selector(".main-svg")
+            figure.screenshot(path=options.out / f"notebook_{path.stem}.png")
         browser.close()
     sizes = {path.name: path.stat().st_size for path in options.out.glob("*.png")}
     large = {name: size for name, size in sizes.items() if size > LARGEST}
@@ -89,6 +99,27 @@ def live_picture(sweep: Path, share: float) -> str:
     console.print(view(watched.state(), 80, 26))
     plain = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.S)
     return console.export_svg(title="sftray", code_format=plain, unique_id="live")
+
+
+def main_figure(path: Path, sweeps: Sequence[str]) -> str:
+    """The first figure of a notebook, which is run on these sweeps, as a page."""
+    import nbformat
+    import plotly.io
+    from nbclient import NotebookClient
+
+    notebook, folders = nbformat.read(path, as_version=4), cycle(sweeps)
+    for cell in notebook.cells:
+        cell.source = re.sub(
+            r'"\.\./results/\w+"',
+            lambda _: repr(str(Path(next(folders)).resolve())),
+            cell.source,
+        )
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    kind = "application/vnd.plotly.v1+json"
+    figure = next(one["data"][kind] for one in outputs if kind in one.get("data", {}))
+    figure.pop("config", None)
+    return str(plotly.io.to_html(figure, config={"staticPlot": True}, default_height="460px"))
 
 
 def _opened(browser: Browser, address: str, screen: dict[str, object]) -> Page:

@@ -142,7 +142,14 @@ def _packages() -> Iterator[Finding]:
     else:
         fix = "on a GPU pip install 'sftray[gpu]' for FlashAttention, which is faster"
         yield Finding("attention", "varlen on a GPU, sdpa on a CPU", "exact as well", fix, "note")
-    for requirement in importlib.metadata.requires("sftray") or []:
+    try:
+        requirements = importlib.metadata.requires("sftray") or []
+    except importlib.metadata.PackageNotFoundError:
+        found = "not installed, run from its folder"
+        means = "which versions it wants cannot be told here"
+        yield Finding("sftray", found, means, "pip install -e .", "note")
+        return
+    for requirement in requirements:
         pin, _, condition = requirement.partition(";")
         if "extra" not in condition:
             yield _package(pin.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from types import SimpleNamespace
 
@@ -60,6 +61,16 @@ def test_packages_are_held_against_their_pins() -> None:
     old = doctor._package("peft>=99")
     assert (old.level, old.fix) == ("problem", "pip install 'peft>=99'")
     assert doctor._package("no-such-package>=1").found == "absent"
+
+
+def test_versions_cannot_be_told_where_sftray_is_only_a_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(name: str) -> list[str]:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", absent)
+    assert [finding.name for finding in doctor._packages()] == ["attention", "sftray"]
 
 
 def test_little_disk_and_shared_memory_are_noted(
