@@ -15,7 +15,8 @@ from sftray.paths import PacksPaths, SweepPaths
 
 
 def results(options: argparse.Namespace) -> int:
-    from sftray.results import confirmed_text, load, table, verdicts
+    from sftray.leaderboard_text import confirmed_text, table, verdicts
+    from sftray.results import load
 
     found = load(options.dir)
     if options.json:
@@ -37,8 +38,9 @@ def results(options: argparse.Namespace) -> int:
 
 def watch(options: argparse.Namespace) -> int:
     """The live view of a sweep that runs elsewhere."""
+    from sftray.leaderboard_text import table
     from sftray.live import watch as watched
-    from sftray.results import load, table
+    from sftray.results import load
 
     with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
         watched(options.dir, plain=options.plain)

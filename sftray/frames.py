@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sftray.config_io import to_json
+from sftray.leaderboard_text import standing
 from sftray.paths import SweepPaths, TrialPaths
-from sftray.results import standing
 from sftray.trial.samples import question, read_samples
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from sftray.config_io import to_json
 from sftray.data.padding import padding_text
 from sftray.disk import disk_needed, free_space
 from sftray.fit import Fit, fit_train
+from sftray.leaderboard_text import point_text
 from sftray.memory import Shape, choose_execution, memory_text, train_memory
-from sftray.results import point_text
 from sftray.search.priors import prior_points
 from sftray.spaces import Uniform
 from sftray.spending import BUDGETS

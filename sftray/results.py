@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -277,91 +276,6 @@ def base_eval_loss(trials: Iterable[TrialRecord]) -> float | None:
     return None
 
 
-def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
-    """The leaderboard as text, the base first."""
-    base = board["base"]["eval_loss"]
-    names = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
-    scored = ["metric"] if any("metric" in row for row in board["trials"]) else []
-    header = ["", "trial", *names, "eval_loss", *scored, "tokens", "seconds", "outcome"]
-    lines = [["", "base", *["" for _ in names], _loss(base), *["" for _ in scored], "0", "0", ""]]
-    for row in board["trials"][:top]:
-        point = [short(row["point"].get(name)) for name in names]
-        mark = "*" if row["trial"] == board["best"] else ""
-        loss, tokens, seconds = _loss(row["eval_loss"]), f"{row['tokens']:,}", row["seconds"]
-        lines.append(
-            [
-                mark,
-                row["trial"],
-                *point,
-                loss,
-                *[_loss(row.get(name)) for name in scored],
-                tokens,
-                f"{seconds:.0f}",
-                standing(row["outcome"], board),
-            ]
-        )
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, *lines]
-    )
-
-
-def standing(outcome: str | None, board: Mapping[str, Any]) -> str:
-    """A trial's outcome; of one that has none whether it runs, or waits for a larger budget."""
-    return outcome or ("unfinished" if board.get("budget_spent") else "running")
-
-
-def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:
-    """What became of each trial and what to do, in lines of at most 80 columns."""
-    rows = board["trials"][:top]
-    indent = " " * (max((len(row["trial"]) for row in rows), default=0) + 2)
-    return "\n".join(
-        textwrap.fill(
-            f"{row['verdict']} {row['advice']}",
-            width=80,
-            initial_indent=row["trial"].ljust(len(indent)),
-            subsequent_indent=indent,
-        )
-        for row in rows
-    )
-
-
-def confirmed_text(board: Mapping[str, Any]) -> str:
-    """What repetitions with new seeds said, as text; empty where there were none."""
-    told = board.get("confirmed")
-    if told is None:
-        return ""
-    points, winner = told["points"], told["winner"]
-    lines = ["run again with new seeds (mean eval loss, 95 % interval):"]
-    for one in points:
-        mean = f"{one['mean']:.4f}"
-        if one["interval"] is not None and math.isfinite(one["mean"]):
-            mean += f" ± {one['interval'][1] - one['mean']:.4f}"
-        mark, point = "*" if one["trial"] == winner else " ", point_text(one["point"])
-        runs = len(one["eval_losses"])
-        lines.append(f"{mark}  {one['trial']}  {mean}  n={runs}  {one['tokens']:,} tokens  {point}")
-    tied = [name for name in told["tied"] if name != winner]
-    if tied:
-        lines.append(
-            f"{winner} and {', '.join(tied)} are not distinguishable: their intervals overlap. "
-            f"{winner} is the cheapest of them"
-        )
-    elif len(points) > 1:
-        lines.append(f"{winner} is better than the others, beyond what seeds make of a loss")
-    return "\n".join(lines)
-
-
-def short(value: Any) -> str:
-    """A hyper-parameter's value, three digits of a float."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
-
-
-def point_text(point: Mapping[str, Any]) -> str:
-    """A point in one line."""
-    return ", ".join(f"{name}={short(value)}" for name, value in point.items())
-
-
 def _apply(trials: dict[str, TrialRecord], event: Event) -> None:
     name = event["trial"]
     match event["event"]:
@@ -415,7 +329,3 @@ def _rank(sweep: SweepConfig, row: Mapping[str, Any]) -> tuple[float, float, str
     if metric is None:
         return (math.inf, loss, row["trial"])
     return (-metric if sweep.metric_is_better == "higher" else metric, loss, row["trial"])
-
-
-def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -28,6 +28,7 @@ from sftray.disk import disk_needed, require_space
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.fit import Fit
 from sftray.journal import Journal
+from sftray.leaderboard_text import point_text
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
 from sftray.plan import check_budgets, check_code, check_evaluation, check_plans, check_rates
@@ -217,12 +218,12 @@ def _begins_with(
 ) -> Iterator[str]:
     """What a search does not begin from nothing with."""
     for one in known:
-        shown = results.point_text(one.point)
+        shown = point_text(one.point)
         yield f"known: {shown} ({one.outcome} in {one.sweep}, not run again)"
     for point in theirs:
-        yield f"first: {results.point_text(point)} (among the best of an earlier sweep)"
+        yield f"first: {point_text(point)} (among the best of an earlier sweep)"
     for point in priors:
-        yield f"first: {results.point_text(point)} (published as good for bases of this size)"
+        yield f"first: {point_text(point)} (published as good for bases of this size)"
 
 
 def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:

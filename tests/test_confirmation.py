@@ -4,7 +4,8 @@ import statistics
 import pytest
 
 from sftray.confirmation import confirmation
-from sftray.results import TrialRecord, answering, confirmed_text
+from sftray.leaderboard_text import confirmed_text
+from sftray.results import TrialRecord, answering
 
 
 def trial(name: str, loss: float, *, confirms: str | None = None, rank: int = 16) -> TrialRecord:

@@ -14,6 +14,7 @@ from sftray import results
 from sftray.config_io import to_json
 from sftray.errors import SftrayError
 from sftray.journal import Event, Journal
+from sftray.leaderboard_text import table, verdicts
 from sftray.paths import SweepPaths
 from sftray.results import Results
 
@@ -107,11 +108,11 @@ def test_the_untrained_base_is_never_the_best() -> None:
 def test_an_empty_journal_is_an_empty_leaderboard() -> None:
     board = results.leaderboard(SWEEP, [])
     assert board == {"sweep": "x", "base": {"eval_loss": None}, "best": None, "trials": []}
-    assert results.table(board).splitlines()[1].split() == ["base", "-", "0", "0"]
+    assert table(board).splitlines()[1].split() == ["base", "-", "0", "0"]
 
 
 def test_the_table_shows_the_base_first_and_marks_the_best() -> None:
-    lines = results.table(results.leaderboard(SWEEP, EVENTS), top=2).splitlines()
+    lines = table(results.leaderboard(SWEEP, EVENTS), top=2).splitlines()
     assert len(lines) == 4
     assert lines[0].split() == [
         "trial", "learning_rate", "eval_loss", "tokens", "seconds", "outcome",
@@ -122,7 +123,7 @@ def test_the_table_shows_the_base_first_and_marks_the_best() -> None:
 
 
 def test_verdicts_and_advice_are_told_in_80_columns_in_the_leaderboards_order() -> None:
-    lines = results.verdicts(results.leaderboard(SWEEP, EVENTS)).splitlines()
+    lines = verdicts(results.leaderboard(SWEEP, EVENTS)).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines if line.startswith("t")] == [
         "t0001", "t0000", "t0002", "t0003",
@@ -132,7 +133,7 @@ def test_verdicts_and_advice_are_told_in_80_columns_in_the_leaderboards_order() 
         "       about 0.3.",
         "t0003  No evaluation yet. Wait for more evaluations.",
     ]
-    assert results.verdicts(results.leaderboard(SWEEP, EVENTS), top=0) == ""
+    assert verdicts(results.leaderboard(SWEEP, EVENTS), top=0) == ""
 
 
 def test_a_running_sweep_can_be_read(tmp_path: Path) -> None:

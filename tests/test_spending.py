@@ -13,7 +13,8 @@ from sftray.config import SweepConfig
 from sftray.disk import Disk, disk_needed, free_space, require_space
 from sftray.errors import ConfigError
 from sftray.journal import Journal
-from sftray.results import Records, Results, leaderboard, table
+from sftray.leaderboard_text import table
+from sftray.results import Records, Results, leaderboard
 from sftray.spaces import loguniform
 from sftray.spending import Meter, Spent, shares, spent_in
 from sftray.sweep import _confirms, run_sweep

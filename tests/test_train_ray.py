@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,42 @@ class Workers:
         assert not self.run.is_alive()
 
 
+def work_with_faults(config: dict[str, Any]) -> None:
+    """A worker whose device has room for one row, that dies without a word at step 5 of a trial
+    named "mortal", the first time, and that cannot train one named "broken"."""
+    import os
+
+    import torch
+
+    from sftray.train.trainer import PackedSFTTrainer
+
+    plain = PackedSFTTrainer.compute_loss
+
+    def compute_loss(trainer: Any, *arguments: Any, **named: Any) -> Any:
+        rows, folder = trainer.plan.micro_batch_size, Path(trainer.paths.root)
+        second = trainer.args.process_index == 1
+        if rows > 1 and second:
+            raise torch.OutOfMemoryError(f"CUDA out of memory: {rows} rows")
+        died = folder.with_name("died")
+        fifth = second and trainer.state.global_step == 5
+        if folder.name == "mortal" and fifth and not died.exists():
+            died.touch()
+            os._exit(1)
+        if folder.name == "broken" and second:
+            raise ValueError("this trial cannot be trained")
+        return plain(trainer, *arguments, **named)
+
+    PackedSFTTrainer.compute_loss = compute_loss
+    _work(config)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Workers]:
+    """Two workers for all trials of two: starting them takes longer than a trial."""
+    with Workers(2, work_with_faults) as crew:
+        yield crew
+
+
 STEPS = 20
 """Over which losses are compared."""
 
@@ -90,56 +126,64 @@ def curve_of(reports: list[dict[str, Any]]) -> list[tuple[int, float, float, flo
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("workers", [2, 4])
-def test_more_workers_train_as_one_at_the_same_effective_batch(
-    workers: int,
+def test_four_workers_train_as_one_at_the_same_effective_batch(
+    alone: list[dict[str, Any]], trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    four = replace(trial, num_workers=4)
+    with Workers(4) as crew:
+        found = crew.train(spec_of(four, small_packs, tmp_path / "more"))
+    assert small_packs.rows("eval") % 4  # the workers' shares of an evaluation differ
+    assert_same(found, alone)
+
+
+@pytest.mark.timeout(400)
+def test_two_workers_train_as_one_one_trial_after_another(
+    pair: Workers,
     alone: list[dict[str, Any]],
     trial: TrialConfig,
     small_packs: Packs,
     tmp_path: Path,
 ) -> None:
-    with Workers(workers) as crew:
-        found = crew.train(
-            spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "more")
-        )
-        assert small_packs.rows("eval") % workers  # the workers' shares of an evaluation differ
-        assert_same(found, alone)
-        assert found[0]["eval_loss"] == pytest.approx(alone[0]["eval_loss"], abs=1e-6)
-        # the same workers, and the base that they have loaded, for the next trial
-        again = crew.train(
-            spec_of(replace(trial, num_workers=workers), small_packs, tmp_path / "again")
-        )
-        assert_same(again, alone)
-        assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
-        if workers == 2:  # and for one that trains all weights
-            full = replace(trial, finetune="full", learning_rate=1e-3)
-            expected: list[dict[str, Any]] = []
-            single = spec_of(full, small_packs, tmp_path / "single")
-            run_trial(single, expected.append, torch.device("cpu"))
-            assert expected[-1]["eval_loss"] < expected[0]["eval_loss"] - 0.5
-            both = spec_of(replace(full, num_workers=workers), small_packs, tmp_path / "both")
-            assert_same(crew.train(both), expected)
+    two = replace(trial, num_workers=2)
+    found = pair.train(spec_of(two, small_packs, tmp_path / "more"))
+    assert small_packs.rows("eval") % 2
+    assert_same(found, alone)
+    # the same workers, and the base that they have loaded, for the next trial
+    again = pair.train(spec_of(two, small_packs, tmp_path / "again"))
+    assert_same(again, alone)
+    assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
+
+
+@pytest.mark.timeout(400)
+def test_two_workers_train_all_weights_as_one(
+    pair: Workers, trial: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    full = replace(trial, finetune="full", learning_rate=1e-3)
+    expected: list[dict[str, Any]] = []
+    run_trial(spec_of(full, small_packs, tmp_path / "single"), expected.append, torch.device("cpu"))
+    assert expected[-1]["eval_loss"] < expected[0]["eval_loss"] - 0.5
+    both = spec_of(replace(full, num_workers=2), small_packs, tmp_path / "both")
+    assert_same(pair.train(both), expected)
 
 
 @pytest.mark.timeout(400)
 def test_a_base_spread_over_two_workers_trains_as_a_whole_one(
-    trial: TrialConfig, small_packs: Packs, tmp_path: Path
+    pair: Workers, trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     whole = replace(trial, base_precision="nf4", num_train_epochs=0.5 * trial.num_train_epochs)
     alone: list[dict[str, Any]] = []
     run_trial(spec_of(whole, small_packs, tmp_path / "one"), alone.append, torch.device("cpu"))
     spread = replace(whole, num_workers=2, shard_base=True)
-    with Workers(2) as crew:
-        found = crew.train(spec_of(spread, small_packs, tmp_path / "spread"))
-        assert [m["step"] for m in found] == [m["step"] for m in alone]
-        assert [m["eval_loss"] for m in found] == pytest.approx(
-            [m["eval_loss"] for m in alone], abs=1e-4
-        )
-        losses, expected = ([entry[1] for entry in curve_of(part)] for part in (found, alone))
-        assert losses == pytest.approx(expected, abs=1e-4)
-        assert found[-1]["outcome"] == "completed"
-        samples = (tmp_path / "spread" / "samples.jsonl").read_text(encoding="utf-8")
-        assert samples == (tmp_path / "one" / "samples.jsonl").read_text(encoding="utf-8")
+    found = pair.train(spec_of(spread, small_packs, tmp_path / "spread"))
+    assert [m["step"] for m in found] == [m["step"] for m in alone]
+    assert [m["eval_loss"] for m in found] == pytest.approx(
+        [m["eval_loss"] for m in alone], abs=1e-4
+    )
+    losses, expected = ([entry[1] for entry in curve_of(part)] for part in (found, alone))
+    assert losses == pytest.approx(expected, abs=1e-4)
+    assert found[-1]["outcome"] == "completed"
+    samples = (tmp_path / "spread" / "samples.jsonl").read_text(encoding="utf-8")
+    assert samples == (tmp_path / "one" / "samples.jsonl").read_text(encoding="utf-8")
 
 
 def assert_same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
@@ -160,49 +204,23 @@ def assert_same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> Non
     assert found[-1]["outcome"] == "completed"
 
 
-def work_with_little_memory(config: dict[str, Any]) -> None:
-    """A worker whose device has room for one row, and that dies without a word at step 5 of a trial
-    named "mortal", the first time."""
-    import os
-
-    import torch
-
-    from sftray.train.trainer import PackedSFTTrainer
-
-    plain = PackedSFTTrainer.compute_loss
-
-    def compute_loss(trainer: Any, *arguments: Any, **named: Any) -> Any:
-        rows, folder = trainer.plan.micro_batch_size, Path(trainer.paths.root)
-        second = trainer.args.process_index == 1
-        if rows > 1 and second:
-            raise torch.OutOfMemoryError(f"CUDA out of memory: {rows} rows")
-        died = folder.with_name("died")
-        fifth = second and trainer.state.global_step == 5
-        if folder.name == "mortal" and fifth and not died.exists():
-            died.touch()
-            os._exit(1)
-        if folder.name == "broken" and second:
-            raise ValueError("this trial cannot be trained")
-        return plain(trainer, *arguments, **named)
-
-    PackedSFTTrainer.compute_loss = compute_loss
-    _work(config)
-
-
 @pytest.mark.timeout(500)
 def test_workers_of_whom_one_dies_start_again_and_a_trial_that_always_fails_ends(
-    alone: list[dict[str, Any]], trial: TrialConfig, small_packs: Packs, tmp_path: Path
+    pair: Workers,
+    alone: list[dict[str, Any]],
+    trial: TrialConfig,
+    small_packs: Packs,
+    tmp_path: Path,
 ) -> None:
     two = replace(trial, num_workers=2)
-    with Workers(2, work_with_little_memory) as crew:
-        little = crew.train(spec_of(two, small_packs, tmp_path / "little", rows=2))
-        assert little[-1]["outcome"] == "completed"
-        assert little[-1]["micro_batch_size"] == 1
-        assert little[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
-        mortal = crew.train(spec_of(two, small_packs, tmp_path / "mortal"))
-        assert (tmp_path / "died").exists()
-        assert mortal[-1]["outcome"] == "completed"
-        assert mortal[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
-        broken = crew.train(spec_of(two, small_packs, tmp_path / "broken"))
-        assert broken[-1]["outcome"] == "failed"
-        assert broken[-1]["message"] == "ValueError: this trial cannot be trained"
+    little = pair.train(spec_of(two, small_packs, tmp_path / "little", rows=2))
+    assert little[-1]["outcome"] == "completed"
+    assert little[-1]["micro_batch_size"] == 1
+    assert little[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+    mortal = pair.train(spec_of(two, small_packs, tmp_path / "mortal"))
+    assert (tmp_path / "died").exists()
+    assert mortal[-1]["outcome"] == "completed"
+    assert mortal[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
+    broken = pair.train(spec_of(two, small_packs, tmp_path / "broken"))
+    assert broken[-1]["outcome"] == "failed"
+    assert broken[-1]["message"] == "ValueError: this trial cannot be trained"

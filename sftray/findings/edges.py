@@ -16,7 +16,7 @@ from sftray.checks import is_number
 from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.findings.compare import Sweep, Trial
-from sftray.results import short
+from sftray.leaderboard_text import short
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 NEAR = 0.10

@@ -13,7 +13,8 @@ from sftray.findings.importance import Importances, importances
 from sftray.findings.scaling import Scaling, scaling
 from sftray.findings.stopping import Stopping, stopping
 from sftray.findings.verdict import noise, verdict
-from sftray.results import Results, standing
+from sftray.leaderboard_text import standing
+from sftray.results import Results
 from sftray.trial.flags import bad_answers
 
 

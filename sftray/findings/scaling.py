@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sftray.findings.compare import Comparison, Sweep, comparisons
-from sftray.results import short
+from sftray.leaderboard_text import short
 
 MIN_BATCH_SIZES, MIN_TRIALS = 3, 4
 """Batch sizes, and trials of each: two points always lie on a line, and the best of three learning

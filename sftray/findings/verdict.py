@@ -12,7 +12,7 @@ from sftray.findings.compare import Sweep, Trial
 from sftray.findings.edges import Edge
 from sftray.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
 from sftray.findings.stopping import Stopping
-from sftray.results import short
+from sftray.leaderboard_text import short
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 FLAT = 0.02

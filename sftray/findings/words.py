@@ -10,7 +10,7 @@ from sftray.findings.importance import Importances
 from sftray.findings.learned import Findings
 from sftray.findings.scaling import Scaling
 from sftray.findings.stopping import Stopping
-from sftray.results import short
+from sftray.leaderboard_text import short
 
 WIDTH = 80
 NAMES = 13

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sftray.journal import Event
-from sftray.results import Records, point_text
+from sftray.leaderboard_text import point_text
+from sftray.results import Records
 
 
 def line(event: Event, records: Records) -> str | None:

@@ -11,6 +11,7 @@ from sftray.checks import is_number
 from sftray.findings.compare import comparisons, read
 from sftray.findings.importance import Importances, importances
 from sftray.frames import axes_of
+from sftray.leaderboard_text import short
 from sftray.plots.look import (
     BEST,
     BEYOND,
@@ -26,7 +27,7 @@ from sftray.plots.look import (
     spans_much,
     told,
 )
-from sftray.results import Results, short
+from sftray.results import Results
 from sftray.spaces import Space, Uniform
 
 RATE, BATCH = "learning_rate", "effective_batch_size"

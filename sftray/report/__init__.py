@@ -17,10 +17,11 @@ import jinja2
 from markupsafe import Markup
 
 from sftray import storage
+from sftray.leaderboard_text import short
 from sftray.paths import SweepPaths
 from sftray.report.facts import facts_of
 from sftray.report.figures import Shown, figures_of
-from sftray.results import Results, load, short
+from sftray.results import Results, load
 
 __all__ = ["page", "write_report"]
 

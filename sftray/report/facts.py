@@ -12,9 +12,10 @@ from sftray import storage
 from sftray.config_io import to_json
 from sftray.findings import Findings, learn
 from sftray.frames import BASE, axes_of
+from sftray.leaderboard_text import confirmed_text, point_text
 from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.paths import PacksPaths, SweepPaths, join
-from sftray.results import Results, confirmed_text, point_text
+from sftray.results import Results
 from sftray.trial.flags import BAD
 
 _HEALTHY = ("healthy", "pruned", "too_early")

@@ -14,9 +14,9 @@ from typing import Any
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.sources import names_files
+from sftray.leaderboard_text import short
 from sftray.loading import is_whole, kind_of, loaded_with, loading_code
 from sftray.paths import is_uri
-from sftray.results import short
 from sftray.sweep_file import as_file
 from sftray.winner.loaders import max_lora_rank
 
