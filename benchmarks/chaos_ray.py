@@ -4,11 +4,14 @@ docs/reliability.md says of it, and how to have it again.
     python benchmarks/chaos_ray.py                       # 20 kills, given points, both trainers
     python benchmarks/chaos_ray.py --demos 5             # five sweeps as `make demo` runs them
     python benchmarks/chaos_ray.py --trainer bank --kills 4 --seed 1
+    python benchmarks/chaos_ray.py --trainer bank --kills 3 --full-disk --storage FOLDER
 
 Victims in turn: the driver (and Ray with it), the bank's process or a Ray Train worker, a trial's
 client, the Train controller, and, stopped instead of killed, a worker that hangs. The sweep runs
 on, or its command is given again; one that has come to its end is followed by another, with the
-next seed, until all have been killed. Each is checked, and a check that fails raises: every trial
+next seed, until all have been killed. With --full-disk nobody is killed: the disk of FOLDER (a
+small one: `mount -t tmpfs -o size=100m tmpfs FOLDER`) is filled until the sweep ends by itself with
+a message, and emptied again. Each is checked, and a check that fails raises: every trial
 ended exactly once; nothing is in the journal twice; every suggestion and decision is made again by
 a search that knows the events before it; at each kill the newest whole checkpoint of every trial
 was at least as new as its newest journalled evaluation, so nothing that was reported is trained
@@ -17,6 +20,7 @@ again; with given points every eval loss is, to 1e-6, that of a sweep which nobo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -27,7 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count, cycle
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import psutil
@@ -63,6 +67,7 @@ VICTIMS = {
     ),
 }
 """Titles of Ray's processes; a trial's client is Tune's ResourceTrainable."""
+FULL_DISK = "full disk"
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -71,6 +76,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10, help="of each trainer's sweeps")
     parser.add_argument("--trainer", choices=sorted(VICTIMS), help="this alone")
     parser.add_argument("--demos", type=int, default=0, help="so many demo sweeps instead")
+    parser.add_argument("--full-disk", action="store_true", help="fill its disk instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default=None, help="folder for the sweeps")
     given = parser.parse_args()
@@ -85,7 +91,8 @@ def main() -> None:
         for trainer in [] if given.demos else [given.trainer] if given.trainer else VICTIMS:
             quiet = f"{trainer}-undisturbed"
             kill_through(sweep_file(folder, quiet, trainer), folder, quiet, [], 0)
-            victims = [victim for _, victim in zip(range(given.kills), cycle(VICTIMS[trainer]))]
+            chosen = cycle([FULL_DISK] if given.full_disk else VICTIMS[trainer])
+            victims = list(islice(chosen, given.kills))
             for seed in count(given.seed):
                 if not victims:
                     break
@@ -146,7 +153,8 @@ class Sweep:
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Path(self.folder, f"{self.name}.log")
+        self.log = Path(tempfile.gettempdir(), f"{self.name}.log")  # not on a disk that gets full
+        self.log.unlink(missing_ok=True)
         self.paths = SweepPaths(join(self.folder, self.name))
 
     def start(self) -> None:
@@ -202,12 +210,27 @@ class Sweep:
             self.driver.kill()
             self.driver.wait()
             return victim
+        if victim == FULL_DISK:
+            self.fill_its_disk()
+            return victim
         hangs = victim.startswith("hung ")
         found = self.processes(victim.removeprefix("hung "))
         if not found:
             return None
         found[0].send_signal(signal.SIGSTOP if hangs else signal.SIGKILL)
         return victim
+
+    def fill_its_disk(self) -> None:
+        """Leave no byte until the driver has ended, by itself and with a message of it."""
+        assert self.driver is not None
+        filler = Path(self.folder, "filler")
+        with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        status = self.driver.wait(PATIENCE_SECONDS)
+        filler.unlink()
+        said = self.log.read_text(encoding="utf-8")
+        assert (status, "there is no room" in said) == (2, True), f"status {status}, see {self.log}"
 
 
 def kill_through(

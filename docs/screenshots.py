@@ -78,7 +78,8 @@ def main() -> None:
             figure = browser.new_page(viewport={"width": 900, "height": 480})
             figure.set_content(main_figure(path, options.dir), wait_until="load")
             figure.wait_for_selector(".main-svg")
-            figure.screenshot(path=options.out / f"notebook_{path.stem}.png")
+            drawn = figure.locator(".plotly-graph-div")
+            drawn.screenshot(path=options.out / f"notebook_{path.stem}.png")
         browser.close()
     sizes = {path.name: path.stat().st_size for path in options.out.glob("*.png")}
     large = {name: size for name, size in sizes.items() if size > LARGEST}
@@ -119,7 +120,7 @@ def main_figure(path: Path, sweeps: Sequence[str]) -> str:
     kind = "application/vnd.plotly.v1+json"
     figure = next(one["data"][kind] for one in outputs if kind in one.get("data", {}))
     figure.pop("config", None)
-    return str(plotly.io.to_html(figure, config={"staticPlot": True}, default_height="460px"))
+    return str(plotly.io.to_html(figure, config={"staticPlot": True}))
 
 
 def _opened(browser: Browser, address: str, screen: dict[str, object]) -> Page:

@@ -10,6 +10,23 @@ from typing import Any
 from sftray.errors import ConfigError
 from sftray.redact import looks_secret
 
+USUAL_NAMES = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "batch_size": "effective_batch_size",
+    "bs": "effective_batch_size",
+    "rank": "lora_r",
+    "r": "lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "warmup": "warmup_ratio",
+    "target_modules": "lora_target_modules",
+    "dataset": "source",
+    "precision": "base_precision",
+}
+"""What others call our fields."""
+
 
 def require(condition: bool, what: str, got: str, must: str) -> None:
     """Raise ConfigError unless the condition holds."""
@@ -41,7 +58,8 @@ def known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
     known = [f.name for f in fields(config)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            usual = [USUAL_NAMES[name]] if USUAL_NAMES.get(name) in known else []
+            near = usual or difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
             raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
 

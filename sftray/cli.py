@@ -48,9 +48,9 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         from sftray.plan import make_plan, plan_text
 
         plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
-        say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         if plan["packs"] and not options.json:
-            say("\n" + inspected(plan["packs"], rows=1))
+            say(inspected(plan["packs"], rows=1) + "\n")
+        say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         return 0
     from sftray import storage
 
@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     init.add_argument("--model", required=True, help="the base: a folder or a Hub model id")
     init.add_argument("--split", default="train", help="of a Hub dataset")
-    init.add_argument("--gpus", type=int, default=1, help="of the cluster; 0: a CPU")
+    init.add_argument("--gpus", type=int, help="of the cluster, 0: a CPU; else what is here")
     results = command(
         "results",
         commands.results,

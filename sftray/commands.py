@@ -57,15 +57,17 @@ def report(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     """A first sweep file for a dataset and a base."""
-    from sftray.doctor import smallest_gpu
+    from sftray.doctor import gpu_memories
     from sftray.proposal import propose
     from sftray.sweep_file import as_file
 
     file: Path = options.file
     if file.exists():
         raise SftrayError(f"{file}: got a file that is there already, must be a new one")
-    if options.gpus < 0:
-        raise SftrayError(f"--gpus: got {options.gpus}, must be at least 0")
+    memories = gpu_memories()
+    gpus = len(memories) if options.gpus is None else options.gpus
+    if gpus < 0:
+        raise SftrayError(f"--gpus: got {gpus}, must be at least 0")
     if file.suffix != ".py":
         raise SftrayError(f"{file}: got {file.suffix or 'no ending'!r}, must end on .py")
     found = propose(
@@ -73,8 +75,8 @@ def init(options: argparse.Namespace) -> int:
         options.data,
         options.model,
         split=options.split,
-        gpus=options.gpus,
-        gpu_memory=smallest_gpu(),
+        gpus=gpus,
+        gpu_memory=min(memories, default=None),
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(as_file(found.sweep, found.says, found.reasons), encoding="utf-8")

@@ -88,6 +88,11 @@ def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
             f"--set {assignment}: {name} is no single value; set a field of it, as in "
             "data.max_length=512, or write it in the sweep's file"
         )
+    if room == "trial" and name in sweep.search_space and not sweep.points:
+        raise ConfigError(
+            f"--set {assignment}: {name} is searched, so the baseline's is not used; hold it with "
+            f"--set 'search_space.{name}=choice([{text}])'"
+        )
     changes: dict[str, Any] = {name: _parse(text)}
     if room:
         changes = {room: dataclasses.replace(target, **changes)}

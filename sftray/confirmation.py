@@ -5,8 +5,9 @@ seeds (row order, initialisation, dropout) were not picked: their mean is what t
 their scatter is what a seed alone makes of it. The scatter is pooled over all repeated points, for
 a few seeds tell little of a point's own; the interval is Student's.
 
-Promise: points whose intervals overlap with the best one's are not told apart, and of those the
-cheapest is the answer. Price: standard library only.
+Promise: points whose means differ by less than 95 % of such differences between equal points would
+(Student's t, two means) are not told apart. Of those the lowest mean is the answer, unless another
+costs less by more than a few rows. Price: standard library only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ T_QUANTILES = (
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 """Student's t, two-sided 95 %, for 1 … 30 degrees of freedom; 1.96 beyond."""
+
+
+CHEAPER = 0.05
+"""A point is cheaper than another from this share of its tokens on; sizes that drop a few rows
+of an epoch differ by less."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,11 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
         (_confirmed(name, points[name], runs, half) for name, runs in repeated.items()),
         key=lambda one: (one.mean, one.trial),
     )
-    tied = [one for one in found if one is found[0] or _overlap(one, found[0])]
-    winner = min(tied, key=_cost)
+    tied = [one for one in found if one is found[0] or _alike(one, found[0], half)]
+    winner = tied[0]
+    for one in tied[1:]:
+        if _cheaper(one, winner):
+            winner = one
     return Confirmation(tuple(found), winner.trial, tuple(one.trial for one in tied))
 
 
@@ -116,12 +125,17 @@ def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:
     return t * math.sqrt(squares / freedom)
 
 
-def _overlap(one: Confirmed, best: Confirmed) -> bool:
-    if one.interval is None or best.interval is None:
+def _alike(one: Confirmed, best: Confirmed, half: float | None) -> bool:
+    """Whether seeds alone make two means differ so much."""
+    if half is None or not math.isfinite(one.mean):
         return False
-    return one.interval[0] <= best.interval[1]
+    return one.mean - best.mean <= half * math.sqrt(
+        1 / len(one.eval_losses) + 1 / len(best.eval_losses)
+    )
 
 
-def _cost(one: Confirmed) -> tuple[float, float, float]:
-    """What using the point costs: tokens to train, then the adapter's size."""
-    return (one.tokens, one.point.get("lora_r", 0), one.mean)
+def _cheaper(one: Confirmed, other: Confirmed) -> bool:
+    """Whether using a point costs less: tokens to train, then the adapter's size."""
+    if abs(one.tokens - other.tokens) >= CHEAPER * other.tokens:
+        return one.tokens < other.tokens
+    return bool(one.point.get("lora_r", 0) < other.point.get("lora_r", 0))

@@ -79,14 +79,19 @@ def as_json(found: list[Finding]) -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
-def smallest_gpu() -> float | None:
-    """Bytes of this machine's smallest GPU, as its driver says; None where it has none."""
+def gpu_memories() -> list[float]:
+    """Bytes of each of this machine's GPUs, as its driver says."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return min(float(line) for line in done.stdout.split()) * 2**20
+        return [float(line) * 2**20 for line in done.stdout.split()]
     except (FileNotFoundError, subprocess.SubprocessError, ValueError):
-        return None
+        return []
+
+
+def smallest_gpu() -> float | None:
+    """Bytes of the smallest of them; None where there is none."""
+    return min(gpu_memories(), default=None)
 
 
 def _python() -> Finding:

@@ -74,10 +74,13 @@ def confirmed_text(board: Mapping[str, Any]) -> str:
         lines.append(f"{mark}  {one['trial']}  {mean}  n={runs}  {one['tokens']:,} tokens  {point}")
     tied = [name for name in told["tied"] if name != winner]
     if tied:
+        why = "has the lowest mean" if winner == points[0]["trial"] else "is the cheapest of them"
         lines.append(
-            f"{winner} and {', '.join(tied)} are not distinguishable: their intervals overlap. "
-            f"{winner} is the cheapest of them"
+            f"{winner} and {', '.join(tied)} are not distinguishable: seeds alone differ as "
+            f"much. {winner} {why}"
         )
+    elif len(points) > 1 and points[0]["interval"] is None:
+        lines.append("one more seed each does not tell what chance is; confirm_seeds=2 does")
     elif len(points) > 1:
         lines.append(f"{winner} is better than the others, beyond what seeds make of a loss")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ Price: under 3 s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ from sftray.bank.settings import BankSettings, bank_memory, choose_settings
 from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import (
     FEW_STEPS,
+    MIN_STEPS,
     TrialPlan,
     field_values,
     fit_batch_sizes,
@@ -24,10 +25,13 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.padding import padding_text
 from sftray.disk import disk_needed, free_space
+from sftray.errors import ConfigError
 from sftray.fit import Fit, fit_train
 from sftray.leaderboard_text import point_text
 from sftray.memory import Shape, choose_execution, memory_text, train_memory
-from sftray.search.priors import prior_points
+from sftray.paths import SweepPaths
+from sftray.record import refuse_other_config
+from sftray.search.priors import prior_points, published_rates
 from sftray.spaces import Uniform
 from sftray.spending import BUDGETS
 
@@ -53,7 +57,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     from sftray.data.packs import estimate_packs, find_packs
     from sftray.data.tokenizer import model_config, require_safetensors
 
-    data, trial = sweep.data, sweep.trial
+    data, trial, asked = sweep.data, sweep.trial, sweep
     where: dict[str, Any] = {
         "model_revision": trial.model_revision,
         "trust_remote_code": trial.trust_remote_code,
@@ -81,8 +85,11 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
         *check_budgets(sweep, gpus=gpu_memory is not None),
+        *check_batch_sizes(asked, sweep),
         *check_rates(sweep, base),
+        *check_name(asked),
     ]
+    repeats = sweep.confirm_top * sweep.confirm_seeds
     disk = disk_needed(sweep, base, counts, at_once=bank.slots if bank else AT_ONCE)
     shapes = [_shape(config, plan(config), counts, rows) for config in shape_corners(sweep)]
     return {
@@ -105,9 +112,9 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "reduction_factor": sweep.reduction_factor if ladder else None,
         "shapes": shapes,
         "tokens": {
-            "most": (sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds)
-            * max(shape["tokens"] for shape in shapes),
-            "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes),
+            "most": (sweep.total_trials + repeats) * max(shape["tokens"] for shape in shapes),
+            "least": sweep.total_trials * min(shape["tokens_to_first_rung"] for shape in shapes)
+            + repeats * min(shape["tokens"] for shape in shapes),
         },
         "budgets": {name: getattr(sweep, name) for name in BUDGETS},
         "disk": {**asdict(disk), "total": disk.total, "free": free_space(sweep.storage)},
@@ -161,12 +168,45 @@ def check_budgets(sweep: SweepConfig, *, gpus: float) -> list[str]:
     ]
 
 
+def check_batch_sizes(asked: SweepConfig, fitted: SweepConfig) -> list[str]:
+    """A warning where too few of the batch sizes that were asked for leave enough steps, so that
+    others were taken."""
+    sizes = field_values(fitted, "effective_batch_size") or []
+    wanted = field_values(asked, "effective_batch_size") or []
+    if set(sizes) <= set(wanted):
+        return []
+    return [
+        f"batch sizes {_listed(wanted)} leave fewer than {MIN_STEPS} steps on so few rows; "
+        f"{_listed(sizes)} are searched instead. A shorter data.max_length makes more rows"
+    ]
+
+
+def check_name(sweep: SweepConfig) -> list[str]:
+    """A warning where the start would be refused, for a sweep of this name is there."""
+    try:
+        refuse_other_config(sweep, SweepPaths.of(sweep.storage, sweep.name))
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
 def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
-    """A warning where all learning rates of full fine-tuning are ones that only LoRA bears; small
-    bases bear them, too."""
+    """A warning where the learning rates are not those of such a base: none of LoRA's that are
+    published for its size, or, in full fine-tuning, all above what only small bases bear."""
     shape, values = Shape.of(base), _reachable(sweep, "learning_rate")
+    if sweep.trial.finetune == "lora":
+        published = published_rates(shape, str(base.get("model_type"))) if shape else []
+        if not published or any(min(values) <= rate <= max(values) for rate in published):
+            return []
+        usual = published[0]
+        tried = f"{min(values):.3g}" + (f" … {max(values):.3g}" if len(values) > 1 else "")
+        return [
+            f"the learning rate published as good for bases of this size is {usual:.2g}, and "
+            f"{tried} does not hold it: --set 'search_space.learning_rate="
+            f"loguniform({usual / 5:.0e}, {usual * 5:.0e})'"
+        ]
     small = shape is not None and shape.parameters < BEARS_HIGH_RATES
-    if sweep.trial.finetune == "lora" or small or min(values) <= HIGH_RATE:
+    if small or min(values) <= HIGH_RATE:
         return []
     return [
         f"all learning rates are {min(values):.3g} or more; full fine-tuning usually wants 1e-5 … "
@@ -247,6 +287,10 @@ def _sample_text(sample: dict[str, int]) -> str:
     if sample["sampled"] >= sample["read"]:
         return f"estimated from its {sample['read']:,} rows"
     return f"estimated from {sample['sampled']:,} of {sample['read']:,} rows"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _confirm_text(confirm: dict[str, int]) -> str:

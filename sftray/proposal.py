@@ -38,6 +38,8 @@ UNCUT = 1_048_576
 WELL_STEPS = 25
 """Optimizer steps that the largest batch is to leave an epoch, where there are rows for it."""
 TRIALS_AN_AXIS, TRIALS_AN_AXIS_ON_CPU = 12, 4
+_ON_A_CPU = ("learning_rate", "effective_batch_size")
+"""The axes searched without a GPU: the first that matter."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,10 @@ def propose(
     reasons: dict[str, str] = {}
     base = model_config(model)
     data, conversations = _data(source, split, model, base, reasons)
-    trial = _trial(model, gpus, reasons)
+    trial = _trial(model, gpus, conversations, reasons)
     search = _space(base, conversations, reasons)
+    if not gpus:  # a first answer in minutes
+        search = {name: search[name] for name in _ON_A_CPU}
     sweep = SweepConfig(
         name=re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-") or "sweep",
         data=data,
@@ -78,7 +82,7 @@ def propose(
         reasons["use_gpu"] = "no GPU, as asked for"
     sweep = _on_workers(sweep, base, gpus, gpu_memory, reasons)
     sweep = _fitted(sweep, reasons)
-    if "num_train_epochs" not in search:
+    if "num_train_epochs" not in search and "trial.num_train_epochs" not in reasons:
         reasons["trial.num_train_epochs"] = "of so many conversations one pass is often enough"
     plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None)
     reasons["trial.model"] = _about_the_base(sweep, base, gpus)
@@ -97,7 +101,7 @@ def _data(
     data = DataConfig(source, split=split)
     found = open_source(source, split=split)
     spelling = spelling_of_source(found, "auto")
-    rows, total = sample_rows(found, SAMPLE)
+    rows, total = sample_rows(found, SAMPLE, spelling)
     chat = choose_format(read_tokenizer(model), template=None, date=data.template_date, samples=[])
     whole, _, _ = read_and_encode(rows, spelling, chat, UNCUT, data.seed)
     lengths = whole.kept.length
@@ -136,8 +140,11 @@ def _bad(report: ChunkReport) -> str:
     return f"of {report.rows:,} looked at {sum(report.dropped.values()):,} are bad ({reasons}); "
 
 
-def _trial(model: str, gpus: int, reasons: dict[str, str]) -> TrialConfig:
+def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -> TrialConfig:
     trial = TrialConfig(model, base_precision="nf4" if gpus else "fp32")
+    if not gpus and conversations <= 10_000:
+        trial = replace(trial, num_train_epochs=2.0)
+        reasons["trial.num_train_epochs"] = "a small dataset wants more than one pass"
     reasons["trial.base_precision"] = (
         "QLoRA: the frozen base in 4 bits, a quarter of the memory"
         if gpus
@@ -159,7 +166,11 @@ def _space(
         usual = published_rates(shape, str(base.get("model_type")))[0]
         why += f"; published as good for a base of this size: {usual:.1e}"
         if not 3 * low <= usual <= high / 2:
-            low, high = float(f"{usual / 10:.0e}"), float(f"{usual * 5:.0e}")
+            low, high = float(f"{usual / 5:.0e}"), float(f"{usual * 5:.0e}")
+            why = (
+                f"published as good for a base of this size: {usual:.1e}; the usual 1e-4 to 2e-4 "
+                "is for bases of billions of parameters"
+            )
     reasons["search_space.learning_rate"] = why
     space: dict[str, Space] = {
         "learning_rate": loguniform(low, high),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from sftray.confirmation import confirmation
 from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError
 from sftray.journal import Event, read_events
-from sftray.paths import SweepPaths, name_of
+from sftray.paths import SweepPaths, is_uri, join, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,9 +155,7 @@ def load(folder: str) -> Results:
     """Read the sweep in `folder`, finished or running. Raises SftrayError if there is none."""
     paths = SweepPaths(folder)
     if not storage.exists(paths.sweep):
-        raise SftrayError(
-            f"{folder}: got no sweep.json, must be a sweep's folder (<storage>/<name>)"
-        )
+        raise SftrayError(no_sweep(folder))
     record = json.loads(storage.read_text(paths.sweep))
     events = read_events(paths.journal)
     kept = Records(sweep_from_json(record["config"]), events)
@@ -169,6 +168,16 @@ def load(folder: str) -> Results:
         leaderboard=kept.leaderboard(),
         ended=ended and all(trial.outcome is not None for trial in records),
     )
+
+
+def no_sweep(folder: str) -> str:
+    """What to say of a folder that holds no sweep, with those beside it that do."""
+    beside = os.path.dirname(folder.rstrip("/")) or "."
+    names = [] if is_uri(folder) or not os.path.isdir(beside) else sorted(os.listdir(beside))
+    there = [name for name in names if os.path.exists(SweepPaths(join(beside, name)).sweep)]
+    got = "no sweep.json" if is_uri(folder) or os.path.isdir(folder) else "no such folder"
+    hint = f"; sweeps there: {', '.join(there)}" if there else ""
+    return f"{folder}: got {got}, must be a sweep's folder (<storage>/<name>){hint}"
 
 
 def compare(*sweeps: Results) -> pd.DataFrame:

@@ -117,14 +117,10 @@ def _memorised(config: TrialConfig, course: Course, base: float | None) -> Diagn
     found = _first_epoch_low(config, course)
     if found is None or (base is not None and base < 2 * MEMORISED):
         return None
+    if course.evaluations and course.last.eval_loss < 2 * MEMORISED:
+        return None  # conversations that it has never seen are predicted as well: it is learnt
     step, loss = found
     verdict = f"Memorised: train loss is {loss:.3f} at step {step}, within the first epoch"
-    if course.evaluations and course.last.eval_loss < 2 * MEMORISED:
-        return Diagnosis(
-            "memorised",
-            f"{verdict}, and eval loss {course.last.eval_loss:.3f}.",
-            "Look for conversations that repeat, within the training data and in the evaluation.",
-        )
     fewer = (
         f", fewer than {config.num_train_epochs:g} epochs" if config.num_train_epochs > 1 else ""
     )

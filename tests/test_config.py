@@ -271,7 +271,7 @@ def test_differing_fields_are_named_by_their_dotted_paths() -> None:
     ("assignment", "read"),
     [
         ("data.max_length=512", lambda s: s.data.max_length == 512),
-        ("trial.learning_rate=3e-4", lambda s: s.trial.learning_rate == 3e-4),
+        ("trial.weight_decay=3e-4", lambda s: s.trial.weight_decay == 3e-4),
         ("trial.micro_batch_size=None", lambda s: s.trial.micro_batch_size is None),
         ('trial.lora_target_modules=["o"]', lambda s: s.trial.lora_target_modules == ("o",)),
         ("trial.model=other=model", lambda s: s.trial.model == "other=model"),
@@ -287,6 +287,8 @@ def test_set_overrides_any_field(assignment: str, read: Any) -> None:
     ("assignment", "message"),
     [
         ("max_length", "--set: got 'max_length', must be field=value, as in data.max_length=512"),
+        ("trial.learning_rate=3e-4", "hold it with --set 'search_space.learning_rate=choice([3e-4"),
+        ("trial.epochs=3", "has no field 'epochs'; did you mean 'num_train_epochs'?"),
         ("train.lora_r=8", "got 'train', must be data., trial., search_space. or nothing"),
         ("trial.lora_rr=8", "TrialConfig has no field 'lora_rr'; did you mean 'lora_r'?"),
         ("lora_r=8", "the sweep has no field 'lora_r'; did you mean trial.lora_r=8?"),

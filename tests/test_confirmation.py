@@ -40,12 +40,36 @@ def test_the_interval_is_students_with_the_scatter_of_all_points() -> None:
     assert best.interval[1] - best.mean == pytest.approx(2.776 * scatter / math.sqrt(3))
 
 
-def test_points_that_overlap_are_not_told_apart_and_the_cheapest_is_the_answer() -> None:
+def test_of_points_that_are_not_told_apart_a_cheaper_one_is_the_answer() -> None:
     found = confirmation(sweep(small=[1.02, 1.06], large=[1.00, 1.05], far=[2.0, 2.02]))
     assert found is not None
     assert found.points[0].trial == "large", "the lowest mean"
     assert set(found.tied) == {"large", "small"}
     assert found.winner == "small", "the smaller adapter"
+    assert "small is the cheapest of them" in confirmed_text({"confirmed": found.to_json()})
+
+
+@pytest.mark.parametrize(("tokens", "winner"), [(1045, "low"), (1060, "high"), (955, "low")])
+def test_a_few_rows_more_are_not_dearer(tokens: int, winner: str) -> None:
+    trials = sweep(low=[1.00, 1.05], high=[1.02, 1.06])
+    for one in trials:
+        one.point.pop("lora_r")  # type: ignore[attr-defined]
+        if "low" in one.trial:
+            one.results[0]["tokens"] = tokens
+    found = confirmation(trials)
+    assert found is not None
+    assert set(found.tied) == {"low", "high"}
+    assert found.winner == winner
+
+
+def test_two_means_are_told_apart_by_their_difference_and_not_by_their_intervals() -> None:
+    found = confirmation(sweep(a=[1.0, 1.1, 1.05], b=[1.18, 1.25, 1.2]))
+    assert found is not None
+    a, b = (one.interval for one in found.points)
+    assert a is not None
+    assert b is not None
+    assert a[1] > b[0] - 0.08
+    assert found.tied == ("a",)
 
 
 def test_a_point_that_is_better_beyond_the_noise_wins_whatever_it_costs() -> None:
@@ -70,5 +94,8 @@ def test_one_repetition_has_no_interval_and_no_repetition_no_confirmation() -> N
     found = confirmation(sweep(a=[1.0]))
     assert found is not None
     assert found.points[0].interval is None
+    pair = confirmation(sweep(a=[1.0], b=[1.2]))
+    assert pair is not None
+    assert "does not tell what chance is" in confirmed_text({"confirmed": pair.to_json()})
     assert confirmation([trial("a", 1.0)]) is None
     assert confirmed_text({}) == ""

@@ -141,6 +141,16 @@ def test_a_missing_column_is_named_with_its_file_and_line(tmp_path: Path) -> Non
         spelling_of_source(source, "messages")
 
 
+def test_a_column_that_only_a_later_line_lacks_is_named_with_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 500)
+    rows = [{"promt" if k == 21 else "prompt": "a", "completion": "b"} for k in range(40)]
+    source = open_source(str(write_jsonl(tmp_path / "a.jsonl", rows)), split="train")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 22: has no column prompt"):
+        sample_rows(source, 4000, spelling_of_source(source, "auto"))
+
+
 def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
     a = open_source(str(write_jsonl(tmp_path / "a.jsonl", ROWS)), split="train")
     b = open_source(str(write_jsonl(tmp_path / "b.jsonl", ROWS)), split="train")
@@ -154,11 +164,11 @@ def test_a_sample_says_how_many_rows_there_may_be(
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 2000)
     even = [{"prompt": f"{k:06d}", "completion": "x" * 40} for k in range(1000)]
     path = write_jsonl(tmp_path / "a.jsonl", even)
-    rows, total = sample_rows(open_source(str(path), split="train"), 40)
+    rows, total = sample_rows(open_source(str(path), split="train"), 40, "prompt_completion")
     assert len(rows) == 40
     assert total == pytest.approx(1000, rel=0.05)
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 100_000)
-    assert sample_rows(open_source(str(path), split="train"), 40)[1] == 1000
+    assert sample_rows(open_source(str(path), split="train"), 40, "prompt_completion")[1] == 1000
 
 
 def test_without_a_network_a_hub_dataset_is_looked_for_at_the_revision_as_given(

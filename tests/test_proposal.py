@@ -41,7 +41,7 @@ def init(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
 @pytest.mark.parametrize(
     ("rows", "spelled", "max_length", "batches", "gpus"),
     [
-        (CHATS[:300], "messages", 256, [1, 2], 0),
+        (CHATS[:300], "messages", 256, [1, 2, 4], 0),
         (CHATS, "messages", 256, [2, 4, 8, 16], 1),
         (alpaca(400), "instruction", 128, [1, 2, 4], 2),
     ],
@@ -61,7 +61,9 @@ def test_what_is_written_fits_the_data_and_plans(
     assert said.endswith(f"wrote {file}; what it would do: python {file} --plan\n")
     text = file.read_text(encoding="utf-8")
     assert f"# about {len(rows):,} conversations, spelled as {spelled}" in text
-    for field in ("max_length", '"learning_rate"', '"warmup_ratio"', "num_trials", "grace_rows"):
+    of_gpus = ("num_train_epochs", "warmup_ratio", "lora_r") if gpus else ()
+    axes = ("learning_rate", *of_gpus)
+    for field in ("max_length", *(f'"{name}"' for name in axes), "num_trials", "grace_rows"):
         before = text.splitlines()
         line = next(k for k, one in enumerate(before) if one.strip().startswith(field))
         assert before[line - 1].strip().startswith("#"), field
@@ -70,14 +72,13 @@ def test_what_is_written_fits_the_data_and_plans(
     assert sweep.data.max_length == max_length
     assert sweep.trial.base_precision == ("nf4" if gpus else "fp32")
     space = sweep.search_space
-    assert space.keys() == {
-        "learning_rate", "effective_batch_size", "num_train_epochs", "warmup_ratio", "lora_r",
-    }  # fmt: skip
+    assert space.keys() == {"effective_batch_size", *axes}
     assert isinstance(space["effective_batch_size"], Choice)
     assert list(space["effective_batch_size"].values) == batches
     assert isinstance(space["learning_rate"], Uniform)
     assert space["learning_rate"].contains(3e-3)  # published as good for so small a base
-    assert sweep.num_trials == (60 if gpus else 20)
+    assert sweep.num_trials == (60 if gpus else 8)
+    assert sweep.trial.num_train_epochs == (1 if gpus else 2)
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(sweep, ["--plan", "--json", "--storage", str(tmp_path / "none")])
     planned = json.loads(capsys.readouterr().out)

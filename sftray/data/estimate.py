@@ -78,7 +78,7 @@ def estimate_packs(
 def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> dict[str, Any]:
     """Lengths of the conversations in a sample, and how many the source is likely to hold."""
     spelling = spelling_of_source(source, recipe.data.columns)
-    rows, total = sample_rows(source, sample)
+    rows, total = sample_rows(source, sample, spelling)
     if recipe.data.max_conversations is not None and source is recipe.train:
         total = min(total, recipe.data.max_conversations)
     data = recipe.data

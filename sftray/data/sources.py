@@ -109,10 +109,11 @@ def first_rows(source: Source, number: int) -> list[dict[str, Any]]:
     return [row for _, (_, row) in islice(_rows(source), number)]
 
 
-def sample_rows(source: Source, number: int) -> tuple[list[Row], int]:
+def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Row], int]:
     """About `number` rows from evenly spaced chunks, and how many rows the source may have.
 
     Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
+    Raises DataError, with file and line, where a row has not the columns of its spelling.
     """
     places = sorted({round(k) for k in _spaced(len(source.chunks), _SAMPLED_CHUNKS)})
     counts = {place: count_rows(source.chunks[place]) for place in places}
@@ -120,7 +121,9 @@ def sample_rows(source: Source, number: int) -> tuple[list[Row], int]:
     rows: list[Row] = []
     for place in places:
         try:
-            rows += islice(read_chunk(source.chunks[place]), each)
+            for line, row in islice(read_chunk(source.chunks[place]), each):
+                check_columns(row, spelling, line)
+                rows.append((line, row))
         except BadLineError as error:
             raise located(source, place, error) from error
     if source.chunks[0].kind != "jsonl":

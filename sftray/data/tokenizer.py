@@ -6,9 +6,11 @@ for plans and keys; `load_tokenizer` is transformers' own AutoTokenizer, for pac
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,13 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
     except OutageError:
         raise
     except (HfHubHTTPError, HFValidationError, OSError) as error:
+        names = (
+            [] if model.count("/") != 1 or not folder.parent.is_dir() else os.listdir(folder.parent)
+        )
+        near = difflib.get_close_matches(folder.name, names, n=1)
+        hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
         raise DataError(
-            f"model: {model} is no folder, and its tokenizer could not be fetched ({error})"
+            f"model: {model} is no folder, and its tokenizer could not be fetched ({error}){hint}"
         ) from error
 
 

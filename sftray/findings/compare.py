@@ -79,6 +79,12 @@ class Sweep:
     plan: Callable[[TrialConfig], TrialPlan]
     """What a trial of this sweep would run with; ConfigError where it cannot run."""
 
+    @property
+    def searched(self) -> list[Trial]:
+        """Without those that were run again with new seeds: of its best points a search knows more
+        than of others, so they would count several times."""
+        return [trial for trial in self.trials if trial.record.confirms is None]
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -124,11 +130,11 @@ def comparisons(sweep: Sweep) -> list[Comparison]:
     whatever their epochs; with one only those of the bracket with the most trials.
     """
     if sweep.config.scheduler == "none":
-        return [_at_the_end(sweep.trials, bracket=None)]
-    if not sweep.trials:
+        return [_at_the_end(sweep.searched, bracket=None)]
+    if not sweep.searched:
         return []
-    bracket = Counter(trial.plan.bracket for trial in sweep.trials).most_common(1)[0][0]
-    trials = in_bracket(sweep.trials, bracket)
+    bracket = Counter(trial.plan.bracket for trial in sweep.searched).most_common(1)[0][0]
+    trials = in_bracket(sweep.searched, bracket)
     rungs = sorted({rung.rows for trial in trials for rung in trial.plan.rungs}, reverse=True)
     return [
         _at_the_end(trials, bracket),

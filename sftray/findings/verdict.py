@@ -183,11 +183,11 @@ def _next(sweep: Sweep, importances: Importances, edges: Sequence[Edge], stoppin
             f"another --name with {_flag(edge.name, wider)}."
         )
     if not importances.axes:
-        return f"Run {more} more trials (--num-trials {len(sweep.trials) + more})."
+        return f"Run {more} more trials (--num-trials {len(sweep.searched) + more})."
     if not deciding and importances.trials < SAFE_TRIALS:
         more = SAFE_TRIALS - importances.trials
         return (
-            f"Run {more} more trials (--num-trials {len(sweep.trials) + more}): with "
+            f"Run {more} more trials (--num-trials {len(sweep.searched) + more}): with "
             f"{SAFE_TRIALS} a hyper-parameter that decides is mostly found."
         )
     if len(stopping.within_spread) > stopping.stopped / 4:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from sftray.findings.cost import Cost, Moment
-from sftray.findings.importance import Importances
+from sftray.findings.importance import SURE, Importances
 from sftray.findings.learned import Findings
 from sftray.findings.scaling import Scaling
 from sftray.findings.stopping import Stopping
@@ -61,7 +61,8 @@ def _wrapped(paragraph: str, first: str = "", other: str = "") -> list[str]:
 def _importance(found: Importances) -> Iterator[str]:
     for axis in found.axes:
         how = "decides" if axis.decides else "not beyond chance"
-        yield f"{axis.name} {axis.importance:.2f}, {how} (p = {axis.chance:.3f})"
+        bar = "" if axis.decides else f"; at most {SURE / len(found.axes):.3f} would be"
+        yield f"{axis.name} {axis.importance:.2f}, {how} (p = {axis.chance:.3f}{bar})"
     if found.missing:
         yield found.missing
     if found.axes:

@@ -25,6 +25,7 @@ from sftray.live.view import view
 from sftray.live.watched import KEPT_LINES, Watched
 from sftray.paths import SweepPaths
 from sftray.redact import redact
+from sftray.results import no_sweep
 
 Log = Callable[[str], None]
 
@@ -54,9 +55,7 @@ def watch(folder: str, *, plain: bool) -> None:
     """Show a sweep that another process drives, until it ends. Raises SftrayError where there is
     none."""
     if not storage.exists(SweepPaths(folder).sweep):
-        raise SftrayError(
-            f"{folder}: got no sweep.json, must be a sweep's folder (<storage>/<name>)"
-        )
+        raise SftrayError(no_sweep(folder))
     console, watched = Console(), Watched(folder)
     if plain or not _can_draw(console):
         while True:

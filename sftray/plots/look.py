@@ -32,6 +32,7 @@ LOSSES = ((0.0, "#e8762c"), (0.25, "#c7689c"), (0.6, "#6f74cf"), (1.0, "#5aa0c8"
 """From the lowest loss to the highest."""
 FAR = 0.3
 ON_BAR = {"color": "#ffffff"}
+_ABOVE_THE_LEGEND = {"x": 0, "xref": "paper", "y": 1, "yanchor": "top", "pad": {"t": 12}}
 BEYOND = "triangle-up"
 """The marker of a loss beyond the end of the axis."""
 
@@ -40,12 +41,12 @@ def figure(title: str, x: str = "", y: str = "", **layout: Any) -> go.Figure:
     """An empty figure."""
     drawn = go.Figure()
     drawn.update_layout(
-        title={"text": title, "font": {"size": 15}},
+        title={"text": title, "font": {"size": 15}} | _ABOVE_THE_LEGEND,
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
         height=380,
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        margin={"l": 60, "r": 20, "t": 70, "b": 50},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
         hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12}, "align": "left"},
         template="none",
