@@ -79,7 +79,7 @@ def propose(
         "the best of many noisy losses is partly luck: the two best are run again with new seeds"
     )
     if not gpus:
-        reasons["use_gpu"] = "no GPU, as asked for"
+        reasons["use_gpu"] = "no GPU"
     sweep = _on_workers(sweep, base, gpus, gpu_memory, reasons)
     sweep = _fitted(sweep, reasons)
     if "num_train_epochs" not in search and "trial.num_train_epochs" not in reasons:
