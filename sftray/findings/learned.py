@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,8 +36,10 @@ class Findings:
     """The best trial's place on each numeric axis."""
     scaling: Scaling | None
     """None where learning rate and batch size were not both searched."""
+    device: str
+    """What the trials' seconds were taken on: GPU or CPU."""
     pareto: tuple[Cost, ...]
-    """Eval loss against GPU-seconds, the cheapest first."""
+    """Eval loss against seconds of such a device, the cheapest first."""
     regret: tuple[Moment, ...]
     stopping: Stopping
     bad_answers: str | None
@@ -71,12 +74,18 @@ def learn(found: Results) -> Findings:
         importances=counted,
         edges=ends,
         scaling=scaling(sweep),
+        device=_device(trials),
         pareto=pareto_front(costs_of(trials)),
         regret=regret(trials, found.record.get("started")),
         stopping=stopped,
         bad_answers=_bad_answers(best),
         noise=noise(trials),
     )
+
+
+def _device(trials: Sequence[Trial]) -> str:
+    told = {result["device"] for t in trials for result in t.record.results if "device" in result}
+    return "CPU" if told == {"cpu"} else "GPU"
 
 
 def _bad_answers(best: Trial | None) -> str | None:

@@ -26,9 +26,9 @@ def text(findings: Findings) -> str:
         ("importance", _importance(findings.importances)),
         ("edges", (edge.says for edge in findings.edges)),
         ("scaling", _scaling(findings.scaling)),
-        ("cost", _pareto(findings.pareto)),
+        ("cost", _pareto(findings.pareto, findings.device)),
         ("regret", _regret(findings.regret)),
-        ("stopping", _stopping(findings.stopping)),
+        ("stopping", _stopping(findings.stopping, findings.device)),
         ("noise", _noise(findings.noise)),
     ):
         label = name
@@ -87,9 +87,9 @@ def _scaling(found: Scaling | None) -> Iterator[str]:
         yield f"slope {found.slope:.2f} ({low:.2f} … {high:.2f}): {found.says}"
 
 
-def _pareto(front: Sequence[Cost]) -> Iterator[str]:
+def _pareto(front: Sequence[Cost], device: str) -> Iterator[str]:
     yield from (
-        f"{cost.trial} {cost.eval_loss:.4f} for {cost.gpu_seconds:,.0f} GPU-seconds"
+        f"{cost.trial} {cost.eval_loss:.4f} for {cost.gpu_seconds:,.0f} {device}-seconds"
         for cost in front
     )
 
@@ -110,12 +110,12 @@ def _regret(moments: Sequence[Moment]) -> Iterator[str]:
         yield f"the best was reached after {reached.tokens:,} tokens{when}"
 
 
-def _stopping(found: Stopping) -> Iterator[str]:
+def _stopping(found: Stopping, device: str) -> Iterator[str]:
     if found.stopped:
         full = found.tokens + found.tokens_saved
         yield (
             f"stopped {found.stopped} of {found.trials} trials: {found.tokens_saved:,} tokens and "
-            f"{found.gpu_seconds_saved:,.0f} GPU-seconds saved, "
+            f"{found.gpu_seconds_saved:,.0f} {device}-seconds saved, "
             f"{found.tokens_saved / full:.0%} of the tokens of full budgets"
         )
     yield found.says
