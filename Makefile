@@ -21,6 +21,7 @@ lint: $(INSTALLED)
 # torch first and pinned, so that nothing after it takes another build
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sftray needs Python 3.11 or newer; set PYTHON=")'
+	@echo 'installing into $(VENV): 2.5 GB, mostly PyTorch; some minutes'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q torch==2.13.0 -c constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]' -c constraints.txt

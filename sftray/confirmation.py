@@ -5,9 +5,8 @@ seeds (row order, initialisation, dropout) were not picked: their mean is what t
 their scatter is what a seed alone makes of it. The scatter is pooled over all repeated points, for
 a few seeds tell little of a point's own; the interval is Student's.
 
-Promise: points whose means differ by less than 95 % of such differences between equal points would
-(Student's t, two means) are not told apart. Of those the lowest mean is the answer, unless another
-costs less by more than a few rows. Price: standard library only.
+Promise: points whose intervals overlap with the best one's are not told apart. Of those the lowest
+mean is the answer, unless another costs less by more than a few rows. Price: standard library only.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
         (_confirmed(name, points[name], runs, half) for name, runs in repeated.items()),
         key=lambda one: (one.mean, one.trial),
     )
-    tied = [one for one in found if one is found[0] or _alike(one, found[0], half)]
+    tied = [one for one in found if one is found[0] or _overlap(one, found[0])]
     winner = tied[0]
     for one in tied[1:]:
         if _cheaper(one, winner):
@@ -125,13 +124,10 @@ def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:
     return t * math.sqrt(squares / freedom)
 
 
-def _alike(one: Confirmed, best: Confirmed, half: float | None) -> bool:
-    """Whether seeds alone make two means differ so much."""
-    if half is None or not math.isfinite(one.mean):
+def _overlap(one: Confirmed, best: Confirmed) -> bool:
+    if one.interval is None or best.interval is None:
         return False
-    return one.mean - best.mean <= half * math.sqrt(
-        1 / len(one.eval_losses) + 1 / len(best.eval_losses)
-    )
+    return one.interval[0] <= best.interval[1]
 
 
 def _cheaper(one: Confirmed, other: Confirmed) -> bool:

@@ -76,8 +76,8 @@ def confirmed_text(board: Mapping[str, Any]) -> str:
     if tied:
         why = "has the lowest mean" if winner == points[0]["trial"] else "is the cheapest of them"
         lines.append(
-            f"{winner} and {', '.join(tied)} are not distinguishable: seeds alone differ as "
-            f"much. {winner} {why}"
+            f"{winner} and {', '.join(tied)} are not distinguishable: their intervals "
+            f"overlap. {winner} {why}"
         )
     elif len(points) > 1 and points[0]["interval"] is None:
         lines.append("one more seed each does not tell what chance is; confirm_seeds=2 does")

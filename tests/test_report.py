@@ -148,7 +148,7 @@ def test_a_confirmation_is_told_with_how_sure_it_is(html: str, tmp_path: Path) -
     text = words(html)
     assert "run again with 2 other seeds: 3.6382 ± 0.1021 (95 %)" in text
     assert "t0003 3.7095 ± 0.1021 2 39,610 learning_rate=0.00343" in text
-    assert "t0009 and t0003 are not distinguishable: seeds alone differ as much" in text
+    assert "t0009 and t0003 are not distinguishable: their intervals overlap" in text
     assert "t0018 repeats t0009, seed 2" in text
     assert "run again" not in words(page(found_in(tmp_path, EVENTS)))
 
