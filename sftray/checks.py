@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from sftray.errors import ConfigError
 from sftray.redact import looks_secret
+
+T = TypeVar("T")
 
 USUAL_NAMES = {
     "lr": "learning_rate",
@@ -62,6 +65,20 @@ def known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
             near = usual or difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
             raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
+
+
+def with_known_fields(config: type[T]) -> type[T]:
+    """A dataclass that answers to a keyword which is no field as `known_fields` does, and not with
+    Python's TypeError."""
+    plain: Any = config.__init__
+
+    @functools.wraps(plain)
+    def init(self: T, *arguments: Any, **named: Any) -> None:
+        known_fields("configuration", named, config)
+        plain(self, *arguments, **named)
+
+    setattr(config, "__init__", init)  # noqa: B010  mypy allows no assignment to it
+    return config
 
 
 def is_number(value: Any) -> bool:

@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sftray.checks import is_number, known_fields, no_secrets, one_of, require
+from sftray.checks import (
+    is_number,
+    known_fields,
+    no_secrets,
+    one_of,
+    require,
+    with_known_fields,
+)
 from sftray.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
@@ -33,6 +40,7 @@ TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 
+@with_known_fields
 @dataclass(frozen=True)
 class DataConfig:
     """Which conversations to train on, and how they become packed rows."""
@@ -113,6 +121,7 @@ class DataConfig:
         )
 
 
+@with_known_fields
 @dataclass(frozen=True)
 class TrialConfig:
     """One fine-tune. A point of the search is applied with `replace(trial, **point)`."""
@@ -256,6 +265,7 @@ class TrialConfig:
         return dataclasses.replace(self, **point)
 
 
+@with_known_fields
 @dataclass(frozen=True)
 class SweepConfig:
     """A search over TrialConfig fields for one base and one dataset."""

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,26 @@ def test_differing_fields_are_named_by_their_dotted_paths() -> None:
         "trial.lora_r",
     ]
     assert differing_fields(to_json(old), to_json(old)) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (
+            lambda: TrialConfig("m", epochs=2),
+            "TrialConfig has no field 'epochs'; did you mean 'num_tr",
+        ),
+        (
+            lambda: DataConfig("d", max_len=2),
+            "DataConfig has no field 'max_len'; did you mean 'max_le",
+        ),
+    ],
+)
+def test_a_keyword_that_is_no_field_has_the_nearest_that_is_one(
+    make: Callable[[], object], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(hint)):
+        make()
 
 
 @pytest.mark.parametrize(
