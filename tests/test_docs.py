@@ -184,10 +184,12 @@ def _python_program(command: Command) -> None:
         assert importlib.util.find_spec(words[1]) is not None, str(command)
         tests = [word for word in words[2:] if word.startswith("tests/")]
         assert all((ROOT / test).exists() for test in tests), str(command)
+    elif words[0].startswith("benchmarks/"):
+        _benchmark(command, words)
     elif words[0].startswith("sweeps/") or Path(words[0]).exists():
         _sweep_command(command, words)
-    else:
-        _benchmark(command, words)
+    else:  # of an `init` whose data no block makes
+        _sweep_parser(_sweep("sweeps/lr_batch.py")).parse_args(words[1:])
 
 
 def _sweep_command(command: Command, words: Sequence[str]) -> None:

@@ -616,7 +616,7 @@ def test_a_trial_that_blows_up_ends_as_diverged_and_says_where(
 def test_a_base_that_was_used_before_trains_as_one_loaded_anew(
     small_packs: Packs, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    trial = replace(DROPOUT, effective_batch_size=4, num_train_epochs=0.4, **changes)
+    trial = replace(DROPOUT, num_train_epochs=0.45, **changes)
     other = replace(trial, learning_rate=1e-2, lora_r=8, lora_dropout=0.0)
     bases, losses = Bases(), []
     for name, config, kept in (
