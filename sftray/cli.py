@@ -51,7 +51,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         if plan["packs"] and not options.json:
             say(inspected(plan["packs"], rows=1) + "\n")
         say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
-        return 0
+        return 0 if plan["starts"] else 2
     from sftray import storage
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them

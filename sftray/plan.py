@@ -78,9 +78,10 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
             trainer, why = without_bank(sweep)
     fit = Fit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, rows, execution=fit.execution)
+    refused = _bad_rows(data, counts["train"], manifest)
     warnings = [
         *check_code(trial),
-        *_bad_rows(data, counts["train"], manifest),
+        *refused,
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
@@ -119,6 +120,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "budgets": {name: getattr(sweep, name) for name in BUDGETS},
         "disk": {**asdict(disk), "total": disk.total, "free": free_space(sweep.storage)},
         "warnings": warnings,
+        "starts": not refused,
         "config": to_json(sweep),
     }
 

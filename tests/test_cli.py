@@ -102,6 +102,20 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
         assert told in text
 
 
+def test_a_plan_of_what_would_not_start_is_shown_and_is_the_exit_status(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "It. " * 30}]
+    rows = [{"messages": turns[: 1 if k % 10 == 0 else 2]} for k in range(2000)]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"^2$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", str(data)])
+    said = capsys.readouterr().out
+    assert "warning: 200 of 2000 rows are bad" in said
+    assert "the sweep would not start" in said
+
+
 def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
