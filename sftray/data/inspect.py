@@ -72,10 +72,14 @@ def _lengths(packs: Packs) -> str:
         lines.append(f"  ≤ {int(bound):>7,} {number:>9,} {bar}")
     lines.append(f"{'max_length':>12}{'whole':>10}{'shortened':>11}{'dropped':>9}")
     for cut, facts in lengths["cuts"].items():
+        if int(cut) < min(lengths["mean"], packs.max_length):
+            continue  # nobody would cut so much away
         mine = " ←" if int(cut) == packs.max_length else ""
         lines.append(
             f"{int(cut):12,}{facts['whole']:10,}{facts['shortened']:11,}{facts['dropped']:9,}{mine}"
         )
+        if not facts["shortened"] + facts["dropped"] and int(cut) >= packs.max_length:
+            break  # nor does more change anything
     return "\n".join(lines)
 
 

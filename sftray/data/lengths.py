@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CUTS = (512, 1024, 2048, 4096)
+CUTS = (64, 128, 256, 512, 1024, 2048, 4096)
 """Values of max_length whose effect a pack's report shows."""
 
 Ints = NDArray[np.int64]
