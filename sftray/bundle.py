@@ -235,7 +235,7 @@ def _confirmed(board: Mapping[str, Any]) -> dict[str, Any] | None:
     if told is None:
         return None
     points: list[dict[str, Any]] = told["points"]
-    return next(one for one in points if one["trial"] == told["winner"])
+    return next((one for one in points if one["trial"] == told["winner"]), None)
 
 
 def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:

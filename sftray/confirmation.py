@@ -5,6 +5,9 @@ seeds (row order, initialisation, dropout) were not picked: their mean is what t
 their scatter is what a seed alone makes of it. The scatter is pooled over all repeated points, for
 a few seeds tell little of a point's own; the interval is Student's.
 
+A repetition that diverged is a result of its point, an infinite one. One that failed, ran out of
+memory or was preempted says nothing of the point: it is left out, and counted.
+
 Promise: points whose intervals overlap with the best one's are not told apart. Of those the lowest
 mean is the answer, unless another costs less by more than a few rows. Price: standard library only.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +37,10 @@ CHEAPER = 0.05
 of an epoch differ by less."""
 
 
+LEFT_OUT = ("failed", "preempted", "out_of_memory", "data_error")
+"""Outcomes of a repetition that are no results of its point."""
+
+
 @dataclass(frozen=True)
 class Confirmed:
     """A point of the search, run again."""
@@ -41,8 +49,11 @@ class Confirmed:
     """The search's trial."""
     point: Mapping[str, Any]
     eval_losses: tuple[float, ...]
-    """The best of each repetition that has ended; infinite where it failed."""
-    mean: float
+    """The best of each repetition that counts; infinite where it diverged."""
+    left_out: Mapping[str, int]
+    """How many repetitions do not count, by outcome."""
+    mean: float | None
+    """None where no repetition counts."""
     interval: tuple[float, float] | None
     """95 %; None with fewer than two repetitions in all."""
     tokens: int
@@ -54,15 +65,16 @@ class Confirmation:
     """What the repetitions say."""
 
     points: tuple[Confirmed, ...]
-    """The lowest mean first."""
-    winner: str
-    """The search's trial whose point is the answer."""
+    """The lowest mean first, those without one last."""
+    winner: str | None
+    """The search's trial whose point is the answer; None where no repetition counts."""
     tied: tuple[str, ...]
     """Trials, the winner among them, that are not told apart from the lowest mean."""
 
     def answers(self, trial: TrialRecord) -> bool:
-        """Whether a trial ran the answer's point, in the search or again."""
-        return self.winner in (trial.trial, trial.confirms)
+        """Whether a trial ran the answer's point, in the search or again; any may have where
+        repetitions do not say."""
+        return self.winner is None or self.winner in (trial.trial, trial.confirms)
 
     def to_json(self) -> dict[str, Any]:
         """As leaderboard.json has it."""
@@ -81,8 +93,10 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
     half = _half_width(list(repeated.values()))
     found = sorted(
         (_confirmed(name, points[name], runs, half) for name, runs in repeated.items()),
-        key=lambda one: (one.mean, one.trial),
+        key=lambda one: (one.mean is None, one.mean or 0.0, one.trial),
     )
+    if found[0].mean is None:
+        return Confirmation(tuple(found), None, ())
     tied = [one for one in found if one is found[0] or _overlap(one, found[0])]
     winner = tied[0]
     for one in tied[1:]:
@@ -94,14 +108,20 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
 def _confirmed(
     name: str, point: Mapping[str, Any], runs: Sequence[TrialRecord], half: float | None
 ) -> Confirmed:
-    losses = [_loss(run) for run in runs]
-    mean = statistics.fmean(losses)
+    losses = _losses(runs)
+    left_out = Counter(run.outcome for run in runs if run.outcome in LEFT_OUT)
+    mean = statistics.fmean(losses) if losses else None
     interval = None
-    if half is not None:
+    if half is not None and mean is not None:
         width = half / math.sqrt(len(losses))
         interval = (mean - width, mean + width)
     tokens = max(run.last["tokens"] for run in runs)
-    return Confirmed(name, point, tuple(losses), mean, interval, tokens)
+    return Confirmed(name, point, tuple(losses), dict(left_out), mean, interval, tokens)
+
+
+def _losses(runs: Sequence[TrialRecord]) -> list[float]:
+    """Of the repetitions that count."""
+    return [_loss(run) for run in runs if run.outcome not in LEFT_OUT]
 
 
 def _loss(run: TrialRecord) -> float:
@@ -112,8 +132,7 @@ def _loss(run: TrialRecord) -> float:
 
 def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:
     """Half the interval of one repetition: Student's t times the pooled standard deviation."""
-    groups = [[_loss(run) for run in runs] for runs in repeated]
-    groups = [[loss for loss in losses if math.isfinite(loss)] for losses in groups]
+    groups = [[loss for loss in _losses(runs) if math.isfinite(loss)] for runs in repeated]
     freedom = sum(len(losses) - 1 for losses in groups if losses)
     if freedom < 1:
         return None

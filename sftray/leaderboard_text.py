@@ -64,14 +64,16 @@ def confirmed_text(board: Mapping[str, Any]) -> str:
     if told is None:
         return ""
     points, winner = told["points"], told["winner"]
+    means = [one for one in points if one["mean"] is not None]
     lines = ["run again with new seeds (mean eval loss, 95 % interval):"]
     for one in points:
-        mean = f"{one['mean']:.4f}"
+        mean = _loss(one["mean"])
         if one["interval"] is not None and math.isfinite(one["mean"]):
             mean += f" ± {one['interval'][1] - one['mean']:.4f}"
         mark, point = "*" if one["trial"] == winner else " ", point_text(one["point"])
         runs = len(one["eval_losses"])
         lines.append(f"{mark}  {one['trial']}  {mean}  n={runs}  {one['tokens']:,} tokens  {point}")
+    lines += [_left_out(one) for one in points if one["left_out"]]
     tied = [name for name in told["tied"] if name != winner]
     if tied:
         why = "has the lowest mean" if winner == points[0]["trial"] else "is the cheapest of them"
@@ -79,11 +81,23 @@ def confirmed_text(board: Mapping[str, Any]) -> str:
             f"{winner} and {', '.join(tied)} are not distinguishable: their intervals "
             f"overlap. {winner} {why}"
         )
-    elif len(points) > 1 and points[0]["interval"] is None:
+    elif (
+        len(means) > 1 and points[0]["interval"] is None and any(one["left_out"] for one in points)
+    ):
+        lines.append("too few repetitions count to tell what chance is")
+    elif len(means) > 1 and points[0]["interval"] is None:
         lines.append("one more seed each does not tell what chance is; confirm_seeds=2 does")
-    elif len(points) > 1:
+    elif len(means) > 1:
         lines.append(f"{winner} is better than the others, beyond what seeds make of a loss")
     return "\n".join(lines)
+
+
+def _left_out(one: Mapping[str, Any]) -> str:
+    """Which repetitions of a point do not count, and how many do."""
+    counts, missing = len(one["eval_losses"]), one["left_out"]
+    outcomes = ", ".join(f"{number} {outcome}" for outcome, number in missing.items())
+    every = counts + sum(missing.values())
+    return f"{one['trial']}: {counts} of {every} repetitions count, {outcomes} left out"
 
 
 def short(value: Any) -> str:

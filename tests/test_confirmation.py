@@ -3,14 +3,21 @@ import statistics
 
 import pytest
 
-from sftray.confirmation import confirmation
+from sftray.confirmation import LEFT_OUT, confirmation
 from sftray.leaderboard_text import confirmed_text
 from sftray.results import TrialRecord, answering
 
 
-def trial(name: str, loss: float, *, confirms: str | None = None, rank: int = 16) -> TrialRecord:
+def trial(
+    name: str,
+    loss: float,
+    *,
+    confirms: str | None = None,
+    rank: int = 16,
+    outcome: str | None = None,
+) -> TrialRecord:
     metrics = {"step": 10, "eval_loss": loss, "tokens": 1000, "supervised_tokens": 500}
-    outcome = "completed" if math.isfinite(loss) else "diverged"
+    outcome = outcome or ("completed" if math.isfinite(loss) else "diverged")
     point = {"lora_r": rank, **({"seed": 1} if confirms else {})}
     return TrialRecord(name, point, [metrics], outcome=outcome, confirms=confirms)
 
@@ -73,11 +80,47 @@ def test_a_point_that_is_better_beyond_the_noise_wins_whatever_it_costs() -> Non
     assert "large is better than the others" in text
 
 
-def test_a_repetition_that_failed_speaks_against_its_point() -> None:
+def test_a_repetition_that_diverged_speaks_against_its_point() -> None:
     found = confirmation(sweep(a=[1.0, math.inf], b=[1.2, 1.21]))
     assert found is not None
     assert found.winner == "b"
     assert found.points[-1].mean == math.inf
+
+
+@pytest.mark.parametrize("outcome", LEFT_OUT)
+def test_a_repetition_that_says_nothing_of_its_point_is_left_out_and_said(outcome: str) -> None:
+    trials = sweep(a=[1.0, 1.02], b=[1.2, 1.21])
+    found = confirmation([*trials, trial("a-2", 0.5, confirms="a", outcome=outcome)])
+    assert found is not None
+    assert found.winner == "a"
+    assert found.points[0].mean == pytest.approx(1.01)
+    assert found.points[0].eval_losses == (1.0, 1.02)
+    text = confirmed_text({"confirmed": found.to_json()})
+    assert f"a: 2 of 3 repetitions count, 1 {outcome} left out" in text
+    assert "b: " not in text
+
+
+def test_a_point_none_of_whose_repetitions_counts_is_neither_the_answer_nor_judged() -> None:
+    failed = trial("a-0", math.inf, confirms="a", outcome="failed")
+    trials = [trial("a", 1.0), trial("b", 1.1), trial("b-0", 1.15, confirms="b"), failed]
+    found = confirmation(trials)
+    assert found is not None
+    assert (found.winner, found.tied) == ("b", ("b",))
+    assert found.points[-1].mean is None
+    text = confirmed_text({"confirmed": found.to_json()})
+    assert "a  -  n=0" in text
+    assert "better than the others" not in text
+
+
+def test_where_no_repetition_counts_the_search_has_the_answer() -> None:
+    failed = [trial(f"a-{k}", 1.0, confirms="a", outcome="preempted") for k in range(2)]
+    trials = [trial("a", 1.0), *failed, trial("b", 1.1)]
+    found = confirmation(trials)
+    assert found is not None
+    assert found.winner is None
+    assert answering(trials) == trials
+    text = confirmed_text({"confirmed": found.to_json()})
+    assert "a: 0 of 2 repetitions count, 2 preempted left out" in text
 
 
 def test_one_repetition_has_no_interval_and_no_repetition_no_confirmation() -> None:

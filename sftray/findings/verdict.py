@@ -127,7 +127,7 @@ def _who_decides(
         at = "".join(f", at {_place(edge)}" for edge in edges if edge.name == first.name)
         told = f"{first.name} decides (importance {first.importance:.2f})"
         return f"{told}: {_named(best)} is the best{below}{at}."
-    if importances.axes and confirmed is not None:
+    if importances.axes and confirmed is not None and confirmed.winner is not None:
         return (
             f"{_named(best)} is the best{below}; {_confirmed(confirmed)}. No single "
             f"hyper-parameter tells the best of {importances.trials} trials beyond chance."
