@@ -66,7 +66,7 @@ def test_unknown_columns_have_no_spelling() -> None:
         ([ANSWER, USER], rows.NO_USER),
         ([USER, {"role": "assistant", "content": " \n"}], rows.EMPTY_ANSWER),
         ([{"role": "user", "content": ""}, ANSWER], rows.EMPTY_USER),
-        ([USER, ANSWER, {"role": "tool", "content": "3"}], rows.UNKNOWN_ROLE),
+        ([USER, ANSWER, {"role": "narrator", "content": "3"}], rows.UNKNOWN_ROLE),
         ([{"role": None, "content": "?"}, ANSWER], rows.UNKNOWN_ROLE),
         ([USER, {"role": "assistant", "content": None}], rows.NOT_TEXT),
         ([USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}], rows.NOT_TEXT),
@@ -84,6 +84,57 @@ def test_a_bad_row_is_dropped_for_its_reason(turns: Any, reason: str) -> None:
     with pytest.raises(BadRowError) as caught:
         conversation({"messages": turns}, "messages")
     assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tool_calls", [{"function": {"name": "f", "arguments": "{}"}}]),
+        ("tools", [{"type": "function"}]),
+        ("tools", '[{"type": "function"}]'),
+        ("functions", [{"name": "f"}]),
+        ("function_call", {"name": "f"}),
+        ("reasoning", "One and one."),
+        ("reasoning_content", "One and one."),
+        ("reasoning_details", [{"text": "One and one."}]),
+        ("thinking", "One and one."),
+        ("weight", 0),
+        ("weight", 1.0),
+        ("train", False),
+        ("train", True),
+    ],
+)
+def test_a_row_or_turn_with_a_key_that_nothing_reads_is_dropped_for_that_key(
+    key: str, value: Any
+) -> None:
+    turn = {**ANSWER, key: value}
+    silent = {"role": "assistant", "content": None, key: value}
+    told = {"from": "gpt", "value": "Because.", key: value}
+    for row, spelling in (
+        ({"messages": [USER, turn]}, "messages"),
+        ({"messages": [USER, silent]}, "messages"),
+        ({"messages": [USER, {"role": "assistant", key: value}]}, "messages"),
+        ({"messages": [USER, ANSWER], key: value}, "messages"),
+        ({"conversations": [{"from": "human", "value": "Why?"}, told]}, "conversations"),
+        ({"prompt": [USER], "completion": [turn]}, "prompt_completion"),
+        ({"instruction": "Why?", "output": "Because.", key: value}, "instruction"),
+    ):
+        with pytest.raises(BadRowError, match=f"^{key} not supported$"):
+            conversation(row, spelling)
+
+
+@pytest.mark.parametrize("empty", [None, "", " ", [], {}, "[]", "null", {"name": None}, [None]])
+def test_an_empty_value_of_such_a_key_is_no_use_of_it(empty: Any) -> None:
+    turn = {**ANSWER, "tool_calls": empty, "reasoning_content": empty, "weight": empty}
+    row = {"messages": [USER, turn], "tools": empty, "train": empty}
+    assert conversation(row, "messages") == ([USER, ANSWER], False)
+
+
+@pytest.mark.parametrize("role", sorted(rows.REFUSED_ROLES))
+def test_a_turn_around_a_tool_call_drops_the_row_for_its_role(role: str) -> None:
+    for turn in ({"role": role, "content": None}, {"from": role, "value": "3"}, {"role": role}):
+        with pytest.raises(BadRowError, match=f"^role '{role}' not supported$"):
+            conversation({"messages": [USER, ANSWER, turn]}, "messages")
 
 
 def test_a_conversation_that_ends_on_the_user_loses_that_turn_and_is_kept() -> None:

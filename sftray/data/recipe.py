@@ -20,7 +20,7 @@ from sftray.data.sources import Source, names_files, open_source
 from sftray.data.tokenizer import commit, fingerprint, tokenizer_folder
 from sftray.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")

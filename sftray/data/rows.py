@@ -43,6 +43,19 @@ _ROLES = {
 }
 
 
+REFUSED_KEYS = frozenset(
+    ("tool_calls", "tools", "functions", "function_call", "thinking", "weight", "train")
+)
+"""Keys of a row or a turn that change what is trained on, and that nothing reads."""
+REFUSED_PREFIX = "reasoning"
+"""Likewise every key that begins so: reasoning, reasoning_content, reasoning_details …"""
+REFUSED_ROLES = frozenset(
+    ("tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython")
+)
+"""Roles of the turns around a tool's call."""
+_EMPTY_JSON = ("", "[]", "{}", "null")
+
+
 class BadRowError(Exception):
     """A row that cannot be trained on; the message is the reason it is counted under."""
 
@@ -61,6 +74,7 @@ def conversation(row: Mapping[str, Any], spelling: str) -> tuple[list[Message], 
     The row has the columns of its spelling. Raises BadRowError with the reason where it cannot be
     trained on.
     """
+    _refuse_keys(row)
     turns = [_message(turn) for turn in _turns(row, spelling)]
     system = row.get("system")
     if isinstance(system, str) and system.strip():
@@ -78,6 +92,29 @@ def conversation(row: Mapping[str, Any], spelling: str) -> tuple[list[Message], 
 def first_user_turn(turns: Sequence[Message]) -> str:
     """The text that decides whether a conversation is held out."""
     return next(turn["content"] for turn in turns if turn["role"] == "user")
+
+
+def unsupported(what: str) -> str:
+    """The reason under which rows with a key or a role that nothing reads are counted."""
+    return f"{what} not supported"
+
+
+def _refuse_keys(held: Mapping[str, Any]) -> None:
+    """Raise BadRowError where a row or a turn uses a key that nothing reads."""
+    for key, value in held.items():
+        if (key in REFUSED_KEYS or key.startswith(REFUSED_PREFIX)) and not _is_empty(value):
+            raise BadRowError(unsupported(key))
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a key is there for the table's sake only: null, or nothing in it at any depth."""
+    if isinstance(value, str):
+        return value.strip() in _EMPTY_JSON
+    if isinstance(value, Mapping):
+        return all(_is_empty(inner) for inner in value.values())
+    if isinstance(value, list):
+        return all(_is_empty(inner) for inner in value)
+    return value is None
 
 
 def _turns(row: Mapping[str, Any], spelling: str) -> list[Any]:
@@ -102,10 +139,14 @@ def _as_turns(value: Any, role: str) -> list[Any]:
 def _message(turn: Any) -> Message:
     if not isinstance(turn, Mapping):
         raise BadRowError(MALFORMED)
+    _refuse_keys(turn)
     keys = ("role", "content") if "role" in turn else ("from", "value")
+    role = turn.get(keys[0])
+    if isinstance(role, str) and role in REFUSED_ROLES:
+        raise BadRowError(unsupported(f"role {role!r}"))
     if keys[0] not in turn or keys[1] not in turn:
         raise BadRowError(MALFORMED)
-    role, content = turn[keys[0]], turn[keys[1]]
+    content = turn[keys[1]]
     known = _ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         raise BadRowError(UNKNOWN_ROLE)
