@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config import TrialConfig
 from sftray.data.collate import collate
+from sftray.metrics import ANSWER_TOKENS
 from sftray.model import compute_dtype, load_base
 
 
@@ -117,7 +118,7 @@ def packed_eval_loss(
 
 
 def generate(
-    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
+    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = ANSWER_TOKENS
 ) -> str:
     """The greedy answer to `messages` (role, content), through the chat template, until the token
     `end_of_turn` or what the model's own configuration names."""
@@ -126,7 +127,7 @@ def generate(
 
 @torch.no_grad()
 def reply(
-    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = 64
+    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = ANSWER_TOKENS
 ) -> tuple[str, bool]:
     """As `generate`, and whether the answer came to its end by itself."""
     inputs = tokenizer.apply_chat_template(

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sftray.errors import ConfigError
 
+ANSWER_TOKENS = 64
+"""An answer that a trial gives has at most so many tokens."""
+
 Metric = Callable[[Sequence[str], Sequence[str]], float]
 
 

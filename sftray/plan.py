@@ -6,6 +6,7 @@ Price: under 3 s.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,12 +24,14 @@ from sftray.budget import (
 )
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
+from sftray.data.manifest import Overlap, counts_of, reasons_text
 from sftray.data.padding import padding_text
 from sftray.disk import disk_needed, free_space
 from sftray.errors import ConfigError
 from sftray.fit import Fit, fit_train
 from sftray.leaderboard_text import point_text
 from sftray.memory import Shape, choose_execution, memory_text, train_memory
+from sftray.metrics import ANSWER_TOKENS
 from sftray.paths import SweepPaths
 from sftray.record import refuse_other_config
 from sftray.search.priors import prior_points, published_rates
@@ -37,6 +40,7 @@ from sftray.spending import BUDGETS
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
+_WOULD_NOT_START = ": the sweep would not start"
 _PADDING = ("waste", "waste_padded", "waste_longest")
 HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
 """A learning rate above which full fine-tuning seldom wants to be; bases of fewer parameters do."""
@@ -53,7 +57,6 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
 
     Raises ConfigError where a point of the search could not run.
     """
-    from sftray.data.manifest import counts_of
     from sftray.data.packs import estimate_packs, find_packs
     from sftray.data.tokenizer import model_config, require_safetensors
 
@@ -78,11 +81,14 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
             trainer, why = without_bank(sweep)
     fit = Fit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, rows, execution=fit.execution)
-    refused = _bad_rows(data, counts["train"], manifest)
+    overlap = Overlap.of(manifest)
+    refused = _bad_rows(data, counts)
+    refused += [overlap.refusal() + _WOULD_NOT_START] if overlap and overlap.refused else []
     warnings = [
         *check_code(trial),
         *refused,
         *check_evaluation(counts_of(manifest)["eval"]),
+        *check_references(sweep, manifest["sample_prompts"]),
         *check_plans(sweep, plan),
         *check_ranks(sweep, fit),
         *check_budgets(sweep, gpus=gpu_memory is not None),
@@ -99,6 +105,8 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "sample": None if packs else {name: manifest[name] for name in ("sampled", "read")},
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
+        "dropped": {split: _drops(counts[split]) for split in ("train", "eval")},
+        "overlap": asdict(overlap) if overlap else None,
         "padding": {name: counts["train"][name] for name in _PADDING},
         "trials": sweep.total_trials,
         "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
@@ -228,6 +236,22 @@ def check_evaluation(evaluation: Mapping[str, int]) -> list[str]:
     ]
 
 
+def check_references(sweep: SweepConfig, prompts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A warning where the metric holds answers against references that are longer than answers may
+    be. `prompts` are a manifest's."""
+    lengths = [prompt["reference_tokens"] for prompt in prompts[: sweep.num_metric_prompts]]
+    longer = sum(length > ANSWER_TOKENS for length in lengths)
+    if sweep.metric is None or not longer:
+        return []
+    return [
+        f"{sweep.metric}: {longer} of {len(lengths)} references ({100 * longer / len(lengths):.0f} "
+        f"%) are longer than the {ANSWER_TOKENS} tokens of an answer (median "
+        f"{statistics.median(lengths):g}, longest {max(lengths):,}), so answers are cut off before "
+        "what they are scored by; take references that fit (data.eval_source), or compare trials "
+        "by eval_loss"
+    ]
+
+
 def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
     """The baseline at every combination of batch size and epochs that the sweep can reach."""
     if sweep.points:
@@ -260,7 +284,12 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
-    lines += [padding_text(plan["padding"], plan["config"]["data"]["max_length"]), "trials:"]
+    lines += [
+        *_dropped_text(plan["dropped"]),
+        *([_overlap_text(plan["overlap"])] if plan["overlap"] else []),
+        padding_text(plan["padding"], plan["config"]["data"]["max_length"]),
+        "trials:",
+    ]
     for shape in plan["shapes"]:
         lines.append(
             f"  batch {shape['effective_batch_size']:>4} = {shape['micro_batch_size']} micro × "
@@ -289,6 +318,19 @@ def _sample_text(sample: dict[str, int]) -> str:
     if sample["sampled"] >= sample["read"]:
         return f"estimated from its {sample['read']:,} rows"
     return f"estimated from {sample['sampled']:,} of {sample['read']:,} rows"
+
+
+def _dropped_text(dropped: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"  {split}: {sum(facts['reasons'].values()):,} of {facts['rows']:,} rows dropped "
+        f"({reasons_text(facts['reasons'])})"
+        for split, facts in dropped.items()
+        if facts["reasons"]
+    ]
+
+
+def _overlap_text(counts: Mapping[str, int]) -> str:
+    return Overlap(**counts).text()
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -426,14 +468,20 @@ def _shape(
     }
 
 
-def _bad_rows(data: DataConfig, train: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """A warning where the sample has more bad rows than the sweep would start with."""
-    dropped = sum(train["dropped"].values())
-    read = manifest.get("sampled") or train["read"] or 1
-    if dropped <= data.max_bad_fraction * read:
-        return []
-    reasons = ", ".join(f"{count} {reason}" for reason, count in train["dropped"].items())
-    return [
-        f"{dropped} of {read} rows are bad ({reasons}), more than data.max_bad_fraction = "
-        f"{data.max_bad_fraction:g}: the sweep would not start"
-    ]
+def _drops(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of a split's own source that were read, or looked at, and the bad ones by reason."""
+    return {"rows": facts.get("sampled", facts.get("read", 0)), "reasons": facts["dropped"]}
+
+
+def _bad_rows(data: DataConfig, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A warning for a split whose source has more bad rows than the sweep would start with."""
+    warnings = []
+    for split in ("train", "eval"):
+        dropped, rows = splits[split]["dropped"], _drops(splits[split])["rows"]
+        bad = sum(dropped.values())
+        if bad > data.max_bad_fraction * rows:
+            warnings.append(
+                f"{split} data: {bad:,} of {rows:,} rows are bad ({reasons_text(dropped)}), more "
+                f"than data.max_bad_fraction = {data.max_bad_fraction:g}{_WOULD_NOT_START}"
+            )
+    return warnings

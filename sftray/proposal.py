@@ -18,6 +18,7 @@ from sftray.bank.support import pick_trainer
 from sftray.budget import GRACE_STEPS, MIN_STEPS, fit_batch_sizes, rung_ladder
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.estimate import estimate_packs
+from sftray.data.manifest import reasons_text
 from sftray.data.probe import choose_format
 from sftray.data.sources import open_source, sample_rows, spelling_of_source
 from sftray.data.tokenise import ChunkReport, read_and_encode
@@ -106,7 +107,10 @@ def _data(
     whole, _, _ = read_and_encode(rows, spelling, chat, UNCUT, data.seed)
     lengths = whole.kept.length
     if not len(lengths):
-        raise DataError(f"{source}: no conversation can be trained on ({dict(whole.dropped)})")
+        raise DataError(
+            f"{source}: none of {whole.rows} conversations looked at can be trained on: "
+            f"{reasons_text(whole.dropped)}; must be one at least, clean them"
+        )
     wanted = int(np.quantile(lengths, KEPT, method="higher"))
     window = int(base.get("max_position_embeddings") or LENGTHS[-1])
     possible = [length for length in LENGTHS if length <= window] or [window]
@@ -136,8 +140,8 @@ def _data(
 def _bad(report: ChunkReport) -> str:
     if not report.dropped:
         return ""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
-    return f"of {report.rows:,} looked at {sum(report.dropped.values()):,} are bad ({reasons}); "
+    bad = sum(report.dropped.values())
+    return f"of {report.rows:,} looked at {bad:,} are bad ({reasons_text(report.dropped)}); "
 
 
 def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -> TrialConfig:

@@ -31,7 +31,14 @@ from sftray.journal import Journal
 from sftray.leaderboard_text import point_text
 from sftray.metrics import load_metric
 from sftray.paths import SweepPaths, is_uri
-from sftray.plan import check_budgets, check_code, check_evaluation, check_plans, check_rates
+from sftray.plan import (
+    check_budgets,
+    check_code,
+    check_evaluation,
+    check_plans,
+    check_rates,
+    check_references,
+)
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
@@ -191,6 +198,7 @@ def _check(
     small."""
     sweep, counts = specs.sweep, counts_of(packs.manifest)
     warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, specs.plan)]
+    warnings += check_references(sweep, packs.manifest["sample_prompts"])
     warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
     for warning in warnings:
         log(f"warning: {warning}")

@@ -102,18 +102,82 @@ def test_a_plan_for_a_person_tells_trials_steps_rungs_and_disk(
         assert told in text
 
 
+def write_rows(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def chat(number: int, answer: str = "It is so. ", **keys: object) -> dict[str, object]:
+    turn = {"role": "assistant", "content": answer * 10, **keys}
+    return {"messages": [{"role": "user", "content": f"Question {number}?"}, turn]}
+
+
 def test_a_plan_of_what_would_not_start_is_shown_and_is_the_exit_status(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    turns = [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "It. " * 30}]
-    rows = [{"messages": turns[: 1 if k % 10 == 0 else 2]} for k in range(2000)]
-    data = tmp_path / "chats.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [chat(k) for k in range(2000)]
+    for row in rows[::10]:
+        row["messages"] = [{"role": "user", "content": "Nobody answers."}]
+    data = write_rows(tmp_path / "chats.jsonl", rows)
     with pytest.raises(SystemExit, match=r"^2$"):
-        launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", str(data)])
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", data])
     said = capsys.readouterr().out
-    assert "warning: 200 of 2000 rows are bad" in said
+    assert "warning: train data: 200 of 2,000 rows are bad (200 no assistant turn)" in said
     assert "the sweep would not start" in said
+
+
+def test_a_plan_counts_rows_whose_keys_are_not_supported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [chat(k, tool_calls=[{"name": "f"}]) if k % 50 == 0 else chat(k) for k in range(1000)]
+    rows[7] = chat(7, reasoning_content="Hm.")
+    data = write_rows(tmp_path / "chats.jsonl", rows)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", data])
+    told = "21 of 1,000 rows dropped (20 tool_calls not supported, 1 reasoning_content not support"
+    assert told in capsys.readouterr().out
+
+
+def test_where_every_row_has_such_a_key_the_refusal_names_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = write_rows(tmp_path / "chats.jsonl", [chat(k, weight=1) for k in range(20)])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", data])
+    assert "of 20 sampled conversations can be trained on: 20 weight not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("shared", "status"), [(5, 0), (6, 2)])
+def test_a_plan_refuses_an_evaluation_set_above_a_tenth_of_which_is_trained_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shared: int, status: int
+) -> None:
+    data = write_rows(tmp_path / "train.jsonl", [chat(k) for k in range(1000)])
+    alike = [chat(k) if k < shared else chat(k, "No. ") for k in range(10)]
+    given = write_rows(tmp_path / "eval.jsonl", alike + [chat(2000 + k) for k in range(40)])
+    arguments = ["--data", data, "--set", f"data.eval_source={given}"]
+    with pytest.raises(SystemExit, match=f"^{status}$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), *arguments])
+    said = capsys.readouterr().out
+    assert "overlap: 10 training conversations begin like one of the evaluation set" in said
+    assert f"{shared} of its 50 are in the training data word for word" in said
+    assert (f"eval data: {shared} of 50 conversations" in said) == (status == 2)
+
+
+def test_a_plan_warns_where_references_are_longer_than_answers(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = write_rows(tmp_path / "train.jsonl", [chat(k) for k in range(1000)])
+    rows = [chat(k, "No, never at all. " * (8 if k % 4 == 0 else 1)) for k in range(5000, 5040)]
+    arguments = ["--set", f"data.eval_source={write_rows(tmp_path / 'eval.jsonl', rows)}"]
+    arguments += ["--storage", str(tmp_path), "--data", data, "--plan", "--set"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, [*arguments, "metric=sftray.metrics:last_number"])
+    text = capsys.readouterr().out
+    (warning,) = [line for line in text.splitlines() if "references" in line]
+    assert "last_number: 8 of 32 references (25 %) are longer than the 64 tokens of" in warning
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(SWEEP, [*arguments, "num_samples_generated=2"])
+    assert "references" not in capsys.readouterr().out
 
 
 def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(

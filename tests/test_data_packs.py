@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from damage import damages
 from data_templates import DEMO
+from tokenizers import Tokenizer
 
 from sftray.config import DataConfig
 from sftray.data import chunks, gather
 from sftray.data.chat import Document, encode
+from sftray.data.inspect import inspect_text
 from sftray.data.packs import (
     Packs,
     check_sums,
@@ -318,18 +320,54 @@ def test_a_dataset_without_one_good_row_is_an_error(tmp_path: Path) -> None:
 
 def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Path) -> None:
     given = tmp_path / "eval.jsonl"
-    lines = source.read_text().splitlines()
-    given.write_text("\n".join(lines[:30]))
-    lines_logged: list[str] = []
-    packs = build_packs(
-        config(source, eval_source=str(given)),
-        str(DEMO),
-        storage=str(tmp_path),
-        log=lines_logged.append,
-    )
+    rows = [json.loads(line) for line in source.read_text().splitlines()[:30]]
+    for row in rows[3:]:
+        row["messages"][-1]["content"] += " indeed"
+    given.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = config(source, eval_source=str(given))
+    for _ in ("built", "found"):
+        lines: list[str] = []
+        packs = build_packs(data, str(DEMO), storage=str(tmp_path), log=lines.append)
+        (line,) = [line for line in lines if line.startswith("overlap: ")]
+        assert "30 training conversations begin like" in line
+        assert "3 of its 30 are in the training data word for word" in line
+    assert line in inspect_text(packs, rows=0)
     assert set(documents(packs, "eval")) == set(range(30))
     assert packs.manifest["splits"]["train"]["conversations"] == 1199
-    assert any("30 training conversations begin like" in line for line in lines_logged)
+
+
+def test_an_evaluation_set_above_a_tenth_of_which_is_trained_on_is_refused(
+    source: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "eval.jsonl"
+    rows = [talk(k, random.Random(-k)) for k in range(5000, 5026)]
+    lines = [*source.read_text().splitlines()[:4], *map(json.dumps, rows)]
+    given.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"4 of 30 conversations \(13 %\) are in the training data"):
+        build_packs(config(source, eval_source=str(given)), str(DEMO), storage=str(tmp_path))
+    assert list((tmp_path / "packs").glob("*/manifest.json")) == []
+
+
+def test_rows_with_keys_that_are_not_supported_are_counted_under_each(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [talk(k, random.Random(k)) for k in range(20)]
+    for number, key in ((3, "tool_calls"), (5, "reasoning_content"), (9, "tool_calls")):
+        rows[number]["messages"][-1][key] = "used"
+    rows[4]["messages"][-1]["tool_calls"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = config(path, max_bad_fraction=0.5)
+    packs = build_packs(data, str(DEMO), storage=str(tmp_path))
+    counts = {"tool_calls not supported": 2, "reasoning_content not supported": 1}
+    assert packs.manifest["splits"]["train"]["dropped"] == counts
+    assert "2  tool_calls not supported" in inspect_text(packs, rows=0)
+    assert f"{path}:4" in inspect_text(packs, rows=0)
+
+
+def test_the_references_that_a_metric_is_held_against_are_counted_in_tokens(packs: Packs) -> None:
+    tokenizer = Tokenizer.from_str(Path(packs.root, "tokenizer.json").read_text())
+    for prompt in packs.manifest["sample_prompts"]:
+        tokens = tokenizer.encode(prompt["reference"], add_special_tokens=False).ids
+        assert prompt["reference_tokens"] == len(tokens)
 
 
 def test_packs_on_a_uri_are_the_same_and_copied_once_a_node(

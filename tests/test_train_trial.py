@@ -263,9 +263,10 @@ def test_the_packed_loss_of_50_conversations_is_their_loss_one_by_one(
     base: Any, tmp_path: Path, name: str
 ) -> None:
     rows = conversations(name)
-    source = tmp_path / "fifty.jsonl"
+    source, trained_on = tmp_path / "fifty.jsonl", tmp_path / "another.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    data = DataConfig(str(source), eval_source=str(source), max_length=1024)
+    trained_on.write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    data = DataConfig(str(trained_on), eval_source=str(source), max_length=1024)
     packs = build_packs(data, str(FOLDER), storage=str(tmp_path))
     counts = packs.manifest["splits"]["eval"]
     assert counts["conversations"] == 50

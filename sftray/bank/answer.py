@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from sftray.bank.attention import Documents
 from sftray.bank.batches import PackedRow, assemble
-from sftray.bank.decoder import ANSWER_TOKENS, Batch, Decoder
+from sftray.bank.decoder import Batch, Decoder
+from sftray.metrics import ANSWER_TOKENS
 from sftray.trial.samples import Reply
 
 PROMPT_TOKENS = 4096

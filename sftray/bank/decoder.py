@@ -22,9 +22,7 @@ from sftray.bank.adapters import Layout, Place, joint_first, second
 from sftray.bank.attention import BankAttention, Documents, choose
 from sftray.bank.base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
 from sftray.bank.settings import LOGITS_AT_ONCE
-
-ANSWER_TOKENS = 64
-"""The most tokens that a sample answer adds to its prompt."""
+from sftray.metrics import ANSWER_TOKENS
 
 
 @dataclass

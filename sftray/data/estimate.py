@@ -8,19 +8,25 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config import DataConfig
+from sftray.data.chunks import Row
+from sftray.data.holdout import held_out, limited
+from sftray.data.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count
 from sftray.data.packing import pack
 from sftray.data.padding import padding_of
 from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
+from sftray.data.rows import conversation
 from sftray.data.sources import Source, sample_rows, spelling_of_source
 from sftray.data.template import ChatFormat
-from sftray.data.tokenise import read_and_encode
+from sftray.data.tokenise import ChunkReport, Kept, read_and_encode
 from sftray.data.tokenizer import read_tokenizer
 from sftray.errors import DataError
 
@@ -38,9 +44,10 @@ def estimate_packs(
 ) -> dict[str, Any]:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
-    "splits" → "train", "eval" → conversations, rows, tokens, supervised_tokens, and for train the
-    rows read and dropped by reason in the sample. "sampled" of "read" rows were looked at. Raises
-    DataError and TemplateError as `build_packs` does, but judges bad rows by no limit.
+    "splits" → "train", "eval" → conversations, rows, tokens, supervised_tokens, and the rows
+    sampled and dropped by reason. "sampled" of "read" rows were looked at. What a given evaluation
+    set has in common with the training data is at least what the samples have. Raises DataError and
+    TemplateError as `build_packs` does, but judges neither bad rows nor the overlap.
     """
     recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
     chat = choose_format(
@@ -50,33 +57,86 @@ def estimate_packs(
         samples=[],
     )
     train = _sampled(recipe.train, recipe, chat, sample)
-    if recipe.evaluation is None:
-        number = min(
-            max(1, math.ceil(data.eval_fraction * train["conversations"])),
-            data.num_eval_conversations,
-        )
-        held_out = {**train, "conversations": number}
-        train = {**train, "conversations": train["conversations"] - number}
+    given = None if recipe.evaluation is None else _sampled(recipe.evaluation, recipe, chat, sample)
+    evaluated = given or train
+    if given is None:
+        chosen = np.ones(len(train.kept.hash), np.bool_)  # of a sample any may be evaluated on
+        if train.report.rows >= train.read:
+            chosen = held_out(train.kept.hash, data.eval_fraction, data.num_eval_conversations)
+        wanted = max(1, math.ceil(data.eval_fraction * train.conversations))
+        number = min(wanted, data.num_eval_conversations)
+        train_number = train.conversations - number
     else:
-        held_out = _sampled(recipe.evaluation, recipe, chat, sample)
-        number = min(held_out["conversations"], data.num_eval_conversations)
-        held_out = {**held_out, "conversations": number}
+        chosen = limited(given.kept.hash, data.num_eval_conversations)
+        number = min(given.conversations, data.num_eval_conversations)
+        train_number = train.conversations
+    overlap = None if given is None else _overlap(train, given, chosen)
     return {
         "estimate": True,
         "key": recipe.key,
-        "sampled": train["sampled"],
-        "read": train["read"],
+        "sampled": train.report.rows,
+        "read": train.read,
         "mask_method": chat.method,
         "max_length": data.max_length,
         "splits": {
-            "train": {**_scaled(train, data.max_length), "dropped": train["dropped"]},
-            "eval": {**_scaled(held_out, data.max_length), "dropped": {}},
+            "train": {**train.scaled(train_number, data.max_length), **train.drops()},
+            "eval": {
+                **evaluated.scaled(number, data.max_length),
+                **(given.drops() if given else {"sampled": 0, "dropped": {}}),
+            },
         },
+        "eval_overlap": None if overlap is None else asdict(overlap),
+        "sample_prompts": [
+            {"reference_tokens": token_count(chat, text)}
+            for text in evaluated.references(chosen, SAMPLE_PROMPTS)
+        ],
     }
 
 
-def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> dict[str, Any]:
-    """Lengths of the conversations in a sample, and how many the source is likely to hold."""
+@dataclass(frozen=True)
+class _Sampled:
+    """Rows of a source that were looked at."""
+
+    rows: list[Row]
+    spelling: str
+    report: ChunkReport
+    read: int
+    """Rows that the source is likely to hold."""
+
+    @property
+    def kept(self) -> Kept:
+        return self.report.kept
+
+    @property
+    def conversations(self) -> int:
+        """That can be trained on, of the whole source."""
+        return max(1, round(self.read * len(self.kept.length) / self.report.rows))
+
+    def drops(self) -> dict[str, Any]:
+        """The rows that were looked at, and the bad ones among them by reason."""
+        return {"sampled": self.report.rows, "dropped": dict(self.report.dropped)}
+
+    def scaled(self, number: int, max_length: int) -> dict[str, Any]:
+        """Counts of `number` conversations whose lengths are distributed as in the sample."""
+        lengths = self.kept.length.astype(np.int64)
+        packed = np.resize(lengths, min(number, _PACKED))
+        rows = len(pack(packed, max_length))
+        return {
+            "conversations": number,
+            "rows": math.ceil(rows * number / len(packed)),
+            "tokens": round(float(lengths.mean()) * number),
+            "supervised_tokens": round(self.report.supervised / len(lengths) * number),
+            **padding_of(packed, rows, max_length),
+        }
+
+    def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:
+        """The last answers of the first conversations that were chosen."""
+        for place in self.kept.row[chosen][:most].tolist():
+            turns, _ = conversation(self.rows[place][1], self.spelling)
+            yield turns[-1]["content"]
+
+
+def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> _Sampled:
     spelling = spelling_of_source(source, recipe.data.columns)
     rows, total = sample_rows(source, sample, spelling)
     if recipe.data.max_conversations is not None and source is recipe.train:
@@ -85,29 +145,13 @@ def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> d
     report, _, _ = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
     if len(report.kept.length) == 0:
         raise DataError(
-            f"{source.name}: none of {report.rows} sampled conversations can be trained on "
-            f"({dict(report.dropped)})"
+            f"{source.name}: none of {report.rows} sampled conversations can be trained on: "
+            f"{reasons_text(report.dropped)}; must be one at least, clean them"
         )
-    return {
-        "sampled": report.rows,
-        "read": total,
-        "conversations": max(1, round(total * len(report.kept.length) / report.rows)),
-        "dropped": dict(report.dropped),
-        "lengths": report.kept.length.astype(np.int64),
-        "supervised": report.supervised / len(report.kept.length),
-    }
+    return _Sampled(rows, spelling, report, total)
 
 
-def _scaled(sampled: dict[str, Any], max_length: int) -> dict[str, Any]:
-    """Counts of a split of `conversations` whose lengths are distributed as in the sample."""
-    lengths: NDArray[np.int64] = sampled["lengths"]
-    number = int(sampled["conversations"])
-    packed = np.resize(lengths, min(number, _PACKED))
-    rows = len(pack(packed, max_length))
-    return {
-        "conversations": number,
-        "rows": math.ceil(rows * number / len(packed)),
-        "tokens": round(float(lengths.mean()) * number),
-        "supervised_tokens": round(sampled["supervised"] * number),
-        **padding_of(packed, rows, max_length),
-    }
+def _overlap(train: _Sampled, given: _Sampled, chosen: NDArray[np.bool_]) -> Overlap:
+    """What the samples have in common."""
+    evaluated = (given.kept.hash[chosen], given.kept.whole_hash[chosen])
+    return Overlap.between((train.kept.hash, train.kept.whole_hash), evaluated)

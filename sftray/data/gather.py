@@ -43,6 +43,8 @@ class Documents:
     length: NDArray[np.int32]
     hash: NDArray[np.uint64]
     """Of the first user turn."""
+    whole_hash: NDArray[np.uint64]
+    """Of all turns."""
     first: Ints
     """First document of each chunk, and their number: [chunks + 1]."""
     rows_before: Ints

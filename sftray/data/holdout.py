@@ -7,11 +7,14 @@ choice does not depend on the order of the files nor on the number of workers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.data.rows import Message
 from sftray.errors import DataError
 
 Hashes = NDArray[np.uint64]
@@ -21,6 +24,12 @@ def turn_hash(text: str, seed: int) -> int:
     """64 bits of the first user turn under the seed; spaces around it do not count."""
     digest = hashlib.blake2b(text.strip().encode(), digest_size=8, key=str(seed).encode())
     return int.from_bytes(digest.digest(), "big")
+
+
+def conversation_hash(turns: Sequence[Message]) -> int:
+    """64 bits of all turns; spaces around them do not count."""
+    text = json.dumps([(turn["role"], turn["content"].strip()) for turn in turns])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def held_out(hashes: Hashes, fraction: float, most: int) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from sftray import storage as files
 from sftray.data.gather import UNTRAINED
-from sftray.data.manifest import drop_table
+from sftray.data.manifest import Overlap, drop_table
 from sftray.data.packs import SPLITS, Packs, local_parts
 from sftray.data.padding import padding_text
 from sftray.paths import PacksPaths
@@ -60,6 +60,8 @@ def _summary(packs: Packs) -> str:
             f"{facts['supervised_tokens']:14,}{100 * facts['waste']:8.2f}%"
         )
     lines.append(padding_text(manifest["splits"]["train"], packs.max_length))
+    if overlap := Overlap.of(manifest):
+        lines.append(overlap.text())
     return "\n".join(lines)
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from sftray.data.holdout import Hashes
 from sftray.data.rows import Message
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import EXAMPLES, ChunkReport
@@ -15,6 +19,58 @@ from sftray.errors import DataError
 
 SAMPLE_PROMPTS = 64
 """Held-out prompts that trials may answer at their end."""
+DUPLICATES = 0.1
+"""Share of a given evaluation set above which conversations that are trained on too are refused."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What training data and a given evaluation set have in common, in conversations."""
+
+    training: int
+    """Of the training data, those that begin like one of the evaluation set."""
+    duplicates: int
+    """Of the evaluation set, those that are in the training data from first to last turn."""
+    evaluated: int
+    """Of the evaluation set, all."""
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Overlap | None:
+        """What the manifest says; None where the evaluation set was held out of training."""
+        counts = manifest["eval_overlap"]
+        return None if counts is None else cls(**counts)
+
+    @classmethod
+    def between(cls, train: tuple[Hashes, Hashes], evaluation: tuple[Hashes, Hashes]) -> Overlap:
+        """From the hashes of first user turns and of whole conversations."""
+        (train_first, train_whole), (eval_first, eval_whole) = train, evaluation
+        return cls(
+            training=int(np.isin(train_first, eval_first).sum()),
+            duplicates=int(np.isin(eval_whole, train_whole).sum()),
+            evaluated=len(eval_whole),
+        )
+
+    @property
+    def refused(self) -> bool:
+        """Whether the evaluation loss would be that of training data."""
+        return self.duplicates > DUPLICATES * self.evaluated
+
+    def text(self) -> str:
+        """In one line."""
+        return (
+            f"overlap: {self.training:,} training conversations begin like one of the evaluation "
+            f"set; {self.duplicates:,} of its {self.evaluated:,} are in the training data word "
+            "for word"
+        )
+
+    def refusal(self) -> str:
+        """What is wrong, and what to do."""
+        return (
+            f"eval data: {self.duplicates:,} of {self.evaluated:,} conversations "
+            f"({100 * self.duplicates / self.evaluated:.0f} %) are in the training data word for "
+            f"word, must be at most {100 * DUPLICATES:g} %; take them out of one of the two, or "
+            "leave data.eval_source and data.eval_split out to hold conversations out"
+        )
 
 
 def counts_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -35,6 +91,17 @@ def check_bad_rows(splits: Mapping[str, Mapping[str, Any]], most: float) -> None
                 "(data.max_bad_fraction); clean them, or raise the limit to drop them:\n"
                 + drop_table(facts["dropped"], facts["examples"])
             )
+
+
+def check_overlap(overlap: Overlap | None) -> None:
+    """Raise DataError where too much of a given evaluation set is trained on."""
+    if overlap is not None and overlap.refused:
+        raise DataError(overlap.refusal())
+
+
+def reasons_text(dropped: Mapping[str, int]) -> str:
+    """Reasons with their counts, in one line."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
 
 
 def drops(
@@ -91,12 +158,19 @@ def sample_prompts(
     for turns in islice(conversations, SAMPLE_PROMPTS):
         before = turns[:-1]
         (text,), _ = chat.render([before], own=True, prompt=True)
+        reference = turns[-1]["content"]
         found.append(
             {
                 "messages": before,
-                "reference": turns[-1]["content"],
+                "reference": reference,
+                "reference_tokens": token_count(chat, reference),
                 "prompt": text,
                 "input_ids": backend(chat.tokenizer).encode(text, add_special_tokens=False).ids,
             }
         )
     return found
+
+
+def token_count(chat: ChatFormat, text: str) -> int:
+    """The tokens of a text by itself."""
+    return len(backend(chat.tokenizer).encode(text, add_special_tokens=False).ids)

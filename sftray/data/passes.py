@@ -1,8 +1,8 @@
 """The two passes of Ray Data over a source: tokenise its chunks, then gather packed rows.
 
-Promise: the driver holds 16 bytes a conversation (a length, a place, a hash), about 100 while it
-packs them, and never a token; the answers of tasks are put in the order of chunks and parts, so the
-number of CPUs changes nothing.
+Promise: the driver holds 24 bytes a conversation (a length, a place, two hashes), about 100 while
+it packs them, and never a token; the answers of tasks are put in the order of chunks and parts, so
+the number of CPUs changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sftray.config import DataConfig
 from sftray.data.chunks import BadLineError
 from sftray.data.gather import Documents, gather_part, plan_parts
-from sftray.data.manifest import drops
+from sftray.data.manifest import drops, reasons_text
 from sftray.data.packing import Rows, pack, shuffled
 from sftray.data.padding import padding_of
 from sftray.data.rows import Message, conversation
@@ -106,7 +106,7 @@ def tokenise(
         counts, _ = drops(reports, tokenised.places())
         raise DataError(
             f"{source.name}: none of {tokenised.rows} conversations can be trained on: "
-            + ", ".join(f"{count} {reason}" for reason, count in counts.items())
+            f"{reasons_text(counts)}; must be one at least, clean them"
         )
     seconds = time.monotonic() - began
     log(
@@ -212,6 +212,7 @@ def _documents(reports: list[ChunkReport]) -> Documents:
         row=np.concatenate([part.row for part in kept]),
         length=np.concatenate([part.length for part in kept]),
         hash=np.concatenate([part.hash for part in kept]),
+        whole_hash=np.concatenate([part.whole_hash for part in kept]),
         first=np.cumsum([0, *(len(part.row) for part in kept)]),
         rows_before=np.cumsum([0, *(report.rows for report in reports)]),
     )

@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,15 @@ from sftray import storage as files
 from sftray.config import DataConfig
 from sftray.data.holdout import held_out, limited
 from sftray.data.lengths import lengths_of
-from sftray.data.manifest import check_bad_rows, drops, format_facts, sample_prompts
+from sftray.data.manifest import (
+    Overlap,
+    check_bad_rows,
+    check_overlap,
+    drops,
+    format_facts,
+    reasons_text,
+    sample_prompts,
+)
 from sftray.data.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.passes import Tokenised, pack_splits, tokenise, wake_workers
 from sftray.data.probe import choose_format
@@ -61,9 +70,9 @@ def build_packs(
 def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) -> Packs:
     """The packs of a recipe, built unless they are there already.
 
-    Ray must be initialised. Raises DataError where a source cannot be read or more than
-    `data.max_bad_fraction` of its rows are bad, and TemplateError where the assistant's tokens
-    cannot be told.
+    Ray must be initialised. Raises DataError where a source cannot be read, more than
+    `data.max_bad_fraction` of its rows are bad or a given evaluation set is trained on, and
+    TemplateError where the assistant's tokens cannot be told.
     """
     root = PacksPaths.of(storage, recipe.key).root
     with _only_builder(root, log):
@@ -72,6 +81,8 @@ def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) ->
             wake_workers(recipe.train)  # they start while the tokenizer is loaded here
             packs = _build(recipe, _chat_format(recipe, log), root, log)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
+    if overlap := Overlap.of(packs.manifest):
+        log(overlap.text())
     return packs
 
 
@@ -148,12 +159,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             if facts["dropped"]:
                 log(_dropped_line(split, facts))
         chosen = _split(train, given, data)
-        shared = 0
-        if given is not None:
-            evaluated = given.documents.hash[chosen["eval"]]
-            shared = int(np.isin(train.documents.hash, evaluated).sum())
-        if shared:
-            log(f"{shared:,} training conversations begin like one of the evaluation set")
+        overlap = _overlap(train, given, chosen)
+        check_overlap(overlap)
         splits = {split: (sources[split], mine) for split, mine in chosen.items()}
         for split, packed in pack_splits(splits, chat=chat, data=data, root=root).items():
             described[split].update(packed)
@@ -169,7 +176,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             "max_length": data.max_length,
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
-            "train_conversations_like_eval": shared,
+            "eval_overlap": None if overlap is None else asdict(overlap),
             "splits": described,
             "sample_prompts": prompts,
         }
@@ -205,6 +212,16 @@ def _split(
     return {"train": ~chosen, "eval": chosen}
 
 
+def _overlap(
+    train: Tokenised, given: Tokenised | None, chosen: Mapping[str, NDArray[np.bool_]]
+) -> Overlap | None:
+    if given is None:
+        return None
+    trained, mine = train.documents, chosen["eval"]
+    evaluated = (given.documents.hash[mine], given.documents.whole_hash[mine])
+    return Overlap.between((trained.hash, trained.whole_hash), evaluated)
+
+
 def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
     """What the first pass found in a split's own source; a held-out split has none."""
     reports = tokenised.reports if tokenised else []
@@ -220,8 +237,8 @@ def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
 
 
 def _dropped_line(split: str, facts: Mapping[str, Any]) -> str:
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
     dropped = f"{sum(facts['dropped'].values()):,} of {facts['read']:,} rows dropped"
+    reasons = reasons_text(facts["dropped"])
     return f"{split}: {dropped} ({reasons}); `sftray inspect` shows examples"
 
 

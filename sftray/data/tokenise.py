@@ -1,6 +1,6 @@
 """The first pass: one chunk of a source → tokens on disk, and what the driver must know of them.
 
-Promise: a task holds one chunk; the driver gets 16 bytes a conversation, never a token.
+Promise: a task holds one chunk; the driver gets 24 bytes a conversation, never a token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sftray import storage as files
 from sftray.data.chat import Dropped, encode
 from sftray.data.chunks import BadLineError, Chunk, Row, check_columns, read_chunk
-from sftray.data.holdout import turn_hash
+from sftray.data.holdout import conversation_hash, turn_hash
 from sftray.data.lengths import Lengths, count_lengths
 from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
 from sftray.data.template import ChatFormat
@@ -36,7 +36,7 @@ TOKEN_BYTES = 4
 
 @dataclass
 class ChunkReport:
-    """What the driver learns of a chunk: counts, and three numbers of each conversation kept."""
+    """What the driver learns of a chunk: counts, and four numbers of each conversation kept."""
 
     lines: int = 0
     """Lines or rows of the file, blank ones too: places the next chunk's line numbers."""
@@ -55,7 +55,7 @@ class ChunkReport:
 
 @dataclass(frozen=True)
 class Kept:
-    """The conversations of a chunk that are kept, in order; 16 bytes each."""
+    """The conversations of a chunk that are kept, in order; 24 bytes each."""
 
     row: NDArray[np.int32]
     """Row of the chunk."""
@@ -63,12 +63,19 @@ class Kept:
     """Tokens."""
     hash: NDArray[np.uint64]
     """Of the first user turn."""
+    whole_hash: NDArray[np.uint64]
+    """Of all turns."""
 
 
-def kept_of(rows: Sequence[tuple[int, int, int]]) -> Kept:
-    """From (row, length, hash) of each conversation."""
-    row, length, hashed = zip(*rows, strict=True) if rows else ((), (), ())
-    return Kept(np.array(row, np.int32), np.array(length, np.int32), np.array(hashed, np.uint64))
+def kept_of(rows: Sequence[tuple[int, int, int, int]]) -> Kept:
+    """From (row, length, hash, hash of all turns) of each conversation."""
+    row, length, hashed, whole = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Kept(
+        np.array(row, np.int32),
+        np.array(length, np.int32),
+        np.array(hashed, np.uint64),
+        np.array(whole, np.uint64),
+    )
 
 
 def woken() -> None:
@@ -119,7 +126,7 @@ def read_and_encode(
     report = ChunkReport()
     tokens: list[NDArray[np.int32]] = []
     trained: list[NDArray[np.bool_]] = []
-    kept: list[tuple[int, int, int]] = []
+    kept: list[tuple[int, int, int, int]] = []
     whole: list[tuple[int, int]] = []
     batch: list[tuple[int, int, list[Message]]] = []
 
@@ -135,7 +142,7 @@ def read_and_encode(
             trained.append(document.trained)
             report.lost_exchanges += document.lost_exchanges > 0
             hashed = turn_hash(first_user_turn(turns), seed)
-            kept.append((number, len(document.input_ids), hashed))
+            kept.append((number, len(document.input_ids), hashed, conversation_hash(turns)))
         batch.clear()
 
     for line, row in rows:
