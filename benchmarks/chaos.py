@@ -31,9 +31,9 @@ from pathlib import Path
 from console import argument_parser, say
 
 from sftray.config import SweepConfig
-from sftray.journal import Journal, read_events
-from sftray.paths import SweepPaths
 from sftray.recorder import Recorder
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.paths import SweepPaths
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

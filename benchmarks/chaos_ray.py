@@ -37,15 +37,17 @@ from pathlib import Path
 import psutil
 from console import argument_parser, say
 
-from sftray import DataConfig, SweepConfig, TrialConfig, results, storage
+from sftray import DataConfig, SweepConfig, TrialConfig, results
 from sftray.budget import Execution, fit_batch_sizes, planner
 from sftray.data.packs import open_packs
 from sftray.data.tokenizer import model_config
 from sftray.demo import FOLDER
-from sftray.journal import Event, Journal, read_events
-from sftray.paths import SweepPaths, join
 from sftray.search.priors import prior_points
 from sftray.search.state import Search
+from sftray.storage import files
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths, join
 from sftray.trial.checkpoint import MANIFEST
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -278,8 +280,8 @@ def nothing_lost(paths: SweepPaths) -> None:
         folder = paths.trial(trial).checkpoints
         whole = [
             int(name.removeprefix("step-"))
-            for name in storage.list_names(folder)
-            if storage.exists(join(folder, name, MANIFEST))
+            for name in files.list_names(folder)
+            if files.exists(join(folder, name, MANIFEST))
         ]
         assert trial in ended or max(whole, default=0) >= step, f"{trial}: {step} is lost: {whole}"
 

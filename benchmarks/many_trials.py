@@ -34,11 +34,11 @@ from console import argument_parser, say
 
 from sftray.budget import ONE_ROW, planner
 from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.journal import Journal
-from sftray.paths import SweepPaths, join
 from sftray.recorder import Recorder
 from sftray.search.state import Search
 from sftray.spaces import choice, loguniform
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths, join
 
 ROWS = 2400
 SLOTS = 16

@@ -25,11 +25,11 @@ from ray import tune
 from sftray.budget import ONE_ROW, planner
 from sftray.cluster import connect
 from sftray.config import SweepConfig
-from sftray.journal import Journal, read_events, reader
-from sftray.paths import SweepPaths
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.state import Search, Suggestion
+from sftray.storage.journal import Journal, read_events, reader
+from sftray.storage.paths import SweepPaths
 from sftray.trial.spec import TrialSpec
 
 AT_ONCE = 4

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from console import argument_parser, say
 
-from sftray.journal import Journal, read_events
-from sftray.paths import SweepPaths, join
 from sftray.recorder import Recorder
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.paths import SweepPaths, join
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

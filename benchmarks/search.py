@@ -34,10 +34,10 @@ from picture import pyplot, save
 from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.findings.stopping import spearman
-from sftray.journal import Journal
 from sftray.search.priors import prior_points
 from sftray.search.state import Search
 from sftray.spaces import choice
+from sftray.storage.journal import Journal
 
 WITHIN = 1.01
 """Times the exhaustive best loss is good enough."""

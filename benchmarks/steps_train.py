@@ -27,7 +27,7 @@ from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER
 from sftray.model import peak_memory_gb
-from sftray.paths import TrialPaths
+from sftray.storage.paths import TrialPaths
 from sftray.train import trainer as trainer_file
 from sftray.train.lora import make_resident
 from sftray.train.trainer import PackedSFTTrainer

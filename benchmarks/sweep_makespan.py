@@ -43,8 +43,8 @@ from shapes import SHAPES
 
 from sftray.bank.banks import usage_text
 from sftray.data.packing import pack
-from sftray.journal import read_events
-from sftray.paths import SweepPaths
+from sftray.storage.journal import read_events
+from sftray.storage.paths import SweepPaths
 
 HERE = Path(__file__).parent
 EVALUATED = 64

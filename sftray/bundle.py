@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftray import storage
 from sftray.budget import rung_ladder
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
@@ -23,8 +22,9 @@ from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.loading import is_whole, loaded_with
-from sftray.paths import SweepPaths, TrialPaths, join
 from sftray.results import Results, TrialRecord, answering
+from sftray.storage import files as storage_files
+from sftray.storage.paths import SweepPaths, TrialPaths, join
 from sftray.trial.samples import as_lines, fixed_prompts, flagged
 from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
 
@@ -104,7 +104,7 @@ def collect(
         facts |= {name: old[name] for name in ("reloaded_eval_loss", "verified")}
         if json.loads(json.dumps(facts)) != old:
             for name, text in _texts(facts).items():
-                storage.write_text(join(paths.best, name), text)
+                storage_files.write_text(join(paths.best, name), text)
         return facts
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -119,13 +119,13 @@ def collect(
             damaged |= {checkpoint}
             return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
         if samples:
-            storage.write_text(paths.base_samples, samples)
+            storage_files.write_text(paths.base_samples, samples)
         _write_files(files, checkpoint, folder)
         facts["reloaded_eval_loss"] = checked
         facts["verified"] = abs(checked - recorded) <= tolerance
         for name, text in _texts(facts).items():
             (folder / name).write_text(text, encoding="utf-8")
-        storage.put_folder(folder, paths.best, last="sweep.json")
+        storage_files.put_folder(folder, paths.best, last="sweep.json")
     plain = loaded_with(facts)
     if facts["verified"]:
         log(f"best/: reloaded with {plain}, eval loss {checked:.6f} (recorded {recorded:.6f})")
@@ -185,8 +185,8 @@ def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -
 def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
     """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
-        if any(storage.exists(join(candidate, name)) for name in WEIGHTS):
-            local = storage.get_folder(candidate)
+        if any(storage_files.exists(join(candidate, name)) for name in WEIGHTS):
+            local = storage_files.get_folder(candidate)
             facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
             return local, facts
     raise SftrayError(
@@ -219,7 +219,7 @@ def _best_kept(
         folder = _folder(paths, trial)
         if folder.checkpoint(step) in damaged:
             what = "damaged"
-        elif storage.exists(folder.checkpoint_manifest(step)):
+        elif storage_files.exists(folder.checkpoint_manifest(step)):
             return trial, result
         elif trial.best is not None and step != trial.best["step"]:
             continue  # of a trial that has ended only the best is kept
@@ -245,9 +245,9 @@ def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:
 def _there(folder: str) -> dict[str, Any] | None:
     """What the bundle in a folder says of itself; None where there is none."""
     marker = join(folder, "sweep.json")
-    if not storage.exists(marker):
+    if not storage_files.exists(marker):
         return None
-    facts: dict[str, Any] = json.loads(storage.read_text(marker))
+    facts: dict[str, Any] = json.loads(storage_files.read_text(marker))
     return facts
 
 
@@ -312,7 +312,7 @@ def _write_files(files: Files, checkpoint: str, folder: Path) -> None:
             (folder / name).write_bytes(content)
     if copied := [name for name, content in files.items() if content is None]:
         with tempfile.TemporaryDirectory() as scratch:
-            local = storage.get_folder(checkpoint, Path(scratch))
+            local = storage_files.get_folder(checkpoint, Path(scratch))
             for name in copied:
                 shutil.copy(local / name, folder / name)
 

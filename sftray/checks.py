@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from sftray.errors import ConfigError
-from sftray.redact import looks_secret
+from sftray.storage.redact import looks_secret
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from sftray.commands import inspected, say
 from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
 from sftray.config_io import override, read_points
 from sftray.errors import SftrayError, SweepFailedError
-from sftray.paths import SweepPaths
-from sftray.redact import redact
+from sftray.storage.paths import SweepPaths
+from sftray.storage.redact import redact
 from sftray.winner import DTYPES
 
 
@@ -52,7 +52,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
             say(inspected(plan["packs"], rows=1) + "\n")
         say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
         return 0 if plan["starts"] else 2
-    from sftray import storage
+    from sftray.storage import files
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
@@ -63,7 +63,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:
-        storage.remove_folder(folder)
+        files.remove_folder(folder)
 
     try:
         # a debugger and a view do not share a terminal

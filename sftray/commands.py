@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sftray.errors import SftrayError
-from sftray.paths import PacksPaths, SweepPaths
+from sftray.storage.paths import PacksPaths, SweepPaths
 
 
 def results(options: argparse.Namespace) -> int:
@@ -192,12 +192,12 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def inspect(options: argparse.Namespace) -> int:
-    from sftray import storage
+    from sftray.storage import files
 
     root = options.dir
-    if storage.exists(SweepPaths(root).sweep):
-        root = json.loads(storage.read_text(SweepPaths(root).sweep))["packs"]
-    elif not storage.exists(PacksPaths(root).manifest):
+    if files.exists(SweepPaths(root).sweep):
+        root = json.loads(files.read_text(SweepPaths(root).sweep))["packs"]
+    elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
             f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
             "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"

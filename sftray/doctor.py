@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.paths import nearest_there
+from sftray.storage.paths import nearest_there
 
 FREE_DISK_GB = 20.0
 """Less than this fills up with the base's download and packs."""
@@ -256,7 +256,7 @@ def spilled(folder: str) -> Finding:
 def _hub() -> Finding:
     from huggingface_hub import constants, get_session
 
-    from sftray.refused import HUB_ERRORS, refusal
+    from sftray.storage.hub_errors import HUB_ERRORS, refusal
 
     address = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
     if constants.is_offline_mode():

@@ -20,10 +20,10 @@ from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from sftray import storage
 from sftray.follow import say
-from sftray.journal import Event
-from sftray.paths import SweepPaths, is_uri, join
+from sftray.storage import files
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths, is_uri, join
 from sftray.tracked import Row, answers_of, last_rows, rows_of
 from sftray.trial.samples import read_samples
 
@@ -147,7 +147,7 @@ class EventFiles:
         if is_uri(self._paths.root):
             target = join(self._paths.tensorboard, trial.name, trial.path.name)
             try:
-                storage.write_bytes(target, trial.path.read_bytes())
+                files.write_bytes(target, trial.path.read_bytes())
             except OSError as error:
                 say(f"{target}: {error}; it lies in {trial.path}")
 

@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sftray import storage
-from sftray.journal import Event, reader
-from sftray.paths import SweepPaths
-from sftray.redact import redact
+from sftray.storage import files
+from sftray.storage.journal import reader
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths
+from sftray.storage.redact import redact
 
 POLL_SECONDS = 1.0
 READING_SHARE = 0.05
@@ -55,7 +56,7 @@ def follow(paths: SweepPaths, follower: Follower, *, until_told: bool) -> bool:
         try:
             waiting += journal.new()
             if waiting and not begun:
-                follower.begin(json.loads(storage.read_text(paths.sweep)))
+                follower.begin(json.loads(files.read_text(paths.sweep)))
                 begun = True
             all_read = True
         except OSError as error:  # storage out of reach; the next look tries again

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sftray.config_io import to_json
 from sftray.leaderboard_text import standing
-from sftray.paths import SweepPaths, TrialPaths
+from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 import wandb
 
-from sftray import storage
 from sftray.follow import follow, say, take_lock
-from sftray.journal import Event
-from sftray.paths import SweepPaths, join
+from sftray.storage import files
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths, join
 from sftray.tracked import Row, last_rows, rows_of
 from sftray.tracking import left_offline, local_folder
 from sftray.trial.samples import read_samples
@@ -267,9 +267,9 @@ class Mirror:
     def _hand_in(self) -> None:
         """The leaderboard, and the adapter if it is asked for, as artifacts of the best trial's
         run: once for each winner."""
-        if not storage.exists(self._paths.leaderboard):
+        if not files.exists(self._paths.leaderboard):
             return
-        board = json.loads(storage.read_text(self._paths.leaderboard))
+        board = json.loads(files.read_text(self._paths.leaderboard))
         trial = self._trials.get(board["best"] or "")
         if trial is None:
             return
@@ -296,10 +296,10 @@ class Mirror:
     def _adapter(self, trial: str) -> Path | None:
         """A local copy of best/, if it is this trial's."""
         facts = join(self._paths.best, "sweep.json")
-        if not storage.exists(facts) or json.loads(storage.read_text(facts))["trial"] != trial:
+        if not files.exists(facts) or json.loads(files.read_text(facts))["trial"] != trial:
             say(f"{self._paths.best}: no adapter of trial {trial} there, so W&B gets none")
             return None
-        return storage.get_folder(self._paths.best)
+        return files.get_folder(self._paths.best)
 
     def _close(self, trial: _Trial, exit_code: int, *, ended: bool = False) -> bool:
         """End a trial's run, if it has one; whether W&B took all of it."""
@@ -318,7 +318,7 @@ class Mirror:
 
     def _save(self) -> None:
         state = {"uid": self._uid, "trials": self._saved, "handed_in": self._handed_in}
-        storage.write_text(str(self._folder / "mirror.json"), json.dumps(state, indent=1))
+        files.write_text(str(self._folder / "mirror.json"), json.dumps(state, indent=1))
 
 
 if __name__ == "__main__":

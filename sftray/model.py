@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sftray.attention import Attention
 from sftray.config import TrialConfig
-from sftray.hub import fetched
+from sftray.storage.hub import fetched
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:

@@ -32,11 +32,11 @@ from sftray.fit import Fit, fit_train
 from sftray.leaderboard_text import point_text
 from sftray.memory import Shape, choose_execution, memory_text, train_memory
 from sftray.metrics import ANSWER_TOKENS
-from sftray.paths import SweepPaths
 from sftray.record import refuse_other_config
 from sftray.search.priors import prior_points, published_rates
 from sftray.spaces import Uniform
 from sftray.spending import BUDGETS
+from sftray.storage.paths import SweepPaths
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""

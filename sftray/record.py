@@ -10,13 +10,13 @@ import subprocess
 import time
 from typing import Any
 
-from sftray import storage
 from sftray.config import SweepConfig
 from sftray.config_io import differing_fields, sweep_from_json, to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
-from sftray.paths import SweepPaths
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths
 
 RECORDED_PACKAGES = (
     "sftray", "ray", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "optuna",
@@ -50,7 +50,7 @@ _MAY_CHANGE = (
 
 def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
     """Raise ConfigError where the sweep exists with a configuration that differs."""
-    if not storage.exists(paths.sweep):
+    if not files.exists(paths.sweep):
         return
     # fields that came into being since have their defaults
     old = json.loads(json.dumps(to_json(sweep_from_json(_config_in(paths)))))
@@ -64,7 +64,7 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
 
 
 def _config_in(paths: SweepPaths) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(storage.read_text(paths.sweep))["config"]
+    config: dict[str, Any] = json.loads(files.read_text(paths.sweep))["config"]
     return config
 
 
@@ -75,8 +75,8 @@ def write_record(
 
     `given` is the configuration as the user wrote it, `sweep` the same fitted to the packs.
     """
-    if storage.exists(paths.sweep):
-        existing: dict[str, Any] = json.loads(storage.read_text(paths.sweep))
+    if files.exists(paths.sweep):
+        existing: dict[str, Any] = json.loads(files.read_text(paths.sweep))
         return existing
     record = {
         "uid": os.urandom(4).hex(),
@@ -89,7 +89,7 @@ def write_record(
         "git_revision": _git_revision(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    storage.write_text(paths.sweep, json.dumps(record, indent=1))
+    files.write_text(paths.sweep, json.dumps(record, indent=1))
     return record
 
 

@@ -11,14 +11,15 @@ from ray.tune import Callback
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
-from sftray import results, storage
+from sftray import results
 from sftray.config import SweepConfig
 from sftray.config_io import to_json
 from sftray.diagnosis import diagnose
-from sftray.journal import Journal
 from sftray.live import lines
-from sftray.paths import SweepPaths, join
 from sftray.search.state import Search
+from sftray.storage import files
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths, join
 
 UNLISTED = 0.01
 """Of the trials that have ended, the share that may be missing from leaderboard.json while a sweep
@@ -69,7 +70,7 @@ class Recorder:
             return
         if "resumed_from_step" in metrics:
             step = metrics["resumed_from_step"]
-            if not storage.exists(self._paths.trial(trial).config):
+            if not files.exists(self._paths.trial(trial).config):
                 self._write_config(trial, metrics)  # the driver before did not get to it
             self._log(f"{trial}  goes on from step {step}  [{lines.where(metrics)}]")
         elif metrics["step"] <= self._told.get(trial, -1):
@@ -102,9 +103,9 @@ class Recorder:
             self.when_ended(name)
             folder = self._paths.trial(name)
             metrics = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
-            storage.write_text(folder.metrics, metrics)
+            files.write_text(folder.metrics, metrics)
             outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
-            storage.write_text(folder.outcome, json.dumps(outcome, indent=1))
+            files.write_text(folder.outcome, json.dumps(outcome, indent=1))
             self._log(lines.ended(name, trial.outcome or "", trial.message))
             self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
@@ -119,7 +120,7 @@ class Recorder:
         self._catch_up()
         self._unlisted = 0
         board = self._records.leaderboard()
-        storage.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
+        files.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
 
     def free_workers(self) -> None:
         """Now that no trial runs, free the workers that Ray Train has kept.
@@ -140,7 +141,7 @@ class Recorder:
         found: list[str] = []
         here = [name for name in self._ended if self._records[name].folder is None]
         for name in reversed(here):
-            if storage.exists(self._paths.trial(name).outcome):
+            if files.exists(self._paths.trial(name).outcome):
                 break
             found.insert(0, name)
         return found
@@ -151,10 +152,10 @@ class Recorder:
         folder, wanted = self._paths.trial(trial.trial), [trial.best]
         if self._sweep.objectives[0] == "metric":
             wanted += trial.trained[-1:]
-        there = {join(folder.checkpoints, name) for name in storage.list_names(folder.checkpoints)}
+        there = {join(folder.checkpoints, name) for name in files.list_names(folder.checkpoints)}
         kept = {folder.checkpoint(evaluation["step"]) for evaluation in wanted if evaluation}
         for checkpoint in there - kept if kept and kept <= there else ():
-            storage.remove_folder(checkpoint)
+            files.remove_folder(checkpoint)
 
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._write_config(trial, metrics)
@@ -165,7 +166,7 @@ class Recorder:
         self._catch_up()
         point = self._records[trial].point
         config = to_json(self._sweep.trial.at(point))
-        storage.write_text(
+        files.write_text(
             self._paths.trial(trial).config,
             json.dumps({"point": point, "config": config, "ran_with": dict(metrics)}, indent=1),
         )

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sftray import storage
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json
 from sftray.confirmation import confirmation
 from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError
-from sftray.journal import Event, read_events
-from sftray.paths import SweepPaths, is_uri, join, name_of
+from sftray.storage import files
+from sftray.storage.journal import read_events
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths, is_uri, join, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,9 +155,9 @@ class Results:
 def load(folder: str) -> Results:
     """Read the sweep in `folder`, finished or running. Raises SftrayError if there is none."""
     paths = SweepPaths(folder)
-    if not storage.exists(paths.sweep):
+    if not files.exists(paths.sweep):
         raise SftrayError(no_sweep(folder))
-    record = json.loads(storage.read_text(paths.sweep))
+    record = json.loads(files.read_text(paths.sweep))
     events = read_events(paths.journal)
     kept = Records(sweep_from_json(record["config"]), events)
     records = kept.trials

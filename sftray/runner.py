@@ -22,10 +22,10 @@ from sftray.budget import TrialPlan
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig, TrialConfig
 from sftray.fit import Fit, fit_train
-from sftray.paths import SweepPaths
 from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion
 from sftray.search.tune import SftrayScheduler, SftraySearcher
+from sftray.storage.paths import SweepPaths
 from sftray.trial.progress import StoppedError
 from sftray.trial.spec import TrialSpec
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftray.config import SweepConfig
-from sftray.journal import Event, Journal
+from sftray.storage.journal import Journal
+from sftray.storage.journal.journal import Event
 
 BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")
 """The fields that say what a sweep may spend."""

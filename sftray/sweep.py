@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sftray import bundle, faults, results
+from sftray import bundle, results
 from sftray.bank.support import pick_trainer, without_bank
 from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
@@ -27,10 +27,8 @@ from sftray.data.tokenizer import model_config, require_safetensors
 from sftray.disk import disk_needed, require_space
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.fit import Fit
-from sftray.journal import Journal
 from sftray.leaderboard_text import point_text
 from sftray.metrics import load_metric
-from sftray.paths import SweepPaths, is_uri
 from sftray.plan import (
     check_budgets,
     check_code,
@@ -47,6 +45,9 @@ from sftray.search.priors import prior_points
 from sftray.search.space import Point
 from sftray.search.state import KnownTrial, Search
 from sftray.spending import Meter
+from sftray.storage import outages
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths, is_uri
 from sftray.tracking import Tracking
 
 Log = Callable[[str], None]
@@ -67,7 +68,7 @@ def run_sweep(
     the same call resumes.
     """
     sweep = _with_absolute_storage(sweep)
-    with faults.plainly(sweep.storage):
+    with outages.plainly(sweep.storage):
         return _run(sweep, local=local, log=log, clock=clock)
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from sftray.follow import follow, take_lock
-from sftray.paths import SweepPaths
+from sftray.storage.paths import SweepPaths
 from sftray.tracking import local_folder
 
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sftray import storage
 from sftray.config import SweepConfig
-from sftray.paths import SweepPaths, is_uri, name_of
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths, is_uri, name_of
 
 
 class Tracking:
@@ -179,7 +179,7 @@ def local_folder(root: str, folder: str) -> Path:
     """Where the files of a mirror lie that would be in `folder` of the sweep `root`: there, or on
     this machine if that is a URI."""
     if not is_uri(root):
-        return Path(storage.resolve(folder)[1])
+        return Path(files.resolve(folder)[1])
     key = hashlib.sha256(root.encode()).hexdigest()[:12]
     return Path.home() / ".cache" / "sftray" / key / name_of(folder)
 

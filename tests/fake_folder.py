@@ -12,10 +12,11 @@ from fake_trials import make_sweep
 from sftray import results
 from sftray.config_io import to_json
 from sftray.data.packs import Packs
-from sftray.journal import Event, Journal
-from sftray.paths import SweepPaths
 from sftray.results import Results
 from sftray.spaces import loguniform
+from sftray.storage.journal import Journal
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths
 
 RECORDED = Path(__file__).parent / "recorded" / "lr_batch"
 HELD_OUT = {

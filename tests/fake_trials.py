@@ -11,9 +11,9 @@ from typing import Any
 
 from sftray.budget import ONE_ROW, planner
 from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.journal import Journal
 from sftray.search.state import Search, Suggestion
 from sftray.spaces import choice, loguniform
+from sftray.storage.journal import Journal
 
 ROWS = 240
 TRIAL = TrialConfig("none")

@@ -70,18 +70,18 @@ class Line:
 @contextmanager
 def line_to_s3() -> Iterator[Line]:
     """Between the S3 that the environment names and whoever asks for it from now on."""
-    from sftray import storage
+    from sftray.storage import files
 
     address = os.environ["AWS_ENDPOINT_URL"]
     host, _, port = address.removeprefix("http://").partition(":")
     line = Line(host, int(port))
     os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{line.port}"
-    storage._bucket.cache_clear()  # it keeps the address
+    files._bucket.cache_clear()  # it keeps the address
     try:
         yield line
     finally:
         os.environ["AWS_ENDPOINT_URL"] = address
-        storage._bucket.cache_clear()
+        files._bucket.cache_clear()
         line.close()
 
 

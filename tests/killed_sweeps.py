@@ -13,10 +13,11 @@ from typing import Any
 from fake_trials import Kept, make_search, make_sweep, run
 
 from sftray.config import SweepConfig
-from sftray.journal import Event, Journal
-from sftray.journal.lines import encode
 from sftray.results import leaderboard
 from sftray.search.state import Search
+from sftray.storage.journal import Journal
+from sftray.storage.journal.events import encode
+from sftray.storage.journal.journal import Event
 
 POINTS = tuple(
     {"learning_rate": 10 ** -(1 + number / 4), "effective_batch_size": (2, 4, 8)[number % 3]}

@@ -16,7 +16,7 @@ from sftray.budget import Execution
 from sftray.config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
-from sftray.paths import TrialPaths
+from sftray.storage.paths import TrialPaths
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples

@@ -14,15 +14,15 @@ import pytest
 from bank_models import settings_for, short_spec
 from small_disks import tmpfs
 
-from sftray import storage
 from sftray.bank.process import LEASE_SECONDS, BankProcess
 from sftray.budget import Execution
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.packs import Packs
 from sftray.errors import BankError
-from sftray.paths import TrialPaths
 from sftray.preemption import PreemptionWatch
+from sftray.storage import files
+from sftray.storage.paths import TrialPaths
 from sftray.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
@@ -103,7 +103,7 @@ def trial(tiny: TrialConfig) -> TrialConfig:
 
 
 def checkpoints(spec: TrialSpec) -> list[str]:
-    return storage.list_names(TrialPaths(spec.folder).checkpoints)
+    return files.list_names(TrialPaths(spec.folder).checkpoints)
 
 
 def test_a_client_gets_all_reports_of_its_trial_in_order_to_its_outcome(

@@ -12,9 +12,9 @@ import pytest
 
 from sftray import results
 from sftray.config import SweepConfig
-from sftray.journal import read_events
-from sftray.paths import SweepPaths
 from sftray.results import Results
+from sftray.storage.journal import read_events
+from sftray.storage.paths import SweepPaths
 from sftray.sweep import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -18,7 +18,6 @@ from fake_bundle import CONFIRMED
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray import storage
 from sftray.attention import Attention
 from sftray.budget import ONE_ROW, planner
 from sftray.bundle import TOLERANCE, answer, collect, open_bundle
@@ -28,9 +27,10 @@ from sftray.demo import FOLDER
 from sftray.errors import SftrayError
 from sftray.evaluate import generate, load_adapter, packed_eval_loss
 from sftray.model import saved_tokenizer
-from sftray.paths import SweepPaths
 from sftray.results import Results, load
 from sftray.runner import submit_task
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths
 from sftray.sweep import run_sweep
 from sftray.trial.samples import read_samples
 from sftray.winner.loaders import peft_problems, read_adapter, vllm_problems
@@ -188,7 +188,7 @@ def test_a_bundle_is_found_in_its_sweep_or_by_itself(
     assert list(tmp_path.iterdir()) == []  # a local bundle is not copied
     copy, found = open_bundle(f"file://{small_sweep.folder}")
     assert found == facts
-    assert {path.name for path in copy.iterdir()} == set(storage.list_names(folder))
+    assert {path.name for path in copy.iterdir()} == set(files.list_names(folder))
     with pytest.raises(SftrayError, match="must be a finished sweep's folder or its best/"):
         open_bundle(str(tmp_path))
 

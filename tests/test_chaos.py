@@ -10,8 +10,9 @@ from fake_trials import make_search, make_sweep, run
 from killed_sweeps import SWEEPS, check, survive, sweep_of, timeless
 
 from sftray.config import SweepConfig
-from sftray.journal import Event, Journal
-from sftray.journal.lines import parse
+from sftray.storage.journal import Journal
+from sftray.storage.journal.events import parse
+from sftray.storage.journal.journal import Event
 
 SEED = 20
 """Another one gives other kills; the benchmark goes through ten of them."""

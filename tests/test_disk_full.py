@@ -13,13 +13,13 @@ from killed_sweeps import Kept, Survived, check, drive
 from peft import LoraConfig
 from small_disks import Limit, Tmpfs, limit, tmpfs
 
-from sftray import storage
 from sftray.config import SweepConfig
 from sftray.errors import OutageError
-from sftray.journal import Journal, read_events
-from sftray.paths import SweepPaths, TrialPaths
 from sftray.recorder import Recorder
 from sftray.search.state import Search
+from sftray.storage import files
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial import checkpoint
 
 WORDS = r"there is no room \(.*\); .*[GM]B of .*[GM]B are free.*make room and run the same command"
@@ -36,11 +36,11 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tmpfs | Lim
 
 def test_a_file_is_written_whole_or_stays_as_it_was(disk: Tmpfs | Limit) -> None:
     path = disk.folder / "leaderboard.json"
-    storage.write_text(str(path), "old")
+    files.write_text(str(path), "old")
     disk.fill()
-    for write in (storage.write_bytes, storage.create):
+    for write in (files.write_bytes, files.create):
         with pytest.raises(OutageError, match=rf"leaderboard\.json.*{WORDS}"):
-            write(str(path) if write is storage.write_bytes else f"{path}.new", bytes(5000))
+            write(str(path) if write is files.write_bytes else f"{path}.new", bytes(5000))
     disk.make_room()
     assert path.read_text() == "old"
     assert [one.name for one in disk.folder.iterdir()] == ["leaderboard.json"]
@@ -85,8 +85,8 @@ def test_a_sweep_whose_disk_fills_up_again_and_again_loses_nothing(tmp_path: Pat
         Survived(sweep, len(said), events, Kept(tmp_path / "kept")), tmp_path / "scratch", every=3
     )
     for trial in {event["trial"] for event in events if event["event"] == "trial_ended"}:
-        assert storage.exists(paths.trial(trial).outcome), "the next driver writes what is missing"
-    assert storage.exists(paths.leaderboard)
+        assert files.exists(paths.trial(trial).outcome), "the next driver writes what is missing"
+    assert files.exists(paths.leaderboard)
     assert not list(disk.folder.glob("**/*.tmp"))
 
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         with pytest.raises(OutageError, match=WORDS):
             save(folder, 3, 500_000)
         monkeypatch.setattr("tempfile.tempdir", None)
-        names = storage.list_names(TrialPaths(str(folder)).checkpoints)
+        names = files.list_names(TrialPaths(str(folder)).checkpoints)
         assert len(names) == 2, "nothing of the third is left to take up room"
         newest = checkpoint.newest(TrialPaths(str(folder)), tmp_path / "scratch")
         assert newest is not None

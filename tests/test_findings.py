@@ -23,9 +23,10 @@ from sftray.findings import Findings, learn, text
 from sftray.findings.compare import comparisons, ranking, read
 from sftray.findings.cost import Cost, pareto_front
 from sftray.findings.stopping import spearman
-from sftray.journal import Event, Journal
 from sftray.results import Results
 from sftray.spaces import choice, loguniform, uniform
+from sftray.storage.journal import Journal
+from sftray.storage.journal.journal import Event
 
 BASE = 5.0
 STARTED = "2025-01-01T00:00:00Z"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from fake_folder import EVENTS, RECORDED, found_in
 
-from sftray import results, storage
+from sftray import results
 from sftray.frames import axes_of
-from sftray.paths import SweepPaths
 from sftray.results import Results
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import as_lines, flagged, keep
 
 
@@ -116,7 +117,7 @@ def test_of_running_trials_too_samples_are_told_by_step(tmp_path: Path) -> None:
     paths = SweepPaths(found.folder)
     for step in (2, 3):
         keep(paths.trial("t0000").root, flagged([asked], step, [("Hi. " * 20, False)]))
-    storage.write_text(paths.base_samples, as_lines(flagged([asked], 0, [("", True)])))
+    files.write_text(paths.base_samples, as_lines(flagged([asked], 0, [("", True)])))
     assert found.samples.to_dict("list") == {
         "prompt": [0, 0, 0],
         "question": ["Hi?"] * 3,

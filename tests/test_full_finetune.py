@@ -13,7 +13,6 @@ from fake_bundle import facts_of
 from test_train_trial import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray import storage
 from sftray.attention import choose_attention
 from sftray.bundle import _assemble, _write_files, answer
 from sftray.cli import main
@@ -22,7 +21,8 @@ from sftray.data.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.evaluate import packed_eval_loss
 from sftray.model import load_base
-from sftray.paths import TrialPaths
+from sftray.storage import files as storage_files
+from sftray.storage.paths import TrialPaths
 from sftray.train.bases import Bases
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
@@ -87,7 +87,7 @@ def test_a_checkpoint_is_a_model_that_plain_transformers_loads(
     loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
     found = checkpoints.read(whole.paths.checkpoint(step), tmp_path)
     checkpoints.export_weights(found.folder, tmp_path / "model")
-    files = storage.list_names(str(tmp_path / "model"))
+    files = storage_files.list_names(str(tmp_path / "model"))
     assert files == ["config.json", "generation_config.json", "model.safetensors"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert model.dtype == torch.float32
@@ -103,7 +103,7 @@ def test_three_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
     whole: Run, tmp_path: Path
 ) -> None:
     paths = whole.paths
-    assert len(storage.list_names(paths.checkpoints)) <= 3
+    assert len(storage_files.list_names(paths.checkpoints)) <= 3
     newest = checkpoints.newest(paths, tmp_path)
     assert newest is not None
     weights = newest.folder / "model.safetensors"

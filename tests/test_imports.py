@@ -14,10 +14,10 @@ LIGHT = (
     "sftray",
     "sftray.config",
     "sftray.errors",
-    "sftray.paths",
+    "sftray.storage.paths",
     "sftray.budget",
-    "sftray.storage",
-    "sftray.journal",
+    "sftray.storage.files",
+    "sftray.storage.journal.journal",
     "sftray.results",
     "sftray.diagnosis",
     "sftray.findings",
@@ -28,7 +28,7 @@ LIGHT = (
     "sftray.plan",
     "sftray.cli",
     "sftray.commands",
-    "sftray.refused",
+    "sftray.storage.hub_errors",
     "sftray.proposal",
     "sftray.sweep_file",
     "sftray.winner.card",
@@ -43,7 +43,7 @@ LIGHT = (
     "sftray.spot",
     "sftray.limits",
 )
-STANDARD_LIBRARY_ONLY = ("sftray.config", "sftray.errors", "sftray.paths", "sftray.budget")
+STANDARD_LIBRARY_ONLY = ("sftray.config", "sftray.errors", "sftray.storage.paths", "sftray.budget")
 LAPTOP = ("pyarrow", "numpy", "optuna", "tokenizers")
 
 

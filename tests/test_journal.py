@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftray.errors import JournalError
-from sftray.journal import Journal, read_events, reader
+from sftray.storage.journal import Journal, read_events, reader
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_second_driver_is_refused_and_told_who_holds_it(path: str) -> None:
 def test_the_lock_goes_with_a_killed_process(path: str) -> None:
     code = f"""
 import time
-from sftray.journal import Journal
+from sftray.storage.journal.journal import Journal
 journal = Journal({path!r})
 journal.append("sweep_started")
 print("ready", flush=True)
@@ -137,7 +137,7 @@ def test_a_write_that_fails_halfway_leaves_whole_lines(path: str) -> None:
     size = Path(path).stat().st_size
     code = f"""
 import resource
-from sftray.journal import Journal
+from sftray.storage.journal.journal import Journal
 journal = Journal({path!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 100}, resource.RLIM_INFINITY))
 try:

@@ -13,11 +13,10 @@ import pytest
 from fake_trials import make_search, make_sweep, run
 from s3_server import s3_server
 
-from sftray import storage
 from sftray.errors import JournalError
-from sftray.journal import Journal, read_events, reader
-from sftray.journal.lines import Event
-from sftray.paths import join
+from sftray.storage import files
+from sftray.storage.journal import Event, Journal, read_events, reader
+from sftray.storage.paths import join
 
 LEASE = 0.8
 """Seconds that a driver must not have been heard of in these tests."""
@@ -59,9 +58,9 @@ def names(events: list[Event]) -> list[str]:
 def test_a_file_is_created_once_however_many_try(bucket: str, tmp_path: Path, where: str) -> None:
     path = join(bucket if where == "s3" else str(tmp_path), "once", "object")
     with ThreadPoolExecutor(8) as pool:
-        written = list(pool.map(lambda n: storage.create(path, b"%d" % n), range(16)))
+        written = list(pool.map(lambda n: files.create(path, b"%d" % n), range(16)))
     assert sum(written) == 1
-    assert storage.read_bytes(path) == b"%d" % written.index(True)
+    assert files.read_bytes(path) == b"%d" % written.index(True)
 
 
 def test_events_are_read_back_and_a_later_driver_goes_on(path: str) -> None:
@@ -118,10 +117,10 @@ def test_a_driver_that_wakes_up_sees_the_higher_epoch_before_it_writes(path: str
     old = Dead(path)
     with take_over(path):
         assert old._log._is_lost()  # type: ignore[union-attr]
-        written = len(storage.list_names(path))
+        written = len(files.list_names(path))
         with pytest.raises(JournalError, match="has taken this sweep over"):
             old.append("sweep_started")
-        assert len(storage.list_names(path)) == written
+        assert len(files.list_names(path)) == written
 
 
 def test_an_old_drivers_heartbeat_does_not_pass_for_the_new_ones(path: str) -> None:
@@ -138,18 +137,18 @@ def test_a_lease_that_is_read_while_it_is_rewritten_is_read_again(
 ) -> None:
     with Journal(path, lease_seconds=LEASE) as journal:
         journal.append("sweep_started")
-        whole, cut = storage.read_text, iter([True, True])
+        whole, cut = files.read_text, iter([True, True])
 
         def read(path: str) -> str:
             text = whole(path)
             return text[:-7] if path.endswith(".lease") and next(cut, False) else text
 
-        monkeypatch.setattr(storage, "read_text", read)
+        monkeypatch.setattr(files, "read_text", read)
         with pytest.raises(JournalError, match="another driver is running"):
             Journal(path, lease_seconds=LEASE)
         monkeypatch.undo()
         cut = iter([True] * 100)
-        monkeypatch.setattr(storage, "read_text", read)
+        monkeypatch.setattr(files, "read_text", read)
         with pytest.raises(JournalError, match=r"journal\.jsonl\.lease: damaged; delete it"):
             Journal(path, lease_seconds=LEASE)
         monkeypatch.undo()
@@ -177,10 +176,10 @@ def test_of_drivers_that_start_together_one_runs(path: str) -> None:
 
 def test_a_store_that_overwrites_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def overwrite(path: str, data: bytes) -> bool:
-        storage.write_bytes(path, data)
+        files.write_bytes(path, data)
         return True
 
-    monkeypatch.setattr(storage, "create", overwrite)
+    monkeypatch.setattr(files, "create", overwrite)
     with pytest.raises(JournalError, match=r"wrote it twice, must refuse to \(If-None-Match\)"):
         Journal(path)
 
@@ -189,7 +188,7 @@ def test_a_put_whose_answer_was_lost_is_known_as_ones_own(path: str) -> None:
     with Journal(path) as journal:
         log = journal._log
         data = b'{"event": "a", "trial": null, "time": 1.0}\n'
-        storage.write_bytes(join(path, "00000001.jsonl"), data)
+        files.write_bytes(join(path, "00000001.jsonl"), data)
         log.write(data)
         journal.append("sweep_ended")
     assert names(read_events(path)) == ["driver_started", "a", "sweep_ended"]
@@ -200,13 +199,13 @@ def test_a_missing_cut_or_damaged_object_is_named(path: str) -> None:
         for name in ("a", "b", "c"):
             journal.append(name)
     last, middle = join(path, "00000003.jsonl"), join(path, "00000002.jsonl")
-    whole = storage.read_bytes(last)
+    whole = files.read_bytes(last)
     for damaged in (whole[:-1], b"", whole[:5] + b"\n" + whole[5:], b"\xff" + whole[1:]):
-        storage.write_bytes(last, damaged)
+        files.write_bytes(last, damaged)
         with pytest.raises(JournalError, match=r"00000003\.jsonl"):
             Journal(path)
-    storage.write_bytes(last, whole)
-    filesystem, inner = storage.resolve(middle)
+    files.write_bytes(last, whole)
+    filesystem, inner = files.resolve(middle)
     filesystem.delete_file(inner)
     with pytest.raises(JournalError, match=r"00000002\.jsonl: missing"):
         read_events(path)

@@ -15,11 +15,11 @@ from flaky import Line, line_to_s3
 from s3_server import s3_server
 from test_journal_s3 import timeless
 
-from sftray import faults, storage
 from sftray.errors import ConfigError, JournalError, OutageError
-from sftray.journal import Journal, read_events
-from sftray.journal.lines import encode
-from sftray.paths import join
+from sftray.storage import files, outages
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.journal.events import encode
+from sftray.storage.paths import join
 
 # as pyarrow 26, obstore 0.12 and NFS say it
 AWAY = (
@@ -85,9 +85,9 @@ def test_storage_that_is_away_for_30_s_is_waited_for_and_said_once(
     place: str, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     moved = Time()
-    done = faults.patiently(place, failing(30, error, moved), sleep=moved.sleep, clock=moved.clock)
+    done = outages.patiently(place, failing(30, error, moved), sleep=moved.sleep, clock=moved.clock)
     assert done == "done"
-    assert 30 <= moved.now < 30 + faults._LONGEST_PAUSE
+    assert 30 <= moved.now < 30 + outages._LONGEST_PAUSE
     assert 4 < len(moved.pauses) < 12, "neither a flood of questions nor a long sleep"
     assert len({round(pause / 2**n, 3) for n, pause in enumerate(moved.pauses)}) > 3, "by chance"
     first, last = (record.getMessage() for record in caplog.records)
@@ -100,7 +100,7 @@ def test_storage_that_is_away_for_30_s_is_waited_for_and_said_once(
 def test_what_does_not_pass_is_raised_at_once(place: str, error: Exception) -> None:
     moved = Time()
     with pytest.raises(type(error)) as raised:
-        faults.patiently(place, failing(1, error), sleep=moved.sleep, clock=moved.clock)
+        outages.patiently(place, failing(1, error), sleep=moved.sleep, clock=moved.clock)
     assert raised.value is error
     assert moved.pauses == []
 
@@ -109,12 +109,12 @@ def test_patience_ends_in_plain_words_and_for_all_who_wait(place: str) -> None:
     moved = Time()
 
     def wait() -> None:
-        faults.patiently(place, failing(1e9, AWAY[0]), sleep=moved.sleep, clock=moved.clock)
+        outages.patiently(place, failing(1e9, AWAY[0]), sleep=moved.sleep, clock=moved.clock)
 
     words = rf"{place} does not answer \(.*NETWORK_CONNECTION.*5 minutes.*same command again"
     with pytest.raises(OutageError, match=words):
         wait()
-    assert faults.PATIENCE_SECONDS <= moved.now < faults.PATIENCE_SECONDS + 15
+    assert outages.PATIENCE_SECONDS <= moved.now < outages.PATIENCE_SECONDS + 15
     before = moved.now
     with pytest.raises(OutageError):
         wait()
@@ -122,7 +122,7 @@ def test_patience_ends_in_plain_words_and_for_all_who_wait(place: str) -> None:
 
 
 def test_the_limit_of_pyarrows_own_tries_is_no_part_of_a_path_on_google_storage() -> None:
-    filesystem, inner = storage.resolve("gs://anonymous@bucket/sweeps/one")
+    filesystem, inner = files.resolve("gs://anonymous@bucket/sweeps/one")
     assert (filesystem.type_name, inner) == ("gcs", "bucket/sweeps/one")
 
 
@@ -168,7 +168,7 @@ def test_an_event_whose_answer_was_lost_is_there_once(line: Line, path: str) -> 
         line.lose_answers(1)
         journal.append("sweep_started", uid="one")
         assert line.answers_to_lose == 0
-        assert len(storage.list_names(path)) == 2
+        assert len(files.list_names(path)) == 2
         journal.append("sweep_ended")
     told = [event["event"] for event in read_events(path)]
     assert told == ["driver_started", "sweep_started", "sweep_ended"]
@@ -200,7 +200,7 @@ def test_a_driver_that_was_cut_off_is_fenced_when_another_has_taken_over(
 def test_when_patience_ends_the_journal_is_whole_and_goes_on(line: Line, path: str) -> None:
     with Journal(path) as journal:
         line.cut_off()
-        with faults.patience(0.3), pytest.raises(OutageError, match="s3://sweeps does not answer"):
+        with outages.patience(0.3), pytest.raises(OutageError, match="s3://sweeps does not answer"):
             journal.append("sweep_started", uid="one")
         line.cut = False
         journal.append("sweep_started", uid="two")
@@ -239,8 +239,8 @@ def test_a_file_on_storage_that_comes_back_is_read(
 ) -> None:
     """pyarrow itself tries for 6 s; so does this test wait."""
     path = join(bucket, uuid.uuid4().hex)
-    storage.write_text(path, "old")
+    files.write_text(path, "old")
     line.cut_off()
     threading.Timer(6.5, lambda: setattr(line, "cut", False)).start()
-    assert storage.read_text(path) == "old"
+    assert files.read_text(path) == "old"
     assert "s3://sweeps answers again" in caplog.text

@@ -12,8 +12,8 @@ from fake_trials import make_sweep
 
 from sftray.config_io import to_json
 from sftray.errors import ConfigError
-from sftray.paths import SweepPaths
 from sftray.record import refuse_other_config
+from sftray.storage.paths import SweepPaths
 
 
 def record(folder: Path, config: dict[str, Any]) -> SweepPaths:

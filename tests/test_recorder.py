@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fake_trials import make_search, make_sweep
 
-from sftray.journal import Journal
-from sftray.paths import SweepPaths
 from sftray.recorder import Recorder
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths
 
 
 def metrics(step: int, eval_loss: float) -> dict[str, object]:

@@ -13,10 +13,11 @@ from fake_trials import make_sweep
 from sftray import results
 from sftray.config_io import to_json
 from sftray.errors import SftrayError
-from sftray.journal import Event, Journal
 from sftray.leaderboard_text import table, verdicts
-from sftray.paths import SweepPaths
 from sftray.results import Results
+from sftray.storage.journal import Journal
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths
 
 BASE = 3.0
 SWEEP = make_sweep(name="x")

@@ -8,11 +8,12 @@ from fake_trials import ROWS, make_search, make_sweep, run
 
 from sftray.config import TrialConfig
 from sftray.errors import JournalError
-from sftray.journal import Event, Journal, read_events
 from sftray.results import leaderboard
 from sftray.search.schedulers import asha
 from sftray.search.state import Best, KnownTrial, Search, Suggestion
 from sftray.spaces import choice, loguniform
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.journal.journal import Event
 
 SPENT = {"tokens": 100, "supervised_tokens": 50, "seconds": 1.0, "gpu_seconds": 1.0}
 

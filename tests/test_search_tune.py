@@ -16,10 +16,11 @@ from ray import tune
 
 from sftray.config import SweepConfig
 from sftray.config_io import sweep_from_json, to_json
-from sftray.journal import Event, Journal, read_events
 from sftray.results import leaderboard
 from sftray.search.state import OUTCOMES
 from sftray.spaces import choice, loguniform
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.journal.journal import Event
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

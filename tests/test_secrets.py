@@ -20,20 +20,21 @@ from fake_trials import make_search, make_sweep
 from fake_wandb import fake_wandb
 from test_tracking import SWEEP, begin, records, result
 
-from sftray import cli, storage
+from sftray import cli
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
 from sftray.data.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
-from sftray.journal import Journal
 from sftray.live.screen import shown
-from sftray.paths import SweepPaths
 from sftray.plan import make_plan, plan_text
 from sftray.recorder import Recorder
-from sftray.redact import HIDDEN, looks_secret, redact
 from sftray.report import page
 from sftray.spaces import choice
+from sftray.storage import files as storage_files
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths
+from sftray.storage.redact import HIDDEN, looks_secret, redact
 
 HERE = Path(__file__).parent
 KEY = "-----BEGIN PRIVATE KEY-----\\nMIIEplantedgooglekey\\n-----END PRIVATE KEY-----"
@@ -197,12 +198,12 @@ def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     paths = SweepPaths.of(str(tmp_path / "results"), SWEEP.name)
     config = to_json(replace(SWEEP, wandb_samples=False))
-    storage.write_text(paths.sweep, json.dumps({"uid": "1f2e3d4c", "config": config}))
+    storage_files.write_text(paths.sweep, json.dumps({"uid": "1f2e3d4c", "config": config}))
     sample = {"step": 2, "messages": [{"role": "user", "content": MARKER}], "answer": MARKER}
     with Journal(paths.journal) as journal:
         begin(journal)
         journal.append("result", "0000", step=2, metrics=result(2))
-        storage.write_text(paths.trial("0000").samples, json.dumps(sample) + "\n")
+        storage_files.write_text(paths.trial("0000").samples, json.dumps(sample) + "\n")
         journal.append("trial_ended", "0000", outcome="completed", message="")
         said = f"403 for https://u:{PLANTED['HF_TOKEN']}@host"
         journal.append("trial_ended", "0001", outcome="failed", message=said)

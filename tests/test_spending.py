@@ -12,11 +12,11 @@ from fake_trials import Kept, make_search, make_sweep, reports, run
 from sftray.config import SweepConfig
 from sftray.disk import Disk, disk_needed, free_space, require_space
 from sftray.errors import ConfigError
-from sftray.journal import Journal
 from sftray.leaderboard_text import table
 from sftray.results import Records, Results, leaderboard
 from sftray.spaces import loguniform
 from sftray.spending import Meter, Spent, shares, spent_in
+from sftray.storage.journal import Journal
 from sftray.sweep import _confirms, run_sweep
 
 

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from sftray import results, storage
+from sftray import results
 from sftray.cli import launch
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError
 from sftray.findings import learn, text
-from sftray.journal import read_events
-from sftray.paths import SweepPaths
 from sftray.results import Results
 from sftray.spaces import loguniform
+from sftray.storage import files
+from sftray.storage.journal import read_events
+from sftray.storage.paths import SweepPaths
 from sftray.sweep import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -146,7 +147,7 @@ def test_running_a_finished_sweep_again_does_nothing_new(
 
 def test_a_sweep_leaves_the_folder_that_the_design_promises(small_sweep: Results) -> None:
     paths = SweepPaths(small_sweep.folder)
-    assert set(storage.list_names(paths.root)) == {
+    assert set(files.list_names(paths.root)) == {
         "base_samples.jsonl",
         "best",
         "journal.jsonl",
@@ -159,9 +160,9 @@ def test_a_sweep_leaves_the_folder_that_the_design_promises(small_sweep: Results
     assert [trial.outcome for trial in small_sweep.records] == ["completed", "completed", "pruned"]
     for trial in small_sweep.records:
         folder = paths.trial(trial.trial)
-        assert len(storage.read_text(folder.metrics).splitlines()) == len(trial.results)
-        assert json.loads(storage.read_text(folder.outcome))["outcome"] == trial.outcome
-        config = json.loads(storage.read_text(folder.config))
+        assert len(files.read_text(folder.metrics).splitlines()) == len(trial.results)
+        assert json.loads(files.read_text(folder.outcome))["outcome"] == trial.outcome
+        config = json.loads(files.read_text(folder.config))
         assert config["point"] == trial.point
         assert config["config"]["learning_rate"] == trial.point["learning_rate"]
         assert config["ran_with"]["attention"] == "sdpa"

@@ -16,12 +16,12 @@ from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from test_tracking import SWEEP, TRIALS, begin, evaluate_all, result
 
-from sftray import storage
 from sftray.config_io import to_json
 from sftray.event_files import EventFiles
 from sftray.follow import follow
-from sftray.journal import Journal
-from sftray.paths import SweepPaths
+from sftray.storage import files as storage_files
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths
 from sftray.tracked import CURVE, METRICS
 from sftray.tracking import Tracking
 from sftray.trial.samples import as_lines
@@ -35,15 +35,17 @@ def paths(tmp_path: Path) -> SweepPaths:
 def new_sweep(storage_folder: str) -> SweepPaths:
     paths = SweepPaths.of(storage_folder, SWEEP.name)
     record = {"uid": "1f2e3d4c", "config": to_json(SWEEP)}
-    storage.write_text(paths.sweep, json.dumps(record))
+    storage_files.write_text(paths.sweep, json.dumps(record))
     return paths
 
 
 def test_every_metric_stands_against_steps_and_tokens(paths: SweepPaths) -> None:
     sampled = {"messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42"}
     answers = [{**sampled, "step": step, "answer": "41" * step} for step in (2, 4)]
-    storage.write_text(paths.trial("0000").samples, as_lines(answers))
-    storage.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "# no"}]))
+    storage_files.write_text(paths.trial("0000").samples, as_lines(answers))
+    storage_files.write_text(
+        paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "# no"}])
+    )
     with Journal(paths.journal) as journal:
         evaluate_all(journal)
         journal.append("trial_ended", "0000", outcome="completed", message="")

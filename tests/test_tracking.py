@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 from fake_wandb import fake_wandb
 
-from sftray import storage
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config_io import to_json
-from sftray.journal import Journal
-from sftray.paths import SweepPaths
 from sftray.results import leaderboard
 from sftray.spaces import loguniform
+from sftray.storage import files as storage_files
+from sftray.storage.journal import Journal
+from sftray.storage.paths import SweepPaths
 from sftray.tracked import CURVE, METRICS
 from sftray.tracking import Tracking
 from sftray.trial.samples import as_lines
@@ -56,7 +56,7 @@ def own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def paths(tmp_path: Path) -> SweepPaths:
     paths = SweepPaths.of(str(tmp_path / "results"), SWEEP.name)
     record = {"uid": "1f2e3d4c", "config": to_json(SWEEP)}
-    storage.write_text(paths.sweep, json.dumps(record))
+    storage_files.write_text(paths.sweep, json.dumps(record))
     return paths
 
 
@@ -145,12 +145,12 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
         {**sampled, "step": 2, "answer": "a b c " * 20},
         {**sampled, "step": 4, "answer": ""},
     ]
-    storage.write_text(paths.trial("0001").samples, as_lines(answers))
+    storage_files.write_text(paths.trial("0001").samples, as_lines(answers))
     with Journal(paths.journal) as journal:
         whole_sweep(journal, paths)
-    storage.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "41"}]))
-    storage.write_text(f"{paths.best}/adapter_model.safetensors", "weights")
-    storage.write_text(f"{paths.best}/sweep.json", json.dumps({"trial": "0001"}))
+    storage_files.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "41"}]))
+    storage_files.write_text(f"{paths.best}/adapter_model.safetensors", "weights")
+    storage_files.write_text(f"{paths.best}/sweep.json", json.dumps({"trial": "0001"}))
     lines: list[str] = []
     for _ in range(2):
         sweep = replace(SWEEP, wandb_adapter=True)  # when it was begun it was not asked for
@@ -247,7 +247,7 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
     driver = f"""
 import os, json
 from sftray.config_io import sweep_from_json
-from sftray.paths import SweepPaths
+from sftray.storage.paths import SweepPaths
 from sftray.results import leaderboard
 from sftray.tracking import Tracking
 from sftray.trial.samples import as_lines
@@ -361,7 +361,7 @@ def test_online_the_service_knows_where_a_run_stands(
         journal.append("sweep_ended")
         row = {"trial": "0000", "point": {}, "step": 4, "eval_loss": 3.0}
         board = {"best": "0000", "base": {"eval_loss": 4.0}, "trials": [row]}
-        storage.write_text(paths.leaderboard, json.dumps(board))
+        storage_files.write_text(paths.leaderboard, json.dumps(board))
         assert mirror(paths, "--mode", "online") == 0
     (run,) = runs.values()
     handed_in = run["artifacts"]["lr-leaderboard"]
@@ -393,7 +393,7 @@ def whole_sweep(journal: Journal, paths: SweepPaths) -> None:
         journal.append("trial_ended", trial, outcome="completed", message="")
     journal.append("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
     board = leaderboard(SWEEP, journal.events())
-    storage.write_text(paths.leaderboard, json.dumps(board))
+    storage_files.write_text(paths.leaderboard, json.dumps(board))
 
 
 def tables(paths: SweepPaths, name: str) -> list[Path]:

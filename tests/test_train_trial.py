@@ -17,7 +17,6 @@ from peft import get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from sftray import storage
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.budget import Execution, TrialPlan, plan_trial
 from sftray.config import DataConfig, TrialConfig
@@ -35,7 +34,8 @@ from sftray.model import (
     require_float32,
     trained_parameters,
 )
-from sftray.paths import TrialPaths
+from sftray.storage import files
+from sftray.storage.paths import TrialPaths
 from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.train.worker import run_trial
@@ -460,7 +460,7 @@ def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
     with contextlib.suppress(KilledError):
         run_trial(spec, report, CPU, stepped=lambda: True)
     paths = TrialPaths(spec.folder)
-    storage.remove_folder(paths.checkpoint(8))
+    files.remove_folder(paths.checkpoint(8))
     kept = checkpoints.newest(paths, tmp_path / "scratch")
     assert kept is not None
     assert kept.step not in spec.plan.eval_steps
@@ -546,7 +546,7 @@ def test_the_last_two_and_the_best_checkpoint_are_kept(saved: Saved, tmp_path: P
     kept = []
     for step, best in [(4, 4), (8, 4), (12, 4), (16, 4), (20, 20)]:
         saved.save({"step": step, "best": {"step": best, "eval_loss": 1.0}})
-        kept.append([int(name[5:]) for name in storage.list_names(paths.checkpoints)])
+        kept.append([int(name[5:]) for name in files.list_names(paths.checkpoints)])
     assert kept == [[4], [4, 8], [4, 8, 12], [4, 12, 16], [16, 20]]
 
 

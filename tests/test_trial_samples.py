@@ -12,7 +12,7 @@ from fake_folder import PACKS, RECORDED
 
 from sftray.budget import plan_trial
 from sftray.config import TrialConfig
-from sftray.paths import TrialPaths
+from sftray.storage.paths import TrialPaths
 from sftray.trial.flags import bad_answers, flags_of, repeats_itself
 from sftray.trial.samples import fixed_prompts, flagged, judged, keep, prompts_at, read_samples
 from sftray.trial.spec import TrialSpec

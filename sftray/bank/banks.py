@@ -16,7 +16,6 @@ from typing import Any
 import ray
 from ray import tune
 
-from sftray import storage
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
 from sftray.bank.roll import RollCall
@@ -28,6 +27,7 @@ from sftray.fit import Fit
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.state import Search
+from sftray.storage import files
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
@@ -104,7 +104,7 @@ class Banks:
         )
         tune_trials(trainable, specs, search, recorder, at_once=at_once)
         used = [usage for bank in self._there() if (usage := ray.get(bank.usage.remote()))]
-        storage.write_text(specs.paths.banks, json.dumps(used, indent=1))
+        files.write_text(specs.paths.banks, json.dumps(used, indent=1))
         for usage in used:
             self._log(usage_text(usage))
 

@@ -40,9 +40,9 @@ from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.evaluate import end_tokens
-from sftray.faults import OUTAGE
 from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb
-from sftray.paths import TrialPaths
+from sftray.storage.outages import OUTAGE
+from sftray.storage.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.order import row_stream
 from sftray.trial.progress import DivergedError, Progress

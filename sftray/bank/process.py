@@ -32,8 +32,8 @@ from sftray.config import TrialConfig
 from sftray.config_io import sweep_from_json
 from sftray.data.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
-from sftray.faults import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.preemption import PreemptionWatch
+from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.trial.spec import TrialSpec
 
 if TYPE_CHECKING:

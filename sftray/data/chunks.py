@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftray import storage
 from sftray.data.rows import COLUMNS
 from sftray.errors import DataError, OutageError
-from sftray.hub import asked_patiently
+from sftray.storage import files
+from sftray.storage.hub import asked_patiently
 
 CHUNK_BYTES = 1024**2
 """JSONL a chunk: small enough that 23 MB keep 2 cores busy to the end, large enough that a task is
@@ -155,10 +155,10 @@ def _lines(chunk: Chunk) -> list[bytes]:
     return lines[:-1] if not lines[-1] else lines
 
 
-@storage.patient
+@files.patient
 def _whole_lines(path: str, first: int, stop: int) -> bytes:
     """A file's bytes from `first` to the end of the line that `stop` lies in."""
-    filesystem, inner = storage.resolve(path)
+    filesystem, inner = files.resolve(path)
     with filesystem.open_input_file(inner) as file:
         data: bytes = file.read_at(stop - first, first)
         while data and not data.endswith(b"\n"):
@@ -187,9 +187,9 @@ def _open_parquet(path: str) -> pq.ParquetFile:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
 
 
-@storage.patient
+@files.patient
 def _parquet_file(path: str) -> pq.ParquetFile:
-    filesystem, inner = storage.resolve(path)
+    filesystem, inner = files.resolve(path)
     return pq.ParquetFile(inner, filesystem=filesystem)
 
 

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sftray import storage as files
 from sftray.data.packing import Rows
 from sftray.data.packs import localise
 from sftray.data.tokenise import TOKEN_BYTES, chunk_file
-from sftray.paths import PacksPaths, is_uri, node_cache
+from sftray.storage import files
+from sftray.storage.paths import PacksPaths, is_uri, node_cache
 
 PART_POSITIONS = 2**21
 """Tokens and padding a part: 16 MiB of ids and labels."""

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from sftray import storage as files
 from sftray.data.gather import UNTRAINED
 from sftray.data.manifest import Overlap, drop_table
 from sftray.data.packs import SPLITS, Packs, local_parts
 from sftray.data.padding import padding_text
-from sftray.paths import PacksPaths
+from sftray.storage import files
+from sftray.storage.paths import PacksPaths
 
 _GREEN, _GREY, _PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 _BAR = 40

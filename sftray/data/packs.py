@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftray import storage as files
 from sftray.config import DataConfig
 from sftray.data.estimate import estimate_packs as estimate_packs
 from sftray.data.recipe import make_recipe
 from sftray.errors import PacksError
-from sftray.paths import PacksPaths, is_uri, join, node_cache
+from sftray.storage import files
+from sftray.storage.paths import PacksPaths, is_uri, join, node_cache
 
 if TYPE_CHECKING:
     import datasets

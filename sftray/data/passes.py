@@ -31,7 +31,7 @@ from sftray.data.sources import Source, located, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenise import ChunkReport, kept_of, report_of, tokenise_chunk, woken
 from sftray.errors import DataError, OutageError, TemplateError
-from sftray.faults import plain
+from sftray.storage.outages import plain
 
 _BLOCKS = 4096
 """At most this many Ray Data blocks a pass; more chunks share a block."""

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray import storage as files
 from sftray.config import DataConfig
 from sftray.data.holdout import held_out, limited
 from sftray.data.lengths import lengths_of
@@ -42,7 +41,8 @@ from sftray.data.sources import first_rows, spelling_of_source
 from sftray.data.template import ChatFormat
 from sftray.data.tokenizer import load_tokenizer
 from sftray.errors import PacksError
-from sftray.paths import PacksPaths, is_uri, join
+from sftray.storage import files
+from sftray.storage.paths import PacksPaths, is_uri, join
 
 Log = Callable[[str], None]
 

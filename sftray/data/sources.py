@@ -19,7 +19,6 @@ from typing import Any
 
 from pyarrow import fs
 
-from sftray import storage
 from sftray.data.chunks import (
     BadLineError,
     Chunk,
@@ -35,7 +34,8 @@ from sftray.data.chunks import (
 )
 from sftray.data.rows import COLUMNS, spelling_of
 from sftray.errors import DataError, OutageError
-from sftray.paths import is_uri
+from sftray.storage import files as storage_files
+from sftray.storage.paths import is_uri
 
 HASHED_WHOLE_BYTES = 128 * 1024**2
 """Files up to this size are fingerprinted whole; larger ones by size, time and both ends."""
@@ -194,11 +194,11 @@ def _list_uri(name: str) -> list[tuple[fs.FileInfo, str]]:
     """Files of a URI whose path may hold * and ?; the scheme and bucket may not."""
     wild = re.search(r"[*?\[]", name)
     if wild is None:
-        return [(storage.info(name), name)]
+        return [(storage_files.info(name), name)]
     folder = name[: name.rindex("/", 0, wild.start())]
-    _, inner = storage.resolve(folder)
+    _, inner = storage_files.resolve(folder)
     found = []
-    for info in storage.list_below(folder):
+    for info in storage_files.list_below(folder):
         rest = info.path[len(inner) :].lstrip("/")
         if fnmatch.fnmatchcase(rest, name[len(folder) + 1 :]):
             found.append((info, f"{folder}/{rest}"))
@@ -207,7 +207,7 @@ def _list_uri(name: str) -> list[tuple[fs.FileInfo, str]]:
 
 def _file_fingerprint(info: fs.FileInfo, path: str) -> str:
     """Changes when the file's bytes do; the path is no part of it."""
-    filesystem, inner = storage.resolve(path)
+    filesystem, inner = storage_files.resolve(path)
     if is_uri(path) and not path.startswith("file://"):
         return f"{os.path.basename(path)} {info.size} {info.mtime_ns}"
     with filesystem.open_input_file(inner) as file:

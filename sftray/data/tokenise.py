@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray import storage as files
 from sftray.data.chat import Dropped, encode
 from sftray.data.chunks import BadLineError, Chunk, Row, check_columns, read_chunk
 from sftray.data.holdout import conversation_hash, turn_hash
@@ -24,7 +23,8 @@ from sftray.data.lengths import Lengths, count_lengths
 from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
 from sftray.data.template import ChatFormat
 from sftray.errors import OutageError, SftrayError
-from sftray.faults import patiently
+from sftray.storage import files
+from sftray.storage.outages import patiently
 
 EXAMPLES = 3
 """Bad rows shown of each reason."""

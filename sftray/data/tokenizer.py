@@ -18,7 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from sftray.errors import DataError, OutageError, TemplateError
-from sftray.hub import snapshot
+from sftray.storage.hub import snapshot
 
 FILES = (
     "tokenizer.json",

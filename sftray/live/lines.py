@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftray.journal import Event
 from sftray.leaderboard_text import point_text
 from sftray.results import Records
+from sftray.storage.journal.journal import Event
 
 
 def line(event: Event, records: Records) -> str | None:

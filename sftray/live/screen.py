@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.live import Live
 
-from sftray import faults, storage
 from sftray.config import SweepConfig
 from sftray.errors import SftrayError
 from sftray.live.view import view
 from sftray.live.watched import KEPT_LINES, Watched
-from sftray.paths import SweepPaths
-from sftray.redact import redact
 from sftray.results import no_sweep
+from sftray.storage import files, outages
+from sftray.storage.paths import SweepPaths
+from sftray.storage.redact import redact
 
 Log = Callable[[str], None]
 
@@ -54,7 +54,7 @@ def shown(sweep: SweepConfig, *, plain: bool) -> Iterator[Log]:
 def watch(folder: str, *, plain: bool) -> None:
     """Show a sweep that another process drives, until it ends. Raises SftrayError where there is
     none."""
-    if not storage.exists(SweepPaths(folder).sweep):
+    if not files.exists(SweepPaths(folder).sweep):
         raise SftrayError(no_sweep(folder))
     console, watched = Console(), Watched(folder)
     if plain or not _can_draw(console):
@@ -126,7 +126,7 @@ class _Screen:
 
     def _catch_up(self) -> None:
         try:
-            with faults.patience(0):
+            with outages.patience(0):
                 self._watched.catch_up()
         except (OSError, SftrayError) as error:  # the next look may go better
             if str(error) != self._complained:

@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sftray import storage
 from sftray.config import SweepConfig
-from sftray.journal import Event, reader
 from sftray.live.lines import line
 from sftray.live.state import Clock, Plans, State, state_of
-from sftray.paths import SweepPaths, is_uri, name_of
 from sftray.results import Records
 from sftray.spending import Spent
+from sftray.storage import files
+from sftray.storage.journal import reader
+from sftray.storage.journal.journal import Event
+from sftray.storage.paths import SweepPaths, is_uri, name_of
 
 PAUSE_SECONDS = 60.0
 """Where nothing was journalled for so long before a trial starts, no driver was there."""
@@ -52,9 +53,9 @@ class Watched:
         """Read what the journal has got since; its lines. Raises OSError where the storage is out
         of reach, JournalError where the journal is damaged."""
         if self._records is None or self._plans is None:
-            if not storage.exists(self._paths.sweep):
+            if not files.exists(self._paths.sweep):
                 return []
-            self._plans = Plans(json.loads(storage.read_text(self._paths.sweep)), self._given)
+            self._plans = Plans(json.loads(files.read_text(self._paths.sweep)), self._given)
             self._records = Records(self._plans.sweep)
         fresh = []
         for event in self._journal.new():

@@ -16,12 +16,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from sftray import storage
 from sftray.leaderboard_text import short
-from sftray.paths import SweepPaths
 from sftray.report.facts import facts_of
 from sftray.report.figures import Shown, figures_of
 from sftray.results import Results, load
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths
 
 __all__ = ["page", "write_report"]
 
@@ -29,7 +29,7 @@ __all__ = ["page", "write_report"]
 def write_report(folder: str) -> str:
     """Write report.html into the folder of a finished or running sweep; returns its path."""
     path = SweepPaths(folder).report
-    storage.write_text(path, page(load(folder)))
+    files.write_text(path, page(load(folder)))
     return path
 
 

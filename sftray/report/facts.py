@@ -8,14 +8,14 @@ import shlex
 import time
 from typing import Any
 
-from sftray import storage
 from sftray.config_io import to_json
 from sftray.findings import Findings, learn
 from sftray.frames import BASE, axes_of
 from sftray.leaderboard_text import confirmed_text, point_text
 from sftray.loading import kind_of, loaded_with, loading_code
-from sftray.paths import PacksPaths, SweepPaths, join
 from sftray.results import Results
+from sftray.storage import files
+from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.flags import BAD
 
 _HEALTHY = ("healthy", "pruned", "too_early")
@@ -78,9 +78,9 @@ def _best(found: Results) -> dict[str, Any] | None:
 def _bundle(found: Results) -> dict[str, Any] | None:
     """What best/ says of itself; None before it is there."""
     path = join(SweepPaths(found.folder).best, "sweep.json")
-    if not storage.exists(path):
+    if not files.exists(path):
         return None
-    facts: dict[str, Any] = json.loads(storage.read_text(path))
+    facts: dict[str, Any] = json.loads(files.read_text(path))
     return {
         **facts,
         "kind": kind_of(facts),
@@ -236,8 +236,8 @@ def _manifest(found: Results) -> dict[str, Any] | None:
     root = found.record["packs"]
     beside = join(found.folder.rstrip("/").rpartition("/")[0] or ".", "packs", found.packs_key)
     for packs in (root, beside):
-        if storage.exists(PacksPaths(packs).manifest):
-            manifest: dict[str, Any] = json.loads(storage.read_text(PacksPaths(packs).manifest))
+        if files.exists(PacksPaths(packs).manifest):
+            manifest: dict[str, Any] = json.loads(files.read_text(PacksPaths(packs).manifest))
             return manifest
     return None
 

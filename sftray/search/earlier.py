@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
-from sftray.paths import SweepPaths, name_of
 from sftray.results import Results, TrialRecord
 from sftray.search.space import Point, in_space
 from sftray.search.state import KnownTrial
+from sftray.storage.paths import SweepPaths, name_of
 
 TOP = 3
 """Points of a sweep on other data or another base to begin with."""

@@ -16,11 +16,12 @@ from typing import Any
 from sftray.budget import Rung, TrialPlan
 from sftray.config import SweepConfig, TrialConfig
 from sftray.errors import JournalError
-from sftray.faults import OUTAGE
-from sftray.journal import Event, Journal
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, judge, rungs_passed_by
 from sftray.search.space import Point, in_space
+from sftray.storage.journal import Journal
+from sftray.storage.journal.journal import Event
+from sftray.storage.outages import OUTAGE
 
 CONTINUE, STOP = "continue", "stop"
 OUTCOMES = (

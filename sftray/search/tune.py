@@ -32,9 +32,9 @@ from ray.tune.result import (
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sftray import faults
 from sftray.errors import OutageError
 from sftray.search.state import STOP, Search
+from sftray.storage import outages
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -103,7 +103,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        error = faults.plain(_error_of(trial), tempfile.gettempdir())
+        error = outages.plain(_error_of(trial), tempfile.gettempdir())
         if isinstance(error, OutageError):
             self._search.met_outage(_name(trial), str(error))
         else:

@@ -37,7 +37,7 @@ from sftray.model import (
     train_all,
     trained_parameters,
 )
-from sftray.paths import TrialPaths
+from sftray.storage.paths import TrialPaths
 from sftray.train.lora import fuse_lora
 from sftray.train.shard import mean_of_gradients, shard_base
 from sftray.trial import checkpoint as checkpoints

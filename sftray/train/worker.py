@@ -19,16 +19,16 @@ import ray
 import torch
 import torch.distributed as dist
 
-from sftray import storage
 from sftray.attention import choose_attention
 from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError
 from sftray.evaluate import reply
-from sftray.faults import OUTAGE, plain
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer
-from sftray.paths import TrialPaths
 from sftray.preemption import PreemptionWatch
+from sftray.storage import files
+from sftray.storage.outages import OUTAGE, plain
+from sftray.storage.paths import TrialPaths
 from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
@@ -312,9 +312,9 @@ class _Attempt:
 def _as_it_fits(spec: TrialSpec) -> tuple[TrialSpec, str]:
     """The trial as it was last found to fit, and what was said when it did not."""
     path = TrialPaths(spec.folder).execution
-    if not storage.exists(path):
+    if not files.exists(path):
         return spec, ""
-    found = json.loads(storage.read_text(path))
+    found = json.loads(files.read_text(path))
     execution = Execution(**found["execution"])
     share = spec.plan.micro_batch_size * spec.plan.accumulation
     plan = replace(spec.plan, execution=execution, accumulation=share // execution.micro_batch_size)
@@ -324,7 +324,7 @@ def _as_it_fits(spec: TrialSpec) -> tuple[TrialSpec, str]:
 def _remember(spec: TrialSpec, because: str) -> None:
     """For whoever starts this trial again."""
     found = {"execution": asdict(spec.plan.execution), "because": because}
-    storage.write_text(TrialPaths(spec.folder).execution, json.dumps(found, indent=1))
+    files.write_text(TrialPaths(spec.folder).execution, json.dumps(found, indent=1))
 
 
 def _nodes() -> set[str]:

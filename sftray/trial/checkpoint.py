@@ -25,10 +25,10 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from sftray import faults, storage
 from sftray.errors import CheckpointError
 from sftray.model import trained_parameters
-from sftray.paths import TrialPaths, join
+from sftray.storage import files, outages
+from sftray.storage.paths import TrialPaths, join
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -97,19 +97,19 @@ def _save(
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with faults.told(temporary):
+        with outages.told(temporary):
             write_weights(folder)
             save_file(dict(moments), folder / OPTIMIZER)
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
             sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
             (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
-        storage.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
-    there = [join(paths.checkpoints, name) for name in storage.list_names(paths.checkpoints)]
+        files.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
+    there = [join(paths.checkpoints, name) for name in files.list_names(paths.checkpoints)]
     last, best = paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])
     before = max((other for other in there if other < last), default=last)
     for other in there:
         if other not in (last, best, before):
-            storage.remove_folder(other)
+            files.remove_folder(other)
 
 
 def newest(paths: TrialPaths, scratch: Path) -> Checkpoint | None:
@@ -117,7 +117,7 @@ def newest(paths: TrialPaths, scratch: Path) -> Checkpoint | None:
 
     A damaged one is passed over for the one before; None where there is none.
     """
-    for name in reversed(storage.list_names(paths.checkpoints)):
+    for name in reversed(files.list_names(paths.checkpoints)):
         try:
             return read(join(paths.checkpoints, name), scratch / name)
         except CheckpointError:
@@ -127,9 +127,9 @@ def newest(paths: TrialPaths, scratch: Path) -> Checkpoint | None:
 
 def read(folder: str, scratch: Path) -> Checkpoint:
     """The checkpoint in `folder`, every file checked against its sum. Raises CheckpointError."""
-    if not storage.exists(join(folder, MANIFEST)):
+    if not files.exists(join(folder, MANIFEST)):
         raise CheckpointError(f"{folder}: no {MANIFEST}, so it was not written to its end")
-    local = storage.get_folder(folder, scratch)
+    local = files.get_folder(folder, scratch)
     try:
         sums = json.loads((local / MANIFEST).read_text(encoding="utf-8"))["sha256"]
         expected = {str(name): str(digest) for name, digest in sums.items()}

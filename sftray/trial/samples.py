@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sftray import storage
 from sftray.data.packs import Packs
 from sftray.metrics import load_metric
-from sftray.paths import TrialPaths
+from sftray.storage import files
+from sftray.storage.paths import TrialPaths
 from sftray.trial.flags import flags_of
 from sftray.trial.spec import TrialSpec
 
@@ -72,7 +72,7 @@ def keep(folder: str, samples: Sequence[dict[str, Any]]) -> None:
         return
     path, step = TrialPaths(folder).samples, samples[0]["step"]
     before = [sample for sample in read_samples(path) if sample["step"] < step]
-    storage.write_text(path, as_lines([*before, *samples]))
+    files.write_text(path, as_lines([*before, *samples]))
 
 
 def flagged(
@@ -93,10 +93,10 @@ def as_lines(samples: Sequence[dict[str, Any]]) -> str:
 def read_samples(path: str) -> list[dict[str, Any]]:
     """The samples in a file; none where it is not there. A damaged last line is left out; a sample
     that was kept without flags gets those that its text shows."""
-    if not storage.exists(path):
+    if not files.exists(path):
         return []
     # not splitlines(): it also cuts at separators that JSON leaves within its strings
-    lines = [line for line in storage.read_bytes(path).split(b"\n") if line]
+    lines = [line for line in files.read_bytes(path).split(b"\n") if line]
     samples = []
     for number, line in enumerate(lines, start=1):
         try:

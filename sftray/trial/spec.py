@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sftray import storage
 from sftray.budget import Execution, Rung, TrialPlan
 from sftray.config import TrialConfig
+from sftray.storage import files
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class TrialSpec:
 
     def known_base_loss(self) -> float | None:
         """The untrained base's eval loss, where an earlier trial has measured it."""
-        if self.leaderboard is None or not storage.exists(self.leaderboard):
+        if self.leaderboard is None or not files.exists(self.leaderboard):
             return None
-        loss: float | None = json.loads(storage.read_text(self.leaderboard))["base"]["eval_loss"]
+        loss: float | None = json.loads(files.read_text(self.leaderboard))["base"]["eval_loss"]
         return loss
 
     def to_json(self) -> dict[str, Any]:

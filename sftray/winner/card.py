@@ -16,7 +16,7 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.sources import names_files
 from sftray.leaderboard_text import short
 from sftray.loading import is_whole, kind_of, loaded_with, loading_code
-from sftray.paths import is_uri
+from sftray.storage.paths import is_uri
 from sftray.sweep_file import as_file
 from sftray.winner.loaders import max_lora_rank
 

@@ -24,7 +24,7 @@ from sftray.data.packs import open_packs
 from sftray.errors import PacksError, SftrayError
 from sftray.evaluate import default_device, end_with_turns, evaluate_adapter, evaluate_model
 from sftray.model import free_memory, is_out_of_memory, parameters_of, saved_tokenizer, unquantised
-from sftray.paths import is_uri
+from sftray.storage.paths import is_uri
 from sftray.winner import DTYPES
 from sftray.winner.card import CARD, merged_card
 

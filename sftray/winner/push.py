@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftray import storage
 from sftray.bundle import open_bundle
 from sftray.errors import SftrayError
-from sftray.paths import SweepPaths, is_uri, name_of
-from sftray.refused import refusal
+from sftray.storage import files
+from sftray.storage.hub_errors import refusal
+from sftray.storage.paths import SweepPaths, is_uri, name_of
 from sftray.winner.card import CARD, REPEAT
 
 TOLD = ("sweep.json", CARD, REPEAT)
@@ -82,11 +82,11 @@ def _add_samples(folder: str, trial: str, staged: Path) -> None:
     paths = SweepPaths(folder)
     found = {"base_samples.jsonl": paths.base_samples, "samples.jsonl": paths.trial(trial).samples}
     for name, path in found.items():
-        if not storage.exists(path):
+        if not files.exists(path):
             raise SftrayError(
                 f"{path}: there is no such file; --with-samples is for a sweep's folder"
             )
-        (staged / name).write_bytes(storage.read_bytes(path))
+        (staged / name).write_bytes(files.read_bytes(path))
 
 
 def _cut_paths(staged: Path, facts: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ def _list(
 
 
 def _call(repo: str, ask: Callable[[], Any]) -> Any:
-    from sftray.refused import HUB_ERRORS
+    from sftray.storage.hub_errors import HUB_ERRORS
 
     try:
         return ask()

@@ -23,10 +23,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from sftray import faults, storage
 from sftray.errors import JournalError
-from sftray.journal.lines import Event, encode, parse
-from sftray.paths import join
+from sftray.storage import files, outages
+from sftray.storage.journal.events import Event, encode, parse
+from sftray.storage.paths import join
 
 LEASE_SECONDS = 60.0
 """A driver that was not heard of for so long may be followed by another."""
@@ -114,7 +114,7 @@ class Objects:
         self._closed.set()
         self._heart.join()
         # out of reach: it runs out by itself
-        with contextlib.suppress(OSError), faults.patience(0):
+        with contextlib.suppress(OSError), outages.patience(0):
             if not self._is_lost():
                 self._write_lease(released=True)
 
@@ -143,7 +143,7 @@ class Objects:
                 f"{target}: another driver of this sweep wrote it at this moment; wait for it, or "
                 "give this one a name of its own with --name"
             )
-        if storage.create(target, claim):
+        if files.create(target, claim):
             raise JournalError(
                 f"{target}: the object store wrote it twice, must refuse to (If-None-Match): two "
                 "drivers could not be kept apart; put `storage` on S3, GCS, or a local folder"
@@ -156,12 +156,12 @@ class Objects:
         """Create the next object; False where somebody else has."""
         target = self._object(self._next)
         # one that is there already may be ours: created by a put whose answer was lost
-        return storage.create(target, data) or storage.read_bytes(target) == data
+        return files.create(target, data) or files.read_bytes(target) == data
 
     def _beat(self) -> None:
         while not self._closed.wait(self._seconds / _BEATS):
             # out of reach: the next one tries again, and tells the time of then
-            with contextlib.suppress(OSError), faults.patience(0):
+            with contextlib.suppress(OSError), outages.patience(0):
                 with contextlib.suppress(JournalError):  # unreadable: it is written anew
                     if self._is_lost():
                         return
@@ -176,7 +176,7 @@ class Objects:
 
     def _write_lease(self, *, released: bool = False) -> None:
         lease = asdict(self._lease) | {"seen": round(time.time(), 3), "released": released}
-        storage.write_text(_lease_path(self._path), json.dumps(lease))
+        files.write_text(_lease_path(self._path), json.dumps(lease))
 
     def _object(self, number: int) -> str:
         return _object(self._path, number)
@@ -193,7 +193,7 @@ class ObjectsReader:
     def new(self) -> list[Event]:
         """The events that were written since the last call. Raises JournalError where an object is
         missing or damaged."""
-        names = [name for name in storage.list_names(self._path) if _NAME.fullmatch(name)]
+        names = [name for name in files.list_names(self._path) if _NAME.fullmatch(name)]
         targets = []
         for number, name in enumerate(names[self.read :], start=self.read):
             targets.append(_object(self._path, number))
@@ -208,7 +208,7 @@ class ObjectsReader:
 
 
 def _read(target: str) -> list[Event]:
-    data = storage.read_bytes(target)
+    data = files.read_bytes(target)
     events, end = parse(data, target)
     if end != len(data) or not events:
         raise JournalError(f"{target}: its last line is cut off; restore the object to resume")
@@ -229,11 +229,11 @@ def _holder(path: str, events: list[Event]) -> Lease | None:
 
 
 def _read_lease(path: str) -> Lease | None:
-    if not storage.exists(_lease_path(path)):
+    if not files.exists(_lease_path(path)):
         return None
     for left in reversed(range(_READS)):
         try:
-            return Lease(**json.loads(storage.read_text(_lease_path(path))))
+            return Lease(**json.loads(files.read_text(_lease_path(path))))
         except (ValueError, TypeError) as error:  # a store may give it while it is being rewritten
             if not left:
                 raise JournalError(f"{_lease_path(path)}: damaged; delete it to resume") from error

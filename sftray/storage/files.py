@@ -22,9 +22,9 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from pyarrow import fs
 
-from sftray import faults
 from sftray.errors import ConfigError
-from sftray.paths import is_uri, join
+from sftray.storage import outages
+from sftray.storage.paths import is_uri, join
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,8 +41,8 @@ def patient(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[
 
     @functools.wraps(function)
     def waiting(path: str, /, *arguments: P.args, **options: P.kwargs) -> T:
-        with faults.told(path):
-            return faults.patiently(place(path), lambda: function(path, *arguments, **options))
+        with outages.told(path):
+            return outages.patiently(place(path), lambda: function(path, *arguments, **options))
 
     return waiting
 
@@ -178,7 +178,7 @@ def put_folder(local: Path, folder: str, *, last: str) -> None:
         for name in [*names, last]:
             _put(join(folder, name), local / name)
     except OSError:
-        with contextlib.suppress(OSError), faults.patience(0):
+        with contextlib.suppress(OSError), outages.patience(0):
             remove_folder(folder)
         raise
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from sftray.journal.file import File, FileReader
-from sftray.journal.lines import Event as Event
-from sftray.journal.lines import decode, encode
-from sftray.journal.objects import LEASE_SECONDS, Objects, ObjectsReader
-from sftray.paths import is_uri
-from sftray.redact import redact
+from sftray.storage.journal.bucket_journal import LEASE_SECONDS, Objects, ObjectsReader
+from sftray.storage.journal.events import Event as Event
+from sftray.storage.journal.events import decode, encode
+from sftray.storage.journal.local_journal import File, FileReader
+from sftray.storage.paths import is_uri
+from sftray.storage.redact import redact
 
 
 class Journal:

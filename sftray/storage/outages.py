@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sftray.errors import OutageError, SftrayError
-from sftray.paths import is_uri, nearest_there
+from sftray.storage.paths import is_uri, nearest_there
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sftray import faults
 from sftray.errors import OutageError
-from sftray.paths import node_cache
+from sftray.storage import outages
+from sftray.storage.paths import node_cache
 
 T = TypeVar("T")
 
@@ -65,8 +65,8 @@ def snapshot(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 def asked_patiently(question: Callable[[], T]) -> T:
     """What the Hub answers, asked again as long as it is busy."""
-    with faults.patience(PATIENCE_SECONDS):
-        return faults.patiently(
+    with outages.patience(PATIENCE_SECONDS):
+        return outages.patiently(
             "the Hub",
             question,
             passes=is_busy,
@@ -94,7 +94,7 @@ def _alone(model: str) -> Iterator[None]:
 
     name = re.sub(r"[^\w.-]", "--", model)
     folder = node_cache() / "hub"
-    with faults.told(str(folder)):
+    with outages.told(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
         try:

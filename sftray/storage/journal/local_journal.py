@@ -11,19 +11,19 @@ import fcntl
 import os
 from pathlib import Path
 
-from sftray import faults, storage
 from sftray.errors import JournalError
-from sftray.journal.lines import Event, parse
+from sftray.storage import files, outages
+from sftray.storage.journal.events import Event, parse
 
 
 class File:
     """The file, open for writing by this process alone. Raises JournalError where it is not."""
 
     def __init__(self, path: str, owner: str) -> None:
-        _, inner = storage.resolve(path)
+        _, inner = files.resolve(path)
         self._path, folder = inner, os.path.dirname(inner)
         os.makedirs(folder, exist_ok=True)
-        with faults.told(inner):
+        with outages.told(inner):
             self._lock = _take_lock(inner, owner)
         self._file = os.open(inner, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -37,7 +37,7 @@ class File:
 
     def write(self, data: bytes) -> None:
         """Append whole lines, or nothing."""
-        with faults.told(self._path):
+        with outages.told(self._path):
             try:
                 rest = memoryview(data)
                 while rest:
@@ -61,7 +61,7 @@ class FileReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        _, self._inner = storage.resolve(path)
+        _, self._inner = files.resolve(path)
         self._read = self._lines = 0
 
     def new(self) -> list[Event]:
