@@ -25,7 +25,7 @@ from timing import device_name, quiet
 
 from sftray.attention import choose_attention
 from sftray.budget import Execution, learning_rate, plan_trial
-from sftray.config import DataConfig, TrialConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs

@@ -24,7 +24,7 @@ from console import argument_parser, say
 from sftray.bank.engine import Engine, load_model
 from sftray.bank.settings import BankSettings
 from sftray.budget import Execution, plan_trial
-from sftray.config import DataConfig, TrialConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER

@@ -33,10 +33,10 @@ from typing import Any
 from console import argument_parser, say
 
 from sftray.budget import ONE_ROW, planner
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, choice, loguniform
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.recorder import Recorder
 from sftray.search.state import Search
-from sftray.spaces import choice, loguniform
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, join
 

@@ -23,7 +23,7 @@ from steps_train import Setting, Train
 from timing import device_name, free_memory, quiet
 
 from sftray.budget import Execution
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.evaluate import default_device
 from sftray.memory import Memory, Shape, train_memory
 

@@ -32,11 +32,11 @@ from console import argument_parser, say
 from picture import pyplot, save
 
 from sftray.budget import ONE_ROW, TrialPlan, planner
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, choice
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.findings.stopping import spearman
 from sftray.search.priors import prior_points
 from sftray.search.state import Search
-from sftray.spaces import choice
 from sftray.storage.journal import Journal
 
 WITHIN = 1.01

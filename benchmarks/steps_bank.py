@@ -19,7 +19,8 @@ from sftray.bank.graphs import Graphs
 from sftray.bank.optimizer import Optimizer, table_row
 from sftray.bank.settings import BankSettings, bank_memory, choose_settings
 from sftray.bank.steps import Steps, capacities
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.memory import PROJECTIONS, Memory

@@ -22,7 +22,7 @@ from trl import SFTTrainer
 
 from sftray.attention import choose_attention
 from sftray.budget import Execution, TrialPlan
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER

@@ -32,7 +32,8 @@ from steps_trl import Flags, Trl
 from timing import Speed, device_name, free_memory, quiet
 
 from sftray.budget import Execution
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.evaluate import default_device
 from sftray.memory import choose_execution

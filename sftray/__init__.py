@@ -1,8 +1,8 @@
 """sftray: hyper-parameter sweeps for QLoRA supervised fine-tuning on Ray."""
 
 from sftray.cli import launch
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.spaces import choice, fitting, loguniform, randint, uniform
+from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
+from sftray.config.sweep_config import DataConfig, TrialConfig
 
 __all__ = [
     "DataConfig",

@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
 from sftray.errors import ConfigError
 

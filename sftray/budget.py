@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import Choice, RandInt, Space, SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.errors import ConfigError
-from sftray.spaces import Choice, RandInt, Space
 
 MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""

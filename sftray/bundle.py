@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sftray.budget import rung_ladder
-from sftray.config import SweepConfig, TrialConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 from sftray import commands
 from sftray.commands import inspected, say
-from sftray.config import TRAINERS, WANDB_MODES, SweepConfig
-from sftray.config_io import override, read_points
+from sftray.config import SweepConfig
+from sftray.config.config_json import override, read_points
+from sftray.config.sweep_config import TRAINERS, WANDB_MODES
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact

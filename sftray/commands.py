@@ -57,9 +57,9 @@ def report(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     """A first sweep file for a dataset and a base."""
+    from sftray.config.sweep_file import as_file
     from sftray.doctor import gpu_memories
     from sftray.proposal import propose
-    from sftray.sweep_file import as_file
 
     file: Path = options.file
     if file.exists():

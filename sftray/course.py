@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 
 if TYPE_CHECKING:
     from sftray.results import TrialRecord

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sftray.budget import warmup_steps
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.course import Course, Evaluation, read_course
 from sftray.symptoms import (
     NO_CHANGE,

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from sftray.attention import Attention, choose_attention, prove_isolation
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
 from sftray.metrics import ANSWER_TOKENS
 from sftray.model import compute_dtype, load_base

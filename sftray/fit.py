@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftray.budget import Execution, field_values
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.memory import choose_execution, too_large
 

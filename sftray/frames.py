@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.leaderboard_text import standing
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples

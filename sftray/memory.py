@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sftray.budget import Execution, field_values
-from sftray.config import SweepConfig, TrialConfig
-from sftray.spaces import Uniform
+from sftray.config import SweepConfig, Uniform
+from sftray.config.sweep_config import TrialConfig
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, in the order of the forward pass."""

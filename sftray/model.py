@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sftray.attention import Attention
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.storage.hub import fetched
 
 

@@ -22,8 +22,9 @@ from sftray.budget import (
     planner,
     rung_ladder,
 )
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig, Uniform
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.manifest import Overlap, counts_of, reasons_text
 from sftray.data.padding import padding_text
 from sftray.disk import disk_needed, free_space
@@ -34,7 +35,6 @@ from sftray.memory import Shape, choose_execution, memory_text, train_memory
 from sftray.metrics import ANSWER_TOKENS
 from sftray.record import refuse_other_config
 from sftray.search.priors import prior_points, published_rates
-from sftray.spaces import Uniform
 from sftray.spending import BUDGETS
 from sftray.storage.paths import SweepPaths
 

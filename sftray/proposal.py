@@ -16,7 +16,8 @@ import numpy as np
 
 from sftray.bank.support import pick_trainer
 from sftray.budget import GRACE_STEPS, MIN_STEPS, fit_batch_sizes, rung_ladder
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import Space, SweepConfig, choice, fitting, loguniform, uniform
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.estimate import estimate_packs
 from sftray.data.manifest import reasons_text
 from sftray.data.probe import choose_format
@@ -27,7 +28,6 @@ from sftray.errors import DataError
 from sftray.memory import Shape, choose_execution
 from sftray.plan import FEW_SUPERVISED, USUAL_GPUS, make_plan
 from sftray.search.priors import published_rates
-from sftray.spaces import Space, choice, fitting, loguniform, uniform
 
 SAMPLE = 2000
 """Conversations looked at."""

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sftray.config import SweepConfig
-from sftray.config_io import differing_fields, sweep_from_json, to_json
+from sftray.config.config_json import differing_fields, sweep_from_json, to_json
 from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError

@@ -13,7 +13,7 @@ from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
 from sftray import results
 from sftray.config import SweepConfig
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.diagnosis import diagnose
 from sftray.live import lines
 from sftray.search.state import Search

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sftray.config import SweepConfig
-from sftray.config_io import sweep_from_json
+from sftray.config.config_json import sweep_from_json
 from sftray.confirmation import confirmation
 from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError

@@ -20,7 +20,8 @@ from ray.tune.execution import class_cache
 
 from sftray.budget import TrialPlan
 from sftray.cluster import Cluster
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.fit import Fit, fit_train
 from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sftray.budget import MIN_STEPS, scheduled_rate, warmup_steps
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.course import FIRST_STEPS, Course, falls, usual
 
 NOTHING_WRONG = ("healthy", "pruned", "too_early")

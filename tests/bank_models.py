@@ -19,7 +19,7 @@ from torch import nn
 from sftray.bank.decoder import Batch
 from sftray.bank.settings import BankSettings
 from sftray.budget import Execution, plan_trial
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.results import Results
 

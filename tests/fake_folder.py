@@ -10,10 +10,10 @@ from typing import Any
 from fake_trials import make_sweep
 
 from sftray import results
-from sftray.config_io import to_json
+from sftray.config import loguniform
+from sftray.config.config_json import to_json
 from sftray.data.packs import Packs
 from sftray.results import Results
-from sftray.spaces import loguniform
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event
 from sftray.storage.paths import SweepPaths

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sftray.budget import ONE_ROW, planner
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, choice, loguniform
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.search.state import Search, Suggestion
-from sftray.spaces import choice, loguniform
 from sftray.storage.journal import Journal
 
 ROWS = 240

@@ -13,7 +13,8 @@ import ray
 
 from sftray.cli import launch
 from sftray.cluster import connect
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
 
 

@@ -14,7 +14,7 @@ from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.bank.base import take_base
 from sftray.bank.decoder import Decoder
 from sftray.bank.support import target_projections
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.memory import PROJECTIONS
 from sftray.model import load_base

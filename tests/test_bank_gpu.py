@@ -21,7 +21,7 @@ from sftray.bank.graphs import Graphs
 from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
 from sftray.budget import Execution, plan_trial
-from sftray.config import DataConfig, TrialConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs

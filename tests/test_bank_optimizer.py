@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sftray.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.bank.base import Shape
 from sftray.bank.optimizer import EPSILON, Optimizer, table_row
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.memory import PROJECTIONS
 
 STEPS = 20

@@ -16,8 +16,9 @@ from small_disks import tmpfs
 
 from sftray.bank.process import LEASE_SECONDS, BankProcess
 from sftray.budget import Execution
-from sftray.config import SweepConfig, TrialConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.errors import BankError
 from sftray.preemption import PreemptionWatch

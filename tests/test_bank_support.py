@@ -20,12 +20,12 @@ from sftray.bank.support import (
     why_not,
     without_bank,
 )
-from sftray.config import ONE_FROZEN_BASE, DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, choice
+from sftray.config.sweep_config import ONE_FROZEN_BASE, DataConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.memory import PROJECTIONS
 from sftray.plan import make_plan
-from sftray.spaces import choice
 
 SWEEPS = sorted((Path(__file__).parent.parent / "sweeps").glob("*.py"))
 

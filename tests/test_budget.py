@@ -24,9 +24,8 @@ from sftray.budget import (
     rung_ladder,
     split_batch,
 )
-from sftray.config import SweepConfig
+from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
 from sftray.errors import ConfigError
-from sftray.spaces import choice, fitting, loguniform, randint, uniform
 
 
 def plan(sweep: SweepConfig, rows: int, **point: Any) -> TrialPlan:

@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sftray.attention import Attention
 from sftray.budget import ONE_ROW, planner
 from sftray.bundle import TOLERANCE, answer, collect, open_bundle
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError

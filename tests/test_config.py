@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 
 from sftray.cli import launch
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.config_io import differing_fields, override, read_points, sweep_from_json, to_json
+from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
+from sftray.config.config_json import (
+    differing_fields,
+    override,
+    read_points,
+    sweep_from_json,
+    to_json,
+)
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.errors import ConfigError
-from sftray.spaces import choice, fitting, loguniform, randint, uniform
 
 SWEEPS = sorted((Path(__file__).parent.parent / "sweeps").glob("*.py"))
 DATA, TRIAL = DataConfig("chats.jsonl"), TrialConfig("base")

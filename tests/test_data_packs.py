@@ -16,7 +16,7 @@ from damage import damages
 from data_templates import DEMO
 from tokenizers import Tokenizer
 
-from sftray.config import DataConfig
+from sftray.config.sweep_config import DataConfig
 from sftray.data import chunks, gather
 from sftray.data.chat import Document, encode
 from sftray.data.inspect import inspect_text

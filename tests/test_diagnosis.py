@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftray.budget import scheduled_rate, warmup_steps
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.diagnosis import Diagnosis, diagnose
 from sftray.results import TrialRecord
 

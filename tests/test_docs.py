@@ -20,7 +20,7 @@ from test_bank_settings import LLAMA_8B
 
 from sftray.cli import _parser, _sweep_parser, launch, main
 from sftray.config import SweepConfig
-from sftray.config_io import override
+from sftray.config.config_json import override
 from sftray.data.rows import conversation, spelling_of
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")

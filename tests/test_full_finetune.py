@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sftray.attention import choose_attention
 from sftray.bundle import _assemble, _write_files, answer
 from sftray.cli import main
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.data.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.evaluate import packed_eval_loss

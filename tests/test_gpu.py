@@ -11,7 +11,7 @@ import torch
 
 from sftray.attention import choose_attention, prove_isolation
 from sftray.budget import Execution, TrialPlan, plan_trial
-from sftray.config import DataConfig, TrialConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER

@@ -12,7 +12,7 @@ import pytest
 HEAVY = ("ray", "torch", "transformers", "datasets", "peft", "trl")
 LIGHT = (
     "sftray",
-    "sftray.config",
+    "sftray.config.sweep_config",
     "sftray.errors",
     "sftray.storage.paths",
     "sftray.budget",
@@ -30,7 +30,7 @@ LIGHT = (
     "sftray.commands",
     "sftray.storage.hub_errors",
     "sftray.proposal",
-    "sftray.sweep_file",
+    "sftray.config.sweep_file",
     "sftray.winner.card",
     "sftray.winner.loaders",
     "sftray.search.space",
@@ -43,7 +43,12 @@ LIGHT = (
     "sftray.spot",
     "sftray.limits",
 )
-STANDARD_LIBRARY_ONLY = ("sftray.config", "sftray.errors", "sftray.storage.paths", "sftray.budget")
+STANDARD_LIBRARY_ONLY = (
+    "sftray.config.sweep_config",
+    "sftray.errors",
+    "sftray.storage.paths",
+    "sftray.budget",
+)
 LAPTOP = ("pyarrow", "numpy", "optuna", "tokenizers")
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from sftray.cli import launch, main
-from sftray.config import SweepConfig
+from sftray.config import Choice, SweepConfig, Uniform
 from sftray.demo import FOLDER
 from sftray.proposal import propose
-from sftray.spaces import Choice, Uniform
 
 CHATS = [json.loads(line) for line in (FOLDER / "chats.jsonl").read_text().splitlines()]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.errors import ConfigError
 from sftray.record import refuse_other_config
 from sftray.storage.paths import SweepPaths

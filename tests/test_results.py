@@ -11,7 +11,7 @@ import pytest
 from fake_trials import make_sweep
 
 from sftray import results
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.leaderboard_text import table, verdicts
 from sftray.results import Results

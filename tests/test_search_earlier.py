@@ -3,11 +3,10 @@ from typing import Any
 
 from fake_trials import make_sweep
 
-from sftray.config import SweepConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig, choice, loguniform
+from sftray.config.config_json import to_json
 from sftray.results import Results, TrialRecord
 from sftray.search.earlier import learn_from
-from sftray.spaces import choice, loguniform
 
 
 def finished(sweep: SweepConfig, packs: str, *trials: TrialRecord) -> Results:

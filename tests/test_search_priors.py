@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import TrialConfig
+from sftray.config import choice, loguniform, uniform
+from sftray.config.sweep_config import TrialConfig
 from sftray.search.priors import prior_points
 from sftray.search.space import in_space
-from sftray.spaces import choice, loguniform, uniform
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",

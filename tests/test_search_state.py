@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from fake_trials import ROWS, make_search, make_sweep, run
 
-from sftray.config import TrialConfig
+from sftray.config import choice, loguniform
+from sftray.config.sweep_config import TrialConfig
 from sftray.errors import JournalError
 from sftray.results import leaderboard
 from sftray.search.schedulers import asha
 from sftray.search.state import Best, KnownTrial, Search, Suggestion
-from sftray.spaces import choice, loguniform
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
 

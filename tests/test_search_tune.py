@@ -14,11 +14,10 @@ import pytest
 from fake_trials import make_search, make_sweep, reports
 from ray import tune
 
-from sftray.config import SweepConfig
-from sftray.config_io import sweep_from_json, to_json
+from sftray.config import SweepConfig, choice, loguniform
+from sftray.config.config_json import sweep_from_json, to_json
 from sftray.results import leaderboard
 from sftray.search.state import OUTCOMES
-from sftray.spaces import choice, loguniform
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
 

@@ -21,8 +21,9 @@ from fake_wandb import fake_wandb
 from test_tracking import SWEEP, begin, records, result
 
 from sftray import cli
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig, choice
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
@@ -30,7 +31,6 @@ from sftray.live.screen import shown
 from sftray.plan import make_plan, plan_text
 from sftray.recorder import Recorder
 from sftray.report import page
-from sftray.spaces import choice
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths

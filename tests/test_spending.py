@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from fake_trials import Kept, make_search, make_sweep, reports, run
 
-from sftray.config import SweepConfig
+from sftray.config import SweepConfig, loguniform
 from sftray.disk import Disk, disk_needed, free_space, require_space
 from sftray.errors import ConfigError
 from sftray.leaderboard_text import table
 from sftray.results import Records, Results, leaderboard
-from sftray.spaces import loguniform
 from sftray.spending import Meter, Spent, shares, spent_in
 from sftray.storage.journal import Journal
 from sftray.sweep import _confirms, run_sweep

@@ -17,11 +17,10 @@ import pytest
 from sftray import results
 from sftray.cli import launch
 from sftray.cluster import Cluster
-from sftray.config import SweepConfig
+from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError
 from sftray.findings import learn, text
 from sftray.results import Results
-from sftray.spaces import loguniform
 from sftray.storage import files
 from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths

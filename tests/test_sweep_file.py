@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.spaces import choice, fitting, loguniform, randint, uniform
-from sftray.sweep_file import as_file
+from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
+from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config.sweep_file import as_file
 
 SWEEPS = (
     make_sweep(),

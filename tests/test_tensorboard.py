@@ -16,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from test_tracking import SWEEP, TRIALS, begin, evaluate_all, result
 
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.event_files import EventFiles
 from sftray.follow import follow
 from sftray.storage import files as storage_files

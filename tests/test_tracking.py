@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from fake_wandb import fake_wandb
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig, loguniform
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.results import leaderboard
-from sftray.spaces import loguniform
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
@@ -246,7 +246,7 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
         journal.append("result", "0000", step=2, metrics=result(2))
     driver = f"""
 import os, json
-from sftray.config_io import sweep_from_json
+from sftray.config.config_json import sweep_from_json
 from sftray.storage.paths import SweepPaths
 from sftray.results import leaderboard
 from sftray.tracking import Tracking

@@ -11,7 +11,7 @@ from bank_models import random_model
 from peft import LoraConfig, get_peft_model
 
 from sftray.attention import choose_attention
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.model import init_adapters, load_base
 from sftray.train.lora import fuse_lora, make_resident

@@ -13,7 +13,8 @@ import ray
 import torch
 
 from sftray.budget import Execution, plan_trial
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.train.mailbox import Mailbox
 from sftray.train.trial import _fit, _work

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.budget import Execution, TrialPlan, plan_trial
-from sftray.config import DataConfig, TrialConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs

@@ -12,8 +12,9 @@ import yaml
 from fake_bundle import CONFIRMED, facts_of
 
 from sftray.budget import ONE_ROW, planner
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.config_io import to_json
+from sftray.config import SweepConfig
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.winner.card import merged_card, model_card, repeat_file
 

@@ -22,7 +22,7 @@ from sftray.bank.roll import RollCall
 from sftray.bank.settings import BankSettings, choose_settings
 from sftray.cluster import Cluster, head_has_cpus
 from sftray.config import SweepConfig
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.fit import Fit
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials

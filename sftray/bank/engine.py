@@ -35,7 +35,7 @@ from sftray.bank.steps import Steps, capacities
 from sftray.bank.support import target_projections
 from sftray.bank.transfer import Snapshot
 from sftray.budget import learning_rate
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError

@@ -28,7 +28,7 @@ from sftray.bank.ops import (
     fastest,
 )
 from sftray.bank.transfer import Downloads, Upload
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 
 TOKENS, DUE = 9, 10
 """Columns of the table that the step itself uses, after those of `ops`."""

@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftray.bank.settings import BankSettings, cheaper
-from sftray.config import TrialConfig
-from sftray.config_io import sweep_from_json
+from sftray.config.config_json import sweep_from_json
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.preemption import PreemptionWatch

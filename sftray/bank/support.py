@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftray.config import ONE_FROZEN_BASE, SweepConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
 from sftray.memory import PROJECTIONS
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config import DataConfig
+from sftray.config.sweep_config import DataConfig
 from sftray.data.chunks import Row
 from sftray.data.holdout import held_out, limited
 from sftray.data.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config import DataConfig
+from sftray.config.sweep_config import DataConfig
 from sftray.data.chunks import BadLineError
 from sftray.data.gather import Documents, gather_part, plan_parts
 from sftray.data.manifest import drops, reasons_text

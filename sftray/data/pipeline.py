@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config import DataConfig
+from sftray.config.sweep_config import DataConfig
 from sftray.data.holdout import held_out, limited
 from sftray.data.lengths import lengths_of
 from sftray.data.manifest import (

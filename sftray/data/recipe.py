@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.config import DataConfig
+from sftray.config.sweep_config import DataConfig
 from sftray.data.packing import PACKING_VERSION
 from sftray.data.sources import Source, names_files, open_source
 from sftray.data.tokenizer import commit, fingerprint, tokenizer_folder

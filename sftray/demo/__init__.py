@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sftray.config import SweepConfig
-from sftray.spaces import Space, choice, loguniform, uniform
+from sftray.config import Space, SweepConfig, choice, loguniform, uniform
 
 FOLDER = Path(__file__).parent
 """Holds the base model (3.5M parameters) and chats.jsonl."""

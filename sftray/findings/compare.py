@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftray.budget import ONE_ROW, TrialPlan, field_values, planner
-from sftray.checks import is_number
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import Choice, Space, SweepConfig, Uniform
+from sftray.config.checks import is_number
+from sftray.config.sweep_config import TrialConfig
 from sftray.results import Results, TrialRecord
-from sftray.spaces import Choice, Space, Uniform
 
 
 @dataclass(frozen=True)

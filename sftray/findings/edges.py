@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.checks import is_number
-from sftray.config import TrialConfig
+from sftray.config import Choice, RandInt, Space, Uniform
+from sftray.config.checks import is_number
+from sftray.config.sweep_config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.findings.compare import Sweep, Trial
 from sftray.leaderboard_text import short
-from sftray.spaces import Choice, RandInt, Space, Uniform
 
 NEAR = 0.10
 """At the edge within this share of the range; a sampler rarely hits the very end."""

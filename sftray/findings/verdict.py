@@ -6,14 +6,14 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from sftray.config_io import to_json
+from sftray.config import Choice, RandInt, Space, Uniform
+from sftray.config.config_json import to_json
 from sftray.confirmation import Confirmation, confirmation
 from sftray.findings.compare import Sweep, Trial
 from sftray.findings.edges import Edge
 from sftray.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
 from sftray.findings.stopping import Stopping
 from sftray.leaderboard_text import short
-from sftray.spaces import Choice, RandInt, Space, Uniform
 
 FLAT = 0.02
 """Final losses within this share of what the best has gained on the base hardly differ."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig
-from sftray.config_io import sweep_from_json
+from sftray.config.config_json import sweep_from_json
 from sftray.results import Records, TrialRecord
 from sftray.spending import BUDGETS, Spent
 

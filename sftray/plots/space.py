@@ -7,7 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sftray.checks import is_number
+from sftray.config import Space, Uniform
+from sftray.config.checks import is_number
 from sftray.findings.compare import comparisons, read
 from sftray.findings.importance import Importances, importances
 from sftray.frames import axes_of
@@ -28,7 +29,6 @@ from sftray.plots.look import (
     told,
 )
 from sftray.results import Results
-from sftray.spaces import Space, Uniform
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 

@@ -8,7 +8,7 @@ import shlex
 import time
 from typing import Any
 
-from sftray.config_io import to_json
+from sftray.config.config_json import to_json
 from sftray.findings import Findings, learn
 from sftray.frames import BASE, axes_of
 from sftray.leaderboard_text import confirmed_text, point_text

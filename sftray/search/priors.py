@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.memory import Shape
 from sftray.search.space import Point, nearest_point
 

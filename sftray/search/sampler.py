@@ -22,6 +22,7 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sftray.config import Space
 from sftray.search.space import (
     Point,
     all_points,
@@ -30,7 +31,6 @@ from sftray.search.space import (
     to_params,
     to_point,
 )
-from sftray.spaces import Space
 
 REPEATS = 20
 """How often TPE may draw a point that was suggested before, until another is picked."""

@@ -20,8 +20,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sftray.checks import is_number
-from sftray.spaces import Choice, RandInt, Space
+from sftray.config import Choice, RandInt, Space
+from sftray.config.checks import is_number
 
 Point = dict[str, Any]
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sftray.budget import Rung, TrialPlan
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.errors import JournalError
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, judge, rungs_passed_by

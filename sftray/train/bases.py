@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sftray.attention import Attention, prove_isolation
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.model import free_memory, load_base
 from sftray.train.lora import make_resident
 

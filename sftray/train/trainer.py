@@ -25,7 +25,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from sftray.attention import Attention
 from sftray.budget import TrialPlan
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.mapped import MappedRows
 from sftray.model import (

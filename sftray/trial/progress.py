@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sftray.budget import TrialPlan
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 
 
 class DivergedError(Exception):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftray.budget import Execution, Rung, TrialPlan
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.storage import files
 
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config.sweep_file import as_file
 from sftray.data.sources import names_files
 from sftray.leaderboard_text import short
 from sftray.loading import is_whole, kind_of, loaded_with, loading_code
 from sftray.storage.paths import is_uri
-from sftray.sweep_file import as_file
 from sftray.winner.loaders import max_lora_rank
 
 REPEAT = "repeat.py"

@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sftray.config import SweepConfig
-from sftray.spaces import Choice, RandInt, Space
+from sftray.config.spaces import Choice, RandInt, Space
+from sftray.config.sweep_config import SweepConfig
 
 _WIDTH = 100
 

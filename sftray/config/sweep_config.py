@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sftray.checks import (
+from sftray.config.checks import (
     is_number,
     known_fields,
     no_secrets,
@@ -21,7 +21,7 @@ from sftray.checks import (
     require,
     with_known_fields,
 )
-from sftray.spaces import Choice, RandInt, Space, Uniform
+from sftray.config.spaces import Choice, RandInt, Space, Uniform
 
 BASE_PRECISIONS = ("nf4", "bf16", "fp32")
 FINETUNES = ("lora", "full")

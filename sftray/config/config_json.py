@@ -10,10 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sftray.checks import known_fields, require
-from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.errors import ConfigError
-from sftray.spaces import (
+from sftray.config.checks import known_fields, require
+from sftray.config.spaces import (
     Choice,
     RandInt,
     Space,
@@ -24,6 +22,8 @@ from sftray.spaces import (
     randint,
     uniform,
 )
+from sftray.config.sweep_config import DataConfig, SweepConfig, TrialConfig
+from sftray.errors import ConfigError
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.checks import is_number, require
+from sftray.config.checks import is_number, require
 
 
 @dataclass(frozen=True)
