@@ -24,7 +24,6 @@ from picture import pyplot, save
 from timing import device_name, quiet
 
 from sftray.attention import choose_attention
-from sftray.budget import Execution, learning_rate, plan_trial
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
@@ -37,6 +36,7 @@ from sftray.model import (
     lora_config,
     trained_parameters,
 )
+from sftray.plan.trial_plan import Execution, learning_rate, plan_trial
 from sftray.train.lora import fuse_lora, make_resident
 from sftray.trial.order import row_stream
 

@@ -38,11 +38,11 @@ import psutil
 from console import argument_parser, say
 
 from sftray import DataConfig, SweepConfig, TrialConfig, results
-from sftray.budget import Execution, fit_batch_sizes, planner
 from sftray.data.packs import open_packs
 from sftray.data.tokenizer import model_config
 from sftray.demo import FOLDER
-from sftray.search.priors import prior_points
+from sftray.plan.prior_points import prior_points
+from sftray.plan.trial_plan import Execution, fit_batch_sizes, planner
 from sftray.search.state import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events

@@ -22,13 +22,13 @@ import torch
 from console import argument_parser, say
 
 from sftray.bank.engine import Engine, load_model
-from sftray.bank.settings import BankSettings
-from sftray.budget import Execution, plan_trial
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.evaluate import default_device
+from sftray.plan.bank_settings import BankSettings
+from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 

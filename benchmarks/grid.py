@@ -20,13 +20,13 @@ from typing import Any
 from console import argument_parser, say
 from timing import device_name
 
-from sftray.budget import rung_ladder
 from sftray.config import SweepConfig, choice
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.tokenizer import model_config
 from sftray.demo import demo
 from sftray.evaluate import default_device
+from sftray.plan.trial_plan import rung_ladder
 from sftray.results import Results
 from sftray.sweep import run_sweep
 

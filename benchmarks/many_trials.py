@@ -32,9 +32,9 @@ from typing import Any
 
 from console import argument_parser, say
 
-from sftray.budget import ONE_ROW, planner
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.recorder import Recorder
 from sftray.search.state import Search
 from sftray.storage.journal import Journal

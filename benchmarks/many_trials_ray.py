@@ -22,9 +22,9 @@ from console import say
 from many_trials import ROWS, reports, sweep_of
 from ray import tune
 
-from sftray.budget import ONE_ROW, planner
 from sftray.cluster import connect
 from sftray.config import SweepConfig
+from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.state import Search, Suggestion

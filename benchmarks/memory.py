@@ -4,7 +4,7 @@
 
 For each shape, the `train` trainer at four settings, the bank at four, and full fine-tuning at
 five, where it fits (`--only full`: nothing else), a few steps each on rows
-packed from real conversations; printed are the estimate of `sftray/memory.py`, the peak of
+packed from real conversations; printed are the estimate of `sftray/plan/memory.py`, the peak of
 PyTorch's allocator, and how far the one is from the other. `--shapes tiny` on a CPU only tries it.
 """
 
@@ -22,10 +22,10 @@ from steps_bank import Bank
 from steps_train import Setting, Train
 from timing import device_name, free_memory, quiet
 
-from sftray.budget import Execution
 from sftray.config.sweep_config import TrialConfig
 from sftray.evaluate import default_device
-from sftray.memory import Memory, Shape, train_memory
+from sftray.plan.memory import Memory, Shape, train_memory
+from sftray.plan.trial_plan import Execution
 
 STEPS = 2
 """Steps timed, after the usual others; the peak is reached in the first."""

@@ -31,11 +31,11 @@ import numpy as np
 from console import argument_parser, say
 from picture import pyplot, save
 
-from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig, choice
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.findings.stopping import spearman
-from sftray.search.priors import prior_points
+from sftray.plan.prior_points import prior_points
+from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
 from sftray.search.state import Search
 from sftray.storage.journal import Journal
 

@@ -21,12 +21,12 @@ from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTTrainer
 
 from sftray.attention import choose_attention
-from sftray.budget import Execution, TrialPlan
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER
 from sftray.model import peak_memory_gb
+from sftray.plan.trial_plan import Execution, TrialPlan
 from sftray.storage.paths import TrialPaths
 from sftray.train import trainer as trainer_file
 from sftray.train.lora import make_resident

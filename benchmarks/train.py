@@ -31,12 +31,12 @@ from steps_train import FUSED, LIGER, WAITLESS, Setting, Train, measure_workers
 from steps_trl import Flags, Trl
 from timing import Speed, device_name, free_memory, quiet
 
-from sftray.budget import Execution
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.evaluate import default_device
-from sftray.memory import choose_execution
+from sftray.plan.memory import choose_execution
+from sftray.plan.trial_plan import Execution
 
 SETTINGS = "8B:4:2048,1B:4:2048,0.5B:4:2048"
 

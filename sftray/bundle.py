@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftray.budget import rung_ladder
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import TrialConfig
@@ -23,6 +22,7 @@ from sftray.data.manifest import counts_of
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.loading import is_whole, loaded_with
+from sftray.plan.trial_plan import rung_ladder
 from sftray.results import Results, TrialRecord, answering
 from sftray.storage import files as storage_files
 from sftray.storage.paths import SweepPaths, TrialPaths, join

@@ -59,7 +59,7 @@ def init(options: argparse.Namespace) -> int:
     """A first sweep file for a dataset and a base."""
     from sftray.config.sweep_file import as_file
     from sftray.doctor import gpu_memories
-    from sftray.proposal import propose
+    from sftray.plan.proposal import propose
 
     file: Path = options.file
     if file.exists():

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sftray.budget import warmup_steps
 from sftray.config.sweep_config import TrialConfig
 from sftray.course import Course, Evaluation, read_course
+from sftray.plan.trial_plan import warmup_steps
 from sftray.symptoms import (
     NO_CHANGE,
     USUAL_RATES,

@@ -18,11 +18,11 @@ from ray import tune
 from ray.tune import CheckpointConfig
 from ray.tune.execution import class_cache
 
-from sftray.budget import TrialPlan
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
-from sftray.fit import Fit, fit_train
+from sftray.plan.device_fit import Fit, fit_train
+from sftray.plan.trial_plan import TrialPlan
 from sftray.recorder import Recorder, TuneRecorder
 from sftray.search.state import STOP, Search, Suggestion
 from sftray.search.tune import SftrayScheduler, SftraySearcher

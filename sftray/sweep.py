@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sftray import bundle, results
-from sftray.bank.support import pick_trainer, without_bank
-from sftray.budget import fit_batch_sizes, planner
 from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.data.manifest import counts_of
@@ -24,12 +22,12 @@ from sftray.data.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
 from sftray.data.tokenizer import model_config, require_safetensors
-from sftray.disk import disk_needed, require_space
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
-from sftray.fit import Fit
 from sftray.leaderboard_text import point_text
 from sftray.metrics import load_metric
-from sftray.plan import (
+from sftray.plan.device_fit import Fit
+from sftray.plan.disk import disk_needed, require_space
+from sftray.plan.preview import (
     check_budgets,
     check_code,
     check_evaluation,
@@ -37,11 +35,13 @@ from sftray.plan import (
     check_rates,
     check_references,
 )
+from sftray.plan.prior_points import prior_points
+from sftray.plan.trainer_choice import pick_trainer, without_bank
+from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
 from sftray.search.earlier import learn_from
-from sftray.search.priors import prior_points
 from sftray.search.space import Point
 from sftray.search.state import KnownTrial, Search
 from sftray.spending import Meter

@@ -17,13 +17,13 @@ from peft import get_peft_model
 from torch import nn
 
 from sftray.bank.decoder import Batch
-from sftray.bank.settings import BankSettings
-from sftray.budget import Execution, plan_trial
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER
 from sftray.model import init_adapters, lora_config
+from sftray.plan.bank_settings import BankSettings
+from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.trial.spec import TrialSpec
 
 SIZES = {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.budget import ONE_ROW, planner
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.search.state import Search, Suggestion
 from sftray.storage.journal import Journal
 

@@ -13,11 +13,11 @@ from sftray.attention import choose_attention
 from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.bank.base import take_base
 from sftray.bank.decoder import Decoder
-from sftray.bank.support import target_projections
 from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
-from sftray.memory import PROJECTIONS
 from sftray.model import load_base
+from sftray.plan.memory import PROJECTIONS
+from sftray.plan.trainer_choice import target_projections
 
 CPU = torch.device("cpu")
 LENGTH = 40

@@ -12,10 +12,10 @@ import torch
 from bank_models import settings_for, short_spec
 
 from sftray.bank.engine import Engine, load_model
-from sftray.budget import Execution
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError
+from sftray.plan.trial_plan import Execution
 from sftray.storage.paths import TrialPaths
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints

@@ -18,15 +18,15 @@ from sftray.bank.decoder import Decoder
 from sftray.bank.engine import Engine, load_model
 from sftray.bank.evaluation import Evaluation
 from sftray.bank.graphs import Graphs
-from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
-from sftray.budget import Execution, plan_trial
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
-from sftray.memory import PROJECTIONS
+from sftray.plan.bank_settings import BankSettings
+from sftray.plan.memory import PROJECTIONS
+from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 

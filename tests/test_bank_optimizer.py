@@ -14,7 +14,7 @@ from sftray.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.bank.base import Shape
 from sftray.bank.optimizer import EPSILON, Optimizer, table_row
 from sftray.config.sweep_config import TrialConfig
-from sftray.memory import PROJECTIONS
+from sftray.plan.memory import PROJECTIONS
 
 STEPS = 20
 CPU = torch.device("cpu")

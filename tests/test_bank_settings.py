@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fake_trials import TRIAL, make_sweep
 
-from sftray.bank.settings import BankSettings, cheaper, choose_settings
 from sftray.config import Choice, SweepConfig, choice, fitting, loguniform, randint, uniform
 from sftray.config.sweep_config import DataConfig
-from sftray.memory import FREE
+from sftray.plan.bank_settings import BankSettings, cheaper, choose_settings
+from sftray.plan.memory import FREE
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",

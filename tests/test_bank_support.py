@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from fake_trials import TRIAL, make_sweep
 
-from sftray.bank.support import (
+from sftray.config import SweepConfig, choice
+from sftray.config.sweep_config import ONE_FROZEN_BASE, DataConfig, TrialConfig
+from sftray.demo import FOLDER
+from sftray.errors import ConfigError
+from sftray.plan.memory import PROJECTIONS
+from sftray.plan.preview import make_plan
+from sftray.plan.trainer_choice import (
     FAMILIES,
     ROPE_TYPES,
     SHARED,
@@ -20,12 +26,6 @@ from sftray.bank.support import (
     why_not,
     without_bank,
 )
-from sftray.config import SweepConfig, choice
-from sftray.config.sweep_config import ONE_FROZEN_BASE, DataConfig, TrialConfig
-from sftray.demo import FOLDER
-from sftray.errors import ConfigError
-from sftray.memory import PROJECTIONS
-from sftray.plan import make_plan
 
 SWEEPS = sorted((Path(__file__).parent.parent / "sweeps").glob("*.py"))
 

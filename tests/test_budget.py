@@ -12,7 +12,9 @@ from fake_trials import TRIAL, make_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftray.budget import (
+from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
+from sftray.errors import ConfigError
+from sftray.plan.trial_plan import (
     MIN_STEPS,
     Execution,
     TrialPlan,
@@ -24,8 +26,6 @@ from sftray.budget import (
     rung_ladder,
     split_batch,
 )
-from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
-from sftray.errors import ConfigError
 
 
 def plan(sweep: SweepConfig, rows: int, **point: Any) -> TrialPlan:

@@ -19,7 +19,6 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray.attention import Attention
-from sftray.budget import ONE_ROW, planner
 from sftray.bundle import TOLERANCE, answer, collect, open_bundle
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
@@ -28,6 +27,7 @@ from sftray.demo import FOLDER
 from sftray.errors import SftrayError
 from sftray.evaluate import generate, load_adapter, packed_eval_loss
 from sftray.model import saved_tokenizer
+from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results import Results, load
 from sftray.runner import submit_task
 from sftray.storage import files

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftray.budget import scheduled_rate, warmup_steps
 from sftray.config.sweep_config import TrialConfig
 from sftray.diagnosis import Diagnosis, diagnose
+from sftray.plan.trial_plan import scheduled_rate, warmup_steps
 from sftray.results import TrialRecord
 
 BASE = 1.9

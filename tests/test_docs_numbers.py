@@ -14,14 +14,14 @@ from doc_blocks import PAGES, ROOT
 from ray.scripts.scripts import cli as ray_cli
 from test_bank_settings import LLAMA_8B
 
-from sftray.budget import Execution, scheduled_rate, warmup_steps
 from sftray.cli import _parser, _sweep_parser
 from sftray.config import SweepConfig, loguniform
 from sftray.config.config_json import override
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.estimate import estimate_packs
 from sftray.demo import FOLDER
-from sftray.memory import NF4_BYTES, TRAINED_BYTES, Shape, adapter_parameters, train_memory
+from sftray.plan.memory import NF4_BYTES, TRAINED_BYTES, Shape, adapter_parameters, train_memory
+from sftray.plan.trial_plan import Execution, scheduled_rate, warmup_steps
 
 SWEEP = SweepConfig(
     "docs", DataConfig("rows.jsonl"), TrialConfig("base"), {"lora_alpha_ratio": loguniform(1, 2)}

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftray import results
-from sftray.budget import ONE_ROW, planner
 from sftray.config import SweepConfig, choice, loguniform, uniform
 from sftray.config.config_json import override, to_json
 from sftray.config.sweep_config import TrialConfig
@@ -24,6 +23,7 @@ from sftray.findings import Findings, learn, text
 from sftray.findings.compare import comparisons, ranking, read
 from sftray.findings.cost import Cost, pareto_front
 from sftray.findings.stopping import spearman
+from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results import Results
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from sftray.attention import choose_attention, prove_isolation
-from sftray.budget import Execution, TrialPlan, plan_trial
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.evaluate import packed_eval_loss
 from sftray.model import free_memory, load_base
+from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
 from sftray.train.worker import run_trial
 from sftray.trial.spec import TrialSpec
 

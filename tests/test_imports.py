@@ -15,7 +15,7 @@ LIGHT = (
     "sftray.config.sweep_config",
     "sftray.errors",
     "sftray.storage.paths",
-    "sftray.budget",
+    "sftray.plan.trial_plan",
     "sftray.storage.files",
     "sftray.storage.journal.journal",
     "sftray.results",
@@ -25,11 +25,11 @@ LIGHT = (
     "sftray.plots",
     "sftray.report",
     "sftray.live",
-    "sftray.plan",
+    "sftray.plan.preview",
     "sftray.cli",
     "sftray.commands",
     "sftray.storage.hub_errors",
-    "sftray.proposal",
+    "sftray.plan.proposal",
     "sftray.config.sweep_file",
     "sftray.winner.card",
     "sftray.winner.loaders",
@@ -47,7 +47,7 @@ STANDARD_LIBRARY_ONLY = (
     "sftray.config.sweep_config",
     "sftray.errors",
     "sftray.storage.paths",
-    "sftray.budget",
+    "sftray.plan.trial_plan",
 )
 LAPTOP = ("pyarrow", "numpy", "optuna", "tokenizers")
 

@@ -10,16 +10,16 @@ import pytest
 from fake_trials import make_sweep
 from test_bank_settings import BASES, LLAMA_1B, LLAMA_8B, QWEN_05B
 
-from sftray.bank.settings import BankSettings, bank_memory
-from sftray.budget import Execution
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
-from sftray.disk import disk_needed
 from sftray.errors import ConfigError
-from sftray.fit import fit_train
-from sftray.memory import Memory, Shape, choose_execution, too_large, train_memory
-from sftray.plan import check_rates, make_plan, plan_text
+from sftray.plan.bank_settings import BankSettings, bank_memory
+from sftray.plan.device_fit import fit_train
+from sftray.plan.disk import disk_needed
+from sftray.plan.memory import Memory, Shape, choose_execution, too_large, train_memory
+from sftray.plan.preview import check_rates, make_plan, plan_text
+from sftray.plan.trial_plan import Execution
 
 GIB = 2**30
 TRIAL = TrialConfig("base", learning_rate=1e-4, effective_batch_size=16, lora_r=16)

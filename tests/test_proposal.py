@@ -12,7 +12,7 @@ import pytest
 from sftray.cli import launch, main
 from sftray.config import Choice, SweepConfig, Uniform
 from sftray.demo import FOLDER
-from sftray.proposal import propose
+from sftray.plan.proposal import propose
 
 CHATS = [json.loads(line) for line in (FOLDER / "chats.jsonl").read_text().splitlines()]
 

@@ -28,7 +28,7 @@ from sftray.data.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
 from sftray.live.screen import shown
-from sftray.plan import make_plan, plan_text
+from sftray.plan.preview import make_plan, plan_text
 from sftray.recorder import Recorder
 from sftray.report import page
 from sftray.storage import files as storage_files

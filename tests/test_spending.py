@@ -10,9 +10,9 @@ import pytest
 from fake_trials import Kept, make_search, make_sweep, reports, run
 
 from sftray.config import SweepConfig, loguniform
-from sftray.disk import Disk, disk_needed, free_space, require_space
 from sftray.errors import ConfigError
 from sftray.leaderboard_text import table
+from sftray.plan.disk import Disk, disk_needed, free_space, require_space
 from sftray.results import Records, Results, leaderboard
 from sftray.spending import Meter, Spent, shares, spent_in
 from sftray.storage.journal import Journal

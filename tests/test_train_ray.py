@@ -12,10 +12,10 @@ import pytest
 import ray
 import torch
 
-from sftray.budget import Execution, plan_trial
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import Packs
+from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.mailbox import Mailbox
 from sftray.train.trial import _fit, _work
 from sftray.train.worker import run_trial

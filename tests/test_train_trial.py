@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn import functional
 
 from sftray.attention import Attention, choose_attention, prove_isolation
-from sftray.budget import Execution, TrialPlan, plan_trial
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.collate import collate
 from sftray.data.packs import Packs
@@ -34,6 +33,7 @@ from sftray.model import (
     require_float32,
     trained_parameters,
 )
+from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.train.bases import Bases

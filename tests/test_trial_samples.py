@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fake_folder import PACKS, RECORDED
 
-from sftray.budget import plan_trial
 from sftray.config.sweep_config import TrialConfig
+from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
 from sftray.trial.flags import bad_answers, flags_of, repeats_itself
 from sftray.trial.samples import fixed_prompts, flagged, judged, keep, prompts_at, read_samples

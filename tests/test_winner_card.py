@@ -11,11 +11,11 @@ import pytest
 import yaml
 from fake_bundle import CONFIRMED, facts_of
 
-from sftray.budget import ONE_ROW, planner
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
+from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.winner.card import merged_card, model_card, repeat_file
 
 TRIAL = TrialConfig("Qwen/Qwen3-8B-Base", learning_rate=5e-3, lora_r=12, seed=3)

@@ -19,11 +19,11 @@ from ray import tune
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
 from sftray.bank.roll import RollCall
-from sftray.bank.settings import BankSettings, choose_settings
 from sftray.cluster import Cluster, head_has_cpus
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
-from sftray.fit import Fit
+from sftray.plan.bank_settings import BankSettings, choose_settings
+from sftray.plan.device_fit import Fit
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.state import Search

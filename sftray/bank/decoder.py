@@ -21,8 +21,8 @@ from sftray.bank import ops
 from sftray.bank.adapters import Layout, Place, joint_first, second
 from sftray.bank.attention import BankAttention, Documents, choose
 from sftray.bank.base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
-from sftray.bank.settings import LOGITS_AT_ONCE
 from sftray.metrics import ANSWER_TOKENS
+from sftray.plan.bank_settings import LOGITS_AT_ONCE
 
 
 @dataclass

@@ -30,17 +30,17 @@ from sftray.bank.decoder import Decoder
 from sftray.bank.evaluation import Evaluation
 from sftray.bank.graphs import Graphs
 from sftray.bank.optimizer import Optimizer, table_row
-from sftray.bank.settings import BankSettings
 from sftray.bank.steps import Steps, capacities
-from sftray.bank.support import target_projections
 from sftray.bank.transfer import Snapshot
-from sftray.budget import learning_rate
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.mapped import MappedRows
 from sftray.data.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.evaluate import end_tokens
 from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb
+from sftray.plan.bank_settings import BankSettings
+from sftray.plan.trainer_choice import target_projections
+from sftray.plan.trial_plan import learning_rate
 from sftray.storage.outages import OUTAGE
 from sftray.storage.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints

@@ -27,11 +27,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sftray.bank.settings import BankSettings, cheaper
 from sftray.config.config_json import sweep_from_json
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
+from sftray.plan.bank_settings import BankSettings, cheaper
 from sftray.preemption import PreemptionWatch
 from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.trial.spec import TrialSpec

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sftray.budget import ONE_ROW, TrialPlan, planner
 from sftray.config import SweepConfig
 from sftray.config.config_json import sweep_from_json
+from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
 from sftray.results import Records, TrialRecord
 from sftray.spending import BUDGETS, Spent
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftray.budget import Rung, TrialPlan
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import JournalError
+from sftray.plan.trial_plan import Rung, TrialPlan
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, judge, rungs_passed_by
 from sftray.search.space import Point, in_space

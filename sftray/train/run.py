@@ -10,7 +10,7 @@ from ray import tune
 
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
-from sftray.fit import Fit, fit_train
+from sftray.plan.device_fit import Fit, fit_train
 from sftray.recorder import Recorder
 from sftray.runner import Specs, submit_task, tune_trials
 from sftray.search.state import Search

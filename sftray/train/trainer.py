@@ -24,7 +24,6 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from sftray.attention import Attention
-from sftray.budget import TrialPlan
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
 from sftray.data.mapped import MappedRows
@@ -37,6 +36,7 @@ from sftray.model import (
     train_all,
     trained_parameters,
 )
+from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.paths import TrialPaths
 from sftray.train.lora import fuse_lora
 from sftray.train.shard import mean_of_gradients, shard_base

@@ -20,11 +20,11 @@ import torch
 import torch.distributed as dist
 
 from sftray.attention import choose_attention
-from sftray.budget import Execution, in_less_memory
 from sftray.data.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError
 from sftray.evaluate import reply
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer
+from sftray.plan.trial_plan import Execution, in_less_memory
 from sftray.preemption import PreemptionWatch
 from sftray.storage import files
 from sftray.storage.outages import OUTAGE, plain

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sftray.budget import TrialPlan
 from sftray.config.sweep_config import TrialConfig
+from sftray.plan.trial_plan import TrialPlan
 
 
 class DivergedError(Exception):

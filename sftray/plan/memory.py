@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sftray.budget import Execution, field_values
 from sftray.config import SweepConfig, Uniform
 from sftray.config.sweep_config import TrialConfig
+from sftray.plan.trial_plan import Execution, field_values
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, in the order of the forward pass."""

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sftray.budget import Execution, field_values, largest_divisor, trials_at_once
 from sftray.config import SweepConfig
-from sftray.memory import (
+from sftray.plan.memory import (
     TRAINED_BYTES,
     Memory,
     Shape,
@@ -23,6 +22,7 @@ from sftray.memory import (
     element_bytes,
     largest_value,
 )
+from sftray.plan.trial_plan import Execution, field_values, largest_divisor, trials_at_once
 
 TOKENS_ON_GPU = 8192
 """Tokens of a micro-step that keep a GPU busy: beyond it, more slots make nothing faster."""

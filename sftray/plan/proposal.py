@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from sftray.bank.support import pick_trainer
-from sftray.budget import GRACE_STEPS, MIN_STEPS, fit_batch_sizes, rung_ladder
 from sftray.config import Space, SweepConfig, choice, fitting, loguniform, uniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.estimate import estimate_packs
@@ -25,9 +23,11 @@ from sftray.data.sources import open_source, sample_rows, spelling_of_source
 from sftray.data.tokenise import ChunkReport, read_and_encode
 from sftray.data.tokenizer import model_config, read_tokenizer
 from sftray.errors import DataError
-from sftray.memory import Shape, choose_execution
-from sftray.plan import FEW_SUPERVISED, USUAL_GPUS, make_plan
-from sftray.search.priors import published_rates
+from sftray.plan.memory import Shape, choose_execution
+from sftray.plan.preview import FEW_SUPERVISED, USUAL_GPUS, make_plan
+from sftray.plan.prior_points import published_rates
+from sftray.plan.trainer_choice import pick_trainer
+from sftray.plan.trial_plan import GRACE_STEPS, MIN_STEPS, fit_batch_sizes, rung_ladder
 
 SAMPLE = 2000
 """Conversations looked at."""

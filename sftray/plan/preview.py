@@ -11,9 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sftray.bank.settings import BankSettings, bank_memory, choose_settings
-from sftray.bank.support import pick_trainer, without_bank
-from sftray.budget import (
+from sftray.config import SweepConfig, Uniform
+from sftray.config.config_json import to_json
+from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.data.manifest import Overlap, counts_of, reasons_text
+from sftray.data.padding import padding_text
+from sftray.errors import ConfigError
+from sftray.leaderboard_text import point_text
+from sftray.metrics import ANSWER_TOKENS
+from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
+from sftray.plan.device_fit import Fit, fit_train
+from sftray.plan.disk import disk_needed, free_space
+from sftray.plan.memory import Shape, choose_execution, memory_text, train_memory
+from sftray.plan.prior_points import prior_points, published_rates
+from sftray.plan.trainer_choice import pick_trainer, without_bank
+from sftray.plan.trial_plan import (
     FEW_STEPS,
     MIN_STEPS,
     TrialPlan,
@@ -22,19 +34,7 @@ from sftray.budget import (
     planner,
     rung_ladder,
 )
-from sftray.config import SweepConfig, Uniform
-from sftray.config.config_json import to_json
-from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.manifest import Overlap, counts_of, reasons_text
-from sftray.data.padding import padding_text
-from sftray.disk import disk_needed, free_space
-from sftray.errors import ConfigError
-from sftray.fit import Fit, fit_train
-from sftray.leaderboard_text import point_text
-from sftray.memory import Shape, choose_execution, memory_text, train_memory
-from sftray.metrics import ANSWER_TOKENS
 from sftray.record import refuse_other_config
-from sftray.search.priors import prior_points, published_rates
 from sftray.spending import BUDGETS
 from sftray.storage.paths import SweepPaths
 

@@ -12,7 +12,7 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
-from sftray.memory import PROJECTIONS
+from sftray.plan.memory import PROJECTIONS
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
-from sftray.memory import Shape
+from sftray.plan.memory import Shape
 from sftray.search.space import Point, nearest_point
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}

@@ -15,7 +15,7 @@ from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError
-from sftray.memory import Shape, adapter_parameters, largest_value
+from sftray.plan.memory import Shape, adapter_parameters, largest_value
 from sftray.storage.paths import is_uri, nearest_there
 
 POSITION_BYTES = 8

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.budget import Execution, field_values
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import ConfigError
-from sftray.memory import choose_execution, too_large
+from sftray.plan.memory import choose_execution, too_large
+from sftray.plan.trial_plan import Execution, field_values
 
 
 @dataclass(frozen=True)
