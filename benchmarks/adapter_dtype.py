@@ -26,7 +26,7 @@ from timing import device_name, quiet
 from sftray.attention import choose_attention
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.collate import collate
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.evaluate import default_device, packed_eval_loss
 from sftray.model import (

@@ -33,7 +33,7 @@ from steps_bank import Bank
 from steps_trl import Trl
 from timing import Speed, device_name, free_memory, quiet
 
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.evaluate import default_device
 
 SETTINGS = "8B:8:512,8B:4:2048,1B:8:1024,0.5B:16:512,0.5B:16:2048"

@@ -38,8 +38,8 @@ import psutil
 from console import argument_parser, say
 
 from sftray import DataConfig, SweepConfig, TrialConfig, results
-from sftray.data.packs import open_packs
-from sftray.data.tokenizer import model_config
+from sftray.data.chat.tokenizer import model_config
+from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trial_plan import Execution, fit_batch_sizes, planner

@@ -130,9 +130,9 @@ def _sftray(options: argparse.Namespace) -> dict[str, float]:
 
     from sftray.cluster import connect
     from sftray.config.sweep_config import DataConfig
-    from sftray.data.manifest import counts_of
+    from sftray.data.chat.tokenizer import load_tokenizer
+    from sftray.data.packs.manifest import counts_of
     from sftray.data.pipeline import build_packs
-    from sftray.data.tokenizer import load_tokenizer
 
     load_tokenizer(options.model)
     connect(lambda line: None, dashboard=False)

@@ -23,7 +23,7 @@ from console import argument_parser, say
 
 from sftray.bank.engine import Engine, load_model
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.evaluate import default_device

@@ -23,7 +23,7 @@ from timing import device_name
 from sftray.config import SweepConfig, choice
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.tokenizer import model_config
+from sftray.data.chat.tokenizer import model_config
 from sftray.demo import demo
 from sftray.evaluate import default_device
 from sftray.plan.trial_plan import rung_ladder

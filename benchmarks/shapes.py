@@ -22,7 +22,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftray.config.sweep_config import DataConfig
-from sftray.data.packs import Packs, find_packs
+from sftray.data.packs.packs import Packs, find_packs
 from sftray.demo import FOLDER
 from sftray.model import nf4_config
 

@@ -20,8 +20,8 @@ from sftray.bank.optimizer import Optimizer, table_row
 from sftray.bank.steps import Steps, capacities
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.mapped import MappedRows
-from sftray.data.packs import Packs
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import Packs
 from sftray.model import compute_dtype, peak_memory_gb
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.memory import PROJECTIONS, Memory

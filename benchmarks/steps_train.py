@@ -22,8 +22,8 @@ from trl import SFTTrainer
 
 from sftray.attention import choose_attention
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.mapped import MappedRows
-from sftray.data.packs import Packs
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.model import peak_memory_gb
 from sftray.plan.trial_plan import Execution, TrialPlan

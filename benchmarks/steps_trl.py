@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sftray.attention import choose_attention
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.model import is_out_of_memory, peak_memory_gb
 

@@ -42,7 +42,7 @@ from console import argument_parser, say
 from shapes import SHAPES
 
 from sftray.bank.banks import usage_text
-from sftray.data.packing import pack
+from sftray.data.packs.packing import pack
 from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths
 

@@ -33,7 +33,7 @@ from timing import Speed, device_name, free_memory, quiet
 
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.evaluate import default_device
 from sftray.plan.memory import choose_execution
 from sftray.plan.trial_plan import Execution

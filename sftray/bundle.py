@@ -18,8 +18,8 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.manifest import counts_of
-from sftray.data.packs import Packs, open_packs
+from sftray.data.packs.manifest import counts_of
+from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.loading import is_whole, loaded_with
 from sftray.plan.trial_plan import rung_ladder

@@ -203,8 +203,8 @@ def inspect(options: argparse.Namespace) -> int:
             "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
         )
     if options.json:
-        from sftray.data.inspect import inspect_json
-        from sftray.data.packs import open_packs
+        from sftray.data.packs.inspect import inspect_json
+        from sftray.data.packs.packs import open_packs
 
         say(json.dumps(inspect_json(open_packs(root)), indent=1))
     else:
@@ -222,8 +222,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def inspected(packs: str, *, rows: int) -> str:
-    from sftray.data.inspect import inspect_text
-    from sftray.data.packs import open_packs
+    from sftray.data.packs.inspect import inspect_text
+    from sftray.data.packs.packs import open_packs
 
     return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
 

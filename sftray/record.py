@@ -12,8 +12,8 @@ from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import differing_fields, sweep_from_json, to_json
-from sftray.data.manifest import counts_of
-from sftray.data.packs import Packs
+from sftray.data.packs.manifest import counts_of
+from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths

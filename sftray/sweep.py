@@ -17,11 +17,11 @@ from typing import Any
 from sftray import bundle, results
 from sftray.cluster import Cluster, connect
 from sftray.config import SweepConfig
-from sftray.data.manifest import counts_of
-from sftray.data.packs import Packs
+from sftray.data.chat.tokenizer import model_config, require_safetensors
+from sftray.data.packs.manifest import counts_of
+from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
-from sftray.data.tokenizer import model_config, require_safetensors
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.leaderboard_text import point_text
 from sftray.metrics import load_metric

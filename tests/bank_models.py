@@ -19,7 +19,7 @@ from torch import nn
 from sftray.bank.decoder import Batch
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.model import init_adapters, lora_config
 from sftray.plan.bank_settings import BankSettings

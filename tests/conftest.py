@@ -10,7 +10,7 @@ import pytest
 
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.results import Results
 
 TESTS = Path(__file__).parent

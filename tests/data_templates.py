@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from sftray.data.chat import Document, encode
-from sftray.data.probe import choose_format
-from sftray.data.rows import Message
-from sftray.data.template import ChatFormat, trl_templates
-from sftray.data.tokenizer import ModelTokenizer, backend, read_tokenizer
+from sftray.data.chat.chat_format import ChatFormat, trl_templates
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.loss_mask import Document, encode
+from sftray.data.chat.tokenizer import ModelTokenizer, backend, read_tokenizer
+from sftray.data.source.conversations import Message
 
 DEMO = Path(__file__).parent.parent / "sftray" / "demo"
 GOLDEN = Path(__file__).parent / "golden" / "data_masks.json"

@@ -12,7 +12,7 @@ from fake_trials import make_sweep
 from sftray import results
 from sftray.config import loguniform
 from sftray.config.config_json import to_json
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.results import Results
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event

@@ -20,8 +20,8 @@ from sftray.bank.batches import (
 )
 from sftray.bank.decoder import Batch
 from sftray.bank.steps import capacities
-from sftray.data.mapped import MappedRows
-from sftray.data.packs import Packs
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import Packs
 
 CPU = torch.device("cpu")
 LENGTH = 12

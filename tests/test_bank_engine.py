@@ -13,7 +13,7 @@ from bank_models import settings_for, short_spec
 
 from sftray.bank.engine import Engine, load_model
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.trial_plan import Execution
 from sftray.storage.paths import TrialPaths

@@ -20,8 +20,8 @@ from sftray.bank.evaluation import Evaluation
 from sftray.bank.graphs import Graphs
 from sftray.bank.steps import Steps, capacities
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.mapped import MappedRows
-from sftray.data.packs import Packs
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings

@@ -18,7 +18,7 @@ from sftray.bank.process import LEASE_SECONDS, BankProcess
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.errors import BankError
 from sftray.plan.trial_plan import Execution
 from sftray.preemption import PreemptionWatch

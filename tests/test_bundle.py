@@ -22,7 +22,7 @@ from sftray.attention import Attention
 from sftray.bundle import TOLERANCE, answer, collect, open_bundle
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import open_packs
+from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
 from sftray.evaluate import generate, load_adapter, packed_eval_loss

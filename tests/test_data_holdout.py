@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftray.data.holdout import held_out, limited, turn_hash
+from sftray.data.source.eval_split import held_out, limited, turn_hash
 from sftray.errors import DataError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sftray.data.lengths import CUTS, count_lengths, lengths_of
+from sftray.data.packs.lengths import CUTS, count_lengths, lengths_of
 
 
 def test_chunks_add_up() -> None:

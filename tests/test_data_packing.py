@@ -11,10 +11,10 @@ from data_templates import DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftray.data.chat import Document, encode
-from sftray.data.packing import Rows, pack, shuffled
-from sftray.data.probe import choose_format
-from sftray.data.tokenizer import read_tokenizer
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.loss_mask import Document, encode
+from sftray.data.chat.tokenizer import read_tokenizer
+from sftray.data.packs.packing import Rows, pack, shuffled
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -17,10 +17,12 @@ from data_templates import DEMO
 from tokenizers import Tokenizer
 
 from sftray.config.sweep_config import DataConfig
-from sftray.data import chunks, gather
-from sftray.data.chat import Document, encode
-from sftray.data.inspect import inspect_text
-from sftray.data.packs import (
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.loss_mask import Document, encode
+from sftray.data.chat.tokenizer import read_tokenizer
+from sftray.data.packs import pack_pass
+from sftray.data.packs.inspect import inspect_text
+from sftray.data.packs.packs import (
     Packs,
     check_sums,
     estimate_packs,
@@ -29,9 +31,8 @@ from sftray.data.packs import (
     open_packs,
 )
 from sftray.data.pipeline import build_packs
-from sftray.data.probe import choose_format
-from sftray.data.rows import BadRowError, conversation
-from sftray.data.tokenizer import read_tokenizer
+from sftray.data.source import readers
+from sftray.data.source.conversations import BadRowError, conversation
 from sftray.errors import DataError, PacksError
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -69,8 +70,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_chunks() -> Iterator[None]:
     """A dozen chunks and several parts, from a file of half a megabyte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK_BYTES", 40_000)
-        patch.setattr(gather, "PART_POSITIONS", 2**15)
+        patch.setattr(readers, "CHUNK_BYTES", 40_000)
+        patch.setattr(pack_pass, "PART_POSITIONS", 2**15)
         yield
 
 

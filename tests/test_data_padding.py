@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sftray.data.packing import pack
+from sftray.data.packs.packing import pack
 from sftray.data.padding import expected_longest, padding_of, padding_text
 
 LENGTHS = np.array([60, 90, 400, 220, 60])

@@ -10,9 +10,9 @@ import jinja2
 import pytest
 from data_templates import CONVERSATIONS, DEMO, bundled, format_of, template_text
 
-from sftray.data.chat import encode
-from sftray.data.rendering import render, render_by_transformers, renders_alike
-from sftray.data.template import has_markers, trl_templates
+from sftray.data.chat.chat_format import has_markers, trl_templates
+from sftray.data.chat.jinja_rendering import render, render_by_transformers, renders_alike
+from sftray.data.chat.loss_mask import encode
 
 VARIABLES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 TRICKY = [

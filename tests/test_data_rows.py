@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sftray.data import rows
-from sftray.data.rows import BadRowError, conversation, first_user_turn, spelling_of
+from sftray.data.source import conversations
+from sftray.data.source.conversations import BadRowError, conversation, first_user_turn, spelling_of
 
 USER = {"role": "user", "content": "Why?"}
 ANSWER = {"role": "assistant", "content": "Because."}
@@ -60,24 +60,27 @@ def test_unknown_columns_have_no_spelling() -> None:
 @pytest.mark.parametrize(
     ("turns", "reason"),
     [
-        ([], rows.NO_ASSISTANT),
-        ([USER], rows.NO_ASSISTANT),
-        ([ANSWER], rows.NO_USER),
-        ([ANSWER, USER], rows.NO_USER),
-        ([USER, {"role": "assistant", "content": " \n"}], rows.EMPTY_ANSWER),
-        ([{"role": "user", "content": ""}, ANSWER], rows.EMPTY_USER),
-        ([USER, ANSWER, {"role": "narrator", "content": "3"}], rows.UNKNOWN_ROLE),
-        ([{"role": None, "content": "?"}, ANSWER], rows.UNKNOWN_ROLE),
-        ([USER, {"role": "assistant", "content": None}], rows.NOT_TEXT),
-        ([USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}], rows.NOT_TEXT),
-        ([USER, {"role": "assistant", "content": json.loads('"\\ud800"')}], rows.NOT_TEXT),
-        ([USER, USER, ANSWER], rows.REPEATED_ROLE),
-        ([USER, ANSWER, ANSWER], rows.REPEATED_ROLE),
-        ([USER, {"role": "system", "content": "x"}, ANSWER], rows.LATE_SYSTEM),
-        ([USER, "Because."], rows.MALFORMED),
-        ([USER, {"role": "assistant"}], rows.MALFORMED),
-        ("Why?", rows.MALFORMED),
-        (None, rows.MALFORMED),
+        ([], conversations.NO_ASSISTANT),
+        ([USER], conversations.NO_ASSISTANT),
+        ([ANSWER], conversations.NO_USER),
+        ([ANSWER, USER], conversations.NO_USER),
+        ([USER, {"role": "assistant", "content": " \n"}], conversations.EMPTY_ANSWER),
+        ([{"role": "user", "content": ""}, ANSWER], conversations.EMPTY_USER),
+        ([USER, ANSWER, {"role": "narrator", "content": "3"}], conversations.UNKNOWN_ROLE),
+        ([{"role": None, "content": "?"}, ANSWER], conversations.UNKNOWN_ROLE),
+        ([USER, {"role": "assistant", "content": None}], conversations.NOT_TEXT),
+        (
+            [USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}],
+            conversations.NOT_TEXT,
+        ),
+        ([USER, {"role": "assistant", "content": json.loads('"\\ud800"')}], conversations.NOT_TEXT),
+        ([USER, USER, ANSWER], conversations.REPEATED_ROLE),
+        ([USER, ANSWER, ANSWER], conversations.REPEATED_ROLE),
+        ([USER, {"role": "system", "content": "x"}, ANSWER], conversations.LATE_SYSTEM),
+        ([USER, "Because."], conversations.MALFORMED),
+        ([USER, {"role": "assistant"}], conversations.MALFORMED),
+        ("Why?", conversations.MALFORMED),
+        (None, conversations.MALFORMED),
     ],
 )
 def test_a_bad_row_is_dropped_for_its_reason(turns: Any, reason: str) -> None:
@@ -130,7 +133,7 @@ def test_an_empty_value_of_such_a_key_is_no_use_of_it(empty: Any) -> None:
     assert conversation(row, "messages") == ([USER, ANSWER], False)
 
 
-@pytest.mark.parametrize("role", sorted(rows.REFUSED_ROLES))
+@pytest.mark.parametrize("role", sorted(conversations.REFUSED_ROLES))
 def test_a_turn_around_a_tool_call_drops_the_row_for_its_role(role: str) -> None:
     for turn in ({"role": role, "content": None}, {"from": role, "value": "3"}, {"role": role}):
         with pytest.raises(BadRowError, match=f"^role '{role}' not supported$"):

@@ -12,9 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sftray.data import chunks
-from sftray.data.chunks import read_chunk
-from sftray.data.sources import _pinned, first_rows, open_source, sample_rows, spelling_of_source
+from sftray.data.source import readers
+from sftray.data.source.readers import read_chunk
+from sftray.data.source.sources import (
+    _pinned,
+    first_rows,
+    open_source,
+    sample_rows,
+    spelling_of_source,
+)
 from sftray.errors import DataError
 
 ROWS = [{"prompt": f"Question {k}: {'é' * (k % 7)}?", "completion": "x" * k} for k in range(40)]
@@ -35,7 +41,7 @@ def rows_of(name: str | Path, **options: Any) -> list[dict[str, Any]]:
 def test_every_line_is_in_exactly_one_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, end: str
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", size)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", size)
     assert rows_of(write_jsonl(tmp_path / "a.jsonl", ROWS, end=end)) == ROWS
 
 
@@ -62,7 +68,7 @@ def test_parquet_gives_the_same_rows_a_row_group_a_chunk(tmp_path: Path) -> None
 def test_a_dataset_that_load_dataset_knows_is_read_by_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(readers, "CHUNK_ROWS", 16)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
@@ -78,13 +84,13 @@ def test_a_dataset_that_load_dataset_knows_is_read_by_split(
 def test_max_rows_reads_only_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 300)
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     assert rows_of(path, max_rows=number) == ROWS[:number]
 
 
 def test_a_line_that_is_not_json_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 300)
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     path.write_text(path.read_text().replace('{"prompt": "Question 31', '{prompt: "Question 31'))
     with pytest.raises(DataError, match=r"a\.jsonl, line 32: not JSON"):
@@ -144,7 +150,7 @@ def test_a_missing_column_is_named_with_its_file_and_line(tmp_path: Path) -> Non
 def test_a_column_that_only_a_later_line_lacks_is_named_with_its_file_and_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 500)
     rows = [{"promt" if k == 21 else "prompt": "a", "completion": "b"} for k in range(40)]
     source = open_source(str(write_jsonl(tmp_path / "a.jsonl", rows)), split="train")
     with pytest.raises(DataError, match=r"a\.jsonl, line 22: has no column prompt"):
@@ -161,13 +167,13 @@ def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) ->
 def test_a_sample_says_how_many_rows_there_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 2000)
     even = [{"prompt": f"{k:06d}", "completion": "x" * 40} for k in range(1000)]
     path = write_jsonl(tmp_path / "a.jsonl", even)
     rows, total = sample_rows(open_source(str(path), split="train"), 40, "prompt_completion")
     assert len(rows) == 40
     assert total == pytest.approx(1000, rel=0.05)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 100_000)
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 100_000)
     assert sample_rows(open_source(str(path), split="train"), 40, "prompt_completion")[1] == 1000
 
 

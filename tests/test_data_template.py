@@ -21,12 +21,12 @@ from data_templates import (
 )
 from tokenizers import Tokenizer
 
-from sftray.data import chat as reasons
-from sftray.data.chat import Document, Dropped, encode
-from sftray.data.probe import choose_format
-from sftray.data.rows import Message
-from sftray.data.template import MARKERS, PREFIXES, ChatFormat, training_template
-from sftray.data.tokenizer import ModelTokenizer, backend, load_tokenizer, read_tokenizer
+from sftray.data.chat import loss_mask as reasons
+from sftray.data.chat.chat_format import MARKERS, PREFIXES, ChatFormat, training_template
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.loss_mask import Document, Dropped, encode
+from sftray.data.chat.tokenizer import ModelTokenizer, backend, load_tokenizer, read_tokenizer
+from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
 CHATML = (

@@ -13,9 +13,9 @@ from data_templates import CONVERSATIONS, DEMO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftray.data.chat import _token_edges
-from sftray.data.tokenizer import backend, read_tokenizer
-from sftray.data.words import PATTERNS, Words, words_of
+from sftray.data.chat.loss_mask import _token_edges
+from sftray.data.chat.tokenizer import backend, read_tokenizer
+from sftray.data.chat.word_tokenizer import PATTERNS, Words, words_of
 
 DEMO_JSON = read_tokenizer(str(DEMO)).json
 GPT2, LLAMA3, QWEN = PATTERNS
@@ -80,7 +80,7 @@ def test_words_answer_for_what_people_write(pattern: str) -> None:
 
 
 def test_a_dictionary_that_is_full_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftray.data.words._MOST_WORDS", 20)
+    monkeypatch.setattr("sftray.data.chat.word_tokenizer._MOST_WORDS", 20)
     words = replace(words_for(DEMO_JSON), known={})
     rng = random.Random(0)
     for _ in range(30):

@@ -21,7 +21,7 @@ from test_bank_settings import LLAMA_8B
 from sftray.cli import _parser, _sweep_parser, launch, main
 from sftray.config import SweepConfig
 from sftray.config.config_json import override
-from sftray.data.rows import conversation, spelling_of
+from sftray.data.source.conversations import conversation, spelling_of
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)

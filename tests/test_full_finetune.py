@@ -17,7 +17,7 @@ from sftray.attention import choose_attention
 from sftray.bundle import _assemble, _write_files, answer
 from sftray.cli import main
 from sftray.config.config_json import to_json
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.evaluate import packed_eval_loss
 from sftray.model import load_base

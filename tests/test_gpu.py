@@ -11,7 +11,7 @@ import torch
 
 from sftray.attention import choose_attention, prove_isolation
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.evaluate import packed_eval_loss

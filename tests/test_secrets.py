@@ -24,7 +24,7 @@ from sftray import cli
 from sftray.config import SweepConfig, choice
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.tokenizer import require_safetensors
+from sftray.data.chat.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
 from sftray.live.screen import shown

@@ -14,7 +14,7 @@ import torch
 
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.mailbox import Mailbox
 from sftray.train.trial import _fit, _work

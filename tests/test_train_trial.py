@@ -20,7 +20,7 @@ from torch.nn import functional
 from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.collate import collate
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.errors import CheckpointError

@@ -33,8 +33,8 @@ from sftray.bank.optimizer import Optimizer, table_row
 from sftray.bank.steps import Steps, capacities
 from sftray.bank.transfer import Snapshot
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.mapped import MappedRows
-from sftray.data.packs import Packs
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.evaluate import end_tokens
 from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb

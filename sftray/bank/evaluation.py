@@ -15,7 +15,7 @@ from torch import Tensor
 from sftray.bank.batches import Buffers, idle_row, read_row, smallest
 from sftray.bank.decoder import Decoder
 from sftray.bank.graphs import Graphs
-from sftray.data.mapped import MappedRows
+from sftray.data.packs.packed_rows import MappedRows
 
 
 class Evaluation:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from sftray.config.config_json import sweep_from_json
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import open_packs
+from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.plan.bank_settings import BankSettings, cheaper
 from sftray.preemption import PreemptionWatch

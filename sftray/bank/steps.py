@@ -20,7 +20,7 @@ from sftray.bank.adapters import Adapters
 from sftray.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
 from sftray.bank.decoder import Decoder
 from sftray.bank.graphs import Graphs
-from sftray.data.mapped import MappedRows
+from sftray.data.packs.packed_rows import MappedRows
 
 SAMPLED_ROWS = 2048
 """Rows from which the usual sizes of a batch are estimated."""

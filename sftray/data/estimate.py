@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config.sweep_config import DataConfig
-from sftray.data.chunks import Row
-from sftray.data.holdout import held_out, limited
-from sftray.data.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count
-from sftray.data.packing import pack
+from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.tokenizer import read_tokenizer
+from sftray.data.packs.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count
+from sftray.data.packs.packing import pack
+from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
 from sftray.data.padding import padding_of
-from sftray.data.probe import choose_format
 from sftray.data.recipe import Recipe, make_recipe
-from sftray.data.rows import conversation
-from sftray.data.sources import Source, sample_rows, spelling_of_source
-from sftray.data.template import ChatFormat
-from sftray.data.tokenise import ChunkReport, Kept, read_and_encode
-from sftray.data.tokenizer import read_tokenizer
+from sftray.data.source.conversations import conversation
+from sftray.data.source.eval_split import held_out, limited
+from sftray.data.source.readers import Row
+from sftray.data.source.sources import Source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
 _PACKED = 50_000

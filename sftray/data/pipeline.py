@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config.sweep_config import DataConfig
-from sftray.data.holdout import held_out, limited
-from sftray.data.lengths import lengths_of
-from sftray.data.manifest import (
+from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.tokenizer import load_tokenizer
+from sftray.data.packs.lengths import lengths_of
+from sftray.data.packs.manifest import (
     Overlap,
     check_bad_rows,
     check_overlap,
@@ -32,14 +34,12 @@ from sftray.data.manifest import (
     reasons_text,
     sample_prompts,
 )
-from sftray.data.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
-from sftray.data.passes import Tokenised, pack_splits, tokenise, wake_workers
-from sftray.data.probe import choose_format
+from sftray.data.packs.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
+from sftray.data.packs.ray_passes import Tokenised, pack_splits, tokenise, wake_workers
 from sftray.data.recipe import Recipe, make_recipe
-from sftray.data.rows import BadRowError, conversation
-from sftray.data.sources import first_rows, spelling_of_source
-from sftray.data.template import ChatFormat
-from sftray.data.tokenizer import load_tokenizer
+from sftray.data.source.conversations import BadRowError, conversation
+from sftray.data.source.eval_split import held_out, limited
+from sftray.data.source.sources import first_rows, spelling_of_source
 from sftray.errors import PacksError
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join

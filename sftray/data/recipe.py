@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sftray.config.sweep_config import DataConfig
-from sftray.data.packing import PACKING_VERSION
-from sftray.data.sources import Source, names_files, open_source
-from sftray.data.tokenizer import commit, fingerprint, tokenizer_folder
+from sftray.data.chat.tokenizer import commit, fingerprint, tokenizer_folder
+from sftray.data.packs.packing import PACKING_VERSION
+from sftray.data.source.sources import Source, names_files, open_source
 from sftray.errors import DataError
 
 FORMAT_VERSION = 3

@@ -14,7 +14,7 @@ from typing import Any
 from sftray.config import SweepConfig, Uniform
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.manifest import Overlap, counts_of, reasons_text
+from sftray.data.packs.manifest import Overlap, counts_of, reasons_text
 from sftray.data.padding import padding_text
 from sftray.errors import ConfigError
 from sftray.leaderboard_text import point_text
@@ -57,8 +57,8 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
 
     Raises ConfigError where a point of the search could not run.
     """
-    from sftray.data.packs import estimate_packs, find_packs
-    from sftray.data.tokenizer import model_config, require_safetensors
+    from sftray.data.chat.tokenizer import model_config, require_safetensors
+    from sftray.data.packs.packs import estimate_packs, find_packs
 
     data, trial, asked = sweep.data, sweep.trial, sweep
     where: dict[str, Any] = {

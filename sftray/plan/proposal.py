@@ -16,12 +16,12 @@ import numpy as np
 
 from sftray.config import Space, SweepConfig, choice, fitting, loguniform, uniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.tokenizer import model_config, read_tokenizer
 from sftray.data.estimate import estimate_packs
-from sftray.data.manifest import reasons_text
-from sftray.data.probe import choose_format
-from sftray.data.sources import open_source, sample_rows, spelling_of_source
-from sftray.data.tokenise import ChunkReport, read_and_encode
-from sftray.data.tokenizer import model_config, read_tokenizer
+from sftray.data.packs.manifest import reasons_text
+from sftray.data.packs.tokenize_pass import ChunkReport, read_and_encode
+from sftray.data.source.sources import open_source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 from sftray.plan.memory import Shape, choose_execution
 from sftray.plan.preview import FEW_SUPERVISED, USUAL_GPUS, make_plan

@@ -26,7 +26,7 @@ from trl.trainer.utils import add_fused_lm_head
 from sftray.attention import Attention
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.collate import collate
-from sftray.data.mapped import MappedRows
+from sftray.data.packs.packed_rows import MappedRows
 from sftray.model import (
     compute_dtype,
     init_adapters,

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from sftray.attention import choose_attention
-from sftray.data.packs import Packs, open_packs
+from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError
 from sftray.evaluate import reply
 from sftray.model import free_memory, is_out_of_memory, load_tokenizer

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sftray.data.packs import Packs
+from sftray.data.packs.packs import Packs
 from sftray.metrics import load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths

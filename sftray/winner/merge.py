@@ -20,7 +20,7 @@ from peft import PeftModel
 
 from sftray.bundle import as_trained, open_bundle, require_adapter
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.packs import open_packs
+from sftray.data.packs.packs import open_packs
 from sftray.errors import PacksError, SftrayError
 from sftray.evaluate import default_device, end_with_turns, evaluate_adapter, evaluate_model
 from sftray.model import free_memory, is_out_of_memory, parameters_of, saved_tokenizer, unquantised

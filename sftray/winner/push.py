@@ -105,7 +105,7 @@ def _cut_paths(staged: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _is_local(path: str) -> bool:
-    from sftray.data.sources import names_files
+    from sftray.data.source.sources import names_files
 
     return not is_uri(path) and (path.startswith(("/", "~", ".")) or names_files(path))
 

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config.sweep_config import DataConfig
-from sftray.data.chunks import BadLineError
-from sftray.data.gather import Documents, gather_part, plan_parts
-from sftray.data.manifest import drops, reasons_text
-from sftray.data.packing import Rows, pack, shuffled
+from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.packs.manifest import drops, reasons_text
+from sftray.data.packs.pack_pass import Documents, gather_part, plan_parts
+from sftray.data.packs.packing import Rows, pack, shuffled
+from sftray.data.packs.tokenize_pass import ChunkReport, kept_of, report_of, tokenise_chunk, woken
 from sftray.data.padding import padding_of
-from sftray.data.rows import Message, conversation
-from sftray.data.sources import Source, located, spelling_of_source
-from sftray.data.template import ChatFormat
-from sftray.data.tokenise import ChunkReport, kept_of, report_of, tokenise_chunk, woken
+from sftray.data.source.conversations import Message, conversation
+from sftray.data.source.readers import BadLineError
+from sftray.data.source.sources import Source, located, spelling_of_source
 from sftray.errors import DataError, OutageError, TemplateError
 from sftray.storage.outages import plain
 

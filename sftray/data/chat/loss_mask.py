@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from sftray.data.probe import merged
-from sftray.data.rendering import Span
-from sftray.data.rows import Message
-from sftray.data.template import PREFIXES, ChatFormat
-from sftray.data.tokenizer import backend
-from sftray.data.words import words_of
+from sftray.data.chat.chat_format import PREFIXES, ChatFormat
+from sftray.data.chat.format_probe import merged
+from sftray.data.chat.jinja_rendering import Span
+from sftray.data.chat.tokenizer import backend
+from sftray.data.chat.word_tokenizer import words_of
+from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
 CONTROL_TOKEN = "control token in the text"

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from sftray.data.gather import UNTRAINED
-from sftray.data.manifest import Overlap, drop_table
-from sftray.data.packs import SPLITS, Packs, local_parts
+from sftray.data.packs.manifest import Overlap, drop_table
+from sftray.data.packs.pack_pass import UNTRAINED
+from sftray.data.packs.packs import SPLITS, Packs, local_parts
 from sftray.data.padding import padding_text
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths

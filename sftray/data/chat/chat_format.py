@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.data.rendering import Rendered, render, render_by_transformers
-from sftray.data.rows import Message
+from sftray.data.chat.jinja_rendering import Rendered, render, render_by_transformers
+from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
 MARKERS = "generation markers"

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sftray.data.tokenizer import backend
+from sftray.data.chat.tokenizer import backend
 
 Span = tuple[int, int]
 Found = tuple[NDArray[np.int32], list[Span]]

@@ -19,7 +19,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from sftray.data.chunks import (
+from sftray.data.source.conversations import COLUMNS, spelling_of
+from sftray.data.source.readers import (
     BadLineError,
     Chunk,
     Row,
@@ -32,7 +33,6 @@ from sftray.data.chunks import (
     parquet_chunks,
     read_chunk,
 )
-from sftray.data.rows import COLUMNS, spelling_of
 from sftray.errors import DataError, OutageError
 from sftray.storage import files as storage_files
 from sftray.storage.paths import is_uri

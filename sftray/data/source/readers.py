@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftray.data.rows import COLUMNS
+from sftray.data.source.conversations import COLUMNS
 from sftray.errors import DataError, OutageError
 from sftray.storage import files
 from sftray.storage.hub import asked_patiently

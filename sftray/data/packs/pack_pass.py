@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sftray.data.packing import Rows
-from sftray.data.packs import localise
-from sftray.data.tokenise import TOKEN_BYTES, chunk_file
+from sftray.data.packs.packing import Rows
+from sftray.data.packs.packs import localise
+from sftray.data.packs.tokenize_pass import TOKEN_BYTES, chunk_file
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, node_cache
 

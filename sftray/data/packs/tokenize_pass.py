@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.data.chat import Dropped, encode
-from sftray.data.chunks import BadLineError, Chunk, Row, check_columns, read_chunk
-from sftray.data.holdout import conversation_hash, turn_hash
-from sftray.data.lengths import Lengths, count_lengths
-from sftray.data.rows import BadRowError, Message, conversation, first_user_turn
-from sftray.data.template import ChatFormat
+from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.loss_mask import Dropped, encode
+from sftray.data.packs.lengths import Lengths, count_lengths
+from sftray.data.source.conversations import BadRowError, Message, conversation, first_user_turn
+from sftray.data.source.eval_split import conversation_hash, turn_hash
+from sftray.data.source.readers import BadLineError, Chunk, Row, check_columns, read_chunk
 from sftray.errors import OutageError, SftrayError
 from sftray.storage import files
 from sftray.storage.outages import patiently

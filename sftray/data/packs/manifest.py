@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sftray.data.holdout import Hashes
-from sftray.data.rows import Message
-from sftray.data.template import ChatFormat
-from sftray.data.tokenise import EXAMPLES, ChunkReport
-from sftray.data.tokenizer import backend
+from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.tokenizer import backend
+from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport
+from sftray.data.source.conversations import Message
+from sftray.data.source.eval_split import Hashes
 from sftray.errors import DataError
 
 SAMPLE_PROMPTS = 64

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.data.rows import Message
+from sftray.data.source.conversations import Message
 from sftray.errors import DataError
 
 Hashes = NDArray[np.uint64]

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 
 import jinja2
 
-from sftray.data.rendering import render_by_transformers, renders_alike
-from sftray.data.rows import Message
-from sftray.data.template import (
+from sftray.data.chat.chat_format import (
     MARKERS,
     PREFIXES,
     TRAINING_TEMPLATE,
@@ -25,7 +23,9 @@ from sftray.data.template import (
     has_markers,
     training_template,
 )
-from sftray.data.tokenizer import ModelTokenizer, backend
+from sftray.data.chat.jinja_rendering import render_by_transformers, renders_alike
+from sftray.data.chat.tokenizer import ModelTokenizer, backend
+from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
 _PROBE: list[Message] = [
