@@ -23,22 +23,22 @@ from peft import get_peft_model
 from picture import pyplot, save
 from timing import device_name, quiet
 
-from sftray.attention import choose_attention
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.collate import collate
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
-from sftray.evaluate import default_device, packed_eval_loss
-from sftray.model import (
+from sftray.plan.trial_plan import Execution, learning_rate, plan_trial
+from sftray.train.lora import fuse_lora, make_resident
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import (
     compute_dtype,
     init_adapters,
     load_base,
     lora_config,
     trained_parameters,
 )
-from sftray.plan.trial_plan import Execution, learning_rate, plan_trial
-from sftray.train.lora import fuse_lora, make_resident
-from sftray.trial.order import row_stream
+from sftray.trial.collate import collate
+from sftray.trial.eval_loss import default_device, packed_eval_loss
+from sftray.trial.row_order import row_stream
 
 RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

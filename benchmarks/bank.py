@@ -34,7 +34,7 @@ from steps_trl import Trl
 from timing import Speed, device_name, free_memory, quiet
 
 from sftray.data.packs.packs import Packs
-from sftray.evaluate import default_device
+from sftray.trial.eval_loss import default_device
 
 SETTINGS = "8B:8:512,8B:4:2048,1B:8:1024,0.5B:16:512,0.5B:16:2048"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "flash_attn", "liger_kernel")

@@ -26,11 +26,11 @@ from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
-from sftray.evaluate import default_device
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.worker import run_trial
-from sftray.trial.spec import TrialSpec
+from sftray.trial.eval_loss import default_device
+from sftray.trial.trial_spec import TrialSpec
 
 BASE = TrialConfig(str(FOLDER), lora_r=8)
 Reports = list[dict[str, Any]]

@@ -25,10 +25,10 @@ from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.chat.tokenizer import model_config
 from sftray.demo import demo
-from sftray.evaluate import default_device
 from sftray.plan.trial_plan import rung_ladder
 from sftray.results import Results
 from sftray.sweep import run_sweep
+from sftray.trial.eval_loss import default_device
 
 GRID = {
     "learning_rate": choice([3e-4, 1e-3, 3e-3, 1e-2, 3e-2]),

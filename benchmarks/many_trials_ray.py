@@ -30,7 +30,7 @@ from sftray.runner import Specs, tune_trials
 from sftray.search.state import Search, Suggestion
 from sftray.storage.journal import Journal, read_events, reader
 from sftray.storage.paths import SweepPaths
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 AT_ONCE = 4
 LOOK_SECONDS = 0.5

@@ -23,9 +23,9 @@ from steps_train import Setting, Train
 from timing import device_name, free_memory, quiet
 
 from sftray.config.sweep_config import TrialConfig
-from sftray.evaluate import default_device
 from sftray.plan.memory import Memory, Shape, train_memory
 from sftray.plan.trial_plan import Execution
+from sftray.trial.eval_loss import default_device
 
 STEPS = 2
 """Steps timed, after the usual others; the peak is reached in the first."""

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sftray.config.sweep_config import DataConfig
 from sftray.data.packs.packs import Packs, find_packs
 from sftray.demo import FOLDER
-from sftray.model import nf4_config
+from sftray.trial.base_model import nf4_config
 
 SHAPES: dict[str, dict[str, Any]] = {
     # Llama-3-8B

@@ -22,9 +22,9 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
-from sftray.model import compute_dtype, peak_memory_gb
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.memory import PROJECTIONS, Memory
+from sftray.trial.base_model import compute_dtype, peak_memory_gb
 
 
 class Bank:

@@ -20,17 +20,17 @@ from timing import WARM_UP, Clock, Speed, free_memory, quiet, speed
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTTrainer
 
-from sftray.attention import choose_attention
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.model import peak_memory_gb
 from sftray.plan.trial_plan import Execution, TrialPlan
 from sftray.storage.paths import TrialPaths
 from sftray.train import trainer as trainer_file
 from sftray.train.lora import make_resident
 from sftray.train.trainer import PackedSFTTrainer
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import peak_memory_gb
 
 WAITLESS, LIGER, FUSED = "no waits for metrics", "Liger kernels", "fused LoRA"
 

@@ -19,11 +19,11 @@ from timing import WARM_UP, Clock, Speed, free_memory, speed
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from sftray.attention import choose_attention
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.model import is_out_of_memory, peak_memory_gb
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import is_out_of_memory, peak_memory_gb
 
 MICRO_BATCHES = (4096, 8192, 16384, 32768)
 """Positions of the micro-batches that are tried for TRL's fastest."""

@@ -154,8 +154,8 @@ def answer(
     turn."""
     local, facts = open_bundle(folder)
     trial = as_trained(folder, facts, trust_remote_code)
-    from sftray.evaluate import computing_as, generate, load_trained, load_untrained
-    from sftray.model import saved_tokenizer
+    from sftray.trial.base_model import saved_tokenizer
+    from sftray.trial.eval_loss import computing_as, generate, load_trained, load_untrained
 
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
@@ -267,7 +267,9 @@ def _assemble(
     """
     import torch
 
-    from sftray.evaluate import (
+    from sftray.trial.base_model import compute_dtype, load_tokenizer
+    from sftray.trial.checkpoint import export_weights, read
+    from sftray.trial.eval_loss import (
         base_answers,
         computing_as,
         default_device,
@@ -276,8 +278,6 @@ def _assemble(
         load_untrained,
         packed_eval_loss,
     )
-    from sftray.model import compute_dtype, load_tokenizer
-    from sftray.trial.checkpoint import export_weights, read
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE

@@ -28,7 +28,7 @@ from sftray.symptoms import (
     lower_rate,
     what_announced_it,
 )
-from sftray.trial.flags import bad_answers
+from sftray.trial.answer_flags import bad_answers
 
 if TYPE_CHECKING:
     from sftray.results import TrialRecord

@@ -28,7 +28,7 @@ from sftray.search.state import STOP, Search, Suggestion
 from sftray.search.tune import SftrayScheduler, SftraySearcher
 from sftray.storage.paths import SweepPaths
 from sftray.trial.progress import StoppedError
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)

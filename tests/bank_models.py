@@ -18,13 +18,13 @@ from torch import nn
 
 from sftray.bank.decoder import Batch
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.collate import collate
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.model import init_adapters, lora_config
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trial_plan import Execution, plan_trial
-from sftray.trial.spec import TrialSpec
+from sftray.trial.base_model import init_adapters, lora_config
+from sftray.trial.collate import collate
+from sftray.trial.trial_spec import TrialSpec
 
 SIZES = {
     "hidden_size": 32,

@@ -20,7 +20,7 @@ from sftray.storage.paths import TrialPaths
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
 

@@ -28,7 +28,7 @@ from sftray.plan.bank_settings import BankSettings
 from sftray.plan.memory import PROJECTIONS
 from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.worker import run_trial
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu
 

@@ -24,7 +24,7 @@ from sftray.plan.trial_plan import Execution
 from sftray.preemption import PreemptionWatch
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
 

@@ -18,21 +18,21 @@ from fake_bundle import CONFIRMED
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.attention import Attention
 from sftray.bundle import TOLERANCE, answer, collect, open_bundle
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
-from sftray.evaluate import generate, load_adapter, packed_eval_loss
-from sftray.model import saved_tokenizer
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results import Results, load
 from sftray.runner import submit_task
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.sweep import run_sweep
+from sftray.trial.attention import Attention
+from sftray.trial.base_model import saved_tokenizer
+from sftray.trial.eval_loss import generate, load_adapter, packed_eval_loss
 from sftray.trial.samples import read_samples
 from sftray.winner.loaders import peft_problems, read_adapter, vllm_problems
 from sftray.winner.merge import merge

@@ -13,22 +13,22 @@ from fake_bundle import facts_of
 from test_train_trial import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.attention import choose_attention
 from sftray.bundle import _assemble, _write_files, answer
 from sftray.cli import main
 from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
-from sftray.evaluate import packed_eval_loss
-from sftray.model import load_base
 from sftray.storage import files as storage_files
 from sftray.storage.paths import TrialPaths
 from sftray.train.bases import Bases
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import load_base
+from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
 from sftray.trial.samples import fixed_prompts
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.card import model_card
 from sftray.winner.merge import merge
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from sftray.attention import choose_attention, prove_isolation
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
-from sftray.evaluate import packed_eval_loss
-from sftray.model import free_memory, load_base
 from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
 from sftray.train.worker import run_trial
-from sftray.trial.spec import TrialSpec
+from sftray.trial.attention import choose_attention, prove_isolation
+from sftray.trial.base_model import free_memory, load_base
+from sftray.trial.eval_loss import packed_eval_loss
+from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu
 

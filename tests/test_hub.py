@@ -55,9 +55,9 @@ def test_a_hub_that_has_too_much_to_do_is_waited_for_and_the_model_loaded_from_t
     hub.busy = 2
     code = (
         "import torch\n"
-        "from sftray.attention import choose_attention\n"
+        "from sftray.trial.attention import choose_attention\n"
         "from sftray.config.sweep_config import TrialConfig\n"
-        "from sftray.model import load_base, load_tokenizer\n"
+        "from sftray.trial.base_model import load_base, load_tokenizer\n"
         f"trial = TrialConfig({MODEL!r}, base_precision='fp32')\n"
         "device = torch.device('cpu')\n"
         "model = load_base(trial, device, choose_attention(trial, device))\n"

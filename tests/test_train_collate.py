@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.data.collate import collate
+from sftray.trial.collate import collate
 
 
 def row(*lengths: int, first: int = 0) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import torch
 from bank_models import random_model
 from peft import LoraConfig, get_peft_model
 
-from sftray.attention import choose_attention
 from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
-from sftray.model import init_adapters, load_base
 from sftray.train.lora import fuse_lora, make_resident
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import init_adapters, load_base
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.train.mailbox import Mailbox
 from sftray.train.trial import _fit, _work
 from sftray.train.worker import run_trial
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray
 

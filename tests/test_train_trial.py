@@ -17,22 +17,11 @@ from peft import get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.data.collate import collate
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
-from sftray.evaluate import evaluate_adapter, packed_eval_loss
-from sftray.model import (
-    init_adapters,
-    load_base,
-    load_tokenizer,
-    lora_config,
-    require_float32,
-    trained_parameters,
-)
 from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
@@ -40,10 +29,21 @@ from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.order import row_stream
+from sftray.trial.attention import Attention, choose_attention, prove_isolation
+from sftray.trial.base_model import (
+    init_adapters,
+    load_base,
+    load_tokenizer,
+    lora_config,
+    require_float32,
+    trained_parameters,
+)
+from sftray.trial.collate import collate
+from sftray.trial.eval_loss import evaluate_adapter, packed_eval_loss
 from sftray.trial.progress import StoppedError
+from sftray.trial.row_order import row_stream
 from sftray.trial.samples import read_samples
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
 

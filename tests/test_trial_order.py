@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftray.trial.order import row_stream
+from sftray.trial.row_order import row_stream
 
 ROWS, SEEDS = st.integers(1, 200), st.integers(0, 2**31)
 

@@ -13,9 +13,9 @@ from fake_folder import PACKS, RECORDED
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
-from sftray.trial.flags import bad_answers, flags_of, repeats_itself
+from sftray.trial.answer_flags import bad_answers, flags_of, repeats_itself
 from sftray.trial.samples import fixed_prompts, flagged, judged, keep, prompts_at, read_samples
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 CIRCLES = "I am sorry. " * 10
 TRIAL = TrialConfig("none", effective_batch_size=2)

@@ -22,7 +22,7 @@ from sftray.bank.base import GROUPS, Shape
 from sftray.bank.ops import copy_work
 from sftray.bank.transfer import Snapshot, Snapshots
 from sftray.errors import CheckpointError
-from sftray.model import init_lora_a
+from sftray.trial.base_model import init_lora_a
 
 PARTS = ("lora_A", "lora_B")
 

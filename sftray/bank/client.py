@@ -19,7 +19,7 @@ from ray.tune import Trainable
 from sftray.bank.roll import RollCall
 from sftray.errors import BankError
 from sftray.search.state import Suggestion
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 RESTART_SECONDS = 900.0
 """How long to wait for a bank that is started again."""

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.attention import PROBE_LENGTHS, choose_attention, isolation_change, refuse_leak
 from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_row, lay_out, row_of
 from sftray.bank.answer import greedy_answers
 from sftray.bank.base import take_base
@@ -36,18 +35,25 @@ from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError
-from sftray.evaluate import end_tokens
-from sftray.model import compute_dtype, load_base, load_tokenizer, lora_config, peak_memory_gb
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
 from sftray.plan.trial_plan import learning_rate
 from sftray.storage.outages import OUTAGE
 from sftray.storage.paths import TrialPaths
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.order import row_stream
+from sftray.trial.attention import PROBE_LENGTHS, choose_attention, isolation_change, refuse_leak
+from sftray.trial.base_model import (
+    compute_dtype,
+    load_base,
+    load_tokenizer,
+    lora_config,
+    peak_memory_gb,
+)
+from sftray.trial.eval_loss import end_tokens
 from sftray.trial.progress import DivergedError, Progress
+from sftray.trial.row_order import row_stream
 from sftray.trial.samples import judged, keep, prompts_at
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
 Samples = Sequence[dict[str, Any]]

@@ -34,7 +34,7 @@ from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.plan.bank_settings import BankSettings, cheaper
 from sftray.preemption import PreemptionWatch
 from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS, plain
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from sftray.bank.engine import Engine, Slot
@@ -242,7 +242,9 @@ class BankProcess:
                     self._train(opening, settings)
                     return
                 except RuntimeError as error:
-                    from sftray.model import is_out_of_memory  # by now all has been imported
+                    from sftray.trial.base_model import (
+                        is_out_of_memory,  # by now all has been imported
+                    )
 
                     if not is_out_of_memory(error):
                         raise

@@ -16,7 +16,7 @@ from sftray.findings.stopping import Stopping, stopping
 from sftray.findings.verdict import noise, verdict
 from sftray.leaderboard_text import standing
 from sftray.results import Results
-from sftray.trial.flags import bad_answers
+from sftray.trial.answer_flags import bad_answers
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.results import Results
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
-from sftray.trial.flags import BAD
+from sftray.trial.answer_flags import BAD
 
 _HEALTHY = ("healthy", "pruned", "too_early")
 _SHOWN = 3

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from sftray.attention import Attention, prove_isolation
 from sftray.config.sweep_config import TrialConfig
-from sftray.model import free_memory, load_base
 from sftray.train.lora import make_resident
+from sftray.trial.attention import Attention, prove_isolation
+from sftray.trial.base_model import free_memory, load_base
 
 
 class Bases:

@@ -23,11 +23,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from sftray.attention import Attention
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.collate import collate
 from sftray.data.packs.packed_rows import MappedRows
-from sftray.model import (
+from sftray.plan.trial_plan import TrialPlan
+from sftray.storage.paths import TrialPaths
+from sftray.train.lora import fuse_lora
+from sftray.train.shard import mean_of_gradients, shard_base
+from sftray.trial import checkpoint as checkpoints
+from sftray.trial.attention import Attention
+from sftray.trial.base_model import (
     compute_dtype,
     init_adapters,
     lora_config,
@@ -36,13 +40,9 @@ from sftray.model import (
     train_all,
     trained_parameters,
 )
-from sftray.plan.trial_plan import TrialPlan
-from sftray.storage.paths import TrialPaths
-from sftray.train.lora import fuse_lora
-from sftray.train.shard import mean_of_gradients, shard_base
-from sftray.trial import checkpoint as checkpoints
-from sftray.trial.order import row_stream
+from sftray.trial.collate import collate
 from sftray.trial.progress import Progress
+from sftray.trial.row_order import row_stream
 
 Report = Callable[[dict[str, Any]], None]
 

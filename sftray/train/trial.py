@@ -23,7 +23,7 @@ from ray.tune import Trainable
 
 from sftray.search.state import Suggestion
 from sftray.train.mailbox import Mailbox
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 MAILBOX_THREADS = 256
 """Each question of a worker or of the client is one, and waits for seconds."""

@@ -19,11 +19,8 @@ import ray
 import torch
 import torch.distributed as dist
 
-from sftray.attention import choose_attention
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError
-from sftray.evaluate import reply
-from sftray.model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.plan.trial_plan import Execution, in_less_memory
 from sftray.preemption import PreemptionWatch
 from sftray.storage import files
@@ -32,9 +29,12 @@ from sftray.storage.paths import TrialPaths
 from sftray.train.bases import Bases
 from sftray.train.trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import free_memory, is_out_of_memory, load_tokenizer
+from sftray.trial.eval_loss import reply
 from sftray.trial.progress import DivergedError, StoppedError
 from sftray.trial.samples import Reply, judged, keep, prompts_at
-from sftray.trial.spec import TrialSpec
+from sftray.trial.trial_spec import TrialSpec
 
 Report = Callable[[dict[str, Any]], None]
 SIGN_SECONDS = 5.0

@@ -26,9 +26,9 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 
 from sftray.errors import CheckpointError
-from sftray.model import trained_parameters
 from sftray.storage import files, outages
 from sftray.storage.paths import TrialPaths, join
+from sftray.trial.base_model import trained_parameters
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"

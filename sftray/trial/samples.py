@@ -15,8 +15,8 @@ from sftray.data.packs.packs import Packs
 from sftray.metrics import load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
-from sftray.trial.flags import flags_of
-from sftray.trial.spec import TrialSpec
+from sftray.trial.answer_flags import flags_of
+from sftray.trial.trial_spec import TrialSpec
 
 Reply = tuple[str, bool]
 """An answer, and whether it came to its end by itself before it was cut off."""

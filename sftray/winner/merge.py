@@ -22,9 +22,15 @@ from sftray.bundle import as_trained, open_bundle, require_adapter
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import PacksError, SftrayError
-from sftray.evaluate import default_device, end_with_turns, evaluate_adapter, evaluate_model
-from sftray.model import free_memory, is_out_of_memory, parameters_of, saved_tokenizer, unquantised
 from sftray.storage.paths import is_uri
+from sftray.trial.base_model import (
+    free_memory,
+    is_out_of_memory,
+    parameters_of,
+    saved_tokenizer,
+    unquantised,
+)
+from sftray.trial.eval_loss import default_device, end_with_turns, evaluate_adapter, evaluate_model
 from sftray.winner import DTYPES
 from sftray.winner.card import CARD, merged_card
 

@@ -19,9 +19,9 @@ from peft import LoraConfig
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from sftray.attention import Attention
 from sftray.config.sweep_config import TrialConfig
 from sftray.storage.hub import fetched
+from sftray.trial.attention import Attention
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:

@@ -18,8 +18,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.collate import collate
 from sftray.errors import ConfigError
+from sftray.trial.collate import collate
 
 PROBE_LENGTHS = (7, 11, 6)
 """Tokens of the documents with which an attention is proved to keep them apart."""

@@ -18,11 +18,11 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from sftray.attention import Attention, choose_attention, prove_isolation
 from sftray.config.sweep_config import TrialConfig
-from sftray.data.collate import collate
 from sftray.metrics import ANSWER_TOKENS
-from sftray.model import compute_dtype, load_base
+from sftray.trial.attention import Attention, choose_attention, prove_isolation
+from sftray.trial.base_model import compute_dtype, load_base
+from sftray.trial.collate import collate
 
 
 def default_device() -> torch.device:
