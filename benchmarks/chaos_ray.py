@@ -43,7 +43,7 @@ from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trial_plan import Execution, fit_batch_sizes, planner
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event

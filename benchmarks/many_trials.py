@@ -36,7 +36,7 @@ from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.recorder import Recorder
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, join
 

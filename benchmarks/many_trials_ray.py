@@ -27,7 +27,7 @@ from sftray.config import SweepConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
-from sftray.search.state import Search, Suggestion
+from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal, read_events, reader
 from sftray.storage.paths import SweepPaths
 from sftray.trial.trial_spec import TrialSpec

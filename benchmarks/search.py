@@ -36,7 +36,7 @@ from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.findings.stopping import spearman
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.storage.journal import Journal
 
 WITHIN = 1.01

@@ -16,7 +16,7 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.diagnosis import diagnose
 from sftray.live import lines
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, join

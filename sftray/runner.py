@@ -24,8 +24,8 @@ from sftray.config.sweep_config import TrialConfig
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.plan.trial_plan import TrialPlan
 from sftray.recorder import Recorder, TuneRecorder
-from sftray.search.state import STOP, Search, Suggestion
-from sftray.search.tune import SftrayScheduler, SftraySearcher
+from sftray.search.search import STOP, Search, Suggestion
+from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
 from sftray.storage.paths import SweepPaths
 from sftray.trial.progress import StoppedError
 from sftray.trial.trial_spec import TrialSpec

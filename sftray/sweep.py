@@ -42,8 +42,8 @@ from sftray.record import refuse_other_config, write_record
 from sftray.recorder import Recorder
 from sftray.runner import LocalRunner, Runner, Specs
 from sftray.search.earlier import learn_from
-from sftray.search.space import Point
-from sftray.search.state import KnownTrial, Search
+from sftray.search.optuna_space import Point
+from sftray.search.search import KnownTrial, Search
 from sftray.spending import Meter
 from sftray.storage import outages
 from sftray.storage.journal import Journal

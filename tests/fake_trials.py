@@ -12,7 +12,7 @@ from typing import Any
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
-from sftray.search.state import Search, Suggestion
+from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal
 
 ROWS = 240

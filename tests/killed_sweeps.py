@@ -14,7 +14,7 @@ from fake_trials import Kept, make_search, make_sweep, run
 
 from sftray.config import SweepConfig
 from sftray.results import leaderboard
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.storage.journal import Journal
 from sftray.storage.journal.events import encode
 from sftray.storage.journal.journal import Event

@@ -6,7 +6,7 @@ from fake_trials import make_sweep
 from sftray.config import choice, loguniform, uniform
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.prior_points import prior_points
-from sftray.search.space import in_space
+from sftray.search.optuna_space import in_space
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",

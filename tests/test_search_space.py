@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftray.config import choice, loguniform, randint, uniform
-from sftray.search.space import distributions, in_space, to_params, to_point
+from sftray.search.optuna_space import distributions, in_space, to_params, to_point
 
 SPACES = {
     "learning_rate": loguniform(1e-5, 1e-2),

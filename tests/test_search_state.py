@@ -11,7 +11,7 @@ from sftray.config.sweep_config import TrialConfig
 from sftray.errors import JournalError
 from sftray.results import leaderboard
 from sftray.search.schedulers import asha
-from sftray.search.state import Best, KnownTrial, Search, Suggestion
+from sftray.search.search import Best, KnownTrial, Search, Suggestion
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
 

@@ -17,7 +17,7 @@ from ray import tune
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import sweep_from_json, to_json
 from sftray.results import leaderboard
-from sftray.search.state import OUTCOMES
+from sftray.search.search import OUTCOMES
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
 
@@ -66,7 +66,7 @@ def fit(
     **run: Any,
 ) -> list[Event]:
     """max_results: a budget."""
-    from sftray.search.tune import SftrayScheduler, SftraySearcher
+    from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
 
     journal_path = str(path / "journal.jsonl")
     extra = {"sweep": to_json(sweep), "manners": manners or {}, "mark": str(path / "mark")}

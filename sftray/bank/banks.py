@@ -26,7 +26,7 @@ from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.device_fit import Fit
 from sftray.recorder import Recorder
 from sftray.runner import Specs, tune_trials
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.storage import files
 
 THREADS = 256

@@ -18,7 +18,7 @@ from ray.tune import Trainable
 
 from sftray.bank.roll import RollCall
 from sftray.errors import BankError
-from sftray.search.state import Suggestion
+from sftray.search.search import Suggestion
 from sftray.trial.trial_spec import TrialSpec
 
 RESTART_SECONDS = 900.0

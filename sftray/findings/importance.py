@@ -89,7 +89,7 @@ def _axes(
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator
 
-    from sftray.search.space import distributions, to_params
+    from sftray.search.optuna_space import distributions, to_params
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spaces = {name: sweep.spaces[name] for name in names}

@@ -18,7 +18,7 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.memory import Shape
-from sftray.search.space import Point, nearest_point
+from sftray.search.optuna_space import Point, nearest_point
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
 """p by model type; of all others Llama's."""

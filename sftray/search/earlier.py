@@ -14,8 +14,8 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.results import Results, TrialRecord
-from sftray.search.space import Point, in_space
-from sftray.search.state import KnownTrial
+from sftray.search.optuna_space import Point, in_space
+from sftray.search.search import KnownTrial
 from sftray.storage.paths import SweepPaths, name_of
 
 TOP = 3

@@ -23,7 +23,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sftray.config import Space
-from sftray.search.space import (
+from sftray.search.optuna_space import (
     Point,
     all_points,
     distributions,

@@ -13,7 +13,7 @@ from sftray.config import SweepConfig
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.recorder import Recorder
 from sftray.runner import Specs, submit_task, tune_trials
-from sftray.search.state import Search
+from sftray.search.search import Search
 from sftray.train.trial import TrainClient
 
 

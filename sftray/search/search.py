@@ -17,9 +17,9 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import JournalError
 from sftray.plan.trial_plan import Rung, TrialPlan
+from sftray.search.optuna_space import Point, in_space
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, judge, rungs_passed_by
-from sftray.search.space import Point, in_space
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event
 from sftray.storage.outages import OUTAGE

@@ -33,7 +33,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sftray.errors import OutageError
-from sftray.search.state import STOP, Search
+from sftray.search.search import STOP, Search
 from sftray.storage import outages
 
 if TYPE_CHECKING:
