@@ -31,7 +31,7 @@ from pathlib import Path
 from console import argument_parser, say
 
 from sftray.config import SweepConfig
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
 

@@ -35,7 +35,7 @@ from console import argument_parser, say
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, join

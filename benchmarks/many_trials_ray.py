@@ -25,7 +25,7 @@ from ray import tune
 from sftray.cluster import connect
 from sftray.config import SweepConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal, read_events, reader

@@ -33,9 +33,9 @@ from picture import pyplot, save
 
 from sftray.config import SweepConfig, choice
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.findings.stopping import spearman
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
+from sftray.results.findings.stopping import spearman
 from sftray.search.search import Search
 from sftray.storage.journal import Journal
 

@@ -23,7 +23,8 @@ from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.loading import is_whole, loaded_with
 from sftray.plan.trial_plan import rung_ladder
-from sftray.results import Results, TrialRecord, answering
+from sftray.results import Results
+from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files
 from sftray.storage.paths import SweepPaths, TrialPaths, join
 from sftray.trial.samples import as_lines, fixed_prompts, flagged

@@ -15,14 +15,14 @@ from sftray.storage.paths import PacksPaths, SweepPaths
 
 
 def results(options: argparse.Namespace) -> int:
-    from sftray.leaderboard_text import confirmed_text, table, verdicts
     from sftray.results import load
+    from sftray.results.leaderboard_text import confirmed_text, table, verdicts
 
     found = load(options.dir)
     if options.json:
         say(json.dumps(found.leaderboard, indent=1))
         return 0
-    from sftray.findings import learn, text
+    from sftray.results.findings import learn, text
 
     if options.findings:
         say(json.dumps(learn(found).to_json(), indent=1))
@@ -38,9 +38,9 @@ def results(options: argparse.Namespace) -> int:
 
 def watch(options: argparse.Namespace) -> int:
     """The live view of a sweep that runs elsewhere."""
-    from sftray.leaderboard_text import table
     from sftray.live import watch as watched
     from sftray.results import load
+    from sftray.results.leaderboard_text import table
 
     with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
         watched(options.dir, plain=options.plain)

@@ -23,7 +23,7 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.plan.trial_plan import TrialPlan
-from sftray.recorder import Recorder, TuneRecorder
+from sftray.results.recorder import Recorder, TuneRecorder
 from sftray.search.search import STOP, Search, Suggestion
 from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
 from sftray.storage.paths import SweepPaths

@@ -23,7 +23,6 @@ from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
-from sftray.leaderboard_text import point_text
 from sftray.metrics import load_metric
 from sftray.plan.device_fit import Fit
 from sftray.plan.disk import disk_needed, require_space
@@ -39,12 +38,13 @@ from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.record import refuse_other_config, write_record
-from sftray.recorder import Recorder
+from sftray.results.leaderboard_text import point_text
+from sftray.results.recorder import Recorder
+from sftray.results.spending import Meter
 from sftray.runner import LocalRunner, Runner, Specs
 from sftray.search.earlier import learn_from
 from sftray.search.optuna_space import Point
 from sftray.search.search import KnownTrial, Search
-from sftray.spending import Meter
 from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, is_uri

@@ -13,7 +13,7 @@ from typing import Any
 from fake_trials import Kept, make_search, make_sweep, run
 
 from sftray.config import SweepConfig
-from sftray.results import leaderboard
+from sftray.results.sweep_folder import leaderboard
 from sftray.search.search import Search
 from sftray.storage.journal import Journal
 from sftray.storage.journal.events import encode

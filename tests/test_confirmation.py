@@ -3,9 +3,9 @@ import statistics
 
 import pytest
 
-from sftray.confirmation import LEFT_OUT, confirmation
-from sftray.leaderboard_text import confirmed_text
-from sftray.results import TrialRecord, answering
+from sftray.results.confirmation import LEFT_OUT, confirmation
+from sftray.results.leaderboard_text import confirmed_text
+from sftray.results.sweep_folder import TrialRecord, answering
 
 
 def trial(

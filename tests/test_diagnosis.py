@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftray.config.sweep_config import TrialConfig
-from sftray.diagnosis import Diagnosis, diagnose
 from sftray.plan.trial_plan import scheduled_rate, warmup_steps
-from sftray.results import TrialRecord
+from sftray.results.diagnosis.diagnosis import Diagnosis, diagnose
+from sftray.results.sweep_folder import TrialRecord
 
 BASE = 1.9
 CONFIG = TrialConfig("none", learning_rate=1e-4, effective_batch_size=16)

@@ -15,7 +15,7 @@ from small_disks import Limit, Tmpfs, limit, tmpfs
 
 from sftray.config import SweepConfig
 from sftray.errors import OutageError
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events

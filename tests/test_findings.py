@@ -15,16 +15,15 @@ from fake_trials import ROWS, make_search, make_sweep, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftray import results
 from sftray.config import SweepConfig, choice, loguniform, uniform
 from sftray.config.config_json import override, to_json
 from sftray.config.sweep_config import TrialConfig
-from sftray.findings import Findings, learn, text
-from sftray.findings.compare import comparisons, ranking, read
-from sftray.findings.cost import Cost, pareto_front
-from sftray.findings.stopping import spearman
 from sftray.plan.trial_plan import ONE_ROW, planner
-from sftray.results import Results
+from sftray.results import Results, sweep_folder
+from sftray.results.findings import Findings, learn, text
+from sftray.results.findings.comparisons import comparisons, ranking, read
+from sftray.results.findings.finding_costs import Cost, pareto_front
+from sftray.results.findings.stopping import spearman
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event
 
@@ -43,8 +42,8 @@ def record_of(sweep: SweepConfig, rows: int = ROWS) -> dict[str, Any]:
 
 
 def found_in(sweep: SweepConfig, events: Sequence[Event], rows: int = ROWS) -> Results:
-    board = results.leaderboard(sweep, events)
-    return Results("nowhere", record_of(sweep, rows), results.trial_records(events), board)
+    board = sweep_folder.leaderboard(sweep, events)
+    return Results("nowhere", record_of(sweep, rows), sweep_folder.trial_records(events), board)
 
 
 def story(
@@ -525,7 +524,7 @@ def test_every_beginning_of_a_journal_can_be_learned_from(tmp_path: Path) -> Non
     for length in {*range(0, len(events), 9), len(events)}:
         findings = learn(found_in(sweep, events[:length]))
         assert json.loads(json.dumps(findings.to_json(), allow_nan=False))["sweep"] == sweep.name
-        assert sum(findings.outcomes.values()) == len(results.trial_records(events[:length]))
+        assert sum(findings.outcomes.values()) == len(sweep_folder.trial_records(events[:length]))
         for line in text(findings).splitlines():
             assert len(line) <= 80 or "--set" in line or "search_space" in line
         if "running" in findings.outcomes:

@@ -9,8 +9,8 @@ import pytest
 from fake_folder import EVENTS, RECORDED, found_in
 
 from sftray import results
-from sftray.frames import axes_of
 from sftray.results import Results
+from sftray.results.tables import axes_of
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import as_lines, flagged, keep

@@ -18,10 +18,10 @@ LIGHT = (
     "sftray.plan.trial_plan",
     "sftray.storage.files",
     "sftray.storage.journal.journal",
-    "sftray.results",
-    "sftray.diagnosis",
-    "sftray.findings",
-    "sftray.frames",
+    "sftray.results.sweep_folder",
+    "sftray.results.diagnosis.diagnosis",
+    "sftray.results.findings",
+    "sftray.results.tables",
     "sftray.plots",
     "sftray.report",
     "sftray.live",
@@ -80,7 +80,7 @@ def test_a_sweep_file_loads_nothing_but_its_configuration(file: str) -> None:
 
 def test_reading_a_sweep_does_not_wait_for_optuna() -> None:
     """Which only the importance of axes needs, and only with enough trials."""
-    loaded = loaded_by("import sftray.results, sftray.findings")
+    loaded = loaded_by("import sftray.results.sweep_folder, sftray.results.findings")
     assert loaded & {*HEAVY, "optuna"} == set()
 
 

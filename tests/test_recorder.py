@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fake_trials import make_search, make_sweep
 
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
 

@@ -5,7 +5,8 @@ from fake_trials import make_sweep
 
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import to_json
-from sftray.results import Results, TrialRecord
+from sftray.results import Results
+from sftray.results.sweep_folder import TrialRecord
 from sftray.search.earlier import learn_from
 
 

@@ -9,7 +9,7 @@ from fake_trials import ROWS, make_search, make_sweep, run
 from sftray.config import choice, loguniform
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import JournalError
-from sftray.results import leaderboard
+from sftray.results.sweep_folder import leaderboard
 from sftray.search.schedulers import asha
 from sftray.search.search import Best, KnownTrial, Search, Suggestion
 from sftray.storage.journal import Journal, read_events

@@ -29,8 +29,8 @@ from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
 from sftray.live.screen import shown
 from sftray.plan.preview import make_plan, plan_text
-from sftray.recorder import Recorder
 from sftray.report import page
+from sftray.results.recorder import Recorder
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths

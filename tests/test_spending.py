@@ -11,10 +11,11 @@ from fake_trials import Kept, make_search, make_sweep, reports, run
 
 from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError
-from sftray.leaderboard_text import table
 from sftray.plan.disk import Disk, disk_needed, free_space, require_space
-from sftray.results import Records, Results, leaderboard
-from sftray.spending import Meter, Spent, shares, spent_in
+from sftray.results import Results
+from sftray.results.leaderboard_text import table
+from sftray.results.spending import Meter, Spent, shares, spent_in
+from sftray.results.sweep_folder import Records, leaderboard
 from sftray.storage.journal import Journal
 from sftray.sweep import _confirms, run_sweep
 

@@ -19,8 +19,8 @@ from sftray.cli import launch
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError
-from sftray.findings import learn, text
 from sftray.results import Results
+from sftray.results.findings import learn, text
 from sftray.storage import files
 from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths

@@ -23,7 +23,7 @@ from fake_wandb import fake_wandb
 from sftray.config import SweepConfig, loguniform
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
-from sftray.results import leaderboard
+from sftray.results.sweep_folder import leaderboard
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
@@ -248,7 +248,7 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
 import os, json
 from sftray.config.config_json import sweep_from_json
 from sftray.storage.paths import SweepPaths
-from sftray.results import leaderboard
+from sftray.results.sweep_folder import leaderboard
 from sftray.tracking import Tracking
 from sftray.trial.samples import as_lines
 sweep = sweep_from_json(json.loads({json.dumps(to_json(SWEEP))!r}))

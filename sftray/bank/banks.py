@@ -24,7 +24,7 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.device_fit import Fit
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.runner import Specs, tune_trials
 from sftray.search.search import Search
 from sftray.storage import files

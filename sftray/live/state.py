@@ -15,8 +15,8 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.config_json import sweep_from_json
 from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
-from sftray.results import Records, TrialRecord
-from sftray.spending import BUDGETS, Spent
+from sftray.results.spending import BUDGETS, Spent
+from sftray.results.sweep_folder import Records, TrialRecord
 
 RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
 """What stands for the outcome of a trial that has none: evaluated, or waiting for its base, or cut

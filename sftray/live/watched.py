@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 
 from sftray.config import SweepConfig
-from sftray.live.lines import line
 from sftray.live.state import Clock, Plans, State, state_of
-from sftray.results import Records
-from sftray.spending import Spent
+from sftray.results.log_lines import line
+from sftray.results.spending import Spent
+from sftray.results.sweep_folder import Records
 from sftray.storage import files
 from sftray.storage.journal import reader
 from sftray.storage.journal.journal import Event

@@ -17,7 +17,6 @@ from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.manifest import Overlap, counts_of, reasons_text
 from sftray.data.padding import padding_text
 from sftray.errors import ConfigError
-from sftray.leaderboard_text import point_text
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.device_fit import Fit, fit_train
@@ -35,7 +34,8 @@ from sftray.plan.trial_plan import (
     rung_ladder,
 )
 from sftray.record import refuse_other_config
-from sftray.spending import BUDGETS
+from sftray.results.leaderboard_text import point_text
+from sftray.results.spending import BUDGETS
 from sftray.storage.paths import SweepPaths
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}

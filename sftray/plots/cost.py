@@ -9,9 +9,6 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sftray.findings.compare import read
-from sftray.findings.cost import Cost, pareto_front, regret
-from sftray.frames import axes_of
 from sftray.plots.look import (
     BEST,
     GRID,
@@ -26,6 +23,9 @@ from sftray.plots.look import (
     told,
 )
 from sftray.results import Results
+from sftray.results.findings.comparisons import read
+from sftray.results.findings.finding_costs import Cost, pareto_front, regret
+from sftray.results.tables import axes_of
 
 MOMENTS = 240
 """Points in time at which the throughput of all trials is added up."""

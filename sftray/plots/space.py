@@ -9,10 +9,6 @@ import plotly.graph_objects as go
 
 from sftray.config import Space, Uniform
 from sftray.config.checks import is_number
-from sftray.findings.compare import comparisons, read
-from sftray.findings.importance import Importances, importances
-from sftray.frames import axes_of
-from sftray.leaderboard_text import short
 from sftray.plots.look import (
     BEST,
     BEYOND,
@@ -29,6 +25,10 @@ from sftray.plots.look import (
     told,
 )
 from sftray.results import Results
+from sftray.results.findings.comparisons import comparisons, read
+from sftray.results.findings.importance import Importances, importances
+from sftray.results.leaderboard_text import short
+from sftray.results.tables import axes_of
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 

@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 from sftray.config.config_json import to_json
-from sftray.findings import Findings, learn
-from sftray.frames import BASE, axes_of
-from sftray.leaderboard_text import confirmed_text, point_text
 from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.results import Results
+from sftray.results.findings import Findings, learn
+from sftray.results.leaderboard_text import confirmed_text, point_text
+from sftray.results.tables import BASE, axes_of
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftray import plots
-from sftray.findings import Findings
 from sftray.results import Results
+from sftray.results.findings import Findings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
-from sftray.results import Results, TrialRecord
+from sftray.results import Results
+from sftray.results.sweep_folder import TrialRecord
 from sftray.search.optuna_space import Point, in_space
 from sftray.search.search import KnownTrial
 from sftray.storage.paths import SweepPaths, name_of

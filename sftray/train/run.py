@@ -11,7 +11,7 @@ from ray import tune
 from sftray.cluster import Cluster
 from sftray.config import SweepConfig
 from sftray.plan.device_fit import Fit, fit_train
-from sftray.recorder import Recorder
+from sftray.results.recorder import Recorder
 from sftray.runner import Specs, submit_task, tune_trials
 from sftray.search.search import Search
 from sftray.train.trial import TrainClient

@@ -16,8 +16,8 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.config.sweep_file import as_file
 from sftray.data.source.sources import names_files
-from sftray.leaderboard_text import short
 from sftray.loading import is_whole, kind_of, loaded_with, loading_code
+from sftray.results.leaderboard_text import short
 from sftray.storage.paths import is_uri
 from sftray.winner.loaders import max_lora_rank
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.findings.compare import Comparison, Sweep, ranking
+from sftray.results.findings.comparisons import Comparison, Sweep, ranking
 
 BEST_SHARE = 0.25
 """The trials whose values are held against all: of 12 trials the best 3."""

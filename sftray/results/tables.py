@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sftray.config.config_json import to_json
-from sftray.leaderboard_text import standing
+from sftray.results.leaderboard_text import standing
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples
 
 if TYPE_CHECKING:
-    from sftray.results import Results, TrialRecord
+    from sftray.results.sweep_folder import Results, TrialRecord
 
 BASE = "base"
 """The `trial` in `samples` where the untrained base answers."""

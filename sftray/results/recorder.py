@@ -11,11 +11,10 @@ from ray.tune import Callback
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
-from sftray import results
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
-from sftray.diagnosis import diagnose
-from sftray.live import lines
+from sftray.results import log_lines, sweep_folder
+from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal
@@ -39,7 +38,7 @@ class Recorder:
     ) -> None:
         self._sweep, self._paths, self._log = sweep, paths, log
         self._journal, self._search = journal, search
-        self._records = results.Records(sweep)
+        self._records = sweep_folder.Records(sweep)
         self._read = 0
         """How many of the journal's events the records have."""
         self._ended: list[str] = []
@@ -72,13 +71,13 @@ class Recorder:
             step = metrics["resumed_from_step"]
             if not files.exists(self._paths.trial(trial).config):
                 self._write_config(trial, metrics)  # the driver before did not get to it
-            self._log(f"{trial}  goes on from step {step}  [{lines.where(metrics)}]")
+            self._log(f"{trial}  goes on from step {step}  [{log_lines.where(metrics)}]")
         elif metrics["step"] <= self._told.get(trial, -1):
             return  # told again by a trial that went on, in case it had been lost
         elif metrics["step"] == 0:
             self._begun(trial, metrics)
         else:
-            self._log(lines.progress(trial, metrics))
+            self._log(log_lines.progress(trial, metrics))
         self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
@@ -91,7 +90,7 @@ class Recorder:
         self._catch_up()
         attempts = self._records[trial].attempts
         died = [event["message"] for event in attempts if event["event"] == "attempt_ended"]
-        self._log(lines.recovers(trial, died[-1] if died else ""))
+        self._log(log_lines.recovers(trial, died[-1] if died else ""))
 
     def finish_trials(self) -> None:
         """Write what has ended since the last call."""
@@ -106,7 +105,7 @@ class Recorder:
             files.write_text(folder.metrics, metrics)
             outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
             files.write_text(folder.outcome, json.dumps(outcome, indent=1))
-            self._log(lines.ended(name, trial.outcome or "", trial.message))
+            self._log(log_lines.ended(name, trial.outcome or "", trial.message))
             self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
             if diagnosis.wrong:
@@ -146,7 +145,7 @@ class Recorder:
             found.insert(0, name)
         return found
 
-    def _prune(self, trial: results.TrialRecord) -> None:
+    def _prune(self, trial: sweep_folder.TrialRecord) -> None:
         """What is left of a trial that has ended is the checkpoint of its best evaluation, and of
         its last one where the sweep is after a metric, which is of that."""
         folder, wanted = self._paths.trial(trial.trial), [trial.best]
@@ -160,7 +159,7 @@ class Recorder:
     def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._write_config(trial, metrics)
         point = self._records[trial].point
-        self._log(lines.begun(trial, point, metrics))
+        self._log(log_lines.begun(trial, point, metrics))
 
     def _write_config(self, trial: str, metrics: Mapping[str, Any]) -> None:
         self._catch_up()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sftray.findings.compare import Trial
+from sftray.results.findings.comparisons import Trial
 
 
 @dataclass(frozen=True)

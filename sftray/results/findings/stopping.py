@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftray.findings.compare import Trial, in_bracket
+from sftray.results.findings.comparisons import Trial, in_bracket
 
 MIN_SURVIVORS = 5
 """Trials for a rank agreement: of four, one order in 24 agrees fully by chance."""

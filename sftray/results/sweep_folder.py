@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import sweep_from_json
-from sftray.confirmation import confirmation
-from sftray.diagnosis import diagnose
 from sftray.errors import SftrayError
+from sftray.results.confirmation import confirmation
+from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.storage import files
 from sftray.storage.journal import read_events
 from sftray.storage.journal.journal import Event
@@ -119,37 +119,37 @@ class Results:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row a trial: its point, losses, cost, outcome, verdict."""
-        from sftray import frames
+        from sftray.results import tables
 
-        return frames.trials(self)
+        return tables.trials(self)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """One row an optimizer step of a trial; eval losses where it was evaluated."""
-        from sftray import frames
+        from sftray.results import tables
 
-        return frames.curves(self)
+        return tables.curves(self)
 
     @cached_property
     def rungs(self) -> pd.DataFrame:
         """One row a decision: the loss at a rung, the cutoff, and whether the trial went on."""
-        from sftray import frames
+        from sftray.results import tables
 
-        return frames.rungs(self)
+        return tables.rungs(self)
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """One row an answer to a fixed prompt, the untrained base's first."""
-        from sftray import frames
+        from sftray.results import tables
 
-        return frames.samples(self)
+        return tables.samples(self)
 
     @cached_property
     def best(self) -> pd.DataFrame:
         """The best trial's row of `trials`, beside the base's loss; no row before there is one."""
-        from sftray import frames
+        from sftray.results import tables
 
-        return frames.best(self)
+        return tables.best(self)
 
 
 def load(folder: str) -> Results:
@@ -184,16 +184,16 @@ def no_sweep(folder: str) -> str:
 def compare(*sweeps: Results) -> pd.DataFrame:
     """One row a sweep: its best loss, what it cost, and whether its losses may be held against the
     first one's, because base and packs are the same."""
-    from sftray import frames
+    from sftray.results import tables
 
-    return frames.compare(*sweeps)
+    return tables.compare(*sweeps)
 
 
 def differences(*sweeps: Results) -> pd.DataFrame:
     """The configuration's fields in which sweeps differ, a column a sweep."""
-    from sftray import frames
+    from sftray.results import tables
 
-    return frames.differences(*sweeps)
+    return tables.differences(*sweeps)
 
 
 class Records:

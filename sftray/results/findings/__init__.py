@@ -5,7 +5,7 @@ Promise: neither ray nor torch is imported, Optuna only to compute importance; r
 runs, too. Price: half a second for the importance of four axes, nothing to speak of for the rest.
 """
 
-from sftray.findings.learned import Findings, learn
-from sftray.findings.words import text
+from sftray.results.findings.findings import Findings, learn
+from sftray.results.findings.findings_text import text
 
 __all__ = ["Findings", "learn", "text"]

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sftray.config.sweep_config import TrialConfig
-from sftray.course import FIRST_STEPS, Course, falls, usual
 from sftray.plan.trial_plan import MIN_STEPS, scheduled_rate, warmup_steps
+from sftray.results.diagnosis.trial_curves import FIRST_STEPS, Course, falls, usual
 
 NOTHING_WRONG = ("healthy", "pruned", "too_early")
 """The kinds that ask for nothing; a pruned trial in which something looked wrong has that kind."""

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sftray.findings.compare import Trial, read
-from sftray.findings.cost import Cost, Moment, costs_of, pareto_front, regret
-from sftray.findings.edges import Edge, edges
-from sftray.findings.importance import Importances, importances
-from sftray.findings.scaling import Scaling, scaling
-from sftray.findings.stopping import Stopping, stopping
-from sftray.findings.verdict import noise, verdict
-from sftray.leaderboard_text import standing
-from sftray.results import Results
+from sftray.results.findings.comparisons import Trial, read
+from sftray.results.findings.edges import Edge, edges
+from sftray.results.findings.finding_costs import Cost, Moment, costs_of, pareto_front, regret
+from sftray.results.findings.importance import Importances, importances
+from sftray.results.findings.scaling import Scaling, scaling
+from sftray.results.findings.stopping import Stopping, stopping
+from sftray.results.findings.verdict import noise, verdict
+from sftray.results.leaderboard_text import standing
+from sftray.results.sweep_folder import Results
 from sftray.trial.answer_flags import bad_answers
 
 

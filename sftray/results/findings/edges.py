@@ -16,8 +16,8 @@ from sftray.config import Choice, RandInt, Space, Uniform
 from sftray.config.checks import is_number
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import ConfigError
-from sftray.findings.compare import Sweep, Trial
-from sftray.leaderboard_text import short
+from sftray.results.findings.comparisons import Sweep, Trial
+from sftray.results.leaderboard_text import short
 
 NEAR = 0.10
 """At the edge within this share of the range; a sampler rarely hits the very end."""

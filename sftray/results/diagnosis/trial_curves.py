@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sftray.config.sweep_config import TrialConfig
 
 if TYPE_CHECKING:
-    from sftray.results import TrialRecord
+    from sftray.results.sweep_folder import TrialRecord
 
 Floats = NDArray[np.float64]
 

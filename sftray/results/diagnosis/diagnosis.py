@@ -18,9 +18,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sftray.config.sweep_config import TrialConfig
-from sftray.course import Course, Evaluation, read_course
 from sftray.plan.trial_plan import warmup_steps
-from sftray.symptoms import (
+from sftray.results.diagnosis.symptoms import (
     NO_CHANGE,
     USUAL_RATES,
     Diagnosis,
@@ -28,10 +27,11 @@ from sftray.symptoms import (
     lower_rate,
     what_announced_it,
 )
+from sftray.results.diagnosis.trial_curves import Course, Evaluation, read_course
 from sftray.trial.answer_flags import bad_answers
 
 if TYPE_CHECKING:
-    from sftray.results import TrialRecord
+    from sftray.results.sweep_folder import TrialRecord
 
 CLOSE = 0.01
 """A pruned trial that missed the cutoff by less than this share of it was close."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftray.leaderboard_text import point_text
-from sftray.results import Records
+from sftray.results.leaderboard_text import point_text
+from sftray.results.sweep_folder import Records
 from sftray.storage.journal.journal import Event
 
 

@@ -19,7 +19,7 @@ from sftray.config import Choice, Space, SweepConfig, Uniform
 from sftray.config.checks import is_number
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.trial_plan import ONE_ROW, TrialPlan, field_values, planner
-from sftray.results import Results, TrialRecord
+from sftray.results.sweep_folder import Results, TrialRecord
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,8 @@
+"""A sweep as plain values and tables, read from its folder alone: `results.load(DIR)`.
+
+Promise: neither ray nor torch is imported.
+"""
+
+from sftray.results.sweep_folder import Results, compare, differences, load
+
+__all__ = ["Results", "compare", "differences", "load"]
