@@ -88,7 +88,7 @@ def fake_cluster(folder: Path) -> Iterator[str]:
         ensure_token_if_auth_enabled,
     )
 
-    from sftray import limits
+    from sftray.cluster import autoscaler_limits
 
     enable_token_auth_by_default()
     ensure_token_if_auth_enabled()
@@ -107,7 +107,7 @@ def fake_cluster(folder: Path) -> Iterator[str]:
     file.write_text(json.dumps(config))
     head = start_head(address, file, folder / "ray")
     try:
-        if not limits.tell(limits.launcher_groups(config), address):
+        if not autoscaler_limits.tell(autoscaler_limits.launcher_groups(config), address):
             raise RuntimeError(f"the cluster at {address} does not answer")
         yield address
     finally:
@@ -226,7 +226,7 @@ def take_back(address: str, node: str, log: Callable[[str], None]) -> None:
     """What a cloud does with a spot machine: notice, then the end."""
     from ray._raylet import GcsClient
 
-    from sftray.spot import Notice, drain_node
+    from sftray.cluster.spot_notice import Notice, drain_node
 
     drain_node(GcsClient(address=address), node, Notice("taken back", NOTICE_SECONDS))
     log(f"worker {node[-5:]} has notice of {NOTICE_SECONDS:.0f} s")

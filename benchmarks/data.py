@@ -128,7 +128,7 @@ def _proportional_set_size(pid: int) -> float:
 def _sftray(options: argparse.Namespace) -> dict[str, float]:
     import ray.data  # noqa: F401
 
-    from sftray.cluster import connect
+    from sftray.cluster.connect import connect
     from sftray.config.sweep_config import DataConfig
     from sftray.data.chat.tokenizer import load_tokenizer
     from sftray.data.packs.manifest import counts_of

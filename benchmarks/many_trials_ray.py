@@ -22,7 +22,7 @@ from console import say
 from many_trials import ROWS, reports, sweep_of
 from ray import tune
 
-from sftray.cluster import connect
+from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results.recorder import Recorder

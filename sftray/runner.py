@@ -18,7 +18,7 @@ from ray import tune
 from ray.tune import CheckpointConfig
 from ray.tune.execution import class_cache
 
-from sftray.cluster import Cluster
+from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.device_fit import Fit, fit_train

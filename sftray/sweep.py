@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sftray import bundle, results
-from sftray.cluster import Cluster, connect
+from sftray.cluster.connect import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.data.chat.tokenizer import model_config, require_safetensors
 from sftray.data.packs.manifest import counts_of

@@ -27,7 +27,7 @@ def ray_cluster() -> Iterator[None]:
     # Ray's workers import sftray and the trainables that tests define
     folders = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
-    from sftray.cluster import dashboard_installed
+    from sftray.cluster.connect import dashboard_installed
 
     ray.init("local", num_cpus=2, include_dashboard=dashboard_installed(), log_to_driver=False)
     yield

@@ -12,7 +12,7 @@ import psutil
 import ray
 
 from sftray.cli import launch
-from sftray.cluster import connect
+from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER

@@ -15,13 +15,13 @@ from bank_models import settings_for, short_spec
 from small_disks import tmpfs
 
 from sftray.bank.process import LEASE_SECONDS, BankProcess
+from sftray.cluster.preemption import PreemptionWatch
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import BankError
 from sftray.plan.trial_plan import Execution
-from sftray.preemption import PreemptionWatch
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.trial.trial_spec import TrialSpec

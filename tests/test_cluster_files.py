@@ -124,10 +124,10 @@ def test_the_token_is_asked_for_and_the_dashboard_is_the_head_s_own(cloud: str) 
 
 @pytest.mark.parametrize("cloud", LAUNCHER)
 def test_every_worker_watches_for_its_notice(cloud: str) -> None:
-    from sftray.spot import CLOUDS
+    from sftray.cluster.spot_notice import CLOUDS
 
     command = launcher(cloud)["worker_start_ray_commands"][-1]
-    assert f"-m sftray.spot {cloud} --address $RAY_HEAD_IP:6379" in command
+    assert f"-m sftray.cluster.spot_notice {cloud} --address $RAY_HEAD_IP:6379" in command
     assert cloud in CLOUDS
 
 
@@ -188,7 +188,7 @@ def test_the_autoscaler_reads_the_manifest(name: str) -> None:
 def test_the_limits_that_the_head_tells_are_the_autoscaler_s(name: str) -> None:
     from ray.autoscaler._private.kuberay import autoscaling_config
 
-    from sftray.limits import group_of
+    from sftray.cluster.autoscaler_limits import group_of
 
     spec = cluster_specs()[name]
     cluster = {"metadata": {"name": "sftray", "namespace": "sftray"}, "spec": spec}
@@ -207,7 +207,7 @@ def test_the_limits_that_the_head_tells_are_the_autoscaler_s(name: str) -> None:
 def test_the_head_tells_the_limits_of_its_own_file(cloud: str) -> None:
     command = launcher(cloud)["head_start_ray_commands"][-1]
     (file,) = re.findall(r"--autoscaling-config=(\S+)", command)
-    assert command.endswith(f"&& python -m sftray.limits --launcher {file}")
+    assert command.endswith(f"&& python -m sftray.cluster.autoscaler_limits --launcher {file}")
 
 
 def test_a_job_s_cluster_is_the_cluster() -> None:

@@ -146,7 +146,7 @@ def _in_order(fragments: list[str], text: str) -> bool:
 
 
 def test_every_flag_and_field_named_in_the_text_exists() -> None:
-    sources = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "sftray/spot.py"]
+    sources = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "sftray/cluster/spot_notice.py"]
     flags = set(_sweep_parser(SWEEP)._option_string_actions)
     for commands in _parser()._subparsers._group_actions:  # type: ignore[union-attr]
         for sub in commands.choices.values():  # type: ignore[union-attr, attr-defined]

@@ -40,8 +40,8 @@ LIGHT = (
     "sftray.data.packs.packs",
     "sftray.data.packs.inspect",
     "sftray.demo",
-    "sftray.spot",
-    "sftray.limits",
+    "sftray.cluster.spot_notice",
+    "sftray.cluster.autoscaler_limits",
 )
 STANDARD_LIBRARY_ONLY = (
     "sftray.config.sweep_config",

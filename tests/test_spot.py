@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sftray import spot
-from sftray.spot import NotDrainedError, Notice
+from sftray.cluster import spot_notice
+from sftray.cluster.spot_notice import NotDrainedError, Notice
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -64,14 +64,14 @@ def metadata() -> Iterator[Any]:
     server.server_close()
 
 
-@pytest.mark.parametrize("look", [spot.aws_notice, spot.gcp_notice])
+@pytest.mark.parametrize("look", [spot_notice.aws_notice, spot_notice.gcp_notice])
 def test_no_notice_while_the_machine_stays(metadata: Any, look: Any) -> None:
     assert look(metadata.url) is None
 
 
 def test_ec2_says_when_the_machine_ends(metadata: Any) -> None:
     metadata.end = datetime.now(UTC) + timedelta(seconds=120)
-    notice = spot.aws_notice(metadata.url)
+    notice = spot_notice.aws_notice(metadata.url)
     assert notice is not None
     assert 115 <= notice.seconds <= 120
     assert notice.reason.startswith("EC2 spot: terminate at 20")
@@ -79,17 +79,17 @@ def test_ec2_says_when_the_machine_ends(metadata: Any) -> None:
 
 def test_an_end_that_has_passed_leaves_a_second_to_drain(metadata: Any) -> None:
     metadata.end = datetime.now(UTC) - timedelta(seconds=5)
-    notice = spot.aws_notice(metadata.url)
+    notice = spot_notice.aws_notice(metadata.url)
     assert notice is not None
     assert notice.seconds == 1.0
 
 
 def test_compute_engine_gives_half_a_minute(metadata: Any) -> None:
     metadata.end = datetime.now(UTC)
-    assert spot.gcp_notice(metadata.url) == Notice("Compute Engine spot: preempted", 30.0)
+    assert spot_notice.gcp_notice(metadata.url) == Notice("Compute Engine spot: preempted", 30.0)
 
 
-@pytest.mark.parametrize("look", [spot.aws_notice, spot.gcp_notice])
+@pytest.mark.parametrize("look", [spot_notice.aws_notice, spot_notice.gcp_notice])
 def test_the_watcher_asks_until_the_notice_comes(metadata: Any, look: Any) -> None:
     def look_thrice() -> Notice | None:
         if metadata.asked == 3:
@@ -97,7 +97,7 @@ def test_the_watcher_asks_until_the_notice_comes(metadata: Any, look: Any) -> No
         found: Notice | None = look(metadata.url)
         return found
 
-    notice = spot.wait_for_notice(look_thrice, poll_seconds=0.01)
+    notice = spot_notice.wait_for_notice(look_thrice, poll_seconds=0.01)
     assert notice.seconds > 0
     assert metadata.asked == 4
 
@@ -107,7 +107,9 @@ def test_a_metadata_service_that_is_away_is_asked_again(
 ) -> None:
     metadata.end = datetime.now(UTC) + timedelta(seconds=60)
     addresses = iter(["http://127.0.0.1:9", "http://127.0.0.1:9", metadata.url])
-    notice = spot.wait_for_notice(lambda: spot.aws_notice(next(addresses)), poll_seconds=0.01)
+    notice = spot_notice.wait_for_notice(
+        lambda: spot_notice.aws_notice(next(addresses)), poll_seconds=0.01
+    )
     assert notice.seconds > 0
     assert caplog.text.count("does not answer") == 1
 
@@ -120,7 +122,7 @@ def test_the_drain_is_tried_until_ray_has_been_told() -> None:
         if len(left) < 3:
             raise NotDrainedError("the GCS is busy")
 
-    assert spot.drain_in_time(Notice("going", 60.0), drain, retry_seconds=0.01)
+    assert spot_notice.drain_in_time(Notice("going", 60.0), drain, retry_seconds=0.01)
     assert len(left) == 3
     assert left == sorted(left, reverse=True)
 
@@ -129,7 +131,7 @@ def test_the_drain_is_given_up_when_the_machine_s_time_is_over() -> None:
     def drain(notice: Notice) -> None:
         raise NotDrainedError("the GCS is gone")
 
-    assert not spot.drain_in_time(Notice("going", 0.05), drain, retry_seconds=0.01)
+    assert not spot_notice.drain_in_time(Notice("going", 0.05), drain, retry_seconds=0.01)
 
 
 @pytest.mark.ray
@@ -139,4 +141,4 @@ def test_the_ray_nodes_of_this_machine_are_found_by_its_addresses(ray_cluster: N
 
     context = ray.get_runtime_context()
     client = GcsClient(address=context.gcs_address)
-    assert spot.nodes_here(client) == [context.get_node_id()]
+    assert spot_notice.nodes_here(client) == [context.get_node_id()]

@@ -16,7 +16,7 @@ import pytest
 
 from sftray import results
 from sftray.cli import launch
-from sftray.cluster import Cluster
+from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError
 from sftray.results import Results

@@ -19,7 +19,7 @@ from ray import tune
 from sftray.bank.client import BankClient
 from sftray.bank.process import BankProcess
 from sftray.bank.roll import RollCall
-from sftray.cluster import Cluster, head_has_cpus
+from sftray.cluster.connect import Cluster, head_has_cpus
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.plan.bank_settings import BankSettings, choose_settings

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from sftray.cluster import Cluster
+from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.results.recorder import Recorder

@@ -19,10 +19,10 @@ import ray
 import torch
 import torch.distributed as dist
 
+from sftray.cluster.preemption import PreemptionWatch
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError
 from sftray.plan.trial_plan import Execution, in_less_memory
-from sftray.preemption import PreemptionWatch
 from sftray.storage import files
 from sftray.storage.outages import OUTAGE, plain
 from sftray.storage.paths import TrialPaths

@@ -1,6 +1,6 @@
 """Pass a cloud's notice that it takes this spot machine back on to Ray, as a drain of its node.
 
-    python -m sftray.spot aws --address 10.0.0.4:6379
+    python -m sftray.cluster.spot_notice aws --address 10.0.0.4:6379
 
 Promise: seconds after the notice Ray places nothing new on this machine's nodes, tells Train and
 actors that they are about to go and when, and counts what dies with them as preempted, not as
@@ -34,7 +34,7 @@ GCP_SECONDS = 30.0
 AWS_METADATA = "http://169.254.169.254"
 GCP_METADATA = "http://metadata.google.internal"
 
-_log = logging.getLogger("sftray.spot")
+_log = logging.getLogger("sftray.cluster.spot_notice")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ class NotDrainedError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Watch until the notice, then drain. 0 once Ray has been told, 1 where it could not be."""
-    parser = argparse.ArgumentParser(prog="python -m sftray.spot", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m sftray.cluster.spot_notice", description=__doc__
+    )
     parser.add_argument("cloud", choices=sorted(CLOUDS))
     parser.add_argument("--address", required=True, help="the head's GCS, host:port")
     parser.add_argument("--metadata", help="another metadata service, for a test")

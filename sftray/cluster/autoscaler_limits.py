@@ -1,7 +1,7 @@
 """How far the autoscaler may grow the cluster: told to Ray once, read by every sweep.
 
-    python -m sftray.limits --launcher ~/ray_bootstrap_config.yaml
-    python -m sftray.limits --group 1 CPU=4 --group 4 CPU=6 GPU=1
+    python -m sftray.cluster.autoscaler_limits --launcher ~/ray_bootstrap_config.yaml
+    python -m sftray.cluster.autoscaler_limits --group 1 CPU=4 --group 4 CPU=6 GPU=1
 
 Ray has a place for it, which Ray Train and Ray Data read as well: a request that can never be met
 is then an error at once, not a wait without end. Its open-source autoscaler leaves that place
@@ -23,7 +23,7 @@ START_SECONDS = 120.0
 """How long the head may take to answer; in a pod this runs beside `ray start`."""
 RPC_SECONDS = 5.0
 
-_log = logging.getLogger("sftray.limits")
+_log = logging.getLogger("sftray.cluster.autoscaler_limits")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Group:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Tell Ray. 0 once it knows, 1 where it did not answer."""
-    parser = argparse.ArgumentParser(prog="python -m sftray.limits", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m sftray.cluster.autoscaler_limits", description=__doc__
+    )
     parser.add_argument("--address", default="auto", help="the head's GCS, host:port")
     parser.add_argument("--launcher", type=Path, help="a file of `ray up`")
     parser.add_argument(

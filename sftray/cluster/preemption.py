@@ -1,6 +1,6 @@
 """Whether a machine under a trial is about to be taken back, as Ray knows it.
 
-Promise: from the notice (`sftray.spot`, a raylet told to end) to the machine's end, whoever trains
+Promise: from the notice (`sftray.cluster.spot_notice`, a raylet told to end) to the machine's end, whoever trains
 is told every AGAIN_SECONDS to save what it has, so no more than that is lost. Price: one question
 to the cluster every ASK_SECONDS, 1 ms. Torch is not needed.
 """

@@ -13,10 +13,10 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sftray.cluster.autoscaler_limits import reachable
 from sftray.config import SweepConfig
 from sftray.doctor import smallest_gpu
 from sftray.errors import ConfigError
-from sftray.limits import reachable
 
 Log = Callable[[str], None]
 
