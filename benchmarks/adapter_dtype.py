@@ -27,7 +27,7 @@ from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.plan.trial_plan import Execution, learning_rate, plan_trial
-from sftray.train.lora import fuse_lora, make_resident
+from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import (
     compute_dtype,

@@ -21,14 +21,14 @@ import ray
 import torch
 from console import argument_parser, say
 
-from sftray.bank.engine import Engine, load_model
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trial_plan import Execution, plan_trial
-from sftray.train.worker import run_trial
+from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.eval_loss import default_device
 from sftray.trial.trial_spec import TrialSpec
 

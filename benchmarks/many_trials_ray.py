@@ -26,10 +26,10 @@ from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results.recorder import Recorder
-from sftray.runner import Specs, tune_trials
 from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal, read_events, reader
 from sftray.storage.paths import SweepPaths
+from sftray.trainers.runner import Specs, tune_trials
 from sftray.trial.trial_spec import TrialSpec
 
 AT_ONCE = 4

@@ -1,6 +1,6 @@
 """The bank's side of bank.py: K slots, a micro-batch of one row each, an optimizer step after every
 micro-step; on a GPU as CUDA graphs. Rows, buffers, replay and optimizer are driven as
-`sftray.bank.engine.Engine.advance` drives them; settings are those that a sweep would take.
+`sftray.trainers.bank.engine.Engine.advance` drives them; settings are those that a sweep would take.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import torch
 from shapes import model_config, random_model
 from timing import WARM_UP, Clock, Speed, free_memory, speed
 
-from sftray.bank.adapters import Adapters, fresh_row, lay_out
-from sftray.bank.base import take_base
-from sftray.bank.batches import read_row
-from sftray.bank.decoder import Decoder
-from sftray.bank.graphs import Graphs
-from sftray.bank.optimizer import Optimizer, table_row
-from sftray.bank.steps import Steps, capacities
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.memory import PROJECTIONS, Memory
+from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
+from sftray.trainers.bank.batches import read_row
+from sftray.trainers.bank.cuda_graphs import Graphs
+from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.frozen_base import take_base
+from sftray.trainers.bank.micro_steps import Steps, capacities
+from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
 from sftray.trial.base_model import compute_dtype, peak_memory_gb
 
 

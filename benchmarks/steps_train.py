@@ -26,9 +26,9 @@ from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import Execution, TrialPlan
 from sftray.storage.paths import TrialPaths
-from sftray.train import trainer as trainer_file
-from sftray.train.lora import make_resident
-from sftray.train.trainer import PackedSFTTrainer
+from sftray.trainers.ray_train import sft_trainer as trainer_file
+from sftray.trainers.ray_train.fused_lora import make_resident
+from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import peak_memory_gb
 

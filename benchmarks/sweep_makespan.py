@@ -41,10 +41,10 @@ import numpy as np
 from console import argument_parser, say
 from shapes import SHAPES
 
-from sftray.bank.banks import usage_text
 from sftray.data.packs.packing import pack
 from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths
+from sftray.trainers.bank.bank_runner import usage_text
 
 HERE = Path(__file__).parent
 EVALUATED = 64
@@ -104,7 +104,7 @@ class Measured:
     rows: int
     """That each trial trained on."""
     banks: tuple[dict[str, float], ...] = ()
-    """What banks spent their time on: `sftray.bank.engine.Usage`."""
+    """What banks spent their time on: `sftray.trainers.bank.engine.Usage`."""
 
     @property
     def per_trial(self) -> float | None:

@@ -41,7 +41,6 @@ from sftray.record import refuse_other_config, write_record
 from sftray.results.leaderboard_text import point_text
 from sftray.results.recorder import Recorder
 from sftray.results.spending import Meter
-from sftray.runner import LocalRunner, Runner, Specs
 from sftray.search.earlier import learn_from
 from sftray.search.optuna_space import Point
 from sftray.search.search import KnownTrial, Search
@@ -49,6 +48,7 @@ from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.tracking import Tracking
+from sftray.trainers.runner import LocalRunner, Runner, Specs
 
 Log = Callable[[str], None]
 
@@ -156,11 +156,11 @@ class _AtWork:
         if self._local:
             self.runner = LocalRunner(self._cluster, sweep)
         elif trainer == "train":
-            from sftray.train.run import TrainRunner
+            from sftray.trainers.ray_train.train_runner import TrainRunner
 
             self.runner = TrainRunner(self._cluster, sweep)
         else:
-            from sftray.bank.banks import Banks
+            from sftray.trainers.bank.bank_runner import Banks
 
             self.runner = Banks(self._cluster, sweep, self._log)
 

@@ -16,12 +16,12 @@ import transformers
 from peft import get_peft_model
 from torch import nn
 
-from sftray.bank.decoder import Batch
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trial_plan import Execution, plan_trial
+from sftray.trainers.bank.decoder import Batch
 from sftray.trial.base_model import init_adapters, lora_config
 from sftray.trial.collate import collate
 from sftray.trial.trial_spec import TrialSpec
@@ -105,7 +105,7 @@ def loss_sum(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
 
 def bank_batch(rows: list[dict[str, Any]], unused: int = 3) -> Batch:
     """The same rows as the bank takes them, with unused entries in both buffers."""
-    from sftray.bank.batches import assemble, read_row
+    from sftray.trainers.bank.batches import assemble, read_row
 
     return assemble([read_row(row) for row in rows], spare_documents=unused, spare_targets=unused)
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from bank_models import random_rows
 
-from sftray.bank.batches import (
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import Packs
+from sftray.trainers.bank.batches import (
     IDLE,
     Buffers,
     Capacity,
@@ -18,10 +20,8 @@ from sftray.bank.batches import (
     idle_row,
     read_row,
 )
-from sftray.bank.decoder import Batch
-from sftray.bank.steps import capacities
-from sftray.data.packs.packed_rows import MappedRows
-from sftray.data.packs.packs import Packs
+from sftray.trainers.bank.decoder import Batch
+from sftray.trainers.bank.micro_steps import capacities
 
 CPU = torch.device("cpu")
 LENGTH = 12

@@ -9,13 +9,13 @@ import pytest
 import torch
 from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model, random_rows
 
-from sftray.bank.adapters import Adapters, Layout, import_row, lay_out
-from sftray.bank.base import take_base
-from sftray.bank.decoder import Decoder
 from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.plan.memory import PROJECTIONS
 from sftray.plan.trainer_choice import target_projections
+from sftray.trainers.bank.adapters import Adapters, Layout, import_row, lay_out
+from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.frozen_base import take_base
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base
 

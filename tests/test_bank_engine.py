@@ -11,13 +11,13 @@ import pytest
 import torch
 from bank_models import settings_for, short_spec
 
-from sftray.bank.engine import Engine, load_model
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.trial_plan import Execution
 from sftray.storage.paths import TrialPaths
-from sftray.train.worker import run_trial
+from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec

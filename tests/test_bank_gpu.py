@@ -11,14 +11,6 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sftray.bank.adapters import Adapters, fresh_row, lay_out
-from sftray.bank.base import take_base
-from sftray.bank.batches import read_row
-from sftray.bank.decoder import Decoder
-from sftray.bank.engine import Engine, load_model
-from sftray.bank.evaluation import Evaluation
-from sftray.bank.graphs import Graphs
-from sftray.bank.steps import Steps, capacities
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
@@ -27,7 +19,15 @@ from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.memory import PROJECTIONS
 from sftray.plan.trial_plan import Execution, plan_trial
-from sftray.train.worker import run_trial
+from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
+from sftray.trainers.bank.batches import read_row
+from sftray.trainers.bank.cuda_graphs import Graphs
+from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.evaluation import Evaluation
+from sftray.trainers.bank.frozen_base import take_base
+from sftray.trainers.bank.micro_steps import Steps, capacities
+from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu

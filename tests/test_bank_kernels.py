@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sftray.bank import ops
+from sftray.trainers.bank import torch_ops
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not torch.cuda.is_available() and not (INTERPRETED and importlib.util.find_spec("triton")):
     pytest.skip("needs CUDA, or Triton's interpreter", allow_module_level=True)
 
-from sftray.bank import kernels  # noqa: E402
+from sftray.trainers.bank import triton_kernels  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -55,7 +55,7 @@ def assert_only_row_is_nan(found: Tensor, expected: Tensor, row: int) -> None:
 def test_rms_norm(width: int, dtype: torch.dtype) -> None:
     x, weight = random(7, width, dtype=dtype), random(width, dtype=dtype, seed=1)
     for found, expected in zip(
-        kernels.rms_norm(x, weight, EPS), ops.rms_norm(x, weight, EPS), strict=True
+        triton_kernels.rms_norm(x, weight, EPS), torch_ops.rms_norm(x, weight, EPS), strict=True
     ):
         assert_close(found, expected)
 
@@ -65,10 +65,10 @@ def test_rms_norm(width: int, dtype: torch.dtype) -> None:
 def test_rms_norm_backward(width: int, dtype: torch.dtype) -> None:
     x, weight = random(7, width, dtype=dtype), random(width, dtype=dtype, seed=1)
     dy, dx = random(7, width, dtype=dtype, seed=2), random(7, width, dtype=dtype, seed=3)
-    rstd = ops.rms_norm(x, weight, EPS)[1]
+    rstd = torch_ops.rms_norm(x, weight, EPS)[1]
     expected = dx.clone()
-    ops.rms_norm_backward_(expected, dy, x, weight, rstd)
-    kernels.rms_norm_backward_(dx, dy, x, weight, rstd)
+    torch_ops.rms_norm_backward_(expected, dy, x, weight, rstd)
+    triton_kernels.rms_norm_backward_(dx, dy, x, weight, rstd)
     assert_close(dx, expected)
 
 
@@ -77,8 +77,8 @@ def test_rms_norm_backward(width: int, dtype: torch.dtype) -> None:
 def test_head_norm(heads: int, normed: int, width: int, dtype: torch.dtype) -> None:
     qkv = random(7, heads, width, dtype=dtype)
     weights = random(normed, width, dtype=dtype, seed=1)
-    found = kernels.head_norm(qkv, weights, EPS)
-    assert_close(found, ops.head_norm(qkv, weights, EPS))
+    found = triton_kernels.head_norm(qkv, weights, EPS)
+    assert_close(found, torch_ops.head_norm(qkv, weights, EPS))
     assert torch.equal(found[:, normed:], qkv[:, normed:])
 
 
@@ -89,8 +89,8 @@ def test_head_norm_backward(heads: int, normed: int, width: int, dtype: torch.dt
     weights = random(normed, width, dtype=dtype, seed=1)
     dqkv = random(7, heads, width, dtype=dtype, seed=2)
     expected, before = dqkv.clone(), dqkv.clone()
-    ops.head_norm_backward_(expected, qkv, weights, EPS)
-    kernels.head_norm_backward_(dqkv, qkv, weights, EPS)
+    torch_ops.head_norm_backward_(expected, qkv, weights, EPS)
+    triton_kernels.head_norm_backward_(dqkv, qkv, weights, EPS)
     assert_close(dqkv, expected)
     assert torch.equal(dqkv[:, normed:], before[:, normed:])
 
@@ -108,8 +108,8 @@ def test_rope(
     before, expected = qkv.clone(), qkv.clone()
     cos, sin = random(20, width, dtype=dtype, seed=1), random(20, width, dtype=dtype, seed=2)
     positions = torch.tensor([0, 1, 2, 19, 0, 5, 5], device=DEVICE, dtype=integer)
-    ops.rope_(expected, cos, sin, positions, rotated)
-    kernels.rope_(qkv, cos, sin, positions, rotated)
+    torch_ops.rope_(expected, cos, sin, positions, rotated)
+    triton_kernels.rope_(qkv, cos, sin, positions, rotated)
     if dtype == torch.bfloat16:  # `ops` rounds both products, which are up to 10
         torch.testing.assert_close(qkv, expected, rtol=4e-2, atol=6e-2)
     else:
@@ -121,17 +121,17 @@ def test_rope(
 @pytest.mark.parametrize("inner", [352, 353, 4864])
 def test_swiglu(inner: int, dtype: torch.dtype) -> None:
     gate_up = random(7, 2 * inner, dtype=dtype)
-    assert_close(kernels.swiglu(gate_up), ops.swiglu(gate_up))
+    assert_close(triton_kernels.swiglu(gate_up), torch_ops.swiglu(gate_up))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("inner", [352, 353, 4864])
 def test_swiglu_backward(inner: int, dtype: torch.dtype) -> None:
     gate_up, da = random(7, 2 * inner, dtype=dtype), random(7, inner, dtype=dtype, seed=1)
-    active = kernels.swiglu(gate_up)
+    active = triton_kernels.swiglu(gate_up)
     expected = (gate_up.clone(), da.clone())
-    ops.swiglu_backward_(*expected)
-    kernels.swiglu_backward_(gate_up, da)
+    torch_ops.swiglu_backward_(*expected)
+    triton_kernels.swiglu_backward_(gate_up, da)
     assert_close(gate_up, expected[0])
     assert_close(da, expected[1])
     assert torch.equal(da, active)
@@ -145,10 +145,10 @@ def test_cross_entropy(vocabulary: int, dtype: torch.dtype) -> None:
     last = vocabulary - 1
     targets = torch.tensor([0, last, -1, last // 2, -100, 3], device=DEVICE)
     before, expected = logits.clone(), logits.clone()
-    losses = kernels.cross_entropy_(logits, targets, gradient=False)
+    losses = triton_kernels.cross_entropy_(logits, targets, gradient=False)
     assert torch.equal(logits, before)
-    assert_close(losses, ops.cross_entropy_(expected, targets, gradient=True))
-    assert torch.equal(kernels.cross_entropy_(logits, targets, gradient=True), losses)
+    assert_close(losses, torch_ops.cross_entropy_(expected, targets, gradient=True))
+    assert torch.equal(triton_kernels.cross_entropy_(logits, targets, gradient=True), losses)
     assert_close(logits, expected)
     assert not logits[2].any()
     assert not logits[4].any()
@@ -162,8 +162,8 @@ def test_cross_entropy_of_more_than_two_to_the_31_logits() -> None:
     last = logits[-1:].clone()
     targets = torch.full((rows,), -1, device=DEVICE)
     targets[-1] = 7
-    losses = kernels.cross_entropy_(logits, targets, gradient=True)
-    assert_close(losses[-1:], ops.cross_entropy_(last, targets[-1:], gradient=True))
+    losses = triton_kernels.cross_entropy_(logits, targets, gradient=True)
+    assert_close(losses[-1:], torch_ops.cross_entropy_(last, targets[-1:], gradient=True))
     assert_close(logits[-1:], last)
 
 
@@ -173,14 +173,14 @@ def test_dropout_keeps_what_its_twin_keeps(dtype: torch.dtype) -> None:
     seeds = torch.tensor([5, -3, 2**62 + 11, 7], device=DEVICE)
     ones = torch.ones(4 * 9, 250, dtype=dtype, device=DEVICE)
     for module in (0, 1, 16, 223):
-        found = kernels.dropout(ones, rate, seeds, module)
-        expected = ops.dropout(ones, rate, seeds, module)
+        found = triton_kernels.dropout(ones, rate, seeds, module)
+        expected = torch_ops.dropout(ones, rate, seeds, module)
         assert torch.equal(found != 0, expected != 0)
         assert_close(found, expected)
         kept = (found != 0).float().view(4, -1).mean(1).cpu()
         torch.testing.assert_close(kept, 1 - rate.cpu(), rtol=0, atol=0.05)
     x = random(4 * 9, 250, dtype=dtype)
-    assert_close(kernels.dropout(x, rate, seeds, 3), ops.dropout(x, rate, seeds, 3))
+    assert_close(triton_kernels.dropout(x, rate, seeds, 3), torch_ops.dropout(x, rate, seeds, 3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -188,19 +188,19 @@ def test_dropout_add(dtype: torch.dtype) -> None:
     rate, seeds = torch.tensor([0.3, 0.0, 1.0], device=DEVICE), torch.arange(3, device=DEVICE)
     dx, dy = random(3 * 5, 96, dtype=dtype), random(3 * 5, 96, dtype=dtype, seed=1)
     expected = dx.clone()
-    ops.dropout_add_(expected, dy, rate, seeds, 12)
-    kernels.dropout_add_(dx, dy, rate, seeds, 12)
+    torch_ops.dropout_add_(expected, dy, rate, seeds, 12)
+    triton_kernels.dropout_add_(dx, dy, rate, seeds, 12)
     assert_close(dx, expected)
 
 
 @pytest.mark.parametrize(("size", "split"), [(1003, 500), (70000, 66001)])
 def test_row_norms(size: int, split: int) -> None:
     grad, table = random(3, size), _table(3)
-    found = kernels.row_norms(grad, table, split)
-    assert_close(found, ops.row_norms(grad, table, split))
-    assert torch.equal(kernels.row_norms(grad, table, split), found)
+    found = triton_kernels.row_norms(grad, table, split)
+    assert_close(found, torch_ops.row_norms(grad, table, split))
+    assert torch.equal(triton_kernels.row_norms(grad, table, split), found)
     grad[1, -1] = NAN
-    poisoned = kernels.row_norms(grad, table, split)
+    poisoned = triton_kernels.row_norms(grad, table, split)
     assert_only_row_is_nan(poisoned, found, 1)
 
 
@@ -210,8 +210,8 @@ def test_adamw_steps_the_slots_that_are_due(dtype: torch.dtype, due: tuple[bool,
     state, expected = _adamw_state(dtype), _adamw_state(dtype)
     mask = torch.tensor(due, device=DEVICE)
     for _ in range(2):
-        _step(kernels, state, mask)
-        _step(ops, expected, mask)
+        _step(triton_kernels, state, mask)
+        _step(torch_ops, expected, mask)
         for name, tensor in state.items():
             assert_close(tensor, expected[name])
             assert torch.equal(tensor[~mask], expected[name][~mask])
@@ -224,11 +224,11 @@ def test_adamw_leaves_a_nan_in_its_slot() -> None:
     clean, state = _adamw_state(torch.float32), _adamw_state(torch.float32)
     for tensor in state.values():
         tensor[1] = NAN
-    _step(kernels, clean, torch.tensor([True, False, True], device=DEVICE))
-    _step(kernels, state, torch.tensor([True, False, True], device=DEVICE))
+    _step(triton_kernels, clean, torch.tensor([True, False, True], device=DEVICE))
+    _step(triton_kernels, state, torch.tensor([True, False, True], device=DEVICE))
     for name, tensor in state.items():
         assert_only_row_is_nan(tensor, clean[name], 1)
-    _step(kernels, state, torch.tensor([False, True, False], device=DEVICE))
+    _step(triton_kernels, state, torch.tensor([False, True, False], device=DEVICE))
     assert not state.pop("grad")[1].any()
     for name, tensor in state.items():
         assert_only_row_is_nan(tensor, clean[name], 1)
@@ -246,7 +246,9 @@ def test_a_nan_stays_in_its_token(dtype: torch.dtype) -> None:
 def test_a_nan_where_nothing_is_trained_on_gives_no_loss() -> None:
     logits = random(2, 1003)
     logits[1] = NAN
-    losses = kernels.cross_entropy_(logits, torch.tensor([4, -1], device=DEVICE), gradient=True)
+    losses = triton_kernels.cross_entropy_(
+        logits, torch.tensor([4, -1], device=DEVICE), gradient=True
+    )
     assert losses.isfinite().all()
     assert not logits[1].any()
 
@@ -259,10 +261,10 @@ def test_all_can_be_captured_in_a_cuda_graph() -> None:
 
     def run(state: dict[str, Tensor]) -> list[Tensor]:
         rate, seeds = inputs["rate"], inputs["seeds"]
-        dropped = kernels.dropout(inputs["x"], rate, seeds, 2)
-        kernels.dropout_add_(dropped, inputs["dx"], rate, seeds, 2)
-        norms = kernels.row_norms(state["grad"], state["table"], 1001)
-        _step(kernels, state, due)
+        dropped = triton_kernels.dropout(inputs["x"], rate, seeds, 2)
+        triton_kernels.dropout_add_(dropped, inputs["dx"], rate, seeds, 2)
+        norms = triton_kernels.row_norms(state["grad"], state["table"], 1001)
+        _step(triton_kernels, state, due)
         return [dropped, norms, *_token_results(inputs)]
 
     run(_adamw_state(torch.bfloat16))  # compiles
@@ -298,19 +300,19 @@ def _token_results(inputs: dict[str, Tensor]) -> list[Tensor]:
     """What every kernel that works token by token makes of x, token by token."""
     x, positions = inputs["x"], inputs["positions"]
     heads = x.view(7, 3, 32)
-    y, rstd = kernels.rms_norm(x, inputs["weight"], EPS)
+    y, rstd = triton_kernels.rms_norm(x, inputs["weight"], EPS)
     dx = inputs["dx"].clone()
-    kernels.rms_norm_backward_(dx, y, x, inputs["weight"], rstd)
-    normed = kernels.head_norm(heads, inputs["weights"], EPS)
+    triton_kernels.rms_norm_backward_(dx, y, x, inputs["weight"], rstd)
+    normed = triton_kernels.head_norm(heads, inputs["weights"], EPS)
     dheads = inputs["dx"].clone().view(7, 3, 32)
-    kernels.head_norm_backward_(dheads, heads, inputs["weights"], EPS)
+    triton_kernels.head_norm_backward_(dheads, heads, inputs["weights"], EPS)
     turned = heads.clone()
-    kernels.rope_(turned, inputs["cos"], inputs["sin"], positions, 3)
+    triton_kernels.rope_(turned, inputs["cos"], inputs["sin"], positions, 3)
     gate_up, da = x.clone(), inputs["da"].clone()
-    active = kernels.swiglu(gate_up)
-    kernels.swiglu_backward_(gate_up, da)
+    active = triton_kernels.swiglu(gate_up)
+    triton_kernels.swiglu_backward_(gate_up, da)
     logits = x.clone()
-    losses = kernels.cross_entropy_(logits, positions, gradient=True)
+    losses = triton_kernels.cross_entropy_(logits, positions, gradient=True)
     return [y, rstd, dx, normed, dheads, turned, active, gate_up, da, logits, losses]
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sftray.bank.adapters import Adapters, fresh_row, lay_out
-from sftray.bank.base import Shape
-from sftray.bank.optimizer import EPSILON, Optimizer, table_row
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.memory import PROJECTIONS
+from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
+from sftray.trainers.bank.frozen_base import Shape
+from sftray.trainers.bank.slot_optimizer import EPSILON, Optimizer, table_row
 
 STEPS = 20
 CPU = torch.device("cpu")

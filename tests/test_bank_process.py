@@ -14,7 +14,6 @@ import pytest
 from bank_models import settings_for, short_spec
 from small_disks import tmpfs
 
-from sftray.bank.process import LEASE_SECONDS, BankProcess
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
@@ -24,6 +23,7 @@ from sftray.errors import BankError
 from sftray.plan.trial_plan import Execution
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
+from sftray.trainers.bank.bank_process import LEASE_SECONDS, BankProcess
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once

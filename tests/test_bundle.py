@@ -26,10 +26,10 @@ from sftray.demo import FOLDER
 from sftray.errors import SftrayError
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results import Results, load
-from sftray.runner import submit_task
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.sweep import run_sweep
+from sftray.trainers.runner import submit_task
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import saved_tokenizer
 from sftray.trial.eval_loss import generate, load_adapter, packed_eval_loss

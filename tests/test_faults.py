@@ -15,7 +15,7 @@ from sftray.cli import _with_plain_errors
 from sftray.doctor import spilled
 from sftray.errors import JournalError, OutageError
 from sftray.storage import outages
-from sftray.train.worker import _last_words
+from sftray.trainers.ray_train.worker import _last_words
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/x/y")
 

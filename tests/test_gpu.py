@@ -14,7 +14,7 @@ from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
-from sftray.train.worker import run_trial
+from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.attention import choose_attention, prove_isolation
 from sftray.trial.base_model import free_memory, load_base
 from sftray.trial.eval_loss import packed_eval_loss

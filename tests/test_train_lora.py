@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
-from sftray.train.lora import fuse_lora, make_resident
+from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import init_adapters, load_base
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sftray.errors import WorkersError
-from sftray.train import mailbox
-from sftray.train.mailbox import Mailbox
+from sftray.trainers.ray_train import mailbox
+from sftray.trainers.ray_train.mailbox import Mailbox
 
 ONE, TWO = {"trial": "t0000"}, {"trial": "t0001"}
 
@@ -146,7 +146,7 @@ def test_machines_that_are_taken_back_are_no_failures() -> None:
 def test_workers_that_are_silent_too_long_are_taken_for_dead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sftray.train.mailbox.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("sftray.trainers.ray_train.mailbox.POLL_SECONDS", 0.0)
     now = 0.0
     box = Mailbox(max_failures=2, hang_seconds=60.0, clock=lambda: now)
     box.send(ONE)

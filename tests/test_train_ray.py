@@ -16,9 +16,9 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.plan.trial_plan import Execution, plan_trial
-from sftray.train.mailbox import Mailbox
-from sftray.train.trial import _fit, _work
-from sftray.train.worker import run_trial
+from sftray.trainers.ray_train.mailbox import Mailbox
+from sftray.trainers.ray_train.train_client import _fit, _work
+from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray
@@ -59,7 +59,7 @@ def work_with_faults(config: dict[str, Any]) -> None:
 
     import torch
 
-    from sftray.train.trainer import PackedSFTTrainer
+    from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 
     plain = PackedSFTTrainer.compute_loss
 

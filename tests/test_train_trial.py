@@ -25,9 +25,9 @@ from sftray.errors import CheckpointError
 from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
-from sftray.train.bases import Bases
-from sftray.train.trainer import PackedSFTTrainer
-from sftray.train.worker import run_trial
+from sftray.trainers.ray_train.base_cache import Bases
+from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
+from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention, choose_attention, prove_isolation
 from sftray.trial.base_model import (

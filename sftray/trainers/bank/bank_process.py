@@ -37,7 +37,7 @@ from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
-    from sftray.bank.engine import Engine, Slot
+    from sftray.trainers.bank.engine import Engine, Slot
 
 LEASE_SECONDS = PATIENCE_SECONDS + 60
 """A client that is alive asks far more often, but where the driver waits for storage."""
@@ -214,7 +214,7 @@ class BankProcess:
 
     def _load(self) -> Any:
         began = self._clock()
-        from sftray.bank.engine import load_model
+        from sftray.trainers.bank.engine import load_model
 
         imported = self._clock()
         model = load_model(self._trial, self._device)
@@ -265,7 +265,7 @@ class BankProcess:
             self._break(f"bank: {type(error).__name__}: {error}")
 
     def _train(self, opening: Mapping[str, Any], settings: BankSettings) -> None:
-        from sftray.bank.engine import Engine
+        from sftray.trainers.bank.engine import Engine
 
         packs, model = open_packs(opening["packs"]), self._model.result()
         engine = Engine(model, self._trial, packs, settings, self._device, self._writers)

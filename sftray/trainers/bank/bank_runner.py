@@ -16,18 +16,18 @@ from typing import Any
 import ray
 from ray import tune
 
-from sftray.bank.client import BankClient
-from sftray.bank.process import BankProcess
-from sftray.bank.roll import RollCall
 from sftray.cluster.connect import Cluster, head_has_cpus
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.device_fit import Fit
 from sftray.results.recorder import Recorder
-from sftray.runner import Specs, tune_trials
 from sftray.search.search import Search
 from sftray.storage import files
+from sftray.trainers.bank.bank_client import BankClient
+from sftray.trainers.bank.bank_process import BankProcess
+from sftray.trainers.bank.roll_call import RollCall
+from sftray.trainers.runner import Specs, tune_trials
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sftray.bank.base import GROUPS, Shape
-from sftray.bank.ops import copy_work
-from sftray.bank.transfer import Snapshot, Snapshots
 from sftray.errors import CheckpointError
+from sftray.trainers.bank.frozen_base import GROUPS, Shape
+from sftray.trainers.bank.torch_ops import copy_work
+from sftray.trainers.bank.transfer import Snapshot, Snapshots
 from sftray.trial.base_model import init_lora_a
 
 PARTS = ("lora_A", "lora_B")

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sftray.bank.attention import Documents
-from sftray.bank.batches import PackedRow, assemble
-from sftray.bank.decoder import Batch, Decoder
 from sftray.metrics import ANSWER_TOKENS
+from sftray.trainers.bank.batches import PackedRow, assemble
+from sftray.trainers.bank.decoder import Batch, Decoder
+from sftray.trainers.bank.packed_attention import Documents
 from sftray.trial.samples import Reply
 
 PROMPT_TOKENS = 4096

@@ -16,9 +16,9 @@ import ray
 from ray.exceptions import RayActorError
 from ray.tune import Trainable
 
-from sftray.bank.roll import RollCall
 from sftray.errors import BankError
 from sftray.search.search import Suggestion
+from sftray.trainers.bank.roll_call import RollCall
 from sftray.trial.trial_spec import TrialSpec
 
 RESTART_SECONDS = 900.0

@@ -21,16 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.bank.adapters import Adapters, Row, export_row, fresh_row, import_row, lay_out, row_of
-from sftray.bank.answer import greedy_answers
-from sftray.bank.base import take_base
-from sftray.bank.batches import PackedRow, assemble, idle_row, read_row
-from sftray.bank.decoder import Decoder
-from sftray.bank.evaluation import Evaluation
-from sftray.bank.graphs import Graphs
-from sftray.bank.optimizer import Optimizer, table_row
-from sftray.bank.steps import Steps, capacities
-from sftray.bank.transfer import Snapshot
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
@@ -40,6 +30,24 @@ from sftray.plan.trainer_choice import target_projections
 from sftray.plan.trial_plan import learning_rate
 from sftray.storage.outages import OUTAGE
 from sftray.storage.paths import TrialPaths
+from sftray.trainers.bank.adapters import (
+    Adapters,
+    Row,
+    export_row,
+    fresh_row,
+    import_row,
+    lay_out,
+    row_of,
+)
+from sftray.trainers.bank.batches import PackedRow, assemble, idle_row, read_row
+from sftray.trainers.bank.cuda_graphs import Graphs
+from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.evaluation import Evaluation
+from sftray.trainers.bank.frozen_base import take_base
+from sftray.trainers.bank.greedy_answers import greedy_answers
+from sftray.trainers.bank.micro_steps import Steps, capacities
+from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
+from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import PROBE_LENGTHS, choose_attention, isolation_change, refuse_leak
 from sftray.trial.base_model import (

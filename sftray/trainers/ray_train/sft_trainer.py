@@ -27,8 +27,8 @@ from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.paths import TrialPaths
-from sftray.train.lora import fuse_lora
-from sftray.train.shard import mean_of_gradients, shard_base
+from sftray.trainers.ray_train.fused_lora import fuse_lora
+from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import (

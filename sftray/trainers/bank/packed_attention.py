@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sftray.bank.base import Shape
+from sftray.trainers.bank.frozen_base import Shape
 
 
 @dataclass

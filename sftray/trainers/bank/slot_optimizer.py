@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from sftray.bank.adapters import Adapters
-from sftray.bank.ops import (
+from sftray.config.sweep_config import TrialConfig
+from sftray.trainers.bank.adapters import Adapters
+from sftray.trainers.bank.torch_ops import (
     BETA1,
     BETA2,
     CORRECTION1,
@@ -27,8 +28,7 @@ from sftray.bank.ops import (
     MAX_NORM,
     fastest,
 )
-from sftray.bank.transfer import Downloads, Upload
-from sftray.config.sweep_config import TrialConfig
+from sftray.trainers.bank.transfer import Downloads, Upload
 
 TOKENS, DUE = 9, 10
 """Columns of the table that the step itself uses, after those of `ops`."""

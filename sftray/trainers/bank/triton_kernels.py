@@ -15,8 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sftray.bank import ops
-from sftray.bank.ops import copy_work as copy_work  # two copies, which PyTorch does as well
+from sftray.trainers.bank import torch_ops
+from sftray.trainers.bank.torch_ops import (
+    copy_work as copy_work,  # two copies, which PyTorch does as well
+)
 
 _TILE = 2048  # elements a program: 4 warps × 32 lanes × 16
 _LOGITS_TILE = 16384  # 32 warps: few rows at once, so that the L2 cache holds much of each
@@ -512,14 +514,14 @@ def _adamw(
 _LR, _BETA1, _BETA2, _EPS, _DECAY, _CORRECTION1, _CORRECTION2, _LORA_SCALE = (
     tl.constexpr(column)
     for column in (
-        ops.LR,
-        ops.BETA1,
-        ops.BETA2,
-        ops.EPS,
-        ops.DECAY,
-        ops.CORRECTION1,
-        ops.CORRECTION2,
-        ops.LORA_SCALE,
+        torch_ops.LR,
+        torch_ops.BETA1,
+        torch_ops.BETA2,
+        torch_ops.EPS,
+        torch_ops.DECAY,
+        torch_ops.CORRECTION1,
+        torch_ops.CORRECTION2,
+        torch_ops.LORA_SCALE,
     )
 )
-_STEP = tl.constexpr(ops._STEP)
+_STEP = tl.constexpr(torch_ops._STEP)

@@ -147,8 +147,8 @@ class LocalRunner:
     def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
         import torch
 
-        from sftray.train.bases import Bases
-        from sftray.train.worker import run_trial
+        from sftray.trainers.ray_train.base_cache import Bases
+        from sftray.trainers.ray_train.worker import run_trial
 
         device, bases = torch.device("cuda", 0) if self._use_gpu else torch.device("cpu"), Bases()
         waiting = search.unfinished()

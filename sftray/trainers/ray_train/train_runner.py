@@ -12,9 +12,9 @@ from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.results.recorder import Recorder
-from sftray.runner import Specs, submit_task, tune_trials
 from sftray.search.search import Search
-from sftray.train.trial import TrainClient
+from sftray.trainers.ray_train.train_client import TrainClient
+from sftray.trainers.runner import Specs, submit_task, tune_trials
 
 
 class TrainRunner:

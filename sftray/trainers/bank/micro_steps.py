@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sftray.bank.adapters import Adapters
-from sftray.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
-from sftray.bank.decoder import Decoder
-from sftray.bank.graphs import Graphs
 from sftray.data.packs.packed_rows import MappedRows
+from sftray.trainers.bank.adapters import Adapters
+from sftray.trainers.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
+from sftray.trainers.bank.cuda_graphs import Graphs
+from sftray.trainers.bank.decoder import Decoder
 
 SAMPLED_ROWS = 2048
 """Rows from which the usual sizes of a batch are estimated."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sftray.config.sweep_config import TrialConfig
-from sftray.train.lora import make_resident
+from sftray.trainers.ray_train.fused_lora import make_resident
 from sftray.trial.attention import Attention, prove_isolation
 from sftray.trial.base_model import free_memory, load_base
 

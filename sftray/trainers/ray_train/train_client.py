@@ -22,7 +22,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune import Trainable
 
 from sftray.search.search import Suggestion
-from sftray.train.mailbox import Mailbox
+from sftray.trainers.ray_train.mailbox import Mailbox
 from sftray.trial.trial_spec import TrialSpec
 
 MAILBOX_THREADS = 256
@@ -108,6 +108,6 @@ def _fit(mailbox: Any, scaling: Mapping[str, Any], work: Callable[[dict[str, Any
 
 def _work(config: dict[str, Any]) -> None:
     """Import torch and all that only in the worker: a client starts in a fifth of the time."""
-    from sftray.train.worker import work_for
+    from sftray.trainers.ray_train.worker import work_for
 
     work_for(config["mailbox"])

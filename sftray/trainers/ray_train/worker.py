@@ -26,8 +26,8 @@ from sftray.plan.trial_plan import Execution, in_less_memory
 from sftray.storage import files
 from sftray.storage.outages import OUTAGE, plain
 from sftray.storage.paths import TrialPaths
-from sftray.train.bases import Bases
-from sftray.train.trainer import PackedSFTTrainer
+from sftray.trainers.ray_train.base_cache import Bases
+from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import free_memory, is_out_of_memory, load_tokenizer

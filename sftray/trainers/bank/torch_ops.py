@@ -24,9 +24,9 @@ LR, BETA1, BETA2, EPS, DECAY, CORRECTION1, CORRECTION2, LORA_SCALE, MAX_NORM = r
 def fastest(device: torch.device) -> ModuleType:
     """This file, or on a GPU with Triton its twin."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from sftray.bank import kernels
+        from sftray.trainers.bank import triton_kernels
 
-        return kernels
+        return triton_kernels
     return sys.modules[__name__]
 
 

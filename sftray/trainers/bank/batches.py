@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sftray.bank.attention import Documents
-from sftray.bank.decoder import Batch
-from sftray.bank.transfer import Upload
+from sftray.trainers.bank.decoder import Batch
+from sftray.trainers.bank.packed_attention import Documents
+from sftray.trainers.bank.transfer import Upload
 
 IDLE = 128
 """Tokens of the documents that padding and idle rows are cut into: cheap for attention."""
