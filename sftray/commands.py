@@ -88,8 +88,8 @@ def init(options: argparse.Namespace) -> int:
 
 def best(options: argparse.Namespace) -> int:
     """The winner, and how to load it."""
-    from sftray.bundle import open_bundle
-    from sftray.loading import is_whole
+    from sftray.winner.bundle import open_bundle
+    from sftray.winner.loading_code import is_whole
 
     folder, facts = open_bundle(options.dir)
     told, how = (_whole if is_whole(facts) else _adapter)(folder, facts)
@@ -109,12 +109,15 @@ def best(options: argparse.Namespace) -> int:
 
 def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """What loads the adapter in a bundle: as values, and for a person."""
-    from sftray.loading import loading_code
-    from sftray.winner import loaders
+    from sftray.winner import adapter_format
+    from sftray.winner.loading_code import loading_code
 
-    config, tensors = loaders.read_adapter(folder)
-    wrong, refused = loaders.peft_problems(config, tensors), loaders.vllm_problems(config, tensors)
-    command = loaders.vllm_command(str(folder), config, facts["sweep"])
+    config, tensors = adapter_format.read_adapter(folder)
+    wrong, refused = (
+        adapter_format.peft_problems(config, tensors),
+        adapter_format.vllm_problems(config, tensors),
+    )
+    command = adapter_format.vllm_command(str(folder), config, facts["sweep"])
     told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
     serve = f"vLLM: yes, by its format\n{command}"
     if refused:
@@ -129,7 +132,7 @@ def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 def _whole(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The same of a whole model."""
-    from sftray.loading import loading_code
+    from sftray.winner.loading_code import loading_code
 
     command = shlex.join(["vllm", "serve", str(folder)])
     code = loading_code(facts, str(folder))
@@ -178,7 +181,7 @@ def push(options: argparse.Namespace) -> int:
 
 def generate(options: argparse.Namespace) -> int:
     _quiet_libraries()
-    from sftray.bundle import answer
+    from sftray.winner.bundle import answer
 
     answers = answer(
         options.dir,

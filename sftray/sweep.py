@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sftray import bundle, results
+from sftray import results
 from sftray.cluster.connect import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.data.chat.tokenizer import model_config, require_safetensors
@@ -49,6 +49,7 @@ from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.tracking import Tracking
 from sftray.trainers.runner import LocalRunner, Runner, Specs
+from sftray.winner import bundle
 
 Log = Callable[[str], None]
 

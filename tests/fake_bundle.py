@@ -15,7 +15,7 @@ from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.record import RECORDED_PACKAGES
 from sftray.trial.base_model import lora_config
-from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
+from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 
 END_OF_TURN = 2
 CONFIRMED = {

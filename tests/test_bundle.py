@@ -18,7 +18,6 @@ from fake_bundle import CONFIRMED
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.bundle import TOLERANCE, answer, collect, open_bundle
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import open_packs
@@ -34,7 +33,8 @@ from sftray.trial.attention import Attention
 from sftray.trial.base_model import saved_tokenizer
 from sftray.trial.eval_loss import generate, load_adapter, packed_eval_loss
 from sftray.trial.samples import read_samples
-from sftray.winner.loaders import peft_problems, read_adapter, vllm_problems
+from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
+from sftray.winner.bundle import TOLERANCE, answer, collect, open_bundle
 from sftray.winner.merge import merge
 
 pytestmark = pytest.mark.ray

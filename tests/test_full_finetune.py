@@ -13,7 +13,6 @@ from fake_bundle import facts_of
 from test_train_trial import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.bundle import _assemble, _write_files, answer
 from sftray.cli import main
 from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
@@ -29,8 +28,9 @@ from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
 from sftray.trial.samples import fixed_prompts
 from sftray.trial.trial_spec import TrialSpec
-from sftray.winner.card import model_card
+from sftray.winner.bundle import _assemble, _write_files, answer
 from sftray.winner.merge import merge
+from sftray.winner.model_card import model_card
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once
 

@@ -16,7 +16,7 @@ from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import ONE_ROW, planner
-from sftray.winner.card import merged_card, model_card, repeat_file
+from sftray.winner.model_card import merged_card, model_card, repeat_file
 
 TRIAL = TrialConfig("Qwen/Qwen3-8B-Base", learning_rate=5e-3, lora_r=12, seed=3)
 HUB = to_json(DataConfig("HuggingFaceH4/ultrachat_200k", split="train_sft"))

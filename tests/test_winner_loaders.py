@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import SftrayError
-from sftray.winner.loaders import (
+from sftray.winner.adapter_format import (
     Stored,
     max_lora_rank,
     peft_problems,

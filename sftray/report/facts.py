@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from sftray.config.config_json import to_json
-from sftray.loading import kind_of, loaded_with, loading_code
 from sftray.results import Results
 from sftray.results.findings import Findings, learn
 from sftray.results.leaderboard_text import confirmed_text, point_text
@@ -17,6 +16,7 @@ from sftray.results.tables import BASE, axes_of
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD
+from sftray.winner.loading_code import kind_of, loaded_with, loading_code
 
 _HEALTHY = ("healthy", "pruned", "too_early")
 _SHOWN = 3

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from sftray.bundle import as_trained, open_bundle, require_adapter
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import PacksError, SftrayError
@@ -32,7 +31,8 @@ from sftray.trial.base_model import (
 )
 from sftray.trial.eval_loss import default_device, end_with_turns, evaluate_adapter, evaluate_model
 from sftray.winner import DTYPES
-from sftray.winner.card import CARD, merged_card
+from sftray.winner.bundle import as_trained, open_bundle, require_adapter
+from sftray.winner.model_card import CARD, merged_card
 
 CHECKED_ROWS = 64
 """Held-out rows that the check is of, at most."""

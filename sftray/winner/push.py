@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftray.bundle import open_bundle
 from sftray.errors import SftrayError
 from sftray.storage import files
 from sftray.storage.hub_errors import refusal
 from sftray.storage.paths import SweepPaths, is_uri, name_of
-from sftray.winner.card import CARD, REPEAT
+from sftray.winner.bundle import open_bundle
+from sftray.winner.model_card import CARD, REPEAT
 
 TOLD = ("sweep.json", CARD, REPEAT)
 """Files of ours, in which paths are cut to names."""

@@ -16,10 +16,10 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.config.sweep_file import as_file
 from sftray.data.source.sources import names_files
-from sftray.loading import is_whole, kind_of, loaded_with, loading_code
 from sftray.results.leaderboard_text import short
 from sftray.storage.paths import is_uri
-from sftray.winner.loaders import max_lora_rank
+from sftray.winner.adapter_format import max_lora_rank
+from sftray.winner.loading_code import is_whole, kind_of, loaded_with, loading_code
 
 REPEAT = "repeat.py"
 CARD = "README.md"

@@ -21,14 +21,14 @@ from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, SftrayError
-from sftray.loading import is_whole, loaded_with
 from sftray.plan.trial_plan import rung_ladder
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files
 from sftray.storage.paths import SweepPaths, TrialPaths, join
 from sftray.trial.samples import as_lines, fixed_prompts, flagged
-from sftray.winner.card import CARD, REPEAT, model_card, repeat_file
+from sftray.winner.loading_code import is_whole, loaded_with
+from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
