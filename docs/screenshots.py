@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
-from sftray.live.view import view
-from sftray.live.watched import Watched
-from sftray.report import write_report
+from sftray.views.live.live_view import view
+from sftray.views.live.watched import Watched
+from sftray.views.report.report import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -57,10 +57,10 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
-    from sftray.live import shown
     from sftray.results import load
     from sftray.results.findings import learn, text
     from sftray.results.leaderboard_text import confirmed_text, table
+    from sftray.views.live import shown
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
     if options.fresh:

@@ -38,9 +38,9 @@ def results(options: argparse.Namespace) -> int:
 
 def watch(options: argparse.Namespace) -> int:
     """The live view of a sweep that runs elsewhere."""
-    from sftray.live import watch as watched
     from sftray.results import load
     from sftray.results.leaderboard_text import table
+    from sftray.views.live import watch as watched
 
     with contextlib.suppress(KeyboardInterrupt):  # the sweep is not ours
         watched(options.dir, plain=options.plain)
@@ -49,7 +49,7 @@ def watch(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    from sftray.report import write_report
+    from sftray.views.report.report import write_report
 
     say(write_report(options.dir))
     return 0

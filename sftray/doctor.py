@@ -274,7 +274,7 @@ def _hub() -> Finding:
 def _keys() -> list[Finding]:
     from huggingface_hub import get_token
 
-    from sftray.tracking import key_present
+    from sftray.views.tracking.mirror_processes import key_present
 
     hub = "present" if get_token() else "absent"
     online = "present" if key_present() else "absent"

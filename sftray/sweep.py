@@ -47,8 +47,8 @@ from sftray.search.search import KnownTrial, Search
 from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, is_uri
-from sftray.tracking import Tracking
 from sftray.trainers.runner import LocalRunner, Runner, Specs
+from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner import bundle
 
 Log = Callable[[str], None]
@@ -278,7 +278,7 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
 
 def _report(paths: SweepPaths, log: Log) -> None:
     try:
-        from sftray.report import write_report
+        from sftray.views.report.report import write_report
 
         log(f"report: {write_report(paths.root)}")
     except ModuleNotFoundError as error:  # a sweep is not lost with its picture

@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sftray.follow import follow, take_lock
 from sftray.storage.paths import SweepPaths
-from sftray.tracking import local_folder
+from sftray.views.tracking.journal_follower import follow, take_lock
+from sftray.views.tracking.mirror_processes import local_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # tensorboardX loads torch where there is one, only to know a tensor when it sees one
     sys.modules["torch"] = None  # type: ignore[assignment]
-    from sftray.event_files import EventFiles
+    from sftray.views.tracking.tensorboard_files import EventFiles
 
     paths = SweepPaths(given.folder)
     folder = local_folder(paths.root, paths.tensorboard)

@@ -14,12 +14,12 @@ from fake_trials import make_sweep
 from rich.console import Console
 
 from sftray.cli import main
-from sftray.live import shown, watch
-from sftray.live.screen import _Screen
-from sftray.live.state import Row, State
-from sftray.live.view import duration, sparkline, view
-from sftray.live.watched import Watched
 from sftray.storage.journal import Journal, read_events
+from sftray.views.live import shown, watch
+from sftray.views.live.live_view import duration, sparkline, view
+from sftray.views.live.screen import _Screen
+from sftray.views.live.snapshot import Row, State
+from sftray.views.live.watched import Watched
 
 RECORDED = Path(__file__).parent / "recorded" / "lr_batch"
 EVENTS = read_events(str(RECORDED / "journal.jsonl"))

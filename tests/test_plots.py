@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from fake_folder import EVENTS, RECORDED, found_in
 
-from sftray import plots, results
-from sftray.plots.cost import lanes
+from sftray import results
 from sftray.results import Results
+from sftray.views import plots
+from sftray.views.plots.cost_plots import lanes
 
 ALL = {name: getattr(plots, name) for name in plots.__all__}
 

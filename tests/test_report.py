@@ -12,9 +12,9 @@ import pytest
 from fake_folder import EVENTS, PACKS, RECORDED, START, ended, found_in, result
 
 from sftray.cli import main
-from sftray.report import page, write_report
 from sftray.results import Results, load
 from sftray.trial.samples import fixed_prompts, flagged, keep
+from sftray.views.report.report import page, write_report
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}<!--"
 SECTIONS = (

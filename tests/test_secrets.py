@@ -27,14 +27,14 @@ from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.chat.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
-from sftray.live.screen import shown
 from sftray.plan.preview import make_plan, plan_text
-from sftray.report import page
 from sftray.results.recorder import Recorder
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import HIDDEN, looks_secret, redact
+from sftray.views.live.screen import shown
+from sftray.views.report.report import page
 
 HERE = Path(__file__).parent
 KEY = "-----BEGIN PRIVATE KEY-----\\nMIIEplantedgooglekey\\n-----END PRIVATE KEY-----"
@@ -214,7 +214,14 @@ def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
 def test_wandb_gets_neither_keys_nor_samples(
     mirrored: SweepPaths, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [sys.executable, "-m", "sftray.mirror", mirrored.root, "--mode", mode]
+    command = [
+        sys.executable,
+        "-m",
+        "sftray.views.tracking.wandb_mirror",
+        mirrored.root,
+        "--mode",
+        mode,
+    ]
     with fake_wandb() as (address, sent):
         monkeypatch.setenv("WANDB_BASE_URL", address)
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)

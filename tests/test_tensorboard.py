@@ -17,14 +17,14 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from test_tracking import SWEEP, TRIALS, begin, evaluate_all, result
 
 from sftray.config.config_json import to_json
-from sftray.event_files import EventFiles
-from sftray.follow import follow
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
-from sftray.tracked import CURVE, METRICS
-from sftray.tracking import Tracking
 from sftray.trial.samples import as_lines
+from sftray.views.tracking.journal_follower import follow
+from sftray.views.tracking.mirror_processes import Tracking
+from sftray.views.tracking.tensorboard_files import EventFiles
+from sftray.views.tracking.tracked_metrics import CURVE, METRICS
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ from sftray.results.sweep_folder import leaderboard
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
-from sftray.tracked import CURVE, METRICS
-from sftray.tracking import Tracking
 from sftray.trial.samples import as_lines
+from sftray.views.tracking.mirror_processes import Tracking
+from sftray.views.tracking.tracked_metrics import CURVE, METRICS
 
 SWEEP = SweepConfig(
     name="lr",
@@ -249,7 +249,7 @@ import os, json
 from sftray.config.config_json import sweep_from_json
 from sftray.storage.paths import SweepPaths
 from sftray.results.sweep_folder import leaderboard
-from sftray.tracking import Tracking
+from sftray.views.tracking.mirror_processes import Tracking
 from sftray.trial.samples import as_lines
 sweep = sweep_from_json(json.loads({json.dumps(to_json(SWEEP))!r}))
 tracking = Tracking.start(sweep, SweepPaths({paths.root!r}), print)
@@ -323,7 +323,7 @@ def test_a_service_that_hangs_does_not_hold_the_sweep(
         tracking.finish(1)
         assert time.monotonic() - started < 6
     assert "not done after 1 s" in lines[-1]
-    assert f"python -m sftray.mirror {paths.root} --mode online" in lines[-1]
+    assert f"python -m sftray.views.tracking.wandb_mirror {paths.root} --mode online" in lines[-1]
 
 
 def test_a_run_that_cannot_start_online_is_kept_offline(
@@ -411,7 +411,14 @@ def result(step: int) -> dict[str, Any]:
 
 
 def start_mirror(paths: SweepPaths, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "sftray.mirror", paths.root, "--mode", "offline"]
+    command = [
+        sys.executable,
+        "-m",
+        "sftray.views.tracking.wandb_mirror",
+        paths.root,
+        "--mode",
+        "offline",
+    ]
     return subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE)
 
 

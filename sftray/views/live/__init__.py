@@ -5,5 +5,5 @@ folder like anybody else, so `sftray watch` shows the same of a sweep that runs 
 look at a sweep of 1,000 trials takes 40 ms, once a second; neither ray nor torch is imported.
 """
 
-from sftray.live.screen import shown as shown
-from sftray.live.screen import watch as watch
+from sftray.views.live.screen import shown as shown
+from sftray.views.live.screen import watch as watch

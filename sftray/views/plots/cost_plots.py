@@ -9,7 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sftray.plots.look import (
+from sftray.results import Results
+from sftray.results.findings.comparisons import read
+from sftray.results.findings.finding_costs import Cost, pareto_front, regret
+from sftray.results.tables import axes_of
+from sftray.views.plots.plot_style import (
     BEST,
     GRID,
     INK,
@@ -22,10 +26,6 @@ from sftray.plots.look import (
     sight,
     told,
 )
-from sftray.results import Results
-from sftray.results.findings.comparisons import read
-from sftray.results.findings.finding_costs import Cost, pareto_front, regret
-from sftray.results.tables import axes_of
 
 MOMENTS = 240
 """Points in time at which the throughput of all trials is added up."""

@@ -16,12 +16,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from sftray.report.facts import facts_of
-from sftray.report.figures import Shown, figures_of
 from sftray.results import Results, load
 from sftray.results.leaderboard_text import short
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
+from sftray.views.report.facts import facts_of
+from sftray.views.report.figures import Shown, figures_of
 
 __all__ = ["page", "write_report"]
 

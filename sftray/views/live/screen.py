@@ -20,12 +20,12 @@ from rich.live import Live
 
 from sftray.config import SweepConfig
 from sftray.errors import SftrayError
-from sftray.live.view import view
-from sftray.live.watched import KEPT_LINES, Watched
 from sftray.results.sweep_folder import no_sweep
 from sftray.storage import files, outages
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
+from sftray.views.live.live_view import view
+from sftray.views.live.watched import KEPT_LINES, Watched
 
 Log = Callable[[str], None]
 

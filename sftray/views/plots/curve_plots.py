@@ -7,9 +7,19 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sftray.plots.look import BEST, BEYOND, INK, OUTCOMES, cut, figure, nothing, sight, told
 from sftray.results import Results
 from sftray.results.tables import axes_of
+from sftray.views.plots.plot_style import (
+    BEST,
+    BEYOND,
+    INK,
+    OUTCOMES,
+    cut,
+    figure,
+    nothing,
+    sight,
+    told,
+)
 
 SMOOTH = 30
 """Train loss is shown as a running mean over so many parts of a curve: batches zigzag."""

@@ -4,7 +4,7 @@ Promise: every trial, every evaluation and every step once, also after a kill or
 with the network gone for a while: the journal is the truth, and what W&B lacks is made again from
 it. Price: W&B is behind the journal by about a second.
 
-`python -m sftray.mirror SWEEP_FOLDER` mirrors a sweep after the fact.
+`python -m sftray.views.tracking.wandb_mirror SWEEP_FOLDER` mirrors a sweep after the fact.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any, Literal
 
 import wandb
 
-from sftray.follow import follow, say, take_lock
 from sftray.storage import files
 from sftray.storage.journal.journal import Event
 from sftray.storage.paths import SweepPaths, join
-from sftray.tracked import Row, last_rows, rows_of
-from sftray.tracking import left_offline, local_folder
 from sftray.trial.samples import read_samples
-from sftray.wandb_run import (
+from sftray.views.tracking.journal_follower import follow, say, take_lock
+from sftray.views.tracking.mirror_processes import left_offline, local_folder
+from sftray.views.tracking.tracked_metrics import Row, last_rows, rows_of
+from sftray.views.tracking.wandb_run import (
     ADAPTER_SECONDS,
     UPLOAD_SECONDS,
     define_axes,
@@ -50,7 +50,9 @@ OFFLINE_SECONDS = 600.0  # before W&B is tried again with new trials, once it di
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Mirror a sweep's journal to W&B; 0 if all of it was taken."""
-    parser = argparse.ArgumentParser("python -m sftray.mirror", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m sftray.views.tracking.wandb_mirror", description=__doc__
+    )
     parser.add_argument("folder", help="the sweep's folder or URI")
     parser.add_argument("--mode", choices=("online", "offline"), default="online")
     parser.add_argument("--project", default="sftray")

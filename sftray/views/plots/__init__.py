@@ -5,9 +5,9 @@ and empty before there is anything to show; it reads the same on a light ground 
 docs/report.md says what each shows. Price: plotly, and Optuna for `importance`.
 """
 
-from sftray.plots.cost import best_so_far, pareto, throughput, timeline
-from sftray.plots.curves import learning_curves, rungs
-from sftray.plots.space import importance, learning_rate, parallel
+from sftray.views.plots.cost_plots import best_so_far, pareto, throughput, timeline
+from sftray.views.plots.curve_plots import learning_curves, rungs
+from sftray.views.plots.space_plots import importance, learning_rate, parallel
 
 __all__ = [
     "best_so_far",

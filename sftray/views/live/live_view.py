@@ -18,8 +18,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from sftray.live.state import RUNNING, UNFINISHED, Row, State, finite
 from sftray.results.leaderboard_text import short
+from sftray.views.live.snapshot import RUNNING, UNFINISHED, Row, State, finite
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKS = 8

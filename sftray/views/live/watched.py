@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 
 from sftray.config import SweepConfig
-from sftray.live.state import Clock, Plans, State, state_of
 from sftray.results.log_lines import line
 from sftray.results.spending import Spent
 from sftray.results.sweep_folder import Records
@@ -16,6 +15,7 @@ from sftray.storage import files
 from sftray.storage.journal import reader
 from sftray.storage.journal.journal import Event
 from sftray.storage.paths import SweepPaths, is_uri, name_of
+from sftray.views.live.snapshot import Clock, Plans, State, state_of
 
 PAUSE_SECONDS = 60.0
 """Where nothing was journalled for so long before a trial starts, no driver was there."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sftray import plots
 from sftray.results import Results
 from sftray.results.findings import Findings
+from sftray.views import plots
 
 
 @dataclass(frozen=True)

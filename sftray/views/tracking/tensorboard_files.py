@@ -20,12 +20,12 @@ from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from sftray.follow import say
 from sftray.storage import files
 from sftray.storage.journal.journal import Event
 from sftray.storage.paths import SweepPaths, is_uri, join
-from sftray.tracked import Row, answers_of, last_rows, rows_of
 from sftray.trial.samples import read_samples
+from sftray.views.tracking.journal_follower import say
+from sftray.views.tracking.tracked_metrics import Row, answers_of, last_rows, rows_of
 
 BY_TOKENS = "by_tokens"
 BEST = "hparam/eval_loss"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import wandb
 
 from sftray.results.leaderboard_text import short
-from sftray.tracked import CURVE, METRICS, Row, answers_of
+from sftray.views.tracking.tracked_metrics import CURVE, METRICS, Row, answers_of
 
 UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0
 """For what is left of a run when it ends; of one with the adapter."""
