@@ -27,7 +27,7 @@ from sftray.data.chat.tokenizer import model_config
 from sftray.demo import demo
 from sftray.plan.trial_plan import rung_ladder
 from sftray.results import Results
-from sftray.sweep import run_sweep
+from sftray.sweep.run import run_sweep
 from sftray.trial.eval_loss import default_device
 
 GRID = {

@@ -69,7 +69,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     try:
         # a debugger and a view do not share a terminal
         with shown(sweep, plain=options.plain or options.local) as log:
-            from sftray.sweep import run_sweep
+            from sftray.sweep.run import run_sweep
 
             found = run_sweep(sweep, local=options.local, log=log)
     except KeyboardInterrupt:

@@ -84,6 +84,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TrialConfig:
 @pytest.fixture(scope="session")
 def small_sweep(ray_cluster: None, small_sweep_config: SweepConfig) -> Results:
     """The small sweep, run to its end in this process."""
-    from sftray.sweep import run_sweep
+    from sftray.sweep.run import run_sweep
 
     return run_sweep(small_sweep_config, local=True, log=lambda line: None)

@@ -13,7 +13,7 @@ from peft import get_peft_model
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
-from sftray.record import RECORDED_PACKAGES
+from sftray.sweep.sweep_json import RECORDED_PACKAGES
 from sftray.trial.base_model import lora_config
 from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 

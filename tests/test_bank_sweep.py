@@ -15,7 +15,7 @@ from sftray.config import SweepConfig
 from sftray.results import Results
 from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths
-from sftray.sweep import run_sweep
+from sftray.sweep.run import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

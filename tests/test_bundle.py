@@ -27,7 +27,7 @@ from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results import Results, load
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
-from sftray.sweep import run_sweep
+from sftray.sweep.run import run_sweep
 from sftray.trainers.runner import submit_task
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import saved_tokenizer

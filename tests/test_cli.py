@@ -249,7 +249,7 @@ def test_a_bad_request_exits_with_2_and_one_message(
 def test_data_that_is_not_there_is_said_before_ray_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftray.sweep.connect", lambda *_, **__: pytest.fail("Ray was started"))
+    monkeypatch.setattr("sftray.sweep.run.connect", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(SystemExit, match=r"^2$"):
         launch(SWEEP, ["--data", "/no/such.jsonl", "--storage", str(tmp_path)])
     assert capsys.readouterr().err == "error: /no/such.jsonl: there is no such file\n"
@@ -288,7 +288,7 @@ def test_an_interrupted_sweep_says_what_it_has_found_so_far(
     def interrupted(*_: object, **__: object) -> Results:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sftray.sweep.run_sweep", interrupted)
+    monkeypatch.setattr("sftray.sweep.run.run_sweep", interrupted)
     folder = Path(small_sweep.folder)
     with pytest.raises(SystemExit, match=r"^130$"):
         launch(SWEEP, ["--storage", str(folder.parent), "--name", folder.name])

@@ -7,7 +7,7 @@ from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import to_json
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord
-from sftray.search.earlier import learn_from
+from sftray.sweep.warm_start import learn_from
 
 
 def finished(sweep: SweepConfig, packs: str, *trials: TrialRecord) -> Results:

@@ -17,7 +17,7 @@ from sftray.results.leaderboard_text import table
 from sftray.results.spending import Meter, Spent, shares, spent_in
 from sftray.results.sweep_folder import Records, leaderboard
 from sftray.storage.journal import Journal
-from sftray.sweep import _confirms, run_sweep
+from sftray.sweep.run import _confirms, run_sweep
 
 
 class Clock:

@@ -24,7 +24,7 @@ from sftray.results.findings import learn, text
 from sftray.storage import files
 from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths
-from sftray.sweep import run_sweep
+from sftray.sweep.run import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -33,10 +33,10 @@ from sftray.plan.trial_plan import (
     planner,
     rung_ladder,
 )
-from sftray.record import refuse_other_config
 from sftray.results.leaderboard_text import point_text
 from sftray.results.spending import BUDGETS
 from sftray.storage.paths import SweepPaths
+from sftray.sweep.sweep_json import refuse_other_config
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""

@@ -37,16 +37,16 @@ from sftray.plan.preview import (
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import fit_batch_sizes, planner
-from sftray.record import refuse_other_config, write_record
 from sftray.results.leaderboard_text import point_text
 from sftray.results.recorder import Recorder
 from sftray.results.spending import Meter
-from sftray.search.earlier import learn_from
 from sftray.search.optuna_space import Point
 from sftray.search.search import KnownTrial, Search
 from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, is_uri
+from sftray.sweep.sweep_json import refuse_other_config, write_record
+from sftray.sweep.warm_start import learn_from
 from sftray.trainers.runner import LocalRunner, Runner, Specs
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner import bundle
