@@ -1,5 +1,5 @@
 """`python -m sftray`: the command where its script is not on the PATH."""
 
-from sftray.cli import main
+from sftray.cli.main import main
 
 main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import ray
 
-from sftray.cli import launch
+from sftray.cli.main import launch
 from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig

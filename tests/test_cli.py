@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_trials import make_sweep
 
-from sftray.cli import launch, main
+from sftray.cli.main import launch, main
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sftray.cli import launch
+from sftray.cli.main import launch
 from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
 from sftray.config.config_json import (
     differing_fields,

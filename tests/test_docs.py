@@ -18,7 +18,7 @@ from doc_blocks import PAGES, ROOT, Block, Command, all_commands, blocks, missin
 from safetensors.numpy import save_file
 from test_bank_settings import LLAMA_8B
 
-from sftray.cli import _parser, _sweep_parser, launch, main
+from sftray.cli.main import _parser, _sweep_parser, launch, main
 from sftray.config import SweepConfig
 from sftray.config.config_json import override
 from sftray.data.source.conversations import conversation, spelling_of

@@ -14,7 +14,7 @@ from doc_blocks import PAGES, ROOT
 from ray.scripts.scripts import cli as ray_cli
 from test_bank_settings import LLAMA_8B
 
-from sftray.cli import _parser, _sweep_parser
+from sftray.cli.main import _parser, _sweep_parser
 from sftray.config import SweepConfig, loguniform
 from sftray.config.config_json import override
 from sftray.config.sweep_config import DataConfig, TrialConfig

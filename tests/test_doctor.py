@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sftray import doctor
-from sftray.cli import main
-from sftray.doctor import Finding, as_text, findings
+from sftray.cli import doctor
+from sftray.cli.doctor import Finding, as_text, findings
+from sftray.cli.main import main
 
 
 def asked(capsys: pytest.CaptureFixture[str], *arguments: str, status: int) -> str:
@@ -41,7 +41,7 @@ def test_a_problem_is_the_exit_status_and_has_a_fix(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = Finding("trl", "0.1", "sftray was made with >=1.16", "pip install 'trl>=1.16'", "problem")
-    monkeypatch.setattr("sftray.doctor.findings", lambda storage: [Finding("python", "3"), bad])
+    monkeypatch.setattr("sftray.cli.doctor.findings", lambda storage: [Finding("python", "3"), bad])
     text = asked(capsys, status=1)
     assert text.splitlines() == [
         "  python         3",
@@ -92,7 +92,7 @@ def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch: pytest.MonkeyPatch
 
 def test_a_gpu_that_torch_does_not_see_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("sftray.doctor.smallest_gpu", lambda: 80e9)
+    monkeypatch.setattr("sftray.cli.doctor.smallest_gpu", lambda: 80e9)
     (gpu,) = doctor._devices()
     assert gpu.level == "problem"
     assert "CUDA" in gpu.fix

@@ -11,8 +11,8 @@ import ray.exceptions
 from ray.tune import TuneError
 from small_disks import tmpfs
 
-from sftray.cli import _with_plain_errors
-from sftray.doctor import spilled
+from sftray.cli.doctor import spilled
+from sftray.cli.main import _with_plain_errors
 from sftray.errors import JournalError, OutageError
 from sftray.storage import outages
 from sftray.trainers.ray_train.worker import _last_words

@@ -13,7 +13,7 @@ from fake_bundle import facts_of
 from test_train_trial import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.cli import main
+from sftray.cli.main import main
 from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, SftrayError

@@ -13,7 +13,7 @@ import pytest
 from fake_trials import make_sweep
 from rich.console import Console
 
-from sftray.cli import main
+from sftray.cli.main import main
 from sftray.storage.journal import Journal, read_events
 from sftray.views.live import shown, watch
 from sftray.views.live.live_view import duration, sparkline, view

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sftray.cli import launch, main
+from sftray.cli.main import launch, main
 from sftray.config import Choice, SweepConfig, Uniform
 from sftray.demo import FOLDER
 from sftray.plan.proposal import propose

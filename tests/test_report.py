@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fake_folder import EVENTS, PACKS, RECORDED, START, ended, found_in, result
 
-from sftray.cli import main
+from sftray.cli.main import main
 from sftray.results import Results, load
 from sftray.trial.samples import fixed_prompts, flagged, keep
 from sftray.views.report.report import page, write_report

@@ -20,7 +20,7 @@ from fake_trials import make_search, make_sweep
 from fake_wandb import fake_wandb
 from test_tracking import SWEEP, begin, records, result
 
-from sftray import cli
+from sftray.cli import main
 from sftray.config import SweepConfig, choice
 from sftray.config.config_json import to_json
 from sftray.config.sweep_config import DataConfig, TrialConfig
@@ -166,11 +166,11 @@ def test_what_a_failure_says_is_written_and_told_without_secrets(
         recorder.write_leaderboard()
         log(f"best/: {said}")
     with pytest.raises(SystemExit):
-        sys.exit(cli._with_plain_errors(lambda: _raise(SftrayError(said))))
+        sys.exit(main._with_plain_errors(lambda: _raise(SftrayError(said))))
     try:
         _raise(OSError(said))
     except OSError as error:
-        cli._hook_without_secrets(OSError, error, error.__traceback__)
+        main._hook_without_secrets(OSError, error, error.__traceback__)
     told = "".join(capsys.readouterr())
     assert f"OSError: https://{HIDDEN}@host/f?{HIDDEN}" in told
     assert f"error: https://{HIDDEN}@host" in told
@@ -412,5 +412,5 @@ def test_a_folder_cannot_have_code_run(
     if command == "generate":
         arguments = ["generate", str(tmp_path), "hello"]
     with pytest.raises(SystemExit, match=r"^2$"):
-        cli.main(arguments)
+        main.main(arguments)
     assert "evil/base wants to run Python code" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from fake_bundle import save_bundle
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
-from sftray.cli import main
+from sftray.cli.main import main
 from sftray.config.sweep_config import TrialConfig
 from sftray.errors import SftrayError
 from sftray.winner.push import push

@@ -13,9 +13,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sftray.cli.doctor import smallest_gpu
 from sftray.cluster.autoscaler_limits import reachable
 from sftray.config import SweepConfig
-from sftray.doctor import smallest_gpu
 from sftray.errors import ConfigError
 
 Log = Callable[[str], None]

@@ -57,8 +57,8 @@ def report(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     """A first sweep file for a dataset and a base."""
+    from sftray.cli.doctor import gpu_memories
     from sftray.config.sweep_file import as_file
-    from sftray.doctor import gpu_memories
     from sftray.plan.proposal import propose
 
     file: Path = options.file
@@ -217,7 +217,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """What this machine can do; 1 where something is in a sweep's way."""
-    from sftray.doctor import as_json, as_text, findings
+    from sftray.cli.doctor import as_json, as_text, findings
 
     found = findings(options.storage)
     say(json.dumps(as_json(found), indent=1) if options.json else as_text(found))

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from sftray import commands
-from sftray.commands import inspected, say
+from sftray.cli import commands
+from sftray.cli.commands import inspected, say
 from sftray.config import SweepConfig
 from sftray.config.config_json import override, read_points
 from sftray.config.sweep_config import TRAINERS, WANDB_MODES
@@ -265,7 +265,7 @@ def _hook_without_secrets(
 
 def _gpu_memory(sweep: SweepConfig) -> float | None:
     """Bytes of this machine's smallest GPU; of an 80 GB one where the GPUs are elsewhere."""
-    from sftray.doctor import smallest_gpu
+    from sftray.cli.doctor import smallest_gpu
 
     if sweep.use_gpu is False:
         return None
