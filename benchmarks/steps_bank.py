@@ -1,6 +1,6 @@
 """The bank's side of bank.py: K slots, a micro-batch of one row each, an optimizer step after every
 micro-step; on a GPU as CUDA graphs. Rows, buffers, replay and optimizer are driven as
-`sftray.trainers.bank.engine.Engine.advance` drives them; settings are those that a sweep would take.
+`sftray.trainers.bank.engine.Engine.advance` drives them; settings are those a sweep would take.
 """
 
 from __future__ import annotations
