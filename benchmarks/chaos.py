@@ -1,5 +1,5 @@
 """Sweeps whose driver is killed again and again, without Ray and with trials that are formulas
-(tests/fake_trials.py): what docs/reliability.md says of it, and how to have it again.
+(tests/fakes/fake_trials.py): what docs/reliability.md says of it, and how to have it again.
 
     python benchmarks/chaos.py
     python benchmarks/chaos.py --kills 50 --seed 1
@@ -35,7 +35,7 @@ from sftray.results.recorder import Recorder
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
 
 from fake_trials import Kept  # noqa: E402
 from killed_sweeps import SWEEPS, Survived, check, drive, repeated, survive, sweep_of, undisturbed  # noqa: E402

@@ -50,7 +50,7 @@ from sftray.storage.journal.journal import Event
 from sftray.storage.paths import SweepPaths, join
 from sftray.trial.checkpoint import MANIFEST
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
 
 from killed_sweeps import check_made_again  # noqa: E402
 

@@ -5,8 +5,8 @@ how to have it again.
     python benchmarks/outage.py --seconds 100 --times 2
 
 Searcher, scheduler, journal, recorder and leaderboard as they are, with trials that are formulas
-(tests/fake_trials.py), on an S3 server on this machine (moto) that is reached by a line which is
-cut. Afterwards: every trial ended once, every suggestion and decision is made again by a search
+(tests/fakes/fake_trials.py), on an S3 server on this machine (moto) that is reached by a line which
+is cut. Afterwards: every trial ended once, every suggestion and decision is made again by a search
 that knows the events before it, and all trials, their points and outcomes are those of a sweep on a
 disk. A check that fails raises.
 """
@@ -25,7 +25,7 @@ from sftray.results.recorder import Recorder
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths, join
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
 
 from fake_trials import Kept  # noqa: E402
 from flaky import Line, line_to_s3  # noqa: E402

@@ -25,7 +25,8 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     # Ray's workers import sftray and the trainables that tests define
-    folders = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    tests = {str(path.parent) for path in TESTS.glob("**/*.py")}
+    folders = [str(TESTS.parent), *sorted(tests), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     from sftray.cluster.connect import dashboard_installed
 

@@ -3,5 +3,5 @@
 # are read: the others' want packages that such a machine may lack.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mapfile -t files < <(grep -l 'pytest\.mark\.gpu' tests/test_*.py)
+mapfile -t files < <(grep -rl --include='test_*.py' 'pytest\.mark\.gpu' tests)
 python3 -m pytest -m gpu -p no:cacheprovider "$@" "${files[@]}"

@@ -1,0 +1,39 @@
+"""The throughput benchmark from end to end, on a model that fits a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sftray.demo import FOLDER
+
+BANK = Path(__file__).parents[2] / "benchmarks" / "bank.py"
+
+
+@pytest.mark.slow
+def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(tmp_path: Path) -> None:
+    command = [sys.executable, BANK, "--settings", "tiny:3:128", "--repeats", "3"]
+    command += ["--data", FOLDER / "chats.jsonl", "--storage", tmp_path, "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first_words = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert {"TRL", "TRL best", "bank"} <= set(first_words)
+    assert "bank / TRL at its best:" in done.stdout
+    record = json.loads((tmp_path / "out").read_text(encoding="utf-8"))
+    assert record["trl"]["rows"] == 1
+    assert record["bank"]["rows"] == record["slots"] == 3
+    for side in ("trl", "trl_best", "bank"):
+        assert record[side]["steps"] == 3
+        assert record[side]["supervised_tokens"] > 0

@@ -1,0 +1,74 @@
+"""Packing loses no token, breaks no row, and fills the rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_templates import DEMO
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.loss_mask import Document, encode
+from sftray.data.chat.tokenizer import read_tokenizer
+from sftray.data.packs.packing import Rows, pack, shuffled
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(8, 200).flatmap(lambda m: st.tuples(st.just(m), st.lists(st.integers(1, m)))))
+def test_no_token_is_lost_by_packing(case: tuple[int, list[int]]) -> None:
+    max_length, lengths = case
+    rows = pack(np.array(lengths, dtype=np.int64), max_length)
+    packed = np.concatenate([np.empty(0, np.int64), *rows])
+    assert sorted(packed.tolist()) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[k] for k in row) <= max_length for row in rows)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.integers(1, 40), max_size=60))
+def test_documents_of_one_length_at_once_are_best_fit_decreasing_one_by_one(
+    lengths: list[int],
+) -> None:
+    spaces: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [k for k, space in enumerate(spaces) if space >= length]
+        if fitting:
+            spaces[min(fitting, key=lambda k: spaces[k])] -= length
+        else:
+            spaces.append(40 - length)
+    rows = pack(np.array(lengths, dtype=np.int64), 40)
+    assert sorted(40 - sum(lengths[k] for k in row) for row in rows) == sorted(spaces)
+
+
+def test_a_document_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got 3 … 9, must be 1 … 8"):
+        pack(np.array([3, 9]), 8)
+
+
+def test_rows_are_shuffled_by_the_seed_alone() -> None:
+    rows = Rows(np.arange(50), np.arange(51))
+    order = [int(row[0]) for row in shuffled(rows, 1)]
+    assert order == [int(row[0]) for row in shuffled(rows, 1)]
+    assert sorted(order) == list(range(50))
+    assert order != [int(row[0]) for row in shuffled(rows, 2)]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(
+    ("name", "at_1024", "at_2048"),
+    [("gsm8k_train", 98.0, 99.0), ("alpaca_52k", 99.5, 99.0), ("sgd_multiturn", 98.0, 99.0)],
+)
+def test_rows_of_real_conversations_are_full(name: str, at_1024: float, at_2048: float) -> None:
+    chat = choose_format(read_tokenizer(str(DEMO)), template=None, date="2025-01-01", samples=[])
+    lines = (SHARED / f"{name}.jsonl").read_bytes().splitlines()
+    documents = encode(chat, [json.loads(line)["messages"] for line in lines[:20_000]], 2048)
+    lengths = np.array([len(d.input_ids) for d in documents if isinstance(d, Document)])
+    for max_length, least in ((1024, at_1024), (2048, at_2048)):
+        fitting = lengths[lengths <= max_length]
+        rows = pack(fitting, max_length)
+        assert 100 * fitting.sum() / (len(rows) * max_length) >= least
