@@ -110,11 +110,12 @@ class Decoder:
         heads = qkv.view(x.shape[0], -1, shape.head_dim)
         raw = None
         if layer.head_norms is not None:
-            raw, heads = heads, fast.head_norm(heads, layer.head_norms, shape.epsilon)
+            raw = heads
+            heads = fast.head_norm(raw, layer.head_norms, shape.epsilon)
         rotated = shape.heads + shape.kv_heads
         fast.rope_(heads, self._cos, self._sin, batch.positions, rotated)
-        mixed, attended = self.attention.forward(heads, batch.documents)
-        mixed = mixed.reshape(x.shape[0], -1)
+        by_head, attended = self.attention.forward(heads, batch.documents)
+        mixed = by_head.reshape(x.shape[0], -1)
         middle, h_out = self._linear(mixed, index, OUT, batch, work, plus=x)
         normed2, rstd2 = self._norm(middle, layer.middle_norm)
         gate_up, h_gate_up = self._linear(normed2, index, GATE_UP, batch, work)
@@ -143,8 +144,8 @@ class Decoder:
         dmixed, dh = self._input_gradient(dx, index, OUT, batch, work)
         self._lora_grads(dx, mixed, h_out, dh, index, OUT, *both)
         dheads = torch.empty_like(heads)
-        dmixed = dmixed.view(-1, shape.heads, shape.head_dim)
-        self.attention.backward(dmixed, heads, attended, batch.documents, dheads)
+        by_head = dmixed.view(-1, shape.heads, shape.head_dim)
+        self.attention.backward(by_head, heads, attended, batch.documents, dheads)
         rotated = shape.heads + shape.kv_heads
         fast.rope_(dheads, self._cos, self._back, batch.positions, rotated)
         if raw is not None:
@@ -175,17 +176,12 @@ class Decoder:
         """plus + x · Wᵀ + bias + LoRA, and LoRA's inner [K, T / K, projections · rank]."""
         weights = self.base.layers[index].groups[group]
         matrix, bias = weights.matrix().T, weights.bias
-        places = self.layout.of(index, group)
-        inner = self._inner(x, places, group, index, batch, work) if places else None
-        if (
-            inner is not None
-            and plus is None
-            and bias is None
-            and len(places) == len(GROUPS[group])
-        ):
+        inner = self._inner(x, index, group, batch, work)
+        all_adapted = len(self.layout.of(index, group)) == len(GROUPS[group])
+        if inner is not None and all_adapted and plus is None and bias is None:
             # LoRA first: what it writes is read where the large product ends, which costs nothing
             y = x.new_empty(x.shape[0], sum(weights.widths))
-            for part, b, h in self._parts(y, inner, places, group, index, work):
+            for part, b, h in self._parts(y, inner, index, group, work):
                 torch.bmm(h, b, out=part)
             return y.addmm_(x, matrix), inner
         if plus is not None:
@@ -195,23 +191,26 @@ class Decoder:
         else:
             y = x @ matrix if bias is None else torch.addmm(bias, x, matrix)
         if inner is not None:
-            for part, b, h in self._parts(y, inner, places, group, index, work):
+            for part, b, h in self._parts(y, inner, index, group, work):
                 part.baddbmm_(h, b)
         return y, inner
 
     def _parts(
-        self, y: Tensor, inner: Tensor, places: list[Place], group: int, index: int, work: Tensor
+        self, y: Tensor, inner: Tensor, index: int, group: int, work: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The columns of y of each adapted projection, its lora_Bᵀ and its inner activations."""
-        for number, place in enumerate(places):
+        for number, place in enumerate(self.layout.of(index, group)):
             part = _by_slot(y, work)[:, :, self._columns(place, index, group)]
             b = second(work, place, self.layout.rank).transpose(1, 2)
             yield part, b, inner[:, :, self._ranks(number)]
 
     def _inner(
-        self, x: Tensor, places: list[Place], group: int, index: int, batch: Batch, work: Tensor
-    ) -> Tensor:
+        self, x: Tensor, index: int, group: int, batch: Batch, work: Tensor
+    ) -> Tensor | None:
         """x · lora_Aᵀ of a group's adapted projections, each with a dropout of its own."""
+        places = self.layout.of(index, group)
+        if not places:
+            return None
         a = joint_first(work, places, self.layout.rank)
         if batch.rate is None:
             return torch.bmm(_by_slot(x, work), a.transpose(1, 2))
@@ -296,7 +295,7 @@ class Decoder:
             targets = batch.targets[rows]
             losses[rows] = self._ops.cross_entropy_(logits, targets, gradient=gradient)
             if gradient:
-                torch.mm(logits, base.head, out=normed[rows])  # the chunk's gradient in its place
+                torch.mm(logits, base.head, out=normed[rows])  # the gradient takes its place
             del logits
         if not gradient:
             return losses, None
