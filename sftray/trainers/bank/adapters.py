@@ -7,6 +7,8 @@ PEFT's names at its own rank, so its checkpoints are those of any other trainer.
 Row layout: all lora_A, then (from `split`) all lora_B. lora_A of projections that share an input
 lie together, [projections · rank, input], so that one product serves them; lora_B is
 [output, rank], as in PEFT.
+
+Names of tensors end in their shape: K slots, P elements of a row, R rank, I inputs.
 """
 
 from __future__ import annotations
@@ -138,19 +140,19 @@ class Row:
         return Row(self.param.pin_memory(), moments)
 
 
-def row_of(values: Tensor) -> Row:
-    """The row of a snapshot [3, P]."""
-    param, first, second = values
-    return Row(param, (first, second))
+def row_of(values_3P: Tensor) -> Row:
+    """The row of a snapshot."""
+    param_P, first_P, second_P = values_3P
+    return Row(param_P, (first_P, second_P))
 
 
 def fresh_row(layout: Layout, rank: int, seed: int) -> Row:
     """A fresh adapter: lora_A from (seed, module name), lora_B zero."""
-    param = torch.zeros(layout.size)
+    param_P = torch.zeros(layout.size)
     for place in layout.places:
-        values = init_lora_a(f"{_module(place)}.lora_A.weight", (rank, place.inputs), seed)
-        _matrix(param, layout, place, 0)[:rank].copy_(values)
-    return Row(param, None)
+        values_RI = init_lora_a(f"{_module(place)}.lora_A.weight", (rank, place.inputs), seed)
+        _matrix(param_P, layout, place, 0)[:rank].copy_(values_RI)
+    return Row(param_P, None)
 
 
 def import_row(
@@ -160,23 +162,23 @@ def import_row(
 
     Raises CheckpointError where they are not those of an adapter of this layout and rank.
     """
-    param, first, second = (torch.zeros(layout.size) for _ in range(3))
+    param_P, first_P, second_P = (torch.zeros(layout.size) for _ in range(3))
     for place in layout.places:
         for part in PARTS:
             name = _parameter_name(place, part)
-            for row, tensors, key in (
-                (param, adapter, _adapter_name(place, part)),
-                (first, moments, f"{name}/exp_avg"),
-                (second, moments, f"{name}/exp_avg_sq"),
+            for row_P, tensors, key in (
+                (param_P, adapter, _adapter_name(place, part)),
+                (first_P, moments, f"{name}/exp_avg"),
+                (second_P, moments, f"{name}/exp_avg_sq"),
             ):
-                matrix = _used(row, layout, place, PARTS.index(part), rank)
+                matrix = _used(row_P, layout, place, PARTS.index(part), rank)
                 if key not in tensors or tensors[key].shape != matrix.shape:
                     raise CheckpointError(
                         f"{key}: the checkpoint has it not, or not in shape {list(matrix.shape)}: "
                         "it holds another adapter than this trial's"
                     )
                 matrix.copy_(tensors[key])
-    return Row(param, (first, second))
+    return Row(param_P, (first_P, second_P))
 
 
 def export_row(
@@ -191,42 +193,44 @@ def export_row(
             adapter[_adapter_name(place, part)] = _cut(row.param, layout, place, which, rank)
             name = _parameter_name(place, part)
             state[f"{name}/step"] = torch.tensor(float(step))
-            for moment, values in zip(("exp_avg", "exp_avg_sq"), row.moments, strict=True):
-                state[f"{name}/{moment}"] = _cut(values, layout, place, which, rank)
+            for moment, values_P in zip(("exp_avg", "exp_avg_sq"), row.moments, strict=True):
+                state[f"{name}/{moment}"] = _cut(values_P, layout, place, which, rank)
     return adapter, state
 
 
-def joint_first(rows: Tensor, places: list[Place], rank: int) -> Tensor:
+def joint_first(rows_KP: Tensor, places: list[Place], rank: int) -> Tensor:
     """View lora_A of a group's projections as [K, projections · rank, input]."""
     start, inputs = places[0].first, places[0].inputs
     size = len(places) * rank * inputs
-    return rows[:, start : start + size].view(rows.shape[0], len(places) * rank, inputs)
+    return rows_KP[:, start : start + size].view(rows_KP.shape[0], len(places) * rank, inputs)
 
 
-def second(rows: Tensor, place: Place, rank: int) -> Tensor:
+def second(rows_KP: Tensor, place: Place, rank: int) -> Tensor:
     """View a projection's lora_B as [K, output, rank]."""
     size = place.outputs * rank
-    return rows[:, place.second : place.second + size].view(rows.shape[0], place.outputs, rank)
+    return rows_KP[:, place.second : place.second + size].view(
+        rows_KP.shape[0], place.outputs, rank
+    )
 
 
-def _cut(row: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
-    return _used(row, layout, place, which, rank).contiguous()
+def _cut(row_P: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
+    return _used(row_P, layout, place, which, rank).contiguous()
 
 
-def _used(row: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
+def _used(row_P: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
     """View the part of a matrix that an adapter of `rank` has."""
-    matrix = _matrix(row, layout, place, which)
+    matrix = _matrix(row_P, layout, place, which)
     return matrix[:rank] if which == 0 else matrix[:, :rank]
 
 
-def _matrix(row: Tensor, layout: Layout, place: Place, which: int) -> Tensor:
+def _matrix(row_P: Tensor, layout: Layout, place: Place, which: int) -> Tensor:
     """View a projection's lora_A [rank, input] (which = 0) or lora_B [output, rank] in a row."""
     start, shape = (
         (place.second, (place.outputs, layout.rank))
         if which
         else (place.first, (layout.rank, place.inputs))
     )
-    return row[start : start + shape[0] * shape[1]].view(shape)
+    return row_P[start : start + shape[0] * shape[1]].view(shape)
 
 
 def _aligned(offset: int) -> int:

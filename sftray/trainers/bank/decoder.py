@@ -5,7 +5,11 @@ own adapter; equal to transformers and PEFT to 1e-5 in float32. One product with
 slots; residual sums ride on the products, LoRA is accumulated in place, logits exist only where
 there is something to train on.
 
-T tokens = K slots × rows × max_length, slot after slot.
+Names of tensors end in their shape; h is LoRA's inner activation, x · lora_Aᵀ:
+    T tokens of all K slots, slot after slot    S tokens of one    M supervised positions, m a chunk
+    D hidden    I, O inputs and outputs of a group of projections, o of one of it    V vocabulary
+    H heads: query, key, value    Q query heads    E features of a head    F feed-forward    G 2 · F
+    P parameters of a slot    R rank    J ranks of a group    U T + 1    L positions
 """
 
 from __future__ import annotations
@@ -59,255 +63,258 @@ class Decoder:
         self._ops = torch_ops.fastest(base.device)
 
     @torch.inference_mode()
-    def losses(self, batch: Batch, work: Tensor) -> Tensor:
-        """Losses in nats of the supervised positions, float32 [M], under the adapters `work`
-        [K, P]; nothing is kept for a backward pass."""
-        return self._head(self._last(batch, work), batch, gradient=False)[0]
+    def losses(self, batch: Batch, work_KP: Tensor) -> Tensor:
+        """Losses in nats of the supervised positions, float32 [M], under the adapters `work`;
+        nothing is kept for a backward pass."""
+        return self._head(self._last(batch, work_KP), batch, gradient=False)[0]
 
     @torch.inference_mode()
-    def hidden(self, batch: Batch, work: Tensor) -> Tensor:
-        """The normed last hidden states [T, hidden]."""
-        return self._norm(self._last(batch, work), self.base.norm)[0]
+    def hidden(self, batch: Batch, work_KP: Tensor) -> Tensor:
+        """The normed last hidden states, [T, D]."""
+        return self._norm(self._last(batch, work_KP), self.base.norm)[0]
 
     @torch.no_grad()
-    def accumulate(self, batch: Batch, work: Tensor, grad: Tensor, *, recompute: bool) -> Tensor:
-        """Add the gradients of each slot's loss sum to grad, float32 [K, P]; returns the sums, [K].
+    def accumulate(
+        self, batch: Batch, work_KP: Tensor, grad_KP: Tensor, *, recompute: bool
+    ) -> Tensor:
+        """Add the gradients of each slot's loss sum to grad, float32; returns the sums, [K].
 
         With `recompute` only the input of each layer is kept, and it is run again backwards.
         """
-        x = self.base.embedding[batch.ids]
+        x_TD = self.base.embedding[batch.ids]
         kept: list[Any] = []
         for index in range(self.base.shape.layers):
-            before = x
-            x, saved = self._layer(x, index, batch, work)
-            kept.append(before if recompute else saved)
-            del saved, before
-        losses, dx = self._head(x, batch, gradient=True)
-        del x
+            before_TD = x_TD
+            x_TD, saved = self._layer(x_TD, index, batch, work_KP)
+            kept.append(before_TD if recompute else saved)
+            del saved, before_TD
+        losses_M, dx_TD = self._head(x_TD, batch, gradient=True)
+        del x_TD
         for index in reversed(range(self.base.shape.layers)):
             saved = kept.pop()
             if recompute:
-                saved = self._layer(saved, index, batch, work)[1]
-            dx = self._layer_backward(dx, saved, index, batch, work, grad)
+                saved = self._layer(saved, index, batch, work_KP)[1]
+            dx_TD = self._layer_backward(dx_TD, saved, index, batch, work_KP, grad_KP)
             del saved
         batch.documents.mask = None
-        return self._sums(losses, batch, work.shape[0])
+        return self._sums(losses_M, batch, work_KP.shape[0])
 
-    def _last(self, batch: Batch, work: Tensor) -> Tensor:
-        """The last layer's output [T, hidden], with nothing kept."""
-        x = self.base.embedding[batch.ids]
+    def _last(self, batch: Batch, work_KP: Tensor) -> Tensor:
+        """The last layer's output, with nothing kept."""
+        x_TD = self.base.embedding[batch.ids]
         for index in range(self.base.shape.layers):
-            x, _ = self._layer(x, index, batch, work)
+            x_TD, _ = self._layer(x_TD, index, batch, work_KP)
         batch.documents.mask = None
-        return x
+        return x_TD
 
-    def _layer(self, x: Tensor, index: int, batch: Batch, work: Tensor) -> tuple[Tensor, Any]:
+    def _layer(self, x_TD: Tensor, index: int, batch: Batch, work_KP: Tensor) -> tuple[Tensor, Any]:
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
-        normed, rstd = self._norm(x, layer.input_norm)
-        qkv, h_qkv = self._linear(normed, index, QKV, batch, work)
-        heads = qkv.view(x.shape[0], -1, shape.head_dim)
-        raw = None
+        normed_TD, rstd_T = self._norm(x_TD, layer.input_norm)
+        qkv_TO, hq_KSJ = self._linear(normed_TD, index, QKV, batch, work_KP)
+        heads_THE = qkv_TO.view(x_TD.shape[0], -1, shape.head_dim)
+        raw_THE = None
         if layer.head_norms is not None:
-            raw, heads = heads, fast.head_norm(heads, layer.head_norms, shape.epsilon)
+            raw_THE = heads_THE
+            heads_THE = fast.head_norm(raw_THE, layer.head_norms, shape.epsilon)
         rotated = shape.heads + shape.kv_heads
-        fast.rope_(heads, self._cos, self._sin, batch.positions, rotated)
-        mixed, attended = self.attention.forward(heads, batch.documents)
-        mixed = mixed.reshape(x.shape[0], -1)
-        middle, h_out = self._linear(mixed, index, OUT, batch, work, plus=x)
-        normed2, rstd2 = self._norm(middle, layer.middle_norm)
-        gate_up, h_gate_up = self._linear(normed2, index, GATE_UP, batch, work)
-        active = fast.swiglu(gate_up)
-        out, h_down = self._linear(active, index, DOWN, batch, work, plus=middle)
-        first = (x, normed, rstd, h_qkv, raw, heads, mixed, attended, h_out)
-        return out, (first, (middle, normed2, rstd2, h_gate_up, gate_up, h_down))
+        fast.rope_(heads_THE, self._cos, self._sin, batch.positions, rotated)
+        mixed_TQE, attended = self.attention.forward(heads_THE, batch.documents)
+        mixed_TI = mixed_TQE.reshape(x_TD.shape[0], -1)
+        middle_TD, ho_KSJ = self._linear(mixed_TI, index, OUT, batch, work_KP, plus_TO=x_TD)
+        normed2_TD, rstd2_T = self._norm(middle_TD, layer.middle_norm)
+        gate_up_TG, hg_KSJ = self._linear(normed2_TD, index, GATE_UP, batch, work_KP)
+        active_TF = fast.swiglu(gate_up_TG)
+        out_TD, hd_KSJ = self._linear(active_TF, index, DOWN, batch, work_KP, plus_TO=middle_TD)
+        first = (x_TD, normed_TD, rstd_T, hq_KSJ, raw_THE, heads_THE, mixed_TI, attended, ho_KSJ)
+        return out_TD, (first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ))
 
     def _layer_backward(
-        self, dx: Tensor, saved: Any, index: int, batch: Batch, work: Tensor, grad: Tensor
+        self, dx_TD: Tensor, saved: Any, index: int, batch: Batch, work_KP: Tensor, grad_KP: Tensor
     ) -> Tensor:
         """Turn the gradient of a layer's output into that of its input, in place."""
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
-        first, (middle, normed2, rstd2, h_gate_up, gate_up, h_down) = saved
-        x, normed, rstd, h_qkv, raw, heads, mixed, attended, h_out = first
-        both = (batch, work, grad)
+        first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ) = saved
+        x_TD, normed_TD, rstd_T, hq_KSJ, raw_THE, heads_THE, mixed_TI, attended, ho_KSJ = first
+        both = (batch, work_KP, grad_KP)
 
-        dactive, dh = self._input_gradient(dx, index, DOWN, batch, work)
-        fast.swiglu_backward_(gate_up, dactive)
-        active, dgate_up = dactive, gate_up
-        self._lora_grads(dx, active, h_down, dh, index, DOWN, *both)
-        dnormed, dh = self._input_gradient(dgate_up, index, GATE_UP, batch, work)
-        self._lora_grads(dgate_up, normed2, h_gate_up, dh, index, GATE_UP, *both)
-        fast.rms_norm_backward_(dx, dnormed, middle, layer.middle_norm, rstd2)
+        dactive_TF, dh_KSJ = self._input_gradient(dx_TD, index, DOWN, batch, work_KP)
+        fast.swiglu_backward_(gate_up_TG, dactive_TF)
+        active_TF, dgate_up_TG = dactive_TF, gate_up_TG
+        self._lora_grads(dx_TD, active_TF, hd_KSJ, dh_KSJ, index, DOWN, *both)
+        dnormed_TD, dh_KSJ = self._input_gradient(dgate_up_TG, index, GATE_UP, batch, work_KP)
+        self._lora_grads(dgate_up_TG, normed2_TD, hg_KSJ, dh_KSJ, index, GATE_UP, *both)
+        fast.rms_norm_backward_(dx_TD, dnormed_TD, middle_TD, layer.middle_norm, rstd2_T)
 
-        dmixed, dh = self._input_gradient(dx, index, OUT, batch, work)
-        self._lora_grads(dx, mixed, h_out, dh, index, OUT, *both)
-        dheads = torch.empty_like(heads)
-        dmixed = dmixed.view(-1, shape.heads, shape.head_dim)
-        self.attention.backward(dmixed, heads, attended, batch.documents, dheads)
+        dmixed_TI, dh_KSJ = self._input_gradient(dx_TD, index, OUT, batch, work_KP)
+        self._lora_grads(dx_TD, mixed_TI, ho_KSJ, dh_KSJ, index, OUT, *both)
+        dheads_THE = torch.empty_like(heads_THE)
+        dmixed_TQE = dmixed_TI.view(-1, shape.heads, shape.head_dim)
+        self.attention.backward(dmixed_TQE, heads_THE, attended, batch.documents, dheads_THE)
         rotated = shape.heads + shape.kv_heads
-        fast.rope_(dheads, self._cos, self._back, batch.positions, rotated)
-        if raw is not None:
-            fast.head_norm_backward_(dheads, raw, layer.head_norms, shape.epsilon)
-        dqkv = dheads.view(x.shape[0], -1)
+        fast.rope_(dheads_THE, self._cos, self._back, batch.positions, rotated)
+        if raw_THE is not None:
+            fast.head_norm_backward_(dheads_THE, raw_THE, layer.head_norms, shape.epsilon)
+        dqkv_TO = dheads_THE.view(x_TD.shape[0], -1)
         if index == 0:  # the embedding is frozen
-            dh = self._inner_gradient(dqkv, index, QKV, work)
-            self._lora_grads(dqkv, normed, h_qkv, dh, index, QKV, *both)
-            return dx
-        dnormed, dh = self._input_gradient(dqkv, index, QKV, batch, work)
-        self._lora_grads(dqkv, normed, h_qkv, dh, index, QKV, *both)
-        fast.rms_norm_backward_(dx, dnormed, x, layer.input_norm, rstd)
-        return dx
+            dh_KSJ = self._inner_gradient(dqkv_TO, index, QKV, work_KP)
+            self._lora_grads(dqkv_TO, normed_TD, hq_KSJ, dh_KSJ, index, QKV, *both)
+            return dx_TD
+        dnormed_TD, dh_KSJ = self._input_gradient(dqkv_TO, index, QKV, batch, work_KP)
+        self._lora_grads(dqkv_TO, normed_TD, hq_KSJ, dh_KSJ, index, QKV, *both)
+        fast.rms_norm_backward_(dx_TD, dnormed_TD, x_TD, layer.input_norm, rstd_T)
+        return dx_TD
 
-    def _norm(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        normed, rstd = self._ops.rms_norm(x, weight, self.base.shape.epsilon)
-        return normed, rstd
+    def _norm(self, x_TD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor]:
+        normed_TD, rstd_T = self._ops.rms_norm(x_TD, weight_D, self.base.shape.epsilon)
+        return normed_TD, rstd_T
 
     def _linear(
         self,
-        x: Tensor,
+        x_TI: Tensor,
         index: int,
         group: int,
         batch: Batch,
-        work: Tensor,
-        plus: Tensor | None = None,
+        work_KP: Tensor,
+        plus_TO: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """plus + x · Wᵀ + bias + LoRA, and LoRA's inner [K, T / K, projections · rank]."""
+        """plus + x · Wᵀ + bias + LoRA, and LoRA's h."""
         weights = self.base.layers[index].groups[group]
-        matrix, bias = weights.matrix().T, weights.bias
-        places = self.layout.of(index, group)
-        inner = self._inner(x, places, group, index, batch, work) if places else None
-        if (
-            inner is not None
-            and plus is None
-            and bias is None
-            and len(places) == len(GROUPS[group])
-        ):
+        matrix_IO, bias_O = weights.matrix().T, weights.bias
+        h_KSJ = self._inner(x_TI, index, group, batch, work_KP)
+        all_adapted = len(self.layout.of(index, group)) == len(GROUPS[group])
+        if h_KSJ is not None and all_adapted and plus_TO is None and bias_O is None:
             # LoRA first: what it writes is read where the large product ends, which costs nothing
-            y = x.new_empty(x.shape[0], sum(weights.widths))
-            for part, b, h in self._parts(y, inner, places, group, index, work):
-                torch.bmm(h, b, out=part)
-            return y.addmm_(x, matrix), inner
-        if plus is not None:
-            y = torch.addmm(plus, x, matrix)
-            if bias is not None:
-                y.add_(bias)
+            y_TO = x_TI.new_empty(x_TI.shape[0], sum(weights.widths))
+            for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, index, group, work_KP):
+                torch.bmm(h_KSR, b_KRo, out=y_KSo)
+            return y_TO.addmm_(x_TI, matrix_IO), h_KSJ
+        if plus_TO is not None:
+            y_TO = torch.addmm(plus_TO, x_TI, matrix_IO)
+            if bias_O is not None:
+                y_TO.add_(bias_O)
         else:
-            y = x @ matrix if bias is None else torch.addmm(bias, x, matrix)
-        if inner is not None:
-            for part, b, h in self._parts(y, inner, places, group, index, work):
-                part.baddbmm_(h, b)
-        return y, inner
+            y_TO = x_TI @ matrix_IO if bias_O is None else torch.addmm(bias_O, x_TI, matrix_IO)
+        if h_KSJ is not None:
+            for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, index, group, work_KP):
+                y_KSo.baddbmm_(h_KSR, b_KRo)
+        return y_TO, h_KSJ
 
     def _parts(
-        self, y: Tensor, inner: Tensor, places: list[Place], group: int, index: int, work: Tensor
+        self, y_TO: Tensor, h_KSJ: Tensor, index: int, group: int, work_KP: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The columns of y of each adapted projection, its lora_Bᵀ and its inner activations."""
-        for number, place in enumerate(places):
-            part = _by_slot(y, work)[:, :, self._columns(place, index, group)]
-            b = second(work, place, self.layout.rank).transpose(1, 2)
-            yield part, b, inner[:, :, self._ranks(number)]
+        for number, place in enumerate(self.layout.of(index, group)):
+            y_KSo = _by_slot(y_TO, work_KP)[:, :, self._columns(place, index, group)]
+            b_KRo = second(work_KP, place, self.layout.rank).transpose(1, 2)
+            yield y_KSo, b_KRo, h_KSJ[:, :, self._ranks(number)]
 
     def _inner(
-        self, x: Tensor, places: list[Place], group: int, index: int, batch: Batch, work: Tensor
-    ) -> Tensor:
+        self, x_TI: Tensor, index: int, group: int, batch: Batch, work_KP: Tensor
+    ) -> Tensor | None:
         """x · lora_Aᵀ of a group's adapted projections, each with a dropout of its own."""
-        a = joint_first(work, places, self.layout.rank)
+        places = self.layout.of(index, group)
+        if not places:
+            return None
+        a_KJI = joint_first(work_KP, places, self.layout.rank)
         if batch.rate is None:
-            return torch.bmm(_by_slot(x, work), a.transpose(1, 2))
+            return torch.bmm(_by_slot(x_TI, work_KP), a_KJI.transpose(1, 2))
         rank = self.layout.rank
         parts = []
         for number, place in enumerate(places):
-            dropped = self._ops.dropout(x, batch.rate, batch.seeds, _module_number(place))
-            part = a[:, number * rank : (number + 1) * rank]
-            parts.append(torch.bmm(_by_slot(dropped, work), part.transpose(1, 2)))
+            dropped_TI = self._ops.dropout(x_TI, batch.rate, batch.seeds, _module_number(place))
+            a_KRI = a_KJI[:, number * rank : (number + 1) * rank]
+            parts.append(torch.bmm(_by_slot(dropped_TI, work_KP), a_KRI.transpose(1, 2)))
         return torch.cat(parts, dim=2)
 
     def _input_gradient(
-        self, dy: Tensor, index: int, group: int, batch: Batch, work: Tensor
+        self, dy_TO: Tensor, index: int, group: int, batch: Batch, work_KP: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The gradient of a linear layer's input, and that of LoRA's inner activations."""
-        matrix = self.base.layers[index].groups[group].matrix()
-        dinner = self._inner_gradient(dy, index, group, work)
-        if dinner is None:
-            return dy @ matrix, None
+        matrix_OI = self.base.layers[index].groups[group].matrix()
+        dh_KSJ = self._inner_gradient(dy_TO, index, group, work_KP)
+        if dh_KSJ is None:
+            return dy_TO @ matrix_OI, None
         places, rank = self.layout.of(index, group), self.layout.rank
-        a = joint_first(work, places, rank)
+        a_KJI = joint_first(work_KP, places, rank)
         if batch.rate is None:
-            dx = torch.bmm(dinner, a).view(dy.shape[0], -1)
-            return dx.addmm_(dy, matrix), dinner
-        dx = dy @ matrix
+            dx_TI = torch.bmm(dh_KSJ, a_KJI).view(dy_TO.shape[0], -1)
+            return dx_TI.addmm_(dy_TO, matrix_OI), dh_KSJ
+        dx_TI = dy_TO @ matrix_OI
         for number, place in enumerate(places):
             columns = self._ranks(number)
-            through = torch.bmm(dinner[:, :, columns], a[:, columns]).view(dx.shape)
-            self._ops.dropout_add_(dx, through, batch.rate, batch.seeds, _module_number(place))
-        return dx, dinner
+            lora_TI = torch.bmm(dh_KSJ[:, :, columns], a_KJI[:, columns]).view(dx_TI.shape)
+            self._ops.dropout_add_(dx_TI, lora_TI, batch.rate, batch.seeds, _module_number(place))
+        return dx_TI, dh_KSJ
 
-    def _inner_gradient(self, dy: Tensor, index: int, group: int, work: Tensor) -> Tensor | None:
+    def _inner_gradient(
+        self, dy_TO: Tensor, index: int, group: int, work_KP: Tensor
+    ) -> Tensor | None:
         places, rank = self.layout.of(index, group), self.layout.rank
         if not places:
             return None
-        slots = work.shape[0]
-        dinner = dy.new_empty(slots, dy.shape[0] // slots, len(places) * rank)
+        slots = work_KP.shape[0]
+        dh_KSJ = dy_TO.new_empty(slots, dy_TO.shape[0] // slots, len(places) * rank)
         for number, place in enumerate(places):
-            part = _by_slot(dy, work)[:, :, self._columns(place, index, group)]
-            dinner[:, :, self._ranks(number)] = torch.bmm(part, second(work, place, rank))
-        return dinner
+            dy_KSo = _by_slot(dy_TO, work_KP)[:, :, self._columns(place, index, group)]
+            dh_KSJ[:, :, self._ranks(number)] = torch.bmm(dy_KSo, second(work_KP, place, rank))
+        return dh_KSJ
 
     def _lora_grads(
         self,
-        dy: Tensor,
-        x: Tensor,
-        inner: Tensor | None,
-        dinner: Tensor | None,
+        dy_TO: Tensor,
+        x_TI: Tensor,
+        h_KSJ: Tensor | None,
+        dh_KSJ: Tensor | None,
         index: int,
         group: int,
         batch: Batch,
-        work: Tensor,
-        grad: Tensor,
+        work_KP: Tensor,
+        grad_KP: Tensor,
     ) -> None:
         """Add the gradients of lora_A and lora_B (without LoRA's scale, which `work` has in B)."""
         places, rank = self.layout.of(index, group), self.layout.rank
-        if inner is None or dinner is None:
+        if h_KSJ is None or dh_KSJ is None:
             return
-        first = joint_first(grad, places, rank)
+        da_KJI = joint_first(grad_KP, places, rank)
         if batch.rate is None:
-            _accumulate(first, dinner.transpose(1, 2), _by_slot(x, work))
+            _accumulate(da_KJI, dh_KSJ.transpose(1, 2), _by_slot(x_TI, work_KP))
         for number, place in enumerate(places):
             columns = self._ranks(number)
             if batch.rate is not None:
-                dropped = self._ops.dropout(x, batch.rate, batch.seeds, _module_number(place))
-                slope = dinner[:, :, columns].transpose(1, 2)
-                _accumulate(first[:, columns], slope, _by_slot(dropped, work))
-            part = _by_slot(dy, work)[:, :, self._columns(place, index, group)]
-            b_grad = second(grad, place, rank)
-            _accumulate(b_grad, part.transpose(1, 2), inner[:, :, columns])
+                dropped_TI = self._ops.dropout(x_TI, batch.rate, batch.seeds, _module_number(place))
+                dh_KRS = dh_KSJ[:, :, columns].transpose(1, 2)
+                _accumulate(da_KJI[:, columns], dh_KRS, _by_slot(dropped_TI, work_KP))
+            dy_KSo = _by_slot(dy_TO, work_KP)[:, :, self._columns(place, index, group)]
+            db_KoR = second(grad_KP, place, rank)
+            _accumulate(db_KoR, dy_KSo.transpose(1, 2), h_KSJ[:, :, columns])
 
-    def _head(self, x: Tensor, batch: Batch, *, gradient: bool) -> tuple[Tensor, Any]:
-        """Losses [M] of the supervised positions and, with `gradient`, that of their sum [T, d]."""
-        base, tokens = self.base, x.shape[0]
-        picked = x[batch.where.clamp(max=tokens - 1)]
-        normed, rstd = self._norm(picked, base.norm)
-        losses = torch.empty(batch.where.shape[0], device=x.device)
+    def _head(self, x_TD: Tensor, batch: Batch, *, gradient: bool) -> tuple[Tensor, Any]:
+        """Losses of the supervised positions and, with `gradient`, that of their sum, [T, D]."""
+        base, tokens = self.base, x_TD.shape[0]
+        picked_MD = x_TD[batch.where.clamp(max=tokens - 1)]
+        normed_MD, rstd_M = self._norm(picked_MD, base.norm)
+        losses_M = torch.empty(batch.where.shape[0], device=x_TD.device)
         step = max(1, LOGITS_AT_ONCE // base.shape.vocabulary)
         for start in range(0, batch.where.shape[0], step):
             rows = slice(start, start + step)
-            logits = normed[rows] @ base.head.T
-            targets = batch.targets[rows]
-            losses[rows] = self._ops.cross_entropy_(logits, targets, gradient=gradient)
+            logits_mV = normed_MD[rows] @ base.head.T
+            targets_m = batch.targets[rows]
+            losses_M[rows] = self._ops.cross_entropy_(logits_mV, targets_m, gradient=gradient)
             if gradient:
-                torch.mm(logits, base.head, out=normed[rows])  # the chunk's gradient in its place
-            del logits
+                torch.mm(logits_mV, base.head, out=normed_MD[rows])  # the gradient takes its place
+            del logits_mV
         if not gradient:
-            return losses, None
-        dpicked = torch.zeros_like(picked)
-        self._ops.rms_norm_backward_(dpicked, normed, picked, base.norm, rstd)
-        dx = x.new_zeros(tokens + 1, x.shape[1])  # unused entries go to the last row
-        dx.index_copy_(0, batch.where, dpicked)
-        return losses, dx[:tokens]
+            return losses_M, None
+        dpicked_MD = torch.zeros_like(picked_MD)
+        self._ops.rms_norm_backward_(dpicked_MD, normed_MD, picked_MD, base.norm, rstd_M)
+        dx_UD = x_TD.new_zeros(tokens + 1, x_TD.shape[1])  # unused entries go to the last row
+        dx_UD.index_copy_(0, batch.where, dpicked_MD)
+        return losses_M, dx_UD[:tokens]
 
-    def _sums(self, losses: Tensor, batch: Batch, slots: int) -> Tensor:
+    def _sums(self, losses_M: Tensor, batch: Batch, slots: int) -> Tensor:
         tokens = batch.ids.shape[0]
-        spread = losses.new_zeros(tokens + 1).index_copy_(0, batch.where, losses)
-        return spread[:tokens].view(slots, -1).sum(1)
+        spread_U = losses_M.new_zeros(tokens + 1).index_copy_(0, batch.where, losses_M)
+        return spread_U[:tokens].view(slots, -1).sum(1)
 
     def _columns(self, place: Place, index: int, group: int) -> slice:
         """The columns of a group's output that belong to a projection."""
@@ -320,17 +327,17 @@ class Decoder:
         return slice(number * self.layout.rank, (number + 1) * self.layout.rank)
 
 
-def _by_slot(x: Tensor, work: Tensor) -> Tensor:
-    """[T, d] as [K, T / K, d]."""
-    return x.view(work.shape[0], -1, x.shape[1])
+def _by_slot(x_TI: Tensor, work_KP: Tensor) -> Tensor:
+    """[T, I] as [K, S, I]."""
+    return x_TI.view(work_KP.shape[0], -1, x_TI.shape[1])
 
 
-def _accumulate(grad: Tensor, a: Tensor, b: Tensor) -> None:
-    """grad += a · b, in float32 whatever the factors are."""
-    if a.dtype == torch.float32:
-        grad.baddbmm_(a, b)
+def _accumulate(grad_KXY: Tensor, a_KXS: Tensor, b_KSY: Tensor) -> None:
+    """grad += a · b, in float32 whatever the factors are; X and Y are sides of a matrix."""
+    if a_KXS.dtype == torch.float32:
+        grad_KXY.baddbmm_(a_KXS, b_KSY)
     else:
-        grad.add_(torch.bmm(a, b, out_dtype=torch.float32))
+        grad_KXY.add_(torch.bmm(a_KXS, b_KSY, out_dtype=torch.float32))
 
 
 def _module_number(place: Place) -> int:

@@ -4,6 +4,9 @@ queries, keys and values.
 Promise: a position sees the positions before it in its own document and nothing else. Documents
 are given by their boundaries, int32 [documents + 1]; entries beyond the last document repeat the
 end, so that a buffer of fixed capacity serves any batch.
+
+Names of tensors end in their shape: T tokens of all packed rows, N packed rows of L tokens, H heads
+(Q of queries, C of keys, C of values), E features of a head.
 """
 
 from __future__ import annotations
@@ -38,12 +41,12 @@ class BankAttention(Protocol):
 
     name: str
 
-    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
-        """The output [T, heads, head_dim] and what `backward` needs besides."""
+    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+        """The output, [T, Q, E], and what `backward` needs besides."""
         ...
 
     def backward(
-        self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
+        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
     ) -> None:
         """Write the gradient of qkv into dqkv."""
         ...
@@ -81,19 +84,23 @@ class Flash:
         self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
         self._scale = shape.head_dim**-0.5
 
-    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
-        query, key, value = torch.split(qkv, self._split, dim=1)
+    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+        query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
-        out, log_sum, _, _ = self._forward(query, key, value, *places, 0.0, self._scale, True)
-        return out, (out, log_sum)
+        out_TQE, log_sum_QT, _, _ = self._forward(
+            query_TQE, key_TCE, value_TCE, *places, 0.0, self._scale, True
+        )
+        return out_TQE, (out_TQE, log_sum_QT)
 
     def backward(
-        self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
+        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
     ) -> None:
-        parts, slopes = (torch.split(all_heads, self._split, dim=1) for all_heads in (qkv, dqkv))
+        parts, slopes = (
+            torch.split(all_heads, self._split, dim=1) for all_heads in (qkv_THE, dqkv_THE)
+        )
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
         self._backward(
-            dout, *parts, *saved, *slopes, *places, 0.0, self._scale, True, -1, -1, 0.0, None,
+            dout_TQE, *parts, *saved, *slopes, *places, 0.0, self._scale, True, -1, -1, 0.0, None,
             torch.are_deterministic_algorithms_enabled(),
         )  # fmt: skip
 
@@ -106,21 +113,21 @@ class _ByAutograd:
     def __init__(self, shape: Shape) -> None:
         self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
 
-    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
         if torch.is_inference_mode_enabled():
-            return self._attend(qkv, documents), None
+            return self._attend(qkv_THE, documents), None
         with torch.enable_grad():
-            leaf = qkv.detach().requires_grad_()
-            out = self._attend(leaf, documents)
-        return out.detach(), (out, leaf)
+            leaf_THE = qkv_THE.detach().requires_grad_()
+            out_TQE = self._attend(leaf_THE, documents)
+        return out_TQE.detach(), (out_TQE, leaf_THE)
 
     def backward(
-        self, dout: Tensor, qkv: Tensor, saved: Any, documents: Documents, dqkv: Tensor
+        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
     ) -> None:
-        out, leaf = saved
-        dqkv.copy_(torch.autograd.grad(out, leaf, dout.view_as(out))[0])
+        out_TQE, leaf_THE = saved
+        dqkv_THE.copy_(torch.autograd.grad(out_TQE, leaf_THE, dout_TQE.view_as(out_TQE))[0])
 
-    def _attend(self, qkv: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv_THE: Tensor, documents: Documents) -> Tensor:
         raise NotImplementedError
 
 
@@ -129,16 +136,16 @@ class Varlen(_ByAutograd):
 
     name = "varlen"
 
-    def _attend(self, qkv: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv_THE: Tensor, documents: Documents) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
-        query, key, value = torch.split(qkv, self._split, dim=1)
-        share = query.shape[1] // key.shape[1]
-        key, value = (part.repeat_interleave(share, dim=1) for part in (key, value))
+        query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
+        share = query_TQE.shape[1] // key_TCE.shape[1]
+        key_TQE, value_TQE = (part.repeat_interleave(share, dim=1) for part in (key_TCE, value_TCE))
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
-        out = varlen_attn(query, key, value, *places, window_size=(-1, 0))
-        assert isinstance(out, Tensor)  # it is a pair only where more is asked for
-        return out
+        out_TQE = varlen_attn(query_TQE, key_TQE, value_TQE, *places, window_size=(-1, 0))
+        assert isinstance(out_TQE, Tensor)  # it is a pair only where more is asked for
+        return out_TQE
 
 
 class Sdpa(_ByAutograd):
@@ -146,22 +153,26 @@ class Sdpa(_ByAutograd):
 
     name = "sdpa"
 
-    def _attend(self, qkv: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv_THE: Tensor, documents: Documents) -> Tensor:
         if documents.mask is None:
-            documents.mask = _block_diagonal(documents, qkv.shape[0])
-        by_row = qkv.view(documents.rows, -1, *qkv.shape[1:]).transpose(1, 2)
-        query, key, value = torch.split(by_row, self._split, dim=1)
-        out = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=documents.mask, enable_gqa=query.shape != key.shape
+            documents.mask = _block_diagonal(documents, qkv_THE.shape[0])
+        qkv_NHLE = qkv_THE.view(documents.rows, -1, *qkv_THE.shape[1:]).transpose(1, 2)
+        query_NQLE, key_NCLE, value_NCLE = torch.split(qkv_NHLE, self._split, dim=1)
+        out_NQLE = functional.scaled_dot_product_attention(
+            query_NQLE,
+            key_NCLE,
+            value_NCLE,
+            attn_mask=documents.mask,
+            enable_gqa=query_NQLE.shape != key_NCLE.shape,
         )
-        return out.transpose(1, 2).flatten(0, 1)
+        return out_NQLE.transpose(1, 2).flatten(0, 1)
 
 
 def _block_diagonal(documents: Documents, tokens: int) -> Tensor:
-    """bool [rows, 1, length, length]: whether a position sees another of its row."""
-    places = torch.arange(tokens, device=documents.boundaries.device, dtype=torch.int32)
-    document = torch.searchsorted(documents.boundaries, places, right=True)
-    document = document.view(documents.rows, -1)
-    length = document.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril()
-    return ((document[:, :, None] == document[:, None, :]) & causal)[:, None]
+    """bool [N, 1, L, L]: whether a position sees another of its row."""
+    places_T = torch.arange(tokens, device=documents.boundaries.device, dtype=torch.int32)
+    document_T = torch.searchsorted(documents.boundaries, places_T, right=True)
+    document_NL = document_T.view(documents.rows, -1)
+    length = document_NL.shape[1]
+    causal_LL = torch.ones(length, length, dtype=torch.bool, device=document_NL.device).tril()
+    return ((document_NL[:, :, None] == document_NL[:, None, :]) & causal_LL)[:, None]

@@ -3,8 +3,14 @@
 
 Promise: every function of this file has a twin of the same name and arguments in `kernels`, tested
 against it; statistics and sums are float32 whatever the inputs are; a NaN stays in its own token or
-row. T is tokens, R packed rows, K slots, P parameters a slot, all tensors contiguous. A trailing
-underscore means that arguments are overwritten, as in PyTorch.
+row. All tensors are contiguous. A trailing underscore means that arguments are overwritten, as in
+PyTorch.
+
+Names of tensors end in their shape:
+    T tokens of all slots    D features of a token    V vocabulary    M supervised positions
+    H heads: query, key, value    h the first of them    E features of a head    L positions known
+    F features of the feed-forward    G 2 · F: gate, then up    N packed rows    X elements of a row
+    K slots    P parameters of a slot    C columns of the optimizer's table
 """
 
 from __future__ import annotations
@@ -30,155 +36,163 @@ def fastest(device: torch.device) -> ModuleType:
     return sys.modules[__name__]
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Root-mean-square norm of x [T, d], and 1 / rms as float32 [T]."""
-    rstd = torch.rsqrt(x.float().square().mean(1) + eps)
-    return weight * (x.float() * rstd[:, None]).to(x.dtype), rstd
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Root-mean-square norm of every token, and 1 / rms as float32 [T]."""
+    rstd_T = torch.rsqrt(x_TD.float().square().mean(1) + eps)
+    return weight_D * (x_TD.float() * rstd_T[:, None]).to(x_TD.dtype), rstd_T
 
 
-def rms_norm_backward_(dx: Tensor, dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor) -> None:
-    """Add the gradient of x to dx [T, d]; the weight is frozen."""
-    dx.add_(_norm_gradient(dy, x, weight, rstd[:, None]))
+def rms_norm_backward_(
+    dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor, rstd_T: Tensor
+) -> None:
+    """Add the gradient of x to dx; the weight is frozen."""
+    dx_TD.add_(_norm_gradient(dy_TD, x_TD, weight_D, rstd_T[:, None]))
 
 
-def head_norm(qkv: Tensor, weights: Tensor, eps: float) -> Tensor:
-    """RMS norm of every query and key head (Qwen3). qkv [T, heads, D], weights [normed, D]: the
-    first `normed` heads are normed, the value heads copied."""
-    normed = weights.shape[0]
-    heads = qkv[:, :normed].float()
-    rstd = torch.rsqrt(heads.square().mean(2, keepdim=True) + eps)
-    out = qkv.clone()
-    out[:, :normed] = weights * (heads * rstd).to(qkv.dtype)
-    return out
+def head_norm(qkv_THE: Tensor, weights_hE: Tensor, eps: float) -> Tensor:
+    """RMS norm of every query and key head (Qwen3): the first h heads are normed, the value
+    heads copied."""
+    normed = weights_hE.shape[0]
+    heads_ThE = qkv_THE[:, :normed].float()
+    rstd_Th1 = torch.rsqrt(heads_ThE.square().mean(2, keepdim=True) + eps)
+    out_THE = qkv_THE.clone()
+    out_THE[:, :normed] = weights_hE * (heads_ThE * rstd_Th1).to(qkv_THE.dtype)
+    return out_THE
 
 
-def head_norm_backward_(dqkv: Tensor, qkv: Tensor, weights: Tensor, eps: float) -> None:
+def head_norm_backward_(dqkv_THE: Tensor, qkv_THE: Tensor, weights_hE: Tensor, eps: float) -> None:
     """Turn the gradient of `head_norm`'s result into that of its argument `qkv`."""
-    normed = weights.shape[0]
-    heads = qkv[:, :normed]
-    rstd = torch.rsqrt(heads.float().square().mean(2, keepdim=True) + eps)
-    dqkv[:, :normed] = _norm_gradient(dqkv[:, :normed], heads, weights, rstd)
+    normed = weights_hE.shape[0]
+    heads_ThE = qkv_THE[:, :normed]
+    rstd_Th1 = torch.rsqrt(heads_ThE.float().square().mean(2, keepdim=True) + eps)
+    dqkv_THE[:, :normed] = _norm_gradient(dqkv_THE[:, :normed], heads_ThE, weights_hE, rstd_Th1)
 
 
-def rope_(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, rotated: int) -> None:
-    """Rotate the first `rotated` heads of qkv [T, heads, D] in place, halves as in Llama.
-
-    cos and sin are tables [positions, D]; with −sin it is the backward pass. positions [T].
-    """
-    heads = qkv[:, :rotated]
-    half = heads.shape[2] // 2
-    turned = torch.cat((-heads[..., half:], heads[..., :half]), dim=2)
-    heads.copy_(heads * cos[positions][:, None] + turned * sin[positions][:, None])
-
-
-def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) × up of [T, 2 · inner]: gate in the first half, up in the second."""
-    gate, up = gate_up.chunk(2, dim=1)
-    return functional.silu(gate) * up
+def rope_(
+    qkv_THE: Tensor, cos_LE: Tensor, sin_LE: Tensor, positions_T: Tensor, rotated: int
+) -> None:
+    """Rotate the first `rotated` heads in place, halves as in Llama; with −sin it is the backward
+    pass."""
+    heads_ThE = qkv_THE[:, :rotated]
+    half = heads_ThE.shape[2] // 2
+    turned_ThE = torch.cat((-heads_ThE[..., half:], heads_ThE[..., :half]), dim=2)
+    heads_ThE.copy_(
+        heads_ThE * cos_LE[positions_T][:, None] + turned_ThE * sin_LE[positions_T][:, None]
+    )
 
 
-def swiglu_backward_(gate_up: Tensor, da: Tensor) -> None:
+def swiglu(gate_up_TG: Tensor) -> Tensor:
+    """silu(gate) × up, [T, F]."""
+    gate_TF, up_TF = gate_up_TG.chunk(2, dim=1)
+    return functional.silu(gate_TF) * up_TF
+
+
+def swiglu_backward_(gate_up_TG: Tensor, da_TF: Tensor) -> None:
     """Overwrite gate_up with its gradient, and the activation's gradient da with the activation."""
-    gate, up = gate_up.chunk(2, dim=1)
-    sigmoid = torch.sigmoid(gate.float())
-    silu = gate.float() * sigmoid
-    dgate = da.float() * up.float() * (sigmoid + silu * (1 - sigmoid))
-    dup = da.float() * silu
-    da.copy_(silu.to(gate.dtype) * up)
-    gate.copy_(dgate)
-    up.copy_(dup)
+    gate_TF, up_TF = gate_up_TG.chunk(2, dim=1)
+    sigmoid_TF = torch.sigmoid(gate_TF.float())
+    silu_TF = gate_TF.float() * sigmoid_TF
+    dgate_TF = da_TF.float() * up_TF.float() * (sigmoid_TF + silu_TF * (1 - sigmoid_TF))
+    dup_TF = da_TF.float() * silu_TF
+    da_TF.copy_(silu_TF.to(gate_TF.dtype) * up_TF)
+    gate_TF.copy_(dgate_TF)
+    up_TF.copy_(dup_TF)
 
 
-def cross_entropy_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
-    """Losses in nats, float32 [n], of logits [n, V]; 0 where the target is negative.
+def cross_entropy_(logits_MV: Tensor, targets_M: Tensor, *, gradient: bool) -> Tensor:
+    """Losses in nats, float32 [M]; 0 where the target is negative.
 
     With `gradient`, logits become the gradient of the sum of the losses.
     """
-    values = logits.float()
-    counted = targets >= 0
-    index = targets.clamp(min=0)[:, None]
-    log_sum = torch.logsumexp(values, dim=1)
-    losses = torch.where(counted, log_sum - values.gather(1, index)[:, 0], 0.0)
+    values_MV = logits_MV.float()
+    counted_M = targets_M >= 0
+    index_M1 = targets_M.clamp(min=0)[:, None]
+    log_sum_M = torch.logsumexp(values_MV, dim=1)
+    losses_M = torch.where(counted_M, log_sum_M - values_MV.gather(1, index_M1)[:, 0], 0.0)
     if gradient:
-        slope = torch.exp(values - log_sum[:, None])
-        slope.scatter_add_(1, index, torch.full_like(index, -1, dtype=slope.dtype))
-        logits.copy_(torch.where(counted[:, None], slope, 0.0))
-    return losses
+        slope_MV = torch.exp(values_MV - log_sum_M[:, None])
+        slope_MV.scatter_add_(1, index_M1, torch.full_like(index_M1, -1, dtype=slope_MV.dtype))
+        logits_MV.copy_(torch.where(counted_M[:, None], slope_MV, 0.0))
+    return losses_M
 
 
-def dropout(x: Tensor, rate: Tensor, seeds: Tensor, module: int) -> Tensor:
-    """x [T, d] with elements dropped at each row's rate, the others scaled by 1 / (1 − rate).
+def dropout(x_TD: Tensor, rate_N: Tensor, seeds_N: Tensor, module: int) -> Tensor:
+    """x with elements dropped at each packed row's rate, the others scaled by 1 / (1 − rate).
 
-    rate float32 [R], seeds int64 [R]: whether an element is kept is a hash of (seed of its packed
-    row, module, position in the row, feature), so that slot, neighbours, micro-batch and resume do
-    not matter. The hash is the 32-bit finaliser of MurmurHash3.
+    rate is float32, seeds int64: whether an element is kept is a hash of (seed of its packed row,
+    module, position in the row, feature), so that slot, neighbours, micro-batch and resume do not
+    matter. The hash is the 32-bit finaliser of MurmurHash3.
     """
-    rows, width = rate.shape[0], x.shape[1]
-    length = x.shape[0] // rows
-    element = torch.arange(length * width, device=x.device).view(1, -1)
-    salt = _mix(seeds[:, None] & _MASK) ^ _mix((seeds[:, None] >> 32 & _MASK) + module * _STEP)
-    kept = _mix(element * _STEP + salt) >= (rate.double() * 2**32).long()[:, None]
-    scale = 1.0 / (1.0 - rate[:, None])
-    return torch.where(kept, x.view(rows, -1) * scale, 0.0).to(x.dtype).view_as(x)
+    rows, width = rate_N.shape[0], x_TD.shape[1]
+    length = x_TD.shape[0] // rows
+    element_1X = torch.arange(length * width, device=x_TD.device).view(1, -1)
+    salt_N1 = _mix(seeds_N[:, None] & _MASK) ^ _mix(
+        (seeds_N[:, None] >> 32 & _MASK) + module * _STEP
+    )
+    kept_NX = _mix(element_1X * _STEP + salt_N1) >= (rate_N.double() * 2**32).long()[:, None]
+    scale_N1 = 1.0 / (1.0 - rate_N[:, None])
+    return torch.where(kept_NX, x_TD.view(rows, -1) * scale_N1, 0.0).to(x_TD.dtype).view_as(x_TD)
 
 
-def dropout_add_(dx: Tensor, dy: Tensor, rate: Tensor, seeds: Tensor, module: int) -> None:
-    """Add the gradient of `dropout`'s x to dx [T, d]; dy is that of its result."""
-    dx.add_(dropout(dy, rate, seeds, module))
+def dropout_add_(
+    dx_TD: Tensor, dy_TD: Tensor, rate_N: Tensor, seeds_N: Tensor, module: int
+) -> None:
+    """Add the gradient of `dropout`'s x to dx; dy is that of its result."""
+    dx_TD.add_(dropout(dy_TD, rate_N, seeds_N, module))
 
 
-def row_norms(grad: Tensor, table: Tensor, split: int) -> Tensor:
-    """The norm of each slot's gradient, float32 [K]. grad [K, P]: lora_A's before `split`, after it
+def row_norms(grad_KP: Tensor, table_KC: Tensor, split: int) -> Tensor:
+    """The norm of each slot's gradient, float32 [K]. grad has lora_A's before `split`, after it
     lora_B's, which lack LoRA's scale."""
-    first = torch.linalg.vector_norm(grad[:, :split], dim=1)
-    second = torch.linalg.vector_norm(grad[:, split:], dim=1) * table[:, LORA_SCALE]
-    return torch.hypot(first, second)
+    first_K = torch.linalg.vector_norm(grad_KP[:, :split], dim=1)
+    second_K = torch.linalg.vector_norm(grad_KP[:, split:], dim=1) * table_KC[:, LORA_SCALE]
+    return torch.hypot(first_K, second_K)
 
 
 def adamw_(
-    param: Tensor,
-    grad: Tensor,
-    moments: tuple[Tensor, Tensor],
-    work: Tensor,
-    table: Tensor,
-    factor: Tensor,
-    due: Tensor,
+    param_KP: Tensor,
+    grad_KP: Tensor,
+    moments_KP: tuple[Tensor, Tensor],
+    work_KP: Tensor,
+    table_KC: Tensor,
+    factor_K: Tensor,
+    due_K: Tensor,
     split: int,
 ) -> None:
     """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) of the slots that are due, whose
     gradients are then zero; the others are untouched.
 
-    param, grad and moments float32 [K, P], lora_A before `split`, lora_B after it; work [K, P] is
-    the copy that the model computes with, lora_B times LoRA's scale. factor float32 [K] multiplies
-    the gradient (1 / supervised tokens × clipping), due bool [K].
+    param, grad and moments are float32, lora_A before `split`, lora_B after it; work is the copy
+    that the model computes with, lora_B times LoRA's scale. factor, float32, multiplies the
+    gradient (1 / supervised tokens × clipping); due is bool.
     """
-    for k in torch.nonzero(due)[:, 0].tolist():
-        row = table[k]
-        rate, beta1, beta2 = row[LR], row[BETA1], row[BETA2]
-        slope = grad[k] * factor[k]
-        slope[split:] *= row[LORA_SCALE]
-        first, second = moments[0][k], moments[1][k]
-        first.lerp_(slope, 1 - beta1)
-        second.mul_(beta2).addcmul_(slope, slope * (1 - beta2))
-        param[k].mul_(1 - rate * row[DECAY])
-        bottom = (second.sqrt() / row[CORRECTION2].sqrt()).add_(row[EPS])
-        param[k].sub_(rate / row[CORRECTION1] * first / bottom)
-        copy_work(param[k], work[k], row[LORA_SCALE], split)
-        grad[k].zero_()
+    for k in torch.nonzero(due_K)[:, 0].tolist():
+        row_C = table_KC[k]
+        rate, beta1, beta2 = row_C[LR], row_C[BETA1], row_C[BETA2]
+        slope_P = grad_KP[k] * factor_K[k]
+        slope_P[split:] *= row_C[LORA_SCALE]
+        first_P, second_P = moments_KP[0][k], moments_KP[1][k]
+        first_P.lerp_(slope_P, 1 - beta1)
+        second_P.mul_(beta2).addcmul_(slope_P, slope_P * (1 - beta2))
+        param_KP[k].mul_(1 - rate * row_C[DECAY])
+        bottom_P = (second_P.sqrt() / row_C[CORRECTION2].sqrt()).add_(row_C[EPS])
+        param_KP[k].sub_(rate / row_C[CORRECTION1] * first_P / bottom_P)
+        copy_work(param_KP[k], work_KP[k], row_C[LORA_SCALE], split)
+        grad_KP[k].zero_()
 
 
-def copy_work(param: Tensor, work: Tensor, scale: Tensor | float, split: int) -> None:
-    """Refresh one slot's working copy [P] from its parameters."""
-    work[:split].copy_(param[:split])
-    work[split:].copy_(param[split:] * scale)
+def copy_work(param_P: Tensor, work_P: Tensor, scale: Tensor | float, split: int) -> None:
+    """Refresh one slot's working copy from its parameters."""
+    work_P[:split].copy_(param_P[:split])
+    work_P[split:].copy_(param_P[split:] * scale)
 
 
-def _norm_gradient(dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor) -> Tensor:
-    """Gradient of x for y = weight · x · rstd, over the last dimension; in x's dtype."""
-    slope = dy.float() * weight.float()
-    normed = x.float() * rstd
-    inner = (slope * normed).mean(-1, keepdim=True)
-    return ((slope - normed * inner) * rstd).to(x.dtype)
+def _norm_gradient(dy_D: Tensor, x_D: Tensor, weight_D: Tensor, rstd_1: Tensor) -> Tensor:
+    """Gradient of x for y = weight · x · rstd, in x's dtype; dimensions before D may be any."""
+    slope_D = dy_D.float() * weight_D.float()
+    normed_D = x_D.float() * rstd_1
+    inner_1 = (slope_D * normed_D).mean(-1, keepdim=True)
+    return ((slope_D - normed_D * inner_1) * rstd_1).to(x_D.dtype)
 
 
 _MASK = 0xFFFFFFFF

@@ -6,6 +6,10 @@ points; dropout's masks are the same bits. Nothing waits for the GPU, launches d
 alone (a CUDA graph can hold them all), and without atomics two runs give the same bits.
 Price: every tensor is read once and written once, the logits read twice; a kernel is compiled at
 its first launch with new widths, which must not be inside a capture.
+
+Names end in shapes as in `ops`: in a kernel those of pointers in the shape of the whole tensor,
+those of what is loaded in the shape of the program's part of it. B is rows of a part, 8 the logits
+of a lane, Z half of a head's features, S partial sums.
 """
 
 from __future__ import annotations
@@ -26,148 +30,180 @@ _ADAMW_TILE = 1024  # over 8 warps 4 elements a lane, for float32 and bfloat16 a
 _NORM_TILE, _NORM_CHUNK = 4096, 65536  # a chunk of tiles for each partial sum
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """One program a row, which it holds in registers: d up to 16,384."""
-    tokens, width = x.shape
-    out, rstd = torch.empty_like(x), x.new_empty(tokens, dtype=torch.float32)
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """One program a token, which it holds in registers: D up to 16,384."""
+    tokens, width = x_TD.shape
+    out_TD, rstd_T = torch.empty_like(x_TD), x_TD.new_empty(tokens, dtype=torch.float32)
     block = triton.next_power_of_2(width)
-    _rms_norm[(tokens,)](x, weight, out, rstd, eps, width, block, num_warps=_warps(block))
-    return out, rstd
+    _rms_norm[(tokens,)](x_TD, weight_D, out_TD, rstd_T, eps, width, block, num_warps=_warps(block))
+    return out_TD, rstd_T
 
 
-def rms_norm_backward_(dx: Tensor, dy: Tensor, x: Tensor, weight: Tensor, rstd: Tensor) -> None:
-    """One program a row, as `rms_norm`."""
-    tokens, width = x.shape
+def rms_norm_backward_(
+    dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor, rstd_T: Tensor
+) -> None:
+    """One program a token, as `rms_norm`."""
+    tokens, width = x_TD.shape
     block = triton.next_power_of_2(width)
     grid = (tokens,)
-    _rms_norm_backward[grid](dx, dy, x, weight, rstd, width, block, num_warps=_warps(block))
+    _rms_norm_backward[grid](
+        dx_TD, dy_TD, x_TD, weight_D, rstd_T, width, block, num_warps=_warps(block)
+    )
 
 
-def head_norm(qkv: Tensor, weights: Tensor, eps: float) -> Tensor:
+def head_norm(qkv_THE: Tensor, weights_hE: Tensor, eps: float) -> Tensor:
     """Some heads a program, whichever token's."""
-    tokens, heads, width = qkv.shape
-    out = torch.empty_like(qkv)
+    tokens, heads, width = qkv_THE.shape
+    out_THE = torch.empty_like(qkv_THE)
     rows, block = tokens * heads, triton.next_power_of_2(width)
     batch = max(_TILE // block, 1)
     grid = (triton.cdiv(rows, batch),)
-    _head_norm[grid](qkv, weights, out, eps, rows, heads, weights.shape[0], width, batch, block)
-    return out
+    _head_norm[grid](
+        qkv_THE, weights_hE, out_THE, eps, rows, heads, weights_hE.shape[0], width, batch, block
+    )
+    return out_THE
 
 
-def head_norm_backward_(dqkv: Tensor, qkv: Tensor, weights: Tensor, eps: float) -> None:
+def head_norm_backward_(dqkv_THE: Tensor, qkv_THE: Tensor, weights_hE: Tensor, eps: float) -> None:
     """Some normed heads a program, whichever token's."""
-    tokens, heads, width = qkv.shape
-    normed = weights.shape[0]
+    tokens, heads, width = qkv_THE.shape
+    normed = weights_hE.shape[0]
     rows, block = tokens * normed, triton.next_power_of_2(width)
     batch = max(_TILE // block, 1)
     grid = (triton.cdiv(rows, batch),)
-    _head_norm_backward[grid](dqkv, qkv, weights, eps, rows, heads, normed, width, batch, block)
+    _head_norm_backward[grid](
+        dqkv_THE, qkv_THE, weights_hE, eps, rows, heads, normed, width, batch, block
+    )
 
 
-def rope_(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, rotated: int) -> None:
-    """Some heads of one token a program. D even."""
-    tokens, heads, width = qkv.shape
+def rope_(
+    qkv_THE: Tensor, cos_LE: Tensor, sin_LE: Tensor, positions_T: Tensor, rotated: int
+) -> None:
+    """Some heads of one token a program. E even."""
+    tokens, heads, width = qkv_THE.shape
     block = triton.next_power_of_2(width // 2)
     batch = min(max(_TILE // (2 * block), 1), triton.next_power_of_2(rotated))
     blocks = triton.cdiv(rotated, batch)
     grid = (tokens * blocks,)
     warps = _warps(2 * batch * block)
     _rope[grid](
-        qkv, cos, sin, positions, heads, rotated, width, blocks, batch, block, num_warps=warps
+        qkv_THE,
+        cos_LE,
+        sin_LE,
+        positions_T,
+        heads,
+        rotated,
+        width,
+        blocks,
+        batch,
+        block,
+        num_warps=warps,
     )
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
+def swiglu(gate_up_TG: Tensor) -> Tensor:
     """A part of one token a program."""
-    tokens, inner = gate_up.shape[0], gate_up.shape[1] // 2
-    out = gate_up.new_empty(tokens, inner)
+    tokens, inner = gate_up_TG.shape[0], gate_up_TG.shape[1] // 2
+    out_TF = gate_up_TG.new_empty(tokens, inner)
     block = min(_TILE, triton.next_power_of_2(inner))
     blocks = triton.cdiv(inner, block)
-    _swiglu[(tokens * blocks,)](gate_up, out, inner, blocks, block)
-    return out
+    _swiglu[(tokens * blocks,)](gate_up_TG, out_TF, inner, blocks, block)
+    return out_TF
 
 
-def swiglu_backward_(gate_up: Tensor, da: Tensor) -> None:
+def swiglu_backward_(gate_up_TG: Tensor, da_TF: Tensor) -> None:
     """A part of one token a program; the activation has the bits of `swiglu`'s."""
-    tokens, inner = da.shape
+    tokens, inner = da_TF.shape
     block = min(_TILE, triton.next_power_of_2(inner))
     blocks = triton.cdiv(inner, block)
-    _swiglu_backward[(tokens * blocks,)](gate_up, da, inner, blocks, block)
+    _swiglu_backward[(tokens * blocks,)](gate_up_TG, da_TF, inner, blocks, block)
 
 
-def cross_entropy_(logits: Tensor, targets: Tensor, *, gradient: bool) -> Tensor:
+def cross_entropy_(logits_MV: Tensor, targets_M: Tensor, *, gradient: bool) -> Tensor:
     """One program a row; a row without a target is not read."""
-    rows, width = logits.shape
-    losses = logits.new_empty(rows, dtype=torch.float32)
+    rows, width = logits_MV.shape
+    losses_M = logits_MV.new_empty(rows, dtype=torch.float32)
     block = max(min(_LOGITS_TILE, triton.next_power_of_2(width)), 8)
     blocks = triton.cdiv(width, block)
     _cross_entropy[(rows,)](
-        logits, targets, losses, width, gradient, blocks, block, num_warps=_warps(block)
+        logits_MV, targets_M, losses_M, width, gradient, blocks, block, num_warps=_warps(block)
     )
-    return losses
+    return losses_M
 
 
-def dropout(x: Tensor, rate: Tensor, seeds: Tensor, module: int) -> Tensor:
+def dropout(x_TD: Tensor, rate_N: Tensor, seeds_N: Tensor, module: int) -> Tensor:
     """A part of one packed row a program."""
-    out = torch.empty_like(x)
-    _launch_dropout(x, out, rate, seeds, module, add=False)
-    return out
+    out_TD = torch.empty_like(x_TD)
+    _launch_dropout(x_TD, out_TD, rate_N, seeds_N, module, add=False)
+    return out_TD
 
 
-def dropout_add_(dx: Tensor, dy: Tensor, rate: Tensor, seeds: Tensor, module: int) -> None:
+def dropout_add_(
+    dx_TD: Tensor, dy_TD: Tensor, rate_N: Tensor, seeds_N: Tensor, module: int
+) -> None:
     """A part of one packed row a program."""
-    _launch_dropout(dy, dx, rate, seeds, module, add=True)
+    _launch_dropout(dy_TD, dx_TD, rate_N, seeds_N, module, add=True)
 
 
-def row_norms(grad: Tensor, table: Tensor, split: int) -> Tensor:
+def row_norms(grad_KP: Tensor, table_KC: Tensor, split: int) -> Tensor:
     """Sums of squares of chunks of 65,536 elements, in float32, then their sum."""
-    slots, size = grad.shape
+    slots, size = grad_KP.shape
     chunks = triton.cdiv(size, _NORM_CHUNK)
-    sums = grad.new_empty(slots, chunks)
+    sums_KS = grad_KP.new_empty(slots, chunks)
     grid = (chunks, slots)
     _square_sums[grid](
-        grad, table, sums, size, split, table.shape[1], _NORM_CHUNK, _NORM_TILE, num_warps=8
+        grad_KP,
+        table_KC,
+        sums_KS,
+        size,
+        split,
+        table_KC.shape[1],
+        _NORM_CHUNK,
+        _NORM_TILE,
+        num_warps=8,
     )
-    return sums.sum(1).sqrt_()
+    return sums_KS.sum(1).sqrt_()
 
 
 def adamw_(
-    param: Tensor,
-    grad: Tensor,
-    moments: tuple[Tensor, Tensor],
-    work: Tensor,
-    table: Tensor,
-    factor: Tensor,
-    due: Tensor,
+    param_KP: Tensor,
+    grad_KP: Tensor,
+    moments_KP: tuple[Tensor, Tensor],
+    work_KP: Tensor,
+    table_KC: Tensor,
+    factor_K: Tensor,
+    due_K: Tensor,
     split: int,
 ) -> None:
     """One launch for all slots; the programs of a slot that is not due return at once."""
-    slots, size = param.shape
+    slots, size = param_KP.shape
     grid = (triton.cdiv(size, _ADAMW_TILE), slots)
-    first, second = moments
+    first_KP, second_KP = moments_KP
     _adamw[grid](
-        param,
-        grad,
-        first,
-        second,
-        work,
-        table,
-        factor,
-        due,
+        param_KP,
+        grad_KP,
+        first_KP,
+        second_KP,
+        work_KP,
+        table_KC,
+        factor_K,
+        due_K,
         size,
         split,
-        table.shape[1],
+        table_KC.shape[1],
         _ADAMW_TILE,
         num_warps=8,
     )
 
 
 def _launch_dropout(
-    x: Tensor, out: Tensor, rate: Tensor, seeds: Tensor, module: int, *, add: bool
+    x_TD: Tensor, out_TD: Tensor, rate_N: Tensor, seeds_N: Tensor, module: int, *, add: bool
 ) -> None:
-    rows = rate.shape[0]
-    size = x.numel() // rows
-    _dropout[(triton.cdiv(size, _TILE), rows)](x, out, rate, seeds, module, size, add, _TILE)
+    rows = rate_N.shape[0]
+    size = x_TD.numel() // rows
+    _dropout[(triton.cdiv(size, _TILE), rows)](
+        x_TD, out_TD, rate_N, seeds_N, module, size, add, _TILE
+    )
 
 
 def _warps(elements: int) -> int:
@@ -177,56 +213,56 @@ def _warps(elements: int) -> int:
 
 @triton.jit
 def _rms_norm(
-    x: tl.tensor,
-    weight: tl.tensor,
-    out: tl.tensor,
-    rstd: tl.tensor,
+    x_TD: tl.tensor,
+    weight_D: tl.tensor,
+    out_TD: tl.tensor,
+    rstd_T: tl.tensor,
     eps: tl.tensor,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < WIDTH
-    values = tl.load(x + row * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
-    weights = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(values * values, 0) / WIDTH + eps)
-    normed = (values * scale).to(x.dtype.element_ty).to(tl.float32)
-    tl.store(out + row * WIDTH + columns, weights * normed, mask=inside)
-    tl.store(rstd + row, scale)
+    columns_D = tl.arange(0, BLOCK)
+    inside_D = columns_D < WIDTH
+    values_D = tl.load(x_TD + row * WIDTH + columns_D, mask=inside_D, other=0.0).to(tl.float32)
+    weights_D = tl.load(weight_D + columns_D, mask=inside_D, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(values_D * values_D, 0) / WIDTH + eps)
+    normed_D = (values_D * scale).to(x_TD.dtype.element_ty).to(tl.float32)
+    tl.store(out_TD + row * WIDTH + columns_D, weights_D * normed_D, mask=inside_D)
+    tl.store(rstd_T + row, scale)
 
 
 @triton.jit
 def _rms_norm_backward(
-    dx: tl.tensor,
-    dy: tl.tensor,
-    x: tl.tensor,
-    weight: tl.tensor,
-    rstd: tl.tensor,
+    dx_TD: tl.tensor,
+    dy_TD: tl.tensor,
+    x_TD: tl.tensor,
+    weight_D: tl.tensor,
+    rstd_T: tl.tensor,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < WIDTH
-    places = row * WIDTH + columns
-    values = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
-    slopes = tl.load(dy + places, mask=inside, other=0.0).to(tl.float32)
-    before = tl.load(dx + places, mask=inside, other=0.0).to(tl.float32)
-    weights = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.load(rstd + row)
-    slopes *= weights
-    normed = values * scale
-    inner = tl.sum(slopes * normed, 0) / WIDTH
-    gradient = ((slopes - normed * inner) * scale).to(x.dtype.element_ty).to(tl.float32)
-    tl.store(dx + places, before + gradient, mask=inside)
+    columns_D = tl.arange(0, BLOCK)
+    inside_D = columns_D < WIDTH
+    places_D = row * WIDTH + columns_D
+    values_D = tl.load(x_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
+    slopes_D = tl.load(dy_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
+    before_D = tl.load(dx_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
+    weights_D = tl.load(weight_D + columns_D, mask=inside_D, other=0.0).to(tl.float32)
+    scale = tl.load(rstd_T + row)
+    slopes_D *= weights_D
+    normed_D = values_D * scale
+    inner = tl.sum(slopes_D * normed_D, 0) / WIDTH
+    gradient_D = ((slopes_D - normed_D * inner) * scale).to(x_TD.dtype.element_ty).to(tl.float32)
+    tl.store(dx_TD + places_D, before_D + gradient_D, mask=inside_D)
 
 
 @triton.jit
 def _head_norm(
-    qkv: tl.tensor,
-    weights: tl.tensor,
-    out: tl.tensor,
+    qkv_THE: tl.tensor,
+    weights_hE: tl.tensor,
+    out_THE: tl.tensor,
     eps: tl.tensor,
     rows: tl.tensor,
     HEADS: tl.constexpr,
@@ -235,27 +271,27 @@ def _head_norm(
     BATCH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0) * BATCH + tl.arange(0, BATCH)[:, None]
-    feature = tl.arange(0, BLOCK)[None, :]
-    head = row % HEADS
-    inside = (row < rows) & (feature < WIDTH)
-    places = row.to(tl.int64) * WIDTH + feature
-    raw = tl.load(qkv + places, mask=inside, other=0.0)
-    weight = tl.load(weights + head * WIDTH + feature, mask=inside & (head < NORMED), other=0.0).to(
-        tl.float32
-    )
-    values = raw.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(values * values, 1, keep_dims=True) / WIDTH + eps)
-    normed = (values * scale).to(raw.dtype).to(tl.float32)
-    result = tl.where(head < NORMED, (weight * normed).to(raw.dtype), raw)
-    tl.store(out + places, result, mask=inside)
+    row_B1 = tl.program_id(0) * BATCH + tl.arange(0, BATCH)[:, None]
+    feature_1E = tl.arange(0, BLOCK)[None, :]
+    head_B1 = row_B1 % HEADS
+    inside_BE = (row_B1 < rows) & (feature_1E < WIDTH)
+    places_BE = row_B1.to(tl.int64) * WIDTH + feature_1E
+    raw_BE = tl.load(qkv_THE + places_BE, mask=inside_BE, other=0.0)
+    weight_BE = tl.load(
+        weights_hE + head_B1 * WIDTH + feature_1E, mask=inside_BE & (head_B1 < NORMED), other=0.0
+    ).to(tl.float32)
+    values_BE = raw_BE.to(tl.float32)
+    scale_B1 = tl.rsqrt(tl.sum(values_BE * values_BE, 1, keep_dims=True) / WIDTH + eps)
+    normed_BE = (values_BE * scale_B1).to(raw_BE.dtype).to(tl.float32)
+    result_BE = tl.where(head_B1 < NORMED, (weight_BE * normed_BE).to(raw_BE.dtype), raw_BE)
+    tl.store(out_THE + places_BE, result_BE, mask=inside_BE)
 
 
 @triton.jit
 def _head_norm_backward(
-    dqkv: tl.tensor,
-    qkv: tl.tensor,
-    weights: tl.tensor,
+    dqkv_THE: tl.tensor,
+    qkv_THE: tl.tensor,
+    weights_hE: tl.tensor,
     eps: tl.tensor,
     rows: tl.tensor,
     HEADS: tl.constexpr,
@@ -264,26 +300,28 @@ def _head_norm_backward(
     BATCH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0) * BATCH + tl.arange(0, BATCH)[:, None]
-    feature = tl.arange(0, BLOCK)[None, :]
-    head = row % NORMED
-    inside = (row < rows) & (feature < WIDTH)
-    places = (row // NORMED * HEADS + head).to(tl.int64) * WIDTH + feature
-    values = tl.load(qkv + places, mask=inside, other=0.0).to(tl.float32)
-    slopes = tl.load(dqkv + places, mask=inside, other=0.0).to(tl.float32)
-    slopes *= tl.load(weights + head * WIDTH + feature, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(values * values, 1, keep_dims=True) / WIDTH + eps)
-    normed = values * scale
-    inner = tl.sum(slopes * normed, 1, keep_dims=True) / WIDTH
-    tl.store(dqkv + places, (slopes - normed * inner) * scale, mask=inside)
+    row_B1 = tl.program_id(0) * BATCH + tl.arange(0, BATCH)[:, None]
+    feature_1E = tl.arange(0, BLOCK)[None, :]
+    head_B1 = row_B1 % NORMED
+    inside_BE = (row_B1 < rows) & (feature_1E < WIDTH)
+    places_BE = (row_B1 // NORMED * HEADS + head_B1).to(tl.int64) * WIDTH + feature_1E
+    values_BE = tl.load(qkv_THE + places_BE, mask=inside_BE, other=0.0).to(tl.float32)
+    slopes_BE = tl.load(dqkv_THE + places_BE, mask=inside_BE, other=0.0).to(tl.float32)
+    slopes_BE *= tl.load(weights_hE + head_B1 * WIDTH + feature_1E, mask=inside_BE, other=0.0).to(
+        tl.float32
+    )
+    scale_B1 = tl.rsqrt(tl.sum(values_BE * values_BE, 1, keep_dims=True) / WIDTH + eps)
+    normed_BE = values_BE * scale_B1
+    inner_B1 = tl.sum(slopes_BE * normed_BE, 1, keep_dims=True) / WIDTH
+    tl.store(dqkv_THE + places_BE, (slopes_BE - normed_BE * inner_B1) * scale_B1, mask=inside_BE)
 
 
 @triton.jit
 def _rope(
-    qkv: tl.tensor,
-    cos: tl.tensor,
-    sin: tl.tensor,
-    positions: tl.tensor,
+    qkv_THE: tl.tensor,
+    cos_LE: tl.tensor,
+    sin_LE: tl.tensor,
+    positions_T: tl.tensor,
     HEADS: tl.constexpr,
     ROTATED: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -294,146 +332,153 @@ def _rope(
     HALF: tl.constexpr = WIDTH // 2
     program = tl.program_id(0)
     token = (program // BLOCKS).to(tl.int64)
-    head = program % BLOCKS * BATCH + tl.arange(0, BATCH)[:, None]
-    feature = tl.arange(0, BLOCK)[None, :]
-    inside = (head < ROTATED) & (feature < HALF)
-    left = qkv + token * (HEADS * WIDTH) + head * WIDTH + feature
-    x = tl.load(left, mask=inside, other=0.0).to(tl.float32)
-    y = tl.load(left + HALF, mask=inside, other=0.0).to(tl.float32)
-    place = tl.load(positions + token).to(tl.int64) * WIDTH + feature
-    known = feature < HALF
-    cos_x = tl.load(cos + place, mask=known, other=0.0).to(tl.float32)
-    sin_x = tl.load(sin + place, mask=known, other=0.0).to(tl.float32)
-    cos_y = tl.load(cos + place + HALF, mask=known, other=0.0).to(tl.float32)
-    sin_y = tl.load(sin + place + HALF, mask=known, other=0.0).to(tl.float32)
-    tl.store(left, x * cos_x - y * sin_x, mask=inside)
-    tl.store(left + HALF, y * cos_y + x * sin_y, mask=inside)
+    head_B1 = program % BLOCKS * BATCH + tl.arange(0, BATCH)[:, None]
+    feature_1Z = tl.arange(0, BLOCK)[None, :]
+    inside_BZ = (head_B1 < ROTATED) & (feature_1Z < HALF)
+    left_BZ = qkv_THE + token * (HEADS * WIDTH) + head_B1 * WIDTH + feature_1Z
+    x_BZ = tl.load(left_BZ, mask=inside_BZ, other=0.0).to(tl.float32)
+    y_BZ = tl.load(left_BZ + HALF, mask=inside_BZ, other=0.0).to(tl.float32)
+    place_1Z = tl.load(positions_T + token).to(tl.int64) * WIDTH + feature_1Z
+    known_1Z = feature_1Z < HALF
+    cos_x_1Z = tl.load(cos_LE + place_1Z, mask=known_1Z, other=0.0).to(tl.float32)
+    sin_x_1Z = tl.load(sin_LE + place_1Z, mask=known_1Z, other=0.0).to(tl.float32)
+    cos_y_1Z = tl.load(cos_LE + place_1Z + HALF, mask=known_1Z, other=0.0).to(tl.float32)
+    sin_y_1Z = tl.load(sin_LE + place_1Z + HALF, mask=known_1Z, other=0.0).to(tl.float32)
+    tl.store(left_BZ, x_BZ * cos_x_1Z - y_BZ * sin_x_1Z, mask=inside_BZ)
+    tl.store(left_BZ + HALF, y_BZ * cos_y_1Z + x_BZ * sin_y_1Z, mask=inside_BZ)
 
 
 @triton.jit
 def _swiglu(
-    gate_up: tl.tensor,
-    out: tl.tensor,
+    gate_up_TG: tl.tensor,
+    out_TF: tl.tensor,
     INNER: tl.constexpr,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     program = tl.program_id(0)
     token = (program // BLOCKS).to(tl.int64)
-    columns = program % BLOCKS * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < INNER
-    gates = gate_up + token * (2 * INNER) + columns
-    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gates + INNER, mask=inside, other=0.0).to(tl.float32)
-    silu = (gate * tl.sigmoid(gate)).to(out.dtype.element_ty).to(tl.float32)
-    tl.store(out + token * INNER + columns, silu * up, mask=inside)
+    columns_F = program % BLOCKS * BLOCK + tl.arange(0, BLOCK)
+    inside_F = columns_F < INNER
+    gates_F = gate_up_TG + token * (2 * INNER) + columns_F
+    gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
+    up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
+    silu_F = (gate_F * tl.sigmoid(gate_F)).to(out_TF.dtype.element_ty).to(tl.float32)
+    tl.store(out_TF + token * INNER + columns_F, silu_F * up_F, mask=inside_F)
 
 
 @triton.jit
 def _swiglu_backward(
-    gate_up: tl.tensor,
-    da: tl.tensor,
+    gate_up_TG: tl.tensor,
+    da_TF: tl.tensor,
     INNER: tl.constexpr,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     program = tl.program_id(0)
     token = (program // BLOCKS).to(tl.int64)
-    columns = program % BLOCKS * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < INNER
-    gates = gate_up + token * (2 * INNER) + columns
-    actives = da + token * INNER + columns
-    gate = tl.load(gates, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gates + INNER, mask=inside, other=0.0).to(tl.float32)
-    slope = tl.load(actives, mask=inside, other=0.0).to(tl.float32)
-    sigmoid = tl.sigmoid(gate)
-    silu = gate * sigmoid
-    rounded = silu.to(da.dtype.element_ty).to(tl.float32)
-    tl.store(gates, slope * up * (sigmoid + silu * (1 - sigmoid)), mask=inside)
-    tl.store(gates + INNER, slope * silu, mask=inside)
-    tl.store(actives, rounded * up, mask=inside)
+    columns_F = program % BLOCKS * BLOCK + tl.arange(0, BLOCK)
+    inside_F = columns_F < INNER
+    gates_F = gate_up_TG + token * (2 * INNER) + columns_F
+    actives_F = da_TF + token * INNER + columns_F
+    gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
+    up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
+    slope_F = tl.load(actives_F, mask=inside_F, other=0.0).to(tl.float32)
+    sigmoid_F = tl.sigmoid(gate_F)
+    silu_F = gate_F * sigmoid_F
+    rounded_F = silu_F.to(da_TF.dtype.element_ty).to(tl.float32)
+    tl.store(gates_F, slope_F * up_F * (sigmoid_F + silu_F * (1 - sigmoid_F)), mask=inside_F)
+    tl.store(gates_F + INNER, slope_F * silu_F, mask=inside_F)
+    tl.store(actives_F, rounded_F * up_F, mask=inside_F)
 
 
 @triton.jit
 def _cross_entropy(
-    logits: tl.tensor,
-    targets: tl.tensor,
-    losses: tl.tensor,
+    logits_MV: tl.tensor,
+    targets_M: tl.tensor,
+    losses_M: tl.tensor,
     WIDTH: tl.constexpr,
     GRADIENT: tl.constexpr,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    logits += row * WIDTH
-    target = tl.load(targets + row).to(tl.int32)
+    logits_MV += row * WIDTH
+    target = tl.load(targets_M + row).to(tl.int32)
     # 8 logits of bfloat16, one load, lie in one lane: a running maximum for each 8 costs neither a
     # barrier a tile nor a second exponential a logit
-    places = tl.arange(0, BLOCK // 8)[:, None] * 8 + tl.arange(0, 8)[None, :]
+    places_B8 = tl.arange(0, BLOCK // 8)[:, None] * 8 + tl.arange(0, 8)[None, :]
     if target < 0:
-        tl.store(losses + row, 0.0)
+        tl.store(losses_M + row, 0.0)
         if GRADIENT:
             for block in range(BLOCKS):
-                columns = block * BLOCK + places
-                tl.store(logits + columns, 0.0, mask=columns < WIDTH)
+                columns_B8 = block * BLOCK + places_B8
+                tl.store(logits_MV + columns_B8, 0.0, mask=columns_B8 < WIDTH)
     else:
-        picked = tl.load(logits + target).to(tl.float32)
-        highest = tl.full([BLOCK // 8], -3.4e38, tl.float32)  # finite: −inf − −inf is NaN
-        total = tl.zeros([BLOCK // 8], tl.float32)
+        picked = tl.load(logits_MV + target).to(tl.float32)
+        highest_B = tl.full([BLOCK // 8], -3.4e38, tl.float32)  # finite: −inf − −inf is NaN
+        total_B = tl.zeros([BLOCK // 8], tl.float32)
         for block in range(BLOCKS):
-            columns = block * BLOCK + places
-            values = tl.load(logits + columns, mask=columns < WIDTH, other=-float("inf"))
-            values = values.to(tl.float32)
-            higher = tl.maximum(highest, tl.max(values, 1))
-            exponentials = tl.exp(values - higher[:, None])
-            total = total * tl.exp(highest - higher) + tl.sum(exponentials, 1)
-            highest = higher
-        top = tl.max(highest, 0)
-        log_sum = top + tl.log(tl.sum(total * tl.exp(highest - top), 0))
-        tl.store(losses + row, log_sum - picked)
+            columns_B8 = block * BLOCK + places_B8
+            values_B8 = tl.load(
+                logits_MV + columns_B8, mask=columns_B8 < WIDTH, other=-float("inf")
+            )
+            values_B8 = values_B8.to(tl.float32)
+            higher_B = tl.maximum(highest_B, tl.max(values_B8, 1))
+            exponentials_B8 = tl.exp(values_B8 - higher_B[:, None])
+            total_B = total_B * tl.exp(highest_B - higher_B) + tl.sum(exponentials_B8, 1)
+            highest_B = higher_B
+        top = tl.max(highest_B, 0)
+        log_sum = top + tl.log(tl.sum(total_B * tl.exp(highest_B - top), 0))
+        tl.store(losses_M + row, log_sum - picked)
         if GRADIENT:
             for block in range(BLOCKS):
                 # from the end: what was read last is still in the L2 cache
-                columns = (BLOCKS - 1 - block) * BLOCK + places
-                values = tl.load(
-                    logits + columns,
-                    mask=columns < WIDTH,
+                columns_B8 = (BLOCKS - 1 - block) * BLOCK + places_B8
+                values_B8 = tl.load(
+                    logits_MV + columns_B8,
+                    mask=columns_B8 < WIDTH,
                     other=0.0,
                     eviction_policy="evict_first",
                 )
-                slope = tl.exp(values.to(tl.float32) - log_sum)
-                slope -= tl.where(columns == target, 1.0, 0.0)
+                slope_B8 = tl.exp(values_B8.to(tl.float32) - log_sum)
+                slope_B8 -= tl.where(columns_B8 == target, 1.0, 0.0)
                 tl.store(
-                    logits + columns, slope, mask=columns < WIDTH, eviction_policy="evict_first"
+                    logits_MV + columns_B8,
+                    slope_B8,
+                    mask=columns_B8 < WIDTH,
+                    eviction_policy="evict_first",
                 )
 
 
 @triton.jit(do_not_specialize=["module"])
 def _dropout(
-    x: tl.tensor,
-    out: tl.tensor,
-    rate: tl.tensor,
-    seeds: tl.tensor,
+    x_TD: tl.tensor,
+    out_TD: tl.tensor,
+    rate_N: tl.tensor,
+    seeds_N: tl.tensor,
     module: tl.tensor,
     size: tl.tensor,
     ADD: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(1)
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < size
-    places = row.to(tl.int64) * size + element
-    seed = tl.load(seeds + row)
+    element_X = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside_X = element_X < size
+    places_X = row.to(tl.int64) * size + element_X
+    seed = tl.load(seeds_N + row)
     salt = _mix((seed >> 32).to(tl.uint32) + module.to(tl.uint32) * _STEP)
     salt ^= _mix(seed.to(tl.uint32))
-    share = tl.load(rate + row)
+    share = tl.load(rate_N + row)
     threshold = (share * 4294967296.0).to(tl.int64)  # 33 bits: 2³² for a rate of 1
-    kept = _mix(element.to(tl.uint32) * _STEP + salt).to(tl.int64) >= threshold
-    values = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
-    result = tl.where(kept, values * tl.div_rn(1.0, 1.0 - share), 0.0).to(x.dtype.element_ty)
+    kept_X = _mix(element_X.to(tl.uint32) * _STEP + salt).to(tl.int64) >= threshold
+    values_X = tl.load(x_TD + places_X, mask=inside_X, other=0.0).to(tl.float32)
+    result_X = tl.where(kept_X, values_X * tl.div_rn(1.0, 1.0 - share), 0.0).to(
+        x_TD.dtype.element_ty
+    )
     if ADD:
-        result = result.to(tl.float32) + tl.load(out + places, mask=inside, other=0.0)
-    tl.store(out + places, result, mask=inside)
+        result_X = result_X.to(tl.float32) + tl.load(out_TD + places_X, mask=inside_X, other=0.0)
+    tl.store(out_TD + places_X, result_X, mask=inside_X)
 
 
 @triton.jit
@@ -445,9 +490,9 @@ def _mix(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def _square_sums(
-    grad: tl.tensor,
-    table: tl.tensor,
-    sums: tl.tensor,
+    grad_KP: tl.tensor,
+    table_KC: tl.tensor,
+    sums_KS: tl.tensor,
     size: tl.tensor,
     split: tl.tensor,
     COLUMNS: tl.constexpr,
@@ -455,60 +500,60 @@ def _square_sums(
     BLOCK: tl.constexpr,
 ) -> None:
     chunk, slot = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    scale = tl.load(table + slot * COLUMNS + _LORA_SCALE)
-    total = tl.zeros([BLOCK], tl.float32)
+    scale = tl.load(table_KC + slot * COLUMNS + _LORA_SCALE)
+    total_P = tl.zeros([BLOCK], tl.float32)
     for start in range(0, CHUNK, BLOCK):
-        place = chunk * CHUNK + start + tl.arange(0, BLOCK)
-        slope = tl.load(grad + slot * size + place, mask=place < size, other=0.0)
-        slope = tl.where(place < split, slope, slope * scale)
-        total += slope * slope
-    tl.store(sums + slot * tl.num_programs(0) + chunk, tl.sum(total, 0))
+        place_P = chunk * CHUNK + start + tl.arange(0, BLOCK)
+        slope_P = tl.load(grad_KP + slot * size + place_P, mask=place_P < size, other=0.0)
+        slope_P = tl.where(place_P < split, slope_P, slope_P * scale)
+        total_P += slope_P * slope_P
+    tl.store(sums_KS + slot * tl.num_programs(0) + chunk, tl.sum(total_P, 0))
 
 
 @triton.jit
 def _adamw(
-    param: tl.tensor,
-    grad: tl.tensor,
-    first: tl.tensor,
-    second: tl.tensor,
-    work: tl.tensor,
-    table: tl.tensor,
-    factor: tl.tensor,
-    due: tl.tensor,
+    param_KP: tl.tensor,
+    grad_KP: tl.tensor,
+    first_KP: tl.tensor,
+    second_KP: tl.tensor,
+    work_KP: tl.tensor,
+    table_KC: tl.tensor,
+    factor_K: tl.tensor,
+    due_K: tl.tensor,
     size: tl.tensor,
     split: tl.tensor,
     COLUMNS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     slot = tl.program_id(1).to(tl.int64)
-    if tl.load(due + slot):
-        place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-        inside = place < size
-        at = slot * size + place
-        row = table + slot * COLUMNS
-        rate, beta1, beta2 = tl.load(row + _LR), tl.load(row + _BETA1), tl.load(row + _BETA2)
-        scale = tl.load(row + _LORA_SCALE)
-        keep = 1 - rate * tl.load(row + _DECAY)
-        step = tl.div_rn(rate, tl.load(row + _CORRECTION1))
-        root = tl.sqrt_rn(tl.load(row + _CORRECTION2))
-        eps = tl.load(row + _EPS)
+    if tl.load(due_K + slot):
+        place_P = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        inside_P = place_P < size
+        at_P = slot * size + place_P
+        row_C = table_KC + slot * COLUMNS
+        rate, beta1, beta2 = tl.load(row_C + _LR), tl.load(row_C + _BETA1), tl.load(row_C + _BETA2)
+        scale = tl.load(row_C + _LORA_SCALE)
+        keep = 1 - rate * tl.load(row_C + _DECAY)
+        step = tl.div_rn(rate, tl.load(row_C + _CORRECTION1))
+        root = tl.sqrt_rn(tl.load(row_C + _CORRECTION2))
+        eps = tl.load(row_C + _EPS)
 
-        slope = tl.load(grad + at, mask=inside, other=0.0) * tl.load(factor + slot)
-        slope = tl.where(place < split, slope, slope * scale)
-        mean = tl.load(first + at, mask=inside, other=0.0)
-        square = tl.load(second + at, mask=inside, other=0.0)
-        value = tl.load(param + at, mask=inside, other=0.0)
+        slope_P = tl.load(grad_KP + at_P, mask=inside_P, other=0.0) * tl.load(factor_K + slot)
+        slope_P = tl.where(place_P < split, slope_P, slope_P * scale)
+        mean_P = tl.load(first_KP + at_P, mask=inside_P, other=0.0)
+        square_P = tl.load(second_KP + at_P, mask=inside_P, other=0.0)
+        value_P = tl.load(param_KP + at_P, mask=inside_P, other=0.0)
 
-        mean += (1 - beta1) * (slope - mean)
-        square = square * beta2 + slope * (slope * (1 - beta2))
-        bottom = tl.div_rn(tl.sqrt_rn(square), root) + eps
-        value = value * keep - tl.div_rn(step * mean, bottom)
+        mean_P += (1 - beta1) * (slope_P - mean_P)
+        square_P = square_P * beta2 + slope_P * (slope_P * (1 - beta2))
+        bottom_P = tl.div_rn(tl.sqrt_rn(square_P), root) + eps
+        value_P = value_P * keep - tl.div_rn(step * mean_P, bottom_P)
 
-        tl.store(grad + at, 0.0, mask=inside)
-        tl.store(first + at, mean, mask=inside)
-        tl.store(second + at, square, mask=inside)
-        tl.store(param + at, value, mask=inside)
-        tl.store(work + at, tl.where(place < split, value, value * scale), mask=inside)
+        tl.store(grad_KP + at_P, 0.0, mask=inside_P)
+        tl.store(first_KP + at_P, mean_P, mask=inside_P)
+        tl.store(second_KP + at_P, square_P, mask=inside_P)
+        tl.store(param_KP + at_P, value_P, mask=inside_P)
+        tl.store(work_KP + at_P, tl.where(place_P < split, value_P, value_P * scale), mask=inside_P)
 
 
 _LR, _BETA1, _BETA2, _EPS, _DECAY, _CORRECTION1, _CORRECTION2, _LORA_SCALE = (
