@@ -1,6 +1,6 @@
 """Tokenizers for the chat templates that TRL bundles, and the golden masks of tests/golden.
 
-`python tests/fakes/data_templates.py` writes the golden file again; read its diff before you commit.
+`python tests/fakes/data_templates.py` writes the golden file again; read its diff first.
 """
 
 from __future__ import annotations
