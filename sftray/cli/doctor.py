@@ -146,7 +146,8 @@ def _packages() -> Iterator[Finding]:
         yield Finding("attention", "flash_attention_2 on a GPU, sdpa on a CPU")
     else:
         fix = "on a GPU pip install 'sftray[gpu]' for FlashAttention, which is faster"
-        yield Finding("attention", "varlen on a GPU, sdpa on a CPU", "exact as well", fix, "note")
+        means = "exact as well; bases with sliding windows take sdpa on a GPU, too"
+        yield Finding("attention", "varlen on a GPU, sdpa on a CPU", means, fix, "note")
     try:
         requirements = importlib.metadata.requires("sftray") or []
     except importlib.metadata.PackageNotFoundError:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sftray.config import SweepConfig, Uniform
 from sftray.config.sweep_config import TrialConfig
+from sftray.plan.base_config import with_defaults
 from sftray.plan.trial_plan import Execution, field_values
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -47,6 +48,7 @@ class Shape:
     @classmethod
     def of(cls, base: Mapping[str, Any]) -> Shape | None:
         """The shape in a config.json; None where it is not that of a dense decoder."""
+        base = with_defaults(base)
         needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
         if any(not isinstance(base.get(name), int) for name in (*needed, "num_attention_heads")):
             return None

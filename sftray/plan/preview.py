@@ -19,6 +19,7 @@ from sftray.data.padding import padding_text
 from sftray.errors import ConfigError
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
+from sftray.plan.base_config import require_attention, special_attention
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.plan.disk import disk_needed, free_space
 from sftray.plan.memory import Shape, choose_execution, memory_text, train_memory
@@ -73,6 +74,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     ladder = rung_ladder(sweep, rows)
     base = model_config(trial.model, trial.model_revision)
     require_safetensors(trial.model, trial.model_revision)
+    require_attention(sweep, base)
     trainer, why = pick_trainer(sweep, base)
     bank = None
     if trainer == "bank":
@@ -94,6 +96,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         *check_budgets(sweep, gpus=gpu_memory is not None),
         *check_batch_sizes(asked, sweep),
         *check_rates(sweep, base),
+        *check_attention(sweep, base, gpus=gpu_memory is not None),
         *check_name(asked),
     ]
     repeats = sweep.confirm_top * sweep.confirm_seeds
@@ -221,6 +224,17 @@ def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
     return [
         f"all learning rates are {min(values):.3g} or more; full fine-tuning usually wants 1e-5 … "
         f"5e-5, a tenth of what LoRA wants, and seldom more than {HIGH_RATE:.0e}"
+    ]
+
+
+def check_attention(sweep: SweepConfig, base: Mapping[str, Any], *, gpus: float) -> list[str]:
+    """A warning where the base has more than PyTorch's variable-length attention computes."""
+    special = special_attention(base)
+    if not special or not gpus or sweep.trial.attention is not None:
+        return []
+    return [
+        f"the base has {special}, which varlen attention does not compute: trials take "
+        "FlashAttention where it is installed, else sdpa, which is slower"
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
+from sftray.plan.base_config import with_defaults
 from sftray.plan.memory import PROJECTIONS
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -42,7 +43,7 @@ def why_not(sweep: SweepConfig, base: Mapping[str, Any]) -> str | None:
     """
     if sweep.trial.finetune == "full":
         return ONE_FROZEN_BASE
-    return _why_not_the_base(base) or _why_not_the_trials(sweep)
+    return why_not_the_base(base) or _why_not_the_trials(sweep)
 
 
 def pick_trainer(sweep: SweepConfig, base: Mapping[str, Any]) -> tuple[str, str]:
@@ -80,23 +81,43 @@ def target_projections(targets: str | tuple[str, ...]) -> tuple[str, ...] | None
     return tuple(name for name in PROJECTIONS if name in targets)
 
 
-def _why_not_the_base(base: Mapping[str, Any]) -> str | None:
-    kind = base.get("model_type")
+def why_not_the_base(base: Mapping[str, Any]) -> str | None:
+    """Why the bank does not compute a base with this config.json, or with this configuration of a
+    loaded model; None if it does."""
+    base, kind = with_defaults(base), base.get("model_type")
     if kind not in FAMILIES:
         return f"the bank computes {', '.join(FAMILIES)} models, and this one is {kind!r}"
-    if base.get("hidden_act", "silu") != "silu":
+    if base.get("auto_map"):
+        return "the base has code of its own (auto_map), and the bank computes transformers' models"
+    if reason := _why_not_quantised(base.get("quantization_config")):
+        return reason
+    if base["hidden_act"] != "silu":
         return f"the base's activation is {base['hidden_act']!r}, not 'silu'"
     layers = base.get("layer_types") or []
-    window = base.get("sliding_window") if kind == "mistral" else base.get("use_sliding_window")
+    window = base["sliding_window"] if kind == "mistral" else base.get("use_sliding_window")
     if window or "sliding_attention" in layers:
         return "the base has sliding-window attention"
-    if base.get("attention_dropout"):
+    if base.get("is_causal", True) is False:
+        return "the base's attention is not causal (is_causal is false)"
+    if base["attention_dropout"]:
         return "the base has attention dropout"
     rope = base.get("rope_parameters") or base.get("rope_scaling") or {}
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
     if rope_type not in ROPE_TYPES:
         return f"the base's rotary embedding is {rope_type!r}, not a function of the position alone"
     return None
+
+
+def _why_not_quantised(config: Mapping[str, Any] | None) -> str | None:
+    if not config or (config.get("load_in_4bit") and not config.get("load_in_8bit")):
+        return None
+    method = config.get("quant_method", "an unknown method")
+    bits = " in 8 bits" if config.get("load_in_8bit") else ""
+    return (
+        f"the base is quantised by {method}{bits} (quantization_config), of which the bank reads "
+        "only bitsandbytes' 4 bits; the base that it was made from, with base_precision='nf4', is "
+        "for a bank"
+    )
 
 
 def _why_not_the_trials(sweep: SweepConfig) -> str | None:

@@ -56,4 +56,6 @@ def ended(trial: str, outcome: str, message: str) -> str:
 
 def where(metrics: Mapping[str, Any]) -> str:
     """What a trial runs on."""
-    return f"{metrics['device']}, attention {metrics['attention']}"
+    because = metrics.get("attention_because")
+    passed_over = f" ({because})" if because else ""
+    return f"{metrics['device']}, attention {metrics['attention']}{passed_over}"

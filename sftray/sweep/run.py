@@ -24,9 +24,11 @@ from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
 from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
 from sftray.metrics import load_metric
+from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import Fit
 from sftray.plan.disk import disk_needed, require_space
 from sftray.plan.preview import (
+    check_attention,
     check_budgets,
     check_code,
     check_evaluation,
@@ -82,6 +84,7 @@ def _run(
         log(f"warning: {warning}")
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     require_safetensors(sweep.trial.model, sweep.trial.model_revision)
+    require_attention(sweep, base)
     trainer, why = pick_trainer(sweep, base)
     refuse_other_config(sweep, paths)
     if sweep.metric:
@@ -202,6 +205,7 @@ def _check(
     warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, specs.plan)]
     warnings += check_references(sweep, packs.manifest["sample_prompts"])
     warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
+    warnings += check_attention(sweep, base, gpus=gpus)
     for warning in warnings:
         log(f"warning: {warning}")
     needed = disk_needed(sweep, base, counts, at_once=fit.at_once)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.metrics import ANSWER_TOKENS
-from sftray.trial.attention import Attention, choose_attention, prove_isolation
+from sftray.trial.attention import Attention, choose_attention, prove_isolation, settle_attention
 from sftray.trial.base_model import compute_dtype, load_base
 from sftray.trial.collate import collate
 
@@ -38,9 +38,8 @@ def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Any) -> float:
 
 def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     """The base as the trial held it, with the adapter loaded by plain PEFT, in eval mode."""
-    device = default_device()
-    attention = choose_attention(trial, device)
-    model = PeftModel.from_pretrained(load_base(trial, device, attention), str(adapter))
+    base, attention = _base_of(trial)
+    model = PeftModel.from_pretrained(base, str(adapter))
     prove_isolation(model, attention)
     return model.eval(), attention
 
@@ -50,17 +49,21 @@ def load_trained(folder: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     adapter on its base, or a whole model."""
     if trial.finetune == "lora":
         return load_adapter(folder, trial)
-    device = default_device()
-    attention = choose_attention(trial, device)
-    model = load_base(replace(trial, model=str(folder), model_revision=None), device, attention)
+    model, attention = _base_of(replace(trial, model=str(folder), model_revision=None))
     prove_isolation(model, attention)
     return model.eval(), attention
 
 
 def load_untrained(trial: TrialConfig) -> Any:
     """The base as the trial held it, in eval mode."""
+    return _base_of(trial)[0].eval()
+
+
+def _base_of(trial: TrialConfig) -> tuple[Any, Attention]:
     device = default_device()
-    return load_base(trial, device, choose_attention(trial, device)).eval()
+    attention = choose_attention(trial, device)
+    model = load_base(trial, device, attention)
+    return model, settle_attention(model, attention, trial)
 
 
 def evaluate_model(
@@ -68,10 +71,10 @@ def evaluate_model(
 ) -> float:
     """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
     None: as the trial holds its base, which is then that folder."""
-    device = default_device()
     if dtype is None:
-        attention = choose_attention(trial, device)
-        return packed_eval_loss(load_base(trial, device, attention).eval(), rows, attention, trial)
+        model, attention = _base_of(trial)
+        return packed_eval_loss(model.eval(), rows, attention, trial)
+    device = default_device()
     precision = "fp32" if dtype == torch.float32 else "bf16"
     plain = replace(trial, base_precision=precision, attention=None, shard_base=False)
     attention = choose_attention(plain, device)
@@ -83,6 +86,7 @@ def evaluate_model(
         trust_remote_code=trial.trust_remote_code,
         use_safetensors=True,
     )
+    attention = settle_attention(model, attention, plain)
     return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
 
 

@@ -12,6 +12,7 @@ import pytest
 HEAVY = ("ray", "torch", "transformers", "datasets", "peft", "trl")
 LIGHT = (
     "sftray",
+    "sftray.plan.base_config",
     "sftray.config.sweep_config",
     "sftray.errors",
     "sftray.storage.paths",

@@ -51,11 +51,13 @@ QWEN3_8B: dict[str, Any] = {
     "vocab_size": 151936,
 }
 MISTRAL: dict[str, Any] = {"model_type": "mistral", "hidden_act": "silu", "sliding_window": None}
+INT8 = {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plain_trials_of_every_family_are_slots_of_a_bank(family: str) -> None:
-    assert why_not(make_sweep(), {"model_type": family, "hidden_act": "silu"}) is None
+    assert why_not(make_sweep(), {"model_type": family, "sliding_window": None}) is None
 
 
 @pytest.mark.parametrize("rope_type", ROPE_TYPES)
@@ -81,6 +83,11 @@ def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, sp
         ({}, "this one is None"),
         ({"model_type": "llama", "hidden_act": "gelu"}, "activation is 'gelu', not 'silu'"),
         (MISTRAL | {"sliding_window": 4096}, "sliding-window attention"),
+        ({"model_type": "mistral"}, "sliding-window attention"),  # transformers' default is 4,096
+        (QWEN3_8B | {"is_causal": False}, "not causal (is_causal is false)"),
+        (QWEN3_8B | {"auto_map": {"AutoModel": "mine.Mine"}}, "code of its own (auto_map)"),
+        (QWEN3_8B | {"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq"),
+        (QWEN3_8B | {"quantization_config": INT8}, "quantised by bitsandbytes in 8 bits"),
         (QWEN3_8B | {"model_type": "qwen2", "use_sliding_window": True}, "sliding-window"),
         (QWEN3_8B | {"layer_types": ["full_attention", "sliding_attention"]}, "sliding-window"),
         (QWEN3_8B | {"attention_dropout": 0.1}, "the base has attention dropout"),
@@ -108,6 +115,10 @@ def test_a_base_that_the_bank_does_not_compute_is_named(base: dict[str, Any], re
 )
 def test_a_window_that_is_not_used_does_not_matter(base: dict[str, Any]) -> None:
     assert why_not(make_sweep(), base) is None
+
+
+def test_a_base_in_bitsandbytes_4_bits_is_for_a_bank() -> None:
+    assert why_not(make_sweep(), QWEN3_8B | {"quantization_config": NF4}) is None
 
 
 VALUES: dict[str, list[Any]] = {

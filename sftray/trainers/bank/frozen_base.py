@@ -8,6 +8,7 @@ a parameter on a GPU; else one group of weights at a time is dequantised, in eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sftray.errors import ConfigError
 from sftray.plan.memory import PROJECTIONS
+from sftray.plan.trainer_choice import why_not_the_base
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 """Projections that share an input, in the order of the forward pass."""
 QKV, OUT, GATE_UP, DOWN = range(4)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""Types of weights that are read as they are."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,12 @@ class Base:
 def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     """Take the weights out of a loaded transformers model, which is of no use afterwards.
 
-    dtype is what is computed in. A base that is not quantised is always resident.
+    dtype is what is computed in. A base that is not quantised is always resident. Raises
+    ConfigError for a model that the bank does not compute.
     """
     config, body = model.config, model.model
+    if reason := why_not_the_base(config.to_dict()) or _why_not_the_weights(model):
+        raise ConfigError(f"trainer: got 'bank', but {reason}; take 'train'")
     device = model.get_input_embeddings().weight.device
     rotary = body.rotary_emb
     probe = torch.empty(0, dtype=dtype, device=device)
@@ -125,6 +133,20 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
         device=device,
         resident=resident,
     )
+
+
+def _why_not_the_weights(model: Any) -> str | None:
+    """Why what was loaded is not what the bank takes apart; None if it is."""
+    attention = model.model.layers[0].self_attn
+    if not math.isclose(attention.scaling, attention.head_dim**-0.5):
+        return f"the base scales its attention by {attention.scaling:g}, not by head_dim ** -0.5"
+    plain = [model.get_input_embeddings().weight, model.lm_head.weight]
+    for layer in model.model.layers:
+        weights = [module.weight for module in _modules(layer).values()]
+        plain += [weight for weight in weights if not hasattr(weight, "quant_state")]
+    if strange := {weight.dtype for weight in plain} - {*FLOATS}:
+        return f"the base has weights of {strange.pop()}, which the bank cannot read"
+    return None
 
 
 class _Scratch:

@@ -13,7 +13,7 @@ import torch
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.trainers.ray_train.fused_lora import make_resident
-from sftray.trial.attention import Attention, prove_isolation
+from sftray.trial.attention import Attention, prove_isolation, settle_attention
 from sftray.trial.base_model import free_memory, load_base
 
 
@@ -22,15 +22,15 @@ class Bases:
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] = ()
-        self._kept: tuple[Any, float] | None = None
+        self._kept: tuple[Any, Attention, float] | None = None
         self._forward: Any = None
         """The base's own, where it is not that of its class."""
 
     def take(
         self, trial: TrialConfig, device: torch.device, attention: Attention, *, resident: bool
-    ) -> tuple[Any, float]:
-        """The base for a trial, dequantised where it is to be `resident`, and what proving its
-        attention has found."""
+    ) -> tuple[Any, Attention, float]:
+        """The base for a trial, dequantised where it is to be `resident`, the attention that
+        computes it (`attention`, or the next), and what proving that has found."""
         key = (
             trial.model,
             trial.model_revision,
@@ -48,13 +48,14 @@ class Bases:
         del kept
         free_memory()
         model = load_base(trial, device, attention)
-        change = prove_isolation(model, attention)
+        settled = settle_attention(model, attention, trial)
+        change = prove_isolation(model, settled)
         if resident:
             make_resident(model)
         self._key, self._forward = key, vars(model).get("forward")
-        return model, change
+        return model, settled, change
 
-    def keep(self, trained: Any, change: float, trial: TrialConfig) -> None:
+    def keep(self, trained: Any, attention: Attention, change: float, trial: TrialConfig) -> None:
         """Take the adapter off a PEFT model and keep its base; not one that was taken apart, or
         whose own weights were trained."""
         if trial.shard_base or trial.finetune == "full":
@@ -68,4 +69,4 @@ class Bases:
         if self._forward is not None:
             base.forward = self._forward
         base.eval().requires_grad_(False)
-        self._kept = base, change
+        self._kept = base, attention, change

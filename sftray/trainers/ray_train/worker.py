@@ -29,7 +29,7 @@ from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import Attention, choose_attention
 from sftray.trial.base_model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.trial.eval_loss import reply
 from sftray.trial.progress import DivergedError, StoppedError
@@ -220,9 +220,9 @@ class _Attempt:
         spec, trial = self._spec, self._spec.config
         self._scratch.mkdir()
         packs = open_packs(spec.packs)
-        attention = choose_attention(trial, self._device)
-        model, isolation = self._bases.take(
-            trial, self._device, attention, resident=spec.plan.execution.resident
+        chosen = choose_attention(trial, self._device)
+        model, attention, isolation = self._bases.take(
+            trial, self._device, chosen, resident=spec.plan.execution.resident
         )
         trainer = self._trainer = PackedSFTTrainer(
             model,
@@ -237,7 +237,7 @@ class _Attempt:
             self._stepped,
         )
         trainer.answer = lambda step: self._answer(packs, step) if step < spec.plan.steps else {}
-        facts = self._facts(attention.name, isolation)
+        facts = self._facts(attention, isolation)
         checkpoint = rescued or checkpoints.newest(
             TrialPaths(spec.folder), self._scratch / "checkpoints"
         )
@@ -254,9 +254,9 @@ class _Attempt:
                     self._report(metrics)
             self._finish(trainer, packs, checkpoint)
         except StoppedError:
-            self._bases.keep(trainer.model, isolation, trial)
+            self._bases.keep(trainer.model, attention, isolation, trial)
             raise
-        self._bases.keep(trainer.model, isolation, trial)
+        self._bases.keep(trainer.model, attention, isolation, trial)
 
     def _finish(
         self, trainer: PackedSFTTrainer, packs: Packs, checkpoint: checkpoints.Checkpoint | None
@@ -288,14 +288,15 @@ class _Attempt:
             keep(spec.folder, samples)
         return told
 
-    def _facts(self, attention: str, isolation: float) -> dict[str, Any]:
+    def _facts(self, attention: Attention, isolation: float) -> dict[str, Any]:
         """What the trial runs with."""
         trainer, plan = self._trainer, self._spec.plan
         assert trainer is not None
         on_gpu = self._device.type == "cuda"
         parameters = trainer.model.parameters()
         return {
-            "attention": attention,
+            "attention": attention.name,
+            **({"attention_because": attention.because} if attention.because else {}),
             "isolation_max_change": isolation,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),

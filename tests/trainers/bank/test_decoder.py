@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model, random_rows
+from torch import nn
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
+from sftray.errors import ConfigError
 from sftray.plan.memory import PROJECTIONS
 from sftray.plan.trainer_choice import target_projections
 from sftray.trainers.bank.adapters import Adapters, Layout, import_row, lay_out
@@ -181,3 +183,34 @@ def _gradient(
             second = row[place.second : place.second + place.outputs * rank].view(-1, rank)
             return second[:, : trial.lora_r].numpy() * trial.alpha / trial.lora_r
     raise AssertionError(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"is_causal": False}, "not causal"),
+        ({"sliding_window": 8}, "sliding-window"),
+        ({"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}, "code of its own"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantised by fp8"),
+    ],
+)
+def test_a_loaded_base_that_the_bank_does_not_compute_is_refused(
+    changes: dict[str, Any], reason: str
+) -> None:
+    model = random_model("mistral")
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    with pytest.raises(ConfigError, match=reason):
+        take_base(model, torch.float32, resident=True)
+
+
+def test_weights_that_the_bank_cannot_read_and_another_scale_are_refused() -> None:
+    model = random_model("llama")
+    projection = model.model.layers[1].mlp.up_proj
+    projection.weight = nn.Parameter(projection.weight.data.to(torch.int8), requires_grad=False)
+    with pytest.raises(ConfigError, match=r"weights of torch\.int8"):
+        take_base(model, torch.float32, resident=True)
+    model = random_model("llama")
+    model.model.layers[0].self_attn.scaling = 1.0
+    with pytest.raises(ConfigError, match="scales its attention by 1"):
+        take_base(model, torch.float32, resident=True)

@@ -1,0 +1,89 @@
+"""What a base's config.json says of its attention, and what it leaves to transformers' defaults.
+
+Promise: neither torch nor transformers is needed, so `--plan` knows it: transformers' own
+configurations import torch. A test holds `DEFAULTS` to the installed transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from sftray.config import Choice, SweepConfig
+from sftray.errors import ConfigError
+
+_COMMON = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "hidden_act": "silu",
+    "attention_dropout": 0.0,
+    "tie_word_embeddings": False,
+}
+_LLAMA = {"vocab_size": 32000, "intermediate_size": 11008, "num_key_value_heads": None}
+_MISTRAL = {
+    "vocab_size": 32000,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "sliding_window": 4096,
+}
+_QWEN = {"use_sliding_window": False, "sliding_window": 4096}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": _COMMON | _LLAMA,
+    "mistral": _COMMON | _MISTRAL,
+    "qwen2": _COMMON | _QWEN,
+    "qwen3": _COMMON | _QWEN | {"head_dim": 128},
+}
+"""Model type → what transformers takes where config.json leaves a key out, of the keys that are
+read here."""
+
+
+def with_defaults(base: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with the defaults of its model type filled in; null is a value."""
+    return DEFAULTS.get(str(base.get("model_type")), {}) | dict(base)
+
+
+def special_attention(base: Mapping[str, Any]) -> str | None:
+    """What the base's attention has besides full causal attention, as "sliding windows"; None where
+    its configuration says nothing of the kind. Sinks, for one, are in no configuration."""
+    base = with_defaults(base)
+    base |= base.get("text_config") or {}
+    layers = base.get("layer_types")
+    if layers:
+        windows = "sliding_attention" in layers
+    else:
+        used = base.get("use_sliding_window", "qwen" not in str(base.get("model_type")))
+        windows = base.get("sliding_window") is not None and bool(used)
+    if windows:
+        return "sliding windows"
+    if "chunked_attention" in (layers or ()):
+        return "chunked attention"
+    if base.get("attn_logit_softcapping"):
+        return "a soft cap"
+    if base.get("is_causal") is False or base.get("use_bidirectional_attention"):
+        return "attention that is not causal"
+    if base.get("attention_dropout"):
+        return "attention dropout"
+    return None
+
+
+def require_attention(sweep: SweepConfig, base: Mapping[str, Any]) -> None:
+    """Raise ConfigError where trials ask for varlen on a base that has more than it computes."""
+    asked = {sweep.trial.attention, *(point.get("attention") for point in sweep.points)}
+    space = sweep.search_space.get("attention")
+    asked |= set(space.values) if isinstance(space, Choice) else set()
+    special = special_attention(base)
+    if special and "varlen" in asked:
+        refuse_varlen(f"the base has {special}")
+
+
+def refuse_varlen(because: str) -> NoReturn:
+    """Raise ConfigError for a trial that asks for varlen."""
+    raise ConfigError(
+        f"trial.attention: got 'varlen', but {because}, which varlen does not compute; must be an "
+        "attention that does; leave it None to take one"
+    )

@@ -1,0 +1,58 @@
+"""What a config.json leaves out is read as transformers reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bank_models import SIZES
+from fake_trials import TRIAL, make_sweep
+from transformers import AutoConfig
+
+from sftray.config import choice
+from sftray.errors import ConfigError
+from sftray.plan.base_config import DEFAULTS, require_attention, special_attention
+from sftray.plan.memory import Shape
+from sftray.plan.preview import check_attention
+from sftray.plan.trainer_choice import FAMILIES, why_not_the_base
+
+KEYS = sorted({key for defaults in DEFAULTS.values() for key in defaults})
+MISTRAL = {"model_type": "mistral", **SIZES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("absent", [*KEYS, "all"])
+def test_a_key_that_is_left_out_is_the_loaded_configurations(family: str, absent: str) -> None:
+    base: dict[str, Any] = {**SIZES, "head_dim": 16, "sliding_window": None}
+    base = {} if absent == "all" else {k: v for k, v in base.items() if k != absent}
+    loaded = AutoConfig.for_model(family, **base).to_dict()
+    base["model_type"] = family
+    assert Shape.of(base) == Shape.of(loaded)
+    assert why_not_the_base(base) == why_not_the_base(loaded)
+    assert special_attention(base) == special_attention(loaded)
+
+
+def test_a_mistral_without_the_key_has_a_window() -> None:
+    assert special_attention(MISTRAL) == "sliding windows"
+    assert special_attention({**MISTRAL, "sliding_window": None}) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": TRIAL.at({"attention": "varlen"})},
+        {"search_space": {"attention": choice(["sdpa", "varlen"])}},
+        {"points": ({"attention": "varlen"},)},
+    ],
+)
+def test_varlen_is_refused_before_a_start_where_the_base_has_windows(changes: Any) -> None:
+    require_attention(make_sweep(**changes), {**MISTRAL, "sliding_window": None})
+    with pytest.raises(ConfigError, match="got 'varlen', but the base has sliding windows"):
+        require_attention(make_sweep(**changes), MISTRAL)
+
+
+def test_a_plan_for_gpus_says_that_varlen_is_passed_over() -> None:
+    (line,) = check_attention(make_sweep(), MISTRAL, gpus=True)
+    assert "the base has sliding windows, which varlen attention does not compute" in line
+    assert check_attention(make_sweep(), MISTRAL, gpus=False) == []
+    assert check_attention(make_sweep(), {"model_type": "llama"}, gpus=True) == []
