@@ -112,11 +112,11 @@ def _why_not_quantised(config: Mapping[str, Any] | None) -> str | None:
     if not config or (config.get("load_in_4bit") and not config.get("load_in_8bit")):
         return None
     method = config.get("quant_method", "an unknown method")
+    method = getattr(method, "value", method)  # an enumeration, once loaded
     bits = " in 8 bits" if config.get("load_in_8bit") else ""
     return (
         f"the base is quantised by {method}{bits} (quantization_config), of which the bank reads "
-        "only bitsandbytes' 4 bits; the base that it was made from, with base_precision='nf4', is "
-        "for a bank"
+        "only bitsandbytes' 4 bits; take the base that it was made from, with base_precision='nf4'"
     )
 
 

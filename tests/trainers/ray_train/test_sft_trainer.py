@@ -650,7 +650,7 @@ def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: 
         with pytest.raises(StoppedError):
             run_trial(spec, stop, CPU, bases)
     attention = choose_attention(TRIAL, CPU)
-    assert bases.take(TRIAL, CPU, attention, resident=False)[1] == 0
+    assert bases.take(TRIAL, CPU, attention, resident=False)[2] == 0
     assert len(model) == 2
 
 
