@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 from bank_models import settings_for
-
 from sftray.bank.engine import Engine, load_model
 from sftray.budget import plan_trial
+from sftray.trial.spec import TrialSpec
+
 from sftray.config import TrialConfig
 from sftray.data.packs import Packs
 from sftray.demo import FOLDER
-from sftray.trial.spec import TrialSpec
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "bank_in_150_lines.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bank_in_150_lines.py"
 CPU = torch.device("cpu")
 LENGTH = 80
 DEMO = TrialConfig(str(FOLDER), base_precision="fp32", warmup_ratio=0.2)
