@@ -14,14 +14,14 @@ import json
 import torch
 from console import say
 from safetensors.torch import load_file
-from sftray.budget import scheduled_rate, warmup_steps
-from sftray.trial.order import row_stream
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from sftray.config import TrialConfig
+from sftray.config.sweep_config import TrialConfig
 from sftray.demo import FOLDER
+from sftray.plan.trial_plan import scheduled_rate, warmup_steps
+from sftray.trial.row_order import row_stream
 
 CONFIG = json.loads((FOLDER / "config.json").read_text())
 WEIGHTS = load_file(FOLDER / "model.safetensors")

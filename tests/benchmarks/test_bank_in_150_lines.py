@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 from bank_models import settings_for
-from sftray.bank.engine import Engine, load_model
-from sftray.budget import plan_trial
-from sftray.trial.spec import TrialSpec
 
-from sftray.config import TrialConfig
-from sftray.data.packs import Packs
+from sftray.config.sweep_config import TrialConfig
+from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
+from sftray.plan.trial_plan import plan_trial
+from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trial.trial_spec import TrialSpec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bank_in_150_lines.py"
 CPU = torch.device("cpu")
