@@ -47,7 +47,7 @@ SLOTS = 16
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=[250, 500, 1000])
-    parser.add_argument("--scheduler", default="asha", help="asha, hyperband, median or none")
+    parser.add_argument("--scheduler", default="asha", help="asha or none")
     parser.add_argument("--folder", help="where the sweeps are written; a temporary one by default")
     parser.add_argument("--ray", action="store_true", help="through Ray Tune, killed halfway")
     parser.add_argument("--measure", action="store_true", help="one number, in this process")

@@ -1,4 +1,4 @@
-"""The search against the exhaustive answer: sftray's TPE and schedulers, and random search,
+"""The search against the exhaustive answer: sftray's TPE and ASHA, and random search,
 replayed on a grid of which every point was trained to its end (grid.py).
 
     python benchmarks/search.py
@@ -45,8 +45,6 @@ QUARTER = 0.25
 WAYS: dict[str, dict[str, Any]] = {
     "priors, TPE, ASHA": {"scheduler": "asha"},
     "TPE + ASHA": {"scheduler": "asha", "priors": False},
-    "TPE + Hyperband": {"scheduler": "hyperband"},
-    "TPE + median rule": {"scheduler": "median"},
     "TPE": {"scheduler": "none"},
     "random + ASHA": {"scheduler": "asha", "shuffled": True},
     "random": {"scheduler": "none", "shuffled": True},

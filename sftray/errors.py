@@ -1,4 +1,12 @@
-"""The error types a caller may catch. Every message says what, got, must, and the fix."""
+"""The error types a caller may catch. Every message says what, got, must, and the fix.
+
+And where lines for the user go, which every room below the command line is handed.
+"""
+
+from collections.abc import Callable
+
+Log = Callable[[str], None]
+"""Takes one line of text."""
 
 
 class SftrayError(Exception):
@@ -45,3 +53,8 @@ class OutageError(SftrayError, OSError):
 
 class SweepFailedError(SftrayError):
     """A sweep that ended without one finished trial."""
+
+
+def last_line(text: str) -> str:
+    """The last line of an error's text: the error itself where Ray has put tracebacks before it."""
+    return (text.strip().splitlines() or [""])[-1]

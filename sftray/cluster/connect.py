@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sftray.cli.doctor import smallest_gpu
 from sftray.cluster.autoscaler_limits import reachable
 from sftray.config import SweepConfig
-from sftray.errors import ConfigError
-
-Log = Callable[[str], None]
+from sftray.errors import ConfigError, Log
 
 NO_TOKEN = (
     "Ray asks nobody for a token here: whoever reaches its ports can run code on all its machines. "

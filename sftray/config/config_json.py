@@ -31,9 +31,6 @@ def to_json(config: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
 
 
-_TUPLES = ("points", "warm_start", "objectives", "sample_prompts")
-
-
 def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
     """The SweepConfig that `to_json` wrote."""
     spaces = {name: _space_from_json(space) for name, space in values["search_space"].items()}
@@ -43,8 +40,6 @@ def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
             "data": DataConfig(**values["data"]),
             "trial": TrialConfig(**values["trial"]),
             "search_space": spaces,
-            # a sweep of an earlier version lacks fields that have a default since
-            **{name: tuple(values[name]) for name in _TUPLES if name in values},
         }
     )
 

@@ -28,14 +28,9 @@ FINETUNES = ("lora", "full")
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
-SCHEDULERS = ("asha", "median", "hyperband", "none")
+SCHEDULERS = ("asha", "none")
 SAMPLE_AT = ("end", "evaluations")
-OBJECTIVES = (
-    ("eval_loss",),
-    ("eval_loss", "gpu_seconds"),
-    ("metric",),
-    ("metric", "gpu_seconds"),
-)
+OBJECTIVES = ("eval_loss", "metric")
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
@@ -292,8 +287,7 @@ class SweepConfig:
     bank_slots: int | None = None
     """Trials that a bank trains at once; None derives it from memory and max_length."""
     scheduler: str = "asha"
-    """asha stops weak trials at rungs of equal data; median and hyperband do it by other rules;
-    none runs all to their end."""
+    """asha stops weak trials at rungs of equal data; none runs all to their end."""
     reduction_factor: int = 3
     """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
     grace_rows: int | None = None
@@ -315,13 +309,13 @@ class SweepConfig:
     """CPUs that a worker holds, besides one GPU where there are any."""
     use_gpu: bool | None = None
     """None: if the cluster has GPUs."""
-    objectives: tuple[str, ...] = ("eval_loss",)
-    """What the search makes small: eval_loss or metric (made large where `metric_is_better` says
-    so), and gpu_seconds with one of them: then it looks for the best trade-offs."""
+    objective: str = "eval_loss"
+    """What the search makes small: eval_loss, or metric (made large where `metric_is_better` says
+    so)."""
     metric: str | None = None
     """A function "module:function" of a trial's answers and their references, as
-    sftray.metrics:exact_match; told in the leaderboard, and an objective where `objectives` has
-    it."""
+    sftray.metrics:exact_match: a column of the leaderboard, and what the search is after with
+    objective="metric"."""
     metric_is_better: str = "higher"
     """higher or lower."""
     num_metric_prompts: int = 32
@@ -400,15 +394,14 @@ class SweepConfig:
             str(self.reduction_factor),
             "at least 2",
         )
-        object.__setattr__(self, "objectives", tuple(self.objectives))
         if self.confirm_trainer is not None:
             one_of("confirm_trainer", self.confirm_trainer, ("bank", "train"))
         require(self.confirm_top >= 0, "confirm_top", str(self.confirm_top), "at least 0")
         require(self.confirm_seeds >= 1, "confirm_seeds", str(self.confirm_seeds), "at least 1")
         require(
-            not (self.confirm_top and "metric" in self.objectives),
+            not (self.confirm_top and self.objective == "metric"),
             "confirm_top",
-            f"{self.confirm_top} with objectives={list(self.objectives)}",
+            f"{self.confirm_top} with objective='metric'",
             "0: repetitions are compared by their eval losses",
         )
         require(
@@ -418,12 +411,7 @@ class SweepConfig:
             "0, or a search without the seed, which a confirmation varies",
         )
         object.__setattr__(self, "warm_start", tuple(self.warm_start))
-        require(
-            self.objectives in OBJECTIVES,
-            "objectives",
-            str(list(self.objectives)),
-            " or ".join(str(list(one)) for one in OBJECTIVES),
-        )
+        one_of("objective", self.objective, OBJECTIVES)
         require(
             self.metric is None or self.metric.count(":") == 1,
             "metric",
@@ -431,10 +419,10 @@ class SweepConfig:
             "'module:function', or None",
         )
         require(
-            self.metric is not None or "metric" not in self.objectives,
-            "objectives",
-            str(list(self.objectives)),
-            "without 'metric', or with metric='module:function'",
+            self.metric is not None or self.objective != "metric",
+            "objective",
+            "'metric' without a metric",
+            "'eval_loss', or given with metric='module:function'",
         )
         one_of("metric_is_better", self.metric_is_better, ("higher", "lower"))
         require(

@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -40,11 +40,9 @@ from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.sources import first_rows, spelling_of_source
-from sftray.errors import PacksError
+from sftray.errors import Log, PacksError
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join
-
-Log = Callable[[str], None]
 
 _COMPARED = 200
 """Conversations on which TRL's training template is compared with the model's own, and rendering
@@ -58,13 +56,10 @@ def build_packs(
     model: str,
     *,
     storage: str,
-    model_revision: str | None = None,
-    trust_remote_code: bool = False,
     log: Log = lambda line: None,
 ) -> Packs:
     """The packs of `data` for the tokenizer of `model`: `make_recipe`, and `packs_from` it."""
-    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    return packs_from(recipe, storage=storage, log=log)
+    return packs_from(make_recipe(data, model), storage=storage, log=log)
 
 
 def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) -> Packs:

@@ -51,7 +51,7 @@ def disk_needed(
     trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
     running = min(at_once, trials)
     parameters = _trained_parameters(sweep, base)
-    of_ended = 2 if sweep.objectives[0] == "metric" else 1
+    of_ended = 2 if sweep.objective == "metric" else 1
     kept = of_ended * (trials - running) + KEPT * running
     return Disk(
         packs=float(POSITION_BYTES * positions),

@@ -364,16 +364,9 @@ def _judgement(plan: dict[str, Any]) -> str:
     """What happens at a rung, and who is compared with whom."""
     eta = plan["reduction_factor"]
     alike = "all have seen the same rows"
-    match plan["scheduler"]:
-        case "none":
-            return f"all are evaluated, and none is stopped; {alike}"
-        case "median":
-            what = "those better than the median of the others go on"
-        case "hyperband":
-            what = f"the best 1/{eta} go on, of those that are judged from the same rung on"
-        case _:
-            what = f"the best 1/{eta} go on"
-    return f"{what}, of the trials with the same number of epochs: there {alike}"
+    if plan["scheduler"] == "none":
+        return f"all are evaluated, and none is stopped; {alike}"
+    return f"the best 1/{eta} continue, of the trials with the same number of epochs: there {alike}"
 
 
 def _bank_text(bank: dict[str, Any]) -> str:

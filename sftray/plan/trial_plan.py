@@ -282,9 +282,9 @@ def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
     return None
 
 
-def batch_sizes_that_fit(rows: int, candidates: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> str:
+def _batch_sizes_that_fit(rows: int) -> str:
     """The usual batch sizes that leave at least MIN_STEPS optimizer steps, as text."""
-    fitting = [str(batch) for batch in candidates if rows // batch >= MIN_STEPS]
+    fitting = [str(batch) for batch in (1, 2, 4, 8, 16, 32, 64) if rows // batch >= MIN_STEPS]
     return ", ".join(fitting) if fitting else "none"
 
 
@@ -292,6 +292,6 @@ def _too_few_steps(trial: TrialConfig, rows_per_epoch: int, available: int, step
     return (
         f"effective_batch_size: got {trial.effective_batch_size}, which gives {steps} optimizer "
         f"steps in {trial.num_train_epochs:g} epochs of {rows_per_epoch} packed rows, must give at "
-        f"least {MIN_STEPS}; batch sizes that fit: {batch_sizes_that_fit(available)}; or lower "
+        f"least {MIN_STEPS}; batch sizes that fit: {_batch_sizes_that_fit(available)}; or lower "
         f"data.max_length (half of it gives about {2 * available} rows), or raise num_train_epochs"
     )

@@ -13,6 +13,7 @@ from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
+from sftray.errors import Log
 from sftray.results import log_lines, sweep_folder
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.search.search import Search
@@ -34,7 +35,7 @@ class Recorder:
         paths: SweepPaths,
         journal: Journal,
         search: Search,
-        log: Callable[[str], None],
+        log: Log,
     ) -> None:
         self._sweep, self._paths, self._log = sweep, paths, log
         self._journal, self._search = journal, search
@@ -149,7 +150,7 @@ class Recorder:
         """What is left of a trial that has ended is the checkpoint of its best evaluation, and of
         its last one where the sweep is after a metric, which is of that."""
         folder, wanted = self._paths.trial(trial.trial), [trial.best]
-        if self._sweep.objectives[0] == "metric":
+        if self._sweep.objective == "metric":
             wanted += trial.trained[-1:]
         there = {join(folder.checkpoints, name) for name in files.list_names(folder.checkpoints)}
         kept = {folder.checkpoint(evaluation["step"]) for evaluation in wanted if evaluation}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sftray.config import SweepConfig
+from sftray.errors import Log
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event
 
@@ -72,7 +73,7 @@ class Meter:
         sweep: SweepConfig,
         journal: Journal,
         gpus: Callable[[], float],
-        log: Callable[[str], None],
+        log: Log,
         clock: Callable[[], float] = time.monotonic,
         began: tuple[float, float] | None = None,
     ) -> None:

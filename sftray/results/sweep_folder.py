@@ -258,14 +258,6 @@ class Records:
         return row
 
 
-def trial_records(events: Iterable[Event]) -> list[TrialRecord]:
-    """The trials of a journal, in the order they were suggested."""
-    trials: dict[str, TrialRecord] = {}
-    for event in events:
-        _apply(trials, event)
-    return list(trials.values())
-
-
 def leaderboard(sweep: SweepConfig, events: Iterable[Event]) -> dict[str, Any]:
     """The leaderboard of a journal: `Records.leaderboard`."""
     return Records(sweep, events).leaderboard()
@@ -331,9 +323,9 @@ def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str
 
 
 def _rank(sweep: SweepConfig, row: Mapping[str, Any]) -> tuple[float, float, str]:
-    """By the first objective; by eval loss among trials that have no metric."""
+    """By the objective; by eval loss among trials that have no metric."""
     loss = math.inf if row["eval_loss"] is None else row["eval_loss"]
-    if sweep.objectives[0] != "metric":
+    if sweep.objective != "metric":
         return (loss, 0.0, row["trial"])
     metric = row["metric"]
     if metric is None:

@@ -104,7 +104,7 @@ def samples(found: Results) -> pd.DataFrame:
 
     `prompt` numbers the prompts, `question` is the conversation so far as text, `reference` what
     the data has as answer, empty where the prompt was given. `flags` are those of `trial.flags`
-    that the answer has, with a space between; no_end is not known of samples kept without flags.
+    that the answer has, with a space between.
     Trials answer at the `step` at which they completed, or at each evaluation (`sample_at`).
     """
     paths = SweepPaths(found.folder)

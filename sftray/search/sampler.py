@@ -47,7 +47,7 @@ class _Told:
     at_rungs: dict[int, float] = field(default_factory=dict)
     """Losses by rows."""
     outcome: str | None = None
-    values: list[float] | None = None
+    value: float | None = None
 
 
 class Sampler:
@@ -65,15 +65,13 @@ class Sampler:
         num_trials: int,
         seed: int,
         first: Sequence[Point] = (),
-        objectives: int = 1,
     ) -> None:
-        """first: points to begin with. objectives: how many values, all minimised, a trial has."""
+        """first: points to begin with."""
         self._spaces = spaces
         self._distributions = distributions(spaces)
         self._startup = max(startup_trials(num_trials), len(first))
         self._first = first
         self._seed = seed
-        self._objectives = objectives
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._trials: list[_Told] = []
         self._known: set[str] = set()
@@ -107,9 +105,9 @@ class Sampler:
         loss."""
         self._trials[number].at_rungs[rows] = loss
 
-    def tell(self, number: int, outcome: str, values: Sequence[float] | None) -> None:
-        """A trial's end with its values, each finite; None where it has none. Of a diverged trial
-        they are the worst that it had.
+    def tell(self, number: int, outcome: str, value: float | None) -> None:
+        """A trial's end with its value, which is finite and minimised; None where it has none. Of a
+        diverged trial it is the worst that it had.
 
         A diverged one counts as bad as the worst there is, not as infinity: it is bad, and does not
         bend the model. One that does not fit the memory is a violated constraint, so that TPE keeps
@@ -117,7 +115,7 @@ class Sampler:
         their points are as if never drawn.
         """
         self._trials[number].outcome = outcome
-        self._trials[number].values = None if values is None else list(values)
+        self._trials[number].value = value
 
     def _at_the_start(self) -> Point | None:
         """A point that was not suggested before: known to be good, or apart from the others."""
@@ -133,7 +131,7 @@ class Sampler:
 
     def _draw(self) -> Point | None:
         """What TPE suggests, or, where that has been suggested too often, another point."""
-        study = optuna.create_study(directions=["minimize"] * self._objectives)
+        study = optuna.create_study()
         study.add_trials(self._as_optuna_has_them())
         for repeat in range(REPEATS):
             seed = zlib.crc32(f"{self._seed}/{self._drawn}/{repeat}".encode())
@@ -149,28 +147,27 @@ class Sampler:
         )
 
     def _as_optuna_has_them(self) -> list[FrozenTrial]:
-        ended = [one.values for one in self._trials if one.outcome and one.values is not None]
-        worst = [max(values) for values in zip(*ended, strict=True)]
+        ended = [one.value for one in self._trials if one.outcome and one.value is not None]
+        worst = max(ended, default=None)
         frozen = [self._frozen(told, worst) for told in self._trials]
         return [trial for trial in frozen if trial is not None]
 
-    def _frozen(self, told: _Told, worst: list[float]) -> FrozenTrial | None:
-        """A trial for TPE; None where it teaches nothing. worst: of each value."""
+    def _frozen(self, told: _Told, worst: float | None) -> FrozenTrial | None:
+        """A trial for TPE; None where it teaches nothing. worst: value of any trial."""
         make = functools.partial(
             create_trial, params=told.params, distributions=self._distributions
         )
-        ended, several = told.values is not None, self._objectives > 1
-        if told.outcome == "completed" or (several and told.outcome == "pruned"):
-            return make(values=told.values) if ended else None
-        if told.outcome == "pruned" or (told.outcome is None and told.at_rungs and not several):
+        known = told.value is not None
+        if told.outcome == "completed":
+            return make(value=told.value) if known else None
+        if told.outcome == "pruned" or (told.outcome is None and told.at_rungs):
             return make(state=TrialState.PRUNED, intermediate_values=told.at_rungs)
         if told.outcome is None:
             return make(state=TrialState.RUNNING)
         if told.outcome == "diverged":
-            return make(values=worst) if ended else None
+            return make(value=worst) if known else None
         if told.outcome == "out_of_memory":  # ranked by the constraint, whatever its value
-            values = told.values or [0.0] * self._objectives
-            return make(values=values, constraints={"memory": 1.0})
+            return make(value=told.value if known else 0.0, constraints={"memory": 1.0})
         return None
 
     def _label(self, point: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from sftray.errors import JournalError
 from sftray.plan.trial_plan import Rung, TrialPlan
 from sftray.search.optuna_space import Point, in_space
 from sftray.search.sampler import Sampler
-from sftray.search.schedulers import Decision, judge, rungs_passed_by
+from sftray.search.schedulers import Decision, asha
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event
 from sftray.storage.outages import OUTAGE
@@ -81,10 +81,6 @@ class _Trial:
     """The trial that it repeats with another seed."""
     folder: str | None
     """Where it ran, if that was another sweep."""
-    bracket: str
-    """Trials are judged within their bracket."""
-    rungs: tuple[Rung, ...]
-    """Where it is judged."""
     losses: dict[int, float | None] = field(default_factory=dict)
     """Eval loss by step, of every result; None where the result had none."""
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
@@ -97,6 +93,11 @@ class _Trial:
     message: str = ""
     """What ended the last attempt that failed."""
     outcome: str | None = None
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Where it is judged; a repetition never is."""
+        return () if self.confirms else self.plan.rungs
 
     def best(self) -> tuple[float, int] | None:
         """The lowest finite eval loss after the start, and its step."""
@@ -119,11 +120,6 @@ class _Trial:
         trained = [losses[at] for at in sorted(losses) if 0 < at <= step]
         known = [math.inf if one is None else one for one in trained]
         return len(known) - 1 - known.index(min(known)) if known else 0
-
-    def before(self, step: int) -> list[float]:
-        """The losses at its rungs before `step`."""
-        losses = (self.losses.get(rung.step) for rung in self.rungs if rung.step < step)
-        return [loss for loss in losses if loss is not None and math.isfinite(loss)]
 
 
 class Search:
@@ -153,7 +149,6 @@ class Search:
                 num_trials=sweep.num_trials,
                 seed=sweep.seed,
                 first=first,
-                objectives=len(sweep.objectives),
             )
         self._trials: dict[str, _Trial] = {}
         self._damaged = ""
@@ -368,7 +363,7 @@ class Search:
                 decision = self._judge(state, rung, loss)
                 event = {"event": "decision", "trial": trial, "step": step, "rung": rung.rows}
                 event["decision"] = CONTINUE if decision.goes_on else STOP
-                event |= {"bracket": state.bracket, "cutoff": decision.cutoff}
+                event |= {"bracket": state.plan.bracket, "cutoff": decision.cutoff}
                 events.append(event)
             if not decision.goes_on:
                 outcome = "pruned"
@@ -381,15 +376,8 @@ class Search:
 
     def _judge(self, state: _Trial, rung: Rung, loss: float) -> Decision:
         # trials that come together are judged together, whoever's report is first
-        here = {**self._rungs[state.bracket, rung.rows], **state.peers.get(rung.step, {})}
-        passed = [one.rows for one in state.rungs if one.step < rung.step]
-        before = [self._rungs[state.bracket, rows] for rows in passed]
-        recorded = {
-            name: [*(one[name] for one in before if name in one), last]
-            for name, last in here.items()
-        }
-        losses = [*state.before(rung.step), loss]
-        return judge(self._sweep.scheduler, recorded, losses, self._sweep.reduction_factor)
+        here = {**self._rungs[state.plan.bracket, rung.rows], **state.peers.get(rung.step, {})}
+        return asha(list(here.values()), loss, self._sweep.reduction_factor)
 
     def _refused(self, state: _Trial) -> bool:
         """End a trial that does not fit the memory."""
@@ -430,7 +418,7 @@ class Search:
                 if state.outcome == "data_error":
                     self._damaged = event["message"]
                 if self._sampler and state.number is not None:
-                    self._sampler.tell(state.number, event["outcome"], self._values(state))
+                    self._sampler.tell(state.number, event["outcome"], self._value(state))
 
     def _apply_suggested(self, event: Event) -> None:
         trial, point, confirms = event["trial"], event["point"], event.get("confirms")
@@ -444,12 +432,7 @@ class Search:
         if self._sampler and number is not None:
             self._sampler.replay(number, point, drawn=folder is None)
         plan = self._plan(self._sweep.trial.at(point))
-        bracket, rungs = plan.bracket, () if confirms else plan.rungs
-        if self._sweep.scheduler == "hyperband" and rungs and number is not None:
-            rungs = rungs[rungs_passed_by(number, len(rungs), self._sweep.reduction_factor) :]
-            bracket += f", from {rungs[0].rows} rows" if rungs else ", not judged"
-        suggestion = Suggestion(trial, point)
-        self._trials[trial] = _Trial(number, suggestion, plan, confirms, folder, bracket, rungs)
+        self._trials[trial] = _Trial(number, Suggestion(trial, point), plan, confirms, folder)
         self._asked += confirms is None
         self._drawn += confirms is None and folder is None
 
@@ -462,20 +445,12 @@ class Search:
         if self._sampler and state.number is not None:
             self._sampler.report(state.number, event["rung"], loss)
 
-    def _values(self, state: _Trial) -> list[float] | None:
-        """What the sampler hears of a trial that has ended, in the order of the objectives."""
-        values = [self._value(state, name) for name in self._sweep.objectives]
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        return known if len(known) == len(values) else None
-
-    def _value(self, state: _Trial, objective: str) -> float | None:
-        """One of them, the smaller the better."""
-        if objective == "gpu_seconds":  # of a trial that was stopped, what its whole would take
-            rows, seconds = state.last.get("rows"), state.last.get("gpu_seconds")
-            return seconds * state.plan.rows / rows if rows and seconds is not None else None
-        if objective == "metric":
-            better = -1.0 if self._sweep.metric_is_better == "higher" else 1.0
-            return None if state.metric is None else better * state.metric
+    def _value(self, state: _Trial) -> float | None:
+        """What the sampler makes small, of a trial that has ended; None where it has none."""
+        if self._sweep.objective == "metric":
+            if state.metric is None or not math.isfinite(state.metric):
+                return None
+            return -state.metric if self._sweep.metric_is_better == "higher" else state.metric
         if state.outcome == "diverged":
             return state.worst()
         best = state.best()

@@ -32,7 +32,7 @@ from ray.tune.result import (
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sftray.errors import OutageError
+from sftray.errors import OutageError, last_line
 from sftray.search.search import STOP, Search
 from sftray.storage import outages
 
@@ -107,7 +107,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         if isinstance(error, OutageError):
             self._search.met_outage(_name(trial), str(error))
         else:
-            self._search.attempt_ended(_name(trial), _last_words(trial))
+            self._search.attempt_ended(_name(trial), _failure_of(trial))
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
@@ -151,10 +151,10 @@ def _error_of(trial: Trial) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError("it died without a word")
 
 
-def _last_words(trial: Trial) -> str:
-    """The last line of what Ray wrote about a failure: its innermost exception."""
+def _failure_of(trial: Trial) -> str:
+    """What Ray wrote of it, its innermost exception."""
     text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-    return (text.strip().splitlines() or ["it died without a word"])[-1]
+    return last_line(text) or "it died without a word"
 
 
 def _is_ours(key: str) -> bool:

@@ -41,7 +41,7 @@ def patient(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[
 
     @functools.wraps(function)
     def waiting(path: str, /, *arguments: P.args, **options: P.kwargs) -> T:
-        with outages.told(path):
+        with outages.plainly(path):
             return outages.patiently(place(path), lambda: function(path, *arguments, **options))
 
     return waiting

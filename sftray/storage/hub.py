@@ -94,7 +94,7 @@ def _alone(model: str) -> Iterator[None]:
 
     name = re.sub(r"[^\w.-]", "--", model)
     folder = node_cache() / "hub"
-    with outages.told(str(folder)):
+    with outages.plainly(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
         try:

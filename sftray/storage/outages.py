@@ -125,19 +125,8 @@ def is_away(error: Exception) -> bool:
 
 
 @contextlib.contextmanager
-def told(path: str) -> Iterator[None]:
-    """Say in words that the disk of `path` is full, where writing there finds it so."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 – what is no full disk is raised again
-        if not _is_full(error):
-            raise
-        raise OutageError(_no_room(path, error)) from error
-
-
-@contextlib.contextmanager
 def plainly(path: str) -> Iterator[None]:
-    """Raise what is `plain` of an error."""
+    """Raise what is `plain` of an error: in words where the disk of `path` is full."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 – what is plain already is raised again
@@ -190,8 +179,6 @@ def _answers(place: str, now: float) -> None:
 
 
 def _is_full(error: Exception) -> bool:
-    if isinstance(error, OutageError):
-        return False
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     return bool(_FULL_SIGNS.search(str(error)))

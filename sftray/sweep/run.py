@@ -22,7 +22,7 @@ from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
-from sftray.errors import ConfigError, DataError, OutageError, SweepFailedError
+from sftray.errors import ConfigError, DataError, Log, OutageError, SweepFailedError
 from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import Fit
@@ -52,8 +52,6 @@ from sftray.sweep.warm_start import learn_from
 from sftray.trainers.runner import LocalRunner, Runner, Specs
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner import bundle
-
-Log = Callable[[str], None]
 
 
 def run_sweep(

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sftray.config import SweepConfig
-from sftray.config.config_json import differing_fields, sweep_from_json, to_json
+from sftray.config.config_json import differing_fields, to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
@@ -52,8 +52,7 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
     """Raise ConfigError where the sweep exists with a configuration that differs."""
     if not files.exists(paths.sweep):
         return
-    # fields that came into being since have their defaults
-    old = json.loads(json.dumps(to_json(sweep_from_json(_config_in(paths)))))
+    old = json.loads(files.read_text(paths.sweep))["config"]
     new = json.loads(json.dumps(to_json(sweep)))
     differing = [name for name in differing_fields(old, new) if name not in _MAY_CHANGE]
     if differing:
@@ -61,11 +60,6 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
             f"{paths.root}: this sweep exists with another configuration; it differs in "
             f"{', '.join(differing)}. Use --name for a new sweep, or --fresh to delete this one"
         )
-
-
-def _config_in(paths: SweepPaths) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(files.read_text(paths.sweep))["config"]
-    return config
 
 
 def write_record(

@@ -72,10 +72,14 @@ def save(
 
 
 def save_model(
-    paths: TrialPaths, model: Any, moments: Mapping[str, torch.Tensor], state: Mapping[str, Any]
+    paths: TrialPaths,
+    model: Any,
+    moments: Mapping[str, torch.Tensor],
+    state: Mapping[str, Any],
+    max_shard_size: str = SHARD,
 ) -> None:
     """As `save`, of a transformers model all of whose weights are trained."""
-    _save(paths, functools.partial(_write_model, model), moments, state)
+    _save(paths, functools.partial(_write_model, model, max_shard_size), moments, state)
 
 
 def _write_adapter(config: LoraConfig, adapter: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -83,9 +87,9 @@ def _write_adapter(config: LoraConfig, adapter: Mapping[str, torch.Tensor], fold
     save_file(dict(adapter), folder / ADAPTER)
 
 
-def _write_model(model: Any, folder: Path) -> None:
+def _write_model(model: Any, max_shard_size: str, folder: Path) -> None:
     used, model.config.use_cache = model.config.use_cache, True  # off in training only
-    model.save_pretrained(folder, max_shard_size=SHARD)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     model.config.use_cache = used
 
 
@@ -97,7 +101,7 @@ def _save(
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with outages.told(temporary):
+        with outages.plainly(temporary):
             write_weights(folder)
             save_file(dict(moments), folder / OPTIMIZER)
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")

@@ -8,13 +8,16 @@ carries the evaluations that may not have reached the journal, so that none is l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.plan.trial_plan import TrialPlan
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes an evaluation's metrics. Raises StoppedError where the trial is not wanted any more."""
 
 
 class DivergedError(Exception):

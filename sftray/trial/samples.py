@@ -91,17 +91,16 @@ def as_lines(samples: Sequence[dict[str, Any]]) -> str:
 
 
 def read_samples(path: str) -> list[dict[str, Any]]:
-    """The samples in a file; none where it is not there. A damaged last line is left out; a sample
-    that was kept without flags gets those that its text shows."""
+    """The samples in a file; none where it is not there. A damaged last line is left out."""
     if not files.exists(path):
         return []
     # not splitlines(): it also cuts at separators that JSON leaves within its strings
     lines = [line for line in files.read_bytes(path).split(b"\n") if line]
-    samples = []
+    samples: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
             samples.append(json.loads(line))
         except ValueError:
             if number < len(lines):
                 raise
-    return [{"flags": flags_of(one["answer"], ended=True), **one} for one in samples]
+    return samples

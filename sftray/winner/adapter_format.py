@@ -20,7 +20,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sftray.errors import SftrayError
-from sftray.plan.memory import PROJECTIONS, Shape
+from sftray.plan.memory import PROJECTIONS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -30,7 +30,6 @@ NOT_PLAIN = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_indice
 """Settings of PEFT that make an adapter more than a pair of matrices of one rank a module."""
 
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-_LAYER = re.compile(r"model\.layers\.(?P<layer>\d+)\.\w+\.(?P<projection>\w+)")
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,8 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
     return config, tensors
 
 
-def peft_problems(
-    config: Mapping[str, Any], tensors: Mapping[str, Stored], base: Mapping[str, Any] | None = None
-) -> list[str]:
-    """What PEFT would not load, or would not load as what it is; with the base's config.json the
-    shapes are checked against its layers, too."""
+def peft_problems(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> list[str]:
+    """What PEFT would not load, or would not load as what it is."""
     found = []
     for name, must in (("peft_type", "LORA"), ("task_type", "CAUSAL_LM")):
         if config.get(name) != must:
@@ -90,7 +86,7 @@ def peft_problems(
             found.append(f"{module} has lora_{next(iter(pair))} alone")
         if isinstance(targets, list) and not any(f".{module}".endswith(f".{t}") for t in targets):
             found.append(f"{module} is not among target_modules {sorted(targets)}")
-    return found + (_misfits(sides, base) if base is not None and not found else [])
+    return found
 
 
 def vllm_problems(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> list[str]:
@@ -125,22 +121,3 @@ def vllm_command(folder: str, config: Mapping[str, Any], name: str) -> str:
         "--chat-template", f"{folder}/chat_template.jinja",
     ]  # fmt: skip
     return shlex.join(words)
-
-
-def _misfits(sides: Mapping[str, Mapping[str, Stored]], base: Mapping[str, Any]) -> list[str]:
-    """Modules whose matrices are not those of a decoder with this config.json."""
-    shape = Shape.of(base)
-    if shape is None:
-        return []
-    found, sizes = [], shape.sizes()
-    for module, pair in sides.items():
-        match = _LAYER.fullmatch(module)
-        if match is None or match["projection"] not in sizes:
-            continue
-        rows, columns = sizes[match["projection"]]
-        got = (pair["B"].shape[0], pair["A"].shape[1])
-        if int(match["layer"]) >= shape.layers:
-            found.append(f"{module}: the base has {shape.layers} layers")
-        elif got != (rows, columns):
-            found.append(f"{module} is for {list(got)}, and the base has {[rows, columns]}")
-    return found

@@ -20,7 +20,7 @@ from sftray.config.config_json import to_json
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
-from sftray.errors import CheckpointError, SftrayError
+from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.trial_plan import rung_ladder
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord, answering
@@ -46,7 +46,6 @@ SHOWN = ("trial", "point", "eval_loss", "tokens", "outcome")
 
 _POLL_SECONDS = 60
 
-Log = Callable[[str], None]
 Files = dict[str, bytes | None]
 """By name; None for what is too large to come by value and is copied from the checkpoint."""
 
@@ -116,8 +115,7 @@ def collect(
         try:
             checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
         except CheckpointError as error:
-            said = str(error).splitlines()[-1]  # Ray puts the worker's traceback before it
-            log(f"best/: {said}")
+            log(f"best/: {last_line(str(error))}")
             damaged |= {checkpoint}
             return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
         if samples:
@@ -211,7 +209,7 @@ def _best_kept(
 
     def order(evaluation: tuple[TrialRecord, dict[str, Any]]) -> tuple[Any, ...]:
         trial, result = evaluation
-        if sweep.objectives[0] == "metric":
+        if sweep.objective == "metric":
             return (place[trial.trial], -result["step"])
         return (result["eval_loss"], trial.trial, result["step"])
 

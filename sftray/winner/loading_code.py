@@ -12,7 +12,7 @@ from typing import Any
 
 def is_whole(facts: Mapping[str, Any]) -> bool:
     """Whether the bundle holds a whole model, and no adapter."""
-    return bool(facts["config"].get("finetune") == "full")
+    return bool(facts["config"]["finetune"] == "full")
 
 
 def kind_of(facts: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from peft import PeftModel
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import open_packs
-from sftray.errors import PacksError, SftrayError
+from sftray.errors import Log, PacksError, SftrayError
 from sftray.storage.paths import is_uri
 from sftray.trial.base_model import (
     free_memory,
@@ -36,8 +36,6 @@ from sftray.winner.model_card import CARD, merged_card
 
 CHECKED_ROWS = 64
 """Held-out rows that the check is of, at most."""
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

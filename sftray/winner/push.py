@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftray.errors import SftrayError
+from sftray.errors import Log, SftrayError
 from sftray.storage import files
 from sftray.storage.hub_errors import refusal
 from sftray.storage.paths import SweepPaths, is_uri, name_of
@@ -23,8 +23,6 @@ from sftray.winner.model_card import CARD, REPEAT
 
 TOLD = ("sweep.json", CARD, REPEAT)
 """Files of ours, in which paths are cut to names."""
-
-Log = Callable[[str], None]
 
 
 def push(

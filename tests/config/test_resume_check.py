@@ -34,13 +34,3 @@ def test_budgets_and_the_number_of_trials_may_change(tmp_path: Path) -> None:
     sweep = make_sweep()
     paths = record(tmp_path, to_json(sweep))
     refuse_other_config(replace(sweep, num_trials=99, max_hours=3.0, max_failures=5), paths)
-
-
-def test_a_sweep_from_before_a_field_goes_on_with_the_fields_default(tmp_path: Path) -> None:
-    sweep = make_sweep()
-    config = to_json(sweep)
-    del config["trial"]["finetune"], config["max_hours"], config["data"]["eval_fraction"]
-    paths = record(tmp_path, config)
-    refuse_other_config(sweep, paths)
-    with pytest.raises(ConfigError, match=r"data\.eval_fraction"):
-        refuse_other_config(replace(sweep, data=replace(sweep.data, eval_fraction=0.3)), paths)

@@ -25,8 +25,8 @@ SWEEPS = (
             "warmup_ratio": uniform(0.0, 0.1),
         },
         confirm_top=2,
-        objectives=("eval_loss", "gpu_seconds"),
     ),
+    make_sweep(objective="metric", metric="sftray.metrics:exact_match"),
     make_sweep(search_space={}, points=({},)),
     make_sweep(search_space={}, points=({"learning_rate": 1e-3}, {"seed": 3})),
 )

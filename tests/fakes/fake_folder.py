@@ -29,7 +29,8 @@ SWEEP = make_sweep(name="x", search_space={"learning_rate": loguniform(1e-5, 1.0
 
 
 def result(trial: str, step: int, loss: float, minute: float, **more: Any) -> Event:
-    metrics = {"step": step, "rows": step * 16, "tokens": step * 1000, "seconds": step * 2.0}
+    metrics = {"step": step, "rows": step * 16, "tokens": step * 1000}
+    metrics |= {"seconds": step * 2.0, "gpu_seconds": step * 2.0}
     metrics |= {"supervised_tokens": step * 400, "eval_loss": loss, **more}
     event = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
     return {**event, "time": START + 60 * minute}

@@ -26,8 +26,6 @@ POINTS = tuple(
 SWEEPS: dict[str, dict[str, Any]] = {
     "given points, no scheduler": {"points": POINTS, "scheduler": "none"},
     "TPE + ASHA": {},
-    "TPE + Hyperband": {"scheduler": "hyperband"},
-    "TPE + median rule": {"scheduler": "median"},
     "TPE + ASHA, confirmed": {"confirm_top": 2, "confirm_seeds": 3},
 }
 SLOTS = 3

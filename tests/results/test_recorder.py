@@ -14,13 +14,14 @@ from sftray.storage.paths import SweepPaths
 
 def metrics(step: int, eval_loss: float) -> dict[str, object]:
     counts = {"rows": step * 4, "tokens": step * 1000, "supervised_tokens": step * 400}
-    return {"step": step, "eval_loss": eval_loss, "seconds": step * 2.0, **counts}
+    times = {"seconds": step * 2.0, "gpu_seconds": step * 2.0}
+    return {"step": step, "eval_loss": eval_loss, **times, **counts}
 
 
 def test_of_a_trial_that_has_ended_the_checkpoint_stays_that_the_winner_needs(
     tmp_path: Path,
 ) -> None:
-    metric = {"metric": "sftray.metrics:exact_match", "objectives": ("metric",)}
+    metric = {"metric": "sftray.metrics:exact_match", "objective": "metric"}
     for changes, kept in (({}, [2]), (metric, [2, 6])):
         paths = SweepPaths(str(tmp_path / str(len(kept))))
         sweep = make_sweep(points=({"learning_rate": 1e-3}, {}), **changes)

@@ -1,6 +1,5 @@
 import json
 import random
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftray.search.schedulers import Decision, asha, judge, rungs_passed_by
+from sftray.search.schedulers import asha
 
 GRID = Path(__file__).parents[2] / "benchmarks" / "grid.json"
 
@@ -64,32 +63,6 @@ def test_the_share_that_goes_on_tends_to_one_in_eta(eta: int) -> None:
     assert goes_on / 2000 == pytest.approx(1 / eta, abs=0.03)
 
 
-def test_the_median_rule_compares_a_trials_best_with_the_averages_of_the_others() -> None:
-    recorded = {"a": [4.0, 2.0], "b": [6.0, 2.0], "c": [8.0, 6.0]}  # averages 3, 4 and 7
-    assert judge("median", recorded, [9.0, 4.0], 3) == Decision(True, 4.0)
-    assert judge("median", recorded, [9.0, 4.5], 3) == Decision(False, 4.0)
-    assert judge("median", recorded, [3.5, 9.0], 3).goes_on, "its best counts, not its last"
-    two = {name: recorded[name] for name in ("a", "b")}
-    assert judge("median", two, [99.0], 3).goes_on, "three trials are needed to stop one"
-
-
-@given(st.integers(1, 5), st.integers(2, 4))
-def test_hyperbands_brackets_have_their_shares_of_the_trials(rungs: int, eta: int) -> None:
-    trials = 4000
-    found = Counter(rungs_passed_by(number, rungs, eta) for number in range(trials))
-    # the published numbers of configurations a bracket, n = (s_max + 1) / (s + 1) · eta^s
-    wanted = {rungs - s: (rungs + 1) / (s + 1) * eta**s for s in range(rungs + 1)}
-    for passed_by, share in wanted.items():
-        expected = trials * share / sum(wanted.values())
-        assert found[passed_by] == pytest.approx(expected, abs=0.01 * trials)
-
-
-def test_median_and_hyperband_judge_otherwise_than_asha() -> None:
-    recorded = {name: [loss] for name, loss in zip("abcdef", range(1, 7), strict=True)}
-    assert not judge("asha", recorded, [3.0], 3).goes_on
-    assert judge("median", recorded, [3.0], 3).goes_on
-
-
 def test_on_recorded_curves_asha_stops_what_ray_tunes_asha_stops() -> None:
     """Every point of a grid, trained to its end on a GPU; the trials come in random order, a few at
     a time."""
@@ -116,7 +89,7 @@ def test_on_recorded_curves_asha_stops_what_ray_tunes_asha_stops() -> None:
         rung = running[trial]
         loss = curves[trial][rung]
         theirs = bracket.on_result(SimpleNamespace(trial_id=trial), 3**rung, -loss)
-        decision = judge("asha", {str(n): [one] for n, one in enumerate(ours[rung])}, [loss], 3)
+        decision = asha(ours[rung], loss, 3)
         assert decision.goes_on == (theirs == "CONTINUE")
         ours[rung].append(loss)
         stopped += not decision.goes_on

@@ -100,9 +100,3 @@ def test_a_damaged_last_line_is_left_out_and_any_other_is_an_error(tmp_path: Pat
     path.write_bytes(whole[:-3] + b"\n" + whole)
     with pytest.raises(ValueError, match="Expecting"):
         read_samples(str(path))
-
-
-def test_samples_kept_without_flags_get_those_that_their_text_shows(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    path.write_text(json.dumps({"step": 3, "answer": CIRCLES}) + "\n")
-    assert read_samples(str(path))[0]["flags"] == ["repeats"]

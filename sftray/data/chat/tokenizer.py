@@ -57,14 +57,14 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from sftray.storage.hub_errors import HUB_ERRORS
 
     patterns = [*FILES, "*.py"] if code else list(FILES)
     try:
         return snapshot(model, revision, patterns)
     except OutageError:
         raise
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except HUB_ERRORS as error:
         names = (
             [] if model.count("/") != 1 or not folder.parent.is_dir() else os.listdir(folder.parent)
         )
@@ -101,15 +101,12 @@ def _file_names(model: str, revision: str | None) -> list[str]:
     if folder.is_dir():
         return [path.name for path in folder.iterdir()]
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        HFValidationError,
-        HTTPError,  # the base of HfHubHTTPError, and what is raised without a network
-        OfflineModeIsEnabled,
-    )
+
+    from sftray.storage.hub_errors import HUB_ERRORS
 
     try:
         found = HfApi().model_info(model, revision=revision, timeout=10).siblings or []
-    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+    except HUB_ERRORS:
         return []  # loading finds it in the cache, or says what is wrong
     return [one.rfilename for one in found]
 

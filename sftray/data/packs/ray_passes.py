@@ -30,7 +30,7 @@ from sftray.data.padding import padding_of
 from sftray.data.source.conversations import Message, conversation
 from sftray.data.source.readers import BadLineError
 from sftray.data.source.sources import Source, located, spelling_of_source
-from sftray.errors import DataError, OutageError, TemplateError
+from sftray.errors import DataError, Log, OutageError, TemplateError
 from sftray.storage.outages import plain
 
 _BLOCKS = 4096
@@ -81,7 +81,7 @@ def wake_workers(source: Source) -> None:
 
 
 def tokenise(
-    source: Source, chat: ChatFormat, data: DataConfig, folder: str, log: Callable[[str], None]
+    source: Source, chat: ChatFormat, data: DataConfig, folder: str, log: Log
 ) -> Tokenised:
     """The first pass. Raises DataError for a file that cannot be read, or TemplateError."""
     began = time.monotonic()

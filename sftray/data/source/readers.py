@@ -58,10 +58,10 @@ class BadLineError(Exception):
         self.message = message
 
 
-def jsonl_chunks(path: str, size: int) -> list[Chunk]:
-    """A JSONL file of `size` bytes, CHUNK_BYTES at a time."""
-    starts = range(0, size, CHUNK_BYTES)
-    return [Chunk("jsonl", path, start, min(start + CHUNK_BYTES, size)) for start in starts]
+def jsonl_chunks(path: str, size: int, chunk_bytes: int) -> list[Chunk]:
+    """A JSONL file of `size` bytes, `chunk_bytes` at a time."""
+    starts = range(0, size, chunk_bytes)
+    return [Chunk("jsonl", path, start, min(start + chunk_bytes, size)) for start in starts]
 
 
 def parquet_chunks(path: str) -> list[Chunk]:
@@ -70,11 +70,13 @@ def parquet_chunks(path: str) -> list[Chunk]:
     return [Chunk("parquet", path, group, group + 1) for group in range(groups)]
 
 
-def hub_chunks(name: str, split: str, revision: str | None, rows: int) -> list[Chunk]:
-    """A Hub dataset, CHUNK_ROWS at a time."""
+def hub_chunks(
+    name: str, split: str, revision: str | None, rows: int, chunk_rows: int
+) -> list[Chunk]:
+    """A Hub dataset, `chunk_rows` at a time."""
     return [
-        Chunk("hub", name, start, min(start + CHUNK_ROWS, rows), None, split, revision)
-        for start in range(0, rows, CHUNK_ROWS)
+        Chunk("hub", name, start, min(start + chunk_rows, rows), None, split, revision)
+        for start in range(0, rows, chunk_rows)
     ]
 
 

@@ -21,6 +21,8 @@ from pyarrow import fs
 
 from sftray.data.source.conversations import COLUMNS, spelling_of
 from sftray.data.source.readers import (
+    CHUNK_BYTES,
+    CHUNK_ROWS,
     BadLineError,
     Chunk,
     Row,
@@ -68,9 +70,16 @@ class Source:
 
 
 def open_source(
-    name: str, *, split: str, revision: str | None = None, max_rows: int | None = None
+    name: str,
+    *,
+    split: str,
+    revision: str | None = None,
+    max_rows: int | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Source:
-    """Find a dataset and cut it into chunks, at most `max_rows` rows from its start.
+    """Find a dataset and cut it into chunks, at most `max_rows` rows from its start: JSONL by
+    `chunk_bytes`, what is on the Hub by `chunk_rows`.
 
     Raises DataError where there is no such file, dataset or split, or where it is empty.
     """
@@ -79,7 +88,10 @@ def open_source(
             f"{name}: files have no splits, got {split!r}, must be 'train'; for an evaluation set "
             "of its own give data.eval_source"
         )
-    source = _open_files(name) if names_files(name) else _open_hub(name, split, revision)
+    if names_files(name):
+        source = _open_files(name, chunk_bytes)
+    else:
+        source = _open_hub(name, split, revision, chunk_rows)
     if source.size == 0 or not source.chunks:
         raise DataError(f"{name}: the dataset is empty, must hold at least one conversation")
     if max_rows is None:
@@ -160,13 +172,13 @@ def names_files(name: str) -> bool:
     return os.path.isfile(name) or name.endswith((".jsonl", ".json", ".parquet"))
 
 
-def _open_files(name: str) -> Source:
+def _open_files(name: str, chunk_bytes: int) -> Source:
     files = _list_files(name)
     chunks: list[Chunk] = []
     digest = hashlib.sha256()
     for info, path in files:
         is_parquet = path.endswith(".parquet")
-        chunks += parquet_chunks(path) if is_parquet else jsonl_chunks(path, info.size)
+        chunks += parquet_chunks(path) if is_parquet else jsonl_chunks(path, info.size, chunk_bytes)
         digest.update(_file_fingerprint(info, path).encode())
     return Source(name, tuple(chunks), digest.hexdigest(), sum(info.size for info, _ in files))
 
@@ -218,10 +230,10 @@ def _file_fingerprint(info: fs.FileInfo, path: str) -> str:
         return f"{ends.hexdigest()} {info.size} {info.mtime_ns}"
 
 
-def _open_hub(name: str, split: str, revision: str | None) -> Source:
+def _open_hub(name: str, split: str, revision: str | None, chunk_rows: int) -> Source:
     revision = _pinned(name, revision)
     dataset = load_hub(name, split, revision)
-    chunks = tuple(hub_chunks(name, split, revision, len(dataset)))
+    chunks = tuple(hub_chunks(name, split, revision, len(dataset), chunk_rows))
     return Source(name, chunks, f"{split} {dataset._fingerprint}", len(dataset), revision)
 
 
@@ -230,15 +242,12 @@ def _pinned(name: str, revision: str | None) -> str | None:
     if os.path.isdir(name):
         return revision
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        HFValidationError,
-        HTTPError,  # the base of HfHubHTTPError, and what is raised without a network
-        OfflineModeIsEnabled,
-    )
+
+    from sftray.storage.hub_errors import HUB_ERRORS
 
     try:
         return str(HfApi().dataset_info(name, revision=revision, timeout=10).sha)
-    except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError):
+    except HUB_ERRORS:
         return revision  # loading says what is wrong, or finds it in the cache
 
 

@@ -19,11 +19,10 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from sftray.errors import JournalError
+from sftray.errors import JournalError, Log
 from sftray.storage import files, outages
 from sftray.storage.journal.events import Event, encode, parse
 from sftray.storage.paths import join
@@ -73,7 +72,7 @@ class Objects:
         path: str,
         owner: str,
         lease_seconds: float = LEASE_SECONDS,
-        log: Callable[[str], None] = lambda line: None,
+        log: Log = lambda line: None,
     ) -> None:
         self._path, self._seconds = path, lease_seconds
         reader = ObjectsReader(path)
@@ -118,7 +117,7 @@ class Objects:
             if not self._is_lost():
                 self._write_lease(released=True)
 
-    def _hears_of(self, held: Lease, log: Callable[[str], None]) -> bool:
+    def _hears_of(self, held: Lease, log: Log) -> bool:
         """Whether a driver, or one that has followed it, is heard of before its lease runs out."""
         ago = min(max(time.time() - held.seen, 0), self._seconds)  # its clock may be another
         log(

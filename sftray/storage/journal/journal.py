@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from sftray.errors import Log
 from sftray.storage.journal.bucket_journal import LEASE_SECONDS, Objects, ObjectsReader
 from sftray.storage.journal.events import Event as Event
 from sftray.storage.journal.events import decode, encode
@@ -36,7 +37,7 @@ class Journal:
         path: str,
         *,
         lease_seconds: float = LEASE_SECONDS,
-        log: Callable[[str], None] = lambda line: None,
+        log: Log = lambda line: None,
     ) -> None:
         """lease_seconds: on a URI, how long a driver must not have been heard of for this one to
         take over; it waits so long, and says so."""

@@ -23,7 +23,7 @@ class File:
         _, inner = files.resolve(path)
         self._path, folder = inner, os.path.dirname(inner)
         os.makedirs(folder, exist_ok=True)
-        with outages.told(inner):
+        with outages.plainly(inner):
             self._lock = _take_lock(inner, owner)
         self._file = os.open(inner, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -37,7 +37,7 @@ class File:
 
     def write(self, data: bytes) -> None:
         """Append whole lines, or nothing."""
-        with outages.told(self._path):
+        with outages.plainly(self._path):
             try:
                 rest = memoryview(data)
                 while rest:

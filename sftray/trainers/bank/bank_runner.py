@@ -19,6 +19,7 @@ from ray import tune
 from sftray.cluster.connect import Cluster, head_has_cpus
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
+from sftray.errors import Log
 from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.device_fit import Fit
 from sftray.results.recorder import Recorder
@@ -50,7 +51,7 @@ ANSWER_SECONDS = 10.0
 class Banks:
     """Starts the banks, fills them with trials and ends them."""
 
-    def __init__(self, cluster: Cluster, sweep: SweepConfig, log: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, sweep: SweepConfig, log: Log) -> None:
         """Raises ConfigError where not even one trial fits the cluster."""
         most = cluster.concurrency(sweep)
         use_gpu = cluster.use_gpu(sweep)

@@ -12,7 +12,7 @@ import math
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,12 +58,11 @@ from sftray.trial.base_model import (
     peak_memory_gb,
 )
 from sftray.trial.eval_loss import end_tokens
-from sftray.trial.progress import DivergedError, Progress
+from sftray.trial.progress import DivergedError, Progress, Report
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import judged, keep, prompts_at
 from sftray.trial.trial_spec import TrialSpec
 
-Report = Callable[[dict[str, Any]], None]
 Samples = Sequence[dict[str, Any]]
 
 

@@ -87,10 +87,10 @@ class Steps:
         return self._prepared[capacity]
 
 
-def capacities(rows: MappedRows, count: int, seed: int = 0) -> list[Capacity]:
+def capacities(rows: MappedRows, count: int) -> list[Capacity]:
     """The sizes to capture for batches of `count` rows, smallest first: one that holds nearly all
     batches, and one that holds every batch."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     sample = random.permutation(len(rows))[:SAMPLED_ROWS]
     read = [read_row(rows[int(index)]) for index in sample]
     facts = np.array([[len(r.lengths), r.lengths.max(), len(r.where)] for r in read])

@@ -29,10 +29,12 @@ class Mailbox:
         max_failures: int,
         hang_seconds: float = 1800.0,
         clock: Callable[[], float] = time.monotonic,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         """`max_failures`: how often a trial is begun again whose worker has died; `hang_seconds`:
-        how long its workers may be silent, by `clock`."""
+        how long its workers may be silent, by `clock`; `poll_seconds`: how long a wait is."""
         self._max_failures, self._hang_seconds, self._clock = max_failures, hang_seconds, clock
+        self._poll_seconds = poll_seconds
         self._heard = clock()
         """When a worker last gave a sign of life."""
         self._changed = threading.Condition()
@@ -229,4 +231,4 @@ class Mailbox:
         self._reports.clear()
 
     def _wait(self, condition: Callable[[], Any]) -> None:
-        self._changed.wait_for(condition, timeout=POLL_SECONDS)
+        self._changed.wait_for(condition, timeout=self._poll_seconds)

@@ -41,10 +41,8 @@ from sftray.trial.base_model import (
     trained_parameters,
 )
 from sftray.trial.collate import collate
-from sftray.trial.progress import Progress
+from sftray.trial.progress import Progress, Report
 from sftray.trial.row_order import row_stream
-
-Report = Callable[[dict[str, Any]], None]
 
 
 class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.data.packs.packs import Packs, open_packs
-from sftray.errors import OutageError, PacksError
+from sftray.errors import OutageError, PacksError, last_line
 from sftray.plan.trial_plan import Execution, in_less_memory
 from sftray.storage import files
 from sftray.storage.outages import OUTAGE, plain
@@ -32,11 +32,10 @@ from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention, choose_attention
 from sftray.trial.base_model import free_memory, is_out_of_memory, load_tokenizer
 from sftray.trial.eval_loss import reply
-from sftray.trial.progress import DivergedError, StoppedError
+from sftray.trial.progress import DivergedError, Report, StoppedError
 from sftray.trial.samples import Reply, judged, keep, prompts_at
 from sftray.trial.trial_spec import TrialSpec
 
-Report = Callable[[dict[str, Any]], None]
 SIGN_SECONDS = 5.0
 """From one sign of life to the next."""
 
@@ -74,7 +73,7 @@ def _last_words(error: BaseException) -> tuple[str, str]:
     fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
     if isinstance(fault, OutageError):
         return str(fault), OUTAGE
-    words = (str(error).strip().splitlines() or [""])[-1]
+    words = last_line(str(error))
     if isinstance(error, NothingLessError):
         return words, "out_of_memory"
     if isinstance(error, PacksError):

@@ -13,21 +13,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.live import Live
 
 from sftray.config import SweepConfig
-from sftray.errors import SftrayError
+from sftray.errors import Log, SftrayError
 from sftray.results.sweep_folder import no_sweep
 from sftray.storage import files, outages
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
 from sftray.views.live.live_view import view
 from sftray.views.live.watched import KEPT_LINES, Watched
-
-Log = Callable[[str], None]
 
 DRAW_SECONDS = 1.0
 END_SECONDS = 5.0

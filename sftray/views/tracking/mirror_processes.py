@@ -16,12 +16,13 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sftray.config import SweepConfig
+from sftray.errors import Log
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths, is_uri, name_of
 
@@ -29,11 +30,11 @@ from sftray.storage.paths import SweepPaths, is_uri, name_of
 class Tracking:
     """The mirrors of a sweep, as the driver holds them."""
 
-    def __init__(self, mirrors: Sequence[_Mirror], log: Callable[[str], None]) -> None:
+    def __init__(self, mirrors: Sequence[_Mirror], log: Log) -> None:
         self._mirrors, self._log = list(mirrors), log
 
     @classmethod
-    def start(cls, sweep: SweepConfig, paths: SweepPaths, log: Callable[[str], None]) -> Tracking:
+    def start(cls, sweep: SweepConfig, paths: SweepPaths, log: Log) -> Tracking:
         """Start what the sweep asks for: W&B in its mode, without a key, or in trouble, one line
         and no W&B; TensorBoard's event files.
 
@@ -43,7 +44,7 @@ class Tracking:
         if sweep.tensorboard:
             folder = local_folder(paths.root, paths.tensorboard)
             said = f"event files; `tensorboard --logdir {shlex.quote(str(folder))}` shows them"
-            started.append(_start("TensorBoard", said, "tensorboard", [paths.root], folder, log))
+            started.append(_start("TensorBoard", said, "event_files", [paths.root], folder, log))
         return cls([mirror for mirror in started if mirror], log)
 
     def finish(self, timeout: float = 60.0) -> None:
@@ -73,7 +74,7 @@ class _Mirror:
             self.process.stdin.write(b"finish\n")
             self.process.stdin.close()
 
-    def finish(self, left: float, timeout: float, log: Callable[[str], None]) -> None:
+    def finish(self, left: float, timeout: float, log: Log) -> None:
         """Wait for its end, and say what is missing."""
         try:
             status = self.process.wait(left)
@@ -90,9 +91,7 @@ class _Mirror:
             log(left_behind)
 
 
-def _start_wandb(
-    sweep: SweepConfig, paths: SweepPaths, log: Callable[[str], None]
-) -> _Mirror | None:
+def _start_wandb(sweep: SweepConfig, paths: SweepPaths, log: Log) -> _Mirror | None:
     mode = _mode(sweep.wandb, log)
     if mode == "disabled":
         return None
@@ -110,7 +109,7 @@ def _start(
     module: str,
     arguments: Sequence[str],
     folder: Path,
-    log: Callable[[str], None],
+    log: Log,
 ) -> _Mirror | None:
     """The process of a module, and its line; only a line where it does not start."""
     command = ["-m", f"sftray.{module}", *arguments]
@@ -131,7 +130,7 @@ def _start(
     return _Mirror(name, process, shlex.join(["python", *command]), folder)
 
 
-def _mode(wanted: str, log: Callable[[str], None]) -> str:
+def _mode(wanted: str, log: Log) -> str:
     """online, offline or disabled, with the line that says why where it was not asked for."""
     settings = _wandb_settings()
     if wanted == "auto":

@@ -1,53 +1,59 @@
-"""A sweep as TensorBoard's event files: a folder a trial, a function of the journal alone.
+"""A sweep's journal as TensorBoard's event files, a folder a trial: while it runs or after.
 
-Promise: every evaluation and every step once, also after a kill or a resume: a trial's file has its
-name and its times from the journal, so writing it again from the beginning gives the same bytes,
-and a TensorBoard that reads it meanwhile does not notice. Scalars stand against optimizer steps,
-and once more as by_tokens/… against tokens; the point and the best eval loss under HPARAMS, the
-answers to held-out prompts under TEXT. On a URI a trial's file is copied there when it ends.
+`python -m sftray.views.tracking.tensorboard_files SWEEP_FOLDER`, then `tensorboard --logdir SWEEP_FOLDER/tensorboard`.
+
+Promise: every evaluation and every step once, also after a kill or a resume: a trial's file is
+written again from the beginning of the journal, and its first entry has a TensorBoard that read the
+one before forget that. Scalars stand against optimizer steps, and once more as by_tokens/… against
+tokens; the point and the best eval loss under HPARAMS, the answers to held-out prompts under TEXT.
+On a URI a trial's file is copied there when it ends.
 """
 
 from __future__ import annotations
 
+import argparse
+import logging
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event as Entry
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
-
-from sftray.storage import files
+from sftray.storage import files as storage_files
 from sftray.storage.journal.journal import Event
 from sftray.storage.paths import SweepPaths, is_uri, join
 from sftray.trial.samples import read_samples
-from sftray.views.tracking.journal_follower import say
+from sftray.views.tracking.journal_follower import follow, say, take_lock
+from sftray.views.tracking.mirror_processes import local_folder
 from sftray.views.tracking.tracked_metrics import Row, answers_of, last_rows, rows_of
 
 BY_TOKENS = "by_tokens"
 BEST = "hparam/eval_loss"
-VERSION = "brain.Event:2"
-"""Of the format; the first entry of a file."""
 
 
-@dataclass
-class _Trial:
-    name: str
-    batch: int
-    path: Path
-    writer: Any
-    before: Mapping[str, Any] = field(default_factory=dict)
-    """Its newest evaluation."""
-    best: float = math.inf
-    unflushed: bool = False
-
-    def write(self, time: float, step: int, values: Summary) -> None:
-        entry = Entry(wall_time=time, step=int(step), summary=values)
-        self.writer.write(entry.SerializeToString())
-        self.unflushed = True
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write event files; 0 if all of the journal was read."""
+    parser = argparse.ArgumentParser(
+        "python -m sftray.views.tracking.tensorboard_files", description=__doc__
+    )
+    parser.add_argument("folder", help="the sweep's folder or URI")
+    parser.add_argument(
+        "--follow", action="store_true", help="continue until a line or the end comes on stdin"
+    )
+    given = parser.parse_args(arguments)
+    # tensorboardX loads torch where there is one, only to know a tensor when it sees one
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # a NaN is worth no warning here
+    paths = SweepPaths(given.folder)
+    folder = local_folder(paths.root, paths.tensorboard)
+    lock = take_lock(folder)
+    files = EventFiles(paths, folder)
+    all_read = follow(paths, files, until_told=given.follow)
+    files.close()
+    os.close(lock)
+    return 0 if all_read else 1
 
 
 class EventFiles:
@@ -63,98 +69,90 @@ class EventFiles:
         self._config = record["config"]["trial"]
 
     def apply(self, event: Event) -> None:
+        name = event.get("trial") or ""
         if event["event"] == "trial_suggested":
-            self._begin_trial(event)
-        elif trial := self._trials.get(event.get("trial") or ""):
+            batch = {**self._config, **event["point"]}["effective_batch_size"]
+            self._trials[name] = _Trial(self._folder / name, event["point"], batch, event["time"])
+        elif trial := self._trials.get(name):
             if event["event"] == "result":
-                self._evaluated(trial, event["time"], event["metrics"])
+                trial.evaluated(event["time"], event["metrics"])
             elif event["event"] == "trial_ended":
-                self._end(trial, event)
+                trial.ended(event, self._answers(name))
+                self._leave(name, self._trials.pop(name))
 
     def flush(self) -> None:
-        for trial in self._trials.values():
-            if trial.unflushed:
-                trial.writer.flush()
-                trial.unflushed = False
+        """Each writer does that by itself."""
 
     def close(self) -> None:
         """Leave what there is of trials that have not ended."""
-        for trial in self._trials.values():
-            self._leave(trial)
+        for name, trial in self._trials.items():
+            self._leave(name, trial)
         self._trials.clear()
 
-    def _begin_trial(self, event: Event) -> None:
-        name, point, time = event["trial"], event["point"], event["time"]
-        path = self._folder / name / f"events.out.tfevents.{int(time)}.sftray"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        batch = {**self._config, **point}["effective_batch_size"]
-        trial = _Trial(name, batch, path, RecordWriter(str(path)))
-        trial.writer.write(Entry(wall_time=time, file_version=VERSION).SerializeToString())
-        known = {name: _hparam(value) for name, value in point.items()}
-        experiment, start, _ = summary.hparams(known, {BEST: math.nan})
-        trial.write(time, 0, experiment)
-        trial.write(time, 0, start)
-        self._trials[name] = trial
-
-    def _evaluated(self, trial: _Trial, time: float, metrics: Mapping[str, Any]) -> None:
-        for row in rows_of(metrics, trial.before):
-            self._scalars(trial, time, row)
-        trial.before = metrics
-        loss = metrics.get("eval_loss")
-        if metrics["step"] > 0 and loss is not None and loss < trial.best:
-            trial.best = loss
-
-    def _end(self, trial: _Trial, event: Event) -> None:
-        time = event["time"]
-        for row in last_rows(event.get("last_curve", []), trial.batch, trial.before):
-            self._scalars(trial, time, row)
-        self._write_samples(trial, time)
-        step = trial.before.get("step", 0)
-        if math.isfinite(trial.best):
-            trial.write(time, step, _summary({BEST: trial.best}))
-        outcome = (
-            f"{event['outcome']}: {event['message']}" if event["message"] else event["outcome"]
-        )
-        trial.write(time, step, summary.text("outcome", outcome))
-        trial.write(time, step, summary.hparams({}, {})[-1])
-        self._leave(self._trials.pop(trial.name))
-
-    def _scalars(self, trial: _Trial, time: float, row: Row) -> None:
-        """A row against its step, and against its tokens where it has learnt from some."""
-        trial.write(time, row["step"], _summary({k: v for k, v in row.items() if k != "step"}))
-        tokens = row.get("tokens")
-        if tokens is not None:
-            drawn = {k: v for k, v in row.items() if k not in ("step", "rows", "tokens")}
-            named = {f"{BY_TOKENS}/{name}": value for name, value in drawn.items()}
-            trial.write(time, int(tokens), _summary(named))
-
-    def _write_samples(self, trial: _Trial, time: float) -> None:
+    def _answers(self, name: str) -> list[dict[str, Any]]:
         try:
-            samples = read_samples(self._paths.trial(trial.name).samples)
-            base = read_samples(self._paths.base_samples) if samples else []
+            samples = read_samples(self._paths.trial(name).samples)
+            return list(answers_of(samples, read_samples(self._paths.base_samples)))
         except OSError as error:
-            say(f"samples of {trial.name}: {error}")
-            return
-        prompts: dict[str, int] = {}
-        for answer in answers_of(samples, base):
-            number = prompts.setdefault(answer["prompt"], len(prompts) + 1)
-            told = summary.text(f"samples/{number}", _markdown(answer))
-            trial.write(time, answer["step"], told)
+            say(f"samples of {name}: {error}")
+            return []
 
-    def _leave(self, trial: _Trial) -> None:
-        trial.writer.flush()
+    def _leave(self, name: str, trial: _Trial) -> None:
         trial.writer.close()
         if is_uri(self._paths.root):
-            target = join(self._paths.tensorboard, trial.name, trial.path.name)
+            target, (file,) = join(self._paths.tensorboard, name), trial.folder.iterdir()
             try:
-                files.write_bytes(target, trial.path.read_bytes())
+                storage_files.put_folder(trial.folder, target, last=file.name)
             except OSError as error:
-                say(f"{target}: {error}; it lies in {trial.path}")
+                say(f"{target}: {error}; it lies in {trial.folder}")
 
 
-def _summary(values: Mapping[str, Any]) -> Summary:
-    numbers = {name: value for name, value in values.items() if value is not None}
-    return Summary(value=[Summary.Value(tag=t, simple_value=float(v)) for t, v in numbers.items()])
+class _Trial:
+    """A trial's file, in place of the one that a process before has left."""
+
+    def __init__(self, folder: Path, point: Mapping[str, Any], batch: int, time: float) -> None:
+        from tensorboardX import SummaryWriter, summary
+
+        self.folder, self._batch = folder, batch
+        self._before: Mapping[str, Any] = {}
+        """Its newest evaluation."""
+        self._best = math.inf
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(folder), purge_step=0, flush_secs=1)
+        hparams = {name: _hparam(value) for name, value in point.items()}
+        experiment, start, self._end = summary.hparams(hparams, {BEST: math.nan})
+        for entry in (experiment, start):
+            self.writer.file_writer.add_summary(entry, 0, time)
+
+    def evaluated(self, time: float, metrics: Mapping[str, Any]) -> None:
+        for row in rows_of(metrics, self._before):
+            self._scalars(time, row)
+        self._before, loss = metrics, metrics.get("eval_loss")
+        if metrics["step"] > 0 and loss is not None and loss < self._best:
+            self._best = loss
+
+    def ended(self, event: Event, answers: Sequence[Mapping[str, Any]]) -> None:
+        time, step = event["time"], self._before.get("step", 0)
+        for row in last_rows(event.get("last_curve", []), self._batch, self._before):
+            self._scalars(time, row)
+        prompts = list(dict.fromkeys(answer["prompt"] for answer in answers))
+        for answer in answers:
+            tag = f"samples/{prompts.index(answer['prompt']) + 1}"
+            self.writer.add_text(tag, _markdown(answer), answer["step"], time)
+        if math.isfinite(self._best):
+            self.writer.add_scalar(BEST, self._best, step, time)
+        outcome = ": ".join(filter(None, (event["outcome"], event["message"])))
+        self.writer.add_text("outcome", outcome, step, time)
+        self.writer.file_writer.add_summary(self._end, step, time)
+
+    def _scalars(self, time: float, row: Row) -> None:
+        """A row against its step, and against its tokens where it has learnt from some."""
+        for name, value in row.items():
+            if value is None or name == "step":
+                continue
+            self.writer.add_scalar(name, value, row["step"], time)
+            if row.get("tokens") is not None and name not in ("rows", "tokens"):
+                self.writer.add_scalar(f"{BY_TOKENS}/{name}", value, row["tokens"], time)
 
 
 def _hparam(value: Any) -> Any:
@@ -170,5 +168,8 @@ def _markdown(answer: Mapping[str, Any]) -> str:
 
 
 def _indented(text: str) -> str:
-    lines: Iterable[str] = text.splitlines() or [""]
-    return "\n".join(f"    {line}" for line in lines)
+    return "\n".join(f"    {line}" for line in text.splitlines() or [""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -67,7 +67,7 @@ def answers_of(
         yield {
             "prompt": prompt,
             "step": sample["step"],
-            "reference": sample.get("reference", ""),
+            "reference": sample["reference"],
             "base": theirs.get(prompt, ""),
             "answer": sample["answer"],
             "flags": ", ".join(sample["flags"]),

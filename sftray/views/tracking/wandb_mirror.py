@@ -276,7 +276,7 @@ class Mirror:
         if trial is None:
             return
         best = next(row for row in board["trials"] if row["trial"] == trial.name)
-        adapter = self._adapter(trial.name) if self._sweep.get("wandb_adapter") else None
+        adapter = self._adapter(trial.name) if self._sweep["wandb_adapter"] else None
         winner = {name: best[name] for name in ("trial", "step")}
         winner |= {"trials": len(board["trials"]), "adapter": adapter is not None}
         if winner == self._handed_in:

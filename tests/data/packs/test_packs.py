@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -17,6 +18,7 @@ from data_templates import DEMO
 from tokenizers import Tokenizer
 
 from sftray.config.sweep_config import DataConfig
+from sftray.data import recipe
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
@@ -31,7 +33,6 @@ from sftray.data.packs.packs import (
     open_packs,
 )
 from sftray.data.pipeline import build_packs
-from sftray.data.source import readers
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.errors import DataError, PacksError
 
@@ -70,7 +71,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small_chunks() -> Iterator[None]:
     """A dozen chunks and several parts, from a file of half a megabyte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "CHUNK_BYTES", 40_000)
+        small = functools.partial(recipe.open_source, chunk_bytes=40_000)
+        patch.setattr(recipe, "open_source", small)
         patch.setattr(pack_pass, "PART_POSITIONS", 2**15)
         yield
 

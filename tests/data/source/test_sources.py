@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sftray.data.source import readers
 from sftray.data.source.readers import read_chunk
 from sftray.data.source.sources import (
     _pinned,
@@ -38,11 +37,9 @@ def rows_of(name: str | Path, **options: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 97, 5000])
 @pytest.mark.parametrize("end", ["\n", "", "\n\n\n"])
-def test_every_line_is_in_exactly_one_chunk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, end: str
-) -> None:
-    monkeypatch.setattr(readers, "CHUNK_BYTES", size)
-    assert rows_of(write_jsonl(tmp_path / "a.jsonl", ROWS, end=end)) == ROWS
+def test_every_line_is_in_exactly_one_chunk(tmp_path: Path, size: int, end: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS, end=end)
+    assert rows_of(path, chunk_bytes=size) == ROWS
 
 
 def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
@@ -68,33 +65,28 @@ def test_parquet_gives_the_same_rows_a_row_group_a_chunk(tmp_path: Path) -> None
 def test_a_dataset_that_load_dataset_knows_is_read_by_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "CHUNK_ROWS", 16)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "set"
     folder.mkdir()
     write_jsonl(folder / "train.jsonl", ROWS)
     write_jsonl(folder / "test.jsonl", ROWS[:5])
-    assert rows_of(folder) == ROWS
-    assert len(open_source(str(folder), split="test").chunks) == 1
+    assert rows_of(folder, chunk_rows=16) == ROWS
+    assert len(open_source(str(folder), split="test", chunk_rows=16).chunks) == 1
     with pytest.raises(DataError, match="split 'validation' could be loaded"):
         open_source(str(folder), split="validation")
 
 
 @pytest.mark.parametrize("number", [1, 15, 16, 17, 40, 100])
-def test_max_rows_reads_only_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    monkeypatch.setattr(readers, "CHUNK_BYTES", 300)
+def test_max_rows_reads_only_the_start(tmp_path: Path, number: int) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
-    assert rows_of(path, max_rows=number) == ROWS[:number]
+    assert rows_of(path, max_rows=number, chunk_bytes=300) == ROWS[:number]
 
 
-def test_a_line_that_is_not_json_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "CHUNK_BYTES", 300)
+def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ROWS)
     path.write_text(path.read_text().replace('{"prompt": "Question 31', '{prompt: "Question 31'))
     with pytest.raises(DataError, match=r"a\.jsonl, line 32: not JSON"):
-        first_rows(open_source(str(path), split="train"), 1000)
+        first_rows(open_source(str(path), split="train", chunk_bytes=300), 1000)
 
 
 @pytest.mark.parametrize("line", ["[1, 2]", '"text"', "\xff"])
@@ -148,11 +140,11 @@ def test_a_missing_column_is_named_with_its_file_and_line(tmp_path: Path) -> Non
 
 
 def test_a_column_that_only_a_later_line_lacks_is_named_with_its_file_and_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(readers, "CHUNK_BYTES", 500)
     rows = [{"promt" if k == 21 else "prompt": "a", "completion": "b"} for k in range(40)]
-    source = open_source(str(write_jsonl(tmp_path / "a.jsonl", rows)), split="train")
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    source = open_source(str(path), split="train", chunk_bytes=500)
     with pytest.raises(DataError, match=r"a\.jsonl, line 22: has no column prompt"):
         sample_rows(source, 4000, spelling_of_source(source, "auto"))
 
@@ -164,17 +156,14 @@ def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) ->
     assert a.fingerprint == b.fingerprint != c.fingerprint
 
 
-def test_a_sample_says_how_many_rows_there_may_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readers, "CHUNK_BYTES", 2000)
+def test_a_sample_says_how_many_rows_there_may_be(tmp_path: Path) -> None:
     even = [{"prompt": f"{k:06d}", "completion": "x" * 40} for k in range(1000)]
-    path = write_jsonl(tmp_path / "a.jsonl", even)
-    rows, total = sample_rows(open_source(str(path), split="train"), 40, "prompt_completion")
+    path = str(write_jsonl(tmp_path / "a.jsonl", even))
+    many, one = (open_source(path, split="train", chunk_bytes=size) for size in (2000, 100_000))
+    rows, total = sample_rows(many, 40, "prompt_completion")
     assert len(rows) == 40
     assert total == pytest.approx(1000, rel=0.05)
-    monkeypatch.setattr(readers, "CHUNK_BYTES", 100_000)
-    assert sample_rows(open_source(str(path), split="train"), 40, "prompt_completion")[1] == 1000
+    assert sample_rows(one, 40, "prompt_completion")[1] == 1000
 
 
 def test_without_a_network_a_hub_dataset_is_looked_for_at_the_revision_as_given(

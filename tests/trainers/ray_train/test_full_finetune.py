@@ -118,16 +118,16 @@ def test_three_checkpoints_are_kept_and_a_damaged_one_is_passed_over(
 
 
 def test_weights_and_moments_come_back_as_they_were_also_from_many_files(
-    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(checkpoints, "SHARD", "2MB")
     paths = TrialPaths(str(tmp_path))
     model = load_base(FULL, CPU, choose_attention(FULL, CPU)).requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
     state = {"step": 4, "best": {"step": 4, "eval_loss": 1.0}}
-    checkpoints.save_model(paths, model, checkpoints.moments(model, optimizer), state)
+    moments = checkpoints.moments(model, optimizer)
+    checkpoints.save_model(paths, model, moments, state, max_shard_size="2MB")
     found = checkpoints.newest(paths, tmp_path)
     assert found is not None
     assert len(list(found.folder.glob("model-*.safetensors"))) > 1

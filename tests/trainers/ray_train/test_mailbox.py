@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 
 from sftray.errors import WorkersError
 from sftray.trainers.ray_train import mailbox
-from sftray.trainers.ray_train.mailbox import Mailbox
 
 ONE, TWO = {"trial": "t0000"}, {"trial": "t0001"}
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailbox, "POLL_SECONDS", 0.0)
+Mailbox = functools.partial(mailbox.Mailbox, poll_seconds=0.0)
 
 
 def report(step: int, **more: Any) -> dict[str, Any]:
@@ -143,10 +139,7 @@ def test_machines_that_are_taken_back_are_no_failures() -> None:
     assert ended["outcome"] == "failed"
 
 
-def test_workers_that_are_silent_too_long_are_taken_for_dead(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("sftray.trainers.ray_train.mailbox.POLL_SECONDS", 0.0)
+def test_workers_that_are_silent_too_long_are_taken_for_dead() -> None:
     now = 0.0
     box = Mailbox(max_failures=2, hang_seconds=60.0, clock=lambda: now)
     box.send(ONE)

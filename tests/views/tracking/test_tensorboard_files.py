@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event as Entry
+from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, result
 
@@ -40,7 +41,7 @@ def new_sweep(storage_folder: str) -> SweepPaths:
 
 
 def test_every_metric_stands_against_steps_and_tokens(paths: SweepPaths) -> None:
-    sampled = {"messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42"}
+    sampled = {"messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42", "flags": []}
     answers = [{**sampled, "step": step, "answer": "41" * step} for step in (2, 4)]
     storage_files.write_text(paths.trial("0000").samples, as_lines(answers))
     storage_files.write_text(
@@ -105,8 +106,8 @@ def test_a_resumed_sweep_has_no_step_twice(
         journal.append("result", "0000", step=2, metrics=result(2))
         Tracking.start(sweep, paths, lines.append).finish()  # interrupted
         (file,) = Path(paths.tensorboard).glob("0000/*")
-        before = file.read_bytes()
-        file.write_bytes(before + b"cut off by a kill")
+        with file.open("ab") as cut_off:
+            cut_off.write(b"cut off by a kill")
         tracking = Tracking.start(sweep, paths, lines.append)
         journal.append("result", "0000", step=4, metrics=result(4))
         journal.append("trial_ended", "0000", outcome="completed", message="")
@@ -115,8 +116,9 @@ def test_a_resumed_sweep_has_no_step_twice(
         lines
         == [f"TensorBoard: event files; `tensorboard --logdir {paths.tensorboard}` shows them"] * 2
     )
-    assert file.read_bytes().startswith(before)  # who reads it meanwhile does not notice
-    scalars, _ = by_tag(read(paths, "0000"))
+    entries = read(paths, "0000")
+    assert entries[2].session_log.status == SessionLog.START  # who had read the file forgets it
+    scalars, _ = by_tag(entries)
     assert sorted(scalars["eval_loss"]) == [2, 4]
     assert sorted(scalars["train/loss"]) == [1, 2, 3, 4]
     assert (Path(paths.tensorboard) / "mirror.log").read_bytes() == b""
@@ -134,7 +136,7 @@ def test_on_a_uri_a_trials_file_is_copied_there(tmp_path: Path) -> None:
     assert sorted(by_tag(read(there, "0000"))[0]["eval_loss"]) == [2]
     assert not (Path(there.tensorboard) / "0001").exists()
     files.close()
-    assert len(read(there, "0001")) == 3
+    assert len(read(there, "0001")) == 5
 
 
 def write(paths: SweepPaths) -> None:

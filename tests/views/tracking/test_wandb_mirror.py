@@ -77,7 +77,8 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
     samples = Path(paths.trial("0000").samples)
     samples.parent.mkdir(parents=True)
     samples.write_text(
-        '{"step": 4, "messages": [{"role": "user", "content": "6 × 7?"}], "answer": "42"}\n'
+        '{"step": 4, "messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42", '
+        '"answer": "42", "flags": []}\n'
     )
 
     assert mirror(paths) == 0
@@ -122,13 +123,14 @@ def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
 def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: SweepPaths) -> None:
     sampled = {"messages": [{"role": "user", "content": "6 × 7?"}], "reference": "42"}
     answers = [
-        {**sampled, "step": 2, "answer": "a b c " * 20},
-        {**sampled, "step": 4, "answer": ""},
+        {**sampled, "step": 2, "answer": "a b c " * 20, "flags": ["repeats"]},
+        {**sampled, "step": 4, "answer": "", "flags": ["empty"]},
     ]
     storage_files.write_text(paths.trial("0001").samples, as_lines(answers))
     with Journal(paths.journal) as journal:
         whole_sweep(journal, paths)
-    storage_files.write_text(paths.base_samples, as_lines([{**sampled, "step": 0, "answer": "41"}]))
+    of_base = {**sampled, "step": 0, "answer": "41", "flags": []}
+    storage_files.write_text(paths.base_samples, as_lines([of_base]))
     storage_files.write_text(f"{paths.best}/adapter_model.safetensors", "weights")
     storage_files.write_text(f"{paths.best}/sweep.json", json.dumps({"trial": "0001"}))
     lines: list[str] = []
