@@ -123,7 +123,7 @@ class Train:
             finally:
                 if not setting.spread and self._trial.finetune == "lora":  # else of no more use
                     self._model = trainer.model.unload()
-                    self._model.gradient_checkpointing_disable()
+                    self._model.activation_checkpointing_disable()
         found = speed(
             name(setting),
             clock,

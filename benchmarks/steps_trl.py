@@ -17,6 +17,7 @@ from peft import LoraConfig
 from shapes import random_model
 from timing import WARM_UP, Clock, Speed, free_memory, speed
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
 
 from sftray.config.sweep_config import TrialConfig
@@ -117,8 +118,7 @@ class Trl:
                 packing=True,
                 max_length=self._length,
                 dataset_kwargs={"skip_prepare_dataset": True},  # rows are packed already
-                gradient_checkpointing=flags.activation_checkpointing,
-                use_liger_kernel=flags.liger,
+                activation_checkpointing=flags.activation_checkpointing,
                 logging_steps=10,
                 save_strategy="no",
                 report_to="none",
@@ -139,6 +139,8 @@ class Trl:
                 callbacks=[_Ticks(clock)],
             )
             trainer.remove_callback(PrinterCallback)
+            if flags.liger:  # its own head would take the place of TRL's
+                apply_liger_kernel(trainer.model, {"fused_linear_cross_entropy": False})
             for parameter in trainer.model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()

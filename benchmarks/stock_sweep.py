@@ -42,7 +42,7 @@ def main() -> None:
             "per_device_train_batch_size": options.micro_batch,
             "per_device_eval_batch_size": options.micro_batch,
             "gradient_accumulation_steps": options.effective_batch // options.micro_batch,
-            "gradient_checkpointing": options.activation_checkpointing,
+            "activation_checkpointing": options.activation_checkpointing,
         },
     }
     ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="WARNING")

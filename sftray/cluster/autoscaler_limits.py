@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftray.cluster import ray_private
+
 START_SECONDS = 120.0
 """How long the head may take to answer; in a pod this runs beside `ray start`."""
 RPC_SECONDS = 5.0
@@ -86,22 +88,21 @@ def launcher_groups(config: Mapping[str, Any]) -> list[Group]:
 
 def tell(groups: Sequence[Group], address: str, *, seconds: float = START_SECONDS) -> bool:
     """Report the groups to the cluster; whether it took them within `seconds`."""
-    from ray._private.services import canonicalize_bootstrap_address
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-    from ray.core.generated.autoscaler_pb2 import ClusterConfig
     from ray.exceptions import RpcError
 
-    config = ClusterConfig()
+    find_cluster, client_of = ray_private.bootstrap_address(), ray_private.gcs_client()
+    ray_private.use_token()
+    config = ray_private.cluster_config()()
     for group in groups:
         told = config.node_group_configs.add()
         told.name, told.max_count = group.name, group.count
         told.resources.update(group.resources)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        where = canonicalize_bootstrap_address("auto") if address == "auto" else address
+        where = find_cluster("auto") if address == "auto" else address
         try:
             if where is not None:
-                client = GcsClient(address=where)
+                client = client_of(address=where)
                 client.report_cluster_config(config.SerializeToString())
                 _log.info("told %s of %s", where, list(groups))
                 return True
@@ -116,9 +117,9 @@ def reachable() -> dict[str, float]:
     """What the cluster that this process is connected to has, or could grow to, of each
     resource."""
     import ray
-    from ray._private.state import state
 
     here: dict[str, float] = ray.cluster_resources()
+    state = ray_private.cluster_state()
     limits: dict[str, float] = state.get_max_resources_from_cluster_config() or {}
     return {name: max(here.get(name, 0.0), limits.get(name, 0.0)) for name in here | limits}
 

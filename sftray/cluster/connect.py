@@ -13,6 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sftray.cli.doctor import smallest_gpu
+from sftray.cluster import ray_private
 from sftray.cluster.autoscaler_limits import reachable
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
@@ -95,7 +96,10 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             logging.getLogger(name).setLevel(logging.ERROR)
         quiet = {"logging_level": "WARNING", "log_to_driver": False}
         if "RAY_ADDRESS" in os.environ or _standing_cluster():
-            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+            address = os.environ.get("RAY_ADDRESS", "auto")
+            if address != "auto":
+                _show_token(address)
+            ray.init(address=address, **quiet)
             log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
@@ -116,8 +120,22 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
 
+def _show_token(address: str) -> None:
+    """Show the cluster at `address` this machine's token, if the cluster asks for one; Ray does so
+    by itself only for a cluster that it finds. Raises ConfigError where there is no token."""
+    try:
+        ray_private.gcs_client()(address=address)
+    except ray.exceptions.AuthenticationError as error:
+        if not ray_private.use_token():
+            raise ConfigError(
+                f"RAY_ADDRESS: the cluster at {address} asks for a token, and this machine has "
+                "none; copy ~/.ray/auth_token of the machine that started it, mode 600, or set "
+                "RAY_AUTH_TOKEN"
+            ) from error
+
+
 _LOUD_LOGGERS = (
-    "ray._private.authentication.authentication_token_setup",  # token authentication is on: good
+    ray_private.AUTH_LOGGER,  # token authentication is on: good
     "ray.tune.analysis.experiment_analysis",  # misses Tune's result files, which nobody reads
     "ray.tune.tune",  # after Ctrl-C advises Tuner.restore, which knows nothing of the journal
 )
@@ -140,7 +158,7 @@ def head_has_cpus() -> bool:
 def dashboard_installed() -> bool:
     """Whether Ray came with its `default` extra."""
     try:
-        import ray.dashboard.optional_deps  # noqa: F401
+        ray_private.dashboard_dependencies()
     except ImportError:
         return False
     return True

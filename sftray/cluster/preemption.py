@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
+from sftray.cluster import ray_private
+
 ASK_SECONDS = 5.0
 """Half a minute is the shortest notice that clouds give."""
 AGAIN_SECONDS = 15.0
@@ -19,9 +21,7 @@ AGAIN_SECONDS = 15.0
 def draining_nodes() -> set[str]:
     """The nodes that Ray has been told to drain, as hex ids: what `ray.train.get_preemption_info`
     reads, too, but without all workers having to ask in the same step."""
-    from ray._private.state import state
-
-    return set(state.get_draining_nodes())
+    return set(ray_private.cluster_state().get_draining_nodes())
 
 
 class PreemptionWatch:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sftray.cluster import ray_private
+
 POLL_SECONDS = 2.0
 HTTP_SECONDS = 2.0
 """How long the metadata service may take; it is on this machine, or there is none."""
@@ -144,11 +146,11 @@ CLOUDS: Mapping[str, tuple[Callable[[str], Notice | None], str]] = {
 
 def drain(notice: Notice, address: str) -> None:
     """Tell Ray that every node on this machine is preempted. Raises NotDrainedError."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import RpcError
 
+    ray_private.use_token()
     try:
-        client = GcsClient(address=address)
+        client = ray_private.gcs_client()(address=address)
         nodes = nodes_here(client)
         if not nodes:
             raise NotDrainedError(f"{address} knows no living node on this machine")
@@ -164,9 +166,7 @@ def drain_node(client: Any, node: str, notice: Notice) -> None:
     It is what the hidden command `ray drain-node` does, without the driver that the command starts
     to learn which node it is on.
     """
-    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-
-    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    reason = ray_private.drain_reason().Value("DRAIN_NODE_REASON_PREEMPTION")
     end_ms = int((time.time() + notice.seconds) * 1000)
     accepted, why = client.drain_node(node, reason, notice.reason, end_ms, timeout=RPC_SECONDS)
     if not accepted:
@@ -177,14 +177,14 @@ def nodes_here(client: Any) -> list[str]:
     """The living Ray nodes whose address is one of this machine's, as hex ids; client: a Ray
     GcsClient."""
     import psutil
-    from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
+    alive = ray_private.node_info().ALIVE
     here = {a.address for addresses in psutil.net_if_addrs().values() for a in addresses}
     known = client.get_all_node_info(timeout=RPC_SECONDS)
     return [
         node.hex()
         for node, info in known.items()
-        if info.state == GcsNodeInfo.ALIVE and info.node_manager_address in here
+        if info.state == alive and info.node_manager_address in here
     ]
 
 

@@ -45,8 +45,7 @@ from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join
 
 _COMPARED = 200
-"""Conversations on which TRL's training template is compared with the model's own, and rendering
-with transformers'."""
+"""Conversations on which TRL's training template is compared with the model's own."""
 _BUILD_HOURS = 6
 """How long to wait for another process that builds the same packs."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,9 +33,6 @@ from sftray.search.optuna_space import (
 
 REPEATS = 20
 """How often TPE may draw a point that was suggested before, until another is picked."""
-GOOD = 0.15
-"""Share of the trials that TPE takes for the good ones, as BOHB does (Falkner et al. 2018); of the
-few trials of a sweep Optuna's tenth is one or two. At least two, at most 25."""
 
 
 @dataclass
@@ -175,20 +171,7 @@ class Sampler:
 
 
 def _tpe(startup: int, seed: int) -> TPESampler:
-    with warnings.catch_warnings():
-        # Optuna means to take `gamma` away; there is no other way to say it
-        warnings.filterwarnings("ignore", "`gamma` has been deprecated", FutureWarning)
-        return TPESampler(
-            multivariate=True,
-            constant_liar=True,
-            n_startup_trials=startup,
-            gamma=_good_trials,
-            seed=seed,
-        )
-
-
-def _good_trials(trials: int) -> int:
-    return min(25, max(2, math.ceil(GOOD * trials)))
+    return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=startup, seed=seed)
 
 
 def startup_trials(num_trials: int) -> int:

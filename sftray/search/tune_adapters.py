@@ -37,7 +37,7 @@ from sftray.search.search import STOP, Search
 from sftray.storage import outages
 
 if TYPE_CHECKING:
-    from ray.tune.execution.tune_controller import TuneController
+    from sftray.cluster.ray_private import TuneController
 
 _TUNES_OWN = {
     *AUTO_RESULT_KEYS,

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.tune import CheckpointConfig
-from ray.tune.execution import class_cache
 
+from sftray.cluster import ray_private
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import TrialConfig
@@ -99,7 +99,7 @@ def tune_trials(
 ) -> None:
     """Run Tune until the search has no more trials; nothing that it writes is ever read."""
     sweep = specs.sweep
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_KEYS)
+    ray_private.tune_environment().difference_update(_KEYS)
     with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
         tune.Tuner(
             # a trial's driver holds no CPU that a worker could have

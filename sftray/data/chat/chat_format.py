@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.data.chat.jinja_rendering import Rendered, render, render_by_transformers
+from sftray.data.chat.jinja_rendering import Rendered, render
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
@@ -37,8 +37,6 @@ class ChatFormat:
     """bos_token, eos_token, …: what templates may print."""
     date: str
     """Today, for templates (YYYY-MM-DD)."""
-    alone: bool
-    """`rendering.render` was found to write what transformers writes; else transformers does it."""
     as_parts: bool
     """The template wants content as a list of text parts."""
     lead: str
@@ -64,8 +62,7 @@ class ChatFormat:
         spans: bool = False,
     ) -> Rendered:
         """`rendering.render` with this format's template, or with the model's `own`."""
-        write = render if self.alone else render_by_transformers
-        return write(
+        return render(
             self.own_template if own else self.template,
             [as_parts(turns) for turns in conversations] if self.as_parts else conversations,
             variables=dict(self.variables),

@@ -23,7 +23,7 @@ from sftray.data.chat.chat_format import (
     has_markers,
     training_template,
 )
-from sftray.data.chat.jinja_rendering import render_by_transformers, renders_alike
+from sftray.data.chat.jinja_rendering import render
 from sftray.data.chat.tokenizer import ModelTokenizer, backend
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
@@ -53,8 +53,8 @@ def choose_format(
     training = None if has_markers(own) else training_template(own)
     if training is None:
         method = MARKERS if has_markers(own) else PREFIXES
-        return _rendered(_probe(tokenizer, own, own, method, date), samples)
-    found = _rendered(_probe(tokenizer, training, own, TRAINING_TEMPLATE, date), samples)
+        return _probe(tokenizer, own, own, method, date)
+    found = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date)
     differences = _differences(found, [_PROBE, *samples])
     return dataclasses.replace(found, differences=(*found.differences, *differences))
 
@@ -94,7 +94,6 @@ def _probe(
         tokenizer=tokenizer.json,
         variables=tokenizer.special_tokens,
         date=date,
-        alone=False,
         as_parts=written.as_parts,
         lead=lead,
         gap=gap,
@@ -104,21 +103,6 @@ def _probe(
         differences=_prompt_differences(written, starts),
         control_tokens=tuple(t for t in tokens if t in text or t in variables.values()),
     )
-
-
-def _rendered(chat: ChatFormat, samples: Sequence[list[Message]]) -> ChatFormat:
-    """The format, rendered without transformers where that writes the same."""
-    alone = all(
-        renders_alike(
-            template,
-            [as_parts(turns) if chat.as_parts else turns for turns in [_PROBE, *samples]],
-            variables=dict(chat.variables),
-            date=chat.date,
-            spans=has_markers(template),
-        )
-        for template in {chat.template, chat.own_template}
-    )
-    return dataclasses.replace(chat, alone=alone)
 
 
 def _pad_token_id(tokenizer: ModelTokenizer) -> int:
@@ -150,10 +134,8 @@ def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: 
     for parts in (False, True):
         probe = as_parts(_PROBE) if parts else _PROBE
         try:
-            (text,), found = render_by_transformers(
-                template, [probe], variables=variables, date=date, spans=spans
-            )
-            prompts, _ = render_by_transformers(
+            (text,), found = render(template, [probe], variables=variables, date=date, spans=spans)
+            prompts, _ = render(
                 template, [probe[:1], probe[:3]], variables=variables, date=date, prompt=True
             )
         except (jinja2.TemplateError, TypeError) as error:  # TypeError: a list where text is meant

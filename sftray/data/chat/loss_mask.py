@@ -19,7 +19,6 @@ from sftray.data.chat.chat_format import PREFIXES, ChatFormat
 from sftray.data.chat.format_probe import merged
 from sftray.data.chat.jinja_rendering import Span
 from sftray.data.chat.tokenizer import backend
-from sftray.data.chat.word_tokenizer import words_of
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
@@ -174,20 +173,13 @@ def _closed(text: str, position: int, end: str) -> int | None:
 
 
 def _tokens(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
-    """Each text in tokens: by words where those tell them for certain, else by the library."""
+    """Each text in tokens."""
     texts = [text for text, _ in written]
-    spans = [[] if isinstance(found, str) else found for _, found in written]
-    words = words_of(chat.tokenizer)
-    by_words = words.encode(texts, spans) if words else [None] * len(texts)
-    rest = [text for text, found in zip(texts, by_words, strict=True) if found is None]
-    encodings = iter(backend(chat.tokenizer).encode_batch(rest, add_special_tokens=False))
+    encodings = backend(chat.tokenizer).encode_batch(texts, add_special_tokens=False)
     tokens = []
-    for text, mine, found in zip(texts, spans, by_words, strict=True):
-        if found is not None:
-            tokens.append(Tokens(found[0], [*found[1]]))
-            continue
-        encoding = next(encodings)
-        edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in mine]
+    for (text, found), encoding in zip(written, encodings, strict=True):
+        spans = [] if isinstance(found, str) else found
+        edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in spans]
         tokens.append(Tokens(np.array(encoding.ids, np.int32), edges))
     return tokens
 

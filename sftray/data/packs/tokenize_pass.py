@@ -81,6 +81,7 @@ def kept_of(rows: Sequence[tuple[int, int, int, int]]) -> Kept:
 def woken() -> None:
     """A Ray task that leaves its process with all that `tokenise_chunk` needs there."""
     import ray.data  # noqa: F401 — Ray Data's own tasks import it
+    from transformers.utils import chat_template_utils  # noqa: F401 — 0.9 s, for the templates
 
 
 def tokenise_chunk(

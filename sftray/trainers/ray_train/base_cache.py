@@ -61,8 +61,8 @@ class Bases:
         if trial.shard_base or trial.finetune == "full":
             return
         base = trained.unload()
-        if base.is_gradient_checkpointing:
-            base.gradient_checkpointing_disable()
+        if base.is_activation_checkpointing:
+            base.activation_checkpointing_disable()
             base.disable_input_require_grads()
         vars(base).pop("peft_config", None)
         del base.forward  # TRL's fused head in front of the model's own

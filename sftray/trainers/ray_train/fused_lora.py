@@ -12,7 +12,7 @@ import functools
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 ADAPTER = "default"

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import add_fused_lm_head
 
 from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
@@ -29,6 +29,7 @@ from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.fused_lora import fuse_lora
 from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
+from sftray.trainers.ray_train.trl_private import fused_lm_head
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import (
@@ -78,8 +79,10 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         rows = datasets["train"]
         order = row_stream(len(rows), plan.rows, trial.seed)
         self.progress = Progress(trial, plan, MappedRows(rows).tokens()[order])
-        # the flag that needs no network is the one that TRL advises against
-        warnings.filterwarnings("ignore", message="`use_liger_kernel=True`")
+        self.liger = liger_works(model)
+        """Norms, rotary and SwiGLU are Liger's."""
+        # PEFT 0.21 still asks for the old name
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         super().__init__(
             model=model,
             args=_arguments(trial, plan, scratch, model),
@@ -104,7 +107,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
                 self.accelerator.prepare_model, evaluation_mode=True
             )
         # TRL's own head also computes entropy and accuracy, which nobody reads here
-        add_fused_lm_head(base, outputs=("log_probs",))
+        fused_lm_head()(base, outputs=("log_probs",))
 
     def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
@@ -113,6 +116,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         norm stops being finite.
         """
         self._checkpoint = checkpoint
+        if self.liger:  # its own head would take the place of TRL's
+            apply_liger_kernel(self.model, {"fused_linear_cross_entropy": False})
         if checkpoint is None:
             self.train()
             return
@@ -134,7 +139,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         if step in self.plan.eval_steps and step != self.progress.last["step"]:
             return None
         paths = TrialPaths(str(folder))
-        self._save(paths)
+        self._write(paths)
         return checkpoints.newest(paths, folder)
 
     def compute_loss(
@@ -199,7 +204,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             self._step_tokens,
         )
         if self.stepped() and self.state.global_step not in self.plan.eval_steps:
-            self._save(self.paths)
+            self._write(self.paths)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of one optimizer step, counted on the way."""
@@ -222,11 +227,11 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         metrics = self.progress.evaluated(self.state.global_step, self.last_eval_loss, memory)
         metrics["data_wait"] = self.data_seconds / max(self.seconds, 1e-9)
         if self.is_world_process_zero():
-            self._save(self.paths)
+            self._write(self.paths)
         self.report({**metrics, **answered, **self.facts})
         self.facts = {}
 
-    def _save(self, paths: TrialPaths) -> None:
+    def _write(self, paths: TrialPaths) -> None:
         if self.trial_config.finetune == "full":
             moments = checkpoints.moments(self.model, self.optimizer)
             checkpoints.save_model(paths, self.model, moments, self.progress.state())
@@ -309,7 +314,7 @@ def liger_works(model: Any) -> bool:
 
 
 def _arguments(trial: TrialConfig, plan: TrialPlan, scratch: Path, model: Any) -> SFTConfig:
-    device, liger = model.device, liger_works(model)
+    device = model.device
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=plan.steps,
@@ -328,9 +333,8 @@ def _arguments(trial: TrialConfig, plan: TrialPlan, scratch: Path, model: Any) -
         max_grad_norm=trial.max_grad_norm,
         bf16=compute_dtype(trial, device) == torch.bfloat16,
         use_cpu=device.type == "cpu",
-        use_liger_kernel=liger,
-        gradient_checkpointing=plan.execution.activation_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=plan.execution.activation_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         ddp_find_unused_parameters=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         packing=False,

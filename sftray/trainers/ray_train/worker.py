@@ -301,7 +301,7 @@ class _Attempt:
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "activation_checkpointing": plan.execution.activation_checkpointing,
             "resident_base": plan.execution.resident,
-            "liger": trainer.args.use_liger_kernel,
+            "liger": trainer.liger,
             "micro_batch_size": plan.micro_batch_size,
             "accumulation": plan.accumulation,
             "placement_group": _placement_group(),

@@ -1,6 +1,7 @@
 """A sweep's journal as TensorBoard's event files, a folder a trial: while it runs or after.
 
-`python -m sftray.views.tracking.tensorboard_files SWEEP_FOLDER`, then `tensorboard --logdir SWEEP_FOLDER/tensorboard`.
+`python -m sftray.views.tracking.tensorboard_files SWEEP_FOLDER`, then
+`tensorboard --logdir SWEEP_FOLDER/tensorboard`.
 
 Promise: every evaluation and every step once, also after a kill or a resume: a trial's file is
 written again from the beginning of the journal, and its first entry has a TensorBoard that read the

@@ -86,7 +86,7 @@ def test_fused_layers_under_activation_checkpointing() -> None:
     theirs = peft_model(random_model("llama"), 0.3)
     ours = copy.deepcopy(theirs)
     fuse_lora(ours)
-    ours.gradient_checkpointing_enable({"use_reentrant": False})
+    ours.activation_checkpointing_enable({"use_reentrant": False})
     assert_same(ours, theirs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,18 @@ def test_activation_checkpointing_changes_nothing_but_memory(
     assert recomputed.losses == pytest.approx(
         {step: loss for step, loss in whole.losses.items() if step <= first}, abs=1e-5
     )
+
+
+def test_a_trial_calls_nothing_that_a_library_gives_up(small_packs: Packs, tmp_path: Path) -> None:
+    plan = plan_of(TRIAL, small_packs)
+    plan = replace(plan, execution=replace(plan.execution, activation_checkpointing=True))
+    bases = Bases()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        warnings.filterwarnings("error", category=DeprecationWarning, module=r"sftray\.")
+        for name in ("t0000", "t0001"):  # the second on the base that the first has kept
+            spec = TrialSpec(name, TRIAL, plan, small_packs.root, str(tmp_path / name), None)
+            run_trial(spec, lambda metrics: None, CPU, bases)
 
 
 def test_samples_are_answers_to_held_out_prompts(whole: Run, small_packs: Packs) -> None:

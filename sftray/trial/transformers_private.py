@@ -1,0 +1,20 @@
+"""What sftray uses of transformers that it does not promise to keep; no other file imports it.
+
+Promise: each function gives one piece, and says why and what to do when it moves;
+`tests/test_private.py` calls them all, so an upgrade that takes a piece away fails there by its
+name. Price: the import of transformers' template code, 0.9 s a process, without torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def compiled_template() -> Any:
+    """_compile_jinja_template, the sandboxed template that `render_jinja_template` keeps and
+    renders: its environment's `strftime_now` reads the clock, and `render_jinja_template` takes no
+    callable from outside. When it moves: look for where transformers sets `strftime_now`;
+    tests/data/chat/test_jinja_rendering.py finds a template that prints another day than the given."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    return _compile_jinja_template
