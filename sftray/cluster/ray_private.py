@@ -89,7 +89,7 @@ def cluster_state() -> Any:
 def tune_environment() -> set[str]:
     """The names that Tune copies from the driver's environment into the trials' runtime_env, a set
     to be changed in place: keys of a cloud among them, which the dashboard shows. When it moves:
-    see where ray.tune makes the runtime_env of its trainables; tests/house/test_secrets.py finds a key
+    see where ray.tune makes the runtime_env of its trainables; test_secrets.py finds a key
     that comes through."""
     from ray.tune.execution import class_cache
 

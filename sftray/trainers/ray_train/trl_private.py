@@ -17,7 +17,7 @@ OVERRIDDEN = (
     "_prepare_inputs",
     "_save_checkpoint",
 )
-"""Methods of SFTTrainer, most of them transformers' Trainer's, that sftray.trainers.ray_train.sft_trainer overrides
+"""Methods of SFTTrainer, most of them transformers' Trainer's, that `sft_trainer.py` overrides
 or calls. One that is renamed would not be called any more, and nothing else would say so:
 checkpoints would be transformers' own. When one goes: find what `Trainer.train` calls instead."""
 
