@@ -23,7 +23,7 @@ from peft import get_peft_model
 from picture import pyplot, save
 from timing import device_name, quiet
 
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.plan.trial_plan import Execution, learning_rate, plan_trial

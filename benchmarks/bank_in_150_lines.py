@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import scheduled_rate, warmup_steps
 from sftray.trial.row_order import row_stream

@@ -129,7 +129,7 @@ def _sftray(options: argparse.Namespace) -> dict[str, float]:
     import ray.data  # noqa: F401
 
     from sftray.cluster.connect import connect
-    from sftray.config.sweep_config import DataConfig
+    from sftray.config import DataConfig
     from sftray.data.chat.tokenizer import load_tokenizer
     from sftray.data.packs.manifest import counts_of
     from sftray.data.pipeline import build_packs

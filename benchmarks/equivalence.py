@@ -21,7 +21,7 @@ import ray
 import torch
 from console import argument_parser, say
 
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER

@@ -20,9 +20,8 @@ from typing import Any
 from console import argument_parser, say
 from timing import device_name
 
-from sftray.config import SweepConfig, choice
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.chat.tokenizer import model_config
 from sftray.demo import demo
 from sftray.plan.trial_plan import rung_ladder

@@ -32,8 +32,7 @@ from typing import Any
 
 from console import argument_parser, say
 
-from sftray.config import SweepConfig, choice, loguniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search

@@ -22,7 +22,7 @@ from steps_bank import Bank
 from steps_train import Setting, Train
 from timing import device_name, free_memory, quiet
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.memory import Memory, Shape, train_memory
 from sftray.plan.trial_plan import Execution
 from sftray.trial.eval_loss import default_device

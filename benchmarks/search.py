@@ -31,8 +31,7 @@ import numpy as np
 from console import argument_parser, say
 from picture import pyplot, save
 
-from sftray.config import SweepConfig, choice
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
 from sftray.results.findings.stopping import spearman

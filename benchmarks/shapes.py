@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data.packs.packs import Packs, find_packs
 from sftray.demo import FOLDER
 from sftray.trial.base_model import nf4_config

@@ -11,8 +11,7 @@ import torch
 from shapes import model_config, random_model
 from timing import WARM_UP, Clock, Speed, free_memory, speed
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings

@@ -20,7 +20,7 @@ from timing import WARM_UP, Clock, Speed, free_memory, quiet, speed
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTTrainer
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER

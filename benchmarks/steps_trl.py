@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.trial.attention import choose_attention

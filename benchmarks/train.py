@@ -31,8 +31,7 @@ from steps_train import FUSED, LIGER, WAITLESS, Setting, Train, measure_workers
 from steps_trl import Flags, Trl
 from timing import Speed, device_name, free_memory, quiet
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.plan.memory import choose_execution
 from sftray.plan.trial_plan import Execution

@@ -1,8 +1,16 @@
 """sftray: hyper-parameter sweeps for QLoRA supervised fine-tuning on Ray."""
 
 from sftray.cli.main import launch
-from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import (
+    DataConfig,
+    SweepConfig,
+    TrialConfig,
+    choice,
+    fitting,
+    loguniform,
+    randint,
+    uniform,
+)
 
 __all__ = [
     "DataConfig",

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.results import Results
 

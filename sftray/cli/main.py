@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from sftray.cli import commands
 from sftray.cli.commands import inspected, say
 from sftray.config import SweepConfig
-from sftray.config.config_json import override, read_points
+from sftray.config.overrides import override, read_points
 from sftray.config.sweep_config import TRAINERS, WANDB_MODES
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.storage.paths import SweepPaths

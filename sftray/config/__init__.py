@@ -1,5 +1,6 @@
 """A sweep as frozen, checked dataclasses. Promise: the standard library only."""
 
+from sftray.config.data_config import DataConfig
 from sftray.config.spaces import (
     Choice,
     RandInt,
@@ -11,7 +12,8 @@ from sftray.config.spaces import (
     randint,
     uniform,
 )
-from sftray.config.sweep_config import DataConfig, SweepConfig, TrialConfig
+from sftray.config.sweep_config import SweepConfig
+from sftray.config.trial_config import TrialConfig
 
 __all__ = [
     "Choice",

@@ -84,3 +84,24 @@ def with_known_fields(config: type[T]) -> type[T]:
 def is_number(value: Any) -> bool:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def require_types(room: str, config: Any) -> None:
+    """Every plain field holds what it is annotated with; a whole number may stand for a float."""
+    for f in fields(config):
+        kind, _, rest = str(f.type).partition(" | ")
+        value = getattr(config, f.name)
+        if kind not in _TYPES or rest not in ("", "None") or (rest and value is None):
+            continue
+        allowed, words = _TYPES[kind]
+        fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
+        must = f"{words}, or None" if rest else words
+        require(fits, f"{room}{f.name}", repr(value), must)
+
+
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+}

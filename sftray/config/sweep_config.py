@@ -6,258 +6,29 @@ alone is a ConfigError before any process starts. Price: standard library only, 
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from sftray.config.checks import (
-    is_number,
     known_fields,
     no_secrets,
     one_of,
     require,
+    require_types,
     with_known_fields,
 )
+from sftray.config.data_config import DataConfig
 from sftray.config.spaces import Choice, RandInt, Space, Uniform
+from sftray.config.trial_config import TrialConfig
 
-BASE_PRECISIONS = ("nf4", "bf16", "fp32")
-FINETUNES = ("lora", "full")
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
-ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
-COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 SCHEDULERS = ("asha", "none")
 SAMPLE_AT = ("end", "evaluations")
 OBJECTIVES = ("eval_loss", "metric")
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
-
-
-@with_known_fields
-@dataclass(frozen=True)
-class DataConfig:
-    """Which conversations to train on, and how they become packed rows."""
-
-    source: str
-    """A .jsonl or .parquet path or glob, an s3:// or gs:// URI of either, or a Hub dataset id."""
-    split: str = "train"
-    """The split of a Hub dataset; files have none."""
-    revision: str | None = None
-    """Git revision of a Hub dataset; None takes the newest and records it."""
-    columns: str = "auto"
-    """How conversations are spelled: auto, messages, conversations, prompt_completion,
-    instruction."""
-    eval_source: str | None = None
-    """Evaluation conversations of their own; None holds some out of the training data."""
-    eval_split: str | None = None
-    """Evaluation split of the same Hub dataset."""
-    eval_fraction: float = 0.02
-    """Share of the conversations held out, chosen by a hash of their first user turn."""
-    num_eval_conversations: int = 500
-    """At most this many conversations are evaluated on."""
-    max_conversations: int | None = None
-    """Read only this many conversations, from the start of the source."""
-    max_length: int = 2048
-    """Tokens a packed row holds; longer conversations lose trailing exchanges."""
-    max_bad_fraction: float = 0.05
-    """Refuse to start when more than this share of the rows had to be dropped."""
-    chat_template: str | None = None
-    """Path of a Jinja chat template; None takes the tokenizer's own."""
-    template_date: str = "2025-01-01"
-    """The date that templates print, frozen so that packs and prompts repeat (YYYY-MM-DD)."""
-    seed: int = 0
-    """Seed of the held-out choice and of the order of packed rows."""
-
-    def __post_init__(self) -> None:
-        _require_types("data.", self)
-        no_secrets("data.", self)
-        require(bool(self.source), "data.source", repr(self.source), "a path, a URI or a Hub id")
-        one_of("data.columns", self.columns, COLUMN_FORMATS)
-        require(
-            8 <= self.max_length <= 1_048_576,
-            "data.max_length",
-            str(self.max_length),
-            "8 … 1,048,576 tokens",
-        )
-        require(
-            0 < self.eval_fraction < 1, "data.eval_fraction", str(self.eval_fraction), "0 < x < 1"
-        )
-        require(
-            self.num_eval_conversations >= 1,
-            "data.num_eval_conversations",
-            str(self.num_eval_conversations),
-            "at least 1",
-        )
-        require(
-            self.max_conversations is None or self.max_conversations >= 1,
-            "data.max_conversations",
-            str(self.max_conversations),
-            "at least 1, or None for all",
-        )
-        require(
-            0 <= self.max_bad_fraction <= 1,
-            "data.max_bad_fraction",
-            str(self.max_bad_fraction),
-            "0 … 1",
-        )
-        require(
-            re.fullmatch(r"\d{4}-\d{2}-\d{2}", self.template_date) is not None,
-            "data.template_date",
-            repr(self.template_date),
-            "YYYY-MM-DD",
-        )
-        require(
-            self.eval_source is None or self.eval_split is None,
-            "data.eval_source and data.eval_split",
-            "both",
-            "one of them",
-        )
-
-
-@with_known_fields
-@dataclass(frozen=True)
-class TrialConfig:
-    """One fine-tune. A point of the search is applied with `replace(trial, **point)`."""
-
-    model: str
-    """The base: a local folder or a Hub model id."""
-    model_revision: str | None = None
-    """Git revision of a Hub model; None takes the newest and records it."""
-    trust_remote_code: bool = False
-    """Run Python code that the model's repository brings. Off unless you have read it."""
-    finetune: str = "lora"
-    """What is trained: lora, an adapter on a frozen base; full, all weights, held in float32."""
-    base_precision: str = "nf4"
-    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32. In full
-    fine-tuning, where no nf4 is: what is computed in."""
-
-    learning_rate: float = 1e-4
-    """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4, full fine-tuning
-    1e-5 … 5e-5."""
-    effective_batch_size: int = 16
-    """Packed rows an optimizer step; always micro-batch × accumulation × workers exactly."""
-    num_train_epochs: float = 1.0
-    """Passes over the packed rows; fractions are allowed."""
-    warmup_ratio: float = 0.05
-    """Share of the optimizer steps in which the learning rate rises from 0 (rounded up)."""
-    min_lr_ratio: float = 0.0
-    """The cosine ends at this share of the peak."""
-    weight_decay: float = 0.01
-    """AdamW's decoupled decay, on all LoRA weights; in full fine-tuning not on norms and biases."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this global norm."""
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-
-    lora_r: int = 16
-    """LoRA rank."""
-    lora_alpha: float | None = None
-    """LoRA's alpha; None derives lora_alpha_ratio × lora_r, so that rank can be searched alone."""
-    lora_alpha_ratio: float = 2.0
-    """alpha / r where lora_alpha is None."""
-    lora_dropout: float = 0.0
-    """Dropout in front of lora_A."""
-    lora_target_modules: str | tuple[str, ...] = "all-linear"
-    """The modules that get an adapter, in PEFT's words."""
-
-    num_workers: int = 1
-    """Workers (GPUs) a trial."""
-    micro_batch_size: int | None = None
-    """Rows a worker holds at once; None derives it."""
-    activation_checkpointing: bool | None = None
-    """Recompute activations in the backward pass; None derives it."""
-    attention: str | None = None
-    """flash_attention_3, flash_attention_2, varlen or sdpa; None takes the fastest that works."""
-    shard_base: bool = False
-    """Spread the base over the trial's workers (FSDP2), instead of a whole one on each."""
-    seed: int = 0
-    """Row order, adapter initialisation and dropout."""
-
-    def __post_init__(self) -> None:
-        _require_types("trial.", self)
-        no_secrets("trial.", self)
-        require(bool(self.model), "trial.model", repr(self.model), "a folder or a Hub model id")
-        one_of("trial.finetune", self.finetune, FINETUNES)
-        one_of("trial.base_precision", self.base_precision, BASE_PRECISIONS)
-        require(
-            self.finetune == "lora" or self.base_precision != "nf4",
-            "trial.base_precision",
-            "'nf4' with finetune='full'",
-            "'bf16' or 'fp32': 4-bit weights cannot be trained",
-        )
-        if self.attention is not None:
-            one_of("trial.attention", self.attention, ATTENTIONS)
-        for name, low in (
-            ("effective_batch_size", 1),
-            ("lora_r", 1),
-            ("num_workers", 1),
-            ("micro_batch_size", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                require(
-                    isinstance(value, int) and value >= low,
-                    f"trial.{name}",
-                    repr(value),
-                    f"a whole number of at least {low}",
-                )
-        for name in ("learning_rate", "num_train_epochs", "max_grad_norm", "lora_alpha_ratio"):
-            value = getattr(self, name)
-            require(
-                is_number(value) and math.isfinite(value) and value > 0,
-                f"trial.{name}",
-                repr(value),
-                "a finite number above 0",
-            )
-        for name in ("warmup_ratio", "min_lr_ratio", "lora_dropout", "adam_beta1", "adam_beta2"):
-            value = getattr(self, name)
-            require(is_number(value) and 0 <= value < 1, f"trial.{name}", repr(value), "0 <= x < 1")
-        require(
-            is_number(self.weight_decay) and self.weight_decay >= 0,
-            "trial.weight_decay",
-            repr(self.weight_decay),
-            "at least 0",
-        )
-        require(
-            self.lora_alpha is None or self.lora_alpha > 0,
-            "trial.lora_alpha",
-            repr(self.lora_alpha),
-            "above 0, or None for lora_alpha_ratio × lora_r",
-        )
-        require(
-            self.effective_batch_size % self.num_workers == 0,
-            "trial.effective_batch_size",
-            f"{self.effective_batch_size} with num_workers={self.num_workers}",
-            "a multiple of num_workers",
-        )
-        require(
-            not self.shard_base or (self.num_workers > 1 and self.base_precision == "nf4"),
-            "trial.shard_base",
-            f"True with num_workers={self.num_workers}, base_precision={self.base_precision!r}",
-            "with several workers and an nf4 base",
-        )
-        require(
-            not self.shard_base or self.lora_target_modules == "all-linear",
-            "trial.shard_base",
-            f"True with lora_target_modules={self.lora_target_modules!r}",
-            "with 'all-linear': only adapted layers can be taken apart",
-        )
-        if isinstance(self.lora_target_modules, list):
-            object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
-
-    @property
-    def alpha(self) -> float:
-        """LoRA's alpha as PEFT wants it."""
-        if self.lora_alpha is not None:
-            return self.lora_alpha
-        return self.lora_alpha_ratio * self.lora_r
-
-    def at(self, point: Mapping[str, Any]) -> TrialConfig:
-        """This baseline with a point of the search applied, checked again."""
-        known_fields("point", point, TrialConfig)
-        return dataclasses.replace(self, **point)
 
 
 @with_known_fields
@@ -359,7 +130,7 @@ class SweepConfig:
     """Seed of the search."""
 
     def __post_init__(self) -> None:
-        _require_types("", self)
+        require_types("", self)
         no_secrets("", self)
         require(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
@@ -542,22 +313,5 @@ def _corners(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
     return corners
 
 
-def _require_types(room: str, config: Any) -> None:
-    """Every plain field holds what it is annotated with; a whole number may stand for a float."""
-    for f in fields(config):
-        kind, _, rest = str(f.type).partition(" | ")
-        value = getattr(config, f.name)
-        if kind not in _TYPES or rest not in ("", "None") or (rest and value is None):
-            continue
-        allowed, words = _TYPES[kind]
-        fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
-        must = f"{words}, or None" if rest else words
-        require(fits, f"{room}{f.name}", repr(value), must)
-
-
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-}
+BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")
+"""The fields that say what a sweep may spend."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import load_tokenizer

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data.chat.tokenizer import commit, fingerprint, tokenizer_folder
 from sftray.data.packs.packing import PACKING_VERSION
 from sftray.data.source.sources import Source, names_files, open_source

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.errors import ConfigError
 from sftray.plan.memory import choose_execution, too_large
 from sftray.plan.trial_plan import Execution, field_values

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sftray.config import SweepConfig, Uniform
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig, Uniform
 from sftray.plan.base_config import with_defaults
 from sftray.plan.trial_plan import Execution, field_values
 

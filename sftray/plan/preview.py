@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sftray.config import SweepConfig, Uniform
+from sftray.config import DataConfig, SweepConfig, TrialConfig, Uniform
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config.points import point_text
+from sftray.config.resume_check import refuse_other_config
+from sftray.config.sweep_config import BUDGETS
 from sftray.data.packs.manifest import Overlap, counts_of, reasons_text
 from sftray.data.padding import padding_text
 from sftray.errors import ConfigError
@@ -34,10 +36,7 @@ from sftray.plan.trial_plan import (
     planner,
     rung_ladder,
 )
-from sftray.results.leaderboard_text import point_text
-from sftray.results.spending import BUDGETS
 from sftray.storage.paths import SweepPaths
-from sftray.sweep.sweep_json import refuse_other_config
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
+from sftray.config.points import Point, nearest_point
 from sftray.plan.memory import Shape
-from sftray.search.optuna_space import Point, nearest_point
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
 """p by model type; of all others Llama's."""

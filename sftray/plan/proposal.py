@@ -14,8 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from sftray.config import Space, SweepConfig, choice, fitting, loguniform, uniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import (
+    DataConfig,
+    Space,
+    SweepConfig,
+    TrialConfig,
+    choice,
+    fitting,
+    loguniform,
+    uniform,
+)
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import model_config, read_tokenizer
 from sftray.data.estimate import estimate_packs

@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sftray.config import Choice, RandInt, Space, SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import Choice, RandInt, Space, SweepConfig, TrialConfig
 from sftray.errors import ConfigError
 
 MIN_STEPS = 10

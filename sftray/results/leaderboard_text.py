@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from sftray.config.points import point_text, short
+
 
 def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
     """The leaderboard as text, the base first."""
@@ -98,16 +100,6 @@ def _left_out(one: Mapping[str, Any]) -> str:
     outcomes = ", ".join(f"{number} {outcome}" for outcome, number in missing.items())
     every = counts + sum(missing.values())
     return f"{one['trial']}: {counts} of {every} repetitions count, {outcomes} left out"
-
-
-def short(value: Any) -> str:
-    """A hyper-parameter's value, three digits of a float."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
-
-
-def point_text(point: Mapping[str, Any]) -> str:
-    """A point in one line."""
-    return ", ".join(f"{name}={short(value)}" for name, value in point.items())
 
 
 def _loss(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sftray.results.leaderboard_text import point_text
+from sftray.config.points import point_text
 from sftray.results.sweep_folder import Records
 from sftray.storage.journal.journal import Event
 

@@ -22,14 +22,8 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sftray.config import Space
-from sftray.search.optuna_space import (
-    Point,
-    all_points,
-    distributions,
-    spread_point,
-    to_params,
-    to_point,
-)
+from sftray.config.points import Point, all_points, spread_point
+from sftray.search.optuna_space import distributions, to_params, to_point
 
 REPEATS = 20
 """How often TPE may draw a point that was suggested before, until another is picked."""

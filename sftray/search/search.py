@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
+from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
 from sftray.plan.trial_plan import Rung, TrialPlan
-from sftray.search.optuna_space import Point, in_space
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, asha
 from sftray.storage.journal import Journal

@@ -17,6 +17,8 @@ from typing import Any
 from sftray import results
 from sftray.cluster.connect import Cluster, connect
 from sftray.config import SweepConfig
+from sftray.config.points import Point, point_text
+from sftray.config.resume_check import refuse_other_config
 from sftray.data.chat.tokenizer import model_config, require_safetensors
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
@@ -39,15 +41,13 @@ from sftray.plan.preview import (
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import fit_batch_sizes, planner
-from sftray.results.leaderboard_text import point_text
 from sftray.results.recorder import Recorder
-from sftray.results.spending import Meter
-from sftray.search.optuna_space import Point
 from sftray.search.search import KnownTrial, Search
 from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, is_uri
-from sftray.sweep.sweep_json import refuse_other_config, write_record
+from sftray.sweep.spending_meter import Meter
+from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
 from sftray.trainers.runner import LocalRunner, Runner, Specs
 from sftray.views.tracking.mirror_processes import Tracking

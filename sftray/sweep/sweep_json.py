@@ -11,10 +11,9 @@ import time
 from typing import Any
 
 from sftray.config import SweepConfig
-from sftray.config.config_json import differing_fields, to_json
+from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
-from sftray.errors import ConfigError
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 
@@ -22,44 +21,6 @@ RECORDED_PACKAGES = (
     "sftray", "ray", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "optuna",
     "pyarrow", "tokenizers", "flash-attn",
 )  # fmt: skip
-
-_MAY_CHANGE = (
-    "num_trials",
-    "confirm_top",
-    "confirm_seeds",
-    "confirm_trainer",
-    "max_concurrent_trials",
-    "max_failures",
-    "hang_minutes",
-    "max_hours",
-    "max_gpu_hours",
-    "max_cost",
-    "price_per_gpu_hour",
-    "wandb",
-    "wandb_project",
-    "wandb_samples",
-    "wandb_adapter",
-    "tensorboard",
-    "num_samples_generated",
-    "sample_prompts",
-    "sample_at",
-    "storage",
-)
-"""Fields that a resumed sweep may change without making its trials incomparable."""
-
-
-def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
-    """Raise ConfigError where the sweep exists with a configuration that differs."""
-    if not files.exists(paths.sweep):
-        return
-    old = json.loads(files.read_text(paths.sweep))["config"]
-    new = json.loads(json.dumps(to_json(sweep)))
-    differing = [name for name in differing_fields(old, new) if name not in _MAY_CHANGE]
-    if differing:
-        raise ConfigError(
-            f"{paths.root}: this sweep exists with another configuration; it differs in "
-            f"{', '.join(differing)}. Use --name for a new sweep, or --fresh to delete this one"
-        )
 
 
 def write_record(

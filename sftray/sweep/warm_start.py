@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
+from sftray.config.points import Point, in_space
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord
-from sftray.search.optuna_space import Point, in_space
 from sftray.search.search import KnownTrial
 from sftray.storage.paths import SweepPaths, name_of
 

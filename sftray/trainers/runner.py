@@ -19,8 +19,7 @@ from ray.tune import CheckpointConfig
 
 from sftray.cluster import ray_private
 from sftray.cluster.connect import Cluster
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.plan.device_fit import Fit, fit_train
 from sftray.plan.trial_plan import TrialPlan
 from sftray.results.recorder import Recorder, TuneRecorder

@@ -18,7 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, flash_attention_mask
 
-from sftray.config.sweep_config import ATTENTIONS, TrialConfig
+from sftray.config import TrialConfig
+from sftray.config.trial_config import ATTENTIONS
 from sftray.errors import ConfigError
 from sftray.plan.base_config import refuse_varlen, special_attention
 from sftray.trial.collate import collate

@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.metrics import ANSWER_TOKENS
 from sftray.trial.attention import Attention, choose_attention, prove_isolation, settle_attention
 from sftray.trial.base_model import compute_dtype, load_base

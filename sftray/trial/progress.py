@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.trial_plan import TrialPlan
 
 Report = Callable[[dict[str, Any]], None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.trial_plan import Execution, Rung, TrialPlan
 from sftray.storage import files
 

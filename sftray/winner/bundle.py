@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sftray.config import SweepConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import Log, PacksError, SftrayError
 from sftray.storage.paths import is_uri

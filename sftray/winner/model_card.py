@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config.points import short
 from sftray.config.sweep_file import as_file
 from sftray.data.source.sources import names_files
-from sftray.results.leaderboard_text import short
 from sftray.storage.paths import is_uri
 from sftray.winner.adapter_format import max_lora_rank
 from sftray.winner.loading_code import is_whole, kind_of, loaded_with, loading_code

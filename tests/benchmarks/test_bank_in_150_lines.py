@@ -16,7 +16,7 @@ import pytest
 import torch
 from bank_models import settings_for
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import plan_trial

@@ -9,8 +9,7 @@ import pytest
 from fake_trials import make_sweep
 
 from sftray.cli.main import launch, main
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.results import Results
 

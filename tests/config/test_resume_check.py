@@ -11,9 +11,9 @@ import pytest
 from fake_trials import make_sweep
 
 from sftray.config.config_json import to_json
+from sftray.config.resume_check import refuse_other_config
 from sftray.errors import ConfigError
 from sftray.storage.paths import SweepPaths
-from sftray.sweep.sweep_json import refuse_other_config
 
 
 def record(folder: Path, config: dict[str, Any]) -> SweepPaths:

@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 
 from sftray.cli.main import launch
-from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
-from sftray.config.config_json import (
-    differing_fields,
-    override,
-    read_points,
-    sweep_from_json,
-    to_json,
+from sftray.config import (
+    DataConfig,
+    SweepConfig,
+    TrialConfig,
+    choice,
+    fitting,
+    loguniform,
+    randint,
+    uniform,
 )
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config.config_json import differing_fields, sweep_from_json, to_json
+from sftray.config.overrides import override, read_points
 from sftray.errors import ConfigError
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.py"))

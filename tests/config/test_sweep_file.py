@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import (
+    DataConfig,
+    SweepConfig,
+    TrialConfig,
+    choice,
+    fitting,
+    loguniform,
+    randint,
+    uniform,
+)
 from sftray.config.sweep_file import as_file
 
 SWEEPS = (

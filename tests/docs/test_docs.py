@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from sftray.cli.main import _parser, _sweep_parser, launch, main
 from sftray.config import SweepConfig
-from sftray.config.config_json import override
+from sftray.config.overrides import override
 from sftray.data.source.conversations import conversation, spelling_of
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -15,9 +15,8 @@ from doc_blocks import PAGES, ROOT
 from ray.scripts.scripts import cli as ray_cli
 
 from sftray.cli.main import _parser, _sweep_parser
-from sftray.config import SweepConfig, loguniform
-from sftray.config.config_json import override
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
+from sftray.config.overrides import override
 from sftray.data.estimate import estimate_packs
 from sftray.demo import FOLDER
 from sftray.plan.memory import NF4_BYTES, TRAINED_BYTES, Shape, adapter_parameters, train_memory

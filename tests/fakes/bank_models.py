@@ -16,7 +16,7 @@ import transformers
 from peft import get_peft_model
 from torch import nn
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings

@@ -10,8 +10,8 @@ import torch
 import transformers
 from peft import get_peft_model
 
+from sftray.config import DataConfig, TrialConfig
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.sweep.sweep_json import RECORDED_PACKAGES
 from sftray.trial.base_model import lora_config

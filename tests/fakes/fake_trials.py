@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftray.config import SweepConfig, choice, loguniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal

@@ -13,8 +13,7 @@ import ray
 
 from sftray.cli.main import launch
 from sftray.cluster.connect import connect
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
 
 

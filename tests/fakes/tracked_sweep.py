@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sftray.config import SweepConfig, loguniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
 from sftray.storage.journal import Journal
 from sftray.views.tracking.tracked_metrics import METRICS
 

@@ -21,9 +21,8 @@ from fake_wandb import fake_wandb
 from tracked_sweep import SWEEP, begin, records, result
 
 from sftray.cli import main
-from sftray.config import SweepConfig, choice
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.data.chat.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError

@@ -10,8 +10,16 @@ import pytest
 from bases import BASES, LLAMA_1B, LLAMA_8B, QWEN_05B
 from fake_trials import TRIAL, make_sweep
 
-from sftray.config import Choice, SweepConfig, choice, fitting, loguniform, randint, uniform
-from sftray.config.sweep_config import DataConfig
+from sftray.config import (
+    Choice,
+    DataConfig,
+    SweepConfig,
+    choice,
+    fitting,
+    loguniform,
+    randint,
+    uniform,
+)
 from sftray.plan.bank_settings import BankSettings, cheaper, choose_settings
 from sftray.plan.memory import FREE
 

@@ -10,8 +10,7 @@ import pytest
 from bases import BASES, LLAMA_1B, LLAMA_8B, QWEN_05B
 from fake_trials import make_sweep
 
-from sftray.config import SweepConfig, choice, loguniform
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.bank_settings import BankSettings, bank_memory

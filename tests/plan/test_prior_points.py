@@ -3,10 +3,9 @@ from typing import Any
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import choice, loguniform, uniform
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig, choice, loguniform, uniform
+from sftray.config.points import in_space
 from sftray.plan.prior_points import prior_points
-from sftray.search.optuna_space import in_space
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fake_trials import TRIAL, make_sweep
 
-from sftray.config import SweepConfig, choice
-from sftray.config.sweep_config import ONE_FROZEN_BASE, DataConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
+from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.memory import PROJECTIONS

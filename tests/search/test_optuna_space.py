@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftray.config import choice, loguniform, randint, uniform
-from sftray.search.optuna_space import distributions, in_space, to_params, to_point
+from sftray.config.points import in_space
+from sftray.search.optuna_space import distributions, to_params, to_point
 
 SPACES = {
     "learning_rate": loguniform(1e-5, 1e-2),

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from fake_trials import ROWS, make_search, make_sweep, run
 
-from sftray.config import choice, loguniform
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig, choice, loguniform
 from sftray.errors import JournalError
 from sftray.results.sweep_folder import leaderboard
 from sftray.search.schedulers import asha

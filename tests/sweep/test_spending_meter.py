@@ -14,10 +14,11 @@ from sftray.errors import ConfigError
 from sftray.plan.disk import Disk, disk_needed, free_space, require_space
 from sftray.results import Results
 from sftray.results.leaderboard_text import table
-from sftray.results.spending import Meter, Spent, shares, spent_in
+from sftray.results.spending import Spent, shares, spent_in
 from sftray.results.sweep_folder import Records, leaderboard
 from sftray.storage.journal import Journal
 from sftray.sweep.run import _confirms, run_sweep
+from sftray.sweep.spending_meter import Meter
 
 
 class Clock:

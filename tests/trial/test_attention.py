@@ -12,7 +12,7 @@ from bank_models import SIZES, random_model, random_rows
 from torch.nn.attention import varlen
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.trial import attention
 from sftray.trial.attention import NotComputedError, prove_isolation, settle_attention

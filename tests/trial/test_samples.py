@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_folder import PACKS, RECORDED
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import bad_answers, flags_of, repeats_itself

@@ -12,7 +12,7 @@ from fake_bundle import save_bundle
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.errors import SftrayError
 from sftray.winner.adapter_format import (
     Stored,

@@ -18,8 +18,7 @@ from fake_bundle import CONFIRMED
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError

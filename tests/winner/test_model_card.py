@@ -11,9 +11,8 @@ import pytest
 import yaml
 from fake_bundle import CONFIRMED, facts_of
 
-from sftray.config import SweepConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import DataConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.winner.model_card import merged_card, model_card, repeat_file

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
 from sftray.cli.main import main
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.errors import SftrayError
 from sftray.winner.push import push
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data.estimate import estimate_packs as estimate_packs
 from sftray.data.recipe import make_recipe
 from sftray.errors import PacksError

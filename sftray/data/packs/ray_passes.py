@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.packs.manifest import drops, reasons_text
 from sftray.data.packs.pack_pass import Documents, gather_part, plan_parts

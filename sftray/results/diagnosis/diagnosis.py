@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.trial_plan import warmup_steps
 from sftray.results.diagnosis.symptoms import (
     NO_CHANGE,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.trial_plan import MIN_STEPS, scheduled_rate, warmup_steps
 from sftray.results.diagnosis.trial_curves import FIRST_STEPS, Course, falls, usual
 

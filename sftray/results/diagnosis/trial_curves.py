@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 
 if TYPE_CHECKING:
     from sftray.results.sweep_folder import TrialRecord

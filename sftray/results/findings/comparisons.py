@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.config import Choice, Space, SweepConfig, Uniform
+from sftray.config import Choice, Space, SweepConfig, TrialConfig, Uniform
 from sftray.config.checks import is_number
-from sftray.config.sweep_config import TrialConfig
 from sftray.plan.trial_plan import ONE_ROW, TrialPlan, field_values, planner
 from sftray.results.sweep_folder import Results, TrialRecord
 

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.config import Choice, RandInt, Space, Uniform
+from sftray.config import Choice, RandInt, Space, TrialConfig, Uniform
 from sftray.config.checks import is_number
-from sftray.config.sweep_config import TrialConfig
+from sftray.config.points import short
 from sftray.errors import ConfigError
 from sftray.results.findings.comparisons import Sweep, Trial
-from sftray.results.leaderboard_text import short
 
 NEAR = 0.10
 """At the edge within this share of the range; a sampler rarely hits the very end."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from sftray.config.points import short
 from sftray.results.findings.finding_costs import Cost, Moment
 from sftray.results.findings.findings import Findings
 from sftray.results.findings.importance import SURE, Importances
 from sftray.results.findings.scaling import Scaling
 from sftray.results.findings.stopping import Stopping
-from sftray.results.leaderboard_text import short
 
 WIDTH = 80
 NAMES = 13

@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sftray.config.points import short
 from sftray.results.findings.comparisons import Comparison, Sweep, comparisons
-from sftray.results.leaderboard_text import short
 
 MIN_BATCH_SIZES, MIN_TRIALS = 3, 4
 """Batch sizes, and trials of each: two points always lie on a line, and the best of three learning

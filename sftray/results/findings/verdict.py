@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from sftray.config import Choice, RandInt, Space, Uniform
 from sftray.config.config_json import to_json
+from sftray.config.points import short
 from sftray.results.confirmation import Confirmation, confirmation
 from sftray.results.findings.comparisons import Sweep, Trial
 from sftray.results.findings.edges import Edge
 from sftray.results.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
 from sftray.results.findings.stopping import Stopping
-from sftray.results.leaderboard_text import short
 
 FLAT = 0.02
 """Final losses within this share of what the best has gained on the base hardly differ."""

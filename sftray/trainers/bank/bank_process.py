@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sftray.cluster.preemption import PreemptionWatch
+from sftray.config import TrialConfig
 from sftray.config.config_json import sweep_from_json
-from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.plan.bank_settings import BankSettings, cheaper

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError

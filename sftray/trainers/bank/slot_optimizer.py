@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.trainers.bank.adapters import Adapters
 from sftray.trainers.bank.torch_ops import (
     BETA1,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.trainers.ray_train.fused_lora import make_resident
 from sftray.trial.attention import Attention, prove_isolation, settle_attention
 from sftray.trial.base_model import free_memory, load_base

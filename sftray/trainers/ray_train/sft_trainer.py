@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.paths import TrialPaths

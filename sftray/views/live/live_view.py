@@ -18,7 +18,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from sftray.results.leaderboard_text import short
+from sftray.config.points import short
 from sftray.views.live.snapshot import RUNNING, UNFINISHED, Row, State, finite
 
 BARS = "▁▂▃▄▅▆▇█"

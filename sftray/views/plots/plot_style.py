@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sftray.results.leaderboard_text import short
+from sftray.config.points import short
 
 INK = "#808891"
 """Text: 3.6 times as bright as black, a quarter as bright as white."""

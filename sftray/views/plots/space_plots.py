@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 
 from sftray.config import Space, Uniform
 from sftray.config.checks import is_number
+from sftray.config.points import short
 from sftray.results import Results
 from sftray.results.findings.comparisons import comparisons, read
 from sftray.results.findings.importance import Importances, importances
-from sftray.results.leaderboard_text import short
 from sftray.results.tables import axes_of
 from sftray.views.plots.plot_style import (
     BEST,

@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 from sftray.config.config_json import to_json
+from sftray.config.points import point_text
 from sftray.results import Results
 from sftray.results.findings import Findings, learn
-from sftray.results.leaderboard_text import confirmed_text, point_text
+from sftray.results.leaderboard_text import confirmed_text
 from sftray.results.tables import BASE, axes_of
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join

@@ -16,8 +16,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from sftray.config.points import short
 from sftray.results import Results, load
-from sftray.results.leaderboard_text import short
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.views.report.facts import facts_of

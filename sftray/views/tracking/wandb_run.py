@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import wandb
 
-from sftray.results.leaderboard_text import short
+from sftray.config.points import short
 from sftray.views.tracking.tracked_metrics import CURVE, METRICS, Row, answers_of
 
 UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0

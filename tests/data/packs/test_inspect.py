@@ -7,7 +7,7 @@ import json
 import pytest
 from data_templates import DEMO
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs

@@ -17,7 +17,7 @@ from damage import damages
 from data_templates import DEMO
 from tokenizers import Tokenizer
 
-from sftray.config.sweep_config import DataConfig
+from sftray.config import DataConfig
 from sftray.data import recipe
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, encode

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.trial_plan import scheduled_rate, warmup_steps
 from sftray.results.diagnosis.diagnosis import Diagnosis, diagnose
 from sftray.results.sweep_folder import TrialRecord

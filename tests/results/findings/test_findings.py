@@ -15,9 +15,9 @@ from fake_trials import ROWS, make_search, make_sweep, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sftray.config import SweepConfig, choice, loguniform, uniform
-from sftray.config.config_json import override, to_json
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig, choice, loguniform, uniform
+from sftray.config.config_json import to_json
+from sftray.config.overrides import override
 from sftray.plan.trial_plan import ONE_ROW, planner
 from sftray.results import Results, sweep_folder
 from sftray.results.findings import Findings, learn, text

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs

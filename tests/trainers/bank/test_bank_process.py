@@ -15,9 +15,8 @@ from bank_models import settings_for, short_spec
 from small_disks import tmpfs
 
 from sftray.cluster.preemption import PreemptionWatch
-from sftray.config import SweepConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
-from sftray.config.sweep_config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import BankError
 from sftray.plan.trial_plan import Execution

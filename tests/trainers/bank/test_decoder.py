@@ -10,7 +10,7 @@ import torch
 from bank_models import CONFIGS, bank_batch, loss_sum, peft_model, random_model, random_rows
 from torch import nn
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.memory import PROJECTIONS

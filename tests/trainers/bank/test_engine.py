@@ -11,7 +11,7 @@ import pytest
 import torch
 from bank_models import settings_for, short_spec
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.trial_plan import Execution

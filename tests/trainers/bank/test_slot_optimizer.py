@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.plan.memory import PROJECTIONS
 from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.frozen_base import Shape

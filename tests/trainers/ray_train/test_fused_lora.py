@@ -10,7 +10,7 @@ import torch
 from bank_models import random_model
 from peft import LoraConfig, get_peft_model
 
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
 from sftray.trial.attention import choose_attention

@@ -18,7 +18,7 @@ from peft import get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sftray.config.sweep_config import DataConfig, TrialConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER

@@ -12,8 +12,7 @@ import pytest
 import ray
 import torch
 
-from sftray.config import SweepConfig
-from sftray.config.sweep_config import TrialConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.plan.trial_plan import Execution, plan_trial
 from sftray.trainers.ray_train.mailbox import Mailbox

@@ -1,0 +1,49 @@
+"""A sweep that continues under another configuration is refused, with the fields that differ."""
+
+from __future__ import annotations
+
+import json
+
+from sftray.config.config_json import differing_fields, to_json
+from sftray.config.sweep_config import SweepConfig
+from sftray.errors import ConfigError
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths
+
+_MAY_CHANGE = (
+    "num_trials",
+    "confirm_top",
+    "confirm_seeds",
+    "confirm_trainer",
+    "max_concurrent_trials",
+    "max_failures",
+    "hang_minutes",
+    "max_hours",
+    "max_gpu_hours",
+    "max_cost",
+    "price_per_gpu_hour",
+    "wandb",
+    "wandb_project",
+    "wandb_samples",
+    "wandb_adapter",
+    "tensorboard",
+    "num_samples_generated",
+    "sample_prompts",
+    "sample_at",
+    "storage",
+)
+"""Fields that a resumed sweep may change without making its trials incomparable."""
+
+
+def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
+    """Raise ConfigError where the sweep exists with a configuration that differs."""
+    if not files.exists(paths.sweep):
+        return
+    old = json.loads(files.read_text(paths.sweep))["config"]
+    new = json.loads(json.dumps(to_json(sweep)))
+    differing = [name for name in differing_fields(old, new) if name not in _MAY_CHANGE]
+    if differing:
+        raise ConfigError(
+            f"{paths.root}: this sweep exists with another configuration; it differs in "
+            f"{', '.join(differing)}. Use --name for a new sweep, or --fresh to delete this one"
+        )
