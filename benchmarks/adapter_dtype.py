@@ -26,7 +26,8 @@ from timing import device_name, quiet
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
-from sftray.plan.trial_plan import Execution, learning_rate, plan_trial
+from sftray.plan.effective_batch import Execution
+from sftray.plan.trial_plan import learning_rate, plan_trial
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import (

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
-from sftray.plan.trial_plan import scheduled_rate, warmup_steps
+from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.trial.row_order import row_stream
 
 CONFIG = json.loads((FOLDER / "config.json").read_text())

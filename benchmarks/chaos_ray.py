@@ -41,8 +41,9 @@ from sftray import DataConfig, SweepConfig, TrialConfig, results
 from sftray.data.chat.tokenizer import model_config
 from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
+from sftray.plan.effective_batch import Execution
 from sftray.plan.prior_points import prior_points
-from sftray.plan.trial_plan import Execution, fit_batch_sizes, planner
+from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events

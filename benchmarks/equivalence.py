@@ -26,7 +26,8 @@ from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
-from sftray.plan.trial_plan import Execution, plan_trial
+from sftray.plan.effective_batch import Execution
+from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.engine import Engine, load_model
 from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.eval_loss import default_device

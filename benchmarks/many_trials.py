@@ -33,7 +33,8 @@ from typing import Any
 from console import argument_parser, say
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
-from sftray.plan.trial_plan import ONE_ROW, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage.journal import Journal

@@ -24,7 +24,8 @@ from ray import tune
 
 from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
-from sftray.plan.trial_plan import ONE_ROW, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal, read_events, reader

@@ -23,8 +23,9 @@ from steps_train import Setting, Train
 from timing import device_name, free_memory, quiet
 
 from sftray.config import TrialConfig
-from sftray.plan.memory import Memory, Shape, train_memory
-from sftray.plan.trial_plan import Execution
+from sftray.plan.effective_batch import Execution
+from sftray.plan.memory import Memory, train_memory
+from sftray.plan.model_shape import Shape
 from sftray.trial.eval_loss import default_device
 
 STEPS = 2

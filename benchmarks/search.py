@@ -32,8 +32,9 @@ from console import argument_parser, say
 from picture import pyplot, save
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
+from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.prior_points import prior_points
-from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
+from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.findings.stopping import spearman
 from sftray.search.search import Search
 from sftray.storage.journal import Journal

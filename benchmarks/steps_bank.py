@@ -15,7 +15,8 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
-from sftray.plan.memory import PROJECTIONS, Memory
+from sftray.plan.memory import Memory
+from sftray.plan.model_shape import PROJECTIONS
 from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.batches import read_row
 from sftray.trainers.bank.cuda_graphs import Graphs

@@ -24,7 +24,8 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.plan.trial_plan import Execution, TrialPlan
+from sftray.plan.effective_batch import Execution
+from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train import sft_trainer as trainer_file
 from sftray.trainers.ray_train.fused_lora import make_resident

@@ -33,8 +33,8 @@ from timing import Speed, device_name, free_memory, quiet
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs.packs import Packs
-from sftray.plan.memory import choose_execution
-from sftray.plan.trial_plan import Execution
+from sftray.plan.device_fit import choose_execution
+from sftray.plan.effective_batch import Execution
 from sftray.trial.eval_loss import default_device
 
 SETTINGS = "8B:4:2048,1B:4:2048,0.5B:4:2048"

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     sweep = _overridden(sweep, options)
     if options.plan:
-        from sftray.plan.preview import make_plan, plan_text
+        from sftray.plan.preview import make_plan
+        from sftray.plan.preview_text import plan_text
 
         plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
         if plan["packs"] and not options.json:

@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 from sftray.config.checks import is_number
-from sftray.config.spaces import Choice, RandInt, Space
+from sftray.config.spaces import Choice, RandInt, Space, Uniform
+from sftray.config.sweep_config import SweepConfig
 
 
 def short(value: Any) -> str:
@@ -95,3 +96,38 @@ def _at(space: Space, share: float) -> Any:
 def label(value: Any) -> Any:
     """A choice as Optuna takes it: scalars as they are, lists and the like by their JSON."""
     return value if isinstance(value, str | int | float | None) else json.dumps(value)
+
+
+def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
+    """All values that a numeric field can take in a sweep; None if that is a continuous range."""
+    if sweep.points:
+        default = getattr(sweep.trial, name)
+        return sorted({point.get(name, default) for point in sweep.points})
+    space: Space | None = sweep.search_space.get(name)
+    if space is None:
+        return [getattr(sweep.trial, name)]
+    if isinstance(space, Choice):
+        return sorted(space.values)
+    if isinstance(space, RandInt):
+        return list(range(space.low, space.high + 1))
+    return None
+
+
+def largest_value(sweep: SweepConfig, name: str) -> float:
+    """The largest value of a numeric field in a sweep."""
+    values = field_values(sweep, name)
+    if values is not None:
+        return max(values)
+    space = sweep.search_space[name]
+    assert isinstance(space, Uniform)
+    return space.high
+
+
+def reachable(sweep: SweepConfig, name: str) -> list[float]:
+    """All values of a field, or the ends of its continuous range."""
+    values = field_values(sweep, name)
+    if values is not None:
+        return values
+    space = sweep.search_space[name]
+    assert isinstance(space, Uniform)
+    return [space.low, space.high]

@@ -12,17 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sftray.config import SweepConfig
-from sftray.plan.memory import (
-    TRAINED_BYTES,
-    Memory,
-    Shape,
-    adapted,
-    adapter_parameters,
-    base_bytes,
-    element_bytes,
-    largest_value,
-)
-from sftray.plan.trial_plan import Execution, field_values, largest_divisor, trials_at_once
+from sftray.config.points import field_values, largest_value
+from sftray.plan.effective_batch import Execution, largest_divisor
+from sftray.plan.memory import TRAINED_BYTES, Memory, base_bytes, element_bytes
+from sftray.plan.model_shape import Shape, adapted, adapter_parameters
+from sftray.plan.trial_plan import trials_at_once
 
 TOKENS_ON_GPU = 8192
 """Tokens of a micro-step that keep a GPU busy: beyond it, more slots make nothing faster."""
@@ -91,21 +85,6 @@ def choose_settings(
             wanted = replace(wanted, slots=wanted.slots // 2)
         else:
             return None
-
-
-def cheaper(settings: BankSettings, sweep: SweepConfig) -> BankSettings | None:
-    """The next settings to try after these have run out of memory; None if there are none.
-
-    The micro-batch stays: the trials' plans rest on it.
-    """
-    may_choose = sweep.trial.activation_checkpointing is None
-    if settings.resident and sweep.trial.base_precision == "nf4":
-        return replace(settings, resident=False)
-    if may_choose and not settings.activation_checkpointing:
-        return replace(settings, activation_checkpointing=True)
-    if settings.slots > 1:
-        return replace(settings, slots=settings.slots // 2)
-    return None
 
 
 def _from_fastest(wanted: BankSettings, sweep: SweepConfig) -> list[BankSettings]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sftray.config import SweepConfig
+from sftray.config.points import largest_value
 from sftray.errors import ConfigError
-from sftray.plan.memory import Shape, adapter_parameters, largest_value
+from sftray.plan.model_shape import Shape, adapter_parameters
 from sftray.storage.paths import is_uri, nearest_there
 
 POSITION_BYTES = 8

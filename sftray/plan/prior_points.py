@@ -17,7 +17,7 @@ from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, nearest_point
-from sftray.plan.memory import Shape
+from sftray.plan.model_shape import Shape
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
 """p by model type; of all others Llama's."""

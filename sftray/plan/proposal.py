@@ -31,11 +31,14 @@ from sftray.data.packs.manifest import reasons_text
 from sftray.data.packs.tokenize_pass import ChunkReport, read_and_encode
 from sftray.data.source.sources import open_source, sample_rows, spelling_of_source
 from sftray.errors import DataError
-from sftray.plan.memory import Shape, choose_execution
-from sftray.plan.preview import FEW_SUPERVISED, USUAL_GPUS, make_plan
+from sftray.plan.device_fit import choose_execution
+from sftray.plan.model_shape import Shape
+from sftray.plan.preflight import FEW_SUPERVISED
+from sftray.plan.preview import USUAL_GPUS, make_plan
 from sftray.plan.prior_points import published_rates
+from sftray.plan.rungs import GRACE_STEPS, rung_ladder
 from sftray.plan.trainer_choice import pick_trainer
-from sftray.plan.trial_plan import GRACE_STEPS, MIN_STEPS, fit_batch_sizes, rung_ladder
+from sftray.plan.trial_plan import MIN_STEPS, fit_batch_sizes
 
 SAMPLE = 2000
 """Conversations looked at."""

@@ -13,7 +13,7 @@ from sftray.config import SweepConfig
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
 from sftray.plan.base_config import with_defaults
-from sftray.plan.memory import PROJECTIONS
+from sftray.plan.model_shape import PROJECTIONS
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""

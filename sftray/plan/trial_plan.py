@@ -11,8 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sftray.config import Choice, RandInt, Space, SweepConfig, TrialConfig
+from sftray.config import Choice, SweepConfig, TrialConfig
+from sftray.config.points import field_values
 from sftray.errors import ConfigError
+from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
+from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
+from sftray.plan.rungs import GRACE_STEPS, Rung, rung_ladder
 
 MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
@@ -20,36 +24,6 @@ FEW_STEPS = 50
 """Fewer than this are noisy: a warning in the plan."""
 LEAST_AT_ONCE = 4
 """Trials at once of a small search."""
-GRACE_STEPS = 5
-"""A rung that a trial reaches in fewer optimizer steps than this passes it by: the first step is
-at learning rate 0, and a large batch is judged at a later rung, on as much data as the others."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A point of the sweep-wide ladder at which trials of one bracket are compared."""
-
-    rows: int
-    """Rows on the ladder: what every trial has seen here, give or take the overshoot."""
-    step: int
-    """The first optimizer step of this trial at or after `rows`."""
-    overshoot: int
-    """Rows seen beyond `rows` at that step; 0 where batch sizes divide the ladder."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a trial is made to fit a device. None of it changes what is learnt."""
-
-    micro_batch_size: int
-    """Rows a worker holds at once, at most; a trial takes the largest divisor of its share."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass."""
-    resident: bool = False
-    """A 4-bit base is dequantised once, not in every pass."""
-
-
-ONE_ROW = Execution(micro_batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -142,68 +116,6 @@ def learning_rate(trial: TrialConfig, plan: TrialPlan, step: int) -> float:
     return scheduled_rate(trial, step, steps=plan.steps, warmup_steps=plan.warmup_steps)
 
 
-def scheduled_rate(trial: TrialConfig, step: int, *, steps: int, warmup_steps: int) -> float:
-    """The rate of optimizer step `step`, counted from 1: transformers' cosine_with_min_lr.
-
-    0 at the first step of a warm-up, the peak right after it, then half a cosine down to
-    min_lr_ratio × peak after the last step.
-    """
-    done = step - 1
-    if done < warmup_steps:
-        return trial.learning_rate * done / warmup_steps
-    progress = (done - warmup_steps) / max(1, steps - warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return trial.learning_rate * (cosine * (1 - trial.min_lr_ratio) + trial.min_lr_ratio)
-
-
-def warmup_steps(trial: TrialConfig, steps: int) -> int:
-    """How many of a trial's optimizer steps are warm-up."""
-    return math.ceil(trial.warmup_ratio * steps)
-
-
-def split_batch(trial: TrialConfig, micro_batch_size: int) -> tuple[int, int]:
-    """Micro-batch and accumulation with micro × accumulation × workers = effective batch exactly.
-
-    The largest divisor of a worker's share that is at most the wanted micro-batch; the trial's own
-    `micro_batch_size` goes before the argument.
-    """
-    share = trial.effective_batch_size // trial.num_workers
-    wanted = trial.micro_batch_size or micro_batch_size
-    if trial.micro_batch_size is not None and share % trial.micro_batch_size:
-        raise ConfigError(
-            f"trial.micro_batch_size: got {trial.micro_batch_size}, must divide the {share} rows "
-            f"that each of {trial.num_workers} workers has of an effective batch of "
-            f"{trial.effective_batch_size}"
-        )
-    micro = largest_divisor(share, wanted)
-    return micro, share // micro
-
-
-def largest_divisor(whole: int, most: int) -> int:
-    """The largest number, at most `most`, that divides `whole`."""
-    return max(d for d in range(1, min(most, whole) + 1) if whole % d == 0)
-
-
-def in_less_memory(plan: TrialPlan, trial: TrialConfig) -> TrialPlan | None:
-    """The plan to go on with after it has run out of memory; None where nothing is left to try.
-
-    The micro-batch halves and accumulation makes up for it, so the effective batch stays; at one
-    row a 4-bit base is no longer kept dequantised, then activations are recomputed, unless the
-    trial forbids it.
-    """
-    execution, share = plan.execution, plan.micro_batch_size * plan.accumulation
-    if execution.micro_batch_size > 1:
-        micro = largest_divisor(share, execution.micro_batch_size // 2)
-        less = replace(execution, micro_batch_size=micro)
-    elif execution.resident and trial.base_precision == "nf4":
-        less = replace(execution, resident=False)
-    elif not execution.activation_checkpointing and trial.activation_checkpointing is None:
-        less = replace(execution, activation_checkpointing=True)
-    else:
-        return None
-    return replace(plan, execution=less, accumulation=share // less.micro_batch_size)
-
-
 def trials_at_once(sweep: SweepConfig) -> int:
     """How many trials a sweep has use for at once.
 
@@ -233,52 +145,6 @@ def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
         kept = powers[-4:] or [min(space.values)]
     fitted = {**sweep.search_space, "effective_batch_size": Choice(tuple(kept))}
     return replace(sweep, search_space=fitted)
-
-
-def rung_ladder(sweep: SweepConfig, rows_per_epoch: int) -> tuple[int, ...]:
-    """The sweep-wide ladder of row counts at which trials are compared; without a scheduler they
-    are only evaluated there, so that one can see what one would have done.
-
-    Starts at `grace_rows` (by default the smallest budget / reduction_factor²), grows by
-    `reduction_factor`, and lies on multiples of the batch sizes' least common multiple where that
-    is no larger than the first rung, so that all batch sizes have then seen the same rows.
-    """
-    epochs = field_values(sweep, "num_train_epochs")
-    if epochs is None and sweep.scheduler == "none":
-        return ()
-    if epochs is None:
-        raise ConfigError(
-            "search_space['num_train_epochs']: got a continuous range, must be choice([…]) under "
-            f"scheduler={sweep.scheduler!r}: trials are compared only with those of the same epochs"
-        )
-    budgets = [round(value * rows_per_epoch) for value in epochs]
-    eta = sweep.reduction_factor
-    batches = field_values(sweep, "effective_batch_size")
-    assert batches is not None  # whole numbers are no continuous range
-    grace = sweep.grace_rows or max(1, round(min(budgets) / eta**2))
-    multiple = math.lcm(*[int(batch) for batch in batches])
-    if multiple <= grace:
-        grace = round(grace / multiple) * multiple
-    ladder = []
-    while grace < max(budgets):
-        ladder.append(grace)
-        grace *= eta
-    return tuple(ladder)
-
-
-def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
-    """All values that a numeric field can take in a sweep; None if that is a continuous range."""
-    if sweep.points:
-        default = getattr(sweep.trial, name)
-        return sorted({point.get(name, default) for point in sweep.points})
-    space: Space | None = sweep.search_space.get(name)
-    if space is None:
-        return [getattr(sweep.trial, name)]
-    if isinstance(space, Choice):
-        return sorted(space.values)
-    if isinstance(space, RandInt):
-        return list(range(space.low, space.high + 1))
-    return None
 
 
 def _batch_sizes_that_fit(rows: int) -> str:

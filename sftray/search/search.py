@@ -16,7 +16,8 @@ from typing import Any
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
-from sftray.plan.trial_plan import Rung, TrialPlan
+from sftray.plan.rungs import Rung
+from sftray.plan.trial_plan import TrialPlan
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, asha
 from sftray.storage.journal import Journal

@@ -29,15 +29,14 @@ from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import Fit
 from sftray.plan.disk import disk_needed, require_space
-from sftray.plan.preview import (
-    check_attention,
+from sftray.plan.preflight import (
     check_budgets,
     check_code,
     check_evaluation,
     check_plans,
     check_rates,
-    check_references,
 )
+from sftray.plan.preview import check_attention, check_references
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import fit_batch_sizes, planner

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sftray.config import TrialConfig
-from sftray.plan.trial_plan import Execution, Rung, TrialPlan
+from sftray.plan.effective_batch import Execution
+from sftray.plan.rungs import Rung
+from sftray.plan.trial_plan import TrialPlan
 from sftray.storage import files
 
 

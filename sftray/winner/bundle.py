@@ -20,7 +20,7 @@ from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
-from sftray.plan.trial_plan import rung_ladder
+from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files

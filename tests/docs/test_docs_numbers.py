@@ -19,8 +19,10 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
 from sftray.config.overrides import override
 from sftray.data.estimate import estimate_packs
 from sftray.demo import FOLDER
-from sftray.plan.memory import NF4_BYTES, TRAINED_BYTES, Shape, adapter_parameters, train_memory
-from sftray.plan.trial_plan import Execution, scheduled_rate, warmup_steps
+from sftray.plan.effective_batch import Execution
+from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
+from sftray.plan.memory import NF4_BYTES, TRAINED_BYTES, train_memory
+from sftray.plan.model_shape import Shape, adapter_parameters
 
 SWEEP = SweepConfig(
     "docs", DataConfig("rows.jsonl"), TrialConfig("base"), {"lora_alpha_ratio": loguniform(1, 2)}

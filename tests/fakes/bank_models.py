@@ -20,7 +20,8 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
-from sftray.plan.trial_plan import Execution, plan_trial
+from sftray.plan.effective_batch import Execution
+from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.decoder import Batch
 from sftray.trial.base_model import init_adapters, lora_config
 from sftray.trial.collate import collate

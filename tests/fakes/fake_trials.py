@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
-from sftray.plan.trial_plan import ONE_ROW, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.search.search import Search, Suggestion
 from sftray.storage.journal import Journal
 

@@ -26,7 +26,8 @@ from sftray.config.config_json import to_json
 from sftray.data.chat.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
-from sftray.plan.preview import make_plan, plan_text
+from sftray.plan.preview import make_plan
+from sftray.plan.preview_text import plan_text
 from sftray.results.recorder import Recorder
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal

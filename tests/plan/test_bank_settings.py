@@ -20,8 +20,9 @@ from sftray.config import (
     randint,
     uniform,
 )
-from sftray.plan.bank_settings import BankSettings, cheaper, choose_settings
+from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.memory import FREE
+from sftray.plan.out_of_memory import cheaper
 
 GIB = 2**30
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from sftray.config import choice
 from sftray.errors import ConfigError
 from sftray.plan.base_config import DEFAULTS, require_attention, special_attention
-from sftray.plan.memory import Shape
+from sftray.plan.model_shape import Shape
 from sftray.plan.preview import check_attention
 from sftray.plan.trainer_choice import FAMILIES, why_not_the_base
 

@@ -14,11 +14,14 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, logunifo
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.bank_settings import BankSettings, bank_memory
-from sftray.plan.device_fit import fit_train
+from sftray.plan.device_fit import choose_execution, fit_train, too_large
 from sftray.plan.disk import disk_needed
-from sftray.plan.memory import Memory, Shape, choose_execution, too_large, train_memory
-from sftray.plan.preview import check_rates, make_plan, plan_text
-from sftray.plan.trial_plan import Execution
+from sftray.plan.effective_batch import Execution
+from sftray.plan.memory import Memory, train_memory
+from sftray.plan.model_shape import Shape
+from sftray.plan.preflight import check_rates
+from sftray.plan.preview import make_plan
+from sftray.plan.preview_text import plan_text
 
 GIB = 2**30
 TRIAL = TrialConfig("base", learning_rate=1e-4, effective_batch_size=16, lora_r=16)

@@ -15,7 +15,7 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
-from sftray.plan.memory import PROJECTIONS
+from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.preview import make_plan
 from sftray.plan.trainer_choice import (
     FAMILIES,

@@ -13,18 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uniform
+from sftray.config.points import field_values
 from sftray.errors import ConfigError
+from sftray.plan.effective_batch import Execution, split_batch
+from sftray.plan.rungs import rung_ladder
 from sftray.plan.trial_plan import (
     MIN_STEPS,
-    Execution,
     TrialPlan,
-    field_values,
     fit_batch_sizes,
     learning_rate,
     plan_trial,
     planner,
-    rung_ladder,
-    split_batch,
 )
 
 

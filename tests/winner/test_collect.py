@@ -22,7 +22,8 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
-from sftray.plan.trial_plan import ONE_ROW, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.results import Results, load
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths

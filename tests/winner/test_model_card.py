@@ -14,7 +14,8 @@ from fake_bundle import CONFIRMED, facts_of
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.demo import FOLDER
-from sftray.plan.trial_plan import ONE_ROW, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.winner.model_card import merged_card, model_card, repeat_file
 
 TRIAL = TrialConfig("Qwen/Qwen3-8B-Base", learning_rate=5e-3, lora_r=12, seed=3)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sftray.config import TrialConfig
-from sftray.plan.trial_plan import warmup_steps
+from sftray.plan.lr_schedule import warmup_steps
 from sftray.results.diagnosis.symptoms import (
     NO_CHANGE,
     USUAL_RATES,

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sftray.config import TrialConfig
-from sftray.plan.trial_plan import MIN_STEPS, scheduled_rate, warmup_steps
+from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
+from sftray.plan.trial_plan import MIN_STEPS
 from sftray.results.diagnosis.trial_curves import FIRST_STEPS, Course, falls, usual
 
 NOTHING_WRONG = ("healthy", "pruned", "too_early")

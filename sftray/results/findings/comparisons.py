@@ -17,7 +17,9 @@ from typing import Any
 
 from sftray.config import Choice, Space, SweepConfig, TrialConfig, Uniform
 from sftray.config.checks import is_number
-from sftray.plan.trial_plan import ONE_ROW, TrialPlan, field_values, planner
+from sftray.config.points import field_values
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.sweep_folder import Results, TrialRecord
 
 

@@ -32,7 +32,8 @@ from sftray.config import TrialConfig
 from sftray.config.config_json import sweep_from_json
 from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
-from sftray.plan.bank_settings import BankSettings, cheaper
+from sftray.plan.bank_settings import BankSettings
+from sftray.plan.out_of_memory import cheaper
 from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS, plain
 from sftray.trial.trial_spec import TrialSpec
 

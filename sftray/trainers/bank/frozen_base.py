@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sftray.errors import ConfigError
-from sftray.plan.memory import PROJECTIONS
+from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import why_not_the_base
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))

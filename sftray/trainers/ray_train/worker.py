@@ -22,7 +22,8 @@ import torch.distributed as dist
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import OutageError, PacksError, last_line
-from sftray.plan.trial_plan import Execution, in_less_memory
+from sftray.plan.effective_batch import Execution
+from sftray.plan.out_of_memory import in_less_memory
 from sftray.storage import files
 from sftray.storage.outages import OUTAGE, plain
 from sftray.storage.paths import TrialPaths

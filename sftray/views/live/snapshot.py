@@ -15,7 +15,8 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.config_json import sweep_from_json
 from sftray.config.sweep_config import BUDGETS
-from sftray.plan.trial_plan import ONE_ROW, TrialPlan, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.spending import Spent
 from sftray.results.sweep_folder import Records, TrialRecord
 

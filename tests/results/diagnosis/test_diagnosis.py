@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sftray.config import TrialConfig
-from sftray.plan.trial_plan import scheduled_rate, warmup_steps
+from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.results.diagnosis.diagnosis import Diagnosis, diagnose
 from sftray.results.sweep_folder import TrialRecord
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from sftray.config import SweepConfig, TrialConfig, choice, loguniform, uniform
 from sftray.config.config_json import to_json
 from sftray.config.overrides import override
-from sftray.plan.trial_plan import ONE_ROW, planner
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.results import Results, sweep_folder
 from sftray.results.findings import Findings, learn, text
 from sftray.results.findings.comparisons import comparisons, ranking, read

@@ -17,8 +17,9 @@ from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
-from sftray.plan.memory import PROJECTIONS
-from sftray.plan.trial_plan import Execution, plan_trial
+from sftray.plan.effective_batch import Execution
+from sftray.plan.model_shape import PROJECTIONS
+from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.batches import read_row
 from sftray.trainers.bank.cuda_graphs import Graphs

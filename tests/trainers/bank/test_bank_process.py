@@ -19,7 +19,7 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
 from sftray.errors import BankError
-from sftray.plan.trial_plan import Execution
+from sftray.plan.effective_batch import Execution
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.bank_process import LEASE_SECONDS, BankProcess

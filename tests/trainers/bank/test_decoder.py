@@ -13,7 +13,7 @@ from torch import nn
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
-from sftray.plan.memory import PROJECTIONS
+from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import target_projections
 from sftray.trainers.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.trainers.bank.decoder import Decoder

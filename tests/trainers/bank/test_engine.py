@@ -14,7 +14,7 @@ from bank_models import settings_for, short_spec
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
-from sftray.plan.trial_plan import Execution
+from sftray.plan.effective_batch import Execution
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.engine import Engine, load_model
 from sftray.trainers.ray_train.worker import run_trial

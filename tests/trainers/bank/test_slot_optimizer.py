@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sftray.config import TrialConfig
-from sftray.plan.memory import PROJECTIONS
+from sftray.plan.model_shape import PROJECTIONS
 from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.frozen_base import Shape
 from sftray.trainers.bank.slot_optimizer import EPSILON, Optimizer, table_row

@@ -23,7 +23,8 @@ from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
-from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
+from sftray.plan.effective_batch import Execution
+from sftray.plan.trial_plan import TrialPlan, plan_trial
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.base_cache import Bases

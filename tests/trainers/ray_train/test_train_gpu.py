@@ -13,7 +13,8 @@ from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
-from sftray.plan.trial_plan import Execution, TrialPlan, plan_trial
+from sftray.plan.effective_batch import Execution
+from sftray.plan.trial_plan import TrialPlan, plan_trial
 from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.attention import choose_attention, prove_isolation
 from sftray.trial.base_model import free_memory, load_base
