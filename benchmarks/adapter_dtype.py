@@ -30,15 +30,10 @@ from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import learning_rate, plan_trial
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
 from sftray.trial.attention import choose_attention
-from sftray.trial.base_model import (
-    compute_dtype,
-    init_adapters,
-    load_base,
-    lora_config,
-    trained_parameters,
-)
+from sftray.trial.base_model import compute_dtype, load_base
 from sftray.trial.collate import collate
 from sftray.trial.eval_loss import default_device, packed_eval_loss
+from sftray.trial.lora_adapter import init_adapters, lora_config, trained_parameters
 from sftray.trial.row_order import row_stream
 
 RATES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)

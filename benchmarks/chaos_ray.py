@@ -38,7 +38,6 @@ import psutil
 from console import argument_parser, say
 
 from sftray import DataConfig, SweepConfig, TrialConfig, results
-from sftray.data.chat.tokenizer import model_config
 from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
@@ -48,6 +47,7 @@ from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
+from sftray.storage.model_files import model_config
 from sftray.storage.paths import SweepPaths, join
 from sftray.trial.checkpoint import MANIFEST
 

@@ -22,10 +22,10 @@ from timing import device_name
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.config_json import to_json
-from sftray.data.chat.tokenizer import model_config
 from sftray.demo import demo
 from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
+from sftray.storage.model_files import model_config
 from sftray.sweep.run import run_sweep
 from sftray.trial.eval_loss import default_device
 

@@ -22,7 +22,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftray.config import DataConfig
-from sftray.data.packs.packs import Packs, find_packs
+from sftray.data.packs.packs import Packs
+from sftray.data.recipe import find_packs
 from sftray.demo import FOLDER
 from sftray.trial.base_model import nf4_config
 

@@ -24,7 +24,8 @@ from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
-from sftray.trial.base_model import compute_dtype, peak_memory_gb
+from sftray.trial.base_model import compute_dtype
+from sftray.trial.gpu_memory import peak_memory_gb
 
 
 class Bank:

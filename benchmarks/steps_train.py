@@ -31,7 +31,7 @@ from sftray.trainers.ray_train import sft_trainer as trainer_file
 from sftray.trainers.ray_train.fused_lora import make_resident
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial.attention import choose_attention
-from sftray.trial.base_model import peak_memory_gb
+from sftray.trial.gpu_memory import peak_memory_gb
 
 WAITLESS, LIGER, FUSED = "no waits for metrics", "Liger kernels", "fused LoRA"
 

@@ -24,7 +24,7 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.trial.attention import choose_attention
-from sftray.trial.base_model import is_out_of_memory, peak_memory_gb
+from sftray.trial.gpu_memory import is_out_of_memory, peak_memory_gb
 
 MICRO_BATCHES = (4096, 8192, 16384, 32768)
 """Positions of the micro-batches that are tried for TRL's fastest."""

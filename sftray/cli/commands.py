@@ -57,7 +57,7 @@ def report(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     """A first sweep file for a dataset and a base."""
-    from sftray.cli.doctor import gpu_memories
+    from sftray.cluster.gpus import gpu_memories
     from sftray.config.sweep_file import as_file
     from sftray.plan.proposal import propose
 

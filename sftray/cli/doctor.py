@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sftray.cluster.gpus import smallest_gpu
 from sftray.storage.paths import nearest_there
 
 FREE_DISK_GB = 20.0
@@ -77,21 +78,6 @@ def as_text(found: list[Finding]) -> str:
 def as_json(found: list[Finding]) -> list[dict[str, Any]]:
     """For scripts."""
     return [asdict(one) for one in found]
-
-
-def gpu_memories() -> list[float]:
-    """Bytes of each of this machine's GPUs, as its driver says."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return [float(line) * 2**20 for line in done.stdout.split()]
-    except (FileNotFoundError, subprocess.SubprocessError, ValueError):
-        return []
-
-
-def smallest_gpu() -> float | None:
-    """Bytes of the smallest of them; None where there is none."""
-    return min(gpu_memories(), default=None)
 
 
 def _python() -> Finding:

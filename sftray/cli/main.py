@@ -266,7 +266,7 @@ def _hook_without_secrets(
 
 def _gpu_memory(sweep: SweepConfig) -> float | None:
     """Bytes of this machine's smallest GPU; of an 80 GB one where the GPUs are elsewhere."""
-    from sftray.cli.doctor import smallest_gpu
+    from sftray.cluster.gpus import smallest_gpu
 
     if sweep.use_gpu is False:
         return None

@@ -12,9 +12,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftray.cli.doctor import smallest_gpu
 from sftray.cluster import ray_private
 from sftray.cluster.autoscaler_limits import reachable
+from sftray.cluster.gpus import smallest_gpu
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
 

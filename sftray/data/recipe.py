@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from sftray.config import DataConfig
-from sftray.data.chat.tokenizer import commit, fingerprint, tokenizer_folder
+from sftray.data.chat.tokenizer import commit, fingerprint
 from sftray.data.packs.packing import PACKING_VERSION
+from sftray.data.packs.packs import Packs, open_packs
 from sftray.data.source.sources import Source, names_files, open_source
-from sftray.errors import DataError
+from sftray.errors import DataError, PacksError
+from sftray.storage.model_files import tokenizer_folder
+from sftray.storage.paths import PacksPaths
 
 FORMAT_VERSION = 3
 """Raise it when the same input would give other bytes for a reason that no other input names."""
@@ -91,3 +94,24 @@ def _read_template(path: str | None) -> str | None:
     if not Path(path).expanduser().is_file():
         raise DataError(f"data.chat_template: there is no file {path}")
     return Path(path).expanduser().read_text(encoding="utf-8")
+
+
+def find_packs(
+    data: DataConfig,
+    model: str,
+    *,
+    storage: str,
+    model_revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Packs | None:
+    """The packs that `build_packs` would open, if they are there whole; builds nothing."""
+    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
+    return open_if_whole(PacksPaths.of(storage, recipe.key).root)
+
+
+def open_if_whole(root: str) -> Packs | None:
+    """The packs in a folder, or None where they must be built (again)."""
+    try:
+        return open_packs(root)
+    except PacksError:
+        return None

@@ -55,8 +55,9 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
 
     Raises ConfigError where a point of the search could not run.
     """
-    from sftray.data.chat.tokenizer import model_config, require_safetensors
-    from sftray.data.packs.packs import estimate_packs, find_packs
+    from sftray.data.packs.packs import estimate_packs
+    from sftray.data.recipe import find_packs
+    from sftray.storage.model_files import model_config, require_safetensors
 
     data, trial, asked = sweep.data, sweep.trial, sweep
     where: dict[str, Any] = {

@@ -25,7 +25,7 @@ from sftray.config import (
     uniform,
 )
 from sftray.data.chat.format_probe import choose_format
-from sftray.data.chat.tokenizer import model_config, read_tokenizer
+from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.estimate import estimate_packs
 from sftray.data.packs.manifest import reasons_text
 from sftray.data.packs.tokenize_pass import ChunkReport, read_and_encode
@@ -39,6 +39,7 @@ from sftray.plan.prior_points import published_rates
 from sftray.plan.rungs import GRACE_STEPS, rung_ladder
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import MIN_STEPS, fit_batch_sizes
+from sftray.storage.model_files import model_config
 
 SAMPLE = 2000
 """Conversations looked at."""

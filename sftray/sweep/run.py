@@ -19,7 +19,6 @@ from sftray.cluster.connect import Cluster, connect
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
 from sftray.config.resume_check import refuse_other_config
-from sftray.data.chat.tokenizer import model_config, require_safetensors
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
@@ -44,6 +43,7 @@ from sftray.results.recorder import Recorder
 from sftray.search.search import KnownTrial, Search
 from sftray.storage import outages
 from sftray.storage.journal import Journal
+from sftray.storage.model_files import model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record

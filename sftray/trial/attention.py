@@ -8,7 +8,7 @@ it: PyTorch's kernel raises, and `settle_attention` takes the next.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +22,8 @@ from sftray.config import TrialConfig
 from sftray.config.trial_config import ATTENTIONS
 from sftray.errors import ConfigError
 from sftray.plan.base_config import refuse_varlen, special_attention
-from sftray.trial.collate import collate
+from sftray.trial.isolation import PROBE_LENGTHS, row_logits
 
-PROBE_LENGTHS = (7, 11, 6)
-"""Tokens of the documents with which an attention is proved to keep them apart."""
 HARMLESS = frozenset(
     {
         "cache_position",
@@ -121,7 +119,7 @@ def _not_computed(model: Any, attention: Attention) -> str | None:
     """What a model wants of its attention in a forward pass that this does not compute."""
     was_training = model.training
     try:
-        _row_logits(model.eval(), np.zeros(sum(PROBE_LENGTHS), dtype=np.int64), attention)
+        row_logits(model.eval(), np.zeros(sum(PROBE_LENGTHS), dtype=np.int64), attention)
     except NotComputedError as error:
         return str(error)
     finally:
@@ -208,56 +206,3 @@ def _varlen_mask(*, mask_function: Any, **rest: Any) -> torch.Tensor | None:
         raise NotComputedError("the base has a mask that is not the causal one")
     mask: torch.Tensor | None = flash_attention_mask(mask_function=mask_function, **rest)
     return mask
-
-
-@torch.no_grad()
-def prove_isolation(model: Any, attention: Attention) -> float:
-    """The largest change of any document's logits when another document of its row is changed.
-
-    Three documents of 7, 11 and 6 tokens; the middle one is replaced and the logits of the others
-    compared. Raises RuntimeError where there is any: an attention that lets documents see each
-    other is refused, not used.
-    """
-    was_training = model.training
-    model.eval()
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    change = isolation_change(vocabulary, lambda row: _row_logits(model, row, attention))
-    model.train(was_training)
-    refuse_leak(attention.name, "logits", change)
-    return change
-
-
-def isolation_change(vocabulary: int, outputs: Callable[[np.ndarray], torch.Tensor]) -> float:
-    """The largest change of what `outputs` gives for a row of documents of PROBE_LENGTHS at the
-    other documents' positions, when the middle one is replaced."""
-    generator = np.random.default_rng(0)
-    tokens = generator.integers(0, vocabulary, size=24)
-    other = tokens.copy()
-    other[7:18] = (other[7:18] + 1) % vocabulary
-    before, after = (outputs(row) for row in (tokens, other))
-    kept = torch.cat([torch.arange(7), torch.arange(18, 24)])
-    return float((before[kept] - after[kept]).float().abs().max())
-
-
-def refuse_leak(attention: str, what: str, change: float) -> None:
-    """Raise RuntimeError where documents have seen each other."""
-    if change != 0:  # NaN, too
-        raise RuntimeError(
-            f"attention {attention!r} lets the documents of a packed row see each other: "
-            f"changing one document moved another's {what} by {change:.3g}"
-        )
-
-
-def _row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
-    row = {
-        "input_ids": tokens,
-        "labels": np.full(tokens.shape, -100),
-        "seq_lengths": np.array(PROBE_LENGTHS),
-    }
-    batch = collate([row], flatten=attention.flatten)
-    batch.pop("labels")
-    device = model.get_input_embeddings().weight.device
-    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=attention.flatten):
-        logits = model(**inputs, use_cache=False).logits
-    return torch.as_tensor(logits[0].float().cpu())

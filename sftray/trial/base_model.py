@@ -7,15 +7,10 @@ gradients on the CPU too.
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -115,88 +110,6 @@ def saved_tokenizer(folder: Path, trial: TrialConfig) -> Any:
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trial.trust_remote_code)
 
 
-def lora_config(trial: TrialConfig) -> LoraConfig:
-    """The trial's adapter in PEFT's words."""
-    targets = trial.lora_target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=trial.lora_r,
-        lora_alpha=trial.alpha,
-        lora_dropout=trial.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        bias="none",
-    )
-
-
-def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trained parameters by name, in the model's order."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def train_all(model: Any) -> None:
-    """Train every weight of a base, and not an adapter on it."""
-    model.requires_grad_(True)
-    try:
-        model.generation_config.validate(strict=True)
-    except ValueError:  # a temperature without sampling, which transformers reads and does not save
-        model.generation_config.do_sample = True
-
-
-def init_adapters(model: nn.Module, seed: int) -> None:
-    """Float32 adapters: lora_A Kaiming-uniform from a generator of its own (seed, module name),
-    lora_B zero.
-
-    Seeded by name, an adapter starts the same on every device, worker and trainer.
-    """
-    for name, parameter in trained_parameters(model).items():
-        parameter.data = parameter.data.to(torch.float32)
-        if "lora_B" in name:
-            parameter.data.zero_()
-            continue
-        values = init_lora_a(_plain_name(name), parameter.shape, seed)
-        parameter.data.copy_(values)
-
-
-def init_lora_a(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
-    """A fresh lora_A [rank, input] in float32: Kaiming-uniform with a = √5, as PEFT draws it."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    bound = 1 / math.sqrt(shape[1])
-    return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=generator)
-
-
-def require_float32(model: nn.Module) -> None:
-    """Raise RuntimeError unless every trained parameter is float32 (decision 6)."""
-    wrong = [name for name, p in trained_parameters(model).items() if p.dtype != torch.float32]
-    if wrong:
-        raise RuntimeError(
-            f"{len(wrong)} trained weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
-            "updates of 1e-5 on weights of 1e-2 round to nothing"
-        )
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch, cuBLAS or a Triton kernel has found no more GPU memory."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in said for sign in ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
-    )
-
-
-def free_memory() -> None:
-    """Give the GPU back what is not referred to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """The most GPU memory this process has held, in GiB; 0 on the CPU."""
-    if device.type != "cuda":
-        return 0.0
-    return torch.cuda.max_memory_allocated(device) / 2**30
-
-
 def _keep_gradients_through_4bit(model: nn.Module) -> None:
     """Stop bitsandbytes from repacking Linear4bit for inference on AVX512-BF16 CPUs.
 
@@ -206,8 +119,3 @@ def _keep_gradients_through_4bit(model: nn.Module) -> None:
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
-
-
-def _plain_name(name: str) -> str:
-    """A parameter's name without PEFT's wrapping, so that every trainer seeds it alike."""
-    return name.removeprefix("base_model.model.").replace(".default.", ".")

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from sftray.errors import CheckpointError
 from sftray.storage import files, outages
 from sftray.storage.paths import TrialPaths, join
-from sftray.trial.base_model import trained_parameters
+from sftray.trial.lora_adapter import trained_parameters
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"

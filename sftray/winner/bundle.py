@@ -153,7 +153,8 @@ def answer(
     local, facts = open_bundle(folder)
     trial = as_trained(folder, facts, trust_remote_code)
     from sftray.trial.base_model import saved_tokenizer
-    from sftray.trial.eval_loss import computing_as, generate, load_trained, load_untrained
+    from sftray.trial.eval_loss import computing_as, load_trained, load_untrained
+    from sftray.trial.generation import generate
 
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
@@ -268,14 +269,13 @@ def _assemble(
     from sftray.trial.base_model import compute_dtype, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
     from sftray.trial.eval_loss import (
-        base_answers,
         computing_as,
         default_device,
-        end_with_turns,
         load_trained,
         load_untrained,
         packed_eval_loss,
     )
+    from sftray.trial.generation import base_answers, end_with_turns
 
     trial, opened = TrialConfig(**config), open_packs(packs)
     tolerance = TOLERANCE

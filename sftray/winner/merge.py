@@ -22,14 +22,10 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import Log, PacksError, SftrayError
 from sftray.storage.paths import is_uri
-from sftray.trial.base_model import (
-    free_memory,
-    is_out_of_memory,
-    parameters_of,
-    saved_tokenizer,
-    unquantised,
-)
-from sftray.trial.eval_loss import default_device, end_with_turns, evaluate_adapter, evaluate_model
+from sftray.trial.base_model import parameters_of, saved_tokenizer, unquantised
+from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_model
+from sftray.trial.generation import end_with_turns
+from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.winner import DTYPES
 from sftray.winner.bundle import as_trained, open_bundle, require_adapter
 from sftray.winner.model_card import CARD, merged_card

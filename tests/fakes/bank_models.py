@@ -23,8 +23,8 @@ from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.decoder import Batch
-from sftray.trial.base_model import init_adapters, lora_config
 from sftray.trial.collate import collate
+from sftray.trial.lora_adapter import init_adapters, lora_config
 from sftray.trial.trial_spec import TrialSpec
 
 SIZES = {

@@ -14,7 +14,7 @@ from sftray.config import DataConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.demo import FOLDER
 from sftray.sweep.sweep_json import RECORDED_PACKAGES
-from sftray.trial.base_model import lora_config
+from sftray.trial.lora_adapter import lora_config
 from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 
 END_OF_TURN = 2

@@ -23,7 +23,6 @@ from tracked_sweep import SWEEP, begin, records, result
 from sftray.cli import main
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.config_json import to_json
-from sftray.data.chat.tokenizer import require_safetensors
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError, DataError, SftrayError
 from sftray.plan.preview import make_plan
@@ -31,6 +30,7 @@ from sftray.plan.preview_text import plan_text
 from sftray.results.recorder import Recorder
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
+from sftray.storage.model_files import require_safetensors
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import HIDDEN, looks_secret, redact
 from sftray.views.live.screen import shown

@@ -15,8 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.trial import attention
-from sftray.trial.attention import NotComputedError, prove_isolation, settle_attention
+from sftray.trial.attention import NotComputedError, settle_attention
 from sftray.trial.collate import collate
+from sftray.trial.isolation import prove_isolation
 
 TRIAL = TrialConfig("base", base_precision="fp32")
 NAME = attention._VARLEN.implementation

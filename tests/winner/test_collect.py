@@ -31,7 +31,8 @@ from sftray.sweep.run import run_sweep
 from sftray.trainers.runner import submit_task
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import saved_tokenizer
-from sftray.trial.eval_loss import generate, load_adapter, packed_eval_loss
+from sftray.trial.eval_loss import load_adapter, packed_eval_loss
+from sftray.trial.generation import generate
 from sftray.trial.samples import read_samples
 from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
 from sftray.winner.bundle import TOLERANCE, answer, collect, open_bundle

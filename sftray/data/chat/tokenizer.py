@@ -6,33 +6,17 @@ for plans and keys; `load_tokenizer` is transformers' own AutoTokenizer, for pac
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from sftray.errors import DataError, OutageError, TemplateError
-from sftray.storage.hub import snapshot
-
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "config.json",
-)
-"""What a tokenizer is made of; a change in any of them is a change of the packs."""
+from sftray.errors import TemplateError
+from sftray.storage.model_files import FILES, tokenizer_folder
 
 _NAMED_TOKENS = tuple(
     f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -50,65 +34,6 @@ class ModelTokenizer:
     chat_template: str | None
     special_tokens: tuple[tuple[str, str], ...]
     """(bos_token, "<s>") and so on, as far as there are."""
-
-
-def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) -> Path:
-    """The local folder of a model's tokenizer files, fetched from the Hub where necessary."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    from sftray.storage.hub_errors import HUB_ERRORS
-
-    patterns = [*FILES, "*.py"] if code else list(FILES)
-    try:
-        return snapshot(model, revision, patterns)
-    except OutageError:
-        raise
-    except HUB_ERRORS as error:
-        names = (
-            [] if model.count("/") != 1 or not folder.parent.is_dir() else os.listdir(folder.parent)
-        )
-        near = difflib.get_close_matches(folder.name, names, n=1)
-        hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
-        raise DataError(
-            f"model: {model} is no folder, and its tokenizer could not be fetched ({error}){hint}"
-        ) from error
-
-
-def model_config(model: str, revision: str | None = None) -> dict[str, Any]:
-    """A model's config.json, fetched from the Hub where necessary. Raises DataError without one."""
-    file = tokenizer_folder(model, revision) / "config.json"
-    if not file.is_file():
-        raise DataError(f"model: {model} has no config.json, must be a transformers model")
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return config
-
-
-def require_safetensors(model: str, revision: str | None = None) -> None:
-    """Raise DataError where a model's weights are pickles: reading one can run code."""
-    names = _file_names(model, revision)
-    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt")))
-    if pickles and not any(name.endswith(".safetensors") for name in names):
-        raise DataError(
-            f"model: {model} has its weights as {pickles[0]}, must have .safetensors; where you "
-            "trust it, load it once with transformers and save it again with save_pretrained"
-        )
-
-
-def _file_names(model: str, revision: str | None) -> list[str]:
-    """What lies in a model's folder or on the Hub; nothing where the Hub does not say."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return [path.name for path in folder.iterdir()]
-    from huggingface_hub import HfApi
-
-    from sftray.storage.hub_errors import HUB_ERRORS
-
-    try:
-        found = HfApi().model_info(model, revision=revision, timeout=10).siblings or []
-    except HUB_ERRORS:
-        return []  # loading finds it in the cache, or says what is wrong
-    return [one.rfilename for one in found]
 
 
 def fingerprint(folder: Path) -> str:

@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftray.config import DataConfig
 from sftray.data.estimate import estimate_packs as estimate_packs
-from sftray.data.recipe import make_recipe
 from sftray.errors import PacksError
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join, node_cache
@@ -124,27 +122,6 @@ def file_sum(path: Path) -> str:
     """A local file's SHA-256."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_packs(
-    data: DataConfig,
-    model: str,
-    *,
-    storage: str,
-    model_revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> Packs | None:
-    """The packs that `build_packs` would open, if they are there whole; builds nothing."""
-    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    return open_if_whole(PacksPaths.of(storage, recipe.key).root)
-
-
-def open_if_whole(root: str) -> Packs | None:
-    """The packs in a folder, or None where they must be built (again)."""
-    try:
-        return open_packs(root)
-    except PacksError:
-        return None
 
 
 def local_parts(packs: Packs, split: str) -> list[Path]:

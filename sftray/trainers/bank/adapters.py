@@ -24,7 +24,7 @@ from sftray.errors import CheckpointError
 from sftray.trainers.bank.frozen_base import GROUPS, Shape
 from sftray.trainers.bank.torch_ops import copy_work
 from sftray.trainers.bank.transfer import Snapshot, Snapshots
-from sftray.trial.base_model import init_lora_a
+from sftray.trial.lora_adapter import init_lora_a
 
 PARTS = ("lora_A", "lora_B")
 

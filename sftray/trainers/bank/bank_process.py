@@ -243,9 +243,7 @@ class BankProcess:
                     self._train(opening, settings)
                     return
                 except RuntimeError as error:
-                    from sftray.trial.base_model import (
-                        is_out_of_memory,  # by now all has been imported
-                    )
+                    from sftray.trial.gpu_memory import is_out_of_memory
 
                     if not is_out_of_memory(error):
                         raise

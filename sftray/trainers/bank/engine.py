@@ -49,15 +49,12 @@ from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
 from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import PROBE_LENGTHS, choose_attention, isolation_change, refuse_leak
-from sftray.trial.base_model import (
-    compute_dtype,
-    load_base,
-    load_tokenizer,
-    lora_config,
-    peak_memory_gb,
-)
-from sftray.trial.eval_loss import end_tokens
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import compute_dtype, load_base, load_tokenizer
+from sftray.trial.generation import end_tokens
+from sftray.trial.gpu_memory import peak_memory_gb
+from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
+from sftray.trial.lora_adapter import lora_config
 from sftray.trial.progress import DivergedError, Progress, Report
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import judged, keep, prompts_at

@@ -13,8 +13,10 @@ import torch
 
 from sftray.config import TrialConfig
 from sftray.trainers.ray_train.fused_lora import make_resident
-from sftray.trial.attention import Attention, prove_isolation, settle_attention
-from sftray.trial.base_model import free_memory, load_base
+from sftray.trial.attention import Attention, settle_attention
+from sftray.trial.base_model import load_base
+from sftray.trial.gpu_memory import free_memory
+from sftray.trial.isolation import prove_isolation
 
 
 class Bases:

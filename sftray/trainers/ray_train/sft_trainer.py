@@ -32,16 +32,16 @@ from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
 from sftray.trainers.ray_train.trl_private import fused_lm_head
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
-from sftray.trial.base_model import (
-    compute_dtype,
+from sftray.trial.base_model import compute_dtype
+from sftray.trial.collate import collate
+from sftray.trial.gpu_memory import peak_memory_gb
+from sftray.trial.lora_adapter import (
     init_adapters,
     lora_config,
-    peak_memory_gb,
     require_float32,
     train_all,
     trained_parameters,
 )
-from sftray.trial.collate import collate
 from sftray.trial.progress import Progress, Report
 from sftray.trial.row_order import row_stream
 

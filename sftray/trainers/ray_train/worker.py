@@ -31,8 +31,9 @@ from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention, choose_attention
-from sftray.trial.base_model import free_memory, is_out_of_memory, load_tokenizer
-from sftray.trial.eval_loss import reply
+from sftray.trial.base_model import load_tokenizer
+from sftray.trial.generation import reply
+from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Report, StoppedError
 from sftray.trial.samples import Reply, judged, keep, prompts_at
 from sftray.trial.trial_spec import TrialSpec

@@ -24,15 +24,9 @@ from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.packs import pack_pass
 from sftray.data.packs.inspect import inspect_text
-from sftray.data.packs.packs import (
-    Packs,
-    check_sums,
-    estimate_packs,
-    find_packs,
-    local_parts,
-    open_packs,
-)
+from sftray.data.packs.packs import Packs, check_sums, estimate_packs, local_parts, open_packs
 from sftray.data.pipeline import build_packs
+from sftray.data.recipe import find_packs
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.errors import DataError, PacksError
 

@@ -14,7 +14,8 @@ from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
 from sftray.trial.attention import choose_attention
-from sftray.trial.base_model import init_adapters, load_base
+from sftray.trial.base_model import load_base
+from sftray.trial.lora_adapter import init_adapters
 
 CPU = torch.device("cpu")
 

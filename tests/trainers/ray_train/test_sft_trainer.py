@@ -31,17 +31,17 @@ from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import Attention, choose_attention, prove_isolation
-from sftray.trial.base_model import (
+from sftray.trial.attention import Attention, choose_attention
+from sftray.trial.base_model import load_base, load_tokenizer
+from sftray.trial.collate import collate
+from sftray.trial.eval_loss import evaluate_adapter, packed_eval_loss
+from sftray.trial.isolation import prove_isolation
+from sftray.trial.lora_adapter import (
     init_adapters,
-    load_base,
-    load_tokenizer,
     lora_config,
     require_float32,
     trained_parameters,
 )
-from sftray.trial.collate import collate
-from sftray.trial.eval_loss import evaluate_adapter, packed_eval_loss
 from sftray.trial.progress import StoppedError
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import read_samples

@@ -16,9 +16,11 @@ from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import TrialPlan, plan_trial
 from sftray.trainers.ray_train.worker import run_trial
-from sftray.trial.attention import choose_attention, prove_isolation
-from sftray.trial.base_model import free_memory, load_base
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
+from sftray.trial.gpu_memory import free_memory
+from sftray.trial.isolation import prove_isolation
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu

@@ -1,0 +1,79 @@
+"""LoRA adapters by PEFT: where they go, how they begin, in float32."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from torch import nn
+
+from sftray.config import TrialConfig
+
+
+def lora_config(trial: TrialConfig) -> LoraConfig:
+    """The trial's adapter in PEFT's words."""
+    targets = trial.lora_target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=trial.lora_r,
+        lora_alpha=trial.alpha,
+        lora_dropout=trial.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias="none",
+    )
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters by name, in the model's order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train_all(model: Any) -> None:
+    """Train every weight of a base, and not an adapter on it."""
+    model.requires_grad_(True)
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError:  # a temperature without sampling, which transformers reads and does not save
+        model.generation_config.do_sample = True
+
+
+def init_adapters(model: nn.Module, seed: int) -> None:
+    """Float32 adapters: lora_A Kaiming-uniform from a generator of its own (seed, module name),
+    lora_B zero.
+
+    Seeded by name, an adapter starts the same on every device, worker and trainer.
+    """
+    for name, parameter in trained_parameters(model).items():
+        parameter.data = parameter.data.to(torch.float32)
+        if "lora_B" in name:
+            parameter.data.zero_()
+            continue
+        values = init_lora_a(_plain_name(name), parameter.shape, seed)
+        parameter.data.copy_(values)
+
+
+def init_lora_a(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
+    """A fresh lora_A [rank, input] in float32: Kaiming-uniform with a = √5, as PEFT draws it."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    bound = 1 / math.sqrt(shape[1])
+    return torch.empty(tuple(shape)).uniform_(-bound, bound, generator=generator)
+
+
+def require_float32(model: nn.Module) -> None:
+    """Raise RuntimeError unless every trained parameter is float32 (decision 6)."""
+    wrong = [name for name, p in trained_parameters(model).items() if p.dtype != torch.float32]
+    if wrong:
+        raise RuntimeError(
+            f"{len(wrong)} trained weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
+            "updates of 1e-5 on weights of 1e-2 round to nothing"
+        )
+
+
+def _plain_name(name: str) -> str:
+    """A parameter's name without PEFT's wrapping, so that every trainer seeds it alike."""
+    return name.removeprefix("base_model.model.").replace(".default.", ".")
