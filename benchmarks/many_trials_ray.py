@@ -27,7 +27,8 @@ from sftray.config import SweepConfig
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
 from sftray.results.recorder import Recorder
-from sftray.search.search import Search, Suggestion
+from sftray.search.search import Search
+from sftray.search.search_trials import Suggestion
 from sftray.storage.journal import Journal, read_events, reader
 from sftray.storage.paths import SweepPaths
 from sftray.trainers.runner import Specs, tune_trials

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray.tune import Callback
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
@@ -177,25 +176,3 @@ class Recorder:
         self._read += len(new)
         self._records.add(new)
         self._ended += [event["trial"] for event in new if event["event"] == "trial_ended"]
-
-
-class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
-    """The recorder behind Tune's callbacks; Tune pickles it, and it is empty there."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        self._recorder.result(trial.config["trial"], result)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._recorder.recovers(trial.config["trial"])
-
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._recorder.when_stepped()
-        self._recorder.finish_trials()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}

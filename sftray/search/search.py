@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
@@ -18,108 +17,16 @@ from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
 from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
+from sftray.search.decisions import end_event
 from sftray.search.sampler import Sampler
 from sftray.search.schedulers import Decision, asha
+from sftray.search.search_trials import CONTINUE, STOP, Best, KnownTrial, SearchTrial, Suggestion
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event
 from sftray.storage.outages import OUTAGE
 
-CONTINUE, STOP = "continue", "stop"
-OUTCOMES = (
-    "completed",
-    "pruned",
-    "diverged",
-    "out_of_memory",
-    "data_error",
-    "preempted",
-    "failed",
-)
-
-
 _AT_THE_END = ("metric", "answer_flags", "last_curve")
 """What a trial's last report tells besides its outcome."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A trial to run."""
-
-    trial: str
-    point: Point
-
-
-@dataclass(frozen=True)
-class KnownTrial:
-    """A trial of another sweep that need not be run again in this one."""
-
-    point: Mapping[str, Any]
-    results: Sequence[Mapping[str, Any]]
-    """The metrics of its evaluations."""
-    outcome: str
-    sweep: str
-    """The other sweep's folder."""
-    folder: str
-    """The trial's folder there."""
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best evaluation of a sweep: not a trial's last one, and whatever became of the trial."""
-
-    trial: str
-    step: int
-    eval_loss: float
-
-
-@dataclass
-class _Trial:
-    number: int | None
-    """Its number for the sampler; None of a repetition."""
-    suggestion: Suggestion
-    plan: TrialPlan
-    confirms: str | None
-    """The trial that it repeats with another seed."""
-    folder: str | None
-    """Where it ran, if that was another sweep."""
-    losses: dict[int, float | None] = field(default_factory=dict)
-    """Eval loss by step, of every result; None where the result had none."""
-    peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    """By step, the losses of trials that came to the same rung at the same moment."""
-    decisions: dict[int, Decision] = field(default_factory=dict)
-    last: Mapping[str, Any] = field(default_factory=dict)
-    """The metrics of its newest result."""
-    metric: float | None = None
-    attempts: int = 0
-    message: str = ""
-    """What ended the last attempt that failed."""
-    outcome: str | None = None
-
-    @property
-    def rungs(self) -> tuple[Rung, ...]:
-        """Where it is judged; a repetition never is."""
-        return () if self.confirms else self.plan.rungs
-
-    def best(self) -> tuple[float, int] | None:
-        """The lowest finite eval loss after the start, and its step."""
-        finite = [
-            (loss, step)
-            for step, loss in self.losses.items()
-            if step > 0 and loss is not None and math.isfinite(loss)
-        ]
-        return min(finite, default=None)
-
-    def worst(self) -> float | None:
-        """The highest finite eval loss, the base's among them."""
-        known = [loss for loss in self.losses.values() if loss is not None and math.isfinite(loss)]
-        return max(known, default=None)
-
-    def since_its_best(self, step: int, loss: float) -> int:
-        """How many evaluations there have been after the best until `step`, whose loss this is; 0
-        before the start."""
-        losses = {**self.losses, step: loss}
-        trained = [losses[at] for at in sorted(losses) if 0 < at <= step]
-        known = [math.inf if one is None else one for one in trained]
-        return len(known) - 1 - known.index(min(known)) if known else 0
 
 
 class Search:
@@ -150,7 +57,7 @@ class Search:
                 seed=sweep.seed,
                 first=first,
             )
-        self._trials: dict[str, _Trial] = {}
+        self._trials: dict[str, SearchTrial] = {}
         self._damaged = ""
         """What a trial has said of damaged data since this search was made."""
         self._outage = ""
@@ -272,7 +179,7 @@ class Search:
         if outcome == OUTAGE:
             self.met_outage(trial, message)
         elif self._trials[trial].outcome is None:
-            self._record([_ended(trial, outcome, message)])
+            self._record([end_event(trial, outcome, message)])
 
     def returned(self, trial: str) -> None:
         """End a trial that returned without naming its outcome."""
@@ -349,7 +256,7 @@ class Search:
             self._apply(event)
 
     def _consequences(
-        self, state: _Trial, step: int, loss: float | None, outcome: str | None, message: str
+        self, state: SearchTrial, step: int, loss: float | None, outcome: str | None, message: str
     ) -> list[Event]:
         """The events that a result entails and that are not recorded yet."""
         trial = state.suggestion.trial
@@ -372,14 +279,14 @@ class Search:
         if outcome is None and loss is not None and state.since_its_best(step, loss) >= patience:
             outcome = "completed"
             message = f"stopped at step {step}: {patience} evaluations without improvement"
-        return [*events, _ended(trial, outcome, message)] if outcome else events
+        return [*events, end_event(trial, outcome, message)] if outcome else events
 
-    def _judge(self, state: _Trial, rung: Rung, loss: float) -> Decision:
+    def _judge(self, state: SearchTrial, rung: Rung, loss: float) -> Decision:
         # trials that come together are judged together, whoever's report is first
         here = {**self._rungs[state.plan.bracket, rung.rows], **state.peers.get(rung.step, {})}
         return asha(list(here.values()), loss, self._sweep.reduction_factor)
 
-    def _refused(self, state: _Trial) -> bool:
+    def _refused(self, state: SearchTrial) -> bool:
         """End a trial that does not fit the memory."""
         reason = self._too_large(self._sweep.trial.at(state.suggestion.point))
         if reason is not None:
@@ -432,11 +339,11 @@ class Search:
         if self._sampler and number is not None:
             self._sampler.replay(number, point, drawn=folder is None)
         plan = self._plan(self._sweep.trial.at(point))
-        self._trials[trial] = _Trial(number, Suggestion(trial, point), plan, confirms, folder)
+        self._trials[trial] = SearchTrial(number, Suggestion(trial, point), plan, confirms, folder)
         self._asked += confirms is None
         self._drawn += confirms is None and folder is None
 
-    def _apply_decision(self, state: _Trial, event: Event) -> None:
+    def _apply_decision(self, state: SearchTrial, event: Event) -> None:
         loss = state.losses[event["step"]]
         assert loss is not None  # a decision is only made on a finite loss
         goes_on = event["decision"] == CONTINUE
@@ -445,7 +352,7 @@ class Search:
         if self._sampler and state.number is not None:
             self._sampler.report(state.number, event["rung"], loss)
 
-    def _value(self, state: _Trial) -> float | None:
+    def _value(self, state: SearchTrial) -> float | None:
         """What the sampler makes small, of a trial that has ended; None where it has none."""
         if self._sweep.objective == "metric":
             if state.metric is None or not math.isfinite(state.metric):
@@ -464,9 +371,3 @@ class Search:
 
 def _trial_id(number: int) -> str:
     return f"t{number:04d}"
-
-
-def _ended(trial: str, outcome: str, message: str) -> Event:
-    if outcome not in OUTCOMES:
-        raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(OUTCOMES)}")
-    return {"event": "trial_ended", "trial": trial, "outcome": outcome, "message": message}

@@ -33,7 +33,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from sftray.errors import OutageError, last_line
-from sftray.search.search import STOP, Search
+from sftray.search.search import Search
+from sftray.search.search_trials import STOP
 from sftray.storage import outages
 
 if TYPE_CHECKING:

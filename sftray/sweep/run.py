@@ -40,7 +40,8 @@ from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.results.recorder import Recorder
-from sftray.search.search import KnownTrial, Search
+from sftray.search.search import Search
+from sftray.search.search_trials import KnownTrial
 from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.model_files import model_config, require_safetensors
@@ -48,7 +49,8 @@ from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
-from sftray.trainers.runner import LocalRunner, Runner, Specs
+from sftray.trainers.ray_train.local_runner import LocalRunner
+from sftray.trainers.runner import Runner, Specs
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner import bundle
 

@@ -15,7 +15,7 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord
-from sftray.search.search import KnownTrial
+from sftray.search.search_trials import KnownTrial
 from sftray.storage.paths import SweepPaths, name_of
 
 TOP = 3

@@ -6,8 +6,6 @@ and Tune are the same for all. Torch never comes to the driver, but for `--local
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,18 +13,17 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.tune import CheckpointConfig
+from ray.tune import Callback, CheckpointConfig
 
 from sftray.cluster import ray_private
-from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig, TrialConfig
-from sftray.plan.device_fit import Fit, fit_train
+from sftray.plan.device_fit import Fit
 from sftray.plan.trial_plan import TrialPlan
-from sftray.results.recorder import Recorder, TuneRecorder
-from sftray.search.search import STOP, Search, Suggestion
+from sftray.results.recorder import Recorder
+from sftray.search.search import Search
+from sftray.search.search_trials import Suggestion
 from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
 from sftray.storage.paths import SweepPaths
-from sftray.trial.progress import StoppedError
 from sftray.trial.trial_spec import TrialSpec
 
 
@@ -131,56 +128,23 @@ _KEYS = {
 Ray writes to its logs as it is. They need none: what touches storage is not started by Tune."""
 
 
-class LocalRunner:
-    """Trials one after another in this process, by SFTTrainer: an exception stops the sweep with
-    its traceback, and a debugger works."""
+class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
+    """The recorder behind Tune's callbacks; Tune pickles it, and it is empty there."""
 
-    def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
-        self._use_gpu = cluster.use_gpu(sweep)
-        self._memory = cluster.gpu_memory(sweep)
-        self.gpus = int(self._use_gpu)
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
-        return fit_train(sweep, base, self._memory)
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        self._recorder.result(trial.config["trial"], result)
 
-    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
-        import torch
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._recorder.recovers(trial.config["trial"])
 
-        from sftray.trainers.ray_train.base_cache import Bases
-        from sftray.trainers.ray_train.worker import run_trial
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._recorder.when_stepped()
+        self._recorder.finish_trials()
 
-        device, bases = torch.device("cuda", 0) if self._use_gpu else torch.device("cpu"), Bases()
-        waiting = search.unfinished()
-
-        def stepped() -> bool:
-            recorder.when_stepped()
-            return False
-
-        while not search.stopped:
-            suggestion = waiting.pop(0) if waiting else search.suggest()
-            if suggestion is None:
-                return
-            search.attempt(suggestion.trial)
-            report = functools.partial(_report_locally, search, recorder, suggestion.trial)
-            with contextlib.suppress(StoppedError):
-                run_trial(specs.of(suggestion), report, device, bases, stepped)
-            if search.outcome_of(suggestion.trial) is None and not search.stopped:
-                search.returned(suggestion.trial)
-            recorder.finish_trials()
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return submit_task(function, *arguments, use_gpu=self._use_gpu)
-
-    def close(self) -> None:
-        """Nothing was taken."""
-
-
-def _report_locally(
-    search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
-) -> None:
-    values = dict(metrics)
-    outcome, message = values.pop("outcome", None), values.pop("message", "")
-    decision = search.record(trial, values, outcome, message)
-    recorder.result(trial, metrics)
-    if decision == STOP and outcome is None:
-        raise StoppedError
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

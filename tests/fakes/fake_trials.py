@@ -12,7 +12,8 @@ from typing import Any
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
-from sftray.search.search import Search, Suggestion
+from sftray.search.search import Search
+from sftray.search.search_trials import Suggestion
 from sftray.storage.journal import Journal
 
 ROWS = 240

@@ -10,7 +10,8 @@ from sftray.config import TrialConfig, choice, loguniform
 from sftray.errors import JournalError
 from sftray.results.sweep_folder import leaderboard
 from sftray.search.schedulers import asha
-from sftray.search.search import Best, KnownTrial, Search, Suggestion
+from sftray.search.search import Search
+from sftray.search.search_trials import Best, KnownTrial, Suggestion
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
 

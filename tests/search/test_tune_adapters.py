@@ -17,7 +17,7 @@ from ray import tune
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import sweep_from_json, to_json
 from sftray.results.sweep_folder import leaderboard
-from sftray.search.search import OUTCOMES
+from sftray.search.search_trials import OUTCOMES
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.journal.journal import Event
 

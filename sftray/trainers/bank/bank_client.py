@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from ray.tune import Trainable
 
 from sftray.errors import BankError
-from sftray.search.search import Suggestion
+from sftray.search.search_trials import Suggestion
 from sftray.trainers.bank.roll_call import RollCall
 from sftray.trial.trial_spec import TrialSpec
 

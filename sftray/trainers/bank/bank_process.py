@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sftray.cluster.preemption import PreemptionWatch
@@ -34,16 +34,14 @@ from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.out_of_memory import cheaper
-from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS, plain
+from sftray.storage.outages import OUTAGE, plain
+from sftray.trainers.bank.leases import LEASE_SECONDS, POLL_SECONDS, Lease
 from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
-    from sftray.trainers.bank.engine import Engine, Slot
+    from sftray.trainers.bank.engine import Engine
+    from sftray.trainers.bank.slot import Slot
 
-LEASE_SECONDS = PATIENCE_SECONDS + 60
-"""A client that is alive asks far more often, but where the driver waits for storage."""
-POLL_SECONDS = 5.0
-"""A client's question waits so long for an answer."""
 END_SECONDS = 900.0
 """How long the engine may take to end."""
 PREPARE_SECONDS = 60.0
@@ -53,17 +51,6 @@ SWITCH_SECONDS = 2e-4
 engine launches asks for it anew, and would wait 5 ms each time."""
 WRITERS = 4
 """Threads that write checkpoints."""
-
-
-@dataclass
-class _Lease:
-    spec: TrialSpec
-    seen: float
-    """When its client last asked."""
-    reports: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
-    slot: Slot | None = None
-    told: int = -1
-    """The step of the last report that the client has got."""
 
 
 class BankProcess:
@@ -98,8 +85,8 @@ class BankProcess:
         self._commands: queue.SimpleQueue[Callable[[Engine], None]] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._leases: dict[str, _Lease] = {}
-        self._waiting: deque[tuple[_Lease, Future[Slot]]] = deque()
+        self._leases: dict[str, Lease] = {}
+        self._waiting: deque[tuple[Lease, Future[Slot]]] = deque()
         self._thread: threading.Thread | None = None
         self._first: int | None = None
         """Trials that it waits for before its first step; None afterwards."""
@@ -130,7 +117,7 @@ class BankProcess:
         if self._watch.noticed:
             return 0
         self.open(opening)
-        lease = _Lease(TrialSpec.from_json(spec), self._clock())
+        lease = Lease(TrialSpec.from_json(spec), self._clock())
         self.drop(lease.spec.trial)  # a client that has died may have left it here
         with self._lock:
             if self._first is not None and len(self._leases) >= self._first:
@@ -222,7 +209,7 @@ class BankProcess:
         self._startup = {"importing": imported - began, "loading": self._clock() - imported}
         return model
 
-    def _prepare(self, lease: _Lease) -> Future[Slot]:
+    def _prepare(self, lease: Lease) -> Future[Slot]:
         """Read or make the trial's adapter in the background, once there is an engine."""
         engine, report = self._engine, lease.reports.put
         prepared = self._background.submit(lambda: engine.result().prepare(lease.spec, report))

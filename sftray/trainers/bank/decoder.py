@@ -23,8 +23,8 @@ from torch import Tensor
 
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.bank_settings import LOGITS_AT_ONCE
-from sftray.trainers.bank import torch_ops
 from sftray.trainers.bank.adapters import Layout, Place, joint_first, second
+from sftray.trainers.bank.backend import fastest
 from sftray.trainers.bank.frozen_base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
 from sftray.trainers.bank.packed_attention import BankAttention, Documents, choose
 
@@ -60,7 +60,7 @@ class Decoder:
         places = torch.arange(max_length + ANSWER_TOKENS, device=base.device)
         self._cos, self._sin = base.rotary(places)
         self._back = -self._sin  # the backward pass turns the other way
-        self._ops = torch_ops.fastest(base.device)
+        self._ops = fastest(base.device)
 
     @torch.inference_mode()
     def losses(self, batch: Batch, work_KP: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
-from sftray.plan.trial_plan import learning_rate
 from sftray.storage.outages import OUTAGE
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import (
@@ -46,7 +44,8 @@ from sftray.trainers.bank.evaluation import Evaluation
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.bank.micro_steps import Steps, capacities
-from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
+from sftray.trainers.bank.slot import Samples, Slot, Usage, dropout_seed, rung_of, slot_update
+from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import choose_attention
@@ -60,34 +59,6 @@ from sftray.trial.row_order import row_stream
 from sftray.trial.samples import judged, keep, prompts_at
 from sftray.trial.trial_spec import TrialSpec
 
-Samples = Sequence[dict[str, Any]]
-
-
-@dataclass(eq=False)
-class Slot:
-    """A trial in the bank, or about to enter it."""
-
-    spec: TrialSpec
-    order: np.ndarray
-    """Row numbers of the trial's whole stream, [plan.rows]."""
-    progress: Progress
-    row: Row | None
-    """The adapter to start from; None once it is in the bank."""
-    report: Report
-    step: int = 0
-    micro_steps: int = 0
-    """Micro-batches since the last optimizer step."""
-    tokens: int = 0
-    """Supervised tokens in them."""
-    resumed: bool = False
-    waiting: bool = False
-    """At a rung, for the search's decision."""
-    written: Future[None] | None = None
-    """Its newest checkpoint and report, on their way."""
-    lost: bool = False
-    """A checkpoint could not be written."""
-    asked: float = field(default_factory=time.perf_counter)
-
 
 def load_model(trial: TrialConfig, device: torch.device) -> Any:
     """The base of a sweep's trials, as transformers loads it.
@@ -96,24 +67,6 @@ def load_model(trial: TrialConfig, device: torch.device) -> Any:
     """
     choose_attention(trial, device)
     return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
-
-
-@dataclass
-class Usage:
-    """What a bank has spent its time on, in seconds."""
-
-    warm_up: float = 0.0
-    """Until the end of the first micro-step: trials come, kernels are compiled, graphs captured."""
-    training: float = 0.0
-    """In training steps after that."""
-    evaluation: float = 0.0
-    """In evaluations, checkpoints' copies and samples."""
-    admission: float = 0.0
-    """Putting adapters into slots."""
-    admitted: int = 0
-    micro_steps: int = 0
-    slot_steps: int = 0
-    """Micro-steps × slots that had something to train."""
 
 
 class Engine:
@@ -205,7 +158,7 @@ class Engine:
             progress.resume(found.state)
             row = self._pinned(import_row(layout, trial.lora_r, adapter, moments))
         slot = Slot(spec, order, progress, row, report, step=found.step, resumed=True)
-        slot.waiting = _rung(slot) is not None  # it may have ended before the search had decided
+        slot.waiting = rung_of(slot) is not None  # it may have ended before the search had decided
         return slot
 
     def admit(self, slot: Slot) -> None:
@@ -267,7 +220,7 @@ class Engine:
         self._steps.run(rows, seeds)
         due = [slot for slot in running if slot.micro_steps == slot.spec.plan.accumulation]
         if due:
-            self._optimizer.step({self._slots.index(slot): _due(slot) for slot in due})
+            self._optimizer.step({self._slots.index(slot): slot_update(slot) for slot in due})
         for slot in due:
             slot.step, slot.micro_steps, slot.tokens = slot.step + 1, 0, 0
         to_evaluate = [slot for slot in due if slot.step in slot.spec.plan.eval_steps]
@@ -302,7 +255,7 @@ class Engine:
             slot.tokens += sum(len(row.where) for row in fresh)
             rows += fresh
             if self.settings.dropout:
-                seeds += [_seed(trial.seed, place) for place in range(start, start + size)]
+                seeds += [dropout_seed(trial.seed, place) for place in range(start, start + size)]
         return rows, seeds if self.settings.dropout else None
 
     def _settle(self, *, wait: bool) -> None:
@@ -325,12 +278,12 @@ class Engine:
             memory = peak_memory_gb(self._device)
             samples, told = answered.get(slot, ([], {}))
             metrics = slot.progress.evaluated(slot.step, loss, memory) | told
-            rung = _rung(slot)
+            rung = rung_of(slot)
             if rung is not None:
                 metrics["rung_peers"] = [  # pairs: Tune would take a dictionary apart
                     [other.spec.trial, theirs]
                     for other, theirs in together
-                    if other is not slot and _rung(other) == rung and math.isfinite(theirs)
+                    if other is not slot and rung_of(other) == rung and math.isfinite(theirs)
                 ]
             snapshot = self._adapters.take(self._slots.index(slot))
             slot.waiting = rung is not None
@@ -455,23 +408,3 @@ def prove_isolation(decoder: Decoder) -> float:
     change = isolation_change(base.shape.vocabulary, states)
     refuse_leak(decoder.attention.name, "hidden states", change)
     return change
-
-
-def _due(slot: Slot) -> tuple[list[float], Any]:
-    """What the optimizer needs for a slot's step, and what comes back with its result."""
-    trial, step = slot.spec.config, slot.step + 1
-    rate = learning_rate(trial, slot.spec.plan, step)
-    return table_row(trial, step, rate, slot.tokens), (slot, step, rate, slot.tokens)
-
-
-def _rung(slot: Slot) -> tuple[str, int] | None:
-    """The bracket and rows of the rung that a trial has come to, if it has."""
-    plan = slot.spec.plan
-    rows = [rung.rows for rung in plan.rungs if rung.step == slot.step]
-    return (plan.bracket, rows[0]) if rows else None
-
-
-def _seed(seed: int, place: int) -> int:
-    """The seed of the dropout of the row at `place` of a trial's stream; 63 bits."""
-    digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -16,6 +16,7 @@ import torch
 
 from sftray.config import TrialConfig
 from sftray.trainers.bank.adapters import Adapters
+from sftray.trainers.bank.backend import fastest
 from sftray.trainers.bank.torch_ops import (
     BETA1,
     BETA2,
@@ -26,7 +27,6 @@ from sftray.trainers.bank.torch_ops import (
     LORA_SCALE,
     LR,
     MAX_NORM,
-    fastest,
 )
 from sftray.trainers.bank.transfer import Downloads, Upload
 

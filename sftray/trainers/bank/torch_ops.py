@@ -15,25 +15,12 @@ Names of tensors end in their shape:
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 LR, BETA1, BETA2, EPS, DECAY, CORRECTION1, CORRECTION2, LORA_SCALE, MAX_NORM = range(9)
 """The columns of the optimizer's float32 [K, 9] table."""
-
-
-def fastest(device: torch.device) -> ModuleType:
-    """This file, or on a GPU with Triton its twin."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from sftray.trainers.bank import triton_kernels
-
-        return triton_kernels
-    return sys.modules[__name__]
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:

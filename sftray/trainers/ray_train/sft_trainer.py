@@ -9,8 +9,6 @@ supervised tokens, whatever the micro-batch or the number of workers.
 from __future__ import annotations
 
 import functools
-import importlib.util
-import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,11 +26,11 @@ from sftray.data.packs.packed_rows import MappedRows
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.fused_lora import fuse_lora
+from sftray.trainers.ray_train.sft_arguments import liger_works, sft_arguments
 from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
 from sftray.trainers.ray_train.trl_private import fused_lm_head
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
-from sftray.trial.base_model import compute_dtype
 from sftray.trial.collate import collate
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.lora_adapter import (
@@ -85,7 +83,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         super().__init__(
             model=model,
-            args=_arguments(trial, plan, scratch, model),
+            args=sft_arguments(trial, plan, scratch, model),
             data_collator=functools.partial(collate, flatten=attention.flatten),
             train_dataset=rows.select(order),
             eval_dataset=datasets["eval"],
@@ -301,51 +299,3 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
         self.trainer.seconds += passed
         self.trainer.progress.seconds += passed
         self.trainer.progress.gpu_seconds += passed * self.trainer.trial_config.num_workers
-
-
-def liger_works(model: Any) -> bool:
-    """Whether Liger's Triton kernels for norms, rotary and SwiGLU are there for this model."""
-    if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
-        return False
-    logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it tells what it cannot use
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
-
-    return model.config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
-
-
-def _arguments(trial: TrialConfig, plan: TrialPlan, scratch: Path, model: Any) -> SFTConfig:
-    device = model.device
-    return SFTConfig(
-        output_dir=str(scratch),
-        max_steps=plan.steps,
-        per_device_train_batch_size=plan.micro_batch_size,
-        gradient_accumulation_steps=plan.accumulation,
-        average_tokens_across_devices=True,
-        train_sampling_strategy="sequential",
-        learning_rate=trial.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": trial.min_lr_ratio},
-        warmup_steps=plan.warmup_steps,
-        optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
-        adam_beta1=trial.adam_beta1,
-        adam_beta2=trial.adam_beta2,
-        weight_decay=trial.weight_decay,
-        max_grad_norm=trial.max_grad_norm,
-        bf16=compute_dtype(trial, device) == torch.bfloat16,
-        use_cpu=device.type == "cpu",
-        activation_checkpointing=plan.execution.activation_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        ddp_find_unused_parameters=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        packing=False,
-        padding_free=False,
-        max_length=None,
-        seed=trial.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=device.type == "cuda",
-    )

@@ -21,7 +21,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune import Trainable
 
-from sftray.search.search import Suggestion
+from sftray.search.search_trials import Suggestion
 from sftray.trainers.ray_train.mailbox import Mailbox
 from sftray.trial.trial_spec import TrialSpec
 

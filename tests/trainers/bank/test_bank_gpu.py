@@ -28,7 +28,7 @@ from sftray.trainers.bank.engine import Engine, load_model
 from sftray.trainers.bank.evaluation import Evaluation
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
-from sftray.trainers.ray_train.worker import run_trial
+from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu

@@ -22,7 +22,8 @@ from sftray.errors import BankError
 from sftray.plan.effective_batch import Execution
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
-from sftray.trainers.bank.bank_process import LEASE_SECONDS, BankProcess
+from sftray.trainers.bank.bank_process import BankProcess
+from sftray.trainers.bank.leases import LEASE_SECONDS
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once

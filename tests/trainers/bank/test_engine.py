@@ -17,7 +17,7 @@ from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.engine import Engine, load_model
-from sftray.trainers.ray_train.worker import run_trial
+from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec

@@ -19,8 +19,8 @@ from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.storage import files as storage_files
 from sftray.storage.paths import TrialPaths
+from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.base_cache import Bases
-from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base

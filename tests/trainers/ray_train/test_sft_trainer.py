@@ -27,9 +27,9 @@ from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import TrialPlan, plan_trial
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
+from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
-from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention, choose_attention
 from sftray.trial.base_model import load_base, load_tokenizer

@@ -15,7 +15,7 @@ from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import TrialPlan, plan_trial
-from sftray.trainers.ray_train.worker import run_trial
+from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss

@@ -16,9 +16,9 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
+from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.mailbox import Mailbox
 from sftray.trainers.ray_train.train_client import _fit, _work
-from sftray.trainers.ray_train.worker import run_trial
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray

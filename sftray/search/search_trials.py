@@ -1,0 +1,106 @@
+"""What a search knows of its trials: suggestions, outcomes, the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftray.config.points import Point
+from sftray.plan.rungs import Rung
+from sftray.plan.trial_plan import TrialPlan
+from sftray.search.schedulers import Decision
+
+CONTINUE, STOP = "continue", "stop"
+OUTCOMES = (
+    "completed",
+    "pruned",
+    "diverged",
+    "out_of_memory",
+    "data_error",
+    "preempted",
+    "failed",
+)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run."""
+
+    trial: str
+    point: Point
+
+
+@dataclass(frozen=True)
+class KnownTrial:
+    """A trial of another sweep that need not be run again in this one."""
+
+    point: Mapping[str, Any]
+    results: Sequence[Mapping[str, Any]]
+    """The metrics of its evaluations."""
+    outcome: str
+    sweep: str
+    """The other sweep's folder."""
+    folder: str
+    """The trial's folder there."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation of a sweep: not a trial's last one, and whatever became of the trial."""
+
+    trial: str
+    step: int
+    eval_loss: float
+
+
+@dataclass
+class SearchTrial:
+    number: int | None
+    """Its number for the sampler; None of a repetition."""
+    suggestion: Suggestion
+    plan: TrialPlan
+    confirms: str | None
+    """The trial that it repeats with another seed."""
+    folder: str | None
+    """Where it ran, if that was another sweep."""
+    losses: dict[int, float | None] = field(default_factory=dict)
+    """Eval loss by step, of every result; None where the result had none."""
+    peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    """By step, the losses of trials that came to the same rung at the same moment."""
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    last: Mapping[str, Any] = field(default_factory=dict)
+    """The metrics of its newest result."""
+    metric: float | None = None
+    attempts: int = 0
+    message: str = ""
+    """What ended the last attempt that failed."""
+    outcome: str | None = None
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Where it is judged; a repetition never is."""
+        return () if self.confirms else self.plan.rungs
+
+    def best(self) -> tuple[float, int] | None:
+        """The lowest finite eval loss after the start, and its step."""
+        finite = [
+            (loss, step)
+            for step, loss in self.losses.items()
+            if step > 0 and loss is not None and math.isfinite(loss)
+        ]
+        return min(finite, default=None)
+
+    def worst(self) -> float | None:
+        """The highest finite eval loss, the base's among them."""
+        known = [loss for loss in self.losses.values() if loss is not None and math.isfinite(loss)]
+        return max(known, default=None)
+
+    def since_its_best(self, step: int, loss: float) -> int:
+        """How many evaluations there have been after the best until `step`, whose loss this is; 0
+        before the start."""
+        losses = {**self.losses, step: loss}
+        trained = [losses[at] for at in sorted(losses) if 0 < at <= step]
+        known = [math.inf if one is None else one for one in trained]
+        return len(known) - 1 - known.index(min(known)) if known else 0

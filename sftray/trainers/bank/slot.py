@@ -1,0 +1,84 @@
+"""A slot: one adapter's place in a bank, from lease to last evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sftray.plan.trial_plan import learning_rate
+from sftray.trainers.bank.adapters import Row
+from sftray.trainers.bank.slot_optimizer import table_row
+from sftray.trial.progress import Progress, Report
+from sftray.trial.trial_spec import TrialSpec
+
+Samples = Sequence[dict[str, Any]]
+
+
+@dataclass(eq=False)
+class Slot:
+    """A trial in the bank, or about to enter it."""
+
+    spec: TrialSpec
+    order: np.ndarray
+    """Row numbers of the trial's whole stream, [plan.rows]."""
+    progress: Progress
+    row: Row | None
+    """The adapter to start from; None once it is in the bank."""
+    report: Report
+    step: int = 0
+    micro_steps: int = 0
+    """Micro-batches since the last optimizer step."""
+    tokens: int = 0
+    """Supervised tokens in them."""
+    resumed: bool = False
+    waiting: bool = False
+    """At a rung, for the search's decision."""
+    written: Future[None] | None = None
+    """Its newest checkpoint and report, on their way."""
+    lost: bool = False
+    """A checkpoint could not be written."""
+    asked: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class Usage:
+    """What a bank has spent its time on, in seconds."""
+
+    warm_up: float = 0.0
+    """Until the end of the first micro-step: trials come, kernels are compiled, graphs captured."""
+    training: float = 0.0
+    """In training steps after that."""
+    evaluation: float = 0.0
+    """In evaluations, checkpoints' copies and samples."""
+    admission: float = 0.0
+    """Putting adapters into slots."""
+    admitted: int = 0
+    micro_steps: int = 0
+    slot_steps: int = 0
+    """Micro-steps × slots that had something to train."""
+
+
+def slot_update(slot: Slot) -> tuple[list[float], Any]:
+    """What the optimizer needs for a slot's step, and what comes back with its result."""
+    trial, step = slot.spec.config, slot.step + 1
+    rate = learning_rate(trial, slot.spec.plan, step)
+    return table_row(trial, step, rate, slot.tokens), (slot, step, rate, slot.tokens)
+
+
+def rung_of(slot: Slot) -> tuple[str, int] | None:
+    """The bracket and rows of the rung that a trial has come to, if it has."""
+    plan = slot.spec.plan
+    rows = [rung.rows for rung in plan.rungs if rung.step == slot.step]
+    return (plan.bracket, rows[0]) if rows else None
+
+
+def dropout_seed(seed: int, place: int) -> int:
+    """The seed of the dropout of the row at `place` of a trial's stream; 63 bits."""
+    digest = hashlib.blake2b(f"{seed}/{place}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

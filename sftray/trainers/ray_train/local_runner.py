@@ -1,0 +1,72 @@
+"""`--local`: one trial at a time in this process, where a debugger works."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sftray.cluster.connect import Cluster
+from sftray.config import SweepConfig
+from sftray.plan.device_fit import Fit, fit_train
+from sftray.results.recorder import Recorder
+from sftray.search.search import Search
+from sftray.search.search_trials import STOP
+from sftray.trainers.runner import Specs, submit_task
+from sftray.trial.progress import StoppedError
+
+
+class LocalRunner:
+    """Trials one after another in this process, by SFTTrainer: an exception stops the sweep with
+    its traceback, and a debugger works."""
+
+    def __init__(self, cluster: Cluster, sweep: SweepConfig) -> None:
+        self._use_gpu = cluster.use_gpu(sweep)
+        self._memory = cluster.gpu_memory(sweep)
+        self.gpus = int(self._use_gpu)
+
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
+        return fit_train(sweep, base, self._memory)
+
+    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+        import torch
+
+        from sftray.trainers.ray_train.attempts import run_trial
+        from sftray.trainers.ray_train.base_cache import Bases
+
+        device, bases = torch.device("cuda", 0) if self._use_gpu else torch.device("cpu"), Bases()
+        waiting = search.unfinished()
+
+        def stepped() -> bool:
+            recorder.when_stepped()
+            return False
+
+        while not search.stopped:
+            suggestion = waiting.pop(0) if waiting else search.suggest()
+            if suggestion is None:
+                return
+            search.attempt(suggestion.trial)
+            report = functools.partial(_report_locally, search, recorder, suggestion.trial)
+            with contextlib.suppress(StoppedError):
+                run_trial(specs.of(suggestion), report, device, bases, stepped)
+            if search.outcome_of(suggestion.trial) is None and not search.stopped:
+                search.returned(suggestion.trial)
+            recorder.finish_trials()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return submit_task(function, *arguments, use_gpu=self._use_gpu)
+
+    def close(self) -> None:
+        """Nothing was taken."""
+
+
+def _report_locally(
+    search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
+) -> None:
+    values = dict(metrics)
+    outcome, message = values.pop("outcome", None), values.pop("message", "")
+    decision = search.record(trial, values, outcome, message)
+    recorder.result(trial, metrics)
+    if decision == STOP and outcome is None:
+        raise StoppedError
