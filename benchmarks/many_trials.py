@@ -32,7 +32,8 @@ from typing import Any
 
 from console import argument_parser, say
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
+from benchmarks.empty_sweep import ROWS, reports, sweep_of
+from sftray.config import SweepConfig, TrialConfig
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
 from sftray.results.recorder import Recorder
@@ -40,7 +41,6 @@ from sftray.search.search import Search
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths, join
 
-ROWS = 2400
 SLOTS = 16
 
 
@@ -83,21 +83,6 @@ def through_ray(numbers: list[int], scheduler: str) -> None:
     ratios = {name: last[name] / first[name] for name in COLUMNS}
     show_ratio = ", ".join(f"{name} × {ratio:.1f}" for name, ratio in ratios.items())
     say(f"trials × {numbers[-1] / numbers[0]:g}: {show_ratio}")
-
-
-def sweep_of(trials: int, scheduler: str) -> SweepConfig:
-    return SweepConfig(
-        name="many",
-        data=DataConfig("none.jsonl"),
-        trial=TrialConfig("none"),
-        search_space={
-            "learning_rate": loguniform(1e-5, 1e-1),
-            "effective_batch_size": choice([8, 16, 32]),
-            "warmup_ratio": choice([0.0, 0.03, 0.1]),
-        },
-        num_trials=trials,
-        scheduler=scheduler,
-    )
 
 
 def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
@@ -164,23 +149,6 @@ def drive(
             recorder.finish_trials()
         if goes_on:
             running.append((name, left))
-
-
-def reports(trial: TrialConfig, plan: Any) -> Iterator[dict[str, Any]]:
-    """What a real trial reports, every optimizer step's curve with it."""
-    last = 0
-    for step in (0, *plan.eval_steps):
-        away = abs(trial.learning_rate - 1e-3) ** 0.3
-        loss = 2 + away + 1 / (1 + step)
-        rows = step * trial.effective_batch_size
-        yield {
-            "step": step, "rows": rows, "tokens": 500 * rows, "supervised_tokens": 200 * rows,
-            "epoch": rows / ROWS, "train_loss": loss, "eval_loss": loss, "grad_norm": 1.0,
-            "learning_rate": trial.learning_rate, "tokens_per_second": 1e4, "gpu_memory_gb": 1.0,
-            "seconds": step / 10, "micro_batch_size": 1, "device": "cpu", "attention": "sdpa",
-            "curve": [[s, loss, trial.learning_rate, 1.0] for s in range(last + 1, step + 1)],
-        }  # fmt: skip
-        last = step
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """sftray: hyper-parameter sweeps for QLoRA supervised fine-tuning on Ray."""
 
-from sftray.cli.main import launch
+from sftray.cli.launch import launch
 from sftray.config import (
     DataConfig,
     SweepConfig,

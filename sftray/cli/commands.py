@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sftray.cli.terminal import quiet_libraries, say
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths
 
@@ -142,7 +143,7 @@ def _whole(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 def merge(options: argparse.Namespace) -> int:
     """The winner merged into its base."""
-    _quiet_libraries()
+    quiet_libraries()
     from sftray.winner.merge import merge as merged
 
     merged(
@@ -162,7 +163,7 @@ def push(options: argparse.Namespace) -> int:
     if not options.yes and not sys.stdin.isatty():
         raise SftrayError("push: got nobody to ask, must be run with --yes or in a terminal")
     if options.merged:
-        _quiet_libraries()
+        quiet_libraries()
     from sftray.winner.push import push as pushed
 
     address = pushed(
@@ -180,8 +181,8 @@ def push(options: argparse.Namespace) -> int:
 
 
 def generate(options: argparse.Namespace) -> int:
-    _quiet_libraries()
-    from sftray.winner.bundle import answer
+    quiet_libraries()
+    from sftray.winner.generate import answer
 
     answers = answer(
         options.dir,
@@ -229,21 +230,3 @@ def inspected(packs: str, *, rows: int) -> str:
     from sftray.data.packs.packs import open_packs
 
     return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _quiet_libraries() -> None:
-    """Loading bars and notes to developers are not for who wants an answer."""
-    import logging
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

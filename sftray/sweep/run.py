@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sftray import results
-from sftray.cluster.connect import Cluster, connect
+from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
 from sftray.config.resume_check import refuse_other_config
@@ -23,7 +23,7 @@ from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
-from sftray.errors import ConfigError, DataError, Log, OutageError, SweepFailedError
+from sftray.errors import DataError, Log, OutageError, SweepFailedError
 from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import Fit
@@ -37,7 +37,7 @@ from sftray.plan.preflight import (
 )
 from sftray.plan.preview import check_attention, check_references
 from sftray.plan.prior_points import prior_points
-from sftray.plan.trainer_choice import pick_trainer, without_bank
+from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
@@ -46,13 +46,13 @@ from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.model_files import model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
+from sftray.sweep.active_trainer import ActiveTrainer
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
-from sftray.trainers.ray_train.local_runner import LocalRunner
-from sftray.trainers.runner import Runner, Specs
+from sftray.trainers.runner import Specs
 from sftray.views.tracking.mirror_processes import Tracking
-from sftray.winner import bundle
+from sftray.winner.collect import collect
 
 
 def run_sweep(
@@ -95,7 +95,7 @@ def _run(
         revision=sweep.trial.model_revision,
         trust_remote_code=sweep.trial.trust_remote_code,
     )
-    at_work = _AtWork(base, connect(log, dashboard=trainer == "train"), local, log)
+    at_work = ActiveTrainer(base, connect(log, dashboard=trainer == "train"), local, log)
     at_work.start(trainer, why, sweep)
     held = at_work.gpus()
     try:
@@ -134,65 +134,12 @@ def _run(
             if found.leaderboard["best"] is None:
                 _report(paths, log)
                 raise SweepFailedError(_no_trial_finished(found))
-            bundle.collect(sweep, paths, packs, found, log=log, submit=at_work.runner.submit)
+            collect(sweep, paths, packs, found, log=log, submit=at_work.runner.submit)
             _report(paths, log)
             meter.tell()
     finally:
         at_work.runner.close()
     return found
-
-
-class _AtWork:
-    """The trainer at work for a sweep; another takes its place where it has to."""
-
-    runner: Runner
-
-    def __init__(self, base: Mapping[str, Any], cluster: Cluster, local: bool, log: Log) -> None:
-        self._base, self._cluster, self._local, self._log = base, cluster, local, log
-        self._trainer = self.told = ""
-        """told: which it is, and why."""
-
-    def start(self, trainer: str, why: str, sweep: SweepConfig) -> None:
-        """A bank begins to load its base."""
-        self._trainer = trainer
-        self.told = "in this process" if self._local else f"{trainer} ({why})"
-        if self._local:
-            self.runner = LocalRunner(self._cluster, sweep)
-        elif trainer == "train":
-            from sftray.trainers.ray_train.train_runner import TrainRunner
-
-            self.runner = TrainRunner(self._cluster, sweep)
-        else:
-            from sftray.trainers.bank.bank_runner import Banks
-
-            self.runner = Banks(self._cluster, sweep, self._log)
-
-    def fit(self, sweep: SweepConfig) -> Fit:
-        """How its trials are run; by `train` where no bank fits. Raises ConfigError."""
-        fit = self.runner.fit(sweep, self._base)
-        if fit is None:
-            self.runner.close()
-            self.start(*without_bank(sweep), sweep)
-            fit = self.runner.fit(sweep, self._base)
-        assert fit is not None  # `train` has raised
-        return fit
-
-    def change_to(self, trainer: str | None, sweep: SweepConfig) -> Fit | None:
-        """Put another trainer to work, if that is another. Raises ConfigError where it cannot."""
-        if self._local or trainer in (None, self._trainer):
-            return None
-        self.runner.close()
-        self.start(trainer, "asked for", sweep)
-        fit = self.runner.fit(sweep, self._base)
-        if fit is None:
-            raise ConfigError(
-                "confirm_trainer: got 'bank', must be 'train': no bank fits the memory"
-            )
-        return fit
-
-    def gpus(self) -> float:
-        """How many of those that the sweep asked for are up."""
-        return min(self.runner.gpus, self._cluster.gpus_up()) if self.runner.gpus else 0.0
 
 
 def _check(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fake_trials import make_sweep
 
-from sftray.cli.main import launch, main
+from sftray.cli.launch import launch
+from sftray.cli.main import main
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.results import Results

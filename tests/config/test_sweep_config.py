@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sftray.cli.main import launch
+from sftray.cli.launch import launch
 from sftray.config import (
     DataConfig,
     SweepConfig,

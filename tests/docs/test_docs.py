@@ -18,7 +18,8 @@ from bases import LLAMA_8B
 from doc_blocks import PAGES, ROOT, Block, Command, all_commands, blocks, missing_lines
 from safetensors.numpy import save_file
 
-from sftray.cli.main import _parser, _sweep_parser, launch, main
+from sftray.cli.launch import _sweep_parser, launch
+from sftray.cli.main import _parser, main
 from sftray.config import SweepConfig
 from sftray.config.overrides import override
 from sftray.data.source.conversations import conversation, spelling_of

@@ -14,7 +14,8 @@ from bases import LLAMA_8B
 from doc_blocks import PAGES, ROOT
 from ray.scripts.scripts import cli as ray_cli
 
-from sftray.cli.main import _parser, _sweep_parser
+from sftray.cli.launch import _sweep_parser
+from sftray.cli.main import _parser
 from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
 from sftray.config.overrides import override
 from sftray.data.estimate import estimate_packs

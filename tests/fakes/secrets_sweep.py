@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import ray
 
-from sftray.cli.main import launch
+from sftray.cli.launch import launch
 from sftray.cluster.connect import connect
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER

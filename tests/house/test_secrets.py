@@ -21,6 +21,7 @@ from fake_wandb import fake_wandb
 from tracked_sweep import SWEEP, begin, records, result
 
 from sftray.cli import main
+from sftray.cli.terminal import hook_without_secrets, with_plain_errors
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.config_json import to_json
 from sftray.demo import FOLDER
@@ -166,11 +167,11 @@ def test_what_a_failure_says_is_written_and_told_without_secrets(
         recorder.write_leaderboard()
         log(f"best/: {said}")
     with pytest.raises(SystemExit):
-        sys.exit(main._with_plain_errors(lambda: _raise(SftrayError(said))))
+        sys.exit(with_plain_errors(lambda: _raise(SftrayError(said))))
     try:
         _raise(OSError(said))
     except OSError as error:
-        main._hook_without_secrets(OSError, error, error.__traceback__)
+        hook_without_secrets(OSError, error, error.__traceback__)
     told = "".join(capsys.readouterr())
     assert f"OSError: https://{HIDDEN}@host/f?{HIDDEN}" in told
     assert f"error: https://{HIDDEN}@host" in told

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sftray.cli.main import launch, main
+from sftray.cli.launch import launch
+from sftray.cli.main import main
 from sftray.config import Choice, SweepConfig, Uniform
 from sftray.demo import FOLDER
 from sftray.plan.proposal import propose

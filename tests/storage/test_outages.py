@@ -12,7 +12,7 @@ from ray.tune import TuneError
 from small_disks import tmpfs
 
 from sftray.cli.doctor import spilled
-from sftray.cli.main import _with_plain_errors
+from sftray.cli.terminal import with_plain_errors
 from sftray.errors import JournalError, OutageError
 from sftray.storage import outages
 from sftray.trainers.ray_train.worker import _last_words
@@ -86,7 +86,7 @@ def test_the_command_line_says_it_in_one_line(
         with outages.plainly(str(tmp_path)):
             raise raised_while(TuneError("Traceback"), FULL)
 
-    assert _with_plain_errors(full) == 2
+    assert with_plain_errors(full) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: /x/y: cannot be written, there is no room")
     assert said.count("\n") == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sftray import results
-from sftray.cli.main import launch
+from sftray.cli.launch import launch
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError

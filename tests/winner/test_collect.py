@@ -35,7 +35,9 @@ from sftray.trial.eval_loss import load_adapter, packed_eval_loss
 from sftray.trial.generation import generate
 from sftray.trial.samples import read_samples
 from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
-from sftray.winner.bundle import TOLERANCE, answer, collect, open_bundle
+from sftray.winner.bundle import TOLERANCE, open_bundle
+from sftray.winner.collect import collect
+from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 
 pytestmark = pytest.mark.ray

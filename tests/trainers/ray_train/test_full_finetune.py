@@ -28,7 +28,8 @@ from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
 from sftray.trial.samples import fixed_prompts
 from sftray.trial.trial_spec import TrialSpec
-from sftray.winner.bundle import _assemble, _write_files, answer
+from sftray.winner.collect import _assemble, _write_files
+from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 from sftray.winner.model_card import model_card
 

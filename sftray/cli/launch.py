@@ -1,0 +1,147 @@
+"""`launch(sweep)`, the last line of every sweep file: its command line, and the sweep that it runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sftray.cli.commands import inspected
+from sftray.cli.terminal import hook_without_secrets, say, with_plain_errors
+from sftray.config import SweepConfig
+from sftray.config.overrides import override, read_points
+from sftray.config.sweep_config import TRAINERS, WANDB_MODES
+from sftray.errors import SftrayError
+from sftray.storage.paths import SweepPaths
+
+
+def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `sweep` as the command line says; what every sweep file calls last.
+
+    Exit status: 0 when the sweep ended, 1 when no trial finished, 2 for a request that cannot work,
+    or where a disk is full or storage away (the same command goes on then), 130 when interrupted
+    (it does, too).
+    """
+    options = _sweep_parser(sweep).parse_args(arguments)
+    sys.excepthook = hook_without_secrets
+    sys.exit(with_plain_errors(lambda: _launch(sweep, options)))
+
+
+def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
+    sweep = _overridden(sweep, options)
+    if options.plan:
+        from sftray.plan.preview import make_plan
+        from sftray.plan.preview_text import plan_text
+
+        plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
+        if plan["packs"] and not options.json:
+            say(inspected(plan["packs"], rows=1) + "\n")
+        say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
+        return 0 if plan["starts"] else 2
+    from sftray.storage import files
+
+    # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
+    from sftray.results import load
+    from sftray.results.findings import learn, text
+    from sftray.results.leaderboard_text import confirmed_text, table
+    from sftray.views.live import shown
+
+    folder = SweepPaths.of(sweep.storage, sweep.name).root
+    if options.fresh:
+        files.remove_folder(folder)
+
+    try:
+        # a debugger and a view do not share a terminal
+        with shown(sweep, plain=options.plain or options.local) as log:
+            from sftray.sweep.run import run_sweep
+
+            found = run_sweep(sweep, local=options.local, log=log)
+    except KeyboardInterrupt:
+        with contextlib.suppress(SftrayError):  # it may not have begun
+            say("\n" + table(load(folder).leaderboard, top=20))
+        raise
+    say("\n" + table(found.leaderboard, top=20))
+    if confirmed := confirmed_text(found.leaderboard):
+        say("\n" + confirmed)
+    say("\n" + text(learn(found)))
+    kind = "model" if sweep.trial.finetune == "full" else "adapter"
+    say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+    return 0
+
+
+def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
+    if options.demo:
+        from sftray.demo import demo
+
+        sweep = demo(sweep)
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("name", "storage", "num_trials", "trainer", "wandb")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.data:
+        # another dataset has other splits
+        changes["data"] = dataclasses.replace(
+            sweep.data, source=options.data, split="train", revision=None, eval_split=None
+        )
+    if options.model:
+        changes["trial"] = dataclasses.replace(
+            sweep.trial, model=options.model, model_revision=None
+        )
+    if options.points:
+        changes["points"] = read_points(options.points)
+    sweep = dataclasses.replace(sweep, **changes)
+    for assignment in options.set:
+        sweep = override(sweep, assignment)
+    return sweep
+
+
+def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=f"Run the sweep {sweep.name!r}, or go on with it where it stopped."
+    )
+    add = parser.add_argument
+    add(
+        "--plan", action="store_true", help="start nothing: show trials, steps, tokens, rungs, disk"
+    )
+    add("--json", action="store_true", help="with --plan: as JSON")
+    add("--demo", action="store_true", help="the bundled base and data; a CPU is enough")
+    add(
+        "--local", action="store_true", help="one trial at a time in this process; a debugger works"
+    )
+    add("--data", help="a .jsonl or .parquet path, glob or URI, or a Hub dataset id")
+    add("--model", help="the base: a folder or a Hub model id")
+    add("--storage", help="folder or s3://, gs:// URI for sweeps and packs")
+    add("--name", help="the sweep's folder under --storage")
+    add("--num-trials", type=int)
+    add("--trainer", choices=TRAINERS)
+    add("--wandb", choices=WANDB_MODES)
+    add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
+    add("--points", type=Path, help="run exactly the points in this JSON-lines file")
+    add("--fresh", action="store_true", help="delete the sweep of this name first")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any config field: data.max_length=512, trial.lora_r=8, "
+        "'search_space.learning_rate=loguniform(1e-5, 1e-3)'",
+    )
+    return parser
+
+
+def _gpu_memory(sweep: SweepConfig) -> float | None:
+    """Bytes of this machine's smallest GPU; of an 80 GB one where the GPUs are elsewhere."""
+    from sftray.cluster.gpus import smallest_gpu
+
+    if sweep.use_gpu is False:
+        return None
+    elsewhere = sweep.use_gpu or "RAY_ADDRESS" in os.environ
+    return smallest_gpu() or (80e9 if elsewhere else None)

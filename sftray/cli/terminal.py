@@ -1,0 +1,51 @@
+"""What every command prints with: lines, errors without tracebacks, messages without secrets."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+
+from sftray.errors import SftrayError, SweepFailedError
+from sftray.storage.redact import redact
+
+
+def with_plain_errors(run: Callable[[], int]) -> int:
+    """Turn our own errors into a message and an exit status; all others keep their traceback."""
+    try:
+        return run()
+    except SweepFailedError as error:
+        sys.stderr.write(redact(f"{error}\n"))
+        return 1
+    except SftrayError as error:
+        sys.stderr.write(redact(f"error: {error}\n"))
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the same command goes on from here\n")
+        return 130
+
+
+def hook_without_secrets(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A traceback as Python prints it, but for the secrets that libraries put into messages."""
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def quiet_libraries() -> None:
+    """Loading bars and notes to developers are not for who wants an answer."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

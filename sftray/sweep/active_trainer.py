@@ -1,0 +1,67 @@
+"""The trainer that runs a sweep's trials, and the one that takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sftray.cluster.connect import Cluster
+from sftray.config import SweepConfig
+from sftray.errors import ConfigError, Log
+from sftray.plan.device_fit import Fit
+from sftray.plan.trainer_choice import without_bank
+from sftray.trainers.ray_train.local_runner import LocalRunner
+from sftray.trainers.runner import Runner
+
+
+class ActiveTrainer:
+    """The trainer at work for a sweep; another takes its place where it has to."""
+
+    runner: Runner
+
+    def __init__(self, base: Mapping[str, Any], cluster: Cluster, local: bool, log: Log) -> None:
+        self._base, self._cluster, self._local, self._log = base, cluster, local, log
+        self._trainer = self.told = ""
+        """told: which it is, and why."""
+
+    def start(self, trainer: str, why: str, sweep: SweepConfig) -> None:
+        """A bank begins to load its base."""
+        self._trainer = trainer
+        self.told = "in this process" if self._local else f"{trainer} ({why})"
+        if self._local:
+            self.runner = LocalRunner(self._cluster, sweep)
+        elif trainer == "train":
+            from sftray.trainers.ray_train.train_runner import TrainRunner
+
+            self.runner = TrainRunner(self._cluster, sweep)
+        else:
+            from sftray.trainers.bank.bank_runner import Banks
+
+            self.runner = Banks(self._cluster, sweep, self._log)
+
+    def fit(self, sweep: SweepConfig) -> Fit:
+        """How its trials are run; by `train` where no bank fits. Raises ConfigError."""
+        fit = self.runner.fit(sweep, self._base)
+        if fit is None:
+            self.runner.close()
+            self.start(*without_bank(sweep), sweep)
+            fit = self.runner.fit(sweep, self._base)
+        assert fit is not None  # `train` has raised
+        return fit
+
+    def change_to(self, trainer: str | None, sweep: SweepConfig) -> Fit | None:
+        """Put another trainer to work, if that is another. Raises ConfigError where it cannot."""
+        if self._local or trainer in (None, self._trainer):
+            return None
+        self.runner.close()
+        self.start(trainer, "asked for", sweep)
+        fit = self.runner.fit(sweep, self._base)
+        if fit is None:
+            raise ConfigError(
+                "confirm_trainer: got 'bank', must be 'train': no bank fits the memory"
+            )
+        return fit
+
+    def gpus(self) -> float:
+        """How many of those that the sweep asked for are up."""
+        return min(self.runner.gpus, self._cluster.gpus_up()) if self.runner.gpus else 0.0
