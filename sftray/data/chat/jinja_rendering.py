@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sftray.trial.transformers_private import compiled_template
+from sftray.data.chat.transformers_private import compiled_template
 
 Span = tuple[int, int]
 Turns = Sequence[Mapping[str, Any]]
