@@ -31,7 +31,7 @@ from sftray.search.search import Search
 from sftray.search.search_trials import Suggestion
 from sftray.storage.journal import Journal, read_events, reader
 from sftray.storage.paths import SweepPaths
-from sftray.trainers.runner import Specs, tune_trials
+from sftray.trainers.runner import TrialSpecs, tune_trials
 from sftray.trial.trial_spec import TrialSpec
 
 AT_ONCE = 4
@@ -175,8 +175,10 @@ def live(folder: Path, sweep: SweepConfig) -> None:
             sweep, paths, journal, search, lambda line: told.append(time.perf_counter() - started)
         )
         replay = time.perf_counter() - started
-        trainable = tune.with_parameters(Empty, to_spec=Specs(sweep, paths, "", plan).of)
-        tune_trials(trainable, Specs(sweep, paths, "", plan), search, recorder, at_once=AT_ONCE)
+        trainable = tune.with_parameters(Empty, to_spec=TrialSpecs(sweep, paths, "", plan).of)
+        tune_trials(
+            trainable, TrialSpecs(sweep, paths, "", plan), search, recorder, at_once=AT_ONCE
+        )
         recorder.finish_trials()
         recorder.write_leaderboard()
         journal.append("sweep_ended")

@@ -25,7 +25,7 @@ from timing import device_name, free_memory, quiet
 from sftray.config import TrialConfig
 from sftray.plan.effective_batch import Execution
 from sftray.plan.memory import Memory, train_memory
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 from sftray.trial.eval_loss import default_device
 
 STEPS = 2
@@ -59,7 +59,7 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for shape in options.shapes:
         base = model_config(shape).to_dict()
-        facts, trial = Shape.of(base), TrialConfig(shape, learning_rate=1e-4, lora_r=16)
+        facts, trial = ModelShape.of(base), TrialConfig(shape, learning_rate=1e-4, lora_r=16)
         assert facts is not None
         models: dict[int, Train] = {}
         for length, execution in TRAIN if "train" in options.only else ():

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from sftray.trial.gpu_memory import free_memory
+from sftray.trial import gpu_memory
 
 WARM_UP = 3
 """Steps before the first that counts."""
@@ -104,7 +104,7 @@ def speed(
 
 def free_memory() -> None:
     """Give back what the last side has held, and measure the peak anew."""
-    free_memory()
+    gpu_memory.free_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

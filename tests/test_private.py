@@ -14,8 +14,8 @@ from types import FunctionType
 import pytest
 
 from sftray.cluster import ray_private
-from sftray.trainers.ray_train import trl_private
 from sftray.data.chat import transformers_private
+from sftray.trainers.ray_train import trl_private
 
 ROOT = Path(__file__).parent.parent / "sftray"
 FILES = (ray_private, transformers_private, trl_private)

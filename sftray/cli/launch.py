@@ -1,4 +1,4 @@
-"""`launch(sweep)`, the last line of every sweep file: its command line, and the sweep that it runs."""
+"""`launch(sweep)`, the last line of every sweep file: its command line, and its run."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from sftray.data.padding import padding_of
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
-from sftray.data.source.readers import Row
+from sftray.data.source.readers import SourceRow
 from sftray.data.source.sources import Source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
@@ -97,7 +97,7 @@ def estimate_packs(
 class _Sampled:
     """Rows of a source that were looked at."""
 
-    rows: list[Row]
+    rows: list[SourceRow]
     spelling: str
     report: ChunkReport
     read: int

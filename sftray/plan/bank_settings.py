@@ -15,7 +15,7 @@ from sftray.config import SweepConfig
 from sftray.config.points import field_values, largest_value
 from sftray.plan.effective_batch import Execution, largest_divisor
 from sftray.plan.memory import TRAINED_BYTES, Memory, base_bytes, element_bytes
-from sftray.plan.model_shape import Shape, adapted, adapter_parameters
+from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
 from sftray.plan.trial_plan import trials_at_once
 
 TOKENS_ON_GPU = 8192
@@ -110,7 +110,7 @@ def _micro_batch_size(sweep: SweepConfig, most: int) -> int:
 
 def bank_memory(settings: BankSettings, sweep: SweepConfig, base: Mapping[str, Any]) -> Memory:
     """The peak of a bank's micro-step on a GPU."""
-    shape, trial = Shape.of(base), sweep.trial
+    shape, trial = ModelShape.of(base), sweep.trial
     assert shape is not None  # the bank's families are dense
     size = element_bytes(trial.base_precision)
     rank = -(-settings.lora_r // 8) * 8

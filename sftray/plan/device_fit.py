@@ -15,11 +15,11 @@ from sftray.config.points import field_values, largest_value
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
 from sftray.plan.memory import CONTEXT, train_memory
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 
 
 @dataclass(frozen=True)
-class Fit:
+class DeviceFit:
     """How the trials of a sweep fit what they run on."""
 
     execution: Execution
@@ -29,7 +29,7 @@ class Fit:
     """How many trials run at a time."""
 
 
-def fit_train(sweep: SweepConfig, base: Mapping[str, Any], memory: float | None) -> Fit:
+def fit_train(sweep: SweepConfig, base: Mapping[str, Any], memory: float | None) -> DeviceFit:
     """How the `train` trainer runs a sweep's trials on a GPU of `memory` bytes (None: a CPU).
 
     Raises ConfigError where the smallest of them does not fit, or one of the sweep's `points`.
@@ -43,7 +43,7 @@ def fit_train(sweep: SweepConfig, base: Mapping[str, Any], memory: float | None)
     reasons = [reason for trial in trials if (reason := refuse(trial))]
     if execution is None or reasons:
         raise ConfigError(f"trial: {reasons[0]}")
-    return Fit(execution, refuse)
+    return DeviceFit(execution, refuse)
 
 
 def choose_execution(
@@ -56,7 +56,7 @@ def choose_execution(
     is the base's config.json; where its memory cannot be estimated, a micro-batch of FEW_TOKENS
     under activation checkpointing is taken.
     """
-    trial, shape, length = sweep.trial, Shape.of(base), sweep.data.max_length
+    trial, shape, length = sweep.trial, ModelShape.of(base), sweep.data.max_length
     if memory is None:
         small = shape is not None and 4 * shape.parameters < RESIDENT_ON_CPU
         small = small and not trial.shard_base
@@ -78,7 +78,7 @@ def too_large(
 ) -> str | None:
     """Why a trial cannot run by the `train` trainer on a GPU of `memory` bytes; None if it can, or
     if that is not known."""
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     if shape is None or memory is None:
         return None
     execution = _from_fastest(shape, trial, max_length)[-1]
@@ -105,7 +105,7 @@ FEW_TOKENS, BUSY_TOKENS, SMALL_BASE = 2048, 8192, 2e9
 of fewer parameters, whose kernels are short: there, four times as many."""
 
 
-def _from_fastest(shape: Shape, trial: TrialConfig, max_length: int) -> list[Execution]:
+def _from_fastest(shape: ModelShape, trial: TrialConfig, max_length: int) -> list[Execution]:
     """All ways to run a trial on a GPU, the one that takes the least memory last. Recomputing costs
     a third, a short micro-batch more than that, dequantising a few per cent."""
     busy = BUSY_TOKENS * (4 if shape.parameters < SMALL_BASE else 1)

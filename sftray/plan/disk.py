@@ -16,7 +16,7 @@ from typing import Any
 from sftray.config import SweepConfig
 from sftray.config.points import largest_value
 from sftray.errors import ConfigError
-from sftray.plan.model_shape import Shape, adapter_parameters
+from sftray.plan.model_shape import ModelShape, adapter_parameters
 from sftray.storage.paths import is_uri, nearest_there
 
 POSITION_BYTES = 8
@@ -90,7 +90,7 @@ def _size(folder: Path) -> int:
 def _trained_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
     """Parameters of an adapter of the largest rank, or of the whole model."""
     rank = int(largest_value(sweep, "lora_r"))
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     if sweep.trial.finetune == "full":
         return UNKNOWN if shape is None else shape.parameters
     if shape is None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from sftray.config import TrialConfig
 from sftray.plan.effective_batch import Execution
-from sftray.plan.model_shape import Shape, adapted, adapter_parameters
+from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
 
 NF4_BYTES = 0.516
 """Bytes a parameter in NF4 with double quantisation: half a byte, and an 8-bit scale for 64, with a
@@ -56,7 +56,7 @@ def memory_text(parts: Mapping[str, float], unit: float = 1.0) -> str:
     return " + ".join(f"{says} {parts[name] / unit:.1f}" for name, says in names.items())
 
 
-def base_bytes(shape: Shape, precision: str, *, resident: bool) -> float:
+def base_bytes(shape: ModelShape, precision: str, *, resident: bool) -> float:
     """The frozen weights; of a 4-bit base that is not resident also room to dequantise in."""
     size = element_bytes(precision)
     held = float(shape.embedding * size)
@@ -70,7 +70,9 @@ def element_bytes(precision: str) -> int:
     return 4 if precision == "fp32" else 2
 
 
-def train_memory(shape: Shape, trial: TrialConfig, max_length: int, execution: Execution) -> Memory:
+def train_memory(
+    shape: ModelShape, trial: TrialConfig, max_length: int, execution: Execution
+) -> Memory:
     """The peak of the `train` trainer's step on a GPU, with Liger's kernels; without them more is
     kept, and it was not measured."""
     if trial.finetune == "full":
@@ -108,7 +110,7 @@ HEAD_TOKENS, HEAD_VOCABULARY = 4096, 8192
 
 
 def _layer_activations(
-    shape: Shape, trial: TrialConfig, size: int, names: tuple[str, ...]
+    shape: ModelShape, trial: TrialConfig, size: int, names: tuple[str, ...]
 ) -> float:
     """Bytes a token that one layer keeps for its backward pass."""
     hidden, inner = shape.hidden, shape.inner
@@ -125,7 +127,9 @@ def _layer_activations(
     return float(size * kept + exact)
 
 
-def _full_memory(shape: Shape, trial: TrialConfig, max_length: int, execution: Execution) -> Memory:
+def _full_memory(
+    shape: ModelShape, trial: TrialConfig, max_length: int, execution: Execution
+) -> Memory:
     """The same where all weights are trained: they, residual sums and norms are float32, whatever
     is computed in. With several workers gradients are in DDP's buckets, too."""
     size = element_bytes(trial.base_precision)
@@ -146,7 +150,7 @@ def _full_memory(shape: Shape, trial: TrialConfig, max_length: int, execution: E
     return Memory(base=0.0, adapters=float(trained), activations=float(kept), logits=float(logits))
 
 
-def _full_layer_activations(shape: Shape, size: int) -> float:
+def _full_layer_activations(shape: ModelShape, size: int) -> float:
     """Bytes a token that one layer keeps where all weights are trained."""
     kept = 4 * 2 * shape.hidden  # two residual sums
     # what norms make of them: in float32 once, else a copy for each of the five projections

@@ -13,7 +13,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A decoder's sizes, as far as memory depends on them."""
 
     hidden: int
@@ -29,7 +29,7 @@ class Shape:
     """Queries and keys are normed, as in Qwen3."""
 
     @classmethod
-    def of(cls, base: Mapping[str, Any]) -> Shape | None:
+    def of(cls, base: Mapping[str, Any]) -> ModelShape | None:
         """The shape in a config.json; None where it is not that of a dense decoder."""
         base = with_defaults(base)
         needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
@@ -85,7 +85,7 @@ class Shape:
         return self.linear + self.embedding
 
 
-def adapter_parameters(shape: Shape, targets: str | tuple[str, ...], rank: int) -> int:
+def adapter_parameters(shape: ModelShape, targets: str | tuple[str, ...], rank: int) -> int:
     """LoRA parameters; targets that are a pattern count as all linear layers."""
     names = adapted(targets)
     sizes = shape.sizes()

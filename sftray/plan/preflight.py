@@ -10,9 +10,8 @@ from sftray.config.points import field_values, reachable
 from sftray.config.resume_check import refuse_other_config
 from sftray.data.packs.manifest import reasons_text
 from sftray.errors import ConfigError
-from sftray.plan.device_fit import Fit
-from sftray.plan.model_shape import Shape
-from sftray.plan.preview import WOULD_NOT_START, drops
+from sftray.plan.device_fit import DeviceFit
+from sftray.plan.model_shape import ModelShape
 from sftray.plan.preview_text import listed
 from sftray.plan.prior_points import published_rates
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
@@ -49,7 +48,7 @@ def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) ->
     return warnings
 
 
-def check_ranks(sweep: SweepConfig, fit: Fit) -> list[str]:
+def check_ranks(sweep: SweepConfig, fit: DeviceFit) -> list[str]:
     """A warning where the search could suggest ranks that do not fit the memory."""
     trials = [sweep.trial.at({"lora_r": int(rank)}) for rank in reachable(sweep, "lora_r")]
     reasons = [reason for trial in trials if (reason := fit.too_large(trial))]
@@ -94,7 +93,7 @@ def check_name(sweep: SweepConfig) -> list[str]:
 def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
     """A warning where the learning rates are not those of such a base: none of LoRA's that are
     published for its size, or, in full fine-tuning, all above what only small bases bear."""
-    shape, values = Shape.of(base), reachable(sweep, "learning_rate")
+    shape, values = ModelShape.of(base), reachable(sweep, "learning_rate")
     if sweep.trial.finetune == "lora":
         published = published_rates(shape, str(base.get("model_type"))) if shape else []
         if not published or any(min(values) <= rate <= max(values) for rate in published):
@@ -154,3 +153,11 @@ def bad_rows(data: DataConfig, splits: Mapping[str, Mapping[str, Any]]) -> list[
                 f"than data.max_bad_fraction = {data.max_bad_fraction:g}{WOULD_NOT_START}"
             )
     return warnings
+
+
+WOULD_NOT_START = ": the sweep would not start"
+
+
+def drops(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of a split's own source that were read, or looked at, and the bad ones by reason."""
+    return {"rows": facts.get("sampled", facts.get("read", 0)), "reasons": facts["dropped"]}

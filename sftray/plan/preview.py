@@ -15,15 +15,16 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.config.points import reachable
 from sftray.config.sweep_config import BUDGETS
-from sftray.data.packs.manifest import Overlap, counts_of, reasons_text
+from sftray.data.packs.manifest import Overlap, counts_of
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.base_config import require_attention, special_attention
-from sftray.plan.device_fit import Fit, choose_execution, fit_train
+from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
 from sftray.plan.disk import disk_needed, free_space
 from sftray.plan.memory import train_memory
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 from sftray.plan.preflight import (
+    WOULD_NOT_START,
     bad_rows,
     check_batch_sizes,
     check_budgets,
@@ -33,6 +34,7 @@ from sftray.plan.preflight import (
     check_plans,
     check_ranks,
     check_rates,
+    drops,
     shape_corners,
 )
 from sftray.plan.prior_points import prior_points
@@ -42,7 +44,6 @@ from sftray.plan.trial_plan import TrialPlan, fit_batch_sizes, planner
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
-WOULD_NOT_START = ": the sweep would not start"
 _PADDING = ("waste", "waste_padded", "waste_longest")
 
 
@@ -55,7 +56,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
 
     Raises ConfigError where a point of the search could not run.
     """
-    from sftray.data.packs.packs import estimate_packs
+    from sftray.data.estimate import estimate_packs
     from sftray.data.recipe import find_packs
     from sftray.storage.model_files import model_config, require_safetensors
 
@@ -79,7 +80,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         bank = choose_settings(sweep, base, memory=gpu_memory)
         if bank is None:
             trainer, why = without_bank(sweep)
-    fit = Fit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
+    fit = DeviceFit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, rows, execution=fit.execution)
     overlap = Overlap.of(manifest)
     refused = bad_rows(data, counts)
@@ -161,28 +162,15 @@ def check_references(sweep: SweepConfig, prompts: Sequence[Mapping[str, Any]]) -
     ]
 
 
-def dropped_text(dropped: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [
-        f"  {split}: {sum(facts['reasons'].values()):,} of {facts['rows']:,} rows dropped "
-        f"({reasons_text(facts['reasons'])})"
-        for split, facts in dropped.items()
-        if facts["reasons"]
-    ]
-
-
-def overlap_text(counts: Mapping[str, int]) -> str:
-    return Overlap(**counts).text()
-
-
 def _memory(
     sweep: SweepConfig,
     base: Mapping[str, Any],
     bank: BankSettings | None,
-    fit: Fit,
+    fit: DeviceFit,
     gpu_memory: float | None,
 ) -> dict[str, float] | None:
     """GiB at the peak of a step, what for, and of how many; None where that is not known."""
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     if gpu_memory is None or shape is None:
         return None
     if bank is not None:
@@ -232,8 +220,3 @@ def _shape(
         "rungs": [{"rows": rung.rows, "step": rung.step} for rung in planned.rungs],
         "evaluations": len(planned.eval_steps),
     }
-
-
-def drops(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows of a split's own source that were read, or looked at, and the bad ones by reason."""
-    return {"rows": facts.get("sampled", facts.get("read", 0)), "reasons": facts["dropped"]}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sftray.config.points import point_text
+from sftray.data.packs.manifest import Overlap, reasons_text
 from sftray.data.padding import padding_text
 from sftray.plan.memory import memory_text
-from sftray.plan.preview import dropped_text, overlap_text
 
 
 def plan_text(plan: dict[str, Any]) -> str:
@@ -120,3 +120,16 @@ def _memory_text(memory: dict[str, Any]) -> str:
 def _rung_rows(shape: dict[str, Any]) -> str:
     rows = [f"{rung['rows']:,}" for rung in shape["rungs"]]
     return f"{', '.join(rows)} rows" if rows else "its end"
+
+
+def dropped_text(dropped: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"  {split}: {sum(facts['reasons'].values()):,} of {facts['rows']:,} rows dropped "
+        f"({reasons_text(facts['reasons'])})"
+        for split, facts in dropped.items()
+        if facts["reasons"]
+    ]
+
+
+def overlap_text(counts: Mapping[str, int]) -> str:
+    return Overlap(**counts).text()

@@ -17,7 +17,7 @@ from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, nearest_point
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
 """p by model type; of all others Llama's."""
@@ -29,7 +29,7 @@ OUTSIDE = 3.0
 def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
     """Where to begin a search on the base with this config.json; none where that is not known, or
     not wanted: the rates are LoRA's."""
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     if not sweep.priors or not sweep.search_space or shape is None:
         return []
     if sweep.trial.finetune == "full":
@@ -50,7 +50,7 @@ def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
     return found
 
 
-def published_rates(shape: Shape, model_type: str) -> list[float]:
+def published_rates(shape: ModelShape, model_type: str) -> list[float]:
     """LoRA learning rates published for bases of about this shape, the newest source first."""
     rates = [5e-4 * (2000 / shape.hidden) ** EXPONENTS.get(model_type, LLAMA_EXPONENT)]
     if shape.parameters > 25e9:

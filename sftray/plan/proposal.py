@@ -32,7 +32,7 @@ from sftray.data.packs.tokenize_pass import ChunkReport, read_and_encode
 from sftray.data.source.sources import open_source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 from sftray.plan.device_fit import choose_execution
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 from sftray.plan.preflight import FEW_SUPERVISED
 from sftray.plan.preview import USUAL_GPUS, make_plan
 from sftray.plan.prior_points import published_rates
@@ -177,7 +177,7 @@ def _space(
 ) -> dict[str, Space]:
     low, high = 2e-5, 1e-3
     why = "LoRA's usual start is 1e-4 to 2e-4, and it diverges at some point above 1e-3"
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     if shape is not None:
         usual = published_rates(shape, str(base.get("model_type")))[0]
         why += f"; published as good for a base of this size: {usual:.1e}"
@@ -228,7 +228,7 @@ def _on_workers(
     reasons: dict[str, str],
 ) -> SweepConfig:
     """A base too large for one GPU is spread over all of them."""
-    if gpus < 2 or gpu_memory is None or Shape.of(base) is None:
+    if gpus < 2 or gpu_memory is None or ModelShape.of(base) is None:
         return sweep
     if choose_execution(sweep, base, memory=gpu_memory) is not None:
         return sweep
@@ -280,7 +280,7 @@ def _fitted(sweep: SweepConfig, reasons: dict[str, str]) -> SweepConfig:
 
 
 def _about_the_base(sweep: SweepConfig, base: Mapping[str, Any], gpus: int) -> str:
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     trainer, why = pick_trainer(sweep, base)
     how = (
         "the bank trains many trials at once" if trainer == "bank" else f"on Ray Train, since {why}"

@@ -8,7 +8,7 @@ from typing import Any
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
-from sftray.plan.device_fit import Fit
+from sftray.plan.device_fit import DeviceFit
 from sftray.plan.trainer_choice import without_bank
 from sftray.trainers.ray_train.local_runner import LocalRunner
 from sftray.trainers.runner import Runner
@@ -35,11 +35,11 @@ class ActiveTrainer:
 
             self.runner = TrainRunner(self._cluster, sweep)
         else:
-            from sftray.trainers.bank.bank_runner import Banks
+            from sftray.trainers.bank.bank_runner import BankRunner
 
-            self.runner = Banks(self._cluster, sweep, self._log)
+            self.runner = BankRunner(self._cluster, sweep, self._log)
 
-    def fit(self, sweep: SweepConfig) -> Fit:
+    def fit(self, sweep: SweepConfig) -> DeviceFit:
         """How its trials are run; by `train` where no bank fits. Raises ConfigError."""
         fit = self.runner.fit(sweep, self._base)
         if fit is None:
@@ -49,7 +49,7 @@ class ActiveTrainer:
         assert fit is not None  # `train` has raised
         return fit
 
-    def change_to(self, trainer: str | None, sweep: SweepConfig) -> Fit | None:
+    def change_to(self, trainer: str | None, sweep: SweepConfig) -> DeviceFit | None:
         """Put another trainer to work, if that is another. Raises ConfigError where it cannot."""
         if self._local or trainer in (None, self._trainer):
             return None

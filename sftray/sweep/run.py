@@ -26,7 +26,7 @@ from sftray.data.recipe import make_recipe
 from sftray.errors import DataError, Log, OutageError, SweepFailedError
 from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
-from sftray.plan.device_fit import Fit
+from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
 from sftray.plan.preflight import (
     check_budgets,
@@ -50,7 +50,7 @@ from sftray.sweep.active_trainer import ActiveTrainer
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
-from sftray.trainers.runner import Specs
+from sftray.trainers.runner import TrialSpecs
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner.collect import collect
 
@@ -103,7 +103,7 @@ def _run(
         rows = packs.rows("train")
         given, sweep = sweep, fit_batch_sizes(sweep, rows)
         fit = at_work.fit(sweep)
-        specs = Specs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
+        specs = TrialSpecs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
         _check(specs, packs, base, fit, at_work.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {at_work.told}")
@@ -143,7 +143,7 @@ def _run(
 
 
 def _check(
-    specs: Specs, packs: Packs, base: Mapping[str, Any], fit: Fit, gpus: float, log: Log
+    specs: TrialSpecs, packs: Packs, base: Mapping[str, Any], fit: DeviceFit, gpus: float, log: Log
 ) -> None:
     """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
     small."""
@@ -159,7 +159,12 @@ def _check(
 
 
 def _begin(
-    specs: Specs, base: Mapping[str, Any], journal: Journal, fit: Fit, meter: Meter, log: Log
+    specs: TrialSpecs,
+    base: Mapping[str, Any],
+    journal: Journal,
+    fit: DeviceFit,
+    meter: Meter,
+    log: Log,
 ) -> Search:
     """The search as its journal has it."""
     sweep = specs.sweep

@@ -17,7 +17,7 @@ from ray.tune import Callback, CheckpointConfig
 
 from sftray.cluster import ray_private
 from sftray.config import SweepConfig, TrialConfig
-from sftray.plan.device_fit import Fit
+from sftray.plan.device_fit import DeviceFit
 from sftray.plan.trial_plan import TrialPlan
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
@@ -28,7 +28,7 @@ from sftray.trial.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)
-class Specs:
+class TrialSpecs:
     """A suggestion as the trial that a worker runs; travels to the trials' drivers."""
 
     sweep: SweepConfig
@@ -61,12 +61,12 @@ class Runner(Protocol):
     gpus: int
     """How many it asks the cluster for."""
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit | None:
         """How trials are run; None where they do not fit this trainer. base: the base's
         config.json. Raises ConfigError where they fit no trainer."""
         ...
 
-    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
         """Run trials until the search has no more."""
         ...
 
@@ -87,7 +87,7 @@ def submit_task(function: Callable[..., Any], *arguments: Any, use_gpu: bool) ->
 
 def tune_trials(
     trainable: Any,
-    specs: Specs,
+    specs: TrialSpecs,
     search: Search,
     recorder: Recorder,
     *,

@@ -22,7 +22,7 @@ from sftray.config import TrialConfig
 from sftray.config.trial_config import ATTENTIONS
 from sftray.errors import ConfigError
 from sftray.plan.base_config import refuse_varlen, special_attention
-from sftray.trial.isolation import PROBE_LENGTHS, row_logits
+from sftray.trial.collate import collate
 
 HARMLESS = frozenset(
     {
@@ -206,3 +206,22 @@ def _varlen_mask(*, mask_function: Any, **rest: Any) -> torch.Tensor | None:
         raise NotComputedError("the base has a mask that is not the causal one")
     mask: torch.Tensor | None = flash_attention_mask(mask_function=mask_function, **rest)
     return mask
+
+
+PROBE_LENGTHS = (7, 11, 6)
+"""Tokens of the documents with which an attention is proved to keep them apart."""
+
+
+def row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
+    row = {
+        "input_ids": tokens,
+        "labels": np.full(tokens.shape, -100),
+        "seq_lengths": np.array(PROBE_LENGTHS),
+    }
+    batch = collate([row], flatten=attention.flatten)
+    batch.pop("labels")
+    device = model.get_input_embeddings().weight.device
+    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=attention.flatten):
+        logits = model(**inputs, use_cache=False).logits
+    return torch.as_tensor(logits[0].float().cpu())

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.trial.attention import Attention
-from sftray.trial.collate import collate
-
-PROBE_LENGTHS = (7, 11, 6)
-"""Tokens of the documents with which an attention is proved to keep them apart."""
+from sftray.trial.attention import Attention, row_logits
 
 
 @torch.no_grad()
@@ -51,18 +47,3 @@ def refuse_leak(attention: str, what: str, change: float) -> None:
             f"attention {attention!r} lets the documents of a packed row see each other: "
             f"changing one document moved another's {what} by {change:.3g}"
         )
-
-
-def row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
-    row = {
-        "input_ids": tokens,
-        "labels": np.full(tokens.shape, -100),
-        "seq_lengths": np.array(PROBE_LENGTHS),
-    }
-    batch = collate([row], flatten=attention.flatten)
-    batch.pop("labels")
-    device = model.get_input_embeddings().weight.device
-    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=attention.flatten):
-        logits = model(**inputs, use_cache=False).logits
-    return torch.as_tensor(logits[0].float().cpu())

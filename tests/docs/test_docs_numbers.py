@@ -23,7 +23,7 @@ from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.plan.memory import NF4_BYTES, TRAINED_BYTES, train_memory
-from sftray.plan.model_shape import Shape, adapter_parameters
+from sftray.plan.model_shape import ModelShape, adapter_parameters
 
 SWEEP = SweepConfig(
     "docs", DataConfig("rows.jsonl"), TrialConfig("base"), {"lora_alpha_ratio": loguniform(1, 2)}
@@ -83,7 +83,7 @@ def test_the_grid_on_the_page_is_the_one_that_was_measured() -> None:
 
 
 def test_the_memory_on_the_page_is_what_the_plan_estimates() -> None:
-    shape, trial = Shape.of(LLAMA_8B), TrialConfig("base")
+    shape, trial = ModelShape.of(LLAMA_8B), TrialConfig("base")
     assert shape is not None
     text = page("memory.md")
     for number in (f"{NF4_BYTES} bytes", f"{TRAINED_BYTES} bytes",

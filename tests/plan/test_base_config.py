@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from sftray.config import choice
 from sftray.errors import ConfigError
 from sftray.plan.base_config import DEFAULTS, require_attention, special_attention
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 from sftray.plan.preview import check_attention
 from sftray.plan.trainer_choice import FAMILIES, why_not_the_base
 
@@ -27,7 +27,7 @@ def test_a_key_that_is_left_out_is_the_loaded_configurations(family: str, absent
     base = {} if absent == "all" else {k: v for k, v in base.items() if k != absent}
     loaded = AutoConfig.for_model(family, **base).to_dict()
     base["model_type"] = family
-    assert Shape.of(base) == Shape.of(loaded)
+    assert ModelShape.of(base) == ModelShape.of(loaded)
     assert why_not_the_base(base) == why_not_the_base(loaded)
     assert special_attention(base) == special_attention(loaded)
 

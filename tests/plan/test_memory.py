@@ -18,7 +18,7 @@ from sftray.plan.device_fit import choose_execution, fit_train, too_large
 from sftray.plan.disk import disk_needed
 from sftray.plan.effective_batch import Execution
 from sftray.plan.memory import Memory, train_memory
-from sftray.plan.model_shape import Shape
+from sftray.plan.model_shape import ModelShape
 from sftray.plan.preflight import check_rates
 from sftray.plan.preview import make_plan
 from sftray.plan.preview_text import plan_text
@@ -65,7 +65,7 @@ def sweep_of(trial: TrialConfig = TRIAL, max_length: int = 2048, **changes: Any)
 
 
 def memory_of(base: dict[str, Any], length: int, execution: Execution) -> Memory:
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     assert shape is not None
     return train_memory(shape, TRIAL, length, execution)
 
@@ -118,7 +118,7 @@ def test_what_a_user_has_fixed_is_kept() -> None:
 
 def test_a_base_whose_memory_is_not_known_is_run_with_care() -> None:
     experts = LLAMA_8B | {"num_local_experts": 8}
-    assert Shape.of(experts) is None
+    assert ModelShape.of(experts) is None
     found = choose_execution(sweep_of(), experts, memory=80 * GIB)
     assert found == Execution(1, activation_checkpointing=True)
     assert too_large(TRIAL, experts, 2048, memory=8 * GIB) is None
@@ -185,14 +185,14 @@ FULL_PEAKS = [
 def test_the_estimate_where_all_weights_are_trained_is_within_a_twentieth_of_what_was_measured(
     base: dict[str, Any], length: int, execution: Execution, peak: float
 ) -> None:
-    shape = Shape.of(base)
+    shape = ModelShape.of(base)
     assert shape is not None
     found = train_memory(shape, FULL, length, execution).total
     assert found / GIB == pytest.approx(peak, rel=0.05)
 
 
 def test_what_trains_all_weights_takes_16_bytes_a_parameter_and_fits_where_it_is_said_to() -> None:
-    shape = Shape.of(LLAMA_1B)
+    shape = ModelShape.of(LLAMA_1B)
     assert shape is not None
     found = train_memory(shape, FULL, 2048, Execution(1, activation_checkpointing=True))
     assert found.base == 0
@@ -218,7 +218,7 @@ def test_a_model_all_of_whose_weights_do_not_fit_is_refused_with_what_would() ->
 def test_the_disk_holds_whole_models() -> None:
     splits = {"train": {"rows": 0}, "eval": {"rows": 0}}
     needed = disk_needed(sweep_of(FULL, trainer="train", num_trials=4), LLAMA_1B, splits, at_once=1)
-    shape = Shape.of(LLAMA_1B)
+    shape = ModelShape.of(LLAMA_1B)
     assert shape is not None
     # three best checkpoints, four of the trial that runs: 12 bytes a parameter
     assert needed.checkpoints == 12 * 7 * shape.parameters

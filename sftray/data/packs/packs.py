@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sftray.data.estimate import estimate_packs as estimate_packs
 from sftray.errors import PacksError
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join, node_cache

@@ -21,7 +21,7 @@ from sftray.data.chat.loss_mask import Dropped, encode
 from sftray.data.packs.lengths import Lengths, count_lengths
 from sftray.data.source.conversations import BadRowError, Message, conversation, first_user_turn
 from sftray.data.source.eval_split import conversation_hash, turn_hash
-from sftray.data.source.readers import BadLineError, Chunk, Row, check_columns, read_chunk
+from sftray.data.source.readers import BadLineError, Chunk, SourceRow, check_columns, read_chunk
 from sftray.errors import OutageError, SftrayError
 from sftray.storage import files
 from sftray.storage.outages import patiently
@@ -121,7 +121,7 @@ def chunk_file(folder: str, number: int) -> str:
 
 
 def read_and_encode(
-    rows: Iterable[Row], spelling: str, chat: ChatFormat, max_length: int, seed: int
+    rows: Iterable[SourceRow], spelling: str, chat: ChatFormat, max_length: int, seed: int
 ) -> tuple[ChunkReport, list[NDArray[np.int32]], list[NDArray[np.bool_]]]:
     """The report, token ids and masks of some rows. Raises BadLineError."""
     report = ChunkReport()

@@ -27,7 +27,7 @@ cheap."""
 CHUNK_ROWS = 2048
 """Hub rows a chunk."""
 
-Row = tuple[int, dict[str, Any]]
+SourceRow = tuple[int, dict[str, Any]]
 """(1-based line or row within the chunk, columns)."""
 
 
@@ -80,7 +80,7 @@ def hub_chunks(
     ]
 
 
-def read_chunk(chunk: Chunk) -> Iterator[Row]:
+def read_chunk(chunk: Chunk) -> Iterator[SourceRow]:
     """The rows of a chunk; blank lines are skipped but counted. Raises DataError."""
     readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hub": _read_hub}
     for number, row in enumerate(readers[chunk.kind](chunk)):
@@ -129,7 +129,7 @@ def load_hub(name: str, split: str, revision: str | None) -> Any:
         ) from error
 
 
-def _read_jsonl(chunk: Chunk) -> Iterator[Row]:
+def _read_jsonl(chunk: Chunk) -> Iterator[SourceRow]:
     for number, line in enumerate(_lines(chunk), start=1):
         if not line.strip():
             continue
@@ -172,7 +172,7 @@ def _whole_lines(path: str, first: int, stop: int) -> bytes:
     return data
 
 
-def _read_parquet(chunk: Chunk) -> Iterator[Row]:
+def _read_parquet(chunk: Chunk) -> Iterator[SourceRow]:
     number = 0
     for batch in _open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024):
         for row in batch.to_pylist():
@@ -195,7 +195,7 @@ def _parquet_file(path: str) -> pq.ParquetFile:
     return pq.ParquetFile(inner, filesystem=filesystem)
 
 
-def _read_hub(chunk: Chunk) -> Iterator[Row]:
+def _read_hub(chunk: Chunk) -> Iterator[SourceRow]:
     dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
     yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)
 

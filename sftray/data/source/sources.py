@@ -25,7 +25,7 @@ from sftray.data.source.readers import (
     CHUNK_ROWS,
     BadLineError,
     Chunk,
-    Row,
+    SourceRow,
     check_columns,
     count_lines,
     count_rows,
@@ -58,7 +58,7 @@ class Source:
     revision: str | None = None
     """The commit of a Hub dataset."""
 
-    def read(self, number: int) -> Iterator[Row]:
+    def read(self, number: int) -> Iterator[SourceRow]:
         """The rows of one chunk."""
         return read_chunk(self.chunks[number])
 
@@ -121,7 +121,7 @@ def first_rows(source: Source, number: int) -> list[dict[str, Any]]:
     return [row for _, (_, row) in islice(_rows(source), number)]
 
 
-def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Row], int]:
+def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[SourceRow], int]:
     """About `number` rows from evenly spaced chunks, and how many rows the source may have.
 
     Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
@@ -130,7 +130,7 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Row], 
     places = sorted({round(k) for k in _spaced(len(source.chunks), _SAMPLED_CHUNKS)})
     counts = {place: count_rows(source.chunks[place]) for place in places}
     each = -(-number // len(places))
-    rows: list[Row] = []
+    rows: list[SourceRow] = []
     for place in places:
         try:
             for line, row in islice(read_chunk(source.chunks[place]), each):
@@ -156,7 +156,7 @@ def located(source: Source, number: int, error: BadLineError) -> DataError:
     return DataError(f"{path}, line {line}: {error.message}")
 
 
-def _rows(source: Source) -> Iterator[tuple[Chunk, Row]]:
+def _rows(source: Source) -> Iterator[tuple[Chunk, SourceRow]]:
     for number, chunk in enumerate(source.chunks):
         try:
             for row in read_chunk(chunk):

@@ -27,7 +27,7 @@ from sftray.results.diagnosis.symptoms import (
     lower_rate,
     what_announced_it,
 )
-from sftray.results.diagnosis.trial_curves import Course, Evaluation, read_course
+from sftray.results.diagnosis.trial_curves import Evaluation, TrialCurves, read_course
 from sftray.trial.answer_flags import bad_answers
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def diagnose(trial: TrialRecord, config: TrialConfig, *, base_loss: float | None
 # what ended a trial
 
 
-def _diverged(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagnosis:
+def _diverged(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
     said = _said(trial, "a loss or gradient norm is not finite")
     if course.base_overflows:
         return Diagnosis(
@@ -84,7 +84,7 @@ def _diverged(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagno
     return Diagnosis("diverged", verdict, f"{lower_rate(config, 3)}{longer}.")
 
 
-def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagnosis:
+def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
     said = _said(trial, "even one row at a time did not fit")
     when = f" after step {course.last.step}" if course.evaluations else ""
     sharded = "" if config.shard_base else ", or spread the base with shard_base=True"
@@ -99,7 +99,7 @@ def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: Course) -> D
     )
 
 
-def _data_error(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagnosis:
+def _data_error(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
     return Diagnosis(
         "data_error",
         f"The data could not be read: {_said(trial, 'no reason was given')}.",
@@ -108,7 +108,7 @@ def _data_error(trial: TrialRecord, config: TrialConfig, course: Course) -> Diag
     )
 
 
-def _preempted(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagnosis:
+def _preempted(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
     return Diagnosis(
         "preempted",
         f"Its machine was taken away{_how_far(course)}: {_said(trial, 'no reason was given')}.",
@@ -116,7 +116,7 @@ def _preempted(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagn
     )
 
 
-def _failed(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagnosis:
+def _failed(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
     return Diagnosis(
         "failed",
         f"Failed{_how_far(course)}: {_said(trial, 'no reason was given')}.",
@@ -124,7 +124,7 @@ def _failed(trial: TrialRecord, config: TrialConfig, course: Course) -> Diagnosi
     )
 
 
-def _pruned(trial: TrialRecord, course: Course, symptom: Diagnosis | None) -> Diagnosis:
+def _pruned(trial: TrialRecord, course: TrialCurves, symptom: Diagnosis | None) -> Diagnosis:
     verdict, gap = _missed_cutoff(trial, course)
     if symptom:
         return replace(symptom, verdict=f"{verdict[:-1]}; {_within(symptom.verdict)}.")
@@ -138,7 +138,7 @@ def _pruned(trial: TrialRecord, course: Course, symptom: Diagnosis | None) -> Di
     )
 
 
-def _nothing_wrong(trial: TrialRecord, course: Course, base: float | None) -> Diagnosis:
+def _nothing_wrong(trial: TrialRecord, course: TrialCurves, base: float | None) -> Diagnosis:
     running = trial.outcome is None
     wait = "Wait for more evaluations." if running else "Give it more steps."
     if not course.evaluations:
@@ -172,7 +172,7 @@ def _still_falling(evaluations: tuple[Evaluation, ...]) -> bool:
     return last < before * (1 - NO_CHANGE)
 
 
-def _missed_cutoff(trial: TrialRecord, course: Course) -> tuple[str, float | None]:
+def _missed_cutoff(trial: TrialRecord, course: TrialCurves) -> tuple[str, float | None]:
     """The sentence, and by which share of the cutoff the loss was above it."""
     for decision in reversed(trial.decisions):
         cutoff = decision.get("cutoff")
@@ -187,7 +187,7 @@ def _missed_cutoff(trial: TrialRecord, course: Course) -> tuple[str, float | Non
     return f"Pruned: {_said(trial, 'others were better')}.", None
 
 
-def _how_far(course: Course) -> str:
+def _how_far(course: TrialCurves) -> str:
     if not course.evaluations:
         return " before its first evaluation"
     best = course.best
@@ -205,7 +205,7 @@ def _within(sentence: str) -> str:
     return sentence[0].lower() + sentence[1:].rstrip(".")
 
 
-_Ended = Callable[["TrialRecord", TrialConfig, Course], Diagnosis]
+_Ended = Callable[["TrialRecord", TrialConfig, TrialCurves], Diagnosis]
 _ENDED: dict[str | None, _Ended] = {
     "diverged": _diverged,
     "out_of_memory": _out_of_memory,

@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.plan.trial_plan import MIN_STEPS
-from sftray.results.diagnosis.trial_curves import FIRST_STEPS, Course, falls, usual
+from sftray.results.diagnosis.trial_curves import FIRST_STEPS, TrialCurves, falls, usual
 
 NOTHING_WRONG = ("healthy", "pruned", "too_early")
 """The kinds that ask for nothing; a pruned trial in which something looked wrong has that kind."""
@@ -74,12 +74,12 @@ class Diagnosis:
         return self.kind not in NOTHING_WRONG
 
 
-def first_symptom(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def first_symptom(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     """The first symptom that a trial of `config` shows. base: the base's eval loss, finite."""
     return next((found for look in _LOOKS if (found := look(config, course, base))), None)
 
 
-def what_announced_it(config: TrialConfig, course: Course) -> Diagnosis | None:
+def what_announced_it(config: TrialConfig, course: TrialCurves) -> Diagnosis | None:
     """The loss spike or gradient norm before a divergence, as far as steps are known."""
     return _loss_spikes(config, course, None) or _gradient_norm(config, course, None)
 
@@ -90,7 +90,7 @@ def lower_rate(config: TrialConfig, divisor: int) -> str:
     return f"Lower the learning rate from {rate:.3g} to about {rate / divisor:.1g}"
 
 
-def _schedule(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _schedule(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     if course.steps is None or not len(course.curve):
         return None
     warmup = warmup_steps(config, course.steps)
@@ -114,7 +114,7 @@ def _schedule(config: TrialConfig, course: Course, base: float | None) -> Diagno
     )
 
 
-def _memorised(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _memorised(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     found = _first_epoch_low(config, course)
     if found is None or (base is not None and base < 2 * MEMORISED):
         return None
@@ -134,7 +134,7 @@ def _memorised(config: TrialConfig, course: Course, base: float | None) -> Diagn
     )
 
 
-def _not_learning(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _not_learning(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     if base is None or not _had_a_chance(config, course) or _train_falls(course):
         return None
     if any(abs(one.eval_loss - base) >= NO_CHANGE * base for one in course.evaluations):
@@ -164,7 +164,7 @@ def _not_learning(config: TrialConfig, course: Course, base: float | None) -> Di
     )
 
 
-def _base_better(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _base_better(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     if base is None or not course.evaluations:
         return None
     best, harmed = course.best, course.best.eval_loss > base * (1 + NO_CHANGE)
@@ -186,7 +186,7 @@ def _base_better(config: TrialConfig, course: Course, base: float | None) -> Dia
     )
 
 
-def _overfitting(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _overfitting(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     if not _rises(course) or not _train_change(course) < 0 or _first_epoch(course):
         return None
     best, last = course.best, course.last
@@ -204,7 +204,7 @@ def _overfitting(config: TrialConfig, course: Course, base: float | None) -> Dia
     )
 
 
-def _unstable(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _unstable(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     if not _rises(course) or math.isnan(change := _train_change(course)):
         return None
     if change < 0 and not _first_epoch(course):
@@ -224,7 +224,7 @@ def _unstable(config: TrialConfig, course: Course, base: float | None) -> Diagno
     )
 
 
-def _loss_spikes(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _loss_spikes(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     losses = course.curve[:, 1]
     normal = usual(losses)
     above = losses - normal
@@ -248,7 +248,9 @@ def _loss_spikes(config: TrialConfig, course: Course, base: float | None) -> Dia
     )
 
 
-def _gradient_norm(config: TrialConfig, course: Course, base: float | None) -> Diagnosis | None:
+def _gradient_norm(
+    config: TrialConfig, course: TrialCurves, base: float | None
+) -> Diagnosis | None:
     norms = course.curve[:, 3]
     normal = usual(norms)
     outside = _where((norms > EXPLODING * normal) & (normal > 0))
@@ -267,18 +269,18 @@ def _gradient_norm(config: TrialConfig, course: Course, base: float | None) -> D
     )
 
 
-def _in_warmup(config: TrialConfig, course: Course, index: int) -> bool:
+def _in_warmup(config: TrialConfig, course: TrialCurves, index: int) -> bool:
     """Whether a step of the curve lies in the warm-up, or as long again after it."""
     return bool(course.curve[index, 0] <= 2 * warmup_steps(config, course.steps or 0))
 
 
-def _had_a_chance(config: TrialConfig, course: Course) -> bool:
+def _had_a_chance(config: TrialConfig, course: TrialCurves) -> bool:
     """Whether there were enough steps to say something of the rate, those of the warm-up apart."""
     warmup = warmup_steps(config, course.steps or 0)
     return bool(course.evaluations) and course.last.step >= warmup + MIN_STEPS
 
 
-def _first_epoch_low(config: TrialConfig, course: Course) -> tuple[int, float] | None:
+def _first_epoch_low(config: TrialConfig, course: TrialCurves) -> tuple[int, float] | None:
     """Where in the first epoch train loss is first under MEMORISED, for FIRST_STEPS on end."""
     if course.steps is not None and len(course.curve) >= FIRST_STEPS:
         medians = np.median(sliding_window_view(course.curve[:, 1], FIRST_STEPS), axis=1)
@@ -293,7 +295,7 @@ def _first_epoch_low(config: TrialConfig, course: Course) -> tuple[int, float] |
     return None
 
 
-def _rises(course: Course) -> bool:
+def _rises(course: TrialCurves) -> bool:
     """Whether eval loss has risen since its best by more than it goes back and forth anyway.
 
     Before the best it should only fall and after it only rise: the largest move against that is
@@ -319,18 +321,18 @@ def _largest_rise(losses: list[float]) -> float:
     return largest
 
 
-def _train_change(course: Course) -> float:
+def _train_change(course: TrialCurves) -> float:
     """How train loss has changed since the best evaluation, as a share; NaN where unknown."""
     best, last = course.best.train_loss, course.last.train_loss
     return math.nan if not best or last is None else last / best - 1
 
 
-def _first_epoch(course: Course) -> bool:
+def _first_epoch(course: TrialCurves) -> bool:
     """Whether the trial is still in its first epoch, in which nothing can be learnt by heart."""
     return course.last.epoch is not None and course.last.epoch <= 1
 
 
-def _train_falls(course: Course) -> bool:
+def _train_falls(course: TrialCurves) -> bool:
     """Whether train loss has fallen by more than the noise of its batches."""
     if len(course.curve):
         return falls(course.curve[:, 1])
@@ -342,7 +344,7 @@ def _where(mask: Any) -> list[int]:
     return [int(index) for index in np.flatnonzero(mask)]
 
 
-_LOOKS: tuple[Callable[[TrialConfig, Course, float | None], Diagnosis | None], ...] = (
+_LOOKS: tuple[Callable[[TrialConfig, TrialCurves, float | None], Diagnosis | None], ...] = (
     _schedule,
     _memorised,
     _not_learning,

@@ -41,7 +41,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrialCurves:
     """What a trial's metrics say, oldest first."""
 
     evaluations: tuple[Evaluation, ...]
@@ -73,7 +73,7 @@ class Course:
         return self.evaluations[-1]
 
 
-def read_course(trial: TrialRecord, config: TrialConfig) -> Course:
+def read_course(trial: TrialRecord, config: TrialConfig) -> TrialCurves:
     """The course of `trial`. A step that comes again, after a resume, counts as it came last."""
     evaluated: dict[int, Evaluation] = {}
     lost: list[int] = []
@@ -92,7 +92,7 @@ def read_course(trial: TrialRecord, config: TrialConfig) -> Course:
             steps = round(step * config.num_train_epochs / epoch)
         if tokens and supervised is not None:
             share = supervised / tokens
-    return Course(
+    return TrialCurves(
         evaluations=tuple(evaluated[step] for step in sorted(evaluated)),
         base_overflows=0 in lost,
         lost=next((step for step in lost if step > 0), None),

@@ -24,7 +24,7 @@ from sftray.results.sweep_folder import Results, TrialRecord
 
 
 @dataclass(frozen=True)
-class Trial:
+class ComparedTrial:
     """A trial with what its configuration entails."""
 
     record: TrialRecord
@@ -76,12 +76,12 @@ class Sweep:
     config: SweepConfig
     spaces: dict[str, Space]
     """The axes: what was searched, or what the given points differ in."""
-    trials: list[Trial]
+    trials: list[ComparedTrial]
     plan: Callable[[TrialConfig], TrialPlan]
     """What a trial of this sweep would run with; ConfigError where it cannot run."""
 
     @property
-    def searched(self) -> list[Trial]:
+    def searched(self) -> list[ComparedTrial]:
         """Without those that were run again with new seeds: of its best points a search knows more
         than of others, so they would count several times."""
         return [trial for trial in self.trials if trial.record.confirms is None]
@@ -158,7 +158,7 @@ def ranking(sweep: Sweep, *, best_share: float, enough: int) -> Comparison | Non
     return large[0] if large else max(fit, key=lambda found: len(found.losses), default=None)
 
 
-def in_bracket(trials: Sequence[Trial], bracket: str) -> list[Trial]:
+def in_bracket(trials: Sequence[ComparedTrial], bracket: str) -> list[ComparedTrial]:
     """The trials of one bracket."""
     return [trial for trial in trials if trial.plan.bracket == bracket]
 
@@ -200,11 +200,11 @@ def _trial(
     axes: Iterable[str],
     planned: Callable[[TrialConfig], TrialPlan],
     record: TrialRecord,
-) -> Trial:
+) -> ComparedTrial:
     config = sweep.trial.at(record.point)
     plan = planned(config)
     losses = {result["step"]: float(result["eval_loss"]) for result in record.trained}
-    return Trial(
+    return ComparedTrial(
         record=record,
         config=config,
         point={name: record.point.get(name, getattr(config, name)) for name in axes},
@@ -213,7 +213,7 @@ def _trial(
     )
 
 
-def _at_the_end(trials: Sequence[Trial], bracket: str | None) -> Comparison:
+def _at_the_end(trials: Sequence[ComparedTrial], bracket: str | None) -> Comparison:
     losses = {}
     for trial in trials:
         if trial.final is not None:
@@ -223,7 +223,7 @@ def _at_the_end(trials: Sequence[Trial], bracket: str | None) -> Comparison:
     return Comparison(bracket, None, losses, len(trials) - len(losses))
 
 
-def _at_a_rung(trials: Sequence[Trial], bracket: str, rows: int) -> Comparison:
+def _at_a_rung(trials: Sequence[ComparedTrial], bracket: str, rows: int) -> Comparison:
     losses = {}
     for trial in trials:
         if rows in trial.at_rungs:

@@ -16,7 +16,7 @@ from sftray.config import Choice, RandInt, Space, TrialConfig, Uniform
 from sftray.config.checks import is_number
 from sftray.config.points import short
 from sftray.errors import ConfigError
-from sftray.results.findings.comparisons import Sweep, Trial
+from sftray.results.findings.comparisons import ComparedTrial, Sweep
 
 NEAR = 0.10
 """At the edge within this share of the range; a sampler rarely hits the very end."""
@@ -41,7 +41,7 @@ class Edge:
     says: str
 
 
-def edges(sweep: Sweep, best: Trial) -> tuple[Edge, ...]:
+def edges(sweep: Sweep, best: ComparedTrial) -> tuple[Edge, ...]:
     """The best trial's place on every numeric axis."""
     return tuple(
         _edge(sweep, best, name, space)
@@ -59,7 +59,7 @@ def _ends(space: Space) -> tuple[float, float] | None:
     return min(space.values), max(space.values)
 
 
-def _edge(sweep: Sweep, best: Trial, name: str, space: Space) -> Edge:
+def _edge(sweep: Sweep, best: ComparedTrial, name: str, space: Space) -> Edge:
     ends, value = _ends(space), best.point[name]
     assert ends is not None
     position = _position(space, value)
@@ -108,7 +108,7 @@ def _next_choice(values: Sequence[Any]) -> float:
     return int(following) if isinstance(last, int) and following == int(following) else following
 
 
-def _can_run(sweep: Sweep, best: Trial, name: str, value: float) -> bool:
+def _can_run(sweep: Sweep, best: ComparedTrial, name: str, value: float) -> bool:
     """Whether the best trial could be run with that value."""
     if isinstance(best.point[name], int) and value != int(value):
         return False

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sftray.results.findings.comparisons import Trial
+from sftray.results.findings.comparisons import ComparedTrial
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def pareto_front(costs: Iterable[Cost]) -> tuple[Cost, ...]:
     return tuple(front)
 
 
-def costs_of(trials: Iterable[Trial]) -> list[Cost]:
+def costs_of(trials: Iterable[ComparedTrial]) -> list[Cost]:
     """The cost of every trial that has an eval loss."""
     return [
         Cost(trial.name, trial.best, trial.gpu_seconds)
@@ -58,7 +58,7 @@ def costs_of(trials: Iterable[Trial]) -> list[Cost]:
     ]
 
 
-def regret(trials: Sequence[Trial], started: str | None) -> tuple[Moment, ...]:
+def regret(trials: Sequence[ComparedTrial], started: str | None) -> tuple[Moment, ...]:
     """The best eval loss so far, at each evaluation that lowered it and at the last one.
 
     started: when the sweep was, as in sweep.json. Evaluations are in the order of their times;

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sftray.results.findings.comparisons import Trial, read
+from sftray.results.findings.comparisons import ComparedTrial, read
 from sftray.results.findings.edges import Edge, edges
 from sftray.results.findings.finding_costs import Cost, Moment, costs_of, pareto_front, regret
 from sftray.results.findings.importance import Importances, importances
@@ -83,12 +83,12 @@ def learn(found: Results) -> Findings:
     )
 
 
-def _device(trials: Sequence[Trial]) -> str:
+def _device(trials: Sequence[ComparedTrial]) -> str:
     told = {result["device"] for t in trials for result in t.record.results if "device" in result}
     return "CPU" if told == {"cpu"} else "GPU"
 
 
-def _bad_answers(best: Trial | None) -> str | None:
+def _bad_answers(best: ComparedTrial | None) -> str | None:
     if best is None or best.record.best is None:
         return None
     bad = bad_answers(best.record.flags_at(best.record.best["step"]))

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftray.results.findings.comparisons import Trial, in_bracket
+from sftray.results.findings.comparisons import ComparedTrial, in_bracket
 
 MIN_SURVIVORS = 5
 """Trials for a rank agreement: of four, one order in 24 agrees fully by chance."""
@@ -58,7 +58,7 @@ class Stopping:
     says: str
 
 
-def stopping(trials: Sequence[Trial]) -> Stopping:
+def stopping(trials: Sequence[ComparedTrial]) -> Stopping:
     """The account of a sweep; zeros where nothing was stopped."""
     stopped = [trial for trial in trials if trial.outcome == "pruned"]
     best = min((trial.best for trial in trials if trial.best is not None), default=None)
@@ -104,7 +104,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [ordered.index(value) + (counts[value] - 1) / 2 for value in values]
 
 
-def _gains(trials: Sequence[Trial], stopped: Trial) -> list[float]:
+def _gains(trials: Sequence[ComparedTrial], stopped: ComparedTrial) -> list[float]:
     """What each completed trial gained from the rung that `stopped` was stopped at."""
     if not stopped.at_rungs:
         return []
@@ -116,7 +116,7 @@ def _gains(trials: Sequence[Trial], stopped: Trial) -> list[float]:
     ]
 
 
-def _agreement(trials: Sequence[Trial]) -> tuple[Agreement, ...]:
+def _agreement(trials: Sequence[ComparedTrial]) -> tuple[Agreement, ...]:
     found = []
     for bracket in sorted({trial.plan.bracket for trial in trials}):
         completed = [t for t in in_bracket(trials, bracket) if t.final is not None]

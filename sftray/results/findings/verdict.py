@@ -10,7 +10,7 @@ from sftray.config import Choice, RandInt, Space, Uniform
 from sftray.config.config_json import to_json
 from sftray.config.points import short
 from sftray.results.confirmation import Confirmation, confirmation
-from sftray.results.findings.comparisons import Sweep, Trial
+from sftray.results.findings.comparisons import ComparedTrial, Sweep
 from sftray.results.findings.edges import Edge
 from sftray.results.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
 from sftray.results.findings.stopping import Stopping
@@ -25,7 +25,7 @@ normal values, 4 of 30."""
 def verdict(
     sweep: Sweep,
     base: float | None,
-    best: Trial | None,
+    best: ComparedTrial | None,
     importances: Importances,
     edges: Sequence[Edge],
     stopping: Stopping,
@@ -54,7 +54,7 @@ def verdict(
     return said, _next(sweep, importances, edges, stopping)
 
 
-def noise(trials: Sequence[Trial]) -> float | None:
+def noise(trials: Sequence[ComparedTrial]) -> float | None:
     """The standard deviation of final losses of trials that differ in nothing but their seed;
     None where no point was run twice."""
     repeated: dict[str, list[float]] = defaultdict(list)
@@ -88,7 +88,7 @@ def _nothing(sweep: Sweep) -> tuple[str, str]:
 
 
 def _flat(
-    trials: Sequence[Trial], base: float | None, best: float, axes: Sequence[Axis]
+    trials: Sequence[ComparedTrial], base: float | None, best: float, axes: Sequence[Axis]
 ) -> str | None:
     """That nothing makes a difference, where it is so; None where weak trials were stopped, since
     those that are left lie close together."""
@@ -106,7 +106,7 @@ def _flat(
     return None
 
 
-def _without_difference(trials: Sequence[Trial]) -> str:
+def _without_difference(trials: Sequence[ComparedTrial]) -> str:
     completed = [trial for trial in trials if trial.final is not None]
     cheapest = min(completed, key=lambda trial: trial.gpu_seconds)
     seed = "" if noise(trials) is not None else ", run a point with another seed"
@@ -114,7 +114,7 @@ def _without_difference(trials: Sequence[Trial]) -> str:
 
 
 def _who_decides(
-    best: Trial,
+    best: ComparedTrial,
     base: float | None,
     importances: Importances,
     edges: Sequence[Edge],
@@ -204,7 +204,7 @@ def _towards(edge: Edge) -> str:
     return f"{edge.name} {'down' if edge.at == 'lower' else 'up'} to {short(edge.widen_to)}"
 
 
-def _named(trial: Trial) -> str:
+def _named(trial: ComparedTrial) -> str:
     return f"{trial.name} ({trial.best:.4f})"
 
 

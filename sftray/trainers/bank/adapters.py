@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sftray.errors import CheckpointError
-from sftray.trainers.bank.frozen_base import GROUPS, Shape
+from sftray.trainers.bank.frozen_base import GROUPS, DecoderShape
 from sftray.trainers.bank.torch_ops import copy_work
 from sftray.trainers.bank.transfer import Snapshot, Snapshots
 from sftray.trial.lora_adapter import init_lora_a
@@ -71,7 +71,7 @@ class Layout:
         return found
 
 
-def lay_out(shape: Shape, targets: tuple[str, ...], rank: int) -> Layout:
+def lay_out(shape: DecoderShape, targets: tuple[str, ...], rank: int) -> Layout:
     """The row of a slot whose adapters, of at most `rank`, are on `targets` in every layer."""
     rank = -(-rank // 8) * 8  # rows of 16 bytes in bfloat16, as the GPU's matrix units want them
     firsts: dict[tuple[int, str], int] = {}
@@ -108,7 +108,7 @@ class Adapters:
         """What the model computes with: the parameters in its dtype, lora_B times LoRA's scale."""
         self._snapshots = Snapshots((3, layout.size), device)
 
-    def admit(self, slot: int, row: Row, scale: float) -> None:
+    def admit(self, slot: int, row: AdapterState, scale: float) -> None:
         """Put an adapter into a slot, whatever was there; a pinned one without waiting."""
         self.param[slot].copy_(row.param, non_blocking=True)
         self.grad[slot].zero_()
@@ -127,37 +127,37 @@ class Adapters:
 
 
 @dataclass(frozen=True)
-class Row:
+class AdapterState:
     """One adapter on the CPU, laid out as a slot."""
 
     param: Tensor
     moments: tuple[Tensor, Tensor] | None
     """AdamW's exp_avg and exp_avg_sq; None before the first step."""
 
-    def pinned(self) -> Row:
+    def pinned(self) -> AdapterState:
         """In memory that a GPU reads by itself."""
         moments = self.moments and (self.moments[0].pin_memory(), self.moments[1].pin_memory())
-        return Row(self.param.pin_memory(), moments)
+        return AdapterState(self.param.pin_memory(), moments)
 
 
-def row_of(values_3P: Tensor) -> Row:
+def row_of(values_3P: Tensor) -> AdapterState:
     """The row of a snapshot."""
     param_P, first_P, second_P = values_3P
-    return Row(param_P, (first_P, second_P))
+    return AdapterState(param_P, (first_P, second_P))
 
 
-def fresh_row(layout: Layout, rank: int, seed: int) -> Row:
+def fresh_row(layout: Layout, rank: int, seed: int) -> AdapterState:
     """A fresh adapter: lora_A from (seed, module name), lora_B zero."""
     param_P = torch.zeros(layout.size)
     for place in layout.places:
         values_RI = init_lora_a(f"{_module(place)}.lora_A.weight", (rank, place.inputs), seed)
         _matrix(param_P, layout, place, 0)[:rank].copy_(values_RI)
-    return Row(param_P, None)
+    return AdapterState(param_P, None)
 
 
 def import_row(
     layout: Layout, rank: int, adapter: Mapping[str, Tensor], moments: Mapping[str, Tensor]
-) -> Row:
+) -> AdapterState:
     """The row of a checkpoint's tensors, named as `export_row` does.
 
     Raises CheckpointError where they are not those of an adapter of this layout and rank.
@@ -178,11 +178,11 @@ def import_row(
                         "it holds another adapter than this trial's"
                     )
                 matrix.copy_(tensors[key])
-    return Row(param_P, (first_P, second_P))
+    return AdapterState(param_P, (first_P, second_P))
 
 
 def export_row(
-    layout: Layout, row: Row, rank: int, step: int
+    layout: Layout, row: AdapterState, rank: int, step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """An adapter and AdamW's state at its own rank, under the names that they have in a PEFT model
     and in `sftray.trial.checkpoint`."""

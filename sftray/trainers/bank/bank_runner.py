@@ -21,14 +21,14 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.errors import Log
 from sftray.plan.bank_settings import BankSettings, choose_settings
-from sftray.plan.device_fit import Fit
+from sftray.plan.device_fit import DeviceFit
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.trainers.bank.bank_client import BankClient
 from sftray.trainers.bank.bank_process import BankProcess
 from sftray.trainers.bank.roll_call import RollCall
-from sftray.trainers.runner import Specs, tune_trials
+from sftray.trainers.runner import TrialSpecs, tune_trials
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
@@ -48,7 +48,7 @@ ANSWER_SECONDS = 10.0
 """A bank that is there answers at once."""
 
 
-class Banks:
+class BankRunner:
     """Starts the banks, fills them with trials and ends them."""
 
     def __init__(self, cluster: Cluster, sweep: SweepConfig, log: Log) -> None:
@@ -72,7 +72,7 @@ class Banks:
         self._settings: BankSettings | None = None
         self._log = log
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit | None:
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit | None:
         memory = self._memory()
         self._settings = choose_settings(
             sweep,
@@ -82,9 +82,9 @@ class Banks:
         )
         if self._settings is None:
             return None
-        return Fit(self._settings.execution, at_once=len(self._banks) * self._settings.slots)
+        return DeviceFit(self._settings.execution, at_once=len(self._banks) * self._settings.slots)
 
-    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
         assert self._settings is not None  # `fit` has been asked
         slots = self._settings.slots
         at_once = len(self._banks) * (slots + max(1, slots // SPARE))

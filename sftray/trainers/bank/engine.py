@@ -30,7 +30,7 @@ from sftray.storage.outages import OUTAGE
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import (
     Adapters,
-    Row,
+    AdapterState,
     export_row,
     fresh_row,
     import_row,
@@ -40,7 +40,7 @@ from sftray.trainers.bank.adapters import (
 from sftray.trainers.bank.batches import PackedRow, assemble, idle_row, read_row
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
-from sftray.trainers.bank.evaluation import Evaluation
+from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.bank.micro_steps import Steps, capacities
@@ -48,11 +48,11 @@ from sftray.trainers.bank.slot import Samples, Slot, Usage, dropout_seed, rung_o
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import PROBE_LENGTHS, choose_attention
 from sftray.trial.base_model import compute_dtype, load_base, load_tokenizer
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
-from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
+from sftray.trial.isolation import isolation_change, refuse_leak
 from sftray.trial.lora_adapter import lora_config
 from sftray.trial.progress import DivergedError, Progress, Report
 from sftray.trial.row_order import row_stream
@@ -111,7 +111,7 @@ class Engine:
         )
         self._slots: list[Slot | None] = [None] * settings.slots
         self._handed: deque[Future[None]] = deque()
-        self._evaluation = Evaluation(self._decoder, evals, count, graphs)
+        self._evaluation = EvalPass(self._decoder, evals, count, graphs)
         self._base_loss: float | None = None
         self._idle = idle_row(packs.max_length)
         self._device = device
@@ -185,7 +185,7 @@ class Engine:
         if slot.step == slot.spec.plan.steps:
             self._end(slot, "completed")
 
-    def _pinned(self, row: Row) -> Row:
+    def _pinned(self, row: AdapterState) -> AdapterState:
         return row.pinned() if self._device.type == "cuda" else row
 
     def go_on(self, slot: Slot) -> None:

@@ -18,7 +18,7 @@ from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
 
 
-class Evaluation:
+class EvalPass:
     """All rows of the eval split in batches of one size."""
 
     def __init__(

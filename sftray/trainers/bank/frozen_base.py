@@ -28,7 +28,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class Shape:
+class DecoderShape:
     """The sizes of a decoder."""
 
     hidden: int
@@ -70,7 +70,7 @@ class Layer:
 class Base:
     """A decoder-only base, frozen."""
 
-    shape: Shape
+    shape: DecoderShape
     embedding: Tensor
     """[vocabulary, hidden]"""
     head: Tensor
@@ -109,7 +109,7 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     modules = _modules(first)
     head_dim = first.self_attn.head_dim
     outputs = {name: module.out_features for name, module in modules.items()}
-    shape = Shape(
+    shape = DecoderShape(
         hidden=config.hidden_size,
         heads=outputs["q_proj"] // head_dim,
         kv_heads=outputs["k_proj"] // head_dim,
@@ -162,7 +162,7 @@ class _Scratch:
 
 
 def _take_layer(
-    layer: nn.Module, shape: Shape, dtype: torch.dtype, scratch: _Scratch, resident: bool
+    layer: nn.Module, shape: DecoderShape, dtype: torch.dtype, scratch: _Scratch, resident: bool
 ) -> Layer:
     modules = _modules(layer)
     groups = []

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sftray.trainers.bank.frozen_base import Shape
+from sftray.trainers.bank.frozen_base import DecoderShape
 
 
 @dataclass
@@ -53,7 +53,7 @@ class BankAttention(Protocol):
 
 
 def choose(
-    shape: Shape, dtype: torch.dtype, device: torch.device, wanted: str | None = None
+    shape: DecoderShape, dtype: torch.dtype, device: torch.device, wanted: str | None = None
 ) -> BankAttention:
     """The fastest that works here, FlashAttention-2, PyTorch's variable-length attention or SDPA;
     or the one that is `wanted`."""
@@ -71,7 +71,7 @@ class Flash:
 
     name = "flash_attention_2"
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: DecoderShape) -> None:
         from flash_attn.flash_attn_interface import (
             _wrapped_flash_attn_varlen_backward,
             _wrapped_flash_attn_varlen_forward,
@@ -110,7 +110,7 @@ class _ByAutograd:
 
     name: str
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: DecoderShape) -> None:
         self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
 
     def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:

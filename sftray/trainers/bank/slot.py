@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sftray.plan.trial_plan import learning_rate
-from sftray.trainers.bank.adapters import Row
+from sftray.trainers.bank.adapters import AdapterState
 from sftray.trainers.bank.slot_optimizer import table_row
 from sftray.trial.progress import Progress, Report
 from sftray.trial.trial_spec import TrialSpec
@@ -28,7 +28,7 @@ class Slot:
     order: np.ndarray
     """Row numbers of the trial's whole stream, [plan.rows]."""
     progress: Progress
-    row: Row | None
+    row: AdapterState | None
     """The adapter to start from; None once it is in the bank."""
     report: Report
     step: int = 0

@@ -9,11 +9,11 @@ from typing import Any
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
-from sftray.plan.device_fit import Fit, fit_train
+from sftray.plan.device_fit import DeviceFit, fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import STOP
-from sftray.trainers.runner import Specs, submit_task
+from sftray.trainers.runner import TrialSpecs, submit_task
 from sftray.trial.progress import StoppedError
 
 
@@ -26,10 +26,10 @@ class LocalRunner:
         self._memory = cluster.gpu_memory(sweep)
         self.gpus = int(self._use_gpu)
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit:
         return fit_train(sweep, base, self._memory)
 
-    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
         import torch
 
         from sftray.trainers.ray_train.attempts import run_trial

@@ -10,11 +10,11 @@ from ray import tune
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
-from sftray.plan.device_fit import Fit, fit_train
+from sftray.plan.device_fit import DeviceFit, fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.trainers.ray_train.train_client import TrainClient
-from sftray.trainers.runner import Specs, submit_task, tune_trials
+from sftray.trainers.runner import TrialSpecs, submit_task, tune_trials
 
 
 class TrainRunner:
@@ -26,10 +26,10 @@ class TrainRunner:
         self._memory = cluster.gpu_memory(sweep)
         self.gpus = self._at_once * sweep.trial.num_workers if self._use_gpu else 0
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> Fit:
+    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit:
         return replace(fit_train(sweep, base, self._memory), at_once=self._at_once)
 
-    def run(self, specs: Specs, search: Search, recorder: Recorder) -> None:
+    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
         sweep = specs.sweep
         resources = {"CPU": sweep.cpus_per_worker, **({"GPU": 1} if self._use_gpu else {})}
         scaling = {

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftray.config.points import short
-from sftray.views.live.snapshot import RUNNING, UNFINISHED, Row, State, finite
+from sftray.views.live.snapshot import RUNNING, UNFINISHED, State, TrialLine, finite
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKS = 8
@@ -151,7 +151,7 @@ def _spent(state: State) -> str:
     return ", ".join(told)
 
 
-def _best(state: State, best: Row) -> str:
+def _best(state: State, best: TrialLine) -> str:
     told = f"{best.trial}  eval {best.eval_loss:.4f}"
     if state.base is not None:
         told += f" (base {state.base:.4f})"
@@ -211,7 +211,7 @@ def _columns(rows: Sequence[Mapping[str, str]], width: int) -> tuple[list[str], 
     return columns, max(room, 8)
 
 
-def _cells(row: Row, scale: tuple[float, float], state: State) -> dict[str, str]:
+def _cells(row: TrialLine, scale: tuple[float, float], state: State) -> dict[str, str]:
     is_best = state.best is not None and row.trial == state.best.trial
     return {
         "trial": f"{'*' if is_best else ' '}{row.trial}",

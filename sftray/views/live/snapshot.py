@@ -30,7 +30,7 @@ _GIVEN = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialLine:
     """A trial."""
 
     trial: str
@@ -82,9 +82,9 @@ class State:
     budgets: Mapping[str, float] = field(default_factory=dict)
     """Fields of the sweep that limit it, and its price; those that it has."""
     base: float | None = None
-    best: Row | None = None
-    running: tuple[Row, ...] = ()
-    finished: tuple[Row, ...] = ()
+    best: TrialLine | None = None
+    running: tuple[TrialLine, ...] = ()
+    finished: tuple[TrialLine, ...] = ()
     """Best first."""
     lines: tuple[str, ...] = ()
     """What was logged last, oldest first."""
@@ -208,12 +208,12 @@ def _doing(trials: Sequence[TrialRecord], *, ended: bool) -> str:
     return "training"
 
 
-def _row(trial: TrialRecord, plans: Plans, *, cut_off: bool) -> Row:
+def _row(trial: TrialRecord, plans: Plans, *, cut_off: bool) -> TrialLine:
     running = UNFINISHED if cut_off else RUNNING if trial.results else STARTING
     plan, last, best = plans.of(trial), trial.last, trial.best
     shown = best if trial.outcome is not None and best is not None else last
     trained = [one for one in trial.results if one["step"] > 0]
-    return Row(
+    return TrialLine(
         trial=trial.trial,
         point=trial.point,
         step=last["step"],

@@ -30,7 +30,7 @@ from sftray.storage.paths import SweepPaths, is_uri, name_of
 class Tracking:
     """The mirrors of a sweep, as the driver holds them."""
 
-    def __init__(self, mirrors: Sequence[_Mirror], log: Log) -> None:
+    def __init__(self, mirrors: Sequence[MirrorProcess], log: Log) -> None:
         self._mirrors, self._log = list(mirrors), log
 
     @classmethod
@@ -58,7 +58,7 @@ class Tracking:
 
 
 @dataclass(frozen=True)
-class _Mirror:
+class MirrorProcess:
     """A process that follows the journal until it is told to finish."""
 
     name: str
@@ -91,7 +91,7 @@ class _Mirror:
             log(left_behind)
 
 
-def _start_wandb(sweep: SweepConfig, paths: SweepPaths, log: Log) -> _Mirror | None:
+def _start_wandb(sweep: SweepConfig, paths: SweepPaths, log: Log) -> MirrorProcess | None:
     mode = _mode(sweep.wandb, log)
     if mode == "disabled":
         return None
@@ -110,7 +110,7 @@ def _start(
     arguments: Sequence[str],
     folder: Path,
     log: Log,
-) -> _Mirror | None:
+) -> MirrorProcess | None:
     """The process of a module, and its line; only a line where it does not start."""
     command = ["-m", f"sftray.{module}", *arguments]
     try:
@@ -127,7 +127,7 @@ def _start(
         log(f"{name}: off, its process could not be started ({error}); the sweep goes on")
         return None
     log(f"{name}: {said}")
-    return _Mirror(name, process, shlex.join(["python", *command]), folder)
+    return MirrorProcess(name, process, shlex.join(["python", *command]), folder)
 
 
 def _mode(wanted: str, log: Log) -> str:

@@ -28,7 +28,7 @@ from sftray.storage.paths import SweepPaths, is_uri, join
 from sftray.trial.samples import read_samples
 from sftray.views.tracking.journal_follower import follow, say, take_lock
 from sftray.views.tracking.mirror_processes import local_folder
-from sftray.views.tracking.tracked_metrics import Row, answers_of, last_rows, rows_of
+from sftray.views.tracking.tracked_metrics import MetricRow, answers_of, last_rows, rows_of
 
 BY_TOKENS = "by_tokens"
 BEST = "hparam/eval_loss"
@@ -146,7 +146,7 @@ class _Trial:
         self.writer.add_text("outcome", outcome, step, time)
         self.writer.file_writer.add_summary(self._end, step, time)
 
-    def _scalars(self, time: float, row: Row) -> None:
+    def _scalars(self, time: float, row: MetricRow) -> None:
         """A row against its step, and against its tokens where it has learnt from some."""
         for name, value in row.items():
             if value is None or name == "step":

@@ -27,15 +27,15 @@ METRICS = (
 CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
 """What each optimizer step has."""
 
-Row = dict[str, Any]
+MetricRow = dict[str, Any]
 
 
-def rows_of(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Row]:
+def rows_of(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[MetricRow]:
     """Of an evaluation: a row a step of its curve, the last of them with the evaluation's own.
     before: the evaluation before it, or nothing; tokens of steps between are interpolated."""
     step, rows, tokens = metrics["step"], metrics["rows"], metrics["tokens"]
     since, had = before.get("step", 0), before.get("tokens", 0)
-    row: Row = {}
+    row: MetricRow = {}
     for at, *values in metrics.get("curve", []):
         row = dict(zip(CURVE, values, strict=False))
         if at != step:
@@ -47,7 +47,7 @@ def rows_of(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[R
 
 def last_rows(
     curve: Sequence[Sequence[float]], batch: int, before: Mapping[str, Any]
-) -> Iterator[Row]:
+) -> Iterator[MetricRow]:
     """Of the steps after the last evaluation `before`, of a trial that diverged there."""
     for at, *values in curve:
         row = {**dict(zip(CURVE, values, strict=False)), "step": at, "rows": int(at) * batch}

@@ -29,7 +29,7 @@ from sftray.storage.paths import SweepPaths, join
 from sftray.trial.samples import read_samples
 from sftray.views.tracking.journal_follower import follow, say, take_lock
 from sftray.views.tracking.mirror_processes import left_offline, local_folder
-from sftray.views.tracking.tracked_metrics import Row, last_rows, rows_of
+from sftray.views.tracking.tracked_metrics import MetricRow, last_rows, rows_of
 from sftray.views.tracking.wandb_run import (
     ADAPTER_SECONDS,
     UPLOAD_SECONDS,
@@ -228,7 +228,7 @@ class Mirror:
         self._log(trial, rows_of(metrics, trial.before))
         trial.before = metrics
 
-    def _log(self, trial: _Trial, rows: Iterator[Row]) -> None:
+    def _log(self, trial: _Trial, rows: Iterator[MetricRow]) -> None:
         """Log what is new to W&B."""
         for row in rows:
             if row["step"] > trial.step:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import wandb
 
 from sftray.config.points import short
-from sftray.views.tracking.tracked_metrics import CURVE, METRICS, Row, answers_of
+from sftray.views.tracking.tracked_metrics import CURVE, METRICS, MetricRow, answers_of
 
 UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0
 """For what is left of a run when it ends; of one with the adapter."""
@@ -88,12 +88,14 @@ def log_start(run: Any, metrics: Mapping[str, Any]) -> None:
     run.summary.update({k: v for k, v in metrics.items() if k not in known})
 
 
-def log_row(run: Any, row: Row) -> None:
+def log_row(run: Any, row: MetricRow) -> None:
     """A row of the history; an evaluation is sent off at once."""
     run.log(row, step=row["step"], commit="eval_loss" in row or None)
 
 
-def log_samples(run: Any, samples: Sequence[Row], base: Sequence[Row], *, step: int) -> None:
+def log_samples(
+    run: Any, samples: Sequence[MetricRow], base: Sequence[MetricRow], *, step: int
+) -> None:
     """Answers beside the reference and the untrained base's, as a table by prompt and step."""
     rows = list(answers_of(samples, base))
     table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])

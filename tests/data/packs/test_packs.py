@@ -22,9 +22,10 @@ from sftray.data import recipe
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
+from sftray.data.estimate import estimate_packs
 from sftray.data.packs import pack_pass
 from sftray.data.packs.inspect import inspect_text
-from sftray.data.packs.packs import Packs, check_sums, estimate_packs, local_parts, open_packs
+from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
 from sftray.data.pipeline import build_packs
 from sftray.data.recipe import find_packs
 from sftray.data.source.conversations import BadRowError, conversation

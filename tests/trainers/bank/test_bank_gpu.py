@@ -25,7 +25,7 @@ from sftray.trainers.bank.batches import read_row
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.engine import Engine, load_model
-from sftray.trainers.bank.evaluation import Evaluation
+from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.ray_train.attempts import run_trial
@@ -89,7 +89,7 @@ def test_a_replayed_evaluation_equals_the_eager_one(packs: Packs, attention: str
     decoder, adapters = _bank(packs.max_length, attention=attention)
     rows = MappedRows(packs.dataset("eval"))
     eager, replayed = (
-        Evaluation(decoder, rows, 3, graphs).losses(adapters.work) for graphs in (None, Graphs())
+        EvalPass(decoder, rows, 3, graphs).losses(adapters.work) for graphs in (None, Graphs())
     )
     assert eager == replayed
     assert len(set(eager)) == SLOTS

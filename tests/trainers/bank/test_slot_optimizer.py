@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from sftray.config import TrialConfig
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
-from sftray.trainers.bank.frozen_base import Shape
+from sftray.trainers.bank.frozen_base import DecoderShape
 from sftray.trainers.bank.slot_optimizer import EPSILON, Optimizer, table_row
 
 STEPS = 20
 CPU = torch.device("cpu")
-SHAPE = Shape(
+SHAPE = DecoderShape(
     hidden=16,
     heads=2,
     kv_heads=1,

@@ -18,7 +18,7 @@ from sftray.storage.journal import Journal, read_events
 from sftray.views.live import shown, watch
 from sftray.views.live.live_view import duration, sparkline, view
 from sftray.views.live.screen import _Screen
-from sftray.views.live.snapshot import Row, State
+from sftray.views.live.snapshot import State, TrialLine
 from sftray.views.live.watched import Watched
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "lr_batch"
@@ -102,7 +102,7 @@ def test_on_a_low_screen_the_worst_trials_are_counted(tmp_path: Path) -> None:
 def test_a_point_with_many_axes_is_wrapped_and_no_value_is_cut() -> None:
     point = {"learning_rate": 8.4e-05, "effective_batch_size": 16, "num_train_epochs": 2.0,
              "warmup_ratio": 0.03, "lora_r": 64, "lora_target_modules": "all-linear"}  # fmt: skip
-    row = Row("t0001", point, 1250, 5000, 20000, 40_960_000, 2, 3, 1.2345, 1.1234,
+    row = TrialLine("t0001", point, 1250, 5000, 20000, 40_960_000, 2, 3, 1.2345, 1.1234,
               (1.4, 1.2, float("nan")), 12345.0, "out_of_memory")  # fmt: skip
     lines = drawn(State("wide", "training", 4000.0, finished=(row,), total=9), 80)
     assert max(map(len, lines)) <= 80
