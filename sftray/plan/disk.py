@@ -17,6 +17,7 @@ from sftray.config import SweepConfig
 from sftray.config.points import largest_value
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import ModelShape, adapter_parameters
+from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import is_uri, nearest_there
 
 POSITION_BYTES = 8
@@ -44,7 +45,7 @@ class Disk:
 
 
 def disk_needed(
-    sweep: SweepConfig, base: Mapping[str, Any], splits: Mapping[str, Any], *, at_once: int
+    sweep: SweepConfig, base: BaseConfig, splits: Mapping[str, Any], *, at_once: int
 ) -> Disk:
     """`splits`: the packs' counts, nothing where they are not known; `at_once`: how many trials run
     at a time."""
@@ -87,7 +88,7 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _trained_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+def _trained_parameters(sweep: SweepConfig, base: BaseConfig) -> int:
     """Parameters of an adapter of the largest rank, or of the whole model."""
     rank = int(largest_value(sweep, "lora_r"))
     shape = ModelShape.of(base)

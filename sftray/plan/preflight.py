@@ -15,6 +15,7 @@ from sftray.plan.model_shape import ModelShape
 from sftray.plan.preview_text import listed
 from sftray.plan.prior_points import published_rates
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
+from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths
 
 HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
@@ -90,7 +91,7 @@ def check_name(sweep: SweepConfig) -> list[str]:
     return []
 
 
-def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
+def check_rates(sweep: SweepConfig, base: BaseConfig) -> list[str]:
     """A warning where the learning rates are not those of such a base: none of LoRA's that are
     published for its size, or, in full fine-tuning, all above what only small bases bear."""
     shape, values = ModelShape.of(base), reachable(sweep, "learning_rate")

@@ -41,6 +41,7 @@ from sftray.plan.prior_points import prior_points
 from sftray.plan.rungs import rung_ladder
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import TrialPlan, fit_batch_sizes, planner
+from sftray.storage.model_files import BaseConfig
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
@@ -135,7 +136,7 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     }
 
 
-def check_attention(sweep: SweepConfig, base: Mapping[str, Any], *, gpus: float) -> list[str]:
+def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> list[str]:
     """A warning where the base has more than PyTorch's variable-length attention computes."""
     special = special_attention(base)
     if not special or not gpus or sweep.trial.attention is not None:
@@ -164,7 +165,7 @@ def check_references(sweep: SweepConfig, prompts: Sequence[Mapping[str, Any]]) -
 
 def _memory(
     sweep: SweepConfig,
-    base: Mapping[str, Any],
+    base: BaseConfig,
     bank: BankSettings | None,
     fit: DeviceFit,
     gpu_memory: float | None,
@@ -183,7 +184,7 @@ def _memory(
     return {name: value / 2**30 for name, value in parts.items()}
 
 
-def _usual_gpus(sweep: SweepConfig, base: Mapping[str, Any], trainer: str) -> list[str]:
+def _usual_gpus(sweep: SweepConfig, base: BaseConfig, trainer: str) -> list[str]:
     """How the sweep's trials would run on GPUs of usual sizes."""
     found = []
     for name, gib in USUAL_GPUS.items():

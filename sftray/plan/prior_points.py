@@ -11,13 +11,12 @@ range that the user gave is not tried.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, nearest_point
 from sftray.plan.model_shape import ModelShape
+from sftray.storage.model_files import BaseConfig
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
 """p by model type; of all others Llama's."""
@@ -26,7 +25,7 @@ OUTSIDE = 3.0
 """A rate further outside the range than this factor says nothing about the range."""
 
 
-def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
+def prior_points(sweep: SweepConfig, base: BaseConfig) -> list[Point]:
     """Where to begin a search on the base with this config.json; none where that is not known, or
     not wanted: the rates are LoRA's."""
     shape = ModelShape.of(base)

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ from sftray.plan.prior_points import published_rates
 from sftray.plan.rungs import GRACE_STEPS, rung_ladder
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import MIN_STEPS, fit_batch_sizes
-from sftray.storage.model_files import model_config
+from sftray.storage.model_files import BaseConfig, model_config
 
 SAMPLE = 2000
 """Conversations looked at."""
@@ -108,7 +107,7 @@ def propose(
 
 
 def _data(
-    source: str, split: str, model: str, base: Mapping[str, Any], reasons: dict[str, str]
+    source: str, split: str, model: str, base: BaseConfig, reasons: dict[str, str]
 ) -> tuple[DataConfig, int]:
     """The data in rows that hold nearly all conversations whole, and how many there are."""
     data = DataConfig(source, split=split)
@@ -172,9 +171,7 @@ def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -
     return trial
 
 
-def _space(
-    base: Mapping[str, Any], conversations: int, reasons: dict[str, str]
-) -> dict[str, Space]:
+def _space(base: BaseConfig, conversations: int, reasons: dict[str, str]) -> dict[str, Space]:
     low, high = 2e-5, 1e-3
     why = "LoRA's usual start is 1e-4 to 2e-4, and it diverges at some point above 1e-3"
     shape = ModelShape.of(base)
@@ -222,7 +219,7 @@ def _num_trials(search: Mapping[str, Space], gpus: int, reasons: dict[str, str])
 
 def _on_workers(
     sweep: SweepConfig,
-    base: Mapping[str, Any],
+    base: BaseConfig,
     gpus: int,
     gpu_memory: float | None,
     reasons: dict[str, str],
@@ -279,7 +276,7 @@ def _fitted(sweep: SweepConfig, reasons: dict[str, str]) -> SweepConfig:
     return replace(sweep, trial=trial, grace_rows=grace)
 
 
-def _about_the_base(sweep: SweepConfig, base: Mapping[str, Any], gpus: int) -> str:
+def _about_the_base(sweep: SweepConfig, base: BaseConfig, gpus: int) -> str:
     shape = ModelShape.of(base)
     trainer, why = pick_trainer(sweep, base)
     how = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
 from sftray.storage import outages
 from sftray.storage.journal import Journal
-from sftray.storage.model_files import model_config, require_safetensors
+from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer
 from sftray.sweep.spending_meter import Meter
@@ -143,7 +143,7 @@ def _run(
 
 
 def _check(
-    specs: TrialSpecs, packs: Packs, base: Mapping[str, Any], fit: DeviceFit, gpus: float, log: Log
+    specs: TrialSpecs, packs: Packs, base: BaseConfig, fit: DeviceFit, gpus: float, log: Log
 ) -> None:
     """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
     small."""
@@ -160,7 +160,7 @@ def _check(
 
 def _begin(
     specs: TrialSpecs,
-    base: Mapping[str, Any],
+    base: BaseConfig,
     journal: Journal,
     fit: DeviceFit,
     meter: Meter,
