@@ -87,6 +87,6 @@ def choice(values: Sequence[Any]) -> Choice:
 def fitting(batch_sizes: Sequence[int]) -> Choice:
     """Search among those of the batch sizes that leave enough optimizer steps on the dataset.
 
-    Where fewer than two do, the largest powers of two that do (`budget.fit_batch_sizes`).
+    Where fewer than two do, the largest powers of two that do (`trial_plan.resolve_batch_sizes`).
     """
     return Choice(tuple(batch_sizes), fitting=True)

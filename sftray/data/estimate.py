@@ -8,22 +8,21 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.packs.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count
 from sftray.data.packs.packing import pack
-from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
+from sftray.data.packs.tokenize_pass import ChunkReport, Kept, kept_of, read_and_encode
 from sftray.data.padding import padding_of
-from sftray.data.recipe import Recipe, make_recipe
+from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.readers import SourceRow
@@ -32,16 +31,11 @@ from sftray.errors import DataError
 
 _PACKED = 50_000
 """Conversations packed to learn how full rows become."""
+SAMPLE = 2000
+"""Rows of a source that are looked at."""
 
 
-def estimate_packs(
-    data: DataConfig,
-    model: str,
-    *,
-    model_revision: str | None = None,
-    trust_remote_code: bool = False,
-    sample: int = 2000,
-) -> dict[str, Any]:
+def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> dict[str, Any]:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
     "splits" → "train", "eval" → conversations, rows, tokens, supervised_tokens, and the rows
@@ -49,16 +43,17 @@ def estimate_packs(
     set has in common with the training data is at least what the samples have. Raises DataError and
     TemplateError as `build_packs` does, but judges neither bad rows nor the overlap.
     """
-    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    chat = choose_format(
-        read_tokenizer(model, revision=model_revision),
-        template=recipe.template,
-        date=data.template_date,
-        samples=[],
-    )
-    train = _sampled(recipe.train, recipe, chat, sample)
-    given = None if recipe.evaluation is None else _sampled(recipe.evaluation, recipe, chat, sample)
-    evaluated = given or train
+    train = take_sample(recipe, sample)
+    given = None
+    if recipe.evaluation is not None:
+        given = _sampled(recipe.evaluation, recipe, train.chat, sample)
+    return estimate_from(recipe, train, given)
+
+
+def estimate_from(recipe: Recipe, train: Sample, given: Sample | None = None) -> dict[str, Any]:
+    """`estimate_packs` from samples of the training data, and of a given evaluation set, that are
+    tokenised already, for rows of the recipe's length."""
+    data, chat, evaluated = recipe.data, train.chat, given or train
     if given is None:
         chosen = np.ones(len(train.kept.hash), np.bool_)  # of a sample any may be evaluated on
         if train.report.rows >= train.read:
@@ -94,12 +89,17 @@ def estimate_packs(
 
 
 @dataclass(frozen=True)
-class _Sampled:
-    """Rows of a source that were looked at."""
+class Sample:
+    """Rows of a source that were looked at, and tokenised."""
 
+    source: str
     rows: list[SourceRow]
     spelling: str
+    chat: ChatFormat
+    seed: int
     report: ChunkReport
+    trained: Mapping[int, int]
+    """Row → tokens of it that are trained on."""
     read: int
     """Rows that the source is likely to hold."""
 
@@ -111,6 +111,27 @@ class _Sampled:
     def conversations(self) -> int:
         """That can be trained on, of the whole source."""
         return max(1, round(self.read * len(self.kept.length) / self.report.rows))
+
+    def cut(self, max_length: int) -> Sample:
+        """The same for shorter rows: only conversations too long for them are tokenised again, to
+        lose trailing exchanges or to be dropped. Raises DataError where none is left."""
+        kept = self.kept
+        places = kept.row[kept.length > max_length]
+        again, _, masks = read_and_encode(
+            [self.rows[k] for k in places], self.spelling, self.chat, max_length, self.seed
+        )
+        moved = places[again.kept.row]
+        documents = [*_documents(kept, kept.row), *_documents(again.kept, moved)]
+        documents = sorted(document for document in documents if document[1] <= max_length)
+        trained = {**self.trained, **_trained(moved, masks)}
+        report = replace(
+            self.report,
+            dropped=self.report.dropped + again.dropped,
+            lost_exchanges=again.lost_exchanges,
+            supervised=sum(trained[document[0]] for document in documents),
+            kept=kept_of(documents),
+        )
+        return _usable(replace(self, report=report, trained=trained))
 
     def drops(self) -> dict[str, Any]:
         """The rows that were looked at, and the bad ones among them by reason."""
@@ -136,22 +157,48 @@ class _Sampled:
             yield turns[-1]["content"]
 
 
-def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> _Sampled:
+def take_sample(recipe: Recipe, size: int) -> Sample:
+    """About so many rows of the training data, tokenised. Raises DataError and TemplateError."""
+    chat = choose_format(
+        read_tokenizer(recipe.model, revision=recipe.model_revision),
+        template=recipe.template,
+        date=recipe.data.template_date,
+        samples=[],
+    )
+    return _sampled(recipe.train, recipe, chat, size)
+
+
+def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> Sample:
     spelling = spelling_of_source(source, recipe.data.columns)
     rows, total = sample_rows(source, sample, spelling)
     if recipe.data.max_conversations is not None and source is recipe.train:
         total = min(total, recipe.data.max_conversations)
     data = recipe.data
-    report, _, _ = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
-    if len(report.kept.length) == 0:
+    report, _, masks = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
+    trained = _trained(report.kept.row, masks)
+    return _usable(Sample(source.name, rows, spelling, chat, data.seed, report, trained, total))
+
+
+def _usable(sample: Sample) -> Sample:
+    if len(sample.kept.length) == 0:
         raise DataError(
-            f"{source.name}: none of {report.rows} sampled conversations can be trained on: "
-            f"{reasons_text(report.dropped)}; must be one at least, clean them"
+            f"{sample.source}: none of {sample.report.rows} sampled conversations can be trained "
+            f"on: {reasons_text(sample.report.dropped)}; must be one at least, clean them"
         )
-    return _Sampled(rows, spelling, report, total)
+    return sample
 
 
-def _overlap(train: _Sampled, given: _Sampled, chosen: NDArray[np.bool_]) -> Overlap:
+def _documents(kept: Kept, row: NDArray[np.int32]) -> Iterator[tuple[int, int, int, int]]:
+    """What `kept_of` takes."""
+    hashes = kept.hash.tolist(), kept.whole_hash.tolist()
+    return zip(row.tolist(), kept.length.tolist(), *hashes, strict=True)
+
+
+def _trained(row: NDArray[np.int32], masks: Sequence[NDArray[np.bool_]]) -> dict[int, int]:
+    return dict(zip(row.tolist(), (int(mask.sum()) for mask in masks), strict=True))
+
+
+def _overlap(train: Sample, given: Sample, chosen: NDArray[np.bool_]) -> Overlap:
     """What the samples have in common."""
     evaluated = (given.kept.hash[chosen], given.kept.whole_hash[chosen])
     return Overlap.between((train.kept.hash, train.kept.whole_hash), evaluated)

@@ -38,6 +38,8 @@ class Disk:
     packs: float
     checkpoints: float
     bundle: float
+    free: float | None
+    """In the sweep's storage; None for a URI."""
 
     @property
     def total(self) -> float:
@@ -45,7 +47,7 @@ class Disk:
 
 
 def disk_needed(
-    sweep: SweepConfig, base: BaseConfig, splits: Mapping[str, Any], *, at_once: int
+    sweep: SweepConfig, base: BaseConfig, splits: Mapping[str, Mapping[str, Any]], *, at_once: int
 ) -> Disk:
     """`splits`: the packs' counts, nothing where they are not known; `at_once`: how many trials run
     at a time."""
@@ -59,10 +61,11 @@ def disk_needed(
         packs=float(POSITION_BYTES * positions),
         checkpoints=float(MOMENTS_BYTES * parameters * kept),
         bundle=4.0 * parameters,
+        free=_free_space(sweep.storage),
     )
 
 
-def free_space(storage: str) -> float | None:
+def _free_space(storage: str) -> float | None:
     """Bytes that are free where a local folder is, or will be; None for a URI."""
     if is_uri(storage):
         return None
@@ -72,13 +75,10 @@ def free_space(storage: str) -> float | None:
 def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     """Raise ConfigError where a sweep whose packs are there would fill the disk; what its `folder`
     has already is counted as taken."""
-    free = free_space(sweep.storage)
-    if free is None:
-        return
     wanted = needed.checkpoints + needed.bundle - _size(Path(folder))
-    if wanted > free:
+    if needed.free is not None and wanted > needed.free:
         raise ConfigError(
-            f"storage: got {free / 1e9:.1f} GB free at {sweep.storage}, must have "
+            f"storage: got {needed.free / 1e9:.1f} GB free at {sweep.storage}, must have "
             f"{wanted / 1e9:.1f} GB for the sweep's checkpoints; make room, give another "
             "--storage, or lower num_trials or lora_r"
         )

@@ -49,6 +49,25 @@ class Memory:
         return self.total + CONTEXT <= FREE * capacity
 
 
+@dataclass(frozen=True)
+class GpuMemory:
+    """GiB of a GPU at the peak of a training step."""
+
+    base: float
+    adapters: float
+    activations: float
+    logits: float
+    total: float
+    gpu: float
+    """What the GPU has."""
+
+    @classmethod
+    def of(cls, needed: Memory, gpu_memory: float) -> GpuMemory:
+        """From bytes."""
+        parts = asdict(needed) | {"total": needed.total, "gpu": gpu_memory}
+        return cls(**{name: size / 2**30 for name, size in parts.items()})
+
+
 def memory_text(parts: Mapping[str, float], unit: float = 1.0) -> str:
     """What memory is for, in units of so many: `asdict` of a Memory, or of more than that."""
     names = {"base": "base", "adapters": "adapters"} if parts["base"] else {"adapters": "weights"}

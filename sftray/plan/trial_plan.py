@@ -128,7 +128,7 @@ def trials_at_once(sweep: SweepConfig) -> int:
     return min(sweep.num_trials, max(LEAST_AT_ONCE, math.ceil(sweep.num_trials / 4)))
 
 
-def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
+def resolve_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
     """The sweep with `fitting([…])` batch sizes made a plain choice for this number of rows.
 
     Kept are those with at least MIN_STEPS steps at the fewest epochs; where that leaves fewer than

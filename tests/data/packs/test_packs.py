@@ -27,7 +27,7 @@ from sftray.data.packs import pack_pass
 from sftray.data.packs.inspect import inspect_text
 from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
 from sftray.data.pipeline import build_packs
-from sftray.data.recipe import find_packs
+from sftray.data.recipe import find_packs, make_recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.errors import DataError, PacksError
 
@@ -198,7 +198,7 @@ def test_packs_are_built_once(packs: Packs, source: Path) -> None:
     assert again.manifest == packs.manifest
     assert {path: path.stat().st_mtime_ns for path in Path(packs.root).rglob("*")} == before
     assert lines == []
-    found = find_packs(config(source), str(DEMO), storage=storage)
+    found = find_packs(make_recipe(config(source), str(DEMO)), storage=storage)
     assert found is not None
     assert found.key == packs.key
 
@@ -227,7 +227,7 @@ def test_a_pack_with_any_file_damaged_is_detected_and_rebuilt(
         assert "building again" in lines[0]
         assert bytes_of(again) == whole
     (root / "manifest.json").unlink()
-    assert find_packs(small, str(DEMO), storage=str(tmp_path)) is None
+    assert find_packs(make_recipe(small, str(DEMO)), storage=str(tmp_path)) is None
 
 
 def test_a_damaged_copy_of_a_part_is_made_again_and_a_damaged_part_is_refused(
@@ -266,15 +266,16 @@ def test_whatever_changes_bytes_changes_the_key(
     packs: Packs, source: Path, change: dict[str, Any]
 ) -> None:
     storage = str(Path(packs.root).parent.parent)
-    assert find_packs(config(source, **change), str(DEMO), storage=storage) is None
+    changed = make_recipe(config(source, **change), str(DEMO))
+    assert find_packs(changed, storage=storage) is None
 
 
 def test_a_template_file_changes_the_key(packs: Packs, source: Path, tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text((DEMO / "chat_template.jinja").read_text() + "\n")
     storage = str(Path(packs.root).parent.parent)
-    changed = config(source, chat_template=str(template))
-    assert find_packs(changed, str(DEMO), storage=storage) is None
+    changed = make_recipe(config(source, chat_template=str(template)), str(DEMO))
+    assert find_packs(changed, storage=storage) is None
 
 
 def test_too_many_bad_rows_are_refused_with_the_table(tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ def test_packs_on_a_uri_are_the_same_and_copied_once_a_node(
 
 
 def test_an_estimate_is_near_the_packs(packs: Packs, source: Path) -> None:
-    estimated = estimate_packs(config(source), str(DEMO), sample=600)
+    estimated = estimate_packs(make_recipe(config(source), str(DEMO)), sample=600)
     assert estimated["key"] == packs.key
     for split in ("train", "eval"):
         for name in ("conversations", "rows", "tokens", "supervised_tokens"):
