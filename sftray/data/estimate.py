@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,16 @@ from numpy.typing import NDArray
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
-from sftray.data.packs.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count
-from sftray.data.packs.packing import pack
+from sftray.data.packs.manifest import (
+    SAMPLE_PROMPTS,
+    Estimate,
+    Overlap,
+    SplitEstimate,
+    reasons_text,
+    token_count,
+)
+from sftray.data.packs.packing import pack, padding_of
 from sftray.data.packs.tokenize_pass import ChunkReport, Kept, kept_of, read_and_encode
-from sftray.data.padding import padding_of
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
@@ -35,13 +40,12 @@ SAMPLE = 2000
 """Rows of a source that are looked at."""
 
 
-def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> dict[str, Any]:
+def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> Estimate:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
-    "splits" → "train", "eval" → conversations, rows, tokens, supervised_tokens, and the rows
-    sampled and dropped by reason. "sampled" of "read" rows were looked at. What a given evaluation
-    set has in common with the training data is at least what the samples have. Raises DataError and
-    TemplateError as `build_packs` does, but judges neither bad rows nor the overlap.
+    Where the samples are not the whole, the duplicates of a given evaluation set are fewer than the
+    whole has: both sides of a pair must have been sampled. Raises DataError and TemplateError as
+    `build_packs` does, but judges neither bad rows nor the overlap.
     """
     train = take_sample(recipe, sample)
     given = None
@@ -50,7 +54,7 @@ def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> dict[str, Any]:
     return estimate_from(recipe, train, given)
 
 
-def estimate_from(recipe: Recipe, train: Sample, given: Sample | None = None) -> dict[str, Any]:
+def estimate_from(recipe: Recipe, train: Sample, given: Sample | None = None) -> Estimate:
     """`estimate_packs` from samples of the training data, and of a given evaluation set, that are
     tokenised already, for rows of the recipe's length."""
     data, chat, evaluated = recipe.data, train.chat, given or train
@@ -67,18 +71,12 @@ def estimate_from(recipe: Recipe, train: Sample, given: Sample | None = None) ->
         train_number = train.conversations
     overlap = None if given is None else _overlap(train, given, chosen)
     return {
-        "estimate": True,
         "key": recipe.key,
         "sampled": train.report.rows,
         "read": train.read,
-        "mask_method": chat.method,
-        "max_length": data.max_length,
         "splits": {
-            "train": {**train.scaled(train_number, data.max_length), **train.drops()},
-            "eval": {
-                **evaluated.scaled(number, data.max_length),
-                **(given.drops() if given else {"sampled": 0, "dropped": {}}),
-            },
+            "train": train.scaled(train_number, data.max_length, train.report),
+            "eval": evaluated.scaled(number, data.max_length, given.report if given else None),
         },
         "eval_overlap": None if overlap is None else asdict(overlap),
         "sample_prompts": [
@@ -133,12 +131,10 @@ class Sample:
         )
         return _usable(replace(self, report=report, trained=trained))
 
-    def drops(self) -> dict[str, Any]:
-        """The rows that were looked at, and the bad ones among them by reason."""
-        return {"sampled": self.report.rows, "dropped": dict(self.report.dropped)}
-
-    def scaled(self, number: int, max_length: int) -> dict[str, Any]:
-        """Counts of `number` conversations whose lengths are distributed as in the sample."""
+    def scaled(self, number: int, max_length: int, own: ChunkReport | None) -> SplitEstimate:
+        """Counts of `number` conversations whose lengths are distributed as in the sample; `own` is
+        what was counted of the split's own source, if it has one."""
+        own = own or ChunkReport()
         lengths = self.kept.length.astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
@@ -148,6 +144,8 @@ class Sample:
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(self.report.supervised / len(lengths) * number),
             **padding_of(packed, rows, max_length),
+            "read": own.rows,
+            "dropped": dict(own.dropped),
         }
 
     def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.points import largest_value
+from sftray.data.packs.manifest import Counts
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import ModelShape, adapter_parameters
 from sftray.storage.model_files import BaseConfig
@@ -47,7 +47,7 @@ class Disk:
 
 
 def disk_needed(
-    sweep: SweepConfig, base: BaseConfig, splits: Mapping[str, Mapping[str, Any]], *, at_once: int
+    sweep: SweepConfig, base: BaseConfig, splits: Mapping[str, Counts], *, at_once: int
 ) -> Disk:
     """`splits`: the packs' counts, nothing where they are not known; `at_once`: how many trials run
     at a time."""

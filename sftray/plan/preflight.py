@@ -5,12 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import field_values, reachable
 from sftray.config.resume_check import refuse_other_config
-from sftray.data.packs.manifest import Overlap, counts_of, reasons_text
+from sftray.data.packs.manifest import (
+    Counts,
+    Estimate,
+    Manifest,
+    Overlap,
+    Reading,
+    Reference,
+    counts_of,
+    reasons_text,
+)
 from sftray.errors import ConfigError
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.base_config import special_attention
@@ -29,7 +37,7 @@ FEW_SUPERVISED = 1000
 
 def check_sweep(
     sweep: SweepConfig,
-    manifest: Mapping[str, Any],
+    manifest: Manifest | Estimate,
     base: BaseConfig,
     plan: Callable[[TrialConfig], TrialPlan],
     *,
@@ -142,7 +150,7 @@ def check_rates(sweep: SweepConfig, base: BaseConfig) -> list[str]:
     ]
 
 
-def check_evaluation(evaluation: Mapping[str, int]) -> list[str]:
+def check_evaluation(evaluation: Counts) -> list[str]:
     """A warning where the evaluation set is too small to tell trials apart."""
     supervised = evaluation["supervised_tokens"]
     if supervised >= FEW_SUPERVISED:
@@ -165,7 +173,7 @@ def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> lis
     ]
 
 
-def check_references(sweep: SweepConfig, prompts: Sequence[Mapping[str, Any]]) -> list[str]:
+def check_references(sweep: SweepConfig, prompts: Sequence[Reference]) -> list[str]:
     """A warning where the metric holds answers against references that are longer than answers may
     be. `prompts` are a manifest's."""
     lengths = [prompt["reference_tokens"] for prompt in prompts[: sweep.num_metric_prompts]]
@@ -196,7 +204,7 @@ def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
     return configs
 
 
-def refusals(data: DataConfig, manifest: Mapping[str, Any]) -> list[str]:
+def refusals(data: DataConfig, manifest: Manifest | Estimate) -> list[str]:
     """Why a sweep would not start on its data: a source with too many bad rows, or an evaluation
     set that is trained on."""
     reasons = []
@@ -225,5 +233,5 @@ class Drops:
     """The bad ones."""
 
     @classmethod
-    def of(cls, split: Mapping[str, Any]) -> Drops:
-        return cls(split.get("sampled", split.get("read", 0)), split["dropped"])
+    def of(cls, split: Reading) -> Drops:
+        return cls(split["read"], split["dropped"])

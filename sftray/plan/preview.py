@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.config.points import Point, reachable
 from sftray.config.sweep_config import BUDGETS
-from sftray.data.packs.manifest import Overlap, counts_of
+from sftray.data.estimate import estimate_packs
+from sftray.data.packs.manifest import Counts, Estimate, Overlap, counts_of
+from sftray.data.packs.packing import Padding
+from sftray.data.packs.packs import Packs
+from sftray.data.recipe import find_packs, make_recipe
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
@@ -50,17 +53,17 @@ class Preview:
     sweep: str
     exact: bool
     """The data's numbers are those of packs, not of a sample."""
-    sample: dict[str, int] | None
-    """Rows "sampled", of those that were or would be "read"; None where packs exist."""
+    sample: Looked | None
+    """None where packs exist."""
     packs: str | None
     """Their folder."""
-    data: Mapping[str, Mapping[str, int]]
-    """Conversations, rows, tokens and supervised tokens by split."""
+    data: Mapping[str, Counts]
+    """By split."""
     dropped: Mapping[str, Drops]
     """By split."""
     overlap: Overlap | None
-    padding: Mapping[str, object]
-    """Of the training data, as a manifest has it."""
+    padding: Padding
+    """Of the training data."""
     trials: int
     confirm: Confirm
     trainer: str
@@ -92,6 +95,14 @@ class Preview:
         """What `--plan --json` prints."""
         disk = {**asdict(self.disk), "total": self.disk.total}
         return {**asdict(self), "disk": disk, "config": to_json(self.config)}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Rows of the training data that were sampled, of all that would be read."""
+
+    sampled: int
+    read: int
 
 
 @dataclass(frozen=True)
@@ -159,16 +170,17 @@ class TrialShape:
 
 
 def make_plan(
-    asked: SweepConfig, *, gpu_memory: float | None, estimate: dict[str, Any] | None = None
+    asked: SweepConfig, *, gpu_memory: float | None, estimate: Estimate | None = None
 ) -> Preview:
     """What the sweep would do on GPUs of so many bytes; None for CPUs. `estimate`: of the sweep's
     data, from whoever has looked at them.
 
     Raises ConfigError where a point of the search could not run.
     """
-    root, manifest = (None, estimate) if estimate else _packs_or_estimate(asked)
-    counts = manifest["splits"]
-    train = counts["train"]
+    source = estimate or _packs_or_estimate(asked)
+    packs = source if isinstance(source, Packs) else None
+    manifest = source.manifest if isinstance(source, Packs) else source
+    train, evaluation = manifest["splits"]["train"], manifest["splits"]["eval"]
     sweep = resolve_batch_sizes(asked, train["rows"])
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     require_safetensors(sweep.trial.model, sweep.trial.model_revision)
@@ -178,20 +190,24 @@ def make_plan(
     plan = planner(sweep, train["rows"], execution=fit.execution)
     per_row = train["tokens"] / max(train["rows"], 1)
     shapes = [TrialShape.of(trial, plan(trial), per_row) for trial in shape_corners(sweep)]
-    refused = refusals(sweep.data, manifest)
+    counts, refused = counts_of(manifest), refusals(sweep.data, manifest)
     warnings = [*check_code(sweep.trial), *refused]
     warnings += check_sweep(sweep, manifest, base, plan, gpus=gpu_memory is not None)
     warnings += [*check_ranks(sweep, fit), *check_batch_sizes(asked, sweep), *check_name(asked)]
     ladder = rung_ladder(sweep, train["rows"])
     return Preview(
         sweep=sweep.name,
-        exact=root is not None,
-        sample=None if root else {name: manifest[name] for name in ("sampled", "read")},
-        packs=root,
-        data=counts_of(manifest),
-        dropped={split: Drops.of(counts[split]) for split in ("train", "eval")},
+        exact=packs is not None,
+        sample=None if isinstance(source, Packs) else Looked(source["sampled"], source["read"]),
+        packs=packs.root if packs else None,
+        data=counts,
+        dropped={"train": Drops.of(train), "eval": Drops.of(evaluation)},
         overlap=Overlap.of(manifest),
-        padding={name: train[name] for name in ("waste", "waste_padded", "waste_longest")},
+        padding=Padding(
+            waste=train["waste"],
+            waste_padded=train["waste_padded"],
+            waste_longest=train["waste_longest"],
+        ),
         trials=sweep.total_trials,
         confirm=Confirm(sweep.confirm_top, sweep.confirm_seeds),
         trainer=trainer,
@@ -213,11 +229,7 @@ def make_plan(
     )
 
 
-def _packs_or_estimate(sweep: SweepConfig) -> tuple[str | None, dict[str, Any]]:
-    """The packs' folder and manifest, or an estimate of it."""
-    from sftray.data.estimate import estimate_packs
-    from sftray.data.recipe import find_packs, make_recipe
-
+def _packs_or_estimate(sweep: SweepConfig) -> Packs | Estimate:
     trial = sweep.trial
     recipe = make_recipe(
         sweep.data,
@@ -225,8 +237,7 @@ def _packs_or_estimate(sweep: SweepConfig) -> tuple[str | None, dict[str, Any]]:
         revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
     )
-    packs = find_packs(recipe, storage=sweep.storage)
-    return (packs.root, packs.manifest) if packs else (None, estimate_packs(recipe))
+    return find_packs(recipe, storage=sweep.storage) or estimate_packs(recipe)
 
 
 def _trainer(

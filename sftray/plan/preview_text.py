@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from sftray.config.points import point_text
 from sftray.data.packs.manifest import reasons_text
-from sftray.data.padding import padding_text
+from sftray.data.packs.packing import padding_text
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.memory import memory_text
 from sftray.plan.preview import Preview, TrialShape
@@ -85,7 +85,7 @@ def _data_text(plan: Preview) -> list[str]:
 def _origin_text(plan: Preview) -> str:
     if plan.sample is None:
         return "exact, from packs"
-    sampled, read = plan.sample["sampled"], plan.sample["read"]
+    sampled, read = plan.sample.sampled, plan.sample.read
     if sampled >= read:
         return f"estimated from its {read:,} rows"
     return f"estimated from {sampled:,} of {read:,} rows"

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from sftray.config import (
     uniform,
 )
 from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_sample
-from sftray.data.packs.manifest import reasons_text
+from sftray.data.packs.manifest import Estimate, reasons_text
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError
 from sftray.plan.device_fit import choose_execution
@@ -234,7 +233,7 @@ def _on_workers(
 
 def _with_enough_rows(
     recipe: Recipe, sample: Sample, cut: Sample, num_workers: int, reasons: dict[str, str]
-) -> tuple[Recipe, dict[str, Any]]:
+) -> tuple[Recipe, Estimate]:
     """In rows as short as it takes for each of the workers to take steps, and what they hold."""
     while True:
         estimate = estimate_from(recipe, cut)

@@ -17,9 +17,9 @@ from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
 from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
+from sftray.search.asha import Decision, asha
 from sftray.search.decisions import end_event
 from sftray.search.sampler import Sampler
-from sftray.search.schedulers import Decision, asha
 from sftray.search.search_trials import CONTINUE, STOP, Best, KnownTrial, SearchTrial, Suggestion
 from sftray.storage.journal import Journal
 from sftray.storage.journal.journal import Event

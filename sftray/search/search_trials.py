@@ -10,7 +10,7 @@ from typing import Any
 from sftray.config.points import Point
 from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
-from sftray.search.schedulers import Decision
+from sftray.search.asha import Decision
 
 CONTINUE, STOP = "continue", "stop"
 OUTCOMES = (
