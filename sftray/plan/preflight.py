@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import field_values, reachable
@@ -14,7 +13,6 @@ from sftray.data.packs.manifest import (
     Estimate,
     Manifest,
     Overlap,
-    Reading,
     Reference,
     counts_of,
     reasons_text,
@@ -208,30 +206,15 @@ def refusals(data: DataConfig, manifest: Manifest | Estimate) -> list[str]:
     """Why a sweep would not start on its data: a source with too many bad rows, or an evaluation
     set that is trained on."""
     reasons = []
-    for split in ("train", "eval"):
-        drops = Drops.of(manifest["splits"][split])
-        bad = sum(drops.reasons.values())
-        if bad > data.max_bad_fraction * drops.rows:
+    for split, facts in manifest["splits"].items():
+        bad, rows = sum(facts["dropped"].values()), facts["read"]
+        if bad > data.max_bad_fraction * rows:
             reasons.append(
-                f"{split} data: {bad:,} of {drops.rows:,} rows are bad "
-                f"({reasons_text(drops.reasons)}), more than data.max_bad_fraction = "
+                f"{split} data: {bad:,} of {rows:,} rows are bad "
+                f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
                 f"{data.max_bad_fraction:g}"
             )
     overlap = Overlap.of(manifest)
     if overlap and overlap.refused:
         reasons.append(overlap.refusal())
     return [f"{reason}: the sweep would not start" for reason in reasons]
-
-
-@dataclass(frozen=True)
-class Drops:
-    """The rows of a split's own source."""
-
-    rows: int
-    """Read, or looked at."""
-    reasons: Mapping[str, int]
-    """The bad ones."""
-
-    @classmethod
-    def of(cls, split: Reading) -> Drops:
-        return cls(split["read"], split["dropped"])

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
+from sftray.config import SweepConfig
 from sftray.config.points import point_text
-from sftray.data.packs.manifest import reasons_text
+from sftray.config.sweep_config import BUDGETS
+from sftray.data.packs.manifest import Overlap, reasons_text
 from sftray.data.packs.packing import padding_text
+from sftray.data.packs.packs import Packs
 from sftray.plan.bank_settings import BankSettings
-from sftray.plan.memory import memory_text
+from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
 
 
 def plan_text(plan: Preview) -> str:
     """The plan for a person to read."""
+    least, most = plan.tokens()
     lines = [
-        f"sweep {plan.sweep}: {plan.trials} trials{_confirm_text(plan)}",
+        f"sweep {plan.sweep.name}: {plan.sweep.total_trials} trials{_confirm_text(plan.sweep)}",
         f"trainer: {plan.trainer} ({plan.why_trainer})",
         *([_bank_text(plan.bank)] if plan.bank else []),
         *_memory_text(plan),
@@ -29,19 +31,18 @@ def plan_text(plan: Preview) -> str:
         lines.append(f"first: {points} (published as good for bases of this size)")
     if plan.rungs:
         rungs = ", ".join(f"{rows:,}" for rows in plan.rungs)
-        lines.append(f"rungs: after {rungs} rows {_judgement(plan)}")
+        lines.append(f"rungs: after {rungs} rows {_judgement(plan.sweep)}")
     lines += [
-        f"tokens: {plan.tokens.least:,} (all stopped at the first rung) to "
-        f"{plan.tokens.most:,} (none stopped)",
-        *_budgets_text(plan),
-        _disk_text(plan),
+        f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)",
+        *_budgets_text(plan.sweep),
+        _disk_text(plan.disk),
         *(f"warning: {warning}" for warning in plan.warnings),
     ]
     return "\n".join(lines)
 
 
-def _confirm_text(plan: Preview) -> str:
-    top, seeds = plan.confirm.top, plan.confirm.seeds
+def _confirm_text(sweep: SweepConfig) -> str:
+    top, seeds = sweep.confirm_top, sweep.confirm_seeds
     if not top:
         return "; the best is not confirmed with other seeds (confirm_top=3 does)"
     return f", then the best {top} points {seeds} times again with new seeds, to the end"
@@ -57,64 +58,66 @@ def _bank_text(bank: BankSettings) -> str:
 
 
 def _memory_text(plan: Preview) -> list[str]:
-    memory = plan.memory
-    if memory is None:
+    if plan.memory is None or plan.gpu_memory is None:
         return []
-    total = f"{memory.total:.1f} of {memory.gpu:.0f} GiB"
-    return [f"memory: {total} a GPU ({memory_text(asdict(memory))})"]
+    total = f"{plan.memory.total / 2**30:.1f} of {plan.gpu_memory / 2**30:.0f} GiB"
+    return [f"memory: {total} a GPU ({plan.memory})"]
 
 
 def _data_text(plan: Preview) -> list[str]:
     lines = [f"data ({_origin_text(plan)}):"]
-    for split, counts in plan.data.items():
+    splits = plan.manifest["splits"]
+    for split, counts in splits.items():
         lines.append(
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
-    for split, drops in plan.dropped.items():
-        if drops.reasons:
+    for split, facts in splits.items():
+        if dropped := facts["dropped"]:
             lines.append(
-                f"  {split}: {sum(drops.reasons.values()):,} of {drops.rows:,} rows dropped "
-                f"({reasons_text(drops.reasons)})"
+                f"  {split}: {sum(dropped.values()):,} of {facts['read']:,} rows dropped "
+                f"({reasons_text(dropped)})"
             )
-    if plan.overlap:
-        lines.append(plan.overlap.text())
-    return [*lines, padding_text(plan.padding, plan.config.data.max_length)]
+    if overlap := Overlap.of(plan.manifest):
+        lines.append(overlap.text())
+    return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]
 
 
 def _origin_text(plan: Preview) -> str:
-    if plan.sample is None:
+    if isinstance(plan.data, Packs):
         return "exact, from packs"
-    sampled, read = plan.sample.sampled, plan.sample.read
+    sampled, read = plan.data["sampled"], plan.data["read"]
     if sampled >= read:
         return f"estimated from its {read:,} rows"
     return f"estimated from {sampled:,} of {read:,} rows"
 
 
 def _shape_text(shape: TrialShape) -> str:
-    rungs = ", ".join(f"{rung.rows:,}" for rung in shape.rungs)
+    trial, plan = shape.trial, shape.plan
+    rungs = ", ".join(f"{rung.rows:,}" for rung in plan.rungs)
     return (
-        f"  batch {shape.effective_batch_size:>4} = {shape.micro_batch_size} micro × "
-        f"{shape.accumulation} accumulation × {shape.num_workers} workers, "
-        f"{shape.num_train_epochs:g} epochs: {shape.steps:,} steps ({shape.warmup_steps} "
-        f"warm-up), {shape.tokens:,} tokens, {shape.rows_dropped} rows dropped, judged at "
+        f"  batch {trial.effective_batch_size:>4} = {plan.micro_batch_size} micro × "
+        f"{plan.accumulation} accumulation × {trial.num_workers} workers, "
+        f"{trial.num_train_epochs:g} epochs: {plan.steps:,} steps ({plan.warmup_steps} "
+        f"warm-up), {shape.tokens:,} tokens, {plan.rows_dropped} rows dropped, judged at "
         + (f"{rungs} rows" if rungs else "its end")
     )
 
 
-def _judgement(plan: Preview) -> str:
+def _judgement(sweep: SweepConfig) -> str:
     """What happens at a rung, and who is compared with whom."""
     alike = "all have seen the same rows"
-    if plan.scheduler == "none":
+    if sweep.scheduler == "none":
         return f"all are evaluated, and none is stopped; {alike}"
     return (
-        f"the best 1/{plan.reduction_factor} continue, of the trials with the same number of "
+        f"the best 1/{sweep.reduction_factor} continue, of the trials with the same number of "
         f"epochs: there {alike}"
     )
 
 
-def _budgets_text(plan: Preview) -> list[str]:
-    limits = [f"{name} {value:g}" for name, value in plan.budgets.items() if value is not None]
+def _budgets_text(sweep: SweepConfig) -> list[str]:
+    budgets = {name: getattr(sweep, name) for name in BUDGETS}
+    limits = [f"{name} {value:g}" for name, value in budgets.items() if value is not None]
     if not limits:
         return []
     return [
@@ -123,8 +126,7 @@ def _budgets_text(plan: Preview) -> list[str]:
     ]
 
 
-def _disk_text(plan: Preview) -> str:
-    disk = plan.disk
+def _disk_text(disk: Disk) -> str:
     free = "" if disk.free is None else f" of {disk.free / 1e9:,.0f} free"
     return (
         f"disk: about {disk.total / 1e9:.2f} GB{free} (packs {disk.packs / 1e9:.2f} + checkpoints "

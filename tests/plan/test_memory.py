@@ -158,7 +158,7 @@ def test_a_plan_tells_the_memory_and_how_it_would_be_elsewhere(tmp_path: Path) -
     parts = (memory.base, memory.adapters, memory.activations, memory.logits)
     assert memory.total == pytest.approx(sum(parts))
     text = plan_text(plan)
-    assert f"memory: {memory.total:.1f} of 80 GiB a GPU (base " in text
+    assert f"memory: {memory.total / GIB:.1f} of 80 GiB a GPU (base " in text
     assert "on other GPUs: 24 GB 64 rows; 48 GB 64 rows; 80 GB 64 rows; 141 GB 64 rows" in text
 
 

@@ -234,8 +234,8 @@ def test_a_plan_tells_the_trainer_and_what_the_bank_is_built_for(tmp_path: Path)
     assert bank is not None
     assert memory is not None
     assert (bank.slots, bank.lora_r) == (4, TRIAL.lora_r)
-    assert 0 < bank.memory_gb == memory.total < memory.gpu == 80
-    assert {shape.micro_batch_size for shape in plan.shapes} == {bank.micro_batch_size}
+    assert 0 < bank.memory_gb == memory.total / 2**30 < 80
+    assert {shape.plan.micro_batch_size for shape in plan.shapes} == {bank.micro_batch_size}
     on_cpu = make_plan(sweep, gpu_memory=None)
     assert on_cpu.bank is not None
     assert (on_cpu.bank.slots, on_cpu.bank.memory_gb, on_cpu.memory) == (4, 0.0, None)
