@@ -104,7 +104,10 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             if address and address != "auto":
                 check_address(address)
                 _show_token(address)
-            ray.init(address=address or "auto", **quiet)
+            try:
+                ray.init(address=address or "auto", **quiet)
+            except ConnectionError as error:
+                raise _no_cluster(address or "auto", error) from error
             log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
@@ -118,7 +121,7 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             with contextlib.suppress(OSError):  # Ray leaves its token for all users to read
                 (Path.home() / ".ray" / "auth_token").chmod(0o600)
             log("started Ray on this machine")
-        # by now Ray has set it, unless it was told otherwise or the cluster it joined has no token
+        # by now Ray has set it, unless it is set otherwise or the cluster it joined has no token
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             log(f"warning: {NO_TOKEN}")
     total = reachable()

@@ -88,13 +88,13 @@ def choose_settings(
 
 def _from_fastest(wanted: BankSettings, sweep: SweepConfig) -> list[BankSettings]:
     """Dequantising in every pass costs a few per cent, running layers again a third."""
-    found = []
+    ways = []
     for checkpointing in dict.fromkeys([wanted.activation_checkpointing, True]):
         if checkpointing and sweep.trial.activation_checkpointing is False:
             continue
         for resident in (True, False) if sweep.trial.base_precision == "nf4" else (True,):
-            found.append(replace(wanted, activation_checkpointing=checkpointing, resident=resident))
-    return found
+            ways.append(replace(wanted, activation_checkpointing=checkpointing, resident=resident))
+    return ways
 
 
 def _micro_batch_size(sweep: SweepConfig, most: int) -> int:

@@ -114,14 +114,14 @@ def _from_fastest(shape: ModelShape, trial: TrialConfig, max_length: int) -> lis
     while sizes[-1] > 1 and trial.micro_batch_size is None:
         sizes.append(sizes[-1] // 2)
     long = [size for size in sizes if size * max_length >= FEW_TOKENS]
-    found = []
+    ways = []
     for checkpointing, some in ((False, long), (True, long), (False, sizes), (True, sizes)):
         if trial.activation_checkpointing not in (None, checkpointing):
             continue
         for size in some:
             for resident in _residences(trial):
-                found.append(Execution(size, checkpointing, resident))
-    return found
+                ways.append(Execution(size, checkpointing, resident))
+    return ways
 
 
 def _residences(trial: TrialConfig) -> tuple[bool, ...]:

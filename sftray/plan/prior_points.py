@@ -40,13 +40,13 @@ def prior_points(sweep: SweepConfig, base: BaseConfig) -> list[Point]:
     }
     if "learning_rate" not in sweep.search_space:
         return [nearest_point(sweep.search_space, wanted)]
-    found: list[Point] = []
+    points: list[Point] = []
     for rate in published_rates(shape, str(base.get("model_type"))):
         point = nearest_point(sweep.search_space, {**wanted, "learning_rate": rate})
         near = max(rate / point["learning_rate"], point["learning_rate"] / rate) <= OUTSIDE
-        if near and point not in found:
-            found.append(point)
-    return found
+        if near and point not in points:
+            points.append(point)
+    return points
 
 
 def published_rates(shape: ModelShape, model_type: str) -> list[float]:

@@ -143,20 +143,15 @@ def resolve_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
     if len(kept) < 2:
         powers = [2**k for k in range(20) if 2**k <= most and 2**k % sweep.trial.num_workers == 0]
         kept = powers[-4:] or [min(space.values)]
-    fitted = {**sweep.search_space, "effective_batch_size": Choice(tuple(kept))}
-    return replace(sweep, search_space=fitted)
-
-
-def _batch_sizes_that_fit(rows: int) -> str:
-    """The usual batch sizes that leave at least MIN_STEPS optimizer steps, as text."""
-    fitting = [str(batch) for batch in (1, 2, 4, 8, 16, 32, 64) if rows // batch >= MIN_STEPS]
-    return ", ".join(fitting) if fitting else "none"
+    choice = {"effective_batch_size": Choice(tuple(kept))}
+    return replace(sweep, search_space={**sweep.search_space, **choice})
 
 
 def _too_few_steps(trial: TrialConfig, rows_per_epoch: int, available: int, steps: int) -> str:
+    usual = [str(batch) for batch in (1, 2, 4, 8, 16, 32, 64) if available // batch >= MIN_STEPS]
     return (
         f"effective_batch_size: got {trial.effective_batch_size}, which gives {steps} optimizer "
         f"steps in {trial.num_train_epochs:g} epochs of {rows_per_epoch} packed rows, must give at "
-        f"least {MIN_STEPS}; batch sizes that fit: {_batch_sizes_that_fit(available)}; or lower "
+        f"least {MIN_STEPS}; batch sizes that fit: {', '.join(usual) or 'none'}; or lower "
         f"data.max_length (half of it gives about {2 * available} rows), or raise num_train_epochs"
     )
