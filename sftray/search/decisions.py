@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from sftray.config import SweepConfig
 from sftray.plan.rungs import Rung
-from sftray.search.schedulers import Decision, asha
+from sftray.search.asha import Decision, asha
 from sftray.search.search_trials import SearchTrial
 from sftray.storage.journal.event_types import (
     Outcome,

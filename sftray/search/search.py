@@ -14,6 +14,7 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
 from sftray.plan.trial_plan import TrialPlan
+from sftray.search.asha import Decision
 from sftray.search.decisions import (
     chosen_points,
     consequences,
@@ -21,7 +22,6 @@ from sftray.search.decisions import (
     objective_value,
 )
 from sftray.search.sampler import Sampler
-from sftray.search.schedulers import Decision
 from sftray.search.search_trials import Best, KnownTrial, SearchTrial, Suggestion
 from sftray.storage.journal import Event, Journal
 from sftray.storage.journal.event_types import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sftray.config.points import Point
 from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
-from sftray.search.schedulers import Decision
+from sftray.search.asha import Decision
 from sftray.storage.journal.event_types import Metrics
 
 

@@ -9,7 +9,7 @@ from fake_trials import ROWS, make_search, make_sweep, run
 from sftray.config import TrialConfig, choice, loguniform
 from sftray.errors import JournalError
 from sftray.results.sweep_folder import leaderboard
-from sftray.search.schedulers import asha
+from sftray.search.asha import asha
 from sftray.search.search import Search
 from sftray.search.search_trials import Best, KnownTrial, Suggestion
 from sftray.storage.journal import Event, Journal, read_events
