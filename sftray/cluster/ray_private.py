@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from ray._private.state import GlobalState
@@ -31,8 +31,7 @@ def gcs_client() -> type[GcsClient]:
     head's own start must not become drivers. When it moves: `ray drain-node` uses the same."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-    piece: type[GcsClient] = GcsClient
-    return piece
+    return cast("type[GcsClient]", GcsClient)
 
 
 def bootstrap_address() -> Callable[[str], str | None]:
@@ -40,8 +39,7 @@ def bootstrap_address() -> Callable[[str], str | None]:
     it moves: `ray status` finds its cluster by it."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    piece: Callable[[str], str | None] = canonicalize_bootstrap_address
-    return piece
+    return cast("Callable[[str], str | None]", canonicalize_bootstrap_address)
 
 
 def token_switch() -> Callable[..., object]:
@@ -53,8 +51,7 @@ def token_switch() -> Callable[..., object]:
         maybe_enable_token_auth_if_token_available,
     )
 
-    piece: Callable[..., object] = maybe_enable_token_auth_if_token_available
-    return piece
+    return cast("Callable[..., object]", maybe_enable_token_auth_if_token_available)
 
 
 def use_token() -> bool:
@@ -68,8 +65,7 @@ def cluster_config() -> type[ClusterConfig]:
     public way to say it. When it moves: it is in Ray's autoscaler.proto."""
     from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
-    piece: type[ClusterConfig] = ClusterConfig
-    return piece
+    return cast("type[ClusterConfig]", ClusterConfig)
 
 
 def drain_reason() -> type[DrainNodeReason]:
@@ -77,8 +73,7 @@ def drain_reason() -> type[DrainNodeReason]:
     autoscaler.proto."""
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-    piece: type[DrainNodeReason] = DrainNodeReason
-    return piece
+    return cast("type[DrainNodeReason]", DrainNodeReason)
 
 
 def node_info() -> type[GcsNodeInfo]:
@@ -86,8 +81,7 @@ def node_info() -> type[GcsNodeInfo]:
     in Ray's gcs.proto."""
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
-    piece: type[GcsNodeInfo] = GcsNodeInfo
-    return piece
+    return cast("type[GcsNodeInfo]", GcsNodeInfo)
 
 
 def cluster_state() -> GlobalState:
@@ -115,5 +109,4 @@ def dashboard_dependencies() -> ModuleType:
     sign. Raises ImportError without it. When it moves: `ray start` checks for the same."""
     import ray.dashboard.optional_deps
 
-    piece: ModuleType = ray.dashboard.optional_deps
-    return piece
+    return cast("ModuleType", ray.dashboard.optional_deps)

@@ -114,18 +114,15 @@ def _from_fastest(shape: ModelShape, trial: TrialConfig, max_length: int) -> lis
     while sizes[-1] > 1 and trial.micro_batch_size is None:
         sizes.append(sizes[-1] // 2)
     long = [size for size in sizes if size * max_length >= FEW_TOKENS]
+    may_choose = trial.base_precision == "nf4" and not trial.shard_base
     ways = []
     for checkpointing, some in ((False, long), (True, long), (False, sizes), (True, sizes)):
         if trial.activation_checkpointing not in (None, checkpointing):
             continue
         for size in some:
-            for resident in _residences(trial):
+            for resident in (True, False) if may_choose else (False,):
                 ways.append(Execution(size, checkpointing, resident))
     return ways
-
-
-def _residences(trial: TrialConfig) -> tuple[bool, ...]:
-    return (True, False) if trial.base_precision == "nf4" and not trial.shard_base else (False,)
 
 
 def _by_memory(sweep: SweepConfig) -> list[TrialConfig]:

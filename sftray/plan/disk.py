@@ -55,37 +55,28 @@ def disk_needed(
     trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
     running = min(at_once, trials)
     parameters = _trained_parameters(sweep, base)
+    local = None if is_uri(sweep.storage) else nearest_there(sweep.storage)
     of_ended = 2 if sweep.objective == "metric" else 1
     kept = of_ended * (trials - running) + KEPT * running
     return Disk(
         packs=float(POSITION_BYTES * positions),
         checkpoints=float(MOMENTS_BYTES * parameters * kept),
         bundle=4.0 * parameters,
-        free=_free_space(sweep.storage),
+        free=None if local is None else float(shutil.disk_usage(local).free),
     )
-
-
-def _free_space(storage: str) -> float | None:
-    """Bytes that are free where a local folder is, or will be; None for a URI."""
-    if is_uri(storage):
-        return None
-    return float(shutil.disk_usage(nearest_there(storage)).free)
 
 
 def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     """Raise ConfigError where a sweep whose packs are there would fill the disk; what its `folder`
     has already is counted as taken."""
-    wanted = needed.checkpoints + needed.bundle - _size(Path(folder))
+    there = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    wanted = needed.checkpoints + needed.bundle - there
     if needed.free is not None and wanted > needed.free:
         raise ConfigError(
             f"storage: got {needed.free / 1e9:.1f} GB free at {sweep.storage}, must have "
             f"{wanted / 1e9:.1f} GB for the sweep's checkpoints; make room, give another "
             "--storage, or lower num_trials or lora_r"
         )
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _trained_parameters(sweep: SweepConfig, base: BaseConfig) -> int:

@@ -117,9 +117,13 @@ def _rows_that_hold(
     possible = [length for length in LENGTHS if length <= window] or [window]
     max_length = next((length for length in possible if length >= wanted), possible[-1])
     cut = sample.cut(max_length)
+    bad = ""
+    if dropped := sample.report.dropped:
+        rows, reason = sample.report.rows, reasons_text(dropped)
+        bad = f"of {rows:,} looked at {sum(dropped.values()):,} are bad ({reason}); "
     reasons["data.source"] = (
         f"about {total:,} conversations, spelled as {sample.spelling.replace('_', '/')}; "
-        f"{_bad(sample)}{lengths.mean():,.0f} tokens each on average"
+        f"{bad}{lengths.mean():,.0f} tokens each on average"
     )
     reasons["data.max_length"] = (
         f"{KEPT:.0%} of the conversations have at most {wanted:,} tokens, the longest "
@@ -136,14 +140,6 @@ def _rows_that_hold(
             "on do not tell trials apart"
         )
     return recipe.resized(max_length=max_length, eval_fraction=fraction), cut
-
-
-def _bad(sample: Sample) -> str:
-    dropped = sample.report.dropped
-    if not dropped:
-        return ""
-    bad, rows = sum(dropped.values()), sample.report.rows
-    return f"of {rows:,} looked at {bad:,} are bad ({reasons_text(dropped)}); "
 
 
 def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -> TrialConfig:
