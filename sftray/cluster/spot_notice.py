@@ -144,11 +144,7 @@ CLOUDS: Mapping[str, tuple[Callable[[str], Notice | None], str]] = {
 
 
 def drain(notice: Notice, address: str) -> None:
-    """Report every node on this machine to Ray as preempted. Raises NotDrainedError.
-
-    It is what the hidden command `ray drain-node` does, without the driver that the command starts
-    to learn which node it is on.
-    """
+    """Tell Ray that every node on this machine is preempted. Raises NotDrainedError."""
     from ray.exceptions import RpcError
 
     ray_private.use_token()
@@ -157,16 +153,23 @@ def drain(notice: Notice, address: str) -> None:
         nodes = nodes_here(client)
         if not nodes:
             raise NotDrainedError(f"{address} knows no living node on this machine")
-        reason = ray_private.drain_reason().Value("DRAIN_NODE_REASON_PREEMPTION")
-        end_ms = int((time.time() + notice.seconds) * 1000)
         for node in nodes:
-            accepted, why = client.drain_node(
-                node, reason, notice.reason, end_ms, timeout=RPC_SECONDS
-            )
-            if not accepted:
-                raise NotDrainedError(f"Ray refused to drain node {node}: {why}")
+            drain_node(client, node, notice)
     except RpcError as error:
         raise NotDrainedError(f"{address} does not answer: {error}") from error
+
+
+def drain_node(client: ray_private.GcsClient, node: str, notice: Notice) -> None:
+    """Tell Ray, by its GcsClient, that a node is preempted. Raises NotDrainedError.
+
+    It is what the hidden command `ray drain-node` does, without the driver that the command starts
+    to learn which node it is on.
+    """
+    reason = ray_private.drain_reason().Value("DRAIN_NODE_REASON_PREEMPTION")
+    end_ms = int((time.time() + notice.seconds) * 1000)
+    accepted, why = client.drain_node(node, reason, notice.reason, end_ms, timeout=RPC_SECONDS)
+    if not accepted:
+        raise NotDrainedError(f"Ray refused to drain node {node}: {why}")
 
 
 def nodes_here(client: ray_private.GcsClient) -> list[str]:
