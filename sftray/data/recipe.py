@@ -105,12 +105,7 @@ def find_packs(
 ) -> Packs | None:
     """The packs that `build_packs` would open, if they are there whole; builds nothing."""
     recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    return open_if_whole(PacksPaths.of(storage, recipe.key).root)
-
-
-def open_if_whole(root: str) -> Packs | None:
-    """The packs in a folder, or None where they must be built (again)."""
     try:
-        return open_packs(root)
+        return open_packs(PacksPaths.of(storage, recipe.key).root)
     except PacksError:
         return None

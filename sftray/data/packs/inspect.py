@@ -7,30 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TypedDict
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sftray.data.packs.manifest import Overlap, counts_of, drop_table, unread_text
 from sftray.data.packs.pack_pass import UNTRAINED
+from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packing import Ints, padding_text
-from sftray.data.packs.packs import SPLITS, Packs, local_parts
+from sftray.data.packs.packs import SPLITS, Packs
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 
 _GREEN, _GREY, _PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 _BAR = 40
 """Characters of the longest bar of the histogram."""
-
-
-class _PackedRow(TypedDict):
-    input_ids: list[int]
-    labels: list[int]
-    seq_lengths: list[int]
-    documents: list[int]
 
 
 def inspect_json(packs: Packs) -> dict[str, object]:
@@ -121,8 +113,10 @@ def _dropped(packs: Packs) -> str:
 
 def _rows(packs: Packs, number: int, color: bool) -> Iterator[str]:
     tokenizer = Tokenizer.from_str(files.read_text(PacksPaths(packs.root).tokenizer))
-    for place, row in enumerate(_read_rows(packs, number)):
-        ids, labels = np.array(row["input_ids"]), np.array(row["labels"])
+    packed = MappedRows(packs.dataset("train"))
+    for place in range(min(number, len(packed))):
+        row = packed[place]
+        ids, labels = row["input_ids"], row["labels"]
         trained = int((labels != UNTRAINED).sum())
         title = f"row {place}: {len(row['documents'])} conversations, {trained:,} tokens trained"
         starts = np.cumsum([0, *row["seq_lengths"]])
@@ -136,16 +130,6 @@ def _rows(packs: Packs, number: int, color: bool) -> Iterator[str]:
             else:
                 texts.append(f"— padding, {row['seq_lengths'][document]} tokens")
         yield "\n".join(texts)
-
-
-def _read_rows(packs: Packs, number: int) -> Iterator[_PackedRow]:
-    for path in local_parts(packs, "train"):
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_stream(source).read_all().slice(0, number)
-        yield from table.to_pylist()
-        number -= table.num_rows
-        if number <= 0:
-            return
 
 
 def _marked(tokenizer: Tokenizer, ids: Ints, trained: NDArray[np.bool_], color: bool) -> str:

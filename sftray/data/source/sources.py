@@ -61,12 +61,6 @@ class Source:
         """The rows of one chunk."""
         return read_chunk(self.chunks[number])
 
-    def lines_before(self, number: int) -> int:
-        """Lines or rows of the same file that lie before a chunk; reads them."""
-        chunk = self.chunks[number]
-        earlier = [c for c in self.chunks[:number] if c.path == chunk.path]
-        return sum(count_lines(other) for other in earlier)
-
 
 def open_source(
     name: str,
@@ -151,8 +145,9 @@ def _spaced(number: int, most: int) -> list[float]:
 
 def located(source: Source, number: int, error: BadLineError) -> DataError:
     """The error with the file and the line that it is about."""
-    path, line = source.chunks[number].path, source.lines_before(number) + error.line
-    return DataError(f"{path}, line {line}: {error.message}")
+    path = source.chunks[number].path
+    before = sum(count_lines(chunk) for chunk in source.chunks[:number] if chunk.path == path)
+    return DataError(f"{path}, line {before + error.line}: {error.message}")
 
 
 def _rows(source: Source) -> Iterator[tuple[Chunk, NumberedRow]]:
