@@ -212,7 +212,7 @@ def _without(parts: Sequence[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         replaced = [
             (WAITLESS, PackedSFTTrainer, "compute_loss", SFTTrainer.compute_loss),
-            (WAITLESS, trainer_file, "add_fused_lm_head", lambda model, outputs: None),
+            (WAITLESS, trainer_file, "fused_lm_head", lambda: lambda model, outputs: None),
             (LIGER, trainer_file, "liger_works", lambda model: False),
             (FUSED, trainer_file, "fuse_lora", lambda model: 0),
         ]
