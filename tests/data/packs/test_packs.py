@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from damage import damages
 from data_templates import DEMO
+from packs_here import build_packs_here
 from tokenizers import Tokenizer
 
 from sftray.config import DataConfig
@@ -24,7 +25,7 @@ from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.estimate import estimate_packs
 from sftray.data.packs import pack_pass
-from sftray.data.packs.inspect import inspect_text
+from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
 from sftray.data.pipeline import build_packs
 from sftray.data.recipe import find_packs
@@ -190,6 +191,13 @@ def test_the_same_input_gives_the_same_bytes_on_one_cpu(
     assert bytes_of(alone) == bytes_of(packs)
 
 
+def test_packs_built_here_are_those_of_ray(packs: Packs, source: Path, tmp_path: Path) -> None:
+    """Which the tests that need packs and no Ray rest on."""
+    here = build_packs_here(config(source), str(DEMO), storage=str(tmp_path))
+    assert here.key == packs.key
+    assert bytes_of(here) == bytes_of(packs)
+
+
 def test_packs_are_built_once(packs: Packs, source: Path) -> None:
     storage = str(Path(packs.root).parent.parent)
     before = {path: path.stat().st_mtime_ns for path in Path(packs.root).rglob("*")}
@@ -330,6 +338,8 @@ def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Pat
         assert "30 training conversations begin like" in line
         assert "3 of its 30 are in the training data word for word" in line
     assert line in inspect_text(packs, rows=0)
+    overlap = {"training": 30, "duplicates": 3, "evaluated": 30}
+    assert inspect_json(packs)["overlap"] == overlap
     assert set(documents(packs, "eval")) == set(range(30))
     assert packs.manifest["splits"]["train"]["conversations"] == 1199
 
