@@ -212,6 +212,7 @@ def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_wandb_gets_neither_keys_nor_samples(
     mirrored: SweepPaths, mode: str, monkeypatch: pytest.MonkeyPatch
@@ -379,6 +380,7 @@ def test_whether_foreign_code_runs_is_not_searched_over() -> None:
             make_sweep(**wrong)
 
 
+@pytest.mark.slow
 def test_foreign_code_is_named_in_plan_and_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def init(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
     return captured.err if status else captured.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "spelled", "max_length", "batches", "gpus"),
     [

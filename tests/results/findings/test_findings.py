@@ -138,6 +138,7 @@ def test_the_axis_that_decides_is_found(seed: int) -> None:
     assert findings.verdict.startswith("learning_rate decides (importance ")
 
 
+@pytest.mark.slow
 def test_a_choice_that_decides_is_mostly_found_and_no_other_axis_in_its_place() -> None:
     learned = [learn(search(24, by_batch, seed)).importances.axes for seed in range(8)]
     assert sum(axes[0].name == "effective_batch_size" for axes in learned) >= 6
@@ -146,6 +147,7 @@ def test_a_choice_that_decides_is_mostly_found_and_no_other_axis_in_its_place() 
     assert len(deciding) <= deciding.count("effective_batch_size") + 1
 
 
+@pytest.mark.slow
 def test_losses_by_chance_name_no_axis() -> None:
     learned = [learn(search(16, by_chance, seed)) for seed in range(6)]
     deciding = [axis.name for one in learned for axis in one.importances.axes if axis.decides]
@@ -180,6 +182,7 @@ def test_trials_that_diverged_tell_of_the_learning_rate_too() -> None:
 # which losses are compared
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
 def test_losses_are_compared_at_equal_data_only(order: int) -> None:
