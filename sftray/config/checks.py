@@ -1,12 +1,19 @@
-"""The checks that configurations share; each message says what, got, must."""
+"""The checks that configurations share; each message says what, got, must, and the fix.
+
+Bounds of a single field stand in its annotation, as in `Annotated[int, AtLeast(1)]`; text behind
+them says what None stands for.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+import math
+import re
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Annotated, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from sftray.errors import ConfigError
 from sftray.storage.redact import looks_secret
@@ -31,49 +38,192 @@ USUAL_NAMES = {
 """What others call our fields."""
 
 
-def require(condition: bool, what: str, got: str, must: str) -> None:
-    """Raise ConfigError unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{what}: got {got}, must be {must}")
+@dataclass(frozen=True)
+class Between:
+    """A number from low to high, both included."""
+
+    low: float
+    high: float
+    unit: str = ""
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:,} … {self.high:,} {self.unit}".rstrip()
 
 
-def one_of(what: str, got: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError unless `got` is one of the allowed names."""
-    require(got in allowed, what, repr(got), f"one of {', '.join(allowed)}")
+@dataclass(frozen=True)
+class AtLeast:
+    """A finite number of at least `low`."""
+
+    low: float
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value < math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.low}"
 
 
-def no_secrets(room: str, config: Any) -> None:
-    """Raise ConfigError where a field of `config` holds a token, a key or a URL's credentials: the
-    configuration is written to sweep.json, the report and W&B. The message does not repeat it."""
-    for f in fields(config):
-        value = getattr(config, f.name)
+@dataclass(frozen=True)
+class Above:
+    """A finite number above `low`, and below `high`."""
+
+    low: float
+    high: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        return self.low < value < self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"a finite number above {self.low}"
+        return f"{self.low} < x < {self.high}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """From 0 to below 1."""
+
+    def holds(self, value: float) -> bool:
+        return 0 <= value < 1
+
+    def __str__(self) -> str:
+        return "0 <= x < 1"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some names."""
+
+    names: tuple[str, ...]
+
+    def holds(self, value: str) -> bool:
+        return value in self.names
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names)}"
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Text that a regular expression matches as a whole, which is `words`."""
+
+    pattern: str
+    words: str
+
+    def holds(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.words
+
+
+Bound = Between | AtLeast | Above | Share | OneOf | Matches
+
+
+def check_fields(room: str, config: object) -> None:
+    """Raise ConfigError unless every field holds what its annotation says, and no secret.
+
+    A whole number may stand for a float. The configuration is written to sweep.json, the report and
+    W&B, so a token, a key or a URL's credentials is refused, in a message that does not repeat it.
+    """
+    kind: type = type(config)
+    for name, field in _annotated(kind).items():
+        value = getattr(config, name)
         texts = value if isinstance(value, tuple | list) else (value,)
         require(
             not any(isinstance(text, str) and looks_secret(text) for text in texts),
-            f"{room}{f.name}",
+            f"{room}{name}",
             "a text with a secret in it",
             "without: keys and tokens are read from the environment, ~/.aws or a role",
         )
+        if value is None and field.none:
+            continue
+        allowed, words = field.kind
+        fits = isinstance(value, allowed) and (
+            allowed in (bool, object) or not isinstance(value, bool)
+        )
+        require(fits, f"{room}{name}", repr(value), words + (field.none and ", or None"))
+        for bound in field.bounds:
+            must = f"{bound}{field.none}"
+            if words == "a whole number" and isinstance(bound, AtLeast):
+                must = f"a whole number of {must}"
+            require(bound.holds(value), f"{room}{name}", repr(value), must)
 
 
-def known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
+@dataclass(frozen=True)
+class _Field:
+    """What an annotation says."""
+
+    kind: tuple[type | tuple[type, ...], str]
+    """The types allowed, and their name; any object of a type that is checked elsewhere."""
+    bounds: tuple[Bound, ...]
+    none: str
+    """What a message says of None, "" where it is not allowed."""
+
+
+def holds_whole_numbers(config: type, name: str) -> bool:
+    """Whether a field is annotated as a whole number."""
+    return _annotated(config)[name].kind[0] is int
+
+
+@functools.cache
+def _annotated(config: type) -> dict[str, _Field]:
+    return {
+        name: _field(hint) for name, hint in get_type_hints(config, include_extras=True).items()
+    }
+
+
+def _field(hint: object) -> _Field:
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    kinds = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    plain = [one for one in kinds if one is not types.NoneType]
+    allowed = _KINDS.get(plain[0]) if len(plain) == 1 else None
+    said_of_none = [note for note in notes if isinstance(note, str)] or ["or None"]
+    none = f", {said_of_none[0]}" if len(plain) < len(kinds) else ""
+    bounds = tuple(note for note in notes if isinstance(note, Bound))
+    return _Field(allowed or (object, ""), bounds, none)
+
+
+_KINDS: dict[object, tuple[type | tuple[type, ...], str]] = {
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+def require(condition: bool, what: str, got: str, must: str, hint: str = "") -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{what}: got {got}, must be {must}", hint)
+
+
+def known_fields(what: str, names: Iterable[str], config: type) -> None:
     """Raise ConfigError where a name is no field of `config`, with the nearest that is one."""
-    known = [f.name for f in fields(config)]
+    known = field_names(config)
     for name in names:
         if name not in known:
             usual = [USUAL_NAMES[name]] if USUAL_NAMES.get(name) in known else []
             near = usual or difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
-            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}", hint)
+
+
+def field_names(config: type) -> list[str]:
+    """The fields of a configuration, in order."""
+    return [field.name for field in fields(config)]
 
 
 def with_known_fields(config: type[T]) -> type[T]:
     """A dataclass that answers to a keyword which is no field as `known_fields` does, and not with
     Python's TypeError."""
-    plain: Any = config.__init__
+    plain: Callable[..., None] = config.__init__
 
     @functools.wraps(plain)
-    def init(self: T, *arguments: Any, **named: Any) -> None:
+    def init(self: T, *arguments: object, **named: object) -> None:
         known_fields("configuration", named, config)
         plain(self, *arguments, **named)
 
@@ -81,27 +231,6 @@ def with_known_fields(config: type[T]) -> type[T]:
     return config
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def require_types(room: str, config: Any) -> None:
-    """Every plain field holds what it is annotated with; a whole number may stand for a float."""
-    for f in fields(config):
-        kind, _, rest = str(f.type).partition(" | ")
-        value = getattr(config, f.name)
-        if kind not in _TYPES or rest not in ("", "None") or (rest and value is None):
-            continue
-        allowed, words = _TYPES[kind]
-        fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
-        must = f"{words}, or None" if rest else words
-        require(fits, f"{room}{f.name}", repr(value), must)
-
-
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-}

@@ -45,5 +45,6 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
     if differing:
         raise ConfigError(
             f"{paths.root}: this sweep exists with another configuration; it differs in "
-            f"{', '.join(differing)}. Use --name for a new sweep, or --fresh to delete this one"
+            f"{', '.join(differing)}",
+            "use --name for a new sweep, or --fresh to delete this one",
         )

@@ -464,7 +464,7 @@ def test_when_all_diverged_lower_learning_rates_are_advised() -> None:
     rates = [1e-2, 3e-3, 5e-2]
     found = verdict_of([({"learning_rate": r}, always(math.nan), "diverged", 30) for r in rates])
     assert found.verdict == "All 3 trials diverged."
-    assert "learning_rate=loguniform(3e-05,0.003)" in found.advice
+    assert "learning_rate=loguniform(3e-5,0.003)" in found.advice
     assert found.pareto == found.regret == found.edges == ()
 
 
@@ -510,7 +510,7 @@ def test_a_best_value_at_the_edge_of_the_deciding_axis_is_widened_by_a_flag_that
     found = learn(search(24, truth))
     assert found.verdict.startswith("learning_rate decides")
     assert "the upper edge of its range" in found.verdict
-    flag = "search_space.learning_rate=loguniform(1e-05,2)"
+    flag = "search_space.learning_rate=loguniform(1e-5,2.0)"
     assert flag in found.advice
 
     assert override(make_sweep(), flag).search_space["learning_rate"] == loguniform(1e-5, 2.0)
