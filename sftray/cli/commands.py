@@ -64,7 +64,7 @@ def init(options: argparse.Namespace) -> int:
 
     file: Path = options.file
     if file.exists():
-        raise SftrayError(f"{file}: got a file that is there already, must be a new one")
+        raise SftrayError(f"{file}: this file exists", "name a new one")
     memories = gpu_memories()
     gpus = len(memories) if options.gpus is None else options.gpus
     if gpus < 0:
@@ -161,7 +161,7 @@ def merge(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> int:
     """The winner on the Hub."""
     if not options.yes and not sys.stdin.isatty():
-        raise SftrayError("push: got nobody to ask, must be run with --yes or in a terminal")
+        raise SftrayError("push: nobody is here to agree", "add --yes, or run it in a terminal")
     if options.merged:
         quiet_libraries()
     from sftray.winner.push import push as pushed
@@ -203,8 +203,8 @@ def inspect(options: argparse.Namespace) -> int:
         root = json.loads(files.read_text(SweepPaths(root).sweep))["packs"]
     elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
-            f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
-            "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
+            f"{root}: there is neither sweep.json nor manifest.json",
+            "name a sweep's folder (<storage>/<name>) or a pack's (<storage>/packs/<key>)",
         )
     if options.json:
         from sftray.data.packs.inspect import inspect_json

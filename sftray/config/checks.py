@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
@@ -39,88 +39,42 @@ USUAL_NAMES = {
 
 
 @dataclass(frozen=True)
-class Between:
+class Bound:
+    """What a field's value must be, beside its type."""
+
+    holds: Callable[..., bool]
+    must: str
+
+
+def Between(low: float, high: float, unit: str = "") -> Bound:
     """A number from low to high, both included."""
-
-    low: float
-    high: float
-    unit: str = ""
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:,} … {self.high:,} {self.unit}".rstrip()
+    return Bound(lambda value: low <= value <= high, f"{low:,} … {high:,} {unit}".rstrip())
 
 
-@dataclass(frozen=True)
-class AtLeast:
+def AtLeast(low: float) -> Bound:
     """A finite number of at least `low`."""
-
-    low: float
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value < math.inf
-
-    def __str__(self) -> str:
-        return f"at least {self.low}"
+    return Bound(lambda value: low <= value < math.inf, f"at least {low}")
 
 
-@dataclass(frozen=True)
-class Above:
+def Above(low: float, high: float = math.inf) -> Bound:
     """A finite number above `low`, and below `high`."""
-
-    low: float
-    high: float = math.inf
-
-    def holds(self, value: float) -> bool:
-        return self.low < value < self.high
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"a finite number above {self.low}"
-        return f"{self.low} < x < {self.high}"
+    must = f"a finite number above {low}" if high == math.inf else f"{low} < x < {high}"
+    return Bound(lambda value: low < value < high, must)
 
 
-@dataclass(frozen=True)
-class Share:
-    """From 0 to below 1."""
-
-    def holds(self, value: float) -> bool:
-        return 0 <= value < 1
-
-    def __str__(self) -> str:
-        return "0 <= x < 1"
+def Share() -> Bound:
+    """A number from 0 to below 1."""
+    return Bound(lambda value: 0 <= value < 1, "0 <= x < 1")
 
 
-@dataclass(frozen=True)
-class OneOf:
+def OneOf(names: Sequence[str]) -> Bound:
     """One of some names."""
-
-    names: tuple[str, ...]
-
-    def holds(self, value: str) -> bool:
-        return value in self.names
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(self.names)}"
+    return Bound(lambda value: value in names, f"one of {', '.join(names)}")
 
 
-@dataclass(frozen=True)
-class Matches:
+def Matches(pattern: str, words: str) -> Bound:
     """Text that a regular expression matches as a whole, which is `words`."""
-
-    pattern: str
-    words: str
-
-    def holds(self, value: str) -> bool:
-        return re.fullmatch(self.pattern, value) is not None
-
-    def __str__(self) -> str:
-        return self.words
-
-
-Bound = Between | AtLeast | Above | Share | OneOf | Matches
+    return Bound(lambda value: re.fullmatch(pattern, value) is not None, words)
 
 
 def check_fields(room: str, config: object) -> None:
@@ -147,10 +101,10 @@ def check_fields(room: str, config: object) -> None:
         )
         require(fits, f"{room}{name}", repr(value), words + (field.none and ", or None"))
         for bound in field.bounds:
-            must = f"{bound}{field.none}"
-            if words == "a whole number" and isinstance(bound, AtLeast):
-                must = f"a whole number of {must}"
-            require(bound.holds(value), f"{room}{name}", repr(value), must)
+            of = (
+                "a whole number of " if allowed is int and bound.must.startswith("at least") else ""
+            )
+            require(bound.holds(value), f"{room}{name}", repr(value), of + bound.must + field.none)
 
 
 @dataclass(frozen=True)

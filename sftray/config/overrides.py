@@ -94,26 +94,20 @@ def _parse_space(assignment: str, text: str) -> Space:
     try:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or call.keywords:
-            raise ValueError("not of the form name(arguments)")
+            raise ValueError(text)
         arguments = [ast.literal_eval(_Words().visit(argument)) for argument in call.args]
         return _SPACES[ast.unparse(call.func)](*arguments)
     except (KeyError, SyntaxError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"--set {assignment}: got {text!r} ({error}), must be one of {', '.join(_SPACES)} with "
-            "its arguments, as in loguniform(1e-5, 1e-3) or choice([8, 16])"
+            f"--set {assignment}: got {text!r}, must be one of {', '.join(_SPACES)} with its "
+            "arguments",
+            "write it as in loguniform(1e-5, 1e-3) or choice([8, 16])",
         ) from error
 
 
 class _Words(ast.NodeTransformer):
     """JSON's words, and infinity, as the values that they stand for."""
 
-    _VALUES: Mapping[str, float | None] = {
-        "true": True,
-        "false": False,
-        "null": None,
-        "inf": math.inf,
-        "nan": math.nan,
-    }
-
     def visit_Name(self, node: ast.Name) -> ast.Constant:
-        return ast.Constant(self._VALUES[node.id])
+        words = {"true": True, "false": False, "null": None, "inf": math.inf, "nan": math.nan}
+        return ast.Constant(words[node.id])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from sftray.config.checks import is_number, require
 
@@ -53,19 +54,26 @@ class _Range:
         """How far through the space a value lies, 0 … 1."""
         return (value - self.low) / (self.high - self.low)
 
-    def _code(self, name: str) -> str:
-        return f"{name}({value_code(self.low)}, {value_code(self.high)})"
+    def widened(self, end: float, *, upper: bool) -> Self:
+        """The space with another end."""
+        return replace(self, **{"high" if upper else "low": end})
 
-    def _require_ends(self, name: str, must: str) -> None:
-        """Raise ConfigError unless both ends are finite numbers, of low's kind, in order."""
+    def as_code(self) -> str:
+        """As a sweep file has it."""
+        return f"{self._name()}({value_code(self.low)}, {value_code(self.high)})"
+
+    def _name(self) -> str:
+        return type(self).__name__.lower()
+
+    def _require_ends(self, kind: type | types.UnionType, must: str, fix: str) -> None:
         for end, value in (("low", self.low), ("high", self.high)):
-            fits = is_number(value) and math.isfinite(value)
-            if must == "a whole number":
-                fits = fits and isinstance(value, int)
-            fix = f"write {value} without quotes" if isinstance(value, str) else ""
-            require(fits, name, f"{end}={value!r}", must, fix)
+            fits = is_number(value) and isinstance(value, kind) and math.isfinite(value)
+            hint = f"write {value} without quotes" if isinstance(value, str) else fix
+            require(fits, self._name(), f"{end}={value!r}", must, hint)
         got = f"low={self.low}, high={self.high}"
-        require(self.low < self.high, name, got, "low < high", "swap them, or hold one value")
+        require(
+            self.low < self.high, self._name(), got, "low < high", "swap them, or hold one value"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,13 +83,12 @@ class Uniform(_Range):
     log: bool = False
 
     def __post_init__(self) -> None:
-        self._require_ends(self._name, "a finite number")
+        self._require_ends(int | float, "a finite number", "take the last value worth a trial")
         fix = "use uniform, or begin above 0"
-        require(not self.log or self.low > 0, self._name, f"low={self.low}", "low > 0", fix)
+        require(not self.log or self.low > 0, self._name(), f"low={self.low}", "low > 0", fix)
 
-    @property
     def _name(self) -> str:
-        return "loguniform" if self.log else "uniform"
+        return f"log{super()._name()}" if self.log else super()._name()
 
     def finite_values(self) -> None:
         """Every value of the space; None: they are without number."""
@@ -109,14 +116,6 @@ class Uniform(_Range):
         step = (self.high - self.low) * FURTHER
         return float(f"{self.high + step if upper else self.low - step:.2g}")
 
-    def widened(self, end: float, *, upper: bool) -> Uniform:
-        """The space with another end."""
-        return Uniform(*((self.low, end) if upper else (end, self.high)), log=self.log)
-
-    def as_code(self) -> str:
-        """As a sweep file has it."""
-        return self._code(self._name)
-
 
 @dataclass(frozen=True)
 class RandInt(_Range):
@@ -128,7 +127,7 @@ class RandInt(_Range):
     log: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self._require_ends("randint", "a whole number")
+        self._require_ends(int, "a whole number", "use uniform for other numbers")
 
     def finite_values(self) -> Sequence[int]:
         """Every value of the space."""
@@ -146,14 +145,6 @@ class RandInt(_Range):
         step = math.ceil((self.high - self.low) * FURTHER)
         return self.high + step if upper else self.low - step
 
-    def widened(self, end: float, *, upper: bool) -> RandInt:
-        """The space with another end."""
-        return RandInt(*((self.low, int(end)) if upper else (int(end), self.high)))
-
-    def as_code(self) -> str:
-        """As a sweep file has it."""
-        return self._code("randint")
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -170,14 +161,10 @@ class Choice:
         values = tuple(tuple(v) if isinstance(v, list) else v for v in self.values)
         object.__setattr__(self, "values", values)
         require(len(values) > 0, "choice", "no values", "at least one value")
-        labels = [label(value) for value in values]
-        for number, value in enumerate(values):
-            earlier = values[labels.index(labels[number])]  # 1, 1.0 and True are equal
-            got = (
-                f"{value!r} twice" if repr(value) == repr(earlier) else f"{earlier!r} and {value!r}"
-            )
-            fits = labels.index(labels[number]) == number
-            require(fits, "choice", got, "different values", "leave one of them out")
+        for first, second in itertools.combinations(values, 2):  # 1, 1.0 and True are equal
+            got = f"{first!r} and {second!r}"
+            fix = "leave one of them out"
+            require(label(first) != label(second), "choice", got, "different values", fix)
 
     def _numbers(self) -> list[float]:
         """The values in order; none where one of them is no number."""

@@ -25,6 +25,7 @@ from sftray.config.checks import (
 from sftray.config.data_config import DataConfig
 from sftray.config.spaces import Space, Value
 from sftray.config.trial_config import TrialConfig
+from sftray.errors import ConfigError
 
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 SCHEDULERS = ("asha", "none")
@@ -260,14 +261,10 @@ def _require_space(name: str, space: Space) -> None:
         "fitting([…])",
         "choice([…]): only effective_batch_size is fitted to the number of rows",
     )
-    whole = holds_whole_numbers(TrialConfig, name)
-    require(
-        not whole or space.finite_values() is not None,
-        what,
-        space.as_code(),
-        "a space of whole numbers",
-        "use randint(…), or choice([…])",
-    )
+    if holds_whole_numbers(TrialConfig, name) and space.finite_values() is None:
+        low, high = map(round, space.ends() or ())
+        fix = f"use randint({low}, {high}), or choice([…])"
+        raise ConfigError(f"{what}: got {space.as_code()}, must be whole numbers", fix)
 
 
 BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")

@@ -294,7 +294,7 @@ def test_an_interrupted_sweep_says_what_it_has_found_so_far(
         launch(SWEEP, ["--storage", str(folder.parent), "--name", folder.name])
     captured = capsys.readouterr()
     assert f"*  {small_sweep.leaderboard['best']}" in captured.out
-    assert "the same command goes on" in captured.err
+    assert "the same command continues" in captured.err
 
 
 @pytest.mark.ray
