@@ -53,7 +53,8 @@ def Between(low: float, high: float, unit: str = "") -> Bound:
 
 def AtLeast(low: float) -> Bound:
     """A finite number of at least `low`."""
-    return Bound(lambda value: low <= value < math.inf, f"at least {low}")
+    whole = "a whole number of " if isinstance(low, int) else ""
+    return Bound(lambda value: low <= value < math.inf, f"{whole}at least {low:g}")
 
 
 def Above(low: float, high: float = math.inf) -> Bound:
@@ -77,75 +78,69 @@ def Matches(pattern: str, words: str) -> Bound:
     return Bound(lambda value: re.fullmatch(pattern, value) is not None, words)
 
 
+def Texts(words: str) -> Bound:
+    """A list of texts, none of them empty."""
+    return Bound(
+        lambda texts: (
+            not isinstance(texts, str)
+            and all(isinstance(one, str) and one.strip() for one in texts)
+        ),
+        f"a list of {words}, none of them empty",
+    )
+
+
 def check_fields(room: str, config: object) -> None:
     """Raise ConfigError unless every field holds what its annotation says, and no secret.
 
     A whole number may stand for a float. The configuration is written to sweep.json, the report and
     W&B, so a token, a key or a URL's credentials is refused, in a message that does not repeat it.
     """
-    kind: type = type(config)
-    for name, field in _annotated(kind).items():
-        value = getattr(config, name)
+    made_of: type = type(config)
+    for name, hint in _hints(made_of).items():
+        value, what = getattr(config, name), f"{room}{name}"
         texts = value if isinstance(value, tuple | list) else (value,)
         require(
             not any(isinstance(text, str) and looks_secret(text) for text in texts),
-            f"{room}{name}",
+            what,
             "a text with a secret in it",
             "without: keys and tokens are read from the environment, ~/.aws or a role",
         )
-        if value is None and field.none:
+        kinds, notes = _kinds_and_notes(hint)
+        optional = types.NoneType in kinds
+        if value is None and optional:
             continue
-        allowed, words = field.kind
-        fits = isinstance(value, allowed) and (
-            allowed in (bool, object) or not isinstance(value, bool)
-        )
-        require(fits, f"{room}{name}", repr(value), words + (field.none and ", or None"))
-        for bound in field.bounds:
-            of = (
-                "a whole number of " if allowed is int and bound.must.startswith("at least") else ""
-            )
-            require(bound.holds(value), f"{room}{name}", repr(value), of + bound.must + field.none)
-
-
-@dataclass(frozen=True)
-class _Field:
-    """What an annotation says."""
-
-    kind: tuple[type | tuple[type, ...], str]
-    """The types allowed, and their name; any object of a type that is checked elsewhere."""
-    bounds: tuple[Bound, ...]
-    none: str
-    """What a message says of None, "" where it is not allowed."""
+        kind, *others = (one for one in kinds if one is not types.NoneType)
+        allowed, words = (not others and _KINDS.get(kind)) or (object, "")
+        fits = isinstance(value, allowed) and (kind not in (int, float) or is_number(value))
+        require(fits, what, repr(value), words + ", or None" * optional)
+        of_none = next((note for note in notes if isinstance(note, str)), "or None")
+        for bound in notes:
+            if isinstance(bound, Bound):
+                must = bound.must + f", {of_none}" * optional
+                require(bound.holds(value), what, repr(value), must)
 
 
 def holds_whole_numbers(config: type, name: str) -> bool:
     """Whether a field is annotated as a whole number."""
-    return _annotated(config)[name].kind[0] is int
+    return int in _kinds_and_notes(_hints(config)[name])[0]
 
 
 @functools.cache
-def _annotated(config: type) -> dict[str, _Field]:
-    return {
-        name: _field(hint) for name, hint in get_type_hints(config, include_extras=True).items()
-    }
+def _hints(config: type) -> dict[str, object]:
+    return get_type_hints(config, include_extras=True)
 
 
-def _field(hint: object) -> _Field:
+def _kinds_and_notes(hint: object) -> tuple[tuple[object, ...], list[object]]:
+    """The alternatives of an annotated type, and what stands beside it."""
     kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    kinds = get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    plain = [one for one in kinds if one is not types.NoneType]
-    allowed = _KINDS.get(plain[0]) if len(plain) == 1 else None
-    said_of_none = [note for note in notes if isinstance(note, str)] or ["or None"]
-    none = f", {said_of_none[0]}" if len(plain) < len(kinds) else ""
-    bounds = tuple(note for note in notes if isinstance(note, Bound))
-    return _Field(allowed or (object, ""), bounds, none)
+    return get_args(kind) if isinstance(kind, types.UnionType) else (kind,), notes
 
 
-_KINDS: dict[object, tuple[type | tuple[type, ...], str]] = {
+_KINDS: dict[object, tuple[type | types.UnionType, str]] = {
     str: (str, "text"),
     bool: (bool, "true or false"),
     int: (int, "a whole number"),
-    float: ((int, float), "a number"),
+    float: (int | float, "a number"),
 }
 
 

@@ -16,6 +16,7 @@ from sftray.config.checks import (
     Between,
     Matches,
     OneOf,
+    Texts,
     check_fields,
     holds_whole_numbers,
     known_fields,
@@ -99,7 +100,7 @@ class SweepConfig:
     num_samples_generated: Annotated[int, AtLeast(0)] = 2
     """Prompts of the eval set that every trial and the base answer, greedily and in at most 64
     tokens, to be read side by side; 0: none."""
-    sample_prompts: tuple[str, ...] = ()
+    sample_prompts: Annotated[tuple[str, ...], Texts("questions")] = ()
     """Questions that they answer besides, each a single turn of the user's."""
     sample_at: Annotated[str, OneOf(SAMPLE_AT)] = "end"
     """end: a trial answers when it has completed; evaluations: at each of its evaluations. A time
@@ -136,12 +137,16 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         check_fields("", self)
-        self._require_texts()
-        object.__setattr__(self, "warm_start", tuple(self.warm_start))
-        object.__setattr__(self, "sample_prompts", tuple(self.sample_prompts))
+        for name in ("warm_start", "sample_prompts"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
         self._require_spaces()
-        self._require_objective()
+        require(
+            self.metric is not None or self.objective != "metric",
+            "objective",
+            "'metric' without a metric",
+            "'eval_loss', or given with metric='module:function'",
+        )
         self._require_repetitions()
         require(
             not (self.warm_start and self.points),
@@ -160,25 +165,15 @@ class SweepConfig:
         for point in (*self.points, *corners):
             self.trial.at(point)
 
-    def _require_texts(self) -> None:
-        require(
-            not isinstance(self.sample_prompts, str)
-            and all(isinstance(text, str) and text.strip() for text in self.sample_prompts),
-            "sample_prompts",
-            repr(self.sample_prompts),
-            "a list of questions, none of them empty",
-        )
-
     def _require_spaces(self) -> None:
         """Every axis is a field of a trial, with a space of its kind."""
         known_fields("search_space", self.search_space, TrialConfig)
-        for where in (self.search_space, *self.points):
-            require(
-                "trust_remote_code" not in where,
-                "trust_remote_code",
-                "a search over it",
-                "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
-            )
+        require(
+            "trust_remote_code" not in self._axes,
+            "trust_remote_code",
+            "a search over it",
+            "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
+        )
         for name, space in self.search_space.items():
             _require_space(name, space)
         require(
@@ -187,16 +182,12 @@ class SweepConfig:
             f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}",
             "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio",
         )
-        some = len(self.search_space) + len(self.points) > 0
+        some = bool(self.search_space or self.points)
         require(some, "search_space", "nothing", "at least one field to search")
 
-    def _require_objective(self) -> None:
-        require(
-            self.metric is not None or self.objective != "metric",
-            "objective",
-            "'metric' without a metric",
-            "'eval_loss', or given with metric='module:function'",
-        )
+    @property
+    def _axes(self) -> set[str]:
+        return {*self.search_space, *(name for point in self.points for name in point)}
 
     def _require_repetitions(self) -> None:
         """Repetitions differ from their trial by the seed alone, and by their eval losses."""
@@ -215,16 +206,15 @@ class SweepConfig:
 
     def _require_one_way_to_train(self) -> None:
         """All trials train an adapter, or all of them all weights, and then no bank trains them."""
-        axes = {*self.search_space, *(name for point in self.points for name in point)}
         require(
-            "finetune" not in axes,
+            "finetune" not in self._axes,
             "search_space",
             "'finetune' as an axis",
             "one for all trials: their best rates differ by a factor of ten; run two sweeps",
         )
         if self.trial.finetune == "lora":
             return
-        unused = sorted(name for name in axes if name.startswith("lora_"))
+        unused = sorted(name for name in self._axes if name.startswith("lora_"))
         require(
             not unused,
             "search_space",

@@ -53,7 +53,7 @@ class TrialConfig:
     """Share of the optimizer steps in which the learning rate rises from 0 (rounded up)."""
     min_lr_ratio: Annotated[float, Share()] = 0.0
     """The cosine ends at this share of the peak."""
-    weight_decay: Annotated[float, AtLeast(0)] = 0.01
+    weight_decay: Annotated[float, AtLeast(0.0)] = 0.01
     """AdamW's decoupled decay, on all LoRA weights; in full fine-tuning not on norms and biases."""
     max_grad_norm: Annotated[float, Above(0)] = 1.0
     """Gradients are clipped to this global norm."""
