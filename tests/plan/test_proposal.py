@@ -111,7 +111,7 @@ def test_a_large_base_gets_the_usual_rates_and_says_where_it_fits(tmp_path: Path
     [
         (alpaca(30), ["new.py"], "must be at least 20 rows"),
         ([{"text": "no chat"}], ["new.py"], "got the columns text, must have one of"),
-        (CHATS[:9], ["there.py"], "got a file that is there already"),
+        (CHATS[:9], ["there.py"], "there.py: this file exists"),
         (CHATS[:9], ["new.txt"], "must end on .py"),
     ],
 )
