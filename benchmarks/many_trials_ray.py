@@ -30,6 +30,7 @@ from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import Suggestion
 from sftray.storage.journal import Journal, read_events, reader
+from sftray.storage.journal.event_types import sweep_ended
 from sftray.storage.paths import SweepPaths
 from sftray.trainers.runner import TrialSpecs, tune_trials
 from sftray.trial.trial_spec import TrialSpec
@@ -181,7 +182,7 @@ def live(folder: Path, sweep: SweepConfig) -> None:
         )
         recorder.finish_trials()
         recorder.write_leaderboard()
-        journal.append("sweep_ended")
+        journal.append(sweep_ended())
     (folder / "life.json").write_text(json.dumps({"replay": replay, "resume": told[0]}))
 
 

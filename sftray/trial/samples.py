@@ -40,7 +40,8 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[dict[
     ]
     held_out = packs.manifest["sample_prompts"][:number]
     return asked + [
-        {name: prompt[name] for name in ("messages", "prompt", "reference")} for prompt in held_out
+        {"messages": one["messages"], "prompt": one["prompt"], "reference": one["reference"]}
+        for one in held_out
     ]
 
 

@@ -34,7 +34,8 @@ from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.out_of_memory import cheaper
-from sftray.storage.outages import OUTAGE, plain
+from sftray.storage.journal.event_types import OUTAGE
+from sftray.storage.outages import plain
 from sftray.trainers.bank.leases import LEASE_SECONDS, POLL_SECONDS, Lease
 from sftray.trial.trial_spec import TrialSpec
 

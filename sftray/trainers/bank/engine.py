@@ -26,7 +26,7 @@ from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, OutageError, SftrayError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
-from sftray.storage.outages import OUTAGE
+from sftray.storage.journal.event_types import OUTAGE
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import (
     Adapters,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.plan.device_fit import DeviceFit, fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
-from sftray.search.search_trials import STOP
+from sftray.storage.journal.event_types import STOP, Report
 from sftray.trainers.runner import TrialSpecs, submit_task
 from sftray.trial.progress import StoppedError
 
@@ -64,7 +64,7 @@ class LocalRunner:
 def _report_locally(
     search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
 ) -> None:
-    values = dict(metrics)
+    values = cast(Report, dict(metrics))
     outcome, message = values.pop("outcome", None), values.pop("message", "")
     decision = search.record(trial, values, outcome, message)
     recorder.result(trial, metrics)

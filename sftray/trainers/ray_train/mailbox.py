@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sftray.errors import WorkersError
-from sftray.storage.outages import OUTAGE
+from sftray.storage.journal.event_types import OUTAGE
 
 POLL_SECONDS = 5.0
 
