@@ -23,7 +23,9 @@ def to_json(config: object) -> dict[str, Any]:
 
 def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
     """The SweepConfig that `to_json` wrote."""
-    spaces = {name: _space_from_json(**space) for name, space in values["search_space"].items()}
+    spaces = {}
+    for name, space in values["search_space"].items():
+        spaces[name] = _KINDS[space["kind"]](**{k: v for k, v in space.items() if k != "kind"})
     return SweepConfig(
         **{
             **values,
@@ -56,7 +58,3 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def _space_from_json(kind: str, **fields: Any) -> Space:
-    return _KINDS[kind](**fields)

@@ -5,18 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from sftray.config.checks import (
-    Above,
-    AtLeast,
-    Between,
-    Matches,
-    OneOf,
-    check_fields,
-    require,
-    with_known_fields,
-)
-
-COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
+from sftray.config.bounds import Above, AtLeast, Between, Matches, OneOf
+from sftray.config.checks import check_fields, require, with_known_fields
 
 
 @with_known_fields
@@ -24,13 +14,15 @@ COLUMN_FORMATS = ("auto", "messages", "conversations", "prompt_completion", "ins
 class DataConfig:
     """Which conversations to train on, and how they become packed rows."""
 
-    source: Annotated[str, Matches(".+", "a path, a URI or a Hub id")]
+    source: Annotated[str, Matches("(?s).+", "a path, a URI or a Hub id")]
     """A .jsonl or .parquet path or glob, an s3:// or gs:// URI of either, or a Hub dataset id."""
     split: str = "train"
     """The split of a Hub dataset; files have none."""
     revision: str | None = None
     """Git revision of a Hub dataset; None takes the newest and records it."""
-    columns: Annotated[str, OneOf(COLUMN_FORMATS)] = "auto"
+    columns: Annotated[
+        str, OneOf("auto", "messages", "conversations", "prompt_completion", "instruction")
+    ] = "auto"
     """How conversations are spelled: auto, messages, conversations, prompt_completion,
     instruction."""
     eval_source: str | None = None

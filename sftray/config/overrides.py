@@ -81,11 +81,7 @@ def _parse(text: str) -> object:
 
 
 _SPACES: dict[str, Callable[..., Space]] = {
-    "loguniform": loguniform,
-    "uniform": uniform,
-    "randint": randint,
-    "choice": choice,
-    "fitting": fitting,
+    make.__name__: make for make in (loguniform, uniform, randint, choice, fitting)
 }
 
 

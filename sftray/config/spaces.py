@@ -33,17 +33,12 @@ class _Range:
         """The lowest and the highest value."""
         return self.low, self.high
 
-    def corners(self) -> Sequence[Value]:
-        """Where every value is possible if these are."""
-        return self.low, self.high
+    corners = param_ends = ends
+    """Where every value is possible if these are; the range from which a sampler draws."""
 
     def order(self) -> Sequence[float]:
         """None: the values are numbers that a sampler takes as they are."""
         return ()
-
-    def param_ends(self) -> tuple[float, float]:
-        """The least and the greatest parameter that a sampler draws."""
-        return self.low, self.high
 
     def nearest(self, wanted: Value) -> float:
         """The value nearest to a number."""
@@ -180,9 +175,7 @@ class Choice:
         """Every value of the space, as listed."""
         return self.values
 
-    def corners(self) -> Sequence[Value]:
-        """Where every value is possible if these are: all."""
-        return self.values
+    corners = finite_values
 
     def order(self) -> Sequence[float]:
         """The values in order where three or more are numbers: a sampler draws a place in it, and

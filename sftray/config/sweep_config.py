@@ -10,13 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from sftray.config.bounds import Above, AtLeast, Between, Matches, OneOf, Texts
 from sftray.config.checks import (
-    Above,
-    AtLeast,
-    Between,
-    Matches,
-    OneOf,
-    Texts,
     check_fields,
     holds_whole_numbers,
     known_fields,
@@ -29,9 +24,6 @@ from sftray.config.trial_config import TrialConfig
 from sftray.errors import ConfigError
 
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
-SCHEDULERS = ("asha", "none")
-SAMPLE_AT = ("end", "evaluations")
-OBJECTIVES = ("eval_loss", "metric")
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 NAME = "letters, digits, '.', '_' or '-', starting with a letter or digit"
@@ -58,12 +50,12 @@ class SweepConfig:
     points: tuple[Mapping[str, Value], ...] = ()
     """Run exactly these points instead of searching."""
 
-    trainer: Annotated[str, OneOf(TRAINERS)] = "auto"
+    trainer: Annotated[str, OneOf(*TRAINERS)] = "auto"
     """bank: many trials at once on one base. train: one Ray Train run a trial. auto takes the bank
     where it can run the trials."""
     bank_slots: Annotated[int | None, AtLeast(1)] = None
     """Trials that a bank trains at once; None derives it from memory and max_length."""
-    scheduler: Annotated[str, OneOf(SCHEDULERS)] = "asha"
+    scheduler: Annotated[str, OneOf("asha", "none")] = "asha"
     """asha stops weak trials at rungs of equal data; none runs all to their end."""
     reduction_factor: Annotated[int, AtLeast(2)] = 3
     """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
@@ -76,7 +68,7 @@ class SweepConfig:
     0: the answer is one run's."""
     confirm_seeds: Annotated[int, AtLeast(1)] = 3
     """How often each of them is run again: other row orders, initialisations and dropout."""
-    confirm_trainer: Annotated[str | None, OneOf(TRAINERS[1:])] = None
+    confirm_trainer: Annotated[str | None, OneOf("bank", "train")] = None
     """bank or train; None: what the search was run with."""
     evals_per_trial: Annotated[int, AtLeast(1)] = 8
     """Evaluations spread evenly over a trial, besides those at the rungs and at the start."""
@@ -86,14 +78,14 @@ class SweepConfig:
     """CPUs that a worker holds, besides one GPU where there are any."""
     use_gpu: bool | None = None
     """None: if the cluster has GPUs."""
-    objective: Annotated[str, OneOf(OBJECTIVES)] = "eval_loss"
+    objective: Annotated[str, OneOf("eval_loss", "metric")] = "eval_loss"
     """What the search makes small: eval_loss, or metric (made large where `metric_is_better` says
     so)."""
     metric: Annotated[str | None, Matches("[^:]*:[^:]*", "'module:function'")] = None
     """A function "module:function" of a trial's answers and their references, as
     sftray.metrics:exact_match: a column of the leaderboard, and what the search is after with
     objective="metric"."""
-    metric_is_better: Annotated[str, OneOf(("higher", "lower"))] = "higher"
+    metric_is_better: Annotated[str, OneOf("higher", "lower")] = "higher"
     """higher or lower."""
     num_metric_prompts: Annotated[int, Between(1, 64)] = 32
     """Held-out prompts that the metric is of, at most 64."""
@@ -102,7 +94,7 @@ class SweepConfig:
     tokens, to be read side by side; 0: none."""
     sample_prompts: Annotated[tuple[str, ...], Texts("questions")] = ()
     """Questions that they answer besides, each a single turn of the user's."""
-    sample_at: Annotated[str, OneOf(SAMPLE_AT)] = "end"
+    sample_at: Annotated[str, OneOf("end", "evaluations")] = "end"
     """end: a trial answers when it has completed; evaluations: at each of its evaluations. A time
     takes 0.7 % of the demo's trials in a bank, 4 % of one in `train` (2 prompts, on a CPU)."""
     max_failures: Annotated[int, AtLeast(0)] = 2
@@ -123,7 +115,7 @@ class SweepConfig:
 
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
-    wandb: Annotated[str, OneOf(WANDB_MODES)] = "auto"
+    wandb: Annotated[str, OneOf(*WANDB_MODES)] = "auto"
     """auto: online with a key, else off with a line that says so; or online, offline, disabled."""
     wandb_project: str = "sftray"
     wandb_samples: bool = False

@@ -22,22 +22,12 @@ def as_file(sweep: SweepConfig, says: str, reasons: Mapping[str, str] | None = N
     """The text of a sweep file. `says` is its docstring; `reasons` are comments by dotted field, as
     "trial.lora_r" or "search_space.learning_rate"."""
     reasons = reasons or {}
-    body = list(_fields(sweep, "", reasons, "    "))
-    names = {"DataConfig", "SweepConfig", "TrialConfig", "launch", *_spaces_used(sweep)}
-    imported = sorted(names, key=lambda name: (name.islower(), name))
-    lines = [
-        *_docstring(says),
-        "",
-        *_imports(imported),
-        "",
-        "sweep = SweepConfig(",
-        *body,
-        ")",
-        "",
-        'if __name__ == "__main__":',
-        "    launch(sweep)",
-    ]
-    return "\n".join(lines) + "\n"
+    used = {space.as_code().partition("(")[0] for space in sweep.search_space.values()}
+    names = {"DataConfig", "SweepConfig", "TrialConfig", "launch", *used}
+    imported = _imports(sorted(names, key=lambda name: (name.islower(), name)))
+    body = ["sweep = SweepConfig(", *_fields(sweep, "", reasons, "    "), ")"]
+    last = ['if __name__ == "__main__":', "    launch(sweep)"]
+    return "\n".join([*_docstring(says), "", *imported, "", *body, "", *last]) + "\n"
 
 
 def _docstring(says: str) -> list[str]:
@@ -91,7 +81,3 @@ def _comment(reason: str | None, indent: str) -> list[str]:
         return []
     begin = f"{indent}# "
     return textwrap.wrap(reason, _WIDTH, initial_indent=begin, subsequent_indent=begin)
-
-
-def _spaces_used(sweep: SweepConfig) -> set[str]:
-    return {space.as_code().partition("(")[0] for space in sweep.search_space.values()}

@@ -7,21 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from sftray.config.checks import (
-    Above,
-    AtLeast,
-    Matches,
-    OneOf,
-    Share,
-    check_fields,
-    known_fields,
-    require,
-    with_known_fields,
-)
+from sftray.config.bounds import Above, AtLeast, Matches, OneOf, Share
+from sftray.config.checks import check_fields, known_fields, require, with_known_fields
 from sftray.config.spaces import Value
 
-BASE_PRECISIONS = ("nf4", "bf16", "fp32")
-FINETUNES = ("lora", "full")
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 
 
@@ -30,15 +19,15 @@ ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
 class TrialConfig:
     """One fine-tune. A point of the search is applied with `replace(trial, **point)`."""
 
-    model: Annotated[str, Matches(".+", "a folder or a Hub model id")]
+    model: Annotated[str, Matches("(?s).+", "a folder or a Hub model id")]
     """The base: a local folder or a Hub model id."""
     model_revision: str | None = None
     """Git revision of a Hub model; None takes the newest and records it."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
-    finetune: Annotated[str, OneOf(FINETUNES)] = "lora"
+    finetune: Annotated[str, OneOf("lora", "full")] = "lora"
     """What is trained: lora, an adapter on a frozen base; full, all weights, held in float32."""
-    base_precision: Annotated[str, OneOf(BASE_PRECISIONS)] = "nf4"
+    base_precision: Annotated[str, OneOf("nf4", "bf16", "fp32")] = "nf4"
     """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32. In full
     fine-tuning, where no nf4 is: what is computed in."""
 
@@ -77,7 +66,7 @@ class TrialConfig:
     """Rows a worker holds at once; None derives it."""
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass; None derives it."""
-    attention: Annotated[str | None, OneOf(ATTENTIONS)] = None
+    attention: Annotated[str | None, OneOf(*ATTENTIONS)] = None
     """flash_attention_3, flash_attention_2, varlen or sdpa; None takes the fastest that works."""
     shard_base: bool = False
     """Spread the base over the trial's workers (FSDP2), instead of a whole one on each."""

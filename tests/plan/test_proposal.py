@@ -11,7 +11,8 @@ import pytest
 
 from sftray.cli.launch import launch
 from sftray.cli.main import main
-from sftray.config import Choice, SweepConfig, Uniform
+from sftray.config import SweepConfig
+from sftray.config.spaces import Choice, Uniform
 from sftray.demo import FOLDER
 from sftray.plan.proposal import propose
 
