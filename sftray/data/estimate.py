@@ -21,7 +21,8 @@ from sftray.data.packs.manifest import (
     SAMPLE_PROMPTS,
     Estimate,
     Overlap,
-    SplitEstimate,
+    Sizes,
+    reading_of,
     reasons_text,
     token_count,
 )
@@ -30,7 +31,7 @@ from sftray.data.packs.tokenize_pass import ChunkReport, Kept, kept_of, read_and
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
-from sftray.data.source.readers import SourceRow
+from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
@@ -43,45 +44,47 @@ SAMPLE = 2000
 def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> Estimate:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
-    Where the samples are not the whole, the duplicates of a given evaluation set are fewer than the
-    whole has: both sides of a pair must have been sampled. Raises DataError and TemplateError as
+    The overlap is counted within the samples: an estimate of its share, too low where a
+    conversation was sampled and its twin was not. Raises DataError and TemplateError as
     `build_packs` does, but judges neither bad rows nor the overlap.
     """
     train = take_sample(recipe, sample)
-    given = None
-    if recipe.evaluation is not None:
-        given = _sampled(recipe.evaluation, recipe, train.chat, sample)
-    return estimate_from(recipe, train, given)
+    if recipe.evaluation is None:
+        return estimate_from(recipe, train)
+    return estimate_from(recipe, train, _sampled(recipe.evaluation, recipe, train.chat, sample))
 
 
-def estimate_from(recipe: Recipe, train: Sample, given: Sample | None = None) -> Estimate:
-    """`estimate_packs` from samples of the training data, and of a given evaluation set, that are
-    tokenised already, for rows of the recipe's length."""
-    data, chat, evaluated = recipe.data, train.chat, given or train
-    if given is None:
+def estimate_from(recipe: Recipe, train: Sample, own: Sample | None = None) -> Estimate:
+    """`estimate_packs` from samples of the training data, and of the evaluation set's `own` source
+    if it has one, that are tokenised already, for rows of the recipe's length."""
+    data, chat = recipe.data, train.chat
+    most, train_number, overlap = data.num_eval_conversations, train.conversations, None
+    evaluation, reading = own or train, reading_of([own.report] if own else [])
+    if own is None:
         chosen = np.ones(len(train.kept.hash), np.bool_)  # of a sample any may be evaluated on
         if train.report.rows >= train.read:
-            chosen = held_out(train.kept.hash, data.eval_fraction, data.num_eval_conversations)
-        wanted = max(1, math.ceil(data.eval_fraction * train.conversations))
-        number = min(wanted, data.num_eval_conversations)
-        train_number = train.conversations - number
+            chosen = held_out(train.kept.hash, data.eval_fraction, most)
+        number = min(max(1, math.ceil(data.eval_fraction * train.conversations)), most)
+        train_number -= number
     else:
-        chosen = limited(given.kept.hash, data.num_eval_conversations)
-        number = min(given.conversations, data.num_eval_conversations)
-        train_number = train.conversations
-    overlap = None if given is None else _overlap(train, given, chosen)
+        chosen = limited(evaluation.kept.hash, most)
+        number = min(evaluation.conversations, most)
+        overlap = asdict(Overlap.between(train.kept, evaluation.kept, chosen))
     return {
         "key": recipe.key,
         "sampled": train.report.rows,
         "read": train.read,
         "splits": {
-            "train": train.scaled(train_number, data.max_length, train.report),
-            "eval": evaluated.scaled(number, data.max_length, given.report if given else None),
+            "train": {
+                **train.scaled(train_number, data.max_length),
+                **reading_of([train.report]),
+            },
+            "eval": {**evaluation.scaled(number, data.max_length), **reading},
         },
-        "eval_overlap": None if overlap is None else asdict(overlap),
+        "eval_overlap": overlap,
         "sample_prompts": [
             {"reference_tokens": token_count(chat, text)}
-            for text in evaluated.references(chosen, SAMPLE_PROMPTS)
+            for text in evaluation.references(chosen, SAMPLE_PROMPTS)
         ],
     }
 
@@ -91,7 +94,7 @@ class Sample:
     """Rows of a source that were looked at, and tokenised."""
 
     source: str
-    rows: list[SourceRow]
+    rows: list[NumberedRow]
     spelling: str
     chat: ChatFormat
     seed: int
@@ -131,10 +134,8 @@ class Sample:
         )
         return _usable(replace(self, report=report, trained=trained))
 
-    def scaled(self, number: int, max_length: int, own: ChunkReport | None) -> SplitEstimate:
-        """Counts of `number` conversations whose lengths are distributed as in the sample; `own` is
-        what was counted of the split's own source, if it has one."""
-        own = own or ChunkReport()
+    def scaled(self, number: int, max_length: int) -> Sizes:
+        """Counts of `number` conversations whose lengths are distributed as in the sample."""
         lengths = self.kept.length.astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
@@ -144,8 +145,6 @@ class Sample:
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(self.report.supervised / len(lengths) * number),
             **padding_of(packed, rows, max_length),
-            "read": own.rows,
-            "dropped": dict(own.dropped),
         }
 
     def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:
@@ -194,9 +193,3 @@ def _documents(kept: Kept, row: NDArray[np.int32]) -> Iterator[tuple[int, int, i
 
 def _trained(row: NDArray[np.int32], masks: Sequence[NDArray[np.bool_]]) -> dict[int, int]:
     return dict(zip(row.tolist(), (int(mask.sum()) for mask in masks), strict=True))
-
-
-def _overlap(train: Sample, given: Sample, chosen: NDArray[np.bool_]) -> Overlap:
-    """What the samples have in common."""
-    evaluated = (given.kept.hash[chosen], given.kept.whole_hash[chosen])
-    return Overlap.between((train.kept.hash, train.kept.whole_hash), evaluated)

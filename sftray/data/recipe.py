@@ -22,7 +22,7 @@ from sftray.errors import DataError, PacksError
 from sftray.storage.model_files import tokenizer_folder
 from sftray.storage.paths import PacksPaths
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")
