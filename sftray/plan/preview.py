@@ -104,7 +104,11 @@ class Preview:
             "packs": self.packs,
             "data": counts_of(self.manifest),
             "dropped": {
-                split: {"rows": facts["read"], "reasons": facts["dropped"]}
+                split: {
+                    "rows": facts["read"],
+                    "reasons": facts["dropped"],
+                    "unread": facts["unread"],
+                }
                 for split, facts in splits.items()
             },
             "overlap": self.manifest["eval_overlap"],

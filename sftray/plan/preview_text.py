@@ -5,7 +5,7 @@ from __future__ import annotations
 from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
-from sftray.data.packs.manifest import Overlap, reasons_text
+from sftray.data.packs.manifest import Overlap, dropped_text, unread_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.plan.bank_settings import BankSettings
@@ -73,11 +73,8 @@ def _data_text(plan: Preview) -> list[str]:
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
     for split, facts in splits.items():
-        if dropped := facts["dropped"]:
-            lines.append(
-                f"  {split}: {sum(dropped.values()):,} of {facts['read']:,} rows dropped "
-                f"({reasons_text(dropped)})"
-            )
+        texts = (dropped_text(facts), unread_text(facts["unread"]))
+        lines += [f"  {split}: {text}" for text in texts if text]
     if overlap := Overlap.of(plan.manifest):
         lines.append(overlap.text())
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]
