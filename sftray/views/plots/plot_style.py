@@ -86,7 +86,9 @@ def nothing(drawn: go.Figure, says: str) -> go.Figure:
 def hover_text(row: Mapping[str, object], axes: list[str]) -> str:
     """A trial for a hover label: its point, loss and outcome."""
     lines = [f"<b>{row['trial']}</b> {row['outcome']}"]
-    lines += [f"{name} {short(_plain(row[name]))}" for name in axes]
+    for name in axes:
+        value = row[name]  # numpy's scalar, or Python's
+        lines.append(f"{name} {short(value.item() if hasattr(value, 'item') else value)}")
     if row["eval_loss"] == row["eval_loss"]:
         lines.append(f"best eval loss {row['eval_loss']:.4f} at step {row['step']:.0f}")
     return "<br>".join(lines)
@@ -95,8 +97,3 @@ def hover_text(row: Mapping[str, object], axes: list[str]) -> str:
 def spans_much(values: list[float]) -> bool:
     """Whether an axis with these numbers wants a log scale."""
     return min(values) > 0 and max(values) / min(values) >= 8
-
-
-def _plain(value: object) -> object:
-    """A table's scalar as Python's."""
-    return value.item() if hasattr(value, "item") else value

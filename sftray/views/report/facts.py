@@ -227,7 +227,7 @@ def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
         hours = sum(end - begin for begin, end in spans) * found.config.trial.num_workers / 3600
         how = f"{found.config.trial.num_workers} to a trial"
     on = how if kind == "CPU" else f"{', '.join(devices)}; {how}"
-    costs.insert(0, (f"{kind}-hours", f"{_hours(hours)} ({on})"))
+    costs.insert(0, (f"{kind}-hours", f"{hours:{'.1f' if hours >= 10 else '.2g'}} ({on})"))
     costs.insert(1, ("from start to end", f"{newest / 60:,.1f} minutes"))
     saved = findings.stopping
     if saved.tokens_saved:
@@ -243,10 +243,6 @@ def _busy(spans: list[tuple[float, float]]) -> float:
         total += max(0.0, end - max(begin, until))
         until = max(until, end)
     return total
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def _trials(found: Results) -> list[TrialFacts]:
@@ -270,7 +266,8 @@ def _prompts(found: Results) -> list[PromptFacts]:
         rows = some.to_dict("records")
         by_trial: dict[str, list[Answer]] = {}
         for row in rows:
-            one = Answer(row["trial"], row["step"], row["answer"], _flags(row["flags"]))
+            flags = [(_WORDS[flag], flag in BAD) for flag in row["flags"].split()]
+            one = Answer(row["trial"], row["step"], row["answer"], flags)
             by_trial.setdefault(one.trial, []).append(one)
         answers = [
             next((one for one in own if one.step == at_best.get(name)), own[-1])
@@ -289,10 +286,6 @@ def _prompts(found: Results) -> list[PromptFacts]:
             )
         )
     return prompts
-
-
-def _flags(flags: str) -> list[tuple[str, bool]]:
-    return [(_WORDS[flag], flag in BAD) for flag in flags.split()]
 
 
 def _splits(found: Results, manifest: Manifest | None) -> list[SplitFacts]:
