@@ -46,6 +46,7 @@ def twin() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_its_losses_are_those_of_the_engine(twin: Any, tmp_path: Path) -> None:
     rows = twin.demo_rows(20, LENGTH)
     assert len(rows) == 20

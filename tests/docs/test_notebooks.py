@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 ANALYSIS = TESTS.parent / "analysis"
 NOTEBOOKS = sorted(path.stem for path in ANALYSIS.glob("*.ipynb"))

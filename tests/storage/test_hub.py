@@ -13,6 +13,8 @@ from fake_hub import COMMIT, MODEL, FakeHub, fake_hub
 
 from sftray.demo import FOLDER
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "config.json",
     "generation_config.json",

@@ -230,6 +230,7 @@ def test_when_patience_ends_the_journal_is_whole_and_goes_on(line: Line, path: s
     assert [e.get("uid") for e in read_events(path) if e["event"] == "sweep_started"] == ["two"]
 
 
+@pytest.mark.slow
 def test_a_whole_search_whose_storage_comes_and_goes_ends_as_on_a_disk(
     line: Line, path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_whole_search_whose_storage_comes_and_goes_ends_as_on_a_disk(
     assert timeless(read_events(path), told) == timeless(expected, told)
 
 
+@pytest.mark.slow
 def test_a_file_on_storage_that_comes_back_is_read(
     line: Line, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from sftray.config import SweepConfig
+from sftray.config.points import Point
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import question, read_samples
@@ -54,7 +55,7 @@ class Answer(TypedDict):
 class TrackedTrial:
     """What is known of a trial between two of its events."""
 
-    def __init__(self, sweep: SweepConfig, name: str, point: Mapping[str, object]) -> None:
+    def __init__(self, sweep: SweepConfig, name: str, point: Point) -> None:
         self.name, self.point = name, point
         self._batch = sweep.trial.at(point).effective_batch_size
         self.step = self._tokens = 0

@@ -219,6 +219,7 @@ def test_a_missing_cut_or_damaged_object_is_named(path: str) -> None:
         read_events(path)
 
 
+@pytest.mark.slow
 def test_a_thousand_events_replay_and_are_followed(path: str) -> None:
     follower = reader(path)
     with Journal(path) as journal:
@@ -234,6 +235,7 @@ def test_a_thousand_events_replay_and_are_followed(path: str) -> None:
         assert journal.events()[:-1] == written
 
 
+@pytest.mark.slow
 def test_a_whole_search_on_s3_ends_as_on_a_disk_however_often_its_driver_dies(
     path: str, tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from sftray.trainers.bank.bank_process import BankProcess
 from sftray.trainers.bank.leases import LEASE_SECONDS
 from sftray.trial.trial_spec import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 Reports = list[dict[str, Any]]
 
 

@@ -22,6 +22,8 @@ from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 Reports = list[dict[str, Any]]
 

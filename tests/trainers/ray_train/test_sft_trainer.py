@@ -47,6 +47,8 @@ from sftray.trial.row_order import row_stream
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SHARED = Path(__file__).parents[4] / "shared"
 TRIAL = TrialConfig(

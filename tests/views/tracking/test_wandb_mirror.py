@@ -30,6 +30,8 @@ from sftray.trial.samples import as_lines
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.views.tracking.tracked_metrics import CURVE, METRICS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
