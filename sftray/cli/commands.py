@@ -9,14 +9,16 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sftray.cli.terminal import quiet_libraries, say
+from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths
 
 if TYPE_CHECKING:
     from sftray.results import Results
+    from sftray.winner.bundle import BundleFacts
 
 
 def results(options: argparse.Namespace) -> int:
@@ -99,51 +101,48 @@ def init(options: argparse.Namespace) -> int:
 def best(options: argparse.Namespace) -> int:
     """The winner, and how to load it."""
     from sftray.winner.bundle import open_bundle
-    from sftray.winner.loading_code import is_whole
 
     folder, facts = open_bundle(options.dir)
-    told, how = (_whole if is_whole(facts) else _adapter)(folder, facts)
+    loading, how = (_whole if facts.is_whole else _adapter)(folder, facts)
     if options.json:
-        say(json.dumps({**facts, **told}, indent=1))
+        say(json.dumps({**to_json(facts), **loading}, indent=1))
         return 0
-    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
-    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
+    point = ", ".join(f"{name}={value}" for name, value in facts.point.items())
+    checked = "checked" if facts.verified else "NOT CONFIRMED by reloading"
     say(
-        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
-        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
+        f"trial {facts.trial} at step {facts.step}: {point}\n"
+        f"eval loss {facts.eval_loss:.4f} (base {facts.base_eval_loss:.4f}), {checked}\n"
         f"{how}\n\n"
         f"again: python {folder / 'repeat.py'}"
     )
     return 0
 
 
-def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _adapter(folder: Path, facts: BundleFacts) -> tuple[dict[str, object], str]:
     """What loads the adapter in a bundle: as values, and for a person."""
     from sftray.winner import adapter_format
-    from sftray.winner.loading_code import loading_code
 
     config, tensors = adapter_format.read_adapter(folder)
     wrong = adapter_format.peft_problems(config, tensors)
     refused = adapter_format.vllm_problems(config, tensors)
-    command = adapter_format.vllm_command(str(folder), config, facts["sweep"])
-    told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
+    trial = facts.config
+    command = adapter_format.vllm_command(str(folder), trial.model, trial.lora_r, facts.sweep)
     serve = f"vLLM: yes, by its format\n{command}"
     if refused:
         serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
-    return told, (
+    loading: dict[str, object] = {"peft_problems": wrong, "vllm_problems": refused}
+    return {**loading, "vllm_command": command}, (
         f"adapter: {folder}\n\n"
         f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
-        f"{loading_code(facts, str(folder))}\n\n"
+        f"{facts.loading_code(str(folder))}\n\n"
         f"{serve}"
     )
 
 
-def _whole(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _whole(folder: Path, facts: BundleFacts) -> tuple[dict[str, object], str]:
     """The same of a whole model."""
-    from sftray.winner.loading_code import loading_code
-
     command = shlex.join(["vllm", "serve", str(folder)])
-    code = loading_code(facts, str(folder))
+    code = facts.loading_code(str(folder))
     how = f"model: {folder}\n\ntransformers (no PEFT):\n{code}\n\nvLLM:\n{command}"
     return {"vllm_command": command}, how
 
