@@ -9,14 +9,17 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 # two at once, each of which prints when it has ended
 TWO := $(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target
+QUICK := "not gpu and not exhaustive and not ray and not slow"
+# of the quick tests, by their time
+HALF := $(addprefix tests/,benchmarks cli cluster config data docs)
 
-.PHONY: demo check test test-all lint tests-quick tests-ray tests-no-ray clean
+.PHONY: demo check test test-all lint tests-quick tests-quick-rest tests-ray tests-no-ray clean
 
 demo: $(INSTALLED)
 	$(BIN)/python sweeps/lr_batch.py --demo
 
 check: $(INSTALLED)
-	@$(TWO) lint tests-quick
+	@$(TWO) lint tests-quick tests-quick-rest
 
 test: $(INSTALLED)
 	@$(TWO) lint tests-ray tests-no-ray
@@ -30,7 +33,10 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 tests-quick: $(INSTALLED)
-	$(PYTEST) -m "not gpu and not exhaustive and not ray and not slow"
+	$(PYTEST) -m $(QUICK) $(HALF)
+
+tests-quick-rest: $(INSTALLED)
+	$(PYTEST) -m $(QUICK) $(addprefix --ignore=,$(HALF))
 
 tests-ray: $(INSTALLED)
 	$(PYTEST) -m "not gpu and not exhaustive and ray"

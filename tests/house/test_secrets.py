@@ -291,7 +291,7 @@ def plant_sentence(path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_sweep_writes_no_secret_anywhere(ran: Ran) -> None:
     assert (ran.storage / "secrets" / "report.html").exists()
     assert (ran.storage / "secrets" / "best" / "adapter_model.safetensors").exists()

@@ -80,7 +80,7 @@ def through_tune(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_sweep_of_12_trials_of_which_2_fit_at_once_ends(
     through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:

@@ -126,7 +126,7 @@ def curve_of(reports: list[dict[str, Any]]) -> list[tuple[int, float, float, flo
     return [tuple(entry) for report in reports for entry in report.get("curve", [])]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_four_workers_train_as_one_at_the_same_effective_batch(
     alone: list[dict[str, Any]], trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -137,7 +137,7 @@ def test_four_workers_train_as_one_at_the_same_effective_batch(
     assert_same(found, alone)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_two_workers_train_as_one_one_trial_after_another(
     pair: Workers,
     alone: list[dict[str, Any]],
@@ -155,7 +155,7 @@ def test_two_workers_train_as_one_one_trial_after_another(
     assert again[0]["startup_seconds"] < found[0]["startup_seconds"]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_two_workers_train_all_weights_as_one(
     pair: Workers, trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -167,7 +167,7 @@ def test_two_workers_train_all_weights_as_one(
     assert_same(pair.train(both), expected)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_base_spread_over_two_workers_trains_as_a_whole_one(
     pair: Workers, trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -205,7 +205,7 @@ def assert_same(found: list[dict[str, Any]], alone: list[dict[str, Any]]) -> Non
     assert found[-1]["outcome"] == "completed"
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1800)
 def test_workers_of_whom_one_dies_start_again_and_a_trial_that_always_fails_ends(
     pair: Workers,
     alone: list[dict[str, Any]],
