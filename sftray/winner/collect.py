@@ -19,7 +19,7 @@ from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files
 from sftray.storage.paths import SweepPaths, TrialPaths, join
-from sftray.trial.samples import as_lines, fixed_prompts, flagged
+from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged
 from sftray.winner.bundle import (
     BFLOAT16_TOLERANCE,
     POLL_SECONDS,
@@ -180,7 +180,7 @@ def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _assemble(
-    checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
+    checkpoint: str, config: dict[str, Any], packs: str, prompts: list[Prompt]
 ) -> tuple[float, float, str, Files]:
     """On a worker: the eval loss of what was trained when reloaded, how far it may be from the
     recorded one, the base's answers to `prompts`, and the bundle's files with the tokenizer's. The

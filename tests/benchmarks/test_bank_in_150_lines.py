@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from bank_models import settings_for
+from reported import into
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
@@ -86,7 +87,7 @@ def _by_engine(rows: list[dict[str, list[int]]], folder: Path) -> list[list[floa
     engine = Engine(load_model(DEMO, CPU), DEMO, packs, settings, CPU)
     reports: list[list[dict[str, Any]]] = [[] for _ in specs]
     for spec, of_trial in zip(specs, reports, strict=True):
-        engine.admit(engine.prepare(spec, of_trial.append))
+        engine.admit(engine.prepare(spec, into(of_trial)))
     while engine.advance():
         pass
     return [

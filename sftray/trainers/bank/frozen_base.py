@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import PROJECTIONS
@@ -84,8 +85,34 @@ class Base:
     resident: bool
 
 
+class _QuantState(Protocol):
+    """bitsandbytes' of a 4-bit weight."""
+
+    dtype: torch.dtype
+
+
+class _Norm(Protocol):
+    weight: Tensor
+
+
+class _Attention(Protocol):
+    """A loaded layer's; the norms of Qwen3 alone."""
+
+    q_norm: _Norm
+    k_norm: _Norm
+
+
+class _LoadedLayer(Protocol):
+    """A decoder layer as transformers has it."""
+
+    self_attn: _Attention
+    mlp: nn.Module
+    input_layernorm: _Norm
+    post_attention_layernorm: _Norm
+
+
 @torch.no_grad()
-def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
+def take_base(model: PreTrainedModel, dtype: torch.dtype, *, resident: bool) -> Base:
     """Take the weights out of a loaded transformers model, which is of no use afterwards.
 
     dtype is what is computed in. A base that is not quantised is always resident. Raises
@@ -135,7 +162,7 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     )
 
 
-def _why_not_the_weights(model: Any) -> str | None:
+def _why_not_the_weights(model: PreTrainedModel) -> str | None:
     """Why what was loaded is not what the bank takes apart; None if it is."""
     attention = model.model.layers[0].self_attn
     if not math.isclose(attention.scaling, attention.head_dim**-0.5):
@@ -162,7 +189,7 @@ class _Scratch:
 
 
 def _take_layer(
-    layer: nn.Module, shape: DecoderShape, dtype: torch.dtype, scratch: _Scratch, resident: bool
+    layer: _LoadedLayer, shape: DecoderShape, dtype: torch.dtype, scratch: _Scratch, resident: bool
 ) -> Layer:
     modules = _modules(layer)
     groups = []
@@ -171,24 +198,23 @@ def _take_layer(
         groups.append(group)
         for name in names:
             del modules[name].weight  # its memory is needed for the next
-    attention: Any = layer.self_attn
+    attention = layer.self_attn
     head_norms = None
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm.weight.data, attention.k_norm.weight.data
         head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)]).to(
             dtype
         )
-    norms: Any = layer
     return Layer(
         groups,
-        norms.input_layernorm.weight.data.to(dtype),
-        norms.post_attention_layernorm.weight.data.to(dtype),
+        layer.input_layernorm.weight.data.to(dtype),
+        layer.post_attention_layernorm.weight.data.to(dtype),
         head_norms,
     )
 
 
 def _take_group(
-    modules: Sequence[Any], dtype: torch.dtype, scratch: _Scratch, resident: bool
+    modules: Sequence[nn.Linear], dtype: torch.dtype, scratch: _Scratch, resident: bool
 ) -> Group:
     widths = tuple(module.out_features for module in modules)
     columns = modules[0].in_features
@@ -201,7 +227,7 @@ def _take_group(
         def matrix() -> Tensor:
             return dense
     else:
-        kept = [(weight.data, weight.quant_state) for weight in weights]
+        kept = [(weight.data, _state(weight)) for weight in weights]
 
         def matrix() -> Tensor:
             out = scratch.matrix(sum(widths), columns)
@@ -212,15 +238,21 @@ def _take_group(
     return Group(matrix, _bias(modules, widths, dtype), widths)
 
 
-def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> None:
+def _fill(out: Tensor, weights: Sequence[Tensor], widths: Sequence[int]) -> None:
     for part, weight in zip(torch.split(out, list(widths)), weights, strict=True):
         if hasattr(weight, "quant_state"):
-            _dequantise(weight.data, weight.quant_state, part)
+            _dequantise(weight.data, _state(weight), part)
         else:
             part.copy_(weight.data)
 
 
-def _dequantise(data: Tensor, state: Any, out: Tensor) -> None:
+def _state(weight: Tensor) -> _QuantState:
+    """What bitsandbytes leaves in a 4-bit weight."""
+    state: _QuantState = getattr(weight, "quant_state")  # noqa: B009
+    return state
+
+
+def _dequantise(data: Tensor, state: _QuantState, out: Tensor) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
     if state.dtype == out.dtype and out.device.type == "cuda":  # a CPU cannot write in place
@@ -229,7 +261,7 @@ def _dequantise(data: Tensor, state: Any, out: Tensor) -> None:
         out.copy_(dequantize_4bit(data, state))
 
 
-def _bias(modules: Sequence[Any], widths: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+def _bias(modules: Sequence[nn.Linear], widths: Sequence[int], dtype: torch.dtype) -> Tensor | None:
     if all(module.bias is None for module in modules):
         return None
     return torch.cat(
@@ -242,7 +274,7 @@ def _bias(modules: Sequence[Any], widths: Sequence[int], dtype: torch.dtype) -> 
     )
 
 
-def _modules(layer: Any) -> dict[str, Any]:
+def _modules(layer: _LoadedLayer) -> dict[str, nn.Linear]:
     """A decoder layer's linear modules by name."""
     return {
         name: getattr(layer.self_attn, name, None) or getattr(layer.mlp, name)

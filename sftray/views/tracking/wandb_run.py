@@ -16,6 +16,7 @@ from typing import Any, Literal
 import wandb
 
 from sftray.config.points import short
+from sftray.trial.samples import Sample
 from sftray.views.tracking.tracked_metrics import CURVE, METRICS, MetricRow, answers_of
 
 UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0
@@ -93,9 +94,7 @@ def log_row(run: Any, row: MetricRow) -> None:
     run.log(row, step=row["step"], commit="eval_loss" in row or None)
 
 
-def log_samples(
-    run: Any, samples: Sequence[MetricRow], base: Sequence[MetricRow], *, step: int
-) -> None:
+def log_samples(run: Any, samples: Sequence[Sample], base: Sequence[Sample], *, step: int) -> None:
     """Answers beside the reference and the untrained base's, as a table by prompt and step."""
     rows = list(answers_of(samples, base))
     table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
