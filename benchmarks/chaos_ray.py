@@ -45,8 +45,7 @@ from sftray.plan.prior_points import prior_points
 from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.search.search import Search
 from sftray.storage import files
-from sftray.storage.journal import Journal, read_events
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, Journal, read_events
 from sftray.storage.model_files import model_config
 from sftray.storage.paths import SweepPaths, join
 from sftray.trial.checkpoint import MANIFEST

@@ -32,7 +32,7 @@ from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.engine import Engine, load_model
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.eval_loss import default_device
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 BASE = TrialConfig(str(FOLDER), lora_r=8)

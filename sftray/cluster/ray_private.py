@@ -1,8 +1,8 @@
 """What sftray uses of Ray that Ray does not promise to keep; no other file imports any of it.
 
 Promise: each function gives one piece, and says why and what to do when it moves;
-`tests/test_private.py` calls them all, so an upgrade that takes a piece away fails there by its
-name. Nothing of Ray is imported before a function is called.
+`tests/house/test_private.py` calls them all, so an upgrade that takes a piece away fails there by
+its name. Nothing of Ray is imported before a function is called.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,16 @@ from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
-from sftray.data.packs.manifest import SAMPLE_PROMPTS, Overlap, reasons_text, token_count
-from sftray.data.packs.packing import pack
+from sftray.data.packs.manifest import (
+    SAMPLE_PROMPTS,
+    Estimate,
+    Overlap,
+    SplitEstimate,
+    reasons_text,
+    token_count,
+)
+from sftray.data.packs.packing import pack, padding_of
 from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
-from sftray.data.padding import padding_of
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
@@ -41,13 +46,12 @@ def estimate_packs(
     model_revision: str | None = None,
     trust_remote_code: bool = False,
     sample: int = 2000,
-) -> dict[str, Any]:
+) -> Estimate:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
-    "splits" → "train", "eval" → conversations, rows, tokens, supervised_tokens, and the rows
-    sampled and dropped by reason. "sampled" of "read" rows were looked at. What a given evaluation
-    set has in common with the training data is at least what the samples have. Raises DataError and
-    TemplateError as `build_packs` does, but judges neither bad rows nor the overlap.
+    Where the samples are not the whole, the duplicates of a given evaluation set are fewer than the
+    whole has: both sides of a pair must have been sampled. Raises DataError and TemplateError as
+    `build_packs` does, but judges neither bad rows nor the overlap.
     """
     recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
     chat = choose_format(
@@ -72,18 +76,12 @@ def estimate_packs(
         train_number = train.conversations
     overlap = None if given is None else _overlap(train, given, chosen)
     return {
-        "estimate": True,
         "key": recipe.key,
         "sampled": train.report.rows,
         "read": train.read,
-        "mask_method": chat.method,
-        "max_length": data.max_length,
         "splits": {
-            "train": {**train.scaled(train_number, data.max_length), **train.drops()},
-            "eval": {
-                **evaluated.scaled(number, data.max_length),
-                **(given.drops() if given else {"sampled": 0, "dropped": {}}),
-            },
+            "train": train.scaled(train_number, data.max_length, train.report),
+            "eval": evaluated.scaled(number, data.max_length, given.report if given else None),
         },
         "eval_overlap": None if overlap is None else asdict(overlap),
         "sample_prompts": [
@@ -112,12 +110,10 @@ class _Sampled:
         """That can be trained on, of the whole source."""
         return max(1, round(self.read * len(self.kept.length) / self.report.rows))
 
-    def drops(self) -> dict[str, Any]:
-        """The rows that were looked at, and the bad ones among them by reason."""
-        return {"sampled": self.report.rows, "dropped": dict(self.report.dropped)}
-
-    def scaled(self, number: int, max_length: int) -> dict[str, Any]:
-        """Counts of `number` conversations whose lengths are distributed as in the sample."""
+    def scaled(self, number: int, max_length: int, own: ChunkReport | None) -> SplitEstimate:
+        """Counts of `number` conversations whose lengths are distributed as in the sample; `own` is
+        what was counted of the split's own source, if it has one."""
+        own = own or ChunkReport()
         lengths = self.kept.length.astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
@@ -127,6 +123,8 @@ class _Sampled:
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(self.report.supervised / len(lengths) * number),
             **padding_of(packed, rows, max_length),
+            "read": own.rows,
+            "dropped": dict(own.dropped),
         }
 
     def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:

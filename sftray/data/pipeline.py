@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,11 @@ from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import load_tokenizer
 from sftray.data.packs.lengths import lengths_of
 from sftray.data.packs.manifest import (
+    Described,
+    Manifest,
     Overlap,
+    Packed,
+    SourceName,
     check_bad_rows,
     check_overlap,
     drops,
@@ -34,7 +37,7 @@ from sftray.data.packs.manifest import (
     reasons_text,
     sample_prompts,
 )
-from sftray.data.packs.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
+from sftray.data.packs.packs import SPLITS, Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.packs.ray_passes import Tokenised, pack_splits, tokenise, wake_workers
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.source.conversations import BadRowError, conversation
@@ -156,12 +159,12 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
         overlap = _overlap(train, given, chosen)
         check_overlap(overlap)
         splits = {split: (sources[split], mine) for split, mine in chosen.items()}
-        for split, packed in pack_splits(splits, chat=chat, data=data, root=root).items():
-            described[split].update(packed)
-            log(_split_line(split, packed))
+        packed = pack_splits(splits, chat=chat, data=data, root=root)
+        for split, counts in packed.items():
+            log(_split_line(split, counts))
         prompted = (int(k) for k in np.flatnonzero(chosen["eval"]))
         prompts = sample_prompts(chat, sources["eval"].conversations(prompted, data.columns))
-        manifest = {
+        manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
             "sources": _sources(recipe),
@@ -171,11 +174,12 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
             "eval_overlap": None if overlap is None else asdict(overlap),
-            "splits": described,
+            "splits": {split: {**described[split], **packed[split]} for split in SPLITS},
             "sample_prompts": prompts,
+            "tokenizer_sha256": hashlib.sha256(chat.tokenizer.encode()).hexdigest(),
+            "sha256": "",
         }
         files.write_text(PacksPaths(root).tokenizer, chat.tokenizer)
-        manifest["tokenizer_sha256"] = hashlib.sha256(chat.tokenizer.encode()).hexdigest()
         manifest["sha256"] = manifest_sum(manifest)
         files.write_text(PacksPaths(root).manifest, json.dumps(manifest, indent=1))
     finally:
@@ -184,7 +188,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
     return open_packs(root)
 
 
-def _sources(recipe: Recipe) -> dict[str, Any]:
+def _sources(recipe: Recipe) -> dict[str, SourceName | None]:
     """Where each split came from; "eval" is None where it was held out of "train"."""
     named = {"train": recipe.train, "eval": recipe.evaluation}
     return {
@@ -216,7 +220,7 @@ def _overlap(
     return Overlap.between((trained.hash, trained.whole_hash), evaluated)
 
 
-def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
+def _describe(tokenised: Tokenised | None) -> Described:
     """What the first pass found in a split's own source; a held-out split has none."""
     reports = tokenised.reports if tokenised else []
     dropped, examples = drops(reports, tokenised.places() if tokenised else [])
@@ -230,13 +234,13 @@ def _describe(tokenised: Tokenised | None) -> dict[str, Any]:
     }
 
 
-def _dropped_line(split: str, facts: Mapping[str, Any]) -> str:
+def _dropped_line(split: str, facts: Described) -> str:
     dropped = f"{sum(facts['dropped'].values()):,} of {facts['read']:,} rows dropped"
     reasons = reasons_text(facts["dropped"])
     return f"{split}: {dropped} ({reasons}); `sftray inspect` shows examples"
 
 
-def _split_line(split: str, facts: dict[str, Any]) -> str:
+def _split_line(split: str, facts: Packed) -> str:
     return (
         f"{split}: {facts['conversations']:,} conversations in {facts['rows']:,} rows, "
         f"{facts['tokens']:,} tokens, {facts['supervised_tokens']:,} trained, "

@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftray.config import DataConfig
 from sftray.data.chat.tokenizer import commit, fingerprint
@@ -43,7 +42,7 @@ class Recipe:
     """None where the evaluation set is held out of `train`."""
     template: str | None
     """Text of data.chat_template."""
-    inputs: dict[str, Any]
+    inputs: dict[str, object]
     """Everything that the key is made of."""
 
     @property
@@ -67,7 +66,7 @@ def make_recipe(
         evaluation = open_source(data.source, split=data.eval_split, revision=data.revision)
     template = _read_template(data.chat_template)
     folder = tokenizer_folder(model, revision, code=trust_remote_code)
-    inputs = {
+    inputs: dict[str, object] = {
         "source": train.fingerprint,
         "eval_source": evaluation.fingerprint if evaluation else None,
         "columns": data.columns,

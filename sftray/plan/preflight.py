@@ -8,7 +8,7 @@ from typing import Any
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import field_values, reachable
 from sftray.config.resume_check import refuse_other_config
-from sftray.data.packs.manifest import reasons_text
+from sftray.data.packs.manifest import Counts, reasons_text
 from sftray.errors import ConfigError
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.model_shape import ModelShape
@@ -114,7 +114,7 @@ def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def check_evaluation(evaluation: Mapping[str, int]) -> list[str]:
+def check_evaluation(evaluation: Counts) -> list[str]:
     """A warning where the evaluation set is too small to tell trials apart."""
     supervised = evaluation["supervised_tokens"]
     if supervised >= FEW_SUPERVISED:
@@ -160,4 +160,4 @@ WOULD_NOT_START = ": the sweep would not start"
 
 def drops(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The rows of a split's own source that were read, or looked at, and the bad ones by reason."""
-    return {"rows": facts.get("sampled", facts.get("read", 0)), "reasons": facts["dropped"]}
+    return {"rows": facts["read"], "reasons": facts["dropped"]}

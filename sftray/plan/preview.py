@@ -15,7 +15,7 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.config.points import reachable
 from sftray.config.sweep_config import BUDGETS
-from sftray.data.packs.manifest import Overlap, counts_of
+from sftray.data.packs.manifest import Estimate, Manifest, Overlap, counts_of
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.base_config import require_attention, special_attention
@@ -44,7 +44,6 @@ from sftray.plan.trial_plan import TrialPlan, fit_batch_sizes, planner
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
-_PADDING = ("waste", "waste_padded", "waste_longest")
 
 
 AT_ONCE = 8
@@ -66,7 +65,12 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
         "trust_remote_code": trial.trust_remote_code,
     }
     packs = find_packs(data, trial.model, storage=sweep.storage, **where)
-    manifest = packs.manifest if packs else estimate_packs(data, trial.model, **where)
+    manifest: Manifest | Estimate
+    if packs:
+        manifest, sample = packs.manifest, None
+    else:
+        manifest = estimate_packs(data, trial.model, **where)
+        sample = {"sampled": manifest["sampled"], "read": manifest["read"]}
     counts = manifest["splits"]
     rows = counts["train"]["rows"]
     sweep = fit_batch_sizes(sweep, rows)
@@ -104,12 +108,16 @@ def make_plan(sweep: SweepConfig, *, gpu_memory: float | None) -> dict[str, Any]
     return {
         "sweep": sweep.name,
         "exact": packs is not None,
-        "sample": None if packs else {name: manifest[name] for name in ("sampled", "read")},
+        "sample": sample,
         "packs": packs.root if packs else None,
         "data": counts_of(manifest),
         "dropped": {split: drops(counts[split]) for split in ("train", "eval")},
         "overlap": asdict(overlap) if overlap else None,
-        "padding": {name: counts["train"][name] for name in _PADDING},
+        "padding": {
+            "waste": counts["train"]["waste"],
+            "waste_padded": counts["train"]["waste_padded"],
+            "waste_longest": counts["train"]["waste_longest"],
+        },
         "trials": sweep.total_trials,
         "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
         "trainer": trainer,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sftray.config.points import point_text
 from sftray.data.packs.manifest import Overlap, reasons_text
-from sftray.data.padding import padding_text
+from sftray.data.packs.packing import padding_text
 from sftray.plan.memory import memory_text
 
 

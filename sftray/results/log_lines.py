@@ -7,22 +7,23 @@ from typing import Any
 
 from sftray.config.points import point_text
 from sftray.results.sweep_folder import Records
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event
+from sftray.storage.journal.event_types import EventName
 
 
 def line(event: Event, records: Records) -> str | None:
     """The line of an event that the records have; None of one that the log leaves out."""
-    trial = event["trial"]
     match event["event"]:
-        case "result" if event["step"] == 0:
+        case EventName.RESULT if event["step"] == 0:
+            trial = event["trial"]
             return begun(trial, records[trial].point, event["metrics"])
-        case "result":
-            return progress(trial, event["metrics"])
-        case "attempt_ended":
-            return recovers(trial, event["message"])
-        case "trial_ended":
-            return ended(trial, event["outcome"], event["message"])
-        case "sweep_ended":
+        case EventName.RESULT:
+            return progress(event["trial"], event["metrics"])
+        case EventName.ATTEMPT_ENDED:
+            return recovers(event["trial"], event["message"])
+        case EventName.TRIAL_ENDED:
+            return ended(event["trial"], event["outcome"], event["message"])
+        case EventName.SWEEP_ENDED:
             return "the sweep has ended"
     return None
 

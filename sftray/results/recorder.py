@@ -18,6 +18,7 @@ from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Journal
+from sftray.storage.journal.event_types import EventName
 from sftray.storage.paths import SweepPaths, join
 
 UNLISTED = 0.01
@@ -88,7 +89,7 @@ class Recorder:
         """Say that a trial's attempt has died and that it is started again."""
         self._catch_up()
         attempts = self._records[trial].attempts
-        died = [event["message"] for event in attempts if event["event"] == "attempt_ended"]
+        died = [event["message"] for event in attempts if event["event"] == EventName.ATTEMPT_ENDED]
         self._log(log_lines.recovers(trial, died[-1] if died else ""))
 
     def finish_trials(self, free: Callable[[str], None] = lambda trial: None) -> None:
@@ -110,7 +111,7 @@ class Recorder:
             if diagnosis.wrong:
                 self._log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
         self._unlisted += len(ended)
-        if ended and self._unlisted >= UNLISTED * len(self._search.ended()):
+        if ended and self._unlisted >= UNLISTED * self._records.ended():
             self.write_leaderboard()
 
     def write_leaderboard(self) -> None:
@@ -174,4 +175,4 @@ class Recorder:
         new = self._journal.events(since=self._read)
         self._read += len(new)
         self._records.add(new)
-        self._ended += [event["trial"] for event in new if event["event"] == "trial_ended"]
+        self._ended += [e["trial"] for e in new if e["event"] == EventName.TRIAL_ENDED]

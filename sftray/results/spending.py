@@ -8,12 +8,12 @@ torch is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from sftray.config import SweepConfig
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event
+from sftray.storage.journal.event_types import EventName
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class Spent:
 
 def spent_in(sweep: SweepConfig, events: Iterable[Event]) -> Spent:
     """What the journal says was spent."""
-    told: Mapping[str, Any] = {"wall_seconds": 0.0, "gpu_seconds": 0.0}
+    wall = gpu = 0.0
     for event in events:
-        told = event if event["event"] == "spent" else told
-    return Spent.of(sweep, told["wall_seconds"], told["gpu_seconds"])
+        if event["event"] == EventName.SPENT:
+            wall, gpu = event["wall_seconds"], event["gpu_seconds"]
+    return Spent.of(sweep, wall, gpu)
 
 
 def shares(sweep: SweepConfig, spent: Spent) -> dict[str, float]:

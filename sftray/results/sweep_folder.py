@@ -22,12 +22,23 @@ from sftray.errors import SftrayError
 from sftray.results.confirmation import confirmation
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.storage import files
-from sftray.storage.journal import read_events
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, read_events
+from sftray.storage.journal.event_types import (
+    AttemptEnded,
+    AttemptStarted,
+    EventName,
+    Metrics,
+    RungDecision,
+)
 from sftray.storage.paths import SweepPaths, is_uri, join, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_NOTHING: Metrics = {
+    "step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0, "eval_loss": math.nan, "seconds": 0.0
+}  # fmt: skip
 
 
 @dataclass
@@ -36,11 +47,11 @@ class TrialRecord:
 
     trial: str
     point: dict[str, Any]
-    results: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Metrics] = field(default_factory=list)
     """The metrics of every evaluation, oldest first; step 0 is the base."""
     times: list[float | None] = field(default_factory=list)
     """When each of `results` was journalled, in seconds since the epoch."""
-    decisions: list[Event] = field(default_factory=list)
+    decisions: list[RungDecision] = field(default_factory=list)
     outcome: str | None = None
     message: str = ""
     confirms: str | None = None
@@ -53,32 +64,31 @@ class TrialRecord:
     """The flags of the answers that it gave at its end (`trial.samples`)."""
     folder: str | None = None
     """Where it ran, if that was another sweep."""
-    attempts: list[Event] = field(default_factory=list)
+    attempts: list[AttemptStarted | AttemptEnded] = field(default_factory=list)
     """When attempts started and ended, and of what."""
     ended: float | None = None
     """When it ended, in seconds since the epoch."""
 
     @property
-    def trained(self) -> list[dict[str, Any]]:
+    def trained(self) -> list[Metrics]:
         """The evaluations of the adapter: after the start, and finite."""
         return [r for r in self.results if r["step"] > 0 and math.isfinite(r["eval_loss"])]
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Metrics | None:
         """The evaluation with the lowest finite loss after the start."""
         return min(self.trained, key=lambda r: float(r["eval_loss"]), default=None)
 
     @property
-    def last(self) -> dict[str, Any]:
+    def last(self) -> Metrics:
         """The newest evaluation; zeros before the first."""
-        nothing = dict.fromkeys(("step", "rows", "tokens", "supervised_tokens"), 0)
-        return self.results[-1] if self.results else {**nothing, "seconds": 0.0}
+        return self.results[-1] if self.results else _NOTHING
 
     def flags_at(self, step: int) -> list[list[str]]:
         """The flags of each of its answers after `step`, where it was asked then, else at its end;
         empty where it never was."""
-        asked = (r for r in self.results if r.get("step") == step and "answer_flags" in r)
-        return next(asked, {"answer_flags": self.last_flags or []})["answer_flags"]
+        flags = [r.get("answer_flags") for r in self.results if r["step"] == step]
+        return next(filter(None, flags), self.last_flags or [])
 
     @property
     def gpu_seconds(self) -> float:
@@ -161,7 +171,7 @@ def load(folder: str) -> Results:
     events = read_events(paths.journal)
     kept = Records(sweep_from_json(record["config"]), events)
     records = kept.trials
-    ended = any(event["event"] == "sweep_ended" for event in events)
+    ended = any(event["event"] == EventName.SWEEP_ENDED for event in events)
     return Results(
         folder=folder,
         record=record,
@@ -220,11 +230,15 @@ class Records:
         """In the order they were suggested."""
         return list(self._trials.values())
 
+    def ended(self) -> int:
+        """How many trials have an outcome."""
+        return sum(trial.outcome is not None for trial in self._trials.values())
+
     def add(self, events: Iterable[Event]) -> None:
         """Take what the journal has got since."""
         for event in events:
             _apply(self._trials, event)
-            if event["event"] == "spent":
+            if event["event"] == EventName.SPENT:
                 self._budget_spent = event["budget"]
 
     def base_eval_loss(self) -> float | None:
@@ -279,25 +293,28 @@ def base_eval_loss(trials: Iterable[TrialRecord]) -> float | None:
 
 
 def _apply(trials: dict[str, TrialRecord], event: Event) -> None:
-    name = event["trial"]
+    if event["event"] == EventName.TRIAL_SUGGESTED:
+        name, confirms, folder = event["trial"], event.get("confirms"), event.get("folder")
+        trials[name] = TrialRecord(name, event["point"], confirms=confirms, folder=folder)
+        return
+    trial = trials.get(event["trial"]) if event["trial"] else None
+    if trial is None:
+        return
     match event["event"]:
-        case "trial_suggested":
-            confirms, folder = event.get("confirms"), event.get("folder")
-            trials[name] = TrialRecord(name, event["point"], confirms=confirms, folder=folder)
-        case "result":
-            trials[name].results.append(event["metrics"])
-            trials[name].times.append(event.get("time"))
-        case "decision":
-            trials[name].decisions.append(event)
-        case "attempt_started" | "attempt_ended":
-            trials[name].attempts.append(event)
-        case "trial_ended":
-            trials[name].ended = event.get("time")
-            trials[name].outcome = event["outcome"]
-            trials[name].message = event["message"]
-            trials[name].metric = event.get("metric")
-            trials[name].last_flags = event.get("answer_flags")
-            trials[name].last_curve = event.get("last_curve", [])
+        case EventName.RESULT:
+            trial.results.append(event["metrics"])
+            trial.times.append(event.get("time"))
+        case EventName.DECISION:
+            trial.decisions.append(event)
+        case EventName.ATTEMPT_STARTED | EventName.ATTEMPT_ENDED:
+            trial.attempts.append(event)
+        case EventName.TRIAL_ENDED:
+            trial.ended = event.get("time")
+            trial.outcome = event["outcome"]
+            trial.message = event["message"]
+            trial.metric = event.get("metric")
+            trial.last_flags = event.get("answer_flags")
+            trial.last_curve = event.get("last_curve", [])
 
 
 def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> dict[str, Any]:

@@ -1,12 +1,116 @@
-"""What a report leads to: a decision at a rung, or an end."""
+"""What a report leads to: a decision at a rung, or an end; and what is run again with new seeds.
+
+Promise: pure functions of what the search knows.
+"""
 
 from __future__ import annotations
 
-from sftray.search.search_trials import OUTCOMES
-from sftray.storage.journal.journal import Event
+import math
+from collections.abc import Iterable, Mapping
+
+from sftray.config import SweepConfig
+from sftray.plan.rungs import Rung
+from sftray.search.asha import Decision, asha
+from sftray.search.search_trials import SearchTrial
+from sftray.storage.journal.event_types import (
+    Outcome,
+    TrialEvent,
+    TrialSuggested,
+    rung_decision,
+    trial_ended,
+    trial_suggested,
+)
+
+Rungs = Mapping[tuple[str, int], Mapping[str, float]]
+"""(bracket, rows) → the losses recorded there, by trial."""
 
 
-def end_event(trial: str, outcome: str, message: str) -> Event:
-    if outcome not in OUTCOMES:
-        raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(OUTCOMES)}")
-    return {"event": "trial_ended", "trial": trial, "outcome": outcome, "message": message}
+def consequences(
+    sweep: SweepConfig,
+    rungs: Rungs,
+    state: SearchTrial,
+    step: int,
+    loss: float | None,
+    outcome: str | None = None,
+    message: str = "",
+) -> list[TrialEvent]:
+    """The events that a result entails and that are not recorded yet. outcome: that the trial
+    itself reported with it."""
+    trial = state.suggestion.trial
+    rung = next((rung for rung in state.rungs if rung.step == step), None)
+    events: list[TrialEvent] = []
+    if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
+        outcome, message = Outcome.DIVERGED, f"eval_loss is {loss} at step {step}"
+    elif outcome is None and rung is not None and loss is not None:
+        decision = state.decisions.get(step)
+        if decision is None:
+            decision = _judge(sweep, rungs, state, rung, loss)
+            events.append(
+                rung_decision(
+                    trial,
+                    step=step,
+                    rung=rung.rows,
+                    goes_on=decision.goes_on,
+                    bracket=state.plan.bracket,
+                    cutoff=decision.cutoff,
+                )
+            )
+        if not decision.goes_on:
+            outcome = Outcome.PRUNED
+            message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+    patience = sweep.early_stopping_patience or math.inf
+    if outcome is None and loss is not None and state.since_its_best(step, loss) >= patience:
+        outcome = Outcome.COMPLETED
+        message = f"stopped at step {step}: {patience} evaluations without improvement"
+    return [*events, trial_ended(trial, outcome, message)] if outcome else events
+
+
+def _judge(
+    sweep: SweepConfig, rungs: Rungs, state: SearchTrial, rung: Rung, loss: float
+) -> Decision:
+    # trials that come together are judged together, whoever's report is first
+    here = {**rungs.get((state.plan.bracket, rung.rows), {}), **state.peers.get(rung.step, {})}
+    return asha(list(here.values()), loss, sweep.reduction_factor)
+
+
+def objective_value(sweep: SweepConfig, state: SearchTrial) -> float | None:
+    """What the sampler makes small, of a trial that has ended; None where it has none."""
+    if sweep.objective == "metric":
+        if state.metric is None or not math.isfinite(state.metric):
+            return None
+        return -state.metric if sweep.metric_is_better == "higher" else state.metric
+    if state.outcome == Outcome.DIVERGED:
+        return state.worst()
+    best = state.best()
+    return None if best is None else best[0]
+
+
+def chosen_points(sweep: SweepConfig, trials: Iterable[SearchTrial]) -> list[str]:
+    """The trials whose points are run again with new seeds: the best that completed."""
+    ended = [
+        (best[0], state.suggestion.trial)
+        for state in trials
+        if state.outcome == Outcome.COMPLETED and not state.confirms and (best := state.best())
+    ]
+    return [trial for _, trial in sorted(ended)[: sweep.confirm_top]]
+
+
+def next_repetition(
+    sweep: SweepConfig,
+    trials: Mapping[str, SearchTrial],
+    confirmed: Mapping[str, list[int]],
+    trial: str,
+) -> TrialSuggested | None:
+    """The next repetition of a confirmed point, as `trial`: each point once, then each again."""
+    repeated = {
+        (state.confirms, state.suggestion.point["seed"])
+        for state in trials.values()
+        if state.confirms is not None
+    }
+    for number in range(sweep.confirm_seeds):
+        for name, seeds in confirmed.items():
+            seed = seeds[number] if number < len(seeds) else None
+            if seed is not None and (name, seed) not in repeated:
+                point = {**trials[name].suggestion.point, "seed": seed}
+                return trial_suggested(trial, point, confirms=name)
+    return None

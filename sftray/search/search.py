@@ -7,26 +7,41 @@ exactly as the one that wrote it. Neither Ray nor torch is needed.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
-from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
-from sftray.search.decisions import end_event
+from sftray.search.asha import Decision
+from sftray.search.decisions import (
+    chosen_points,
+    consequences,
+    next_repetition,
+    objective_value,
+)
 from sftray.search.sampler import Sampler
-from sftray.search.schedulers import Decision, asha
-from sftray.search.search_trials import CONTINUE, STOP, Best, KnownTrial, SearchTrial, Suggestion
-from sftray.storage.journal import Journal
-from sftray.storage.journal.journal import Event
-from sftray.storage.outages import OUTAGE
-
-_AT_THE_END = ("metric", "answer_flags", "last_curve")
-"""What a trial's last report tells besides its outcome."""
+from sftray.search.search_trials import Best, KnownTrial, SearchTrial, Suggestion
+from sftray.storage.journal import Event, Journal
+from sftray.storage.journal.event_types import (
+    CONTINUE,
+    OUTAGE,
+    STOP,
+    EventName,
+    Outcome,
+    Report,
+    RungDecision,
+    TrialEvent,
+    TrialSuggested,
+    add_last_words,
+    attempt_ended,
+    attempt_started,
+    confirmation,
+    result,
+    trial_ended,
+    trial_suggested,
+)
 
 
 class Search:
@@ -78,11 +93,11 @@ class Search:
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough, or the
         search has stopped."""
-        while not self.stopped and (fields := self._next_point() or self._next_repeat()):
-            trial = _trial_id(len(self._trials))
-            self._record([{"event": "trial_suggested", "trial": trial, **fields}])
-            if not self._refused(self._trials[trial]):
-                return self._trials[trial].suggestion
+        while not self.stopped and (event := self._next_point() or self._next_repetition()):
+            self._record([event])
+            state = self._trials[event["trial"]]
+            if not self._refused(state):
+                return state.suggestion
         return None
 
     def remaining(self) -> int:
@@ -98,26 +113,22 @@ class Search:
         """Journal trials of other sweeps as if they had run in this one. For a search that has not
         begun: the sampler has not drawn them, and is told how they ended."""
         for one in known if not self._trials else ():
-            trial = _trial_id(len(self._trials))
-            events = [
-                {"event": "trial_suggested", "point": dict(one.point), "folder": one.folder},
-                *({"event": "result", "step": m["step"], "metrics": m} for m in one.results),
-                {"event": "trial_ended", "outcome": one.outcome, "message": f"ran in {one.sweep}"},
-            ]
-            self._record([{**event, "trial": trial} for event in events])
+            trial = self._next_trial()
+            self._record(
+                [
+                    trial_suggested(trial, one.point, folder=one.folder),
+                    *(result(trial, metrics) for metrics in one.results),
+                    trial_ended(trial, one.outcome, f"ran in {one.sweep}"),
+                ]
+            )
 
     def confirm(self) -> bool:
         """Have the best points run again with new seeds; whether there is anything to run. Those
         that were chosen before stay."""
-        ended = [
-            (best[0], trial)
-            for trial, state in self._trials.items()
-            if state.outcome == "completed" and not state.confirms and (best := state.best())
-        ]
         seed = self._sweep.trial.seed
         seeds = [seed + number for number in range(1, self._sweep.confirm_seeds + 1)]
-        chosen = [trial for _, trial in sorted(ended)[: self._sweep.confirm_top]]
-        self._record([{"event": "confirmation", "trial": one, "seeds": seeds} for one in chosen])
+        chosen = chosen_points(self._sweep, self._trials.values())
+        self._record([confirmation(trial, seeds) for trial in chosen])
         return self.remaining() > 0
 
     def searching(self) -> bool:
@@ -134,24 +145,19 @@ class Search:
         """The step of a trial's newest evaluation; None before the first."""
         return max(self._trials[trial].losses, default=None)
 
-    def ended(self) -> set[str]:
-        """The trials that have an outcome."""
-        return {trial for trial, state in self._trials.items() if state.outcome is not None}
-
     def attempt(self, trial: str) -> int:
         """Journal that a trial starts, or starts again; returns the how manieth time, from 1."""
         number = self._trials[trial].attempts + 1
-        self._record([{"event": "attempt_started", "trial": trial, "attempt": number}])
+        self._record([attempt_started(trial, number)])
         return number
 
-    def attempt_ended(self, trial: str, message: str, what: str = "failed") -> None:
+    def attempt_ended(self, trial: str, message: str, what: str = Outcome.FAILED) -> None:
         """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
         started again."""
-        event = {"event": "attempt_ended", "trial": trial, "attempt": self._trials[trial].attempts}
-        self._record([event | {"class": what, "message": message}])
+        self._record([attempt_ended(trial, self._trials[trial].attempts, what, message)])
 
     def record(
-        self, trial: str, metrics: Mapping[str, Any], outcome: str | None = None, message: str = ""
+        self, trial: str, metrics: Report, outcome: str | None = None, message: str = ""
     ) -> str:
         """Take a trial's report; "stop" if the trial has ended by it, else "continue".
 
@@ -162,14 +168,13 @@ class Search:
         """
         state, step = self._trials[trial], int(metrics["step"])
         if state.outcome is None:
-            loss = metrics.get("eval_loss")
-            result = {"event": "result", "trial": trial, "step": step, "metrics": metrics}
-            loss = state.losses.get(step, loss)
+            loss = state.losses.get(step, metrics.get("eval_loss"))
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
-            events = self._consequences(state, step, loss, outcome, message)
-            if events and events[-1]["event"] == "trial_ended":
-                events[-1] |= {name: metrics[name] for name in _AT_THE_END if name in metrics}
-            self._record([result, *events] if step not in state.losses else events)
+            events = consequences(self._sweep, self._rungs, state, step, loss, outcome, message)
+            for event in events:
+                if event["event"] == EventName.TRIAL_ENDED:
+                    add_last_words(event, metrics)
+            self._record([result(trial, metrics), *events] if step not in state.losses else events)
         if state.outcome is not None or self._damaged or self._outage:
             return STOP
         return STOP if self._spent() and step < state.plan.steps else CONTINUE
@@ -179,21 +184,21 @@ class Search:
         if outcome == OUTAGE:
             self.met_outage(trial, message)
         elif self._trials[trial].outcome is None:
-            self._record([end_event(trial, outcome, message)])
+            self._record([trial_ended(trial, outcome, message)])
 
     def returned(self, trial: str) -> None:
         """End a trial that returned without naming its outcome."""
         state = self._trials[trial]
         last = max(state.losses, default=0)
         if last == state.plan.steps:
-            self.end(trial, "completed")
+            self.end(trial, Outcome.COMPLETED)
         else:
-            self.end(trial, "failed", f"it returned after step {last} of {state.plan.steps}")
+            self.end(trial, Outcome.FAILED, f"it returned after step {last} of {state.plan.steps}")
 
     def gave_up(self, trial: str) -> None:
         """End a trial that is not started again after its last attempt failed."""
         if not self._outage:
-            self.end(trial, "failed", self._trials[trial].message)
+            self.end(trial, Outcome.FAILED, self._trials[trial].message)
 
     def met_outage(self, trial: str, message: str) -> None:
         """Stop: a trial has met a full disk, or storage that is away. It stays unfinished."""
@@ -232,70 +237,30 @@ class Search:
         (loss, step), trial = min(found, key=lambda one: one[0][0])
         return Best(trial, step, loss)
 
-    def _next_point(self) -> dict[str, Any] | None:
-        """The next point of the search, as an event has it."""
+    def _next_point(self) -> TrialSuggested | None:
+        """The next point of the search; None where there is none left."""
         if self._drawn >= self._sweep.total_trials:
             return None
         if self._sampler is None:
-            return {"point": self._sweep.points[self._drawn]}
+            return trial_suggested(self._next_trial(), self._sweep.points[self._drawn])
         point = self._sampler.ask(self._asked)  # None where all of the space has been tried
-        return None if point is None else {"point": point}
+        return None if point is None else trial_suggested(self._next_trial(), point)
 
-    def _next_repeat(self) -> dict[str, Any] | None:
-        """The next repetition of a point that is confirmed: each point once, then each again."""
-        repeated = {
-            (state.confirms, state.suggestion.point["seed"])
-            for state in self._trials.values()
-            if state.confirms is not None
-        }
-        for number in range(self._sweep.confirm_seeds):
-            for trial, seeds in self._confirmed.items():
-                seed = seeds[number] if number < len(seeds) else None
-                if seed is not None and (trial, seed) not in repeated:
-                    point = {**self._trials[trial].suggestion.point, "seed": seed}
-                    return {"point": point, "confirms": trial}
-        return None
+    def _next_repetition(self) -> TrialSuggested | None:
+        return next_repetition(self._sweep, self._trials, self._confirmed, self._next_trial())
 
-    def _record(self, events: list[Event]) -> None:
+    def _next_trial(self) -> str:
+        return f"t{len(self._trials):04d}"
+
+    def _record(self, events: Sequence[TrialEvent]) -> None:
         for event in self._journal.append_all(events):
             self._apply(event)
-
-    def _consequences(
-        self, state: SearchTrial, step: int, loss: float | None, outcome: str | None, message: str
-    ) -> list[Event]:
-        """The events that a result entails and that are not recorded yet."""
-        trial = state.suggestion.trial
-        rung = next((rung for rung in state.rungs if rung.step == step), None)
-        events: list[Event] = []
-        if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
-            outcome, message = "diverged", f"eval_loss is {loss} at step {step}"
-        elif outcome is None and rung is not None and loss is not None:
-            decision = state.decisions.get(step)
-            if decision is None:
-                decision = self._judge(state, rung, loss)
-                event = {"event": "decision", "trial": trial, "step": step, "rung": rung.rows}
-                event["decision"] = CONTINUE if decision.goes_on else STOP
-                event |= {"bracket": state.plan.bracket, "cutoff": decision.cutoff}
-                events.append(event)
-            if not decision.goes_on:
-                outcome = "pruned"
-                message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
-        patience = self._sweep.early_stopping_patience or math.inf
-        if outcome is None and loss is not None and state.since_its_best(step, loss) >= patience:
-            outcome = "completed"
-            message = f"stopped at step {step}: {patience} evaluations without improvement"
-        return [*events, end_event(trial, outcome, message)] if outcome else events
-
-    def _judge(self, state: SearchTrial, rung: Rung, loss: float) -> Decision:
-        # trials that come together are judged together, whoever's report is first
-        here = {**self._rungs[state.plan.bracket, rung.rows], **state.peers.get(rung.step, {})}
-        return asha(list(here.values()), loss, self._sweep.reduction_factor)
 
     def _refused(self, state: SearchTrial) -> bool:
         """End a trial that does not fit the memory."""
         reason = self._too_large(self._sweep.trial.at(state.suggestion.point))
         if reason is not None:
-            self.end(state.suggestion.trial, "out_of_memory", reason)
+            self.end(state.suggestion.trial, Outcome.OUT_OF_MEMORY, reason)
         return reason is not None
 
     def _finish_what_was_begun(self) -> None:
@@ -303,38 +268,40 @@ class Search:
         for state in self._trials.values():
             if state.outcome is None and not self._refused(state) and state.losses:
                 step = max(state.losses)
-                self._record(self._consequences(state, step, state.losses[step], None, ""))
+                loss = state.losses[step]
+                self._record(consequences(self._sweep, self._rungs, state, step, loss))
 
     def _apply(self, event: Event) -> None:
-        if event["event"] == "trial_suggested":
+        if event["event"] == EventName.TRIAL_SUGGESTED:
             self._apply_suggested(event)
             return
         state = self._trials.get(event["trial"]) if event["trial"] else None
         if state is None:
             return
         match event["event"]:
-            case "confirmation":
+            case EventName.CONFIRMATION:
                 self._confirmed[event["trial"]] = event["seeds"]
-            case "attempt_started":
+            case EventName.ATTEMPT_STARTED:
                 state.attempts = event["attempt"]
-            case "attempt_ended":
+            case EventName.ATTEMPT_ENDED:
                 state.message = event["message"]
-            case "result":
-                state.last = event["metrics"]
-                state.losses[event["step"]] = event["metrics"].get("eval_loss")
-                state.peers[event["step"]] = dict(event["metrics"].get("rung_peers", ()))
-            case "decision":
+            case EventName.RESULT:
+                metrics = event["metrics"]
+                state.losses[event["step"]] = metrics.get("eval_loss")
+                state.peers[event["step"]] = dict(metrics.get("rung_peers", ()))
+            case EventName.DECISION:
                 self._apply_decision(state, event)
-            case "trial_ended":
+            case EventName.TRIAL_ENDED:
                 state.outcome, state.metric = event["outcome"], event.get("metric")
-                if state.outcome == "data_error":
+                if state.outcome == Outcome.DATA_ERROR:
                     self._damaged = event["message"]
                 if self._sampler and state.number is not None:
-                    self._sampler.tell(state.number, event["outcome"], self._value(state))
+                    value = objective_value(self._sweep, state)
+                    self._sampler.tell(state.number, state.outcome, value)
 
-    def _apply_suggested(self, event: Event) -> None:
+    def _apply_suggested(self, event: TrialSuggested) -> None:
         trial, point, confirms = event["trial"], event["point"], event.get("confirms")
-        expected = _trial_id(len(self._trials))
+        expected = self._next_trial()
         if trial != expected or not (confirms or self._possible(point)):
             raise JournalError(
                 f"journal: got {trial} at {point}, which this sweep would not suggest as "
@@ -348,7 +315,7 @@ class Search:
         self._asked += confirms is None
         self._drawn += confirms is None and folder is None
 
-    def _apply_decision(self, state: SearchTrial, event: Event) -> None:
+    def _apply_decision(self, state: SearchTrial, event: RungDecision) -> None:
         loss = state.losses[event["step"]]
         assert loss is not None  # a decision is only made on a finite loss
         goes_on = event["decision"] == CONTINUE
@@ -357,22 +324,7 @@ class Search:
         if self._sampler and state.number is not None:
             self._sampler.report(state.number, event["rung"], loss)
 
-    def _value(self, state: SearchTrial) -> float | None:
-        """What the sampler makes small, of a trial that has ended; None where it has none."""
-        if self._sweep.objective == "metric":
-            if state.metric is None or not math.isfinite(state.metric):
-                return None
-            return -state.metric if self._sweep.metric_is_better == "higher" else state.metric
-        if state.outcome == "diverged":
-            return state.worst()
-        best = state.best()
-        return None if best is None else best[0]
-
     def _possible(self, point: Point) -> bool:
         if self._sweep.points:
             return self._drawn < len(self._sweep.points)
         return in_space(self._sweep.search_space, point)
-
-
-def _trial_id(number: int) -> str:
-    return f"t{number:04d}"

@@ -5,23 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sftray.config.points import Point
 from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
-from sftray.search.schedulers import Decision
-
-CONTINUE, STOP = "continue", "stop"
-OUTCOMES = (
-    "completed",
-    "pruned",
-    "diverged",
-    "out_of_memory",
-    "data_error",
-    "preempted",
-    "failed",
-)
+from sftray.search.asha import Decision
+from sftray.storage.journal.event_types import Metrics
 
 
 @dataclass(frozen=True)
@@ -36,8 +25,8 @@ class Suggestion:
 class KnownTrial:
     """A trial of another sweep that need not be run again in this one."""
 
-    point: Mapping[str, Any]
-    results: Sequence[Mapping[str, Any]]
+    point: Point
+    results: Sequence[Metrics]
     """The metrics of its evaluations."""
     outcome: str
     sweep: str
@@ -70,8 +59,6 @@ class SearchTrial:
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
     """By step, the losses of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)
-    last: Mapping[str, Any] = field(default_factory=dict)
-    """The metrics of its newest result."""
     metric: float | None = None
     attempts: int = 0
     message: str = ""

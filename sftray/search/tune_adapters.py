@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ray import cloudpickle
 from ray.tune.experiment import Trial
@@ -34,8 +34,8 @@ from ray.tune.search import Searcher
 
 from sftray.errors import OutageError, last_line
 from sftray.search.search import Search
-from sftray.search.search_trials import STOP
 from sftray.storage import outages
+from sftray.storage.journal.event_types import STOP, Report
 
 if TYPE_CHECKING:
     from sftray.cluster.ray_private import TuneController
@@ -118,7 +118,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
-        metrics = {key: value for key, value in result.items() if _is_ours(key)}
+        metrics = cast(Report, {key: value for key, value in result.items() if _is_ours(key)})
         outcome, message = metrics.pop("outcome", None), metrics.pop("message", "")
         if "interrupted" in metrics:  # and another attempt goes on, unseen by Tune
             self._search.attempt_ended(_name(trial), message, metrics["interrupted"])

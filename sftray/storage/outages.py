@@ -29,8 +29,6 @@ from sftray.storage.paths import is_uri, nearest_there
 
 T = TypeVar("T")
 
-OUTAGE = "outage"
-"""What a trial says instead of an outcome: the sweep stops, and the trial stays unfinished."""
 PATIENCE_SECONDS = 300.0
 """How long storage may be away."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0

@@ -44,6 +44,7 @@ from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
 from sftray.storage import outages
 from sftray.storage.journal import Journal
+from sftray.storage.journal.event_types import sweep_ended, sweep_started
 from sftray.storage.model_files import model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer
@@ -109,7 +110,7 @@ def _run(
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {at_work.told}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
-            journal.append("sweep_started", uid=record["uid"])
+            journal.append(sweep_started(record["uid"]))
             meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
             search = _begin(specs, base, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, search, log, meter.look)
@@ -219,7 +220,7 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     meter.tell()
     left = search.remaining()
     if not (meter.used_up and left):
-        journal.append("sweep_ended")
+        journal.append(sweep_ended())
         return
     meter.end()
     budget, limit = meter.used_up, getattr(sweep, meter.used_up)

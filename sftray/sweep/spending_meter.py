@@ -9,6 +9,7 @@ from sftray.config import SweepConfig
 from sftray.errors import Log
 from sftray.results.spending import Spent, shares, spent_in
 from sftray.storage.journal import Journal
+from sftray.storage.journal.event_types import EventName, spent_so_far
 
 LOOK_SECONDS = 1.0
 """Who asks again sooner gets the same answer."""
@@ -36,7 +37,7 @@ class Meter:
         self._log, self._clock = log, clock
         before = spent_in(sweep, journal.events())
         self._wall, self._gpu = before.wall_seconds, before.gpu_seconds
-        self._number = sum(event["event"] == "spent" for event in journal.events())
+        self._number = sum(event["event"] == EventName.SPENT for event in journal.events())
         self._last, self._held = began or (clock(), gpus())
         self._told = self._last
         self._warned = False
@@ -81,13 +82,8 @@ class Meter:
     def _write(self) -> None:
         self._told = self._last
         self._number += 1
-        self._journal.append(
-            "spent",
-            attempt=self._number,
-            wall_seconds=round(self._wall, 3),
-            gpu_seconds=round(self._gpu, 3),
-            budget=self._ended_by,
-        )
+        spent = spent_so_far(self._number, self._wall, self._gpu, self._ended_by)
+        self._journal.append(spent)
 
     def _judge(self) -> None:
         most = max(shares(self._sweep, self.spent).items(), key=lambda one: one[1], default=None)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -129,7 +129,7 @@ def next_report(source: ActorHandle, trial: str, last: Report) -> Report:
     return report
 
 
-def tune_step(last: Report, following: Callable[[], Report]) -> tuple[Report, dict[str, object]]:
+def tune_step(last: Report, following: Callable[[], Report]) -> tuple[Report, Mapping[str, object]]:
     """What Tune gets of a trial's step, and the report that is the last one then."""
     if last.outcome is not None:  # it is reported, and now Tune may end the trial
         return last, {**last.values(), "done": True}

@@ -23,6 +23,7 @@ from sftray.plan.trial_plan import TrialPlan
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
+from sftray.storage.journal import event_types
 from sftray.storage.paths import SweepPaths
 from sftray.trial.trial_spec import TrialSpec
 
@@ -169,7 +170,7 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
         iteration: int,
         trials: list[Trial],
         trial: Trial,
-        result: dict[str, object],
+        result: event_types.Report,
         **_: object,
     ) -> None:
         self._recorder.result(trial.config["trial"], result)

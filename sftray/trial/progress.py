@@ -15,7 +15,8 @@ import numpy as np
 
 from sftray.config import TrialConfig
 from sftray.plan.trial_plan import TrialPlan
-from sftray.trial.report import Metrics, Report
+from sftray.storage.journal.event_types import Metrics, Outcome, RanWith
+from sftray.trial.trial_report import Report
 
 Reporter = Callable[[Report], object]
 """Takes a report. Raises StoppedError where the trial is not wanted any more."""
@@ -62,8 +63,8 @@ class Progress:
         self._trial, self._plan = trial, plan
         self._tokens_before = np.concatenate([[0], np.cumsum(row_tokens)])
         self.best: BestEvaluation = {"step": 0, "eval_loss": math.inf}
-        self.last: Metrics = {}
-        """The metrics of the newest evaluation."""
+        self.last = _NONE
+        """The newest evaluation."""
         self._before: list[Metrics] = []
         """Those of the evaluations before it that the search may not know: since the last rung,
         where a trial waits for its word."""
@@ -103,7 +104,7 @@ class Progress:
         self.seconds, self._seconds_at_report = since["seconds"], self.last["seconds"]
         self.gpu_seconds = since["gpu_seconds"]
 
-    def again(self, facts: Metrics) -> list[Report]:
+    def again(self, facts: RanWith) -> list[Report]:
         """The reports with which a trial continues: evaluations that may have died with a driver on
         their way to it, the newest last. `facts`: what the trial runs with."""
         before = [
@@ -114,10 +115,9 @@ class Progress:
         newest: Metrics = {**self.last, **facts, "resumed_from_step": step}
         return [*before, Report(newest, waits=step == self.last["step"] and step in self._rungs)]
 
-    def start(self, base_eval_loss: float, facts: Metrics) -> Report:
+    def start(self, base_eval_loss: float, facts: RanWith) -> Report:
         """Step 0: the untrained base, and what the trial runs with."""
-        self.last = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
-        self.last |= {"eval_loss": base_eval_loss, "seconds": 0.0, "gpu_seconds": 0.0}
+        self.last = {**_NONE, "step": 0, "eval_loss": base_eval_loss, "gpu_seconds": 0.0}
         return Report({**self.last, **facts})
 
     def trained(
@@ -139,11 +139,16 @@ class Progress:
             )
 
     def evaluated(
-        self, step: int, eval_loss: float, gpu_memory_gb: float, data_wait: float | None = None
+        self,
+        step: int,
+        eval_loss: float,
+        gpu_memory_gb: float,
+        data_wait: float | None = None,
+        facts: RanWith | None = None,
     ) -> Report:
         """The evaluation after optimizer step `step`. `data_wait`: the share of training steps that
-        fetching their rows took."""
-        known = not self.last or self.last["step"] in self._rungs
+        fetching their rows took; `facts`: what has changed of what the trial runs with."""
+        known = self.last["step"] < 0 or self.last["step"] in self._rungs
         self._before = [] if known else [*self._before, self.last]
         rows = step * self._trial.effective_batch_size
         tokens = int(self._tokens_before[rows])
@@ -174,11 +179,23 @@ class Progress:
             self.best = {"step": step, "eval_loss": eval_loss}
         self._curve, self._weights = [], []
         self._rows_at_report, self._seconds_at_report = rows, self.seconds
-        return Report(self.last, waits=step in self._rungs)
+        return Report({**self.last, **(facts or {})}, waits=step in self._rungs)
 
     def ended(self, outcome: str, message: str = "") -> Report:
         """A trial's last report."""
-        last: Metrics = {**self.last, "curve": []} if self.last else {}
-        if outcome == "diverged":
-            last["last_curve"] = self._curve
-        return Report(last, outcome, message)
+        last: Metrics | None = None
+        if self.last["step"] >= 0:
+            last = {**self.last, "curve": []}
+        curve = self._curve if outcome == Outcome.DIVERGED else None
+        return Report(last, outcome, message, last_curve=curve)
+
+
+_NONE: Metrics = {
+    "step": -1,
+    "rows": 0,
+    "tokens": 0,
+    "supervised_tokens": 0,
+    "eval_loss": math.inf,
+    "seconds": 0.0,
+}
+"""Before the first evaluation."""

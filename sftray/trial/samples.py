@@ -8,7 +8,7 @@ from a checkpoint says again takes the place of what it had said.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from sftray.data.packs.packs import Packs
@@ -16,20 +16,15 @@ from sftray.metrics import load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import flags_of
-from sftray.trial.report import Answers
+from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
 Reply = tuple[str, bool]
 """An answer, and whether it came to its end by itself before it was cut off."""
 
 
-class Message(TypedDict):
-    role: str
-    content: str
-
-
 class Prompt(TypedDict):
-    messages: list[Message]
+    messages: list[dict[str, str]]
     prompt: str
     """To be read."""
     reference: str | None
@@ -70,7 +65,7 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[Promp
     ]
 
 
-def question(messages: Sequence[Message]) -> str:
+def question(messages: Sequence[Mapping[str, str]]) -> str:
     """A prompt to be read: the user's words, or all turns of a longer one."""
     if len(messages) == 1:
         return str(messages[0]["content"])

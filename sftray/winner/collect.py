@@ -18,6 +18,7 @@ from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files
+from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join
 from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged
 from sftray.winner.bundle import (
@@ -123,13 +124,13 @@ def _best_kept(
     found: Results,
     damaged: frozenset[str],
     log: Log,
-) -> tuple[TrialRecord, dict[str, Any]]:
+) -> tuple[TrialRecord, Metrics]:
     """The best evaluation whose checkpoint is there: a stopped trial's worker may have gone on for
     a moment, and put a newer one in the place of one that was reported. A metric is one of a
     trial's last weights."""
     place = {row["trial"]: number for number, row in enumerate(found.leaderboard["trials"])}
 
-    def order(evaluation: tuple[TrialRecord, dict[str, Any]]) -> tuple[Any, ...]:
+    def order(evaluation: tuple[TrialRecord, Metrics]) -> tuple[Any, ...]:
         trial, result = evaluation
         if sweep.objective == "metric":
             return (place[trial.trial], -result["step"])

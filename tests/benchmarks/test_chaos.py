@@ -10,9 +10,8 @@ from fake_trials import make_search, make_sweep, run
 from killed_sweeps import SWEEPS, check, survive, sweep_of, timeless
 
 from sftray.config import SweepConfig
-from sftray.storage.journal import Journal
+from sftray.storage.journal import Event, Journal
 from sftray.storage.journal.events import parse
-from sftray.storage.journal.journal import Event
 
 SEED = 20
 """Another one gives other kills; the benchmark goes through ten of them."""

@@ -65,7 +65,7 @@ def test_a_notebook_imports_results_and_plots_alone_and_has_no_outputs(name: str
         assert not isinstance(node, ast.Import)
         if isinstance(node, ast.ImportFrom):
             imported += [f"{node.module}.{alias.name}" for alias in node.names]
-    assert sorted(imported) == ["sftray.views.plots", "sftray.results.sweep_folder"]
+    assert sorted(imported) == ["sftray.results", "sftray.views.plots"]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert (cell.outputs, cell.execution_count) == ([], None)

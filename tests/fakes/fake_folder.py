@@ -14,8 +14,7 @@ from sftray.config import loguniform
 from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
 from sftray.results import Results
-from sftray.storage.journal import Journal
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, Journal
 from sftray.storage.paths import SweepPaths
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "lr_batch"

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from events import an_event
 from fake_trials import Kept, make_search, make_sweep, run
 
 from sftray.config import SweepConfig
 from sftray.results.sweep_folder import leaderboard
 from sftray.search.search import Search
-from sftray.storage.journal import Journal
+from sftray.storage.journal import Event, Journal
 from sftray.storage.journal.events import encode
-from sftray.storage.journal.journal import Event
 
 POINTS = tuple(
     {"learning_rate": 10 ** -(1 + number / 4), "effective_batch_size": (2, 4, 8)[number % 3]}
@@ -80,7 +80,7 @@ def drive(
     for more in (lambda: True, lambda: bool(sweep.confirm_top) and search.confirm()):
         if more():
             run(sweep, search, slots=SLOTS, order=order, kept=kept, ended=lambda: ended(search))
-    journal.append("sweep_ended")
+    journal.append(an_event("sweep_ended"))
 
 
 def survive(sweep: SweepConfig, folder: Path, *, seed: int, bytes_a_life: int) -> Survived:

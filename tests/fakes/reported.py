@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 
 
 def into(reports: list[dict[str, Any]]) -> Callable[[Report], None]:

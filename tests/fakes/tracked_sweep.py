@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from events import an_event
+
 from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
 from sftray.storage.journal import Journal
 from sftray.views.tracking.tracked_metrics import METRICS
@@ -29,14 +31,14 @@ def evaluate_all(journal: Journal) -> None:
     begin(journal)
     for trial in TRIALS:
         for step in (0, 2, 4):
-            journal.append("result", trial, step=step, metrics=result(step))
+            journal.append(an_event("result", trial, step=step, metrics=result(step)))
 
 
 def begin(journal: Journal) -> None:
-    journal.append("sweep_started", uid="1f2e3d4c")
+    journal.append(an_event("sweep_started", uid="1f2e3d4c"))
     for trial, rate in TRIALS.items():
-        journal.append("trial_suggested", trial, point={"learning_rate": rate})
-        journal.append("attempt_started", trial, attempt=1)
+        journal.append(an_event("trial_suggested", trial, point={"learning_rate": rate}))
+        journal.append(an_event("attempt_started", trial, attempt=1))
 
 
 def result(step: int) -> dict[str, Any]:

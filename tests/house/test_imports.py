@@ -35,7 +35,7 @@ LIGHT = (
     "sftray.winner.model_card",
     "sftray.winner.adapter_format",
     "sftray.search.optuna_space",
-    "sftray.search.schedulers",
+    "sftray.search.asha",
     "sftray.search.sampler",
     "sftray.search.search",
     "sftray.data.packs.packs",

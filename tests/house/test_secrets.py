@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from events import an_event
 from fake_folder import EVENTS, found_in
 from fake_trials import make_search, make_sweep
 from fake_wandb import fake_wandb
@@ -203,11 +204,11 @@ def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
     sample = {"step": 2, "messages": [{"role": "user", "content": MARKER}], "answer": MARKER}
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("result", "0000", step=2, metrics=result(2))
+        journal.append(an_event("result", "0000", step=2, metrics=result(2)))
         storage_files.write_text(paths.trial("0000").samples, json.dumps(sample) + "\n")
-        journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
         said = f"403 for https://u:{PLANTED['HF_TOKEN']}@host"
-        journal.append("trial_ended", "0001", outcome="failed", message=said)
+        journal.append(an_event("trial_ended", "0001", outcome="failed", message=said))
     return paths
 
 
@@ -325,9 +326,9 @@ def test_a_sweeps_own_ray_is_this_machines_alone_and_asks_for_its_token(ran: Ran
 
 SOURCES = HERE.parent / "sftray"
 BETWEEN_PROCESSES = {
-    "data/tokenise.py": "a task's report to its driver",
-    "data/passes.py": "the same",
-    "search/tune.py": "an actor's exception, in the temporary folder that Tune was given",
+    "data/packs/tokenize_pass.py": "a task's report to its driver",
+    "data/packs/ray_passes.py": "the same",
+    "search/tune_adapters.py": "an actor's exception, in the temporary folder that Tune was given",
 }
 """What may unpickle, and what: as all that Ray passes on."""
 

@@ -14,8 +14,7 @@ from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.results import Results, sweep_folder
 from sftray.results.leaderboard_text import table, verdicts
-from sftray.storage.journal import Journal
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, Journal
 from sftray.storage.paths import SweepPaths
 
 BASE = 3.0

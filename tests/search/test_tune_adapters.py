@@ -17,9 +17,8 @@ from ray import tune
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import sweep_from_json, to_json
 from sftray.results.sweep_folder import leaderboard
-from sftray.search.search_trials import OUTCOMES
-from sftray.storage.journal import Journal, read_events
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, Journal, read_events
+from sftray.storage.journal.event_types import Outcome
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -54,7 +53,7 @@ def trainable(config: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if manner == "waits" and number == 2:
             time.sleep(600)
-    outcome = manner if manner in OUTCOMES else "completed"
+    outcome = manner if manner in Outcome else "completed"
     tune.report(last | {"outcome": outcome, "message": "said by the trial"})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from events import an_event
 from fake_trials import make_search, make_sweep, run
 from killed_sweeps import Kept, Survived, check, drive
 from peft import LoraConfig
@@ -49,13 +50,13 @@ def test_a_file_is_written_whole_or_stays_as_it_was(disk: Tmpfs | Limit) -> None
 def test_a_journal_keeps_what_it_has_and_no_half_line(disk: Tmpfs | Limit) -> None:
     path = str(disk.folder / "journal.jsonl")
     with Journal(path) as journal:
-        journal.append("sweep_started", uid="one")
+        journal.append(an_event("sweep_started", uid="one"))
         disk.fill()
         with pytest.raises(OutageError, match=WORDS):
-            journal.append("result", "t0000", step=1, metrics={"curve": ["x" * 50] * 200})
+            journal.append(an_event("result", "t0000", step=1, metrics={"curve": ["x" * 50] * 200}))
         assert [event["event"] for event in read_events(path)] == ["sweep_started"]
         disk.make_room()
-        journal.append("result", "t0000", step=1, metrics={})  # the same driver may go on
+        journal.append(an_event("result", "t0000", step=1, metrics={}))  # the same driver may go on
     assert [event["event"] for event in read_events(path)] == ["sweep_started", "result"]
 
 

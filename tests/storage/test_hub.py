@@ -20,7 +20,7 @@ NAMES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-FETCH = "from sftray import hub; print(hub.fetched('org/tiny', None))"
+FETCH = "from sftray.storage import hub; print(hub.fetched('org/tiny', None))"
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ def test_of_a_nodes_processes_one_downloads_the_model(hub: FakeHub, tmp_path: Pa
 
 def test_a_hub_that_stays_busy_ends_in_plain_words(hub: FakeHub, tmp_path: Path) -> None:
     hub.busy = 1000
-    process = started(hub, tmp_path, f"from sftray import hub; hub.PATIENCE_SECONDS = 0.2; {FETCH}")
+    process = started(
+        hub, tmp_path, f"from sftray.storage import hub; hub.PATIENCE_SECONDS = 0.2; {FETCH}"
+    )
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "OutageError: the Hub does not answer" in said.splitlines()[-1]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from events import timeless
+from events import an_event, timeless
 from fake_trials import make_search, make_sweep, run
 from flaky import Line, line_to_s3
 from s3_server import s3_server
@@ -147,13 +147,13 @@ def test_events_are_there_once_though_storage_was_away(
     line: Line, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Journal(path) as journal:
-        journal.append("sweep_started", uid="one")
+        journal.append(an_event("sweep_started", uid="one"))
         line.cut_off()
         back = threading.Timer(1.0, lambda: setattr(line, "cut", False))
         back.start()
-        journal.append("trial_suggested", "t0000", point={})
+        journal.append(an_event("trial_suggested", "t0000", point={}))
         assert not line.cut
-        journal.append("sweep_ended")
+        journal.append(an_event("sweep_ended"))
     told = [event["event"] for event in read_events(path)]
     assert told == ["driver_started", "sweep_started", "trial_suggested", "sweep_ended"]
     said = [record.getMessage() for record in caplog.records if record.name == "sftray"]
@@ -166,10 +166,10 @@ def test_events_are_there_once_though_storage_was_away(
 def test_an_event_whose_answer_was_lost_is_there_once(line: Line, path: str) -> None:
     with Journal(path) as journal:
         line.lose_answers(1)
-        journal.append("sweep_started", uid="one")
+        journal.append(an_event("sweep_started", uid="one"))
         assert line.answers_to_lose == 0
         assert len(files.list_names(path)) == 2
-        journal.append("sweep_ended")
+        journal.append(an_event("sweep_ended"))
     told = [event["event"] for event in read_events(path)]
     assert told == ["driver_started", "sweep_started", "sweep_ended"]
 
@@ -193,7 +193,7 @@ def test_a_driver_that_was_cut_off_is_fenced_when_another_has_taken_over(
 
     threading.Timer(0.3, take_over).start()
     with pytest.raises(JournalError, match="another driver has taken this sweep over"):
-        journal.append("sweep_started", uid="one")
+        journal.append(an_event("sweep_started", uid="one"))
     journal.close()
 
 
@@ -201,9 +201,9 @@ def test_when_patience_ends_the_journal_is_whole_and_goes_on(line: Line, path: s
     with Journal(path) as journal:
         line.cut_off()
         with outages.patience(0.3), pytest.raises(OutageError, match="s3://sweeps does not answer"):
-            journal.append("sweep_started", uid="one")
+            journal.append(an_event("sweep_started", uid="one"))
         line.cut = False
-        journal.append("sweep_started", uid="two")
+        journal.append(an_event("sweep_started", uid="two"))
     assert [e.get("uid") for e in read_events(path) if e["event"] == "sweep_started"] == ["two"]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from events import an_event
 from fake_trials import Kept, make_search, make_sweep, reports, run
 
 from sftray.config import SweepConfig, loguniform
@@ -171,11 +172,13 @@ def test_a_sweep_whose_budget_is_spent_goes_on_with_a_larger_one_as_if_it_had_ne
         assert left
         assert search.suggest() is None
         assert search.remaining() > len(left)
-        journal.append("spent", attempt=1, wall_seconds=1.0, gpu_seconds=0.0, budget="max_hours")
+        journal.append(
+            an_event("spent", attempt=1, wall_seconds=1.0, gpu_seconds=0.0, budget="max_hours")
+        )
         board = Records(sweep, journal.events()).leaderboard()
         assert board["budget_spent"] == "max_hours"
         assert table(board).count("unfinished") == len(left)
-        journal.append("spent", attempt=2, wall_seconds=1.0, gpu_seconds=0.0, budget="")
+        journal.append(an_event("spent", attempt=2, wall_seconds=1.0, gpu_seconds=0.0, budget=""))
         search = make_search(sweep, journal)
         assert {one.trial for one in left} == {one.trial for one in search.unfinished()}
         run(sweep, search, kept=kept)

@@ -14,8 +14,8 @@ from sftray.config import TrialConfig
 from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import bad_answers, flags_of, repeats_itself
-from sftray.trial.report import Answers
 from sftray.trial.samples import fixed_prompts, flagged, judged, keep, prompts_at, read_samples
+from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
 CIRCLES = "I am sorry. " * 10

@@ -1,8 +1,8 @@
 """What sftray uses of transformers that it does not promise to keep; no other file imports it.
 
 Promise: each function gives one piece, and says why and what to do when it moves;
-`tests/test_private.py` calls them all, so an upgrade that takes a piece away fails there by its
-name. Price: the import of transformers' template code, 0.9 s a process, without torch.
+`tests/house/test_private.py` calls them all, so an upgrade that takes a piece away fails there by
+its name. Price: the import of transformers' template code, 0.9 s a process, without torch.
 """
 
 from __future__ import annotations

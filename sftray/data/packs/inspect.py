@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from sftray.data.packs.manifest import Overlap, drop_table
+from sftray.data.packs.manifest import Overlap, counts_of, drop_table
 from sftray.data.packs.pack_pass import UNTRAINED
+from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import SPLITS, Packs, local_parts
-from sftray.data.padding import padding_text
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 
@@ -25,11 +25,15 @@ _BAR = 40
 """Characters of the longest bar of the histogram."""
 
 
-def inspect_json(packs: Packs) -> dict[str, Any]:
-    """The counts of both splits, for scripts."""
-    names = ("conversations", "dropped", "rows", "tokens", "supervised_tokens", "waste")
+def inspect_json(packs: Packs) -> dict[str, object]:
+    """The counts of both splits, and what a given evaluation set has in common with the training
+    data, for scripts."""
     splits = packs.manifest["splits"]
-    return {split: {name: splits[split][name] for name in names} for split in SPLITS}
+    counts = {
+        split: {**counts, "dropped": splits[split]["dropped"], "waste": splits[split]["waste"]}
+        for split, counts in counts_of(packs.manifest).items()
+    }
+    return {**counts, "overlap": packs.manifest["eval_overlap"]}
 
 
 def inspect_text(packs: Packs, rows: int = 3, *, color: bool = False) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,25 @@ class Lengths:
     """By cut: those of which trailing exchanges would be taken off."""
 
 
+class Cut(TypedDict):
+    """Conversations by what a max_length does to them."""
+
+    whole: int
+    shortened: int
+    dropped: int
+
+
+class LengthTable(TypedDict):
+    """A manifest's account of how long conversations are; zeros where there are none."""
+
+    mean: float
+    max: int
+    histogram: dict[str, int]
+    """{"64": conversations of 33 … 64 tokens, …}, from the shortest there is."""
+    cuts: dict[str, Cut]
+    """By max_length, each of CUTS."""
+
+
 def count_lengths(full: Ints, first: Ints) -> Lengths:
     """`full` are tokens of whole conversations, `first` those through their first exchanges."""
     powers = np.ceil(np.log2(np.maximum(full, 1))).astype(int)
@@ -44,11 +63,8 @@ def count_lengths(full: Ints, first: Ints) -> Lengths:
     )
 
 
-def lengths_of(counted: Iterable[Lengths]) -> dict[str, Any]:
-    """The manifest's account: the mean and largest, a histogram, and what each of CUTS would do.
-
-    The histogram is {"64": conversations of 33 … 64 tokens, …}, from the shortest there is.
-    """
+def lengths_of(counted: Iterable[Lengths]) -> LengthTable:
+    """The table of all that was counted."""
     total = Lengths()
     for part in counted:
         total.number += part.number
@@ -57,13 +73,11 @@ def lengths_of(counted: Iterable[Lengths]) -> dict[str, Any]:
         total.powers.update(part.powers)
         total.whole.update(part.whole)
         total.shortened.update(part.shortened)
-    if total.number == 0:
-        return {}
-    shortest, longest = min(total.powers), max(total.powers)
+    powers = range(min(total.powers, default=0), max(total.powers, default=-1) + 1)
     return {
-        "mean": round(total.tokens / total.number, 1),
+        "mean": round(total.tokens / max(total.number, 1), 1),
         "max": total.longest,
-        "histogram": {str(2**p): total.powers[p] for p in range(shortest, longest + 1)},
+        "histogram": {str(2**power): total.powers[power] for power in powers},
         "cuts": {
             str(cut): {
                 "whole": total.whole[cut],

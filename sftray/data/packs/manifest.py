@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.tokenizer import backend
+from sftray.data.packs.lengths import LengthTable
+from sftray.data.packs.packing import Padding
 from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport
 from sftray.data.source.conversations import Message
 from sftray.data.source.eval_split import Hashes
@@ -21,6 +23,136 @@ SAMPLE_PROMPTS = 64
 """Held-out prompts that trials may answer at their end."""
 DUPLICATES = 0.1
 """Share of a given evaluation set above which conversations that are trained on too are refused."""
+
+
+class Counts(TypedDict):
+    """How much there is of a split."""
+
+    conversations: int
+    rows: int
+    tokens: int
+    supervised_tokens: int
+
+
+class PartFile(TypedDict):
+    """One Arrow file of a split."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Packed(Counts, Padding):
+    """What the second pass wrote of a split."""
+
+    max_documents_per_row: int
+    max_supervised_per_row: int
+    parts: list[PartFile]
+
+
+class Example(TypedDict):
+    """A row that was dropped."""
+
+    file: str
+    line: int
+    text: str
+
+
+class Reading(TypedDict):
+    """Rows of a split's own source; a split that was held out has none."""
+
+    read: int
+    dropped: dict[str, int]
+    """The bad ones among them by reason, most frequent first."""
+
+
+class Described(Reading):
+    """What the first pass learned of a split's own source."""
+
+    examples: dict[str, list[Example]]
+    """By reason."""
+    lost_last_user_turn: int
+    lost_exchanges: int
+    lengths: LengthTable
+
+
+class Split(Described, Packed):
+    """A split of built packs."""
+
+
+class SplitEstimate(Counts, Padding, Reading):
+    """A split as far as a plan needs it; a Split is one too."""
+
+
+class Reference(TypedDict):
+    """An answer that a metric may hold a trial's against."""
+
+    reference_tokens: int
+
+
+class SamplePrompt(Reference):
+    """A held-out conversation as a prompt."""
+
+    messages: list[Message]
+    """The turns before the last answer."""
+    reference: str
+    """The last answer."""
+    prompt: str
+    """`messages` as text."""
+    input_ids: list[int]
+
+
+class ChatFacts(TypedDict):
+    """Template, mask and special tokens."""
+
+    mask_method: str
+    template: str
+    own_template: str
+    template_differences: list[str]
+    template_date: str
+    pad_token_id: int
+    eos_token_id: int | None
+    end_of_turn_id: int
+
+
+class SourceName(TypedDict):
+    """Where a split came from."""
+
+    name: str
+    revision: str | None
+
+
+class Manifest(ChatFacts):
+    """manifest.json of packs. `manifest_sum` is what "sha256" must be."""
+
+    key: str
+    inputs: dict[str, object]
+    """Everything that the key is made of."""
+    sources: dict[str, SourceName | None]
+    """By split; None where it was held out."""
+    model: str
+    model_revision: str | None
+    max_length: int
+    seconds: float
+    eval_overlap: dict[str, int] | None
+    """An Overlap's fields; None where the evaluation set was held out of training."""
+    splits: dict[str, Split]
+    sample_prompts: list[SamplePrompt]
+    tokenizer_sha256: str
+    sha256: str
+
+
+class Estimate(TypedDict):
+    """What the manifest would say, from a sample."""
+
+    key: str
+    sampled: int
+    """Rows of the training data that were looked at, of `read`."""
+    read: int
+    eval_overlap: dict[str, int] | None
+    splits: dict[str, SplitEstimate]
+    sample_prompts: list[Reference]
 
 
 @dataclass(frozen=True)
@@ -35,7 +167,7 @@ class Overlap:
     """Of the evaluation set, all."""
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> Overlap | None:
+    def of(cls, manifest: Manifest | Estimate) -> Overlap | None:
         """What the manifest says; None where the evaluation set was held out of training."""
         counts = manifest["eval_overlap"]
         return None if counts is None else cls(**counts)
@@ -73,14 +205,21 @@ class Overlap:
         )
 
 
-def counts_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def counts_of(manifest: Manifest | Estimate) -> dict[str, Counts]:
     """How much there is of each split, of built packs or of an estimate."""
-    names = ("conversations", "rows", "tokens", "supervised_tokens")
-    splits = manifest["splits"].items()
-    return {split: {name: facts[name] for name in names} for split, facts in splits}
+    splits: Mapping[str, Counts] = manifest["splits"]
+    return {
+        split: {
+            "conversations": counts["conversations"],
+            "rows": counts["rows"],
+            "tokens": counts["tokens"],
+            "supervised_tokens": counts["supervised_tokens"],
+        }
+        for split, counts in splits.items()
+    }
 
 
-def check_bad_rows(splits: Mapping[str, Mapping[str, Any]], most: float) -> None:
+def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:
     """Raise DataError with the drop table where more than `most` of a source's rows are bad."""
     for split, facts in splits.items():
         bad = sum(facts["dropped"].values())
@@ -106,25 +245,25 @@ def reasons_text(dropped: Mapping[str, int]) -> str:
 
 def drops(
     reports: Sequence[ChunkReport], places: Sequence[tuple[str, int]]
-) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
+) -> tuple[dict[str, int], dict[str, list[Example]]]:
     """Rows dropped by reason, most frequent first, and examples with file and line.
 
     `places` are (file, lines of it before the chunk) for each report.
     """
     counts: Counter[str] = Counter()
-    examples: dict[str, list[dict[str, Any]]] = {}
+    examples: dict[str, list[Example]] = {}
     for report, (file, before) in zip(reports, places, strict=True):
         counts.update(report.dropped)
         for reason, shown in report.examples.items():
             room = EXAMPLES - len(examples.setdefault(reason, []))
             for example in shown[:room]:
-                place = {"file": file, "line": before + example["line"]}
-                examples[reason].append({**place, "text": example["text"]})
+                line = before + example.line
+                examples[reason].append({"file": file, "line": line, "text": example.text})
     ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return ordered, {reason: examples[reason] for reason in ordered}
 
 
-def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[dict[str, Any]]]) -> str:
+def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[Example]]) -> str:
     """Reasons, counts and the first example of each, as lines of text."""
     lines = []
     for reason, count in dropped.items():
@@ -134,7 +273,7 @@ def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[dict[str,
     return "\n".join(lines)
 
 
-def format_facts(chat: ChatFormat) -> dict[str, Any]:
+def format_facts(chat: ChatFormat) -> ChatFacts:
     """The manifest's account of template, mask and special tokens."""
     tokens = backend(chat.tokenizer)
     eos = dict(chat.variables).get("eos_token")
@@ -150,16 +289,14 @@ def format_facts(chat: ChatFormat) -> dict[str, Any]:
     }
 
 
-def sample_prompts(
-    chat: ChatFormat, conversations: Iterable[list[Message]]
-) -> list[dict[str, Any]]:
+def sample_prompts(chat: ChatFormat, conversations: Iterable[list[Message]]) -> list[SamplePrompt]:
     """The first few held-out conversations as prompts: messages, text, ids, and the answer."""
-    found = []
+    prompts: list[SamplePrompt] = []
     for turns in islice(conversations, SAMPLE_PROMPTS):
         before = turns[:-1]
         (text,), _ = chat.render([before], own=True, prompt=True)
         reference = turns[-1]["content"]
-        found.append(
+        prompts.append(
             {
                 "messages": before,
                 "reference": reference,
@@ -168,7 +305,7 @@ def sample_prompts(
                 "input_ids": backend(chat.tokenizer).encode(text, add_special_tokens=False).ids,
             }
         )
-    return found
+    return prompts
 
 
 def token_count(chat: ChatFormat, text: str) -> int:

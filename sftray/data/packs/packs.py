@@ -15,8 +15,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sftray.data.packs.manifest import Manifest
 from sftray.errors import PacksError
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join, node_cache
@@ -35,29 +36,29 @@ class Packs:
 
     root: str
     """<storage>/packs/<key>."""
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def key(self) -> str:
-        return str(self.manifest["key"])
+        return self.manifest["key"]
 
     @property
     def max_length(self) -> int:
-        return int(self.manifest["max_length"])
+        return self.manifest["max_length"]
 
     @property
     def chat_template(self) -> str:
         """What prompts are written with: data.chat_template, or the model's own template."""
-        return str(self.manifest["own_template"])
+        return self.manifest["own_template"]
 
     @property
     def end_of_turn(self) -> int:
         """The token that ends the assistant's turns."""
-        return int(self.manifest["end_of_turn_id"])
+        return self.manifest["end_of_turn_id"]
 
     def rows(self, split: str) -> int:
         """Packed rows of "train" or "eval"."""
-        return int(self.manifest["splits"][split]["rows"])
+        return self.manifest["splits"][split]["rows"]
 
     def dataset(self, split: str) -> datasets.Dataset:
         """The rows of a split, memory-mapped; copied to this node once where storage is remote."""
@@ -73,7 +74,7 @@ def open_packs(root: str) -> Packs:
     if not files.exists(path):
         raise PacksError(f"{root}: has no manifest.json, so its packs are incomplete; build them")
     try:
-        manifest = json.loads(files.read_text(path))
+        manifest: Manifest = json.loads(files.read_text(path))
         if manifest["sha256"] != manifest_sum(manifest):
             raise ValueError("its checksum is not its own")
         parts = [(split, part) for split in SPLITS for part in manifest["splits"][split]["parts"]]
@@ -91,7 +92,7 @@ def open_packs(root: str) -> Packs:
     return Packs(root, manifest)
 
 
-def manifest_sum(manifest: Mapping[str, Any]) -> str:
+def manifest_sum(manifest: Mapping[str, object]) -> str:
     """What "sha256" of a manifest must be: the checksum of all else in it."""
     rest = {name: value for name, value in manifest.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.packs.manifest import drops, reasons_text
+from sftray.data.packs.manifest import Counts, Packed, drops, reasons_text
 from sftray.data.packs.pack_pass import Documents, gather_part, plan_parts
-from sftray.data.packs.packing import Rows, pack, shuffled
+from sftray.data.packs.packing import Padding, Rows, pack, padding_of, shuffled
 from sftray.data.packs.tokenize_pass import ChunkReport, kept_of, report_of, tokenise_chunk, woken
-from sftray.data.padding import padding_of
 from sftray.data.source.conversations import Message, conversation
 from sftray.data.source.readers import BadLineError
 from sftray.data.source.sources import Source, located, spelling_of_source
@@ -122,22 +121,25 @@ def pack_splits(
     chat: ChatFormat,
     data: DataConfig,
     root: str,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Packed]:
     """The second pass: pack the chosen documents of each split, write the parts, and count."""
     items: list[dict[str, Any]] = []
-    facts: dict[str, dict[str, Any]] = {}
+    counts: dict[str, Counts] = {}
+    padding: dict[str, Padding] = {}
     for split, (tokenised, chosen) in splits.items():
         indices = np.flatnonzero(chosen)
         lengths = tokenised.documents.length[indices]
         rows = pack(lengths, data.max_length)
         rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
         items += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
-        facts[split] = {
+        tokens = int(lengths.sum(dtype=np.int64))
+        counts[split] = {
             "conversations": len(indices),
             "rows": len(rows),
-            "tokens": int(lengths.sum(dtype=np.int64)),
-            **padding_of(lengths, len(rows), data.max_length),
+            "tokens": tokens,
+            "supervised_tokens": 0,
         }
+        padding[split] = padding_of(lengths, len(rows), data.max_length)
     settings = {
         "root": root,
         "folders": {split: tokenised.folder for split, (tokenised, _) in splits.items()},
@@ -145,15 +147,18 @@ def pack_splits(
         "pad_token_id": chat.pad_token_id,
     }
     answers = sorted(_map(items, gather_part, settings), key=lambda answer: int(answer["part"]))
-    for split, counted in facts.items():
+    packed: dict[str, Packed] = {}
+    for split in splits:
         mine = [answer for answer in answers if answer["split"] == split]
-        counted.update(
-            supervised_tokens=sum(int(answer["supervised_tokens"]) for answer in mine),
-            max_documents_per_row=max(int(answer["max_documents_per_row"]) for answer in mine),
-            max_supervised_per_row=max(int(answer["max_supervised_per_row"]) for answer in mine),
-            parts=[json.loads(answer["facts"]) for answer in mine],
-        )
-    return facts
+        counts[split]["supervised_tokens"] = sum(int(one["supervised_tokens"]) for one in mine)
+        packed[split] = {
+            **counts[split],
+            **padding[split],
+            "max_documents_per_row": max(int(one["max_documents_per_row"]) for one in mine),
+            "max_supervised_per_row": max(int(one["max_supervised_per_row"]) for one in mine),
+            "parts": [json.loads(one["facts"]) for one in mine],
+        }
+    return packed
 
 
 def _map(

@@ -11,7 +11,7 @@ import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,13 @@ TOKEN_BYTES = 4
 """A token between the passes."""
 
 
+class BadRow(NamedTuple):
+    """A row that was dropped: its line within the chunk, and what it looks like."""
+
+    line: int
+    text: str
+
+
 @dataclass
 class ChunkReport:
     """What the driver learns of a chunk: counts, and four numbers of each conversation kept."""
@@ -42,7 +49,7 @@ class ChunkReport:
     """Lines or rows of the file, blank ones too: places the next chunk's line numbers."""
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    examples: dict[str, list[BadRow]] = field(default_factory=dict)
     lost_last_user_turn: int = 0
     lost_exchanges: int = 0
     """Conversations that lost trailing exchanges because they were too long."""
@@ -186,7 +193,7 @@ def _drop(report: ChunkReport, reason: str, line: int, row: Any) -> None:
     if len(shown) < EXAMPLES:
         text = json.dumps(row, ensure_ascii=False, default=str)
         text = text.encode("utf-8", "replace").decode()
-        shown.append({"line": line, "text": text if len(text) <= 240 else f"{text[:239]}…"})
+        shown.append(BadRow(line, text if len(text) <= 240 else f"{text[:239]}…"))
 
 
 def _write_tokens(

@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass
 
 from sftray.errors import JournalError, Log
 from sftray.storage import files, outages
-from sftray.storage.journal.events import Event, encode, parse
+from sftray.storage.journal.event_types import Event, EventName, driver_started
+from sftray.storage.journal.events import encode, parse
 from sftray.storage.paths import join
 
 LEASE_SECONDS = 60.0
@@ -134,8 +135,8 @@ class Objects:
 
     def _take(self, epoch: int, owner: str) -> Lease:
         now = round(time.time(), 3)
-        event = {"event": "driver_started", "trial": None, "time": now, "attempt": epoch}
-        event |= {"owner": owner, "lease": uuid.uuid4().hex[:8]}
+        event = driver_started(epoch, owner, uuid.uuid4().hex[:8])
+        event["time"] = now
         claim, target = encode(event), self._object(self._next)
         if not self._create(claim):
             raise JournalError(
@@ -216,10 +217,10 @@ def _read(target: str) -> list[Event]:
 
 def _holder(path: str, events: list[Event]) -> Lease | None:
     """Who took the lease last, and when it was last heard of: by a heartbeat or an event."""
-    claims = [event for event in events if event["event"] == "driver_started"]
+    claims = [event for event in events if event["event"] == EventName.DRIVER_STARTED]
     if not claims:
         return None
-    epoch, owner, since = (claims[-1][name] for name in ("attempt", "owner", "time"))
+    epoch, owner, since = claims[-1]["attempt"], claims[-1]["owner"], claims[-1]["time"]
     told = _read_lease(path)
     seen = max(since, events[-1]["time"])
     if told is None or told.epoch != epoch:  # not written yet, or by a driver that is fenced off

@@ -10,16 +10,15 @@ import json
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn, cast
 
 from sftray.errors import JournalError
-
-Event = dict[str, Any]
+from sftray.storage.journal.event_types import Event
 
 _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def encode(event: Mapping[str, Any]) -> bytes:
+def encode(event: Event) -> bytes:
     """The line of an event."""
     return (json.dumps(_plain(event), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
@@ -29,7 +28,7 @@ def decode(line: bytes) -> Event:
     event = _restored(json.loads(line, parse_constant=_no_constant))
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise ValueError("an object with a name under 'event'")
-    return event
+    return cast(Event, event)
 
 
 def parse(data: bytes, path: str, *, first: int = 1) -> tuple[list[Event], int]:
@@ -54,7 +53,7 @@ def parse(data: bytes, path: str, *, first: int = 1) -> tuple[list[Event], int]:
     return events, end
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """As strict JSON has it; numpy's scalars become Python's."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -70,7 +69,7 @@ def _plain(value: Any) -> Any:
     return number if math.isfinite(number) else ("Infinity" if number > 0 else "-Infinity")
 
 
-def _restored(value: Any) -> Any:
+def _restored(value: object) -> object:
     if isinstance(value, dict):
         return {key: _restored(item) for key, item in value.items()}
     if isinstance(value, list):

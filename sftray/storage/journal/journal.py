@@ -12,17 +12,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import cast
 
 from sftray.errors import Log
 from sftray.storage.journal.bucket_journal import LEASE_SECONDS, Objects, ObjectsReader
-from sftray.storage.journal.events import Event as Event
+from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import decode, encode
 from sftray.storage.journal.local_journal import File, FileReader
 from sftray.storage.paths import is_uri
 from sftray.storage.redact import redact
+
+_Key = tuple[object, ...]
 
 
 class Journal:
@@ -48,28 +50,29 @@ class Journal:
         else:
             self._log = File(path, owner)
         self._events: list[Event] = []
-        self._known: dict[tuple[Any, ...], Event] = {}
+        self._known: dict[_Key, Event] = {}
         for event in self._log.events:
             self._take(event)
 
-    def append(self, event: str, trial: str | None = None, **fields: Any) -> Event:
+    def append(self, event: Event) -> Event:
         """Record one event and return it as it will be read back.
 
         An event of the same name, trial and step (or attempt) that is recorded already is returned
         unchanged, and nothing is written.
         """
-        return self.append_all([{"event": event, "trial": trial, **fields}])[0]
+        return self.append_all([event])[0]
 
-    def append_all(self, events: Sequence[Mapping[str, Any]]) -> list[Event]:
+    def append_all(self, events: Sequence[Event]) -> list[Event]:
         """Record events in order with one write, each as `append` does."""
-        fresh: dict[tuple[Any, ...], Event] = {}
+        fresh: dict[_Key, Event] = {}
         lines = []
         recorded = []
+        now = round(time.time(), 3)
         for fields in events:
-            event = {"event": fields["event"], "trial": fields.get("trial")}
-            event |= {"time": round(time.time(), 3), **fields}
-            if "message" in event:  # what a failure said, which may name a URL with its key
-                event["message"] = redact(event["message"])
+            named = {"event": fields["event"], "trial": fields.get("trial"), "time": now}
+            message = fields.get("message")  # what a failure said may name a URL with its key
+            shown = {"message": redact(message)} if isinstance(message, str) else {}
+            event = cast(Event, {**named, **fields, **shown})
             key = _key(event)
             if key not in self._known and key not in fresh:
                 lines.append(encode(event))
@@ -116,5 +119,5 @@ def reader(path: str) -> FileReader | ObjectsReader:
     return ObjectsReader(path) if is_uri(path) else FileReader(path)
 
 
-def _key(event: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(event: Event) -> _Key:
     return (event["event"], event.get("trial"), event.get("step"), event.get("attempt"))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sftray.errors import JournalError
 from sftray.storage import files, outages
-from sftray.storage.journal.events import Event, parse
+from sftray.storage.journal.event_types import Event
+from sftray.storage.journal.events import parse
 
 
 class File:

@@ -9,7 +9,7 @@ no failure: the trial continues in another one, or in the same when Ray has star
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ray
@@ -21,7 +21,7 @@ from sftray.trainers.bank.bank_process import Opening
 from sftray.trainers.bank.roll_call import RollCall
 from sftray.trainers.report_channel import next_report, tune_step
 from sftray.trainers.runner import ToSpec, TuneConfig
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -53,7 +53,7 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         """How often in a row all banks have been dead."""
         self._begin(config)
 
-    def step(self) -> dict[str, object]:
+    def step(self) -> Mapping[str, object]:
         self._last, values = tune_step(self._last, self._following)
         return values
 

@@ -32,10 +32,11 @@ from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.out_of_memory import cheaper
-from sftray.storage.outages import OUTAGE, plain
+from sftray.storage.journal.event_types import OUTAGE
+from sftray.storage.outages import plain
 from sftray.trainers.bank.leases import Lease, Leases
 from sftray.trainers.report_channel import POLL_SECONDS, ReportChannel, SignsOfLife
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
 from sftray.errors import OutageError, SftrayError
-from sftray.storage.outages import OUTAGE
+from sftray.storage.journal.event_types import OUTAGE, Outcome
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import Layout, export_row, row_of
 from sftray.trainers.bank.slot import Slot
@@ -20,8 +20,8 @@ from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.lora_adapter import lora_config
 from sftray.trial.progress import TrialState
-from sftray.trial.report import Report
 from sftray.trial.samples import Sample, keep
+from sftray.trial.trial_report import Report
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class CheckpointWriter:
                 keep(slot.spec.folder, samples)
         except (OSError, SftrayError) as error:
             slot.lost = True
-            outcome = OUTAGE if isinstance(error, OutageError) else "failed"
+            outcome = OUTAGE if isinstance(error, OutageError) else Outcome.FAILED
             slot.report(Report(outcome=outcome, message=f"its checkpoint: {error}"))
             return
         if report is not None and not slot.lost:

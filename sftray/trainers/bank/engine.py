@@ -25,6 +25,7 @@ from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
+from sftray.storage.journal.event_types import Outcome, RanWith
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import (
     Adapters,
@@ -50,9 +51,9 @@ from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.isolation import isolation_change, refuse_leak
 from sftray.trial.progress import DivergedError, Progress, Reporter
-from sftray.trial.report import Answers, Metrics
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import Sample, judged, prompts_at
+from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
 
@@ -181,7 +182,7 @@ class Engine:
         for report in reports:
             self._writer.hand_over(slot, report)
         if slot.step == slot.spec.plan.steps:
-            self._end(slot, "completed")
+            self._end(slot, Outcome.COMPLETED)
 
     def _pinned(self, row: AdapterState) -> AdapterState:
         return row.pinned() if self._device.type == "cuda" else row
@@ -264,7 +265,7 @@ class Engine:
             try:
                 slot.progress.trained(of.step, done.loss, of.rate, done.norm, of.tokens)
             except DivergedError as error:
-                self._end(slot, "diverged", str(error))
+                self._end(slot, Outcome.DIVERGED, str(error))
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
@@ -287,7 +288,7 @@ class Engine:
             position = Position(snapshot, slot.progress.state())
             self._writer.hand_over(slot, report, samples, position)
             if slot.step == slot.spec.plan.steps and slot in self._slots:
-                self._end(slot, "completed")
+                self._end(slot, Outcome.COMPLETED)
 
     def _loss_of_base(self, spec: TrialSpec) -> float:
         """The untrained base's eval loss: measured once a bank, or by an earlier trial."""
@@ -301,7 +302,7 @@ class Engine:
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
         """Free the slot; its last report goes out behind its checkpoints."""
         place = self._slots.index(slot)
-        answered = self._answer([slot]) if outcome == "completed" else {}
+        answered = self._answer([slot]) if outcome == Outcome.COMPLETED else {}
         samples, answers = answered.get(slot, ([], Answers()))
         self._slots[place] = None
         report = replace(slot.progress.ended(outcome, message), answers=answers)
@@ -330,7 +331,7 @@ class Engine:
             for slot, place in zip(slots, places, strict=True)
         }
 
-    def _facts(self, slot: Slot) -> Metrics:
+    def _facts(self, slot: Slot) -> RanWith:
         places = self._adapters.layout.places
         on_gpu = self._device.type == "cuda"
         return {

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sftray.errors import BankError, OutageError, PacksError, SftrayError
-from sftray.storage.outages import OUTAGE, PATIENCE_SECONDS
+from sftray.storage.journal.event_types import OUTAGE, Outcome
+from sftray.storage.outages import PATIENCE_SECONDS
 from sftray.trainers.report_channel import ReportChannel, SignsOfLife
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -176,4 +177,4 @@ def _outcome(error: Exception) -> str:
     """What becomes of a trial that could not be prepared."""
     if isinstance(error, OutageError):
         return OUTAGE
-    return "data_error" if isinstance(error, PacksError) else "failed"
+    return Outcome.DATA_ERROR if isinstance(error, PacksError) else Outcome.FAILED

@@ -17,6 +17,7 @@ from sftray.data.packs.packs import open_packs
 from sftray.plan.effective_batch import Execution
 from sftray.plan.out_of_memory import in_less_memory
 from sftray.storage import files
+from sftray.storage.journal.event_types import Outcome, RanWith
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
@@ -26,8 +27,8 @@ from sftray.trial.base_model import load_tokenizer
 from sftray.trial.generation import reply
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Reporter, StoppedError
-from sftray.trial.report import Answers, Metrics, Report
 from sftray.trial.samples import Reply, judged, keep, prompts_at
+from sftray.trial.trial_report import Answers, Report
 from sftray.trial.trial_spec import TrialSpec
 
 
@@ -116,8 +117,8 @@ class _Attempt:
     def out_of_memory(self, reason: str) -> Report:
         """The last report of a trial for which no memory is little enough."""
         if self._trainer is None:
-            return Report(outcome="out_of_memory", message=reason)
-        return self._trainer.progress.ended("out_of_memory", reason)
+            return Report(outcome=Outcome.OUT_OF_MEMORY, message=reason)
+        return self._trainer.progress.ended(Outcome.OUT_OF_MEMORY, reason)
 
     def _train(self, rescued: checkpoints.Checkpoint | None) -> None:
         started = time.perf_counter()
@@ -166,16 +167,16 @@ class _Attempt:
         self,
         trainer: PackedSFTTrainer,
         checkpoint: checkpoints.Checkpoint | None,
-        facts: Metrics,
+        facts: RanWith,
     ) -> None:
         """Train to the end of the plan, write samples and say how it ended."""
         try:
             trainer.train_from(checkpoint, facts)
         except DivergedError as error:
-            self._report(trainer.progress.ended("diverged", str(error)))
+            self._report(trainer.progress.ended(Outcome.DIVERGED, str(error)))
             return
         answers = self._answer(trainer)
-        self._report(replace(trainer.progress.ended("completed"), answers=answers))
+        self._report(replace(trainer.progress.ended(Outcome.COMPLETED), answers=answers))
 
     def _answer(self, trainer: PackedSFTTrainer) -> Answers:
         """Have the model answer what it is asked after this step, if anything; what is to be
@@ -193,12 +194,12 @@ class _Attempt:
             keep(spec.folder, samples)
         return answers
 
-    def _facts(self, trainer: PackedSFTTrainer, isolation: float) -> Metrics:
+    def _facts(self, trainer: PackedSFTTrainer, isolation: float) -> RanWith:
         """What the trial runs with."""
         plan, attention = self._spec.plan, trainer.attention
         on_gpu = self._device.type == "cuda"
         parameters = trainer.model.parameters()
-        facts: Metrics = {"attention": attention.name}
+        facts: RanWith = {"attention": attention.name}
         if attention.reason:
             facts["attention_because"] = attention.reason
         facts |= {

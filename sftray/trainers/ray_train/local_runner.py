@@ -12,10 +12,10 @@ from sftray.config import SweepConfig
 from sftray.plan.device_fit import fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
-from sftray.search.search_trials import STOP
+from sftray.storage.journal.event_types import STOP
 from sftray.trainers.runner import FittedTrainer, TrialSpecs, submit_task
 from sftray.trial.progress import StoppedError
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 
 if TYPE_CHECKING:
     from ray import ObjectRef

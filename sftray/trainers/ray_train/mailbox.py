@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sftray.errors import WorkersError
-from sftray.storage.outages import OUTAGE
+from sftray.storage.journal.event_types import OUTAGE
 from sftray.trainers.report_channel import POLL_SECONDS, ReportChannel, SignsOfLife
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 

@@ -32,6 +32,7 @@ from trl import SFTConfig, SFTTrainer
 from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.plan.trial_plan import TrialPlan
+from sftray.storage.journal.event_types import RanWith
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.fused_lora import fuse_lora
 from sftray.trainers.ray_train.sft_arguments import liger_works, sft_arguments
@@ -49,8 +50,8 @@ from sftray.trial.lora_adapter import (
     trained_parameters,
 )
 from sftray.trial.progress import Progress, Reporter
-from sftray.trial.report import Answers, Metrics
 from sftray.trial.row_order import row_stream
+from sftray.trial.trial_report import Answers
 
 
 class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -118,14 +119,14 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         fused_lm_head()(base, outputs=("log_probs",))
 
     def train_from(
-        self, checkpoint: checkpoints.Checkpoint | None, facts: Metrics | None = None
+        self, checkpoint: checkpoints.Checkpoint | None, facts: RanWith | None = None
     ) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
 
         `progress` stands there already. `facts`: what the next report says besides. Raises
         DivergedError at the step where loss or gradient norm stops being finite.
         """
-        self._facts: Metrics = facts or {}
+        self._facts: RanWith = facts or {}
         if self.liger:  # its own head would take the place of TRL's
             apply_liger_kernel(self.model, {"fused_linear_cross_entropy": False})
         if checkpoint is None:
@@ -240,11 +241,11 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         answers = self.answer(self) if step < self.plan.steps else Answers()
         memory = peak_memory_gb(self.args.device)
         data_wait = self.data_seconds / max(self.seconds, 1e-9)
-        report = self.progress.evaluated(step, self.last_eval_loss, memory, data_wait)
+        facts, self._facts = self._facts, {}
+        report = self.progress.evaluated(step, self.last_eval_loss, memory, data_wait, facts)
         if self.is_world_process_zero():
             self._write(self.paths)
-        facts, self._facts = self._facts, {}
-        self.report(replace(report, metrics={**report.metrics, **facts}, answers=answers))
+        self.report(replace(report, answers=answers))
 
     def _write(self, paths: TrialPaths) -> None:
         if self.trial_config.finetune == "full":

@@ -25,7 +25,7 @@ from ray.tune import Trainable
 from sftray.trainers.ray_train.mailbox import Mailbox
 from sftray.trainers.report_channel import next_report, tune_step
 from sftray.trainers.runner import ToSpec, TuneConfig
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -71,7 +71,7 @@ class TrainClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._run.start()
         self._enter(config)
 
-    def step(self) -> dict[str, object]:
+    def step(self) -> Mapping[str, object]:
         following = partial(next_report, self._mailbox, self._trial, self._last)
         self._last, values = tune_step(self._last, following)
         return values

@@ -1,8 +1,8 @@
 """What sftray uses of TRL that TRL does not promise to keep; no other file imports any of it.
 
 Promise: each function gives one piece, and says why and what to do when it moves;
-`tests/test_private.py` calls them all and looks for each of OVERRIDDEN, so an upgrade that takes
-one away fails there by its name.
+`tests/house/test_private.py` calls them all and looks for each of OVERRIDDEN, so an upgrade that
+takes one away fails there by its name.
 """
 
 from __future__ import annotations

@@ -18,12 +18,13 @@ from ray.actor import ActorHandle
 
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.errors import OutageError, PacksError, last_line
-from sftray.storage.outages import OUTAGE, plain
+from sftray.storage.journal.event_types import OUTAGE
+from sftray.storage.outages import plain
 from sftray.trainers.ray_train.attempts import NothingLessError, run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trial.gpu_memory import free_memory
 from sftray.trial.progress import StoppedError
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 
 SIGN_SECONDS = 5.0
 """From one sign of life to the next."""

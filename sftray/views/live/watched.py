@@ -12,8 +12,8 @@ from sftray.results.log_lines import line
 from sftray.results.spending import Spent
 from sftray.results.sweep_folder import Records
 from sftray.storage import files
-from sftray.storage.journal import reader
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, reader
+from sftray.storage.journal.event_types import EventName, SpentSoFar
 from sftray.storage.paths import SweepPaths, is_uri, name_of
 from sftray.views.live.snapshot import Clock, Plans, State, state_of
 
@@ -21,7 +21,7 @@ PAUSE_SECONDS = 60.0
 """Where nothing was journalled for so long before a trial starts, no driver was there."""
 POLL_SECONDS, REMOTE_SECONDS = 1.0, 10.0
 KEPT_LINES = 50
-_STARTS = ("attempt_started", "trial_suggested", "driver_started")
+_STARTS = (EventName.ATTEMPT_STARTED, EventName.TRIAL_SUGGESTED, EventName.DRIVER_STARTED)
 
 
 class Watched:
@@ -44,7 +44,7 @@ class Watched:
         self._ended = False
         self._first = self._last = 0.0
         self._pauses: list[tuple[float, float]] = []
-        self._told: Event = {}
+        self._told: SpentSoFar | None = None
         """What was spent, as it was last told."""
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """Of its events, each with the seconds since the first; the driver's log has its own."""
@@ -69,7 +69,7 @@ class Watched:
     @property
     def over(self) -> bool:
         """Whether the sweep has come to its end and no trial runs, or its budget is spent."""
-        if self._told.get("budget") and self._last == self._told["time"]:
+        if self._told and self._told["budget"] and self._last == self._told["time"]:
             return True
         trials = self._records.trials if self._records else []
         return self._ended and all(trial.outcome is not None for trial in trials)
@@ -88,11 +88,11 @@ class Watched:
         if event["event"] in _STARTS and event["time"] - self._last > PAUSE_SECONDS and self._last:
             self._pauses.append((self._last, event["time"]))
         self._last = event["time"]
-        if event["event"] == "spent":
+        if event["event"] == EventName.SPENT:
             self._take_spent(event)
-        self._ended = self._ended or event["event"] == "sweep_ended"
+        self._ended = self._ended or event["event"] == EventName.SWEEP_ENDED
 
-    def _take_spent(self, event: Event) -> None:
+    def _take_spent(self, event: SpentSoFar) -> None:
         """A driver that goes on says first what was spent before it."""
         if self._told:
             passed = event["time"] - self._told["time"]
@@ -113,5 +113,5 @@ class Watched:
         if self._told and self._plans:
             told = (self._told["wall_seconds"], self._told["gpu_seconds"])
             spent = Spent.of(self._plans.sweep, *told)
-        used_up = self._told.get("budget", "")
+        used_up = self._told["budget"] if self._told else ""
         return Clock(now, first, self._last, tuple(pauses), spent, used_up)

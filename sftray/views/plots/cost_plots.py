@@ -13,6 +13,7 @@ from sftray.results import Results
 from sftray.results.findings.comparisons import read
 from sftray.results.findings.finding_costs import Cost, pareto_front, regret
 from sftray.results.tables import axes_of
+from sftray.storage.journal.event_types import EventName
 from sftray.views.plots.plot_style import (
     BEST,
     GRID,
@@ -189,11 +190,11 @@ def _deaths(found: Results, lane: Mapping[str, int]) -> list[tuple[float, int, s
     deaths = []
     for record in found.records:
         for event in record.attempts:
-            if event["event"] != "attempt_ended" or record.trial not in lane:
+            if event["event"] != EventName.ATTEMPT_ENDED or record.trial not in lane:
                 continue
             since = event["time"] - record.times[0] if record.times and record.times[0] else 0.0
             minute = (started[record.trial] + since) / 60
-            deaths.append((minute, lane[record.trial], f"{record.trial}: {event.get('class')}"))
+            deaths.append((minute, lane[record.trial], f"{record.trial}: {event['class']}"))
     return deaths
 
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sftray.storage import files
-from sftray.storage.journal import reader
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, reader
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
 

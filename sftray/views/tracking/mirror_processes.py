@@ -44,7 +44,9 @@ class Tracking:
         if sweep.tensorboard:
             folder = local_folder(paths.root, paths.tensorboard)
             said = f"event files; `tensorboard --logdir {shlex.quote(str(folder))}` shows them"
-            started.append(_start("TensorBoard", said, "event_files", [paths.root], folder, log))
+            started.append(
+                _start("TensorBoard", said, "tensorboard_files", [paths.root], folder, log)
+            )
         return cls([mirror for mirror in started if mirror], log)
 
     def finish(self, timeout: float = 60.0) -> None:
@@ -100,7 +102,7 @@ def _start_wandb(sweep: SweepConfig, paths: SweepPaths, log: Log) -> MirrorProce
     arguments += ["--adapter" if sweep.wandb_adapter else "--no-adapter"]
     said = f"{mode}, project {sweep.wandb_project}, one run a trial, group {sweep.name}"
     folder = local_folder(paths.root, paths.tracking)
-    return _start("W&B", said, "mirror", arguments, folder, log)
+    return _start("W&B", said, "wandb_mirror", arguments, folder, log)
 
 
 def _start(
@@ -112,7 +114,7 @@ def _start(
     log: Log,
 ) -> MirrorProcess | None:
     """The process of a module, and its line; only a line where it does not start."""
-    command = ["-m", f"sftray.{module}", *arguments]
+    command = ["-m", f"sftray.views.tracking.{module}", *arguments]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "mirror.log", "ab") as output:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from sftray.storage import files as storage_files
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event
+from sftray.storage.journal.event_types import EventName, Metrics, TrialEnded
 from sftray.storage.paths import SweepPaths, is_uri, join
 from sftray.trial.samples import read_samples
 from sftray.views.tracking.journal_follower import follow, say, take_lock
@@ -70,14 +71,14 @@ class EventFiles:
         self._config = record["config"]["trial"]
 
     def apply(self, event: Event) -> None:
-        name = event.get("trial") or ""
-        if event["event"] == "trial_suggested":
+        name = event["trial"] or ""
+        if event["event"] == EventName.TRIAL_SUGGESTED:
             batch = {**self._config, **event["point"]}["effective_batch_size"]
             self._trials[name] = _Trial(self._folder / name, event["point"], batch, event["time"])
         elif trial := self._trials.get(name):
-            if event["event"] == "result":
+            if event["event"] == EventName.RESULT:
                 trial.evaluated(event["time"], event["metrics"])
-            elif event["event"] == "trial_ended":
+            elif event["event"] == EventName.TRIAL_ENDED:
                 trial.ended(event, self._answers(name))
                 self._leave(name, self._trials.pop(name))
 
@@ -125,14 +126,14 @@ class _Trial:
         for entry in (experiment, start):
             self.writer.file_writer.add_summary(entry, 0, time)
 
-    def evaluated(self, time: float, metrics: Mapping[str, Any]) -> None:
+    def evaluated(self, time: float, metrics: Metrics) -> None:
         for row in rows_of(metrics, self._before):
             self._scalars(time, row)
         self._before, loss = metrics, metrics.get("eval_loss")
         if metrics["step"] > 0 and loss is not None and loss < self._best:
             self._best = loss
 
-    def ended(self, event: Event, answers: Sequence[Mapping[str, Any]]) -> None:
+    def ended(self, event: TrialEnded, answers: Sequence[Mapping[str, Any]]) -> None:
         time, step = event["time"], self._before.get("step", 0)
         for row in last_rows(event.get("last_curve", []), self._batch, self._before):
             self._scalars(time, row)

@@ -24,7 +24,8 @@ from typing import Any, Literal
 import wandb
 
 from sftray.storage import files
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event
+from sftray.storage.journal.event_types import EventName, Metrics, Outcome, TrialEnded
 from sftray.storage.paths import SweepPaths, join
 from sftray.trial.samples import read_samples
 from sftray.views.tracking.journal_follower import follow, say, take_lock
@@ -134,7 +135,7 @@ class Mirror:
             self._apply(event)
         except _TROUBLE as error:
             self._all_taken = False
-            what = f"{event['event']} of trial {event.get('trial')}"
+            what = f"{event['event']} of trial {event['trial']}"
             say(f"{what}: {type(error).__name__}: {error}")
 
     def flush(self) -> None:
@@ -154,20 +155,20 @@ class Mirror:
         return self._all_taken
 
     def _apply(self, event: Event) -> None:
-        if event["event"] == "trial_suggested":
+        if event["event"] == EventName.TRIAL_SUGGESTED:
             saved = self._saved.get(event["trial"], {"step": -1})
             self._trials[event["trial"]] = _Trial(event["trial"], event["point"], saved["step"])
-        self._ended = self._ended or event["event"] == "sweep_ended"
-        if event["event"] == "spent":
+        self._ended = self._ended or event["event"] == EventName.SWEEP_ENDED
+        if event["event"] == EventName.SPENT:
             self._used_up = bool(event["budget"])
-        trial = self._trials.get(event.get("trial") or "")
+        trial = self._trials.get(event["trial"] or "")
         if trial is None or self._saved.get(trial.name, {}).get("ended"):
             return
-        if event["event"] == "attempt_started":
+        if event["event"] == EventName.ATTEMPT_STARTED:
             self._open(trial)
-        elif event["event"] == "result":
+        elif event["event"] == EventName.RESULT:
             self._log_result(trial, event["metrics"])
-        elif event["event"] == "trial_ended":
+        elif event["event"] == EventName.TRIAL_ENDED:
             self._end(trial, event)
 
     def _open(self, trial: _Trial, finish_timeout: float = UPLOAD_SECONDS) -> None:
@@ -217,7 +218,7 @@ class Mirror:
             self._close(trial, exit_code=1)
         wandb.teardown()
 
-    def _log_result(self, trial: _Trial, metrics: Mapping[str, Any]) -> None:
+    def _log_result(self, trial: _Trial, metrics: Metrics) -> None:
         self._open(trial)
         loss = metrics.get("eval_loss")
         if metrics["step"] == 0:
@@ -235,7 +236,7 @@ class Mirror:
                 log_row(trial.run, row)
                 trial.step = row["step"]
 
-    def _end(self, trial: _Trial, event: Event) -> None:
+    def _end(self, trial: _Trial, event: TrialEnded) -> None:
         self._open(trial)
         batch = trial.point.get(
             "effective_batch_size", self._sweep["trial"]["effective_batch_size"]
@@ -247,7 +248,7 @@ class Mirror:
         if math.isfinite(trial.best_eval_loss):
             summary["best_eval_loss"] = trial.best_eval_loss
         trial.run.summary.update(summary)
-        succeeded = event["outcome"] in ("completed", "pruned")
+        succeeded = event["outcome"] in (Outcome.COMPLETED, Outcome.PRUNED)
         try:
             if self._sweep["wandb_samples"]:
                 self._log_samples(trial)

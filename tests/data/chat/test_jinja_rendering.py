@@ -61,10 +61,11 @@ def test_a_template_that_breaks_off_leaves_no_marks_behind() -> None:
 
 def test_workers_render_without_torch() -> None:
     code = (
-        "import sys; from sftray.data import tokenise, rendering\n"
+        "import sys; from sftray.data.chat import jinja_rendering\n"
+        "from sftray.data.packs import tokenize_pass\n"
         f"template = open({str(DEMO / 'chat_template.jinja')!r}).read()\n"
         "turns = [{'role': 'user', 'content': 'Hi'}]\n"
-        "rendering.render(template, [turns], variables={}, date='2024-02-29', spans=True)\n"
+        "jinja_rendering.render(template, [turns], variables={}, date='2024-02-29', spans=True)\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -25,5 +25,7 @@ def test_chunks_add_up() -> None:
         assert sum(counts.values()) == 1000
 
 
-def test_a_split_without_a_source_has_no_lengths() -> None:
-    assert lengths_of([]) == {}
+def test_a_split_without_a_source_has_zeros() -> None:
+    table = lengths_of([])
+    assert (table["mean"], table["max"], table["histogram"]) == (0, 0, {})
+    assert all(sum(cut.values()) == 0 for cut in table["cuts"].values())

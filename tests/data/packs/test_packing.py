@@ -1,8 +1,9 @@
-"""Packing loses no token, breaks no row, and fills the rows."""
+"""Packing loses no token, breaks no row, and fills the rows; what it is worth beside padding."""
 
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,17 @@ from hypothesis import strategies as st
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
-from sftray.data.packs.packing import Rows, pack, shuffled
+from sftray.data.packs.packing import (
+    Rows,
+    expected_longest,
+    pack,
+    padding_of,
+    padding_text,
+    shuffled,
+)
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
+LENGTHS = np.array([60, 90, 400, 220, 60])
 
 
 @settings(deadline=None, max_examples=300)
@@ -72,3 +81,27 @@ def test_rows_of_real_conversations_are_full(name: str, at_1024: float, at_2048:
         fitting = lengths[lengths <= max_length]
         rows = pack(fitting, max_length)
         assert 100 * fitting.sum() / (len(rows) * max_length) >= least
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_expected_longest_is_the_mean_over_all_batches(size: int) -> None:
+    longest = [max(batch) for batch in product(LENGTHS.tolist(), repeat=size)]
+    assert expected_longest(LENGTHS, size) == pytest.approx(np.mean(longest))
+
+
+def test_conversations_of_one_length_are_padded_to_it_without_waste() -> None:
+    facts = padding_of(np.full(12, 100), rows=2, max_length=1000)
+    assert facts["waste"] == pytest.approx(0.4)
+    assert facts["waste_padded"] == pytest.approx(0.9)
+    assert facts["waste_longest"] == pytest.approx({"8": 0, "16": 0})
+
+
+def test_padding_is_shown_as_a_share_and_as_times_the_packed_positions() -> None:
+    rows = len(pack(LENGTHS, 1024))
+    facts = padding_of(LENGTHS, rows, 1024)
+    assert rows == 1
+    text = padding_text(facts, 1024)
+    assert text.startswith(f"packing: {100 * (1 - 830 / 1024):.2f} % padding; ")
+    assert f"padded to 1,024: {100 * (1 - 830 / 5120):.1f} % (5.0 × the positions)" in text
+    times = 5 * expected_longest(LENGTHS, 8) / 1024
+    assert f"to the longest of 8: {100 * facts['waste_longest']['8']:.1f} % ({times:.1f} ×" in text

@@ -24,7 +24,7 @@ from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.estimate import estimate_packs
 from sftray.data.packs import pack_pass
-from sftray.data.packs.inspect import inspect_text
+from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
 from sftray.data.pipeline import build_packs
 from sftray.data.recipe import find_packs
@@ -330,6 +330,8 @@ def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Pat
         assert "30 training conversations begin like" in line
         assert "3 of its 30 are in the training data word for word" in line
     assert line in inspect_text(packs, rows=0)
+    overlap = {"training": 30, "duplicates": 3, "evaluated": 30}
+    assert inspect_json(packs)["overlap"] == overlap
     assert set(documents(packs, "eval")) == set(range(30))
     assert packs.manifest["splits"]["train"]["conversations"] == 1199
 

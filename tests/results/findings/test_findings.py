@@ -25,8 +25,7 @@ from sftray.results.findings import Findings, learn, text
 from sftray.results.findings.comparisons import comparisons, ranking, read
 from sftray.results.findings.finding_costs import Cost, pareto_front
 from sftray.results.findings.stopping import spearman
-from sftray.storage.journal import Journal
-from sftray.storage.journal.journal import Event
+from sftray.storage.journal import Event, Journal
 
 BASE = 5.0
 STARTED = "2025-01-01T00:00:00Z"

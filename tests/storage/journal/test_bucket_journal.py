@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from events import timeless
+from events import an_event, timeless
 from fake_trials import make_search, make_sweep, run
 from s3_server import s3_server
 
@@ -66,11 +66,11 @@ def test_a_file_is_created_once_however_many_try(bucket: str, tmp_path: Path, wh
 
 def test_events_are_read_back_and_a_later_driver_goes_on(path: str) -> None:
     with Journal(path) as journal:
-        journal.append("sweep_started", name="Zürich")
+        journal.append(an_event("sweep_started", name="Zürich"))
         journal.append_all([{"event": "a"}, {"event": "b"}])
     with Journal(path) as journal:  # given back, so at once
-        assert journal.append("sweep_started", name="other")["name"] == "Zürich"
-        journal.append("sweep_ended")
+        assert journal.append(an_event("sweep_started", name="other"))["name"] == "Zürich"
+        journal.append(an_event("sweep_ended"))
     events = read_events(path)
     assert names(events) == ["driver_started", "sweep_started", "a", "b", "driver_started",
                              "sweep_ended"]  # fmt: skip
@@ -79,14 +79,14 @@ def test_events_are_read_back_and_a_later_driver_goes_on(path: str) -> None:
 
 def test_a_second_driver_is_refused_and_told_who_holds_the_sweep(path: str) -> None:
     with Journal(path, lease_seconds=LEASE) as journal:
-        journal.append("sweep_started")
+        journal.append(an_event("sweep_started"))
         told = r"another driver .*process \d+ on .*, since 20.* heard of \d s ago"
         said: list[str] = []
         with pytest.raises(JournalError, match=told):
             Journal(path, lease_seconds=LEASE, log=said.append)
         assert len(said) == 1
         assert "waiting up to 1 s to see whether it lives" in said[0]
-        journal.append("sweep_ended")
+        journal.append(an_event("sweep_ended"))
     assert names(read_events(path)) == ["driver_started", "sweep_started", "sweep_ended"]
 
 
@@ -96,19 +96,19 @@ def test_a_driver_that_lives_keeps_its_lease_without_writing(path: str) -> None:
         while time.monotonic() < deadline:
             with pytest.raises(JournalError, match="another driver is running"):
                 Journal(path, lease_seconds=LEASE)
-        journal.append("sweep_started")
+        journal.append(an_event("sweep_started"))
 
 
 def test_a_dead_driver_is_followed_and_fenced_off_when_it_wakes_up(path: str) -> None:
     old = Dead(path)
-    old.append("sweep_started")
+    old.append(an_event("sweep_started"))
     began = time.monotonic()
     with take_over(path) as new:
         assert time.monotonic() - began > LEASE / 2
         for _ in range(2):
             with pytest.raises(JournalError, match="has taken this sweep over"):
-                old.append("trial_suggested", "t0000", point={})
-        new.append("trial_suggested", "t0000", point={"lora_r": 8})
+                old.append(an_event("trial_suggested", "t0000", point={}))
+        new.append(an_event("trial_suggested", "t0000", point={"lora_r": 8}))
     events = read_events(path)
     assert names(events) == ["driver_started", "sweep_started", "driver_started", "trial_suggested"]
     assert events[-1]["point"] == {"lora_r": 8}
@@ -120,7 +120,7 @@ def test_a_driver_that_wakes_up_sees_the_higher_epoch_before_it_writes(path: str
         assert old._log._is_lost()  # type: ignore[union-attr]
         written = len(files.list_names(path))
         with pytest.raises(JournalError, match="has taken this sweep over"):
-            old.append("sweep_started")
+            old.append(an_event("sweep_started"))
         assert len(files.list_names(path)) == written
 
 
@@ -130,14 +130,14 @@ def test_an_old_drivers_heartbeat_does_not_pass_for_the_new_ones(path: str) -> N
         old._log._write_lease(released=True)  # type: ignore[union-attr]
         with pytest.raises(JournalError, match="another driver is running"):
             Journal(path, lease_seconds=LEASE)
-        new.append("sweep_started")
+        new.append(an_event("sweep_started"))
 
 
 def test_a_lease_that_is_read_while_it_is_rewritten_is_read_again(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Journal(path, lease_seconds=LEASE) as journal:
-        journal.append("sweep_started")
+        journal.append(an_event("sweep_started"))
         whole, cut = files.read_text, iter([True, True])
 
         def read(path: str) -> str:
@@ -171,7 +171,7 @@ def test_of_drivers_that_start_together_one_runs(path: str) -> None:
     refused = [str(one) for one in found if isinstance(one, JournalError)]
     assert len(drivers) == 1
     assert all("another driver" in one for one in refused)
-    drivers[0].append("sweep_started")
+    drivers[0].append(an_event("sweep_started"))
     drivers[0].close()
 
 
@@ -191,14 +191,14 @@ def test_a_put_whose_answer_was_lost_is_known_as_ones_own(path: str) -> None:
         data = b'{"event": "a", "trial": null, "time": 1.0}\n'
         files.write_bytes(join(path, "00000001.jsonl"), data)
         log.write(data)
-        journal.append("sweep_ended")
+        journal.append(an_event("sweep_ended"))
     assert names(read_events(path)) == ["driver_started", "a", "sweep_ended"]
 
 
 def test_a_missing_cut_or_damaged_object_is_named(path: str) -> None:
     with Journal(path) as journal:
         for name in ("a", "b", "c"):
-            journal.append(name)
+            journal.append(an_event(name))
     last, middle = join(path, "00000003.jsonl"), join(path, "00000002.jsonl")
     whole = files.read_bytes(last)
     for damaged in (whole[:-1], b"", whole[:5] + b"\n" + whole[5:], b"\xff" + whole[1:]):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from events import an_event
 
 from sftray.errors import JournalError
 from sftray.storage.journal import Journal, read_events, reader
@@ -18,9 +19,9 @@ def path(tmp_path: Path) -> str:
 
 def write_some(path: str) -> None:
     with Journal(path) as journal:
-        journal.append("sweep_started", name="Zürich")
-        journal.append("trial_suggested", "t0000", point={"learning_rate": 1e-4})
-        journal.append("result", "t0000", step=5, metrics={"eval_loss": 2.5})
+        journal.append(an_event("sweep_started", name="Zürich"))
+        journal.append(an_event("trial_suggested", "t0000", point={"learning_rate": 1e-4}))
+        journal.append(an_event("result", "t0000", step=5, metrics={"eval_loss": 2.5}))
 
 
 def test_events_are_read_back_in_order(path: str) -> None:
@@ -35,21 +36,21 @@ def test_events_are_read_back_in_order(path: str) -> None:
 
 def test_an_event_is_recorded_once_per_trial_and_step(path: str) -> None:
     with Journal(path) as journal:
-        first = journal.append("result", "t0000", step=5, metrics={"eval_loss": 2.5})
-        again = journal.append("result", "t0000", step=5, metrics={"eval_loss": 9.0})
-        journal.append("result", "t0001", step=5, metrics={"eval_loss": 9.0})
-        journal.append("attempt_started", "t0001", attempt=1)
-        journal.append("attempt_started", "t0001", attempt=2)
+        first = journal.append(an_event("result", "t0000", step=5, metrics={"eval_loss": 2.5}))
+        again = journal.append(an_event("result", "t0000", step=5, metrics={"eval_loss": 9.0}))
+        journal.append(an_event("result", "t0001", step=5, metrics={"eval_loss": 9.0}))
+        journal.append(an_event("attempt_started", "t0001", attempt=1))
+        journal.append(an_event("attempt_started", "t0001", attempt=2))
     assert again == first
     assert len(read_events(path)) == 4
     with Journal(path) as journal:
-        assert journal.append("result", "t0000", step=5, metrics={}) == first
+        assert journal.append(an_event("result", "t0000", step=5, metrics={})) == first
 
 
 def test_floats_come_back_bit_for_bit_and_the_file_is_strict_json(path: str) -> None:
     metrics = {"a": math.nan, "b": math.inf, "c": [-math.inf, 0.1 + 0.2], "d": 1e-300, "e": 3}
     with Journal(path) as journal:
-        recorded = journal.append("result", "t0000", step=1, metrics=metrics)
+        recorded = journal.append(an_event("result", "t0000", step=1, metrics=metrics))
 
     def refuse(name: str) -> None:
         raise AssertionError(name)
@@ -63,7 +64,9 @@ def test_floats_come_back_bit_for_bit_and_the_file_is_strict_json(path: str) -> 
 def test_numpy_scalars_are_written_as_numbers(path: str) -> None:
     numpy = pytest.importorskip("numpy")
     with Journal(path) as journal:
-        journal.append("result", "t0000", step=numpy.int64(3), metrics={"a": numpy.float32(0.5)})
+        journal.append(
+            an_event("result", "t0000", step=numpy.int64(3), metrics={"a": numpy.float32(0.5)})
+        )
     assert read_events(path)[0]["step"] == 3
     assert read_events(path)[0]["metrics"] == {"a": 0.5}
 
@@ -77,7 +80,7 @@ def test_a_journal_cut_after_any_byte_keeps_its_whole_lines(path: str) -> None:
         assert read_events(path) == events[:whole]
         with Journal(path) as journal:
             assert journal.events() == events[:whole]
-            journal.append("sweep_ended")
+            journal.append(an_event("sweep_ended"))
         assert [event["event"] for event in read_events(path)][whole:] == ["sweep_ended"]
 
 
@@ -104,7 +107,7 @@ def test_damage_in_the_middle_names_the_line(path: str) -> None:
 
 def test_a_second_driver_is_refused_and_told_who_holds_it(path: str) -> None:
     with Journal(path) as journal:
-        journal.append("sweep_started")
+        journal.append(an_event("sweep_started"))
         with pytest.raises(JournalError, match=r"another driver .*process \d+ on"):
             Journal(path)
         assert len(read_events(path)) == 1  # readers need no lock
@@ -116,7 +119,7 @@ def test_the_lock_goes_with_a_killed_process(path: str) -> None:
 import time
 from sftray.storage.journal.journal import Journal
 journal = Journal({path!r})
-journal.append("sweep_started")
+journal.append({{"event": "sweep_started", "trial": None}})
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -139,14 +142,15 @@ def test_a_write_that_fails_halfway_leaves_whole_lines(path: str) -> None:
 import resource
 from sftray.storage.journal.journal import Journal
 journal = Journal({path!r})
+result = {{"event": "result", "trial": "t0000", "step": 6}}
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 100}, resource.RLIM_INFINITY))
 try:
-    journal.append("result", "t0000", step=6, metrics={{"text": "x" * 500}})
+    journal.append({{**result, "metrics": {{"text": "x" * 500}}}})
 except OSError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert len(journal.events()) == 3
-journal.append("result", "t0000", step=6, metrics={{"text": "y"}})
+journal.append({{**result, "metrics": {{"text": "y"}}}})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "File too large" in done.stdout
@@ -174,14 +178,14 @@ def test_a_journal_is_followed_as_it_grows(path: str) -> None:
     follower = reader(path)
     assert follower.new() == []
     with Journal(path) as journal:
-        first = journal.append("sweep_started")
+        first = journal.append(an_event("sweep_started"))
         assert follower.new() == [first]
         assert follower.new() == []
         with open(path, "ab") as file:
             file.write(b'{"event": "torn')
         assert follower.new() == []
     with Journal(path) as journal:
-        second = journal.append("trial_suggested", "t0000", point={})
+        second = journal.append(an_event("trial_suggested", "t0000", point={}))
         assert journal.events(since=1) == follower.new() == [second]
     lines = Path(path).read_bytes()
     Path(path).write_bytes(lines + b"no event\n{}\n")

@@ -26,8 +26,8 @@ from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
-from sftray.trial.report import Report
 from sftray.trial.samples import fixed_prompts
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.collect import _assemble, _write_files
 from sftray.winner.generate import answer

@@ -11,7 +11,7 @@ from sftray.errors import WorkersError
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.ray_train import mailbox
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 TRIAL = TrialConfig("none", effective_batch_size=4)

@@ -44,9 +44,9 @@ from sftray.trial.lora_adapter import (
     trained_parameters,
 )
 from sftray.trial.progress import StoppedError
-from sftray.trial.report import Report
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import read_samples
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray  # the packs are built on it, once

@@ -21,7 +21,7 @@ from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.gpu_memory import free_memory
 from sftray.trial.isolation import prove_isolation
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu

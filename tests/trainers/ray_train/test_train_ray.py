@@ -21,7 +21,7 @@ from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.mailbox import Mailbox
 from sftray.trainers.ray_train.train_client import WorkerConfig, _fit, _work
 from sftray.trainers.report_channel import next_report
-from sftray.trial.report import Report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray

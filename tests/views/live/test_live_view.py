@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from events import an_event
 from fake_trials import make_sweep
 from rich.console import Console
 
@@ -143,7 +144,7 @@ def test_what_is_spent_and_left_of_budgets_is_told(tmp_path: Path) -> None:
             (3, time + day + 60, 7250.0, "max_hours"),
         ):
             told = {"wall_seconds": wall, "gpu_seconds": 2 * wall, "budget": budget}
-            journal.append("spent", attempt=attempt, **told, time=at)
+            journal.append(an_event("spent", attempt=attempt, **told, time=at))
     watched = Watched(str(tmp_path), now=lambda: time + day + 60)
     watched.catch_up()
     state = watched.state()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from events import an_event
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.event_pb2 import SessionLog
@@ -49,9 +50,11 @@ def test_every_metric_stands_against_steps_and_tokens(paths: SweepPaths) -> None
     )
     with Journal(paths.journal) as journal:
         evaluate_all(journal)
-        journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
         lost = {"last_curve": [[5, math.nan, 1e-4, 0.5]]}
-        journal.append("trial_ended", "0001", outcome="diverged", message="loss nan", **lost)
+        journal.append(
+            an_event("trial_ended", "0001", outcome="diverged", message="loss nan", **lost)
+        )
     write(paths)
 
     entries = read(paths, "0000")
@@ -80,7 +83,7 @@ def test_every_metric_stands_against_steps_and_tokens(paths: SweepPaths) -> None
 def test_a_trials_point_is_its_hparams(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("trial_ended", "0000", outcome="failed", message="")
+        journal.append(an_event("trial_ended", "0000", outcome="failed", message=""))
     write(paths)
     plugins = {}
     for entry in read(paths, "0000"):
@@ -103,14 +106,14 @@ def test_a_resumed_sweep_has_no_step_twice(
     sweep = replace(SWEEP, wandb="disabled", tensorboard=True)
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("result", "0000", step=2, metrics=result(2))
+        journal.append(an_event("result", "0000", step=2, metrics=result(2)))
         Tracking.start(sweep, paths, lines.append).finish()  # interrupted
         (file,) = Path(paths.tensorboard).glob("0000/*")
         with file.open("ab") as cut_off:
             cut_off.write(b"cut off by a kill")
         tracking = Tracking.start(sweep, paths, lines.append)
-        journal.append("result", "0000", step=4, metrics=result(4))
-        journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append(an_event("result", "0000", step=4, metrics=result(4)))
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
         tracking.finish()
     assert (
         lines
@@ -128,8 +131,8 @@ def test_on_a_uri_a_trials_file_is_copied_there(tmp_path: Path) -> None:
     paths = new_sweep(f"file://{tmp_path}/bucket")
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("result", "0000", step=2, metrics=result(2))
-        journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append(an_event("result", "0000", step=2, metrics=result(2)))
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
     files = EventFiles(paths, tmp_path / "here")
     assert follow(paths, files, until_told=False)
     there = SweepPaths(f"{tmp_path}/bucket/{SWEEP.name}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from events import an_event
 from fake_wandb import fake_wandb
 from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, records, result
 
@@ -70,10 +71,10 @@ def dead_service() -> Iterator[str]:
 def test_every_trial_is_one_run_with_all_its_metrics(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
         evaluate_all(journal)
-        journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
         lost = [[5, 0.9, 1e-4, 0.5], [6, math.nan, 1e-4, 0.5]]
         ended = {"outcome": "diverged", "message": "step 6: loss nan", "last_curve": lost}
-        journal.append("trial_ended", "0001", **ended)
+        journal.append(an_event("trial_ended", "0001", **ended))
     samples = Path(paths.trial("0000").samples)
     samples.parent.mkdir(parents=True)
     samples.write_text(
@@ -162,8 +163,10 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
 def test_a_loss_that_is_not_a_number_arrives(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("result", "0000", step=2, metrics=result(2) | {"eval_loss": math.nan})
-        journal.append("trial_ended", "0000", outcome="diverged", message="")
+        journal.append(
+            an_event("result", "0000", step=2, metrics=result(2) | {"eval_loss": math.nan})
+        )
+        journal.append(an_event("trial_ended", "0000", outcome="diverged", message=""))
     assert mirror(paths) == 0
     (run,) = runs(paths, "0000")
     assert math.isnan(run["history"][-1]["eval_loss"])
@@ -178,12 +181,12 @@ def test_a_resumed_sweep_continues_the_same_run_without_repeating_steps(
         begin(journal)
         tracking = Tracking.start(SWEEP, paths, lines.append)
         for step in (0, 2):
-            journal.append("result", "0000", step=step, metrics=result(step))
+            journal.append(an_event("result", "0000", step=step, metrics=result(step)))
         tracking.finish()  # interrupted
         tracking = Tracking.start(SWEEP, paths, lines.append)
-        journal.append("attempt_started", "0000", attempt=2)
-        journal.append("result", "0000", step=4, metrics=result(4))
-        journal.append("trial_ended", "0000", outcome="pruned", message="")
+        journal.append(an_event("attempt_started", "0000", attempt=2))
+        journal.append(an_event("result", "0000", step=4, metrics=result(4)))
+        journal.append(an_event("trial_ended", "0000", outcome="pruned", message=""))
         tracking.finish()
     pieces = runs(paths, "0000")
     assert len(pieces) == 2
@@ -210,13 +213,13 @@ def test_a_resumed_sweep_continues_the_same_run_without_repeating_steps(
 def test_what_a_killed_mirror_lost_is_made_again(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("result", "0000", step=2, metrics=result(2))
+        journal.append(an_event("result", "0000", step=2, metrics=result(2)))
         process = start_mirror(paths, "--follow")
         wait_for(lambda: "step" in state(paths).get("0001", {}))
         time.sleep(0.5)
         process.kill()
         process.wait()
-        journal.append("trial_ended", "0000", outcome="completed", message="")
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
     assert mirror(paths) == 0
     (run,) = runs(paths, "0000")
     assert [row["step"] for row in run["history"]] == [1, 2]
@@ -225,7 +228,7 @@ def test_what_a_killed_mirror_lost_is_made_again(paths: SweepPaths) -> None:
 def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
         begin(journal)
-        journal.append("result", "0000", step=2, metrics=result(2))
+        journal.append(an_event("result", "0000", step=2, metrics=result(2)))
     driver = f"""
 import os, json
 from sftray.config.config_json import sweep_from_json
@@ -299,7 +302,7 @@ def test_a_service_that_hangs_does_not_hold_the_sweep(
         started = time.monotonic()
         tracking = Tracking.start(replace(SWEEP, wandb="online"), paths, lines.append)
         assert time.monotonic() - started < 3
-        journal.append("sweep_ended")
+        journal.append(an_event("sweep_ended"))
         wait_for(lambda: any(Path(paths.tracking).glob("run-*")))
         started = time.monotonic()
         tracking.finish(1)
@@ -316,8 +319,8 @@ def test_a_run_that_cannot_start_online_is_kept_offline(
     with Journal(paths.journal) as journal:
         begin(journal)
         for trial in TRIALS:
-            journal.append("result", trial, step=2, metrics=result(2))
-            journal.append("trial_ended", trial, outcome="completed", message="")
+            journal.append(an_event("result", trial, step=2, metrics=result(2)))
+            journal.append(an_event("trial_ended", trial, outcome="completed", message=""))
     assert mirror(paths, "--mode", "online", "--init-timeout", "2") == 0
     for trial in TRIALS:
         (run,) = runs(paths, trial)
@@ -330,17 +333,17 @@ def test_online_the_service_knows_where_a_run_stands(
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     with fake_wandb() as (address, runs), Journal(paths.journal) as journal:
         monkeypatch.setenv("WANDB_BASE_URL", address)
-        journal.append("sweep_started", uid="1f2e3d4c")
-        journal.append("trial_suggested", "0000", point={"learning_rate": 5e-4})
+        journal.append(an_event("sweep_started", uid="1f2e3d4c"))
+        journal.append(an_event("trial_suggested", "0000", point={"learning_rate": 5e-4}))
         for step in (0, 2):
-            journal.append("result", "0000", step=step, metrics=result(step))
+            journal.append(an_event("result", "0000", step=step, metrics=result(step)))
         assert mirror(paths, "--mode", "online") == 0
         (run,) = runs.values()
         assert run["exit_code"] == 1
         shutil.rmtree(paths.tracking)  # the driver moved to another machine
-        journal.append("result", "0000", step=4, metrics=result(4))
-        journal.append("trial_ended", "0000", outcome="completed", message="")
-        journal.append("sweep_ended")
+        journal.append(an_event("result", "0000", step=4, metrics=result(4)))
+        journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
+        journal.append(an_event("sweep_ended"))
         row = {"trial": "0000", "point": {}, "step": 4, "eval_loss": 3.0}
         board = {"best": "0000", "base": {"eval_loss": 4.0}, "trials": [row]}
         storage_files.write_text(paths.leaderboard, json.dumps(board))
@@ -364,9 +367,11 @@ def whole_sweep(journal: Journal, paths: SweepPaths) -> None:
     for number, trial in enumerate(TRIALS):
         for step in (0, 2, 4):
             loss = {"eval_loss": 4.0 - (1 + number / 2) * step / 4}
-            journal.append("result", trial, step=step, metrics=result(step) | loss)
-        journal.append("trial_ended", trial, outcome="completed", message="")
-    journal.append("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
+            journal.append(an_event("result", trial, step=step, metrics=result(step) | loss))
+        journal.append(an_event("trial_ended", trial, outcome="completed", message=""))
+    journal.append(
+        an_event("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
+    )
     board = leaderboard(SWEEP, journal.events())
     storage_files.write_text(paths.leaderboard, json.dumps(board))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftray.search.schedulers import asha
+from sftray.search.asha import asha
 
 GRID = Path(__file__).parents[2] / "benchmarks" / "grid.json"
 

@@ -17,7 +17,7 @@ from sftray.cluster import ray_private
 from sftray.data.chat import transformers_private
 from sftray.trainers.ray_train import trl_private
 
-ROOT = Path(__file__).parent.parent / "sftray"
+ROOT = Path(__file__).parents[2] / "sftray"
 FILES = (ray_private, transformers_private, trl_private)
 PRIVATE = ("ray.core", "ray.dashboard", "ray.tune.execution", "trl.trainer.utils")
 """Modules without an underscore that their libraries keep to themselves all the same."""

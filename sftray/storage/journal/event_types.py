@@ -1,0 +1,294 @@
+"""What a sweep writes down: the events of its journal, the metrics of a trial, its outcomes.
+
+Promise: every name stands here once. On the disk an event is one JSON object, read back it is the
+same dictionary: names are plain strings then, equal to the members here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, Literal, NotRequired, TypedDict
+
+
+class EventName(StrEnum):
+    """What happened."""
+
+    DRIVER_STARTED = "driver_started"
+    SWEEP_STARTED = "sweep_started"
+    TRIAL_SUGGESTED = "trial_suggested"
+    CONFIRMATION = "confirmation"
+    ATTEMPT_STARTED = "attempt_started"
+    ATTEMPT_ENDED = "attempt_ended"
+    RESULT = "result"
+    DECISION = "decision"
+    TRIAL_ENDED = "trial_ended"
+    SPENT = "spent"
+    SWEEP_ENDED = "sweep_ended"
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    DATA_ERROR = "data_error"
+    PREEMPTED = "preempted"
+    FAILED = "failed"
+
+
+OUTAGE: Final = "outage"
+"""What a trial reports instead of an outcome: the sweep stops, and the trial stays unfinished."""
+CONTINUE: Final = "continue"
+STOP: Final = "stop"
+
+
+class RanWith(TypedDict, total=False):
+    """What a trial runs with: in its metrics at step 0, and where it continues."""
+
+    device: str
+    attention: str
+    attention_because: str
+    isolation_max_change: float
+    trained_parameters: int
+    activation_checkpointing: bool
+    resident_base: bool
+    liger: bool
+    micro_batch_size: int
+    accumulation: int
+    bank_slots: int
+    out_of_memory: str
+    """What it runs with less of, where memory ran out."""
+    placement_group: str | None
+    startup_seconds: float
+
+
+class Metrics(RanWith):
+    """What a trial reports of an evaluation, at step 0 of the untrained base."""
+
+    step: int
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    eval_loss: float
+    seconds: float
+    """In training steps."""
+    gpu_seconds: NotRequired[float]
+    epoch: NotRequired[float]
+    train_loss: NotRequired[float]
+    learning_rate: NotRequired[float]
+    grad_norm: NotRequired[float]
+    tokens_per_second: NotRequired[float]
+    gpu_memory_gb: NotRequired[float]
+    data_wait: NotRequired[float]
+    curve: NotRequired[list[list[float]]]
+    """[step, train_loss, learning_rate, grad_norm] of each step since the last evaluation."""
+    rung_peers: NotRequired[Sequence[tuple[str, float]]]
+    """[trial, eval_loss] of trials that reached the same rung in the same step."""
+    answer_flags: NotRequired[list[list[str]]]
+    resumed_from_step: NotRequired[int]
+
+
+class Report(Metrics):
+    """What a trial's client passes to the search: metrics, or only how the trial ended (then there
+    is no `step`), or that an attempt was `interrupted` and another continues."""
+
+    outcome: NotRequired[str]
+    message: NotRequired[str]
+    interrupted: NotRequired[str]
+    last_curve: NotRequired[list[list[float]]]
+    metric: NotRequired[float]
+
+
+class _OfSweep(TypedDict):
+    trial: None
+    time: NotRequired[float]
+    """Seconds since the epoch, of an event that was journalled."""
+
+
+class _OfTrial(TypedDict):
+    trial: str
+    time: NotRequired[float]
+
+
+class DriverStarted(_OfSweep):
+    """On a URI: `attempt` is the epoch of the lease."""
+
+    event: Literal[EventName.DRIVER_STARTED]
+    attempt: int
+    owner: str
+    lease: str
+
+
+class SweepStarted(_OfSweep):
+    event: Literal[EventName.SWEEP_STARTED]
+    uid: str
+
+
+class TrialSuggested(_OfTrial):
+    event: Literal[EventName.TRIAL_SUGGESTED]
+    point: dict[str, Any]
+    confirms: NotRequired[str]
+    """The trial that it repeats with another seed."""
+    folder: NotRequired[str]
+    """Where it ran, if that was another sweep."""
+
+
+class Confirmation(_OfTrial):
+    event: Literal[EventName.CONFIRMATION]
+    seeds: list[int]
+
+
+class AttemptStarted(_OfTrial):
+    event: Literal[EventName.ATTEMPT_STARTED]
+    attempt: int
+
+
+AttemptEnded = TypedDict(
+    "AttemptEnded",
+    {
+        "event": Literal[EventName.ATTEMPT_ENDED],
+        "trial": str,
+        "time": NotRequired[float],
+        "attempt": int,
+        "class": str,
+        "message": str,
+    },
+)
+"""`class` is "failed", "preempted" or OUTAGE."""
+
+
+class Result(_OfTrial):
+    event: Literal[EventName.RESULT]
+    step: int
+    metrics: Metrics
+
+
+class RungDecision(_OfTrial):
+    event: Literal[EventName.DECISION]
+    step: int
+    rung: int
+    """In rows."""
+    decision: Literal["continue", "stop"]
+    bracket: str
+    cutoff: float | None
+
+
+class TrialEnded(_OfTrial):
+    event: Literal[EventName.TRIAL_ENDED]
+    outcome: str
+    message: str
+    metric: NotRequired[float]
+    answer_flags: NotRequired[list[list[str]]]
+    last_curve: NotRequired[list[list[float]]]
+    """The `curve` after the last evaluation, of a trial that diverged."""
+
+
+class SpentSoFar(_OfSweep):
+    """Over all starts, which `attempt` counts."""
+
+    event: Literal[EventName.SPENT]
+    attempt: int
+    wall_seconds: float
+    gpu_seconds: float
+    budget: str
+    """The budget that has ended the sweep, as the field is called; or nothing."""
+
+
+class SweepEnded(_OfSweep):
+    event: Literal[EventName.SWEEP_ENDED]
+
+
+TrialEvent = (
+    TrialSuggested | Confirmation | AttemptStarted | AttemptEnded | Result | RungDecision
+    | TrialEnded
+)  # fmt: skip
+Event = DriverStarted | SweepStarted | TrialEvent | SpentSoFar | SweepEnded
+
+
+def driver_started(epoch: int, owner: str, lease: str) -> DriverStarted:
+    return {
+        "event": EventName.DRIVER_STARTED, "trial": None, "attempt": epoch, "owner": owner,
+        "lease": lease,
+    }  # fmt: skip
+
+
+def sweep_started(uid: str) -> SweepStarted:
+    return {"event": EventName.SWEEP_STARTED, "trial": None, "uid": uid}
+
+
+def trial_suggested(
+    trial: str, point: Mapping[str, Any], *, confirms: str | None = None, folder: str | None = None
+) -> TrialSuggested:
+    event: TrialSuggested = {
+        "event": EventName.TRIAL_SUGGESTED, "trial": trial, "point": dict(point)
+    }  # fmt: skip
+    if confirms is not None:
+        event["confirms"] = confirms
+    if folder is not None:
+        event["folder"] = folder
+    return event
+
+
+def confirmation(trial: str, seeds: list[int]) -> Confirmation:
+    return {"event": EventName.CONFIRMATION, "trial": trial, "seeds": seeds}
+
+
+def attempt_started(trial: str, attempt: int) -> AttemptStarted:
+    return {"event": EventName.ATTEMPT_STARTED, "trial": trial, "attempt": attempt}
+
+
+def attempt_ended(trial: str, attempt: int, what: str, message: str) -> AttemptEnded:
+    """what: "failed", "preempted" or OUTAGE."""
+    return {
+        "event": EventName.ATTEMPT_ENDED, "trial": trial, "attempt": attempt, "class": what,
+        "message": message,
+    }  # fmt: skip
+
+
+def result(trial: str, metrics: Metrics) -> Result:
+    step = int(metrics["step"])
+    return {"event": EventName.RESULT, "trial": trial, "step": step, "metrics": metrics}
+
+
+def rung_decision(
+    trial: str, *, step: int, rung: int, goes_on: bool, bracket: str, cutoff: float | None
+) -> RungDecision:
+    """rung: in rows."""
+    return {
+        "event": EventName.DECISION, "trial": trial, "step": step, "rung": rung,
+        "decision": CONTINUE if goes_on else STOP, "bracket": bracket, "cutoff": cutoff,
+    }  # fmt: skip
+
+
+def trial_ended(trial: str, outcome: str, message: str = "") -> TrialEnded:
+    """Raises ValueError where `outcome` is none."""
+    if outcome not in list(Outcome):
+        raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(Outcome)}")
+    return {
+        "event": EventName.TRIAL_ENDED, "trial": trial, "outcome": outcome, "message": message
+    }  # fmt: skip
+
+
+def spent_so_far(attempt: int, wall_seconds: float, gpu_seconds: float, budget: str) -> SpentSoFar:
+    return {
+        "event": EventName.SPENT, "trial": None, "attempt": attempt,
+        "wall_seconds": round(wall_seconds, 3), "gpu_seconds": round(gpu_seconds, 3),
+        "budget": budget,
+    }  # fmt: skip
+
+
+def sweep_ended() -> SweepEnded:
+    return {"event": EventName.SWEEP_ENDED, "trial": None}
+
+
+def add_last_words(event: TrialEnded, report: Report) -> None:
+    """Put what a trial's last report has besides its outcome into the event of its end."""
+    if "metric" in report:
+        event["metric"] = report["metric"]
+    if "answer_flags" in report:
+        event["answer_flags"] = report["answer_flags"]
+    if "last_curve" in report:
+        event["last_curve"] = report["last_curve"]
