@@ -29,7 +29,8 @@ from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.eval_loss import default_device
 from sftray.trial.trial_report import Report

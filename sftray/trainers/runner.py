@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import ray
 from ray import tune
@@ -30,9 +30,6 @@ from sftray.trial.trial_spec import TrialSpec
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.tune.experiment import Trial
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class TuneConfig(TypedDict):
@@ -95,9 +92,7 @@ class Runner(Protocol):
         config.json. Raises ConfigError where they fit no trainer."""
         ...
 
-    def submit(
-        self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs
-    ) -> ObjectRef[T]:
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
         """Run a function on what the trials ran on, now that they have ended."""
         ...
 
@@ -106,12 +101,10 @@ class Runner(Protocol):
         ...
 
 
-def submit_task(
-    use_gpu: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs
-) -> ObjectRef[T]:
+def submit_task(function: Callable[..., object], *arguments: object, use_gpu: bool) -> ObjectRef:
     """Run a function as a task of its own, on a GPU if the trials had one."""
     remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(function)
-    return remote.remote(*arguments, **named)
+    return remote.remote(*arguments)
 
 
 def tune_trials(

@@ -4,24 +4,13 @@ no attention mask is passed, since an all-ones mask would take the isolation awa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 
-class ModelInputs(TypedDict):
-    input_ids: torch.Tensor
-    labels: NotRequired[torch.Tensor]
-    position_ids: torch.Tensor
-    cu_seq_lens_q: NotRequired[torch.Tensor]
-    cu_seq_lens_k: NotRequired[torch.Tensor]
-    max_length_q: NotRequired[int]
-    max_length_k: NotRequired[int]
-
-
-def collate(rows: Sequence[Mapping[str, ArrayLike]], *, flatten: bool) -> ModelInputs:
+def collate(rows: Sequence[Mapping[str, Any]], *, flatten: bool) -> dict[str, Any]:
     """The model inputs of `rows`, each with input_ids and labels [L] and seq_lengths summing to L.
 
     Returns input_ids, labels and position_ids (restarting at every document), int64, of shape
@@ -29,18 +18,16 @@ def collate(rows: Sequence[Mapping[str, ArrayLike]], *, flatten: bool) -> ModelI
     attention kernels take: cu_seq_lens_q/k int32 [documents + 1] and max_length_q/k.
     """
     lengths = [np.asarray(row["seq_lengths"]) for row in rows]
-    shape = (1, -1) if flatten else (len(rows), -1)
-
-    def column(values: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(values).reshape(shape))
-
-    batch: ModelInputs = {
-        "input_ids": column([np.asarray(row["input_ids"], dtype=np.int64) for row in rows]),
-        "labels": column([np.asarray(row["labels"], dtype=np.int64) for row in rows]),
-        "position_ids": column([_positions(row_lengths) for row_lengths in lengths]),
+    columns = {
+        "input_ids": np.stack([np.asarray(row["input_ids"], dtype=np.int64) for row in rows]),
+        "labels": np.stack([np.asarray(row["labels"], dtype=np.int64) for row in rows]),
+        "position_ids": np.stack([_positions(row_lengths) for row_lengths in lengths]),
     }
     if not flatten:
-        return batch
+        return {name: torch.from_numpy(values) for name, values in columns.items()}
+    batch: dict[str, Any] = {
+        name: torch.from_numpy(values.reshape(1, -1)) for name, values in columns.items()
+    }
     documents = np.concatenate(lengths)
     boundaries = torch.from_numpy(np.concatenate([[0], np.cumsum(documents)]).astype(np.int32))
     batch["cu_seq_lens_q"] = batch["cu_seq_lens_k"] = boundaries

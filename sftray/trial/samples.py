@@ -56,12 +56,8 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[Promp
     ]
     held_out = packs.manifest["sample_prompts"][:number]
     return asked + [
-        {
-            "messages": prompt["messages"],
-            "prompt": prompt["prompt"],
-            "reference": prompt["reference"],
-        }
-        for prompt in held_out
+        {"messages": one["messages"], "prompt": one["prompt"], "reference": one["reference"]}
+        for one in held_out
     ]
 
 

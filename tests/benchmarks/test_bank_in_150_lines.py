@@ -21,7 +21,8 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import plan_trial
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trial.trial_spec import TrialSpec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bank_in_150_lines.py"

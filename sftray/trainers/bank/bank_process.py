@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.config import SweepConfig, TrialConfig
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
     from sftray.trainers.bank.engine import Engine
     from sftray.trainers.bank.slot import Slot
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 END_SECONDS = 900.0
 """How long the engine may take to end."""
@@ -150,15 +147,13 @@ class BankProcess:
                 self._thread.start()
 
     def next_report(self, trial: str) -> Report | None:
-        """`Leases.next_report`. Raises BankError where the bank is broken, too."""
+        """Raises BankError where the bank is broken, too."""
         return self._leases.next_report(trial)
 
     def go_on(self, trial: str) -> None:
-        """`Leases.go_on`."""
         self._leases.go_on(trial)
 
     def drop(self, trial: str) -> None:
-        """`Leases.drop`."""
         self._leases.drop(trial)
 
     def usage(self) -> dict[str, float]:
@@ -169,7 +164,7 @@ class BankProcess:
         engine = self._engine.result()
         return {**asdict(engine.usage), **self._startup, "since": engine.age}
 
-    def lend(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    def lend(self, function: Callable[..., object], *arguments: object) -> object:
         """End the bank, free its memory, and run a function in its place."""
         import torch
 
@@ -183,7 +178,7 @@ class BankProcess:
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        return function(*arguments, **named)
+        return function(*arguments)
 
     def leases(self) -> int:
         """Trials that hold a slot or wait for one."""
@@ -191,7 +186,7 @@ class BankProcess:
 
     def _load(self) -> PreTrainedModel:
         began = self._clock()
-        from sftray.trainers.bank.engine import load_model
+        from sftray.trainers.bank.frozen_base import load_model
 
         imported = self._clock()
         model = load_model(self._trial, self._device)

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import ray
 from ray import tune
@@ -32,9 +32,6 @@ from sftray.trainers.runner import FittedTrainer, TrialSpecs, tune_trials
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
@@ -113,13 +110,11 @@ class BankRunner:
         for usage in used:
             self._log(usage_text(usage))
 
-    def submit(
-        self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs
-    ) -> ObjectRef[T]:
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
         """In a bank's process, which has all that it takes loaded."""
         while not (there := self._there()):
             self._log("waiting for a bank's machine to check the winner on")
-        return there[0].lend.remote(function, *arguments, **named)
+        return there[0].lend.remote(function, *arguments)
 
     def close(self) -> None:
         for bank in self._banks:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from sftray.plan.bank_settings import LOGITS_AT_ONCE
 from sftray.trainers.bank.adapters import Layout, Place, joint_first, second
 from sftray.trainers.bank.backend import fastest
 from sftray.trainers.bank.frozen_base import DOWN, GATE_UP, GROUPS, OUT, QKV, Base
-from sftray.trainers.bank.packed_attention import BankAttention, Documents, Saved, choose
+from sftray.trainers.bank.packed_attention import BankAttention, Documents, choose
 
 
 @dataclass
@@ -46,14 +46,6 @@ class Batch:
     """float32 [rows]: LoRA dropout; None where no slot has any."""
     seeds: Tensor | None = None
     """int64 [rows]: the seed of each row's dropout."""
-
-
-_First: TypeAlias = tuple[
-    Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor, Saved, Tensor | None
-]
-_Second: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
-_Kept: TypeAlias = tuple[_First, _Second]
-"""What a layer's backward pass needs, up to its middle and from there."""
 
 
 class Decoder:
@@ -90,7 +82,7 @@ class Decoder:
         With `recompute` only the input of each layer is kept, and it is run again backwards.
         """
         x_TD = self.base.embedding[batch.ids]
-        kept: list[_Kept | Tensor] = []
+        kept: list[Any] = []
         for index in range(self.base.shape.layers):
             before_TD = x_TD
             x_TD, saved = self._layer(x_TD, index, batch, work_KP)
@@ -99,12 +91,9 @@ class Decoder:
         losses_M, dx_TD = self._head(x_TD, batch, gradient=True)
         del x_TD
         for index in reversed(range(self.base.shape.layers)):
-            last = kept.pop()
-            if isinstance(last, Tensor):  # `recompute`
-                saved = self._layer(last, index, batch, work_KP)[1]
-            else:
-                saved = last
-            del last
+            saved = kept.pop()
+            if recompute:
+                saved = self._layer(saved, index, batch, work_KP)[1]
             dx_TD = self._layer_backward(dx_TD, saved, index, batch, work_KP, grad_KP)
             del saved
         batch.documents.mask = None
@@ -118,9 +107,7 @@ class Decoder:
         batch.documents.mask = None
         return x_TD
 
-    def _layer(
-        self, x_TD: Tensor, index: int, batch: Batch, work_KP: Tensor
-    ) -> tuple[Tensor, _Kept]:
+    def _layer(self, x_TD: Tensor, index: int, batch: Batch, work_KP: Tensor) -> tuple[Tensor, Any]:
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
         normed_TD, rstd_T = self._norm(x_TD, layer.input_norm)
         qkv_TO, hq_KSJ = self._linear(normed_TD, index, QKV, batch, work_KP)
@@ -142,13 +129,7 @@ class Decoder:
         return out_TD, (first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ))
 
     def _layer_backward(
-        self,
-        dx_TD: Tensor,
-        saved: _Kept,
-        index: int,
-        batch: Batch,
-        work_KP: Tensor,
-        grad_KP: Tensor,
+        self, dx_TD: Tensor, saved: Any, index: int, batch: Batch, work_KP: Tensor, grad_KP: Tensor
     ) -> Tensor:
         """Turn the gradient of a layer's output into that of its input, in place."""
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops

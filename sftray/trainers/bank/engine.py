@@ -45,8 +45,8 @@ from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot import Slot, SlotStep, Usage, dropout_seed, rung_of, slot_update
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import PROBE_LENGTHS, choose_attention
-from sftray.trial.base_model import compute_dtype, load_base, load_tokenizer
+from sftray.trial.attention import PROBE_LENGTHS
+from sftray.trial.base_model import compute_dtype, load_tokenizer
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.isolation import isolation_change, refuse_leak
@@ -55,15 +55,6 @@ from sftray.trial.row_order import row_stream
 from sftray.trial.samples import Sample, judged, prompts_at
 from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
-
-
-def load_model(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
-    """The base of a sweep's trials, as transformers loads it.
-
-    Raises ConfigError where the attention that the trials ask for cannot run here.
-    """
-    choose_attention(trial, device)
-    return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
 class Engine:
@@ -86,10 +77,7 @@ class Engine:
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(trial.lora_target_modules)
         if targets is None:
-            raise ConfigError(
-                f"lora_target_modules: got {trial.lora_target_modules!r}, must be projections that "
-                "a bank trains; use --trainer train"
-            )
+            raise ConfigError("lora_target_modules: a bank cannot train them; use --trainer train")
         layout = lay_out(base.shape, targets, settings.lora_r)
         self._train, evals = (MappedRows(packs.dataset(split)) for split in ("train", "eval"))
         self._row_tokens = self._train.tokens()
@@ -136,17 +124,16 @@ class Engine:
         newest checkpoint is another's.
         """
         plan, trial, layout = spec.plan, spec.config, self._adapters.layout
+        refusal = None
         if plan.micro_batch_size != self.settings.micro_batch_size:
-            raise ConfigError(
-                f"{spec.trial}: a micro-batch of {plan.micro_batch_size} rows in a bank of "
-                f"{self.settings.micro_batch_size}"
-            )
-        if trial.lora_r > layout.rank:
-            raise ConfigError(
-                f"{spec.trial}: lora_r {trial.lora_r} in a bank of at most {layout.rank}"
-            )
-        if trial.lora_dropout and not self.settings.dropout:
-            raise ConfigError(f"{spec.trial}: lora_dropout in a bank that was built without")
+            rows = self.settings.micro_batch_size
+            refusal = f"a micro-batch of {plan.micro_batch_size} rows in a bank of {rows}"
+        elif trial.lora_r > layout.rank:
+            refusal = f"lora_r {trial.lora_r} in a bank of at most {layout.rank}"
+        elif trial.lora_dropout and not self.settings.dropout:
+            refusal = "lora_dropout in a bank that was built without"
+        if refusal:
+            raise ConfigError(f"{spec.trial}: {refusal}")
         order = row_stream(len(self._train), plan.rows, trial.seed)
         progress = Progress(trial, plan, self._row_tokens[order])
         with tempfile.TemporaryDirectory() as scratch:
@@ -275,14 +262,13 @@ class Engine:
         for slot, loss in together:
             samples, answers = answered.get(slot, ([], Answers()))
             report = slot.progress.evaluated(slot.step, loss, peak_memory_gb(self._device))
-            rung, peers = rung_of(slot), None
-            if rung is not None:
-                peers = [
-                    (other.spec.trial, theirs)
-                    for other, theirs in together
-                    if other is not slot and rung_of(other) == rung and math.isfinite(theirs)
-                ]
-            report = replace(report, peers=peers, answers=answers)
+            rung = rung_of(slot)
+            peers = [
+                (other.spec.trial, theirs)
+                for other, theirs in together
+                if other is not slot and rung_of(other) == rung and math.isfinite(theirs)
+            ]
+            report = replace(report, peers=peers if rung else None, answers=answers)
             snapshot = self._adapters.take(self._slots.index(slot))
             slot.waiting = report.waits
             position = Position(snapshot, slot.progress.state())

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import why_not_the_base
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import load_base
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 """Projections that share an input, in the order of the forward pass."""
@@ -85,34 +88,17 @@ class Base:
     resident: bool
 
 
-class _QuantState(Protocol):
-    """bitsandbytes' of a 4-bit weight."""
+def load_model(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
+    """The base of a sweep's trials, as transformers loads it.
 
-    dtype: torch.dtype
-
-
-class _Norm(Protocol):
-    weight: Tensor
-
-
-class _Attention(Protocol):
-    """A loaded layer's; the norms of Qwen3 alone."""
-
-    q_norm: _Norm
-    k_norm: _Norm
-
-
-class _LoadedLayer(Protocol):
-    """A decoder layer as transformers has it."""
-
-    self_attn: _Attention
-    mlp: nn.Module
-    input_layernorm: _Norm
-    post_attention_layernorm: _Norm
+    Raises ConfigError where the attention that the trials ask for cannot run here.
+    """
+    choose_attention(trial, device)
+    return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
 @torch.no_grad()
-def take_base(model: PreTrainedModel, dtype: torch.dtype, *, resident: bool) -> Base:
+def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     """Take the weights out of a loaded transformers model, which is of no use afterwards.
 
     dtype is what is computed in. A base that is not quantised is always resident. Raises
@@ -162,7 +148,7 @@ def take_base(model: PreTrainedModel, dtype: torch.dtype, *, resident: bool) -> 
     )
 
 
-def _why_not_the_weights(model: PreTrainedModel) -> str | None:
+def _why_not_the_weights(model: Any) -> str | None:
     """Why what was loaded is not what the bank takes apart; None if it is."""
     attention = model.model.layers[0].self_attn
     if not math.isclose(attention.scaling, attention.head_dim**-0.5):
@@ -189,7 +175,7 @@ class _Scratch:
 
 
 def _take_layer(
-    layer: _LoadedLayer, shape: DecoderShape, dtype: torch.dtype, scratch: _Scratch, resident: bool
+    layer: nn.Module, shape: DecoderShape, dtype: torch.dtype, scratch: _Scratch, resident: bool
 ) -> Layer:
     modules = _modules(layer)
     groups = []
@@ -198,23 +184,24 @@ def _take_layer(
         groups.append(group)
         for name in names:
             del modules[name].weight  # its memory is needed for the next
-    attention = layer.self_attn
+    attention: Any = layer.self_attn
     head_norms = None
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm.weight.data, attention.k_norm.weight.data
         head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)]).to(
             dtype
         )
+    norms: Any = layer
     return Layer(
         groups,
-        layer.input_layernorm.weight.data.to(dtype),
-        layer.post_attention_layernorm.weight.data.to(dtype),
+        norms.input_layernorm.weight.data.to(dtype),
+        norms.post_attention_layernorm.weight.data.to(dtype),
         head_norms,
     )
 
 
 def _take_group(
-    modules: Sequence[nn.Linear], dtype: torch.dtype, scratch: _Scratch, resident: bool
+    modules: Sequence[Any], dtype: torch.dtype, scratch: _Scratch, resident: bool
 ) -> Group:
     widths = tuple(module.out_features for module in modules)
     columns = modules[0].in_features
@@ -227,7 +214,7 @@ def _take_group(
         def matrix() -> Tensor:
             return dense
     else:
-        kept = [(weight.data, _state(weight)) for weight in weights]
+        kept = [(weight.data, weight.quant_state) for weight in weights]
 
         def matrix() -> Tensor:
             out = scratch.matrix(sum(widths), columns)
@@ -238,21 +225,15 @@ def _take_group(
     return Group(matrix, _bias(modules, widths, dtype), widths)
 
 
-def _fill(out: Tensor, weights: Sequence[Tensor], widths: Sequence[int]) -> None:
+def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> None:
     for part, weight in zip(torch.split(out, list(widths)), weights, strict=True):
         if hasattr(weight, "quant_state"):
-            _dequantise(weight.data, _state(weight), part)
+            _dequantise(weight.data, weight.quant_state, part)
         else:
             part.copy_(weight.data)
 
 
-def _state(weight: Tensor) -> _QuantState:
-    """What bitsandbytes leaves in a 4-bit weight."""
-    state: _QuantState = getattr(weight, "quant_state")  # noqa: B009
-    return state
-
-
-def _dequantise(data: Tensor, state: _QuantState, out: Tensor) -> None:
+def _dequantise(data: Tensor, state: Any, out: Tensor) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
     if state.dtype == out.dtype and out.device.type == "cuda":  # a CPU cannot write in place
@@ -261,7 +242,7 @@ def _dequantise(data: Tensor, state: _QuantState, out: Tensor) -> None:
         out.copy_(dequantize_4bit(data, state))
 
 
-def _bias(modules: Sequence[nn.Linear], widths: Sequence[int], dtype: torch.dtype) -> Tensor | None:
+def _bias(modules: Sequence[Any], widths: Sequence[int], dtype: torch.dtype) -> Tensor | None:
     if all(module.bias is None for module in modules):
         return None
     return torch.cat(
@@ -274,7 +255,7 @@ def _bias(modules: Sequence[nn.Linear], widths: Sequence[int], dtype: torch.dtyp
     )
 
 
-def _modules(layer: _LoadedLayer) -> dict[str, nn.Linear]:
+def _modules(layer: Any) -> dict[str, Any]:
     """A decoder layer's linear modules by name."""
     return {
         name: getattr(layer.self_attn, name, None) or getattr(layer.mlp, name)

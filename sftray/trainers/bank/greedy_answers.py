@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from sftray.metrics import ANSWER_TOKENS
 from sftray.trainers.bank.batches import PackedRow, assemble
 from sftray.trainers.bank.decoder import Batch, Decoder
-from sftray.trainers.bank.packed_attention import Documents, Saved
+from sftray.trainers.bank.packed_attention import Documents
 from sftray.trial.samples import Reply
 
 PROMPT_TOKENS = 4096
@@ -131,7 +131,7 @@ class _Growing:
         room = torch.arange(self._kept[0].shape[2], device=self.place.device)
         self._mask = (room <= self.place[:, None])[:, None, None]
 
-    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Saved]:
+    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, object]:
         """Of one layer after another, as the decoder calls it."""
         query, key, value = torch.split(qkv, self._split, dim=1)
         keys, values = self._kept[self._layer]

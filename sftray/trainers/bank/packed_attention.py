@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,26 +36,17 @@ class Documents:
     """What `Sdpa` made of the boundaries, for the layers of one pass."""
 
 
-Saved: TypeAlias = tuple[Tensor, Tensor] | None
-"""What an attention's backward pass needs of its forward pass besides its input."""
-
-
 class BankAttention(Protocol):
     """One way to compute it."""
 
     name: str
 
-    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Saved]:
+    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
         """The output, [T, Q, E], and what `backward` needs besides."""
         ...
 
     def backward(
-        self,
-        dout_TQE: Tensor,
-        qkv_THE: Tensor,
-        saved: Saved,
-        documents: Documents,
-        dqkv_THE: Tensor,
+        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
     ) -> None:
         """Write the gradient of qkv into dqkv."""
         ...
@@ -93,7 +84,7 @@ class Flash:
         self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
         self._scale = shape.head_dim**-0.5
 
-    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Saved]:
+    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
         places = (documents.boundaries,) * 2 + (documents.longest,) * 2
         out_TQE, log_sum_QT, _, _ = self._forward(
@@ -102,14 +93,8 @@ class Flash:
         return out_TQE, (out_TQE, log_sum_QT)
 
     def backward(
-        self,
-        dout_TQE: Tensor,
-        qkv_THE: Tensor,
-        saved: Saved,
-        documents: Documents,
-        dqkv_THE: Tensor,
+        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
     ) -> None:
-        assert saved is not None  # as its own forward pass gives it
         parts, slopes = (
             torch.split(all_heads, self._split, dim=1) for all_heads in (qkv_THE, dqkv_THE)
         )
@@ -128,7 +113,7 @@ class _ByAutograd:
     def __init__(self, shape: DecoderShape) -> None:
         self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
 
-    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Saved]:
+    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
         if torch.is_inference_mode_enabled():
             return self._attend(qkv_THE, documents), None
         with torch.enable_grad():
@@ -137,14 +122,8 @@ class _ByAutograd:
         return out_TQE.detach(), (out_TQE, leaf_THE)
 
     def backward(
-        self,
-        dout_TQE: Tensor,
-        qkv_THE: Tensor,
-        saved: Saved,
-        documents: Documents,
-        dqkv_THE: Tensor,
+        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
     ) -> None:
-        assert saved is not None  # as its own forward pass gives it
         out_TQE, leaf_THE = saved
         dqkv_THE.copy_(torch.autograd.grad(out_TQE, leaf_THE, dout_TQE.view_as(out_TQE))[0])
 

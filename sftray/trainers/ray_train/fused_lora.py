@@ -9,7 +9,7 @@ LoRA's inner activations, rank × 2 bytes a token and layer, are kept for the ba
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -35,7 +35,7 @@ def make_resident(model: nn.Module) -> None:
     """Replace 4-bit linear layers by dense ones of the dequantised weights: the same numbers,
     without dequantising them in every pass."""
     for parent in list(model.modules()):
-        children: list[tuple[str, nn.Linear]] = list(parent.named_children())  # type: ignore[arg-type]
+        children: list[tuple[str, Any]] = list(parent.named_children())
         for name, child in children:
             if type(child).__name__ != "Linear4bit":
                 continue
@@ -56,7 +56,7 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
-def _forward(layer: LoraLayer, x: Tensor) -> Tensor:
+def _forward(layer: Any, x: Tensor) -> Tensor:
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         x = x.to(torch.get_autocast_dtype(kind))
@@ -69,29 +69,10 @@ def _forward(layer: LoraLayer, x: Tensor) -> Tensor:
     return y
 
 
-class _Kept(Protocol):
-    """What the backward pass needs of the forward pass, in autograd's context."""
-
-    base: nn.Linear
-    scaling: float
-    rate: float
-    shape: torch.Size
-    needs_input_grad: tuple[bool, ...]
-    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
-
-    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
-
-
 class _Lora(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _Kept,
-        x: Tensor,
-        first: Tensor,
-        second: Tensor,
-        base: nn.Linear,
-        scaling: float,
-        rate: float,
+        ctx: Any, x: Tensor, first: Tensor, second: Tensor, base: Any, scaling: float, rate: float
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         a, b = first.to(x.dtype), (second * scaling).to(x.dtype)
@@ -107,7 +88,7 @@ class _Lora(torch.autograd.Function):
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: _Kept, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         flat, inner, a, b, kept = ctx.saved_tensors
         dy = dy.reshape(-1, dy.shape[-1]).to(flat.dtype)
         dinner = dy @ b
@@ -122,13 +103,13 @@ class _Lora(torch.autograd.Function):
         return dx.view(ctx.shape), da, db, None, None, None
 
 
-def _matrix(base: nn.Linear) -> Tensor:
+def _matrix(base: Any) -> Tensor:
     """A linear layer's weight [output, input], dequantised if it is 4-bit."""
     weight = base.weight
     # a weight that was spread over workers has lost its state; then the module has it
     state = getattr(weight, "quant_state", None) or getattr(base, "quant_state", None)
     if state is None:
-        return weight.data
+        return weight.data  # type: ignore[no-any-return]
     from bitsandbytes.functional import dequantize_4bit
 
     dense: Tensor = dequantize_4bit(weight.data, state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
@@ -19,9 +19,6 @@ from sftray.trial.trial_report import Report
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class LocalRunner:
@@ -68,10 +65,8 @@ class LocalRunner:
                 search.returned(suggestion.trial)
             recorder.finish_trials()
 
-    def submit(
-        self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs
-    ) -> ObjectRef[T]:
-        return submit_task(self._use_gpu, function, *arguments, **named)
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
+        return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:
         """Nothing was taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from ray import tune
 
@@ -18,9 +18,6 @@ from sftray.trainers.runner import FittedTrainer, TrialSpecs, submit_task, tune_
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class TrainRunner:
@@ -53,10 +50,8 @@ class TrainRunner:
         )
         tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
 
-    def submit(
-        self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs
-    ) -> ObjectRef[T]:
-        return submit_task(self._use_gpu, function, *arguments, **named)
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
+        return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:
         """Ray Train frees the workers of an ended trial, and the recorder what it leaves."""

@@ -25,9 +25,9 @@ from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.batches import read_row
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
 from sftray.trainers.bank.evaluation import EvalPass
-from sftray.trainers.bank.frozen_base import take_base
+from sftray.trainers.bank.frozen_base import load_model, take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.trial_spec import TrialSpec

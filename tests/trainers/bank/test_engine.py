@@ -17,7 +17,8 @@ from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
 from sftray.storage.paths import TrialPaths
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
