@@ -7,34 +7,43 @@ import contextlib
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftray.cli.terminal import quiet_libraries, say
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths
 
+if TYPE_CHECKING:
+    from sftray.results import Results
+
 
 def results(options: argparse.Namespace) -> int:
     from sftray.results import load
-    from sftray.results.leaderboard_text import confirmed_text, table, verdicts
+    from sftray.results.findings import learn
 
     found = load(options.dir)
     if options.json:
         say(json.dumps(found.leaderboard, indent=1))
-        return 0
-    from sftray.results.findings import learn, text
-
-    if options.findings:
+    elif options.findings:
         say(json.dumps(learn(found).to_json(), indent=1))
     else:
-        say(table(found.leaderboard, top=options.top))
-        if confirmed := confirmed_text(found.leaderboard):
-            say("\n" + confirmed)
-        if options.verdicts:
-            say("\n" + verdicts(found.leaderboard, top=options.top))
-        say("\n" + text(learn(found)))
+        say_results(found, top=options.top, verdicts=options.verdicts)
     return 0
+
+
+def say_results(found: Results, *, top: int | None, verdicts: bool = False) -> None:
+    """The leaderboard, what its repetitions say, and what the sweep has learned."""
+    from sftray.results import leaderboard_text
+    from sftray.results.findings import learn, text
+
+    say(leaderboard_text.table(found.leaderboard, top=top))
+    if confirmed := leaderboard_text.confirmed_text(found.leaderboard):
+        say("\n" + confirmed)
+    if verdicts:
+        say("\n" + leaderboard_text.verdicts(found.leaderboard, top=top))
+    say("\n" + text(learn(found)))
 
 
 def watch(options: argparse.Namespace) -> int:
@@ -64,7 +73,7 @@ def init(options: argparse.Namespace) -> int:
 
     file: Path = options.file
     if file.exists():
-        raise SftrayError(f"{file}: got a file that is there already, must be a new one")
+        raise SftrayError(f"{file}: this file exists", "name a new one")
     memories = gpu_memories()
     gpus = len(memories) if options.gpus is None else options.gpus
     if gpus < 0:
@@ -114,10 +123,8 @@ def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
     from sftray.winner.loading_code import loading_code
 
     config, tensors = adapter_format.read_adapter(folder)
-    wrong, refused = (
-        adapter_format.peft_problems(config, tensors),
-        adapter_format.vllm_problems(config, tensors),
-    )
+    wrong = adapter_format.peft_problems(config, tensors)
+    refused = adapter_format.vllm_problems(config, tensors)
     command = adapter_format.vllm_command(str(folder), config, facts["sweep"])
     told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
     serve = f"vLLM: yes, by its format\n{command}"
@@ -161,7 +168,7 @@ def merge(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> int:
     """The winner on the Hub."""
     if not options.yes and not sys.stdin.isatty():
-        raise SftrayError("push: got nobody to ask, must be run with --yes or in a terminal")
+        raise SftrayError("push: nobody is here to agree", "add --yes, or run it in a terminal")
     if options.merged:
         quiet_libraries()
     from sftray.winner.push import push as pushed
@@ -203,30 +210,28 @@ def inspect(options: argparse.Namespace) -> int:
         root = json.loads(files.read_text(SweepPaths(root).sweep))["packs"]
     elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
-            f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
-            "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
+            f"{root}: there is neither sweep.json nor manifest.json",
+            "name a sweep's folder (<storage>/<name>) or a pack's (<storage>/packs/<key>)",
         )
-    if options.json:
-        from sftray.data.packs.inspect import inspect_json
-        from sftray.data.packs.packs import open_packs
-
-        say(json.dumps(inspect_json(open_packs(root)), indent=1))
-    else:
-        say(inspected(root, rows=options.rows))
+    say(inspected(root, rows=options.rows, as_json=options.json))
     return 0
 
 
 def doctor(options: argparse.Namespace) -> int:
     """What this machine can do; 1 where something is in a sweep's way."""
-    from sftray.cli.doctor import as_json, as_text, findings
+    from sftray.cli.doctor import as_text, findings
 
     found = findings(options.storage)
-    say(json.dumps(as_json(found), indent=1) if options.json else as_text(found))
+    as_json = [asdict(one) for one in found]
+    say(json.dumps(as_json, indent=1) if options.json else as_text(found))
     return int(any(one.level == "problem" for one in found))
 
 
-def inspected(packs: str, *, rows: int) -> str:
-    from sftray.data.packs.inspect import inspect_text
+def inspected(root: str, *, rows: int, as_json: bool = False) -> str:
+    from sftray.data.packs.inspect import inspect_json, inspect_text
     from sftray.data.packs.packs import open_packs
 
-    return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
+    packs = open_packs(root)
+    if as_json:
+        return json.dumps(inspect_json(packs), indent=1)
+    return inspect_text(packs, rows=rows, color=sys.stdout.isatty())

@@ -22,7 +22,8 @@ from sftray.data.packs.manifest import (
     SAMPLE_PROMPTS,
     Estimate,
     Overlap,
-    SplitEstimate,
+    Sizes,
+    reading_of,
     reasons_text,
     token_count,
 )
@@ -31,7 +32,7 @@ from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
-from sftray.data.source.readers import SourceRow
+from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
@@ -49,8 +50,8 @@ def estimate_packs(
 ) -> Estimate:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
-    Where the samples are not the whole, the duplicates of a given evaluation set are fewer than the
-    whole has: both sides of a pair must have been sampled. Raises DataError and TemplateError as
+    The overlap is counted within the samples: an estimate of its share, too low where a
+    conversation was sampled and its twin was not. Raises DataError and TemplateError as
     `build_packs` does, but judges neither bad rows nor the overlap.
     """
     recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
@@ -61,32 +62,35 @@ def estimate_packs(
         samples=[],
     )
     train = _sampled(recipe.train, recipe, chat, sample)
-    given = None if recipe.evaluation is None else _sampled(recipe.evaluation, recipe, chat, sample)
-    evaluated = given or train
-    if given is None:
+    most, train_number, overlap = data.num_eval_conversations, train.conversations, None
+    if recipe.evaluation is None:
+        evaluation, reading = train, reading_of([])
         chosen = np.ones(len(train.kept.hash), np.bool_)  # of a sample any may be evaluated on
         if train.report.rows >= train.read:
-            chosen = held_out(train.kept.hash, data.eval_fraction, data.num_eval_conversations)
-        wanted = max(1, math.ceil(data.eval_fraction * train.conversations))
-        number = min(wanted, data.num_eval_conversations)
-        train_number = train.conversations - number
+            chosen = held_out(train.kept.hash, data.eval_fraction, most)
+        number = min(max(1, math.ceil(data.eval_fraction * train.conversations)), most)
+        train_number -= number
     else:
-        chosen = limited(given.kept.hash, data.num_eval_conversations)
-        number = min(given.conversations, data.num_eval_conversations)
-        train_number = train.conversations
-    overlap = None if given is None else _overlap(train, given, chosen)
+        evaluation = _sampled(recipe.evaluation, recipe, chat, sample)
+        reading = reading_of([evaluation.report])
+        chosen = limited(evaluation.kept.hash, most)
+        number = min(evaluation.conversations, most)
+        overlap = asdict(Overlap.between(train.kept, evaluation.kept, chosen))
     return {
         "key": recipe.key,
         "sampled": train.report.rows,
         "read": train.read,
         "splits": {
-            "train": train.scaled(train_number, data.max_length, train.report),
-            "eval": evaluated.scaled(number, data.max_length, given.report if given else None),
+            "train": {
+                **train.scaled(train_number, data.max_length),
+                **reading_of([train.report]),
+            },
+            "eval": {**evaluation.scaled(number, data.max_length), **reading},
         },
-        "eval_overlap": None if overlap is None else asdict(overlap),
+        "eval_overlap": overlap,
         "sample_prompts": [
             {"reference_tokens": token_count(chat, text)}
-            for text in evaluated.references(chosen, SAMPLE_PROMPTS)
+            for text in evaluation.references(chosen, SAMPLE_PROMPTS)
         ],
     }
 
@@ -95,7 +99,7 @@ def estimate_packs(
 class _Sampled:
     """Rows of a source that were looked at."""
 
-    rows: list[SourceRow]
+    rows: list[NumberedRow]
     spelling: str
     report: ChunkReport
     read: int
@@ -110,10 +114,8 @@ class _Sampled:
         """That can be trained on, of the whole source."""
         return max(1, round(self.read * len(self.kept.length) / self.report.rows))
 
-    def scaled(self, number: int, max_length: int, own: ChunkReport | None) -> SplitEstimate:
-        """Counts of `number` conversations whose lengths are distributed as in the sample; `own` is
-        what was counted of the split's own source, if it has one."""
-        own = own or ChunkReport()
+    def scaled(self, number: int, max_length: int) -> Sizes:
+        """Counts of `number` conversations whose lengths are distributed as in the sample."""
         lengths = self.kept.length.astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
@@ -123,8 +125,6 @@ class _Sampled:
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(self.report.supervised / len(lengths) * number),
             **padding_of(packed, rows, max_length),
-            "read": own.rows,
-            "dropped": dict(own.dropped),
         }
 
     def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:
@@ -147,9 +147,3 @@ def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> _
             f"{reasons_text(report.dropped)}; must be one at least, clean them"
         )
     return _Sampled(rows, spelling, report, total)
-
-
-def _overlap(train: _Sampled, given: _Sampled, chosen: NDArray[np.bool_]) -> Overlap:
-    """What the samples have in common."""
-    evaluated = (given.kept.hash[chosen], given.kept.whole_hash[chosen])
-    return Overlap.between((train.kept.hash, train.kept.whole_hash), evaluated)

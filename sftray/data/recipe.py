@@ -22,7 +22,7 @@ from sftray.errors import DataError, PacksError
 from sftray.storage.model_files import tokenizer_folder
 from sftray.storage.paths import PacksPaths
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")
@@ -105,12 +105,7 @@ def find_packs(
 ) -> Packs | None:
     """The packs that `build_packs` would open, if they are there whole; builds nothing."""
     recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    return open_if_whole(PacksPaths.of(storage, recipe.key).root)
-
-
-def open_if_whole(root: str) -> Packs | None:
-    """The packs in a folder, or None where they must be built (again)."""
     try:
-        return open_packs(root)
+        return open_packs(PacksPaths.of(storage, recipe.key).root)
     except PacksError:
         return None

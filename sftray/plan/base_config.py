@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from sftray.config import Choice, SweepConfig
+from sftray.config import SweepConfig
 from sftray.errors import ConfigError
 
 _COMMON = {
@@ -75,7 +75,7 @@ def require_attention(sweep: SweepConfig, base: Mapping[str, Any]) -> None:
     """Raise ConfigError where trials ask for varlen on a base that has more than it computes."""
     asked = {sweep.trial.attention, *(point.get("attention") for point in sweep.points)}
     space = sweep.search_space.get("attention")
-    asked |= set(space.values) if isinstance(space, Choice) else set()
+    asked |= set((space and space.finite_values()) or ())
     special = special_attention(base)
     if special and "varlen" in asked:
         refuse_varlen(f"the base has {special}")

@@ -16,6 +16,7 @@ from dataclasses import fields
 from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
+from sftray.config.checks import is_number
 from sftray.config.points import Point, nearest_point
 from sftray.plan.model_shape import ModelShape
 
@@ -35,8 +36,8 @@ def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
     if sweep.trial.finetune == "full":
         return []
     usual = {f.name: f.default for f in fields(TrialConfig)}
-    wanted = {
-        name: usual[name] if isinstance(usual[name], int | float) else getattr(sweep.trial, name)
+    wanted: Point = {
+        name: at if isinstance(at := usual[name], int | float) else getattr(sweep.trial, name)
         for name in sweep.search_space
     }
     if "learning_rate" not in sweep.search_space:
@@ -44,7 +45,8 @@ def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
     found: list[Point] = []
     for rate in published_rates(shape, str(base.get("model_type"))):
         point = nearest_point(sweep.search_space, {**wanted, "learning_rate": rate})
-        near = max(rate / point["learning_rate"], point["learning_rate"] / rate) <= OUTSIDE
+        first = point["learning_rate"]
+        near = is_number(first) and max(rate / first, first / rate) <= OUTSIDE
         if near and point not in found:
             found.append(point)
     return found

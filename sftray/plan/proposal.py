@@ -24,6 +24,7 @@ from sftray.config import (
     loguniform,
     uniform,
 )
+from sftray.config.points import reachable
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.estimate import estimate_packs
@@ -263,14 +264,14 @@ def _fitted(sweep: SweepConfig, reasons: dict[str, str]) -> SweepConfig:
         )
     least = WELL_STEPS if rows >= 2 * WELL_STEPS * sweep.trial.num_workers else MIN_STEPS
     sweep = fit_batch_sizes(sweep, rows * MIN_STEPS // least)
-    sizes = sweep.search_space["effective_batch_size"].values  # type: ignore[union-attr]
+    smallest = int(min(reachable(sweep, "effective_batch_size")))
     reasons["search_space.effective_batch_size"] = (
         f"packed rows a step, of about {rows:,} an epoch ({counts['tokens']:,} tokens): sizes that "
         f"leave at least {least} steps; small ones are noisy, large ones have few updates"
     )
-    trial = replace(sweep.trial, effective_batch_size=sizes[0])
+    trial = replace(sweep.trial, effective_batch_size=smallest)
     ladder = rung_ladder(replace(sweep, trial=trial), rows)
-    grace = next((rung for rung in ladder if rung >= GRACE_STEPS * sizes[0]), None)
+    grace = next((rung for rung in ladder if rung >= GRACE_STEPS * smallest), None)
     if grace is not None:
         reasons["grace_rows"] = (
             f"rows every trial is sure of: about a ninth of the shortest budget, and {GRACE_STEPS} "

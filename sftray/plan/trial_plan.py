@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sftray.config import Choice, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, TrialConfig, choice
+from sftray.config.checks import is_number
 from sftray.config.points import field_values
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
@@ -135,15 +136,16 @@ def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
     two, the largest four powers of two that have as many steps.
     """
     space = sweep.search_space.get("effective_batch_size")
-    if not (isinstance(space, Choice) and space.fitting):
+    if space is None or not space.fitting:
         return sweep
     epochs = field_values(sweep, "num_train_epochs") or [sweep.trial.num_train_epochs]
     most = round(min(epochs) * rows_per_epoch) // MIN_STEPS
-    kept = [batch for batch in space.values if batch <= most]
+    sizes = list(filter(is_number, space.finite_values() or ()))
+    kept = [batch for batch in sizes if batch <= most]
     if len(kept) < 2:
         powers = [2**k for k in range(20) if 2**k <= most and 2**k % sweep.trial.num_workers == 0]
-        kept = powers[-4:] or [min(space.values)]
-    fitted = {**sweep.search_space, "effective_batch_size": Choice(tuple(kept))}
+        kept = powers[-4:] or [min(sizes)]
+    fitted = {**sweep.search_space, "effective_batch_size": choice(kept)}
     return replace(sweep, search_space=fitted)
 
 

@@ -48,6 +48,7 @@ def twin() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_its_losses_are_those_of_the_engine(twin: Any, tmp_path: Path) -> None:
     rows = twin.demo_rows(20, LENGTH)
     assert len(rows) == 20
@@ -69,7 +70,7 @@ def test_it_runs_as_a_script() -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -26,6 +26,7 @@ def timeless(events: list[Event]) -> list[str]:
     return [repr({key: event[key] for key in event if key != "time"}) for event in events]
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(path: str) -> None:
     """After every event: what was begun is finished alike, and the next point is the same."""
     sweep = make_sweep()
@@ -48,7 +49,10 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(path: str) -> None:
     assert suggested >= sweep.num_trials
 
 
-@pytest.mark.parametrize("order", range(5))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order", [0, 1, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (2, 3, 4))]
+)
 def test_every_trial_ends_once_however_often_the_driver_dies(path: str, order: int) -> None:
     sweep = make_sweep()
     lengths = [3, 11, 12, 30, 31, 32, 60, 100, 10_000]

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from sftray.config import Space, Uniform
+from sftray.config import Space
 from sftray.config.checks import is_number
 from sftray.config.points import short
 from sftray.results import Results
@@ -177,7 +177,8 @@ def _axis(name: str, values: list[Any], space: Space | None) -> dict[str, Any]:
         numbers = [words.index(str(value)) for value in values]
         return {"label": name, "values": numbers, "tickvals": places, "ticktext": words}
     few: list[float] = sorted(set(values))
-    if not (space.log if isinstance(space, Uniform) else spans_much(values)):
+    continuous = space is not None and space.finite_values() is None
+    if not (space.log if space is not None and continuous else spans_much(values)):
         ticks = {"tickvals": few, "ticktext": list(map(short, few))}
         return {"label": name, "values": values, **(ticks if len(few) <= 6 else {})}
     marks = few if len(few) <= 6 else _round_numbers(few[0], few[-1])

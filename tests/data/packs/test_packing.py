@@ -67,6 +67,7 @@ def test_rows_are_shuffled_by_the_seed_alone() -> None:
     assert order != [int(row[0]) for row in shuffled(rows, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize(
     ("name", "at_1024", "at_2048"),

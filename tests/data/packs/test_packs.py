@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from damage import damages
 from data_templates import DEMO
+from packs_here import build_packs_here
 from tokenizers import Tokenizer
 
 from sftray.config import DataConfig
@@ -190,6 +191,13 @@ def test_the_same_input_gives_the_same_bytes_on_one_cpu(
     assert bytes_of(alone) == bytes_of(packs)
 
 
+def test_packs_built_here_are_those_of_ray(packs: Packs, source: Path, tmp_path: Path) -> None:
+    """Which the tests that need packs and no Ray rest on."""
+    here = build_packs_here(config(source), str(DEMO), storage=str(tmp_path))
+    assert here.key == packs.key
+    assert bytes_of(here) == bytes_of(packs)
+
+
 def test_packs_are_built_once(packs: Packs, source: Path) -> None:
     storage = str(Path(packs.root).parent.parent)
     before = {path: path.stat().st_mtime_ns for path in Path(packs.root).rglob("*")}
@@ -348,15 +356,22 @@ def test_an_evaluation_set_above_a_tenth_of_which_is_trained_on_is_refused(
     assert list((tmp_path / "packs").glob("*/manifest.json")) == []
 
 
-def test_rows_with_keys_that_are_not_supported_are_counted_under_each(tmp_path: Path) -> None:
+def test_keys_that_are_not_supported_or_not_read_are_counted_under_each(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [talk(k, random.Random(k)) for k in range(20)]
     for number, key in ((3, "tool_calls"), (5, "reasoning_content"), (9, "tool_calls")):
         rows[number]["messages"][-1][key] = "used"
     rows[4]["messages"][-1]["tool_calls"] = None
+    for number in (0, 1):
+        rows[number]["messages"][0]["loss"] = False
+    rows[2] |= {"id": "a", "trainable": 1}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = config(path, max_bad_fraction=0.5)
-    packs = build_packs(data, str(DEMO), storage=str(tmp_path))
+    lines: list[str] = []
+    packs = build_packs(data, str(DEMO), storage=str(tmp_path), log=lines.append)
+    unread = "train: keys that were not read: loss (2 rows), trainable (1 row)"
+    assert unread in lines
+    assert unread in inspect_text(packs, rows=0)
     counts = {"tool_calls not supported": 2, "reasoning_content not supported": 1}
     assert packs.manifest["splits"]["train"]["dropped"] == counts
     assert "2  tool_calls not supported" in inspect_text(packs, rows=0)

@@ -621,6 +621,7 @@ outcomes = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(metrics, max_size=6), outcomes, st.text(max_size=30), number)
 def test_any_record_has_a_verdict_and_an_advice_of_one_line(

@@ -25,7 +25,7 @@ from sftray.trainers.bank.bank_process import BankProcess, Opening
 from sftray.trainers.bank.leases import LEASE_SECONDS
 from sftray.trial.trial_spec import TrialSpec
 
-pytestmark = pytest.mark.ray  # the packs are built on it, once
+pytestmark = pytest.mark.slow
 
 Reports = list[dict[str, Any]]
 

@@ -24,7 +24,7 @@ from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec
 
-pytestmark = pytest.mark.ray  # the packs are built on it, once
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 Reports = list[dict[str, Any]]

@@ -34,7 +34,7 @@ from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 from sftray.winner.model_card import model_card
 
-pytestmark = pytest.mark.ray  # the packs are built on it, once
+pytestmark = pytest.mark.slow
 
 FULL = replace(TRIAL, finetune="full", base_precision="bf16", learning_rate=2e-3)
 

@@ -50,6 +50,7 @@ def drawn(state: State, width: int, height: int | None = None) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
+@pytest.mark.slow
 def test_a_view_is_never_wider_nor_higher_than_the_screen(tmp_path: Path) -> None:
     for events in range(1, len(EVENTS) + 1, 10):
         now = state(tmp_path, events)

@@ -108,6 +108,7 @@ def test_the_page_loads_nothing_and_may_not(html: str) -> None:
     assert len(html) < 6_000_000
 
 
+@pytest.mark.slow
 def test_nothing_from_the_data_becomes_markup(tmp_path: Path) -> None:
     shutil.copytree(RECORDED.parent, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "lr_batch"
@@ -175,6 +176,7 @@ def test_a_winner_with_bad_answers_is_warned_of_on_top_and_shown_by_step(tmp_pat
     assert "t0000 bad answers Bad answers: best eval loss 2.500 at step 2" in trials
 
 
+@pytest.mark.slow
 def test_a_report_can_be_made_at_every_moment_of_a_sweep(tmp_path: Path) -> None:
     for number in range(0, len(EVENTS) + 1, 2):
         folder = tmp_path / str(number)
@@ -184,6 +186,7 @@ def test_a_report_can_be_made_at_every_moment_of_a_sweep(tmp_path: Path) -> None
     assert "Fine-tune with learning_rate 0.001" in text
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_and_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
