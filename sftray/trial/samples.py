@@ -8,10 +8,11 @@ from a checkpoint says again takes the place of what it had said.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
 
 from sftray.data.packs.packs import Packs
+from sftray.data.source.conversations import Message
 from sftray.metrics import load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
@@ -24,7 +25,7 @@ Reply = tuple[str, bool]
 
 
 class Prompt(TypedDict):
-    messages: list[dict[str, str]]
+    messages: list[Message]
     prompt: str
     """To be read."""
     reference: str | None
@@ -61,7 +62,7 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[Promp
     ]
 
 
-def question(messages: Sequence[Mapping[str, str]]) -> str:
+def question(messages: Sequence[Message]) -> str:
     """A prompt to be read: the user's words, or all turns of a longer one."""
     if len(messages) == 1:
         return str(messages[0]["content"])
