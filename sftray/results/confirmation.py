@@ -19,10 +19,11 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict, cast
 
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import TrialRecord
+from sftray.config.points import Point
+from sftray.results.records import TrialRecord
+from sftray.storage.journal.event_types import Outcome
 
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -37,8 +38,28 @@ CHEAPER = 0.05
 of an epoch differ by less."""
 
 
-LEFT_OUT = ("failed", "preempted", "out_of_memory", "data_error")
+LEFT_OUT = (Outcome.FAILED, Outcome.PREEMPTED, Outcome.OUT_OF_MEMORY, Outcome.DATA_ERROR)
 """Outcomes of a repetition that are no results of its point."""
+
+
+class ConfirmedJson(TypedDict):
+    """A Confirmed as leaderboard.json has it."""
+
+    trial: str
+    point: Point
+    eval_losses: Sequence[float]
+    left_out: Mapping[str, int]
+    mean: float | None
+    interval: Sequence[float] | None
+    tokens: int
+
+
+class ConfirmationJson(TypedDict):
+    """A Confirmation as leaderboard.json has it."""
+
+    points: Sequence[ConfirmedJson]
+    winner: str | None
+    tied: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +68,7 @@ class Confirmed:
 
     trial: str
     """The search's trial."""
-    point: Mapping[str, Any]
+    point: Point
     eval_losses: tuple[float, ...]
     """The best of each repetition that counts; infinite where it diverged."""
     left_out: Mapping[str, int]
@@ -76,9 +97,16 @@ class Confirmation:
         repetitions do not say."""
         return self.winner is None or self.winner in (trial.trial, trial.confirms)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ConfirmationJson:
         """As leaderboard.json has it."""
-        return asdict(self)
+        return cast(ConfirmationJson, asdict(self))
+
+
+def half_width(one: ConfirmedJson) -> float | None:
+    """Half the interval of a point's mean."""
+    if one["interval"] is None or one["mean"] is None:
+        return None
+    return one["interval"][1] - one["mean"]
 
 
 def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
@@ -106,7 +134,7 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
 
 
 def _confirmed(
-    name: str, point: Mapping[str, Any], runs: Sequence[TrialRecord], half: float | None
+    name: str, point: Point, runs: Sequence[TrialRecord], half: float | None
 ) -> Confirmed:
     losses = _losses(runs)
     left_out = Counter(run.outcome for run in runs if run.outcome in LEFT_OUT)
@@ -126,7 +154,7 @@ def _losses(runs: Sequence[TrialRecord]) -> list[float]:
 
 def _loss(run: TrialRecord) -> float:
     best = run.best
-    ended = run.outcome == "completed" and best is not None
+    ended = run.outcome == Outcome.COMPLETED and best is not None
     return float(best["eval_loss"]) if ended and best is not None else math.inf
 
 

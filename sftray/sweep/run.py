@@ -112,7 +112,7 @@ def _run(
             journal.append(sweep_started(record["uid"]))
             meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
             search = _begin(specs, base, journal, fit, meter, log)
-            recorder = Recorder(sweep, paths, journal, search, log)
+            recorder = Recorder(sweep, paths, journal, log)
             recorder.when_stepped = meter.look
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
@@ -197,7 +197,6 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
     was full or storage away, KeyboardInterrupt where trials were cut off otherwise than by the
     sweep's budget."""
     recorder.finish_trials()
-    recorder.free_workers()
     if search.damaged:
         raise DataError(f"{search.damaged}. The sweep stopped; mended, the same command goes on")
     if search.outage:

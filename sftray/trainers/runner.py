@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import ray
 from ray import tune
@@ -23,6 +23,7 @@ from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import Suggestion
 from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
+from sftray.storage.journal.event_types import Report
 from sftray.storage.paths import SweepPaths
 from sftray.trial.trial_spec import TrialSpec
 
@@ -92,9 +93,10 @@ def tune_trials(
     recorder: Recorder,
     *,
     at_once: int,
-) -> None:
-    """Run Tune until the search has no more trials; nothing that it writes is ever read."""
-    sweep = specs.sweep
+) -> set[str]:
+    """Run Tune until the search has no more trials; nothing that it writes is ever read. The
+    placement groups that trials have reported."""
+    sweep, callback = specs.sweep, TuneRecorder(recorder)
     ray_private.tune_environment().difference_update(_KEYS)
     with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
         tune.Tuner(
@@ -110,12 +112,13 @@ def tune_trials(
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=scratch,
-                callbacks=[TuneRecorder(recorder)],
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
+    return callback.placement_groups
 
 
 _KEYS = {
@@ -133,11 +136,14 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self.placement_groups: set[str] = set()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
-        self._recorder.result(trial.config["trial"], result)
+        self._recorder.result(trial.config["trial"], cast(Report, result))
+        if group := result.get("placement_group"):
+            self.placement_groups.add(group)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._recorder.recovers(trial.config["trial"])

@@ -16,7 +16,8 @@ from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
-from sftray.results.sweep_folder import TrialRecord, answering
+from sftray.results.leaderboard import answering
+from sftray.results.records import TrialRecord
 from sftray.storage import files as storage_files
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join
@@ -76,7 +77,7 @@ def collect(
         "trials": len(found.records),
         "leaderboard": [
             {name: row[name] for name in SHOWN}
-            for row in found.leaderboard["trials"][:SHOWN_TRIALS]
+            for row in map(dict, found.leaderboard["trials"][:SHOWN_TRIALS])
         ],
         "versions": found.record["versions"],
         "git_revision": found.record["git_revision"],

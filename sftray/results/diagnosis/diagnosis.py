@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import warmup_steps
@@ -28,10 +27,8 @@ from sftray.results.diagnosis.symptoms import (
     what_announced_it,
 )
 from sftray.results.diagnosis.trial_curves import Evaluation, TrialCurves, read_course
+from sftray.results.records import TrialRecord
 from sftray.trial.answer_flags import bad_answers
-
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import TrialRecord
 
 CLOSE = 0.01
 """A pruned trial that missed the cutoff by less than this share of it was close."""

@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sftray.config import TrialConfig
-
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import TrialRecord
+from sftray.results.records import TrialRecord
 
 Floats = NDArray[np.float64]
 

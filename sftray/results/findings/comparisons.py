@@ -20,7 +20,8 @@ from sftray.config.checks import is_number
 from sftray.config.points import field_values
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
-from sftray.results.sweep_folder import Results, TrialRecord
+from sftray.results.load import Results
+from sftray.results.records import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sftray.results.findings.scaling import Scaling, scaling
 from sftray.results.findings.stopping import Stopping, stopping
 from sftray.results.findings.verdict import noise, verdict
 from sftray.results.leaderboard_text import standing
-from sftray.results.sweep_folder import Results
+from sftray.results.load import Results
 from sftray.trial.answer_flags import bad_answers
 
 

@@ -67,6 +67,6 @@ def _report_locally(
     values = cast(Report, dict(metrics))
     outcome, message = values.pop("outcome", None), values.pop("message", "")
     decision = search.record(trial, values, outcome, message)
-    recorder.result(trial, metrics)
+    recorder.result(trial, cast(Report, metrics))
     if decision == STOP and outcome is None:
         raise StoppedError

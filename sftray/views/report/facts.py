@@ -11,6 +11,7 @@ from typing import Any
 from sftray.config.config_json import to_json
 from sftray.config.points import point_text
 from sftray.results import Results
+from sftray.results.confirmation import half_width
 from sftray.results.findings import Findings, learn
 from sftray.results.leaderboard_text import confirmed_text
 from sftray.results.tables import BASE, axes_of
@@ -99,7 +100,7 @@ def _confirmed(found: Results) -> dict[str, Any] | None:
         {
             **one,
             "point": point_text(one["point"]),
-            "half": None if one["interval"] is None else one["interval"][1] - one["mean"],
+            "half": half_width(one),
             "best": one["trial"] == told["winner"],
         }
         for one in told["points"]
@@ -177,7 +178,7 @@ def _trials(found: Results) -> list[dict[str, Any]]:
 def _prompts(found: Results) -> list[dict[str, Any]]:
     """Each prompt with its answers: the base's, the best trial's, then the others' by loss; of each
     the one at its best evaluation, else the last; and all of the best trial's where it has more."""
-    board, best = found.leaderboard["trials"], found.leaderboard["best"]
+    board, best = found.leaderboard["trials"], found.leaderboard["best"] or ""
     ranked = [name for name in (row["trial"] for row in board) if name != best]
     at_best = {row["trial"]: row["step"] for row in board}
     prompts = []
