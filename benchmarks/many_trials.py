@@ -99,7 +99,8 @@ def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
     with clock("resume"), Journal(paths.journal) as journal:
         search = Search(sweep, journal, plan)
         Recorder(sweep, paths, journal, lambda line: None)
-        assert not search.unfinished() and not search.remaining()
+        assert not search.unfinished()
+        assert not search.remaining()
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {**clock.seconds, "events": events, "megabytes": used / 1024}
 
