@@ -32,9 +32,9 @@ from ray.tune.result import (
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sftray.cluster.ray_errors import plain
 from sftray.errors import OutageError, last_line
 from sftray.search.search import Search
-from sftray.storage import outages
 from sftray.storage.journal.event_types import STOP, Report
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        error = outages.plain(_error_of(trial), tempfile.gettempdir())
+        error = plain(_error_of(trial), tempfile.gettempdir())
         if isinstance(error, OutageError):
             self._search.met_outage(_name(trial), str(error))
         else:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sftray import results
 from sftray.cluster.connect import connect
+from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
 from sftray.config.resume_check import refuse_other_config
@@ -42,7 +43,7 @@ from sftray.plan.trial_plan import fit_batch_sizes, planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
-from sftray.storage import outages
+from sftray.storage.full_disk import plainly
 from sftray.storage.journal import Journal
 from sftray.storage.journal.event_types import sweep_ended, sweep_started
 from sftray.storage.model_files import model_config, require_safetensors
@@ -51,7 +52,7 @@ from sftray.sweep.active_trainer import ActiveTrainer
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
-from sftray.trainers.runner import TrialSpecs
+from sftray.trainers.runner import Runner, TrialSpecs
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner.collect import collect
 
@@ -71,7 +72,7 @@ def run_sweep(
     the same call resumes.
     """
     sweep = _with_absolute_storage(sweep)
-    with outages.plainly(sweep.storage):
+    with plainly(sweep.storage, plain):
         return _run(sweep, local=local, log=log, clock=clock)
 
 
@@ -80,16 +81,8 @@ def _run(
 ) -> results.Results:
     began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
-    for warning in check_code(sweep.trial):
-        log(f"warning: {warning}")
-    base = model_config(sweep.trial.model, sweep.trial.model_revision)
-    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
-    require_attention(sweep, base)
+    base = _checked_base(sweep, paths, log)
     trainer, why = pick_trainer(sweep, base)
-    refuse_other_config(sweep, paths)
-    if sweep.metric:
-        load_metric(sweep.metric)
-    require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     recipe = make_recipe(
         sweep.data,
         sweep.trial.model,
@@ -115,32 +108,34 @@ def _run(
             recorder = Recorder(sweep, paths, journal, log)
             recorder.when_stepped = meter.look
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
+            at_the_end.callback(meter.tell)
             try:
                 if search.searching() and not search.stopped:
                     at_work.runner.run(specs, search, recorder)
                 _settle(search, recorder, meter)
                 if _confirms(sweep, search):
-                    log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
-                    if other := at_work.change_to(sweep.confirm_trainer, sweep):
-                        specs = replace(specs, plan=planner(sweep, rows, execution=other.execution))
-                    at_work.runner.run(specs, search, recorder)
+                    _run_again(specs, rows, search, recorder, at_work)
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
-            except BaseException:
-                meter.tell()
-                raise
             finally:
                 recorder.write_leaderboard()
-            found = results.load(paths.root)
-            if found.leaderboard["best"] is None:
-                _report(paths, log)
-                raise SweepFailedError(_no_trial_finished(found))
-            collect(sweep, paths, packs, found, log=log, submit=at_work.runner.submit)
-            _report(paths, log)
-            meter.tell()
+            return _finish(sweep, paths, packs, at_work.runner, log)
     finally:
         at_work.runner.close()
-    return found
+
+
+def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> Mapping[str, Any]:
+    """The base's config.json, after what can be checked without the data."""
+    for warning in check_code(sweep.trial):
+        log(f"warning: {warning}")
+    base = model_config(sweep.trial.model, sweep.trial.model_revision)
+    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
+    require_attention(sweep, base)
+    refuse_other_config(sweep, paths)
+    if sweep.metric:
+        load_metric(sweep.metric)
+    require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
+    return base
 
 
 def _check(
@@ -213,6 +208,17 @@ def _confirms(sweep: SweepConfig, search: Search) -> bool:
     return search.confirm() and not search.stopped
 
 
+def _run_again(
+    specs: TrialSpecs, rows: int, search: Search, recorder: Recorder, at_work: ActiveTrainer
+) -> None:
+    """Run the best points with other seeds. rows: of the packs."""
+    sweep = specs.sweep
+    recorder.log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
+    if other := at_work.change_to(sweep.confirm_trainer, sweep):
+        specs = replace(specs, plan=planner(sweep, rows, execution=other.execution))
+    at_work.runner.run(specs, search, recorder)
+
+
 def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:
     """Journal that the sweep has ended: all of it, or as much as its budget allowed."""
     meter.tell()
@@ -229,6 +235,19 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
         f"{budget} = {limit:g} is spent ({meter.spent}). Trials cut off: {len(cut)}{where}; not "
         f"begun: {left - len(cut)}. With a larger {budget} the same command goes on exactly there"
     )
+
+
+def _finish(
+    sweep: SweepConfig, paths: SweepPaths, packs: Packs, runner: Runner, log: Log
+) -> results.Results:
+    """Write the winner's folder and the report. Raises SweepFailedError where no trial finished."""
+    found = results.load(paths.root)
+    if found.leaderboard["best"] is None:
+        _report(paths, log)
+        raise SweepFailedError(_no_trial_finished(found))
+    collect(sweep, paths, packs, found, log=log, submit=runner.submit)
+    _report(paths, log)
+    return found
 
 
 def _report(paths: SweepPaths, log: Log) -> None:

@@ -26,7 +26,8 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 
 from sftray.errors import CheckpointError
-from sftray.storage import files, outages
+from sftray.storage import files
+from sftray.storage.full_disk import plainly
 from sftray.storage.paths import TrialPaths, join
 from sftray.trial.lora_adapter import trained_parameters
 
@@ -101,7 +102,7 @@ def _save(
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with outages.plainly(temporary):
+        with plainly(temporary):
             write_weights(folder)
             save_file(dict(moments), folder / OPTIMIZER)
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.cluster.ray_errors import plain
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.packs.manifest import Counts, Packed, drops, reasons_text
@@ -30,7 +31,7 @@ from sftray.data.source.conversations import Message, conversation
 from sftray.data.source.readers import BadLineError
 from sftray.data.source.sources import Source, located, spelling_of_source
 from sftray.errors import DataError, Log, OutageError, TemplateError
-from sftray.storage.outages import plain
+from sftray.storage.full_disk import plainly
 
 _BLOCKS = 4096
 """At most this many Ray Data blocks a pass; more chunks share a block."""
@@ -191,12 +192,10 @@ def _told(
     """A task's answer, or what there is to say of a full disk and the like, of which Ray Data would
     pass on a traceback."""
     try:
-        return {"outage": "", "answer": pickle.dumps(task(item, **settings))}
-    except Exception as error:  # noqa: BLE001 – what is no outage is raised again
-        found = plain(error, tempfile.gettempdir())
-        if not isinstance(found, OutageError):
-            raise
-        return {"outage": str(found), "answer": b""}
+        with plainly(tempfile.gettempdir(), plain):
+            return {"outage": "", "answer": pickle.dumps(task(item, **settings))}
+    except OutageError as error:
+        return {"outage": str(error), "answer": b""}
 
 
 def _error(source: Source, number: int, kind: str, line: int, message: str) -> Exception:

@@ -28,6 +28,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sftray.cluster.preemption import PreemptionWatch
+from sftray.cluster.ray_errors import plain
 from sftray.config import TrialConfig
 from sftray.config.config_json import sweep_from_json
 from sftray.data.packs.packs import open_packs
@@ -35,7 +36,6 @@ from sftray.errors import BankError, OutageError, PacksError, SftrayError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.out_of_memory import cheaper
 from sftray.storage.journal.event_types import OUTAGE
-from sftray.storage.outages import plain
 from sftray.trainers.bank.leases import LEASE_SECONDS, POLL_SECONDS, Lease
 from sftray.trial.trial_spec import TrialSpec
 
