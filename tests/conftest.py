@@ -65,12 +65,12 @@ def small_sweep_config(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
 
 
 @pytest.fixture(scope="session")
-def small_packs(ray_cluster: None, small_sweep_config: SweepConfig) -> Packs:
-    """160 of the bundled conversations in rows of 256 tokens."""
-    from sftray.data.pipeline import build_packs
+def small_packs(small_sweep_config: SweepConfig) -> Packs:
+    """160 of the bundled conversations in rows of 256 tokens, built without Ray."""
+    from packs_here import build_packs_here
 
     sweep = small_sweep_config
-    return build_packs(sweep.data, sweep.trial.model, storage=sweep.storage)
+    return build_packs_here(sweep.data, sweep.trial.model, storage=sweep.storage)
 
 
 @pytest.fixture(scope="session")

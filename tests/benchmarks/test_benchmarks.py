@@ -24,7 +24,7 @@ def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(tmp_path:
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

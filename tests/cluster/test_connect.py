@@ -26,7 +26,7 @@ def join(address: str, home: Path) -> subprocess.CompletedProcess[str]:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         env.pop(name, None)
     return subprocess.run(
-        [sys.executable, "-c", JOIN], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", JOIN], env=env, capture_output=True, text=True, timeout=600
     )
 
 

@@ -45,7 +45,7 @@ def test_a_notebook_runs_without_ray_or_torch(name: str) -> None:
     assert str(TESTS) in "".join(code_of(notebook))
     notebook.cells.append(nbformat.v4.new_code_cell(LIGHT))
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(TESTS)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(TESTS)}}
     ).execute()
     shown = [
         output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs

@@ -29,6 +29,9 @@ class Line:
         for one in list(self._open):
             _close(one)
 
+    def restore(self) -> None:
+        self.cut = False
+
     def lose_answers(self, number: int) -> None:
         """Of requests that come from now on, by connections of their own."""
         self.answers_to_lose = number

@@ -66,7 +66,7 @@ def look() -> dict[str, object]:
 
 def answer(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=600) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

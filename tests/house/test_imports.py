@@ -57,7 +57,7 @@ def loaded_by(code: str) -> set[str]:
     """The top-level packages that a fresh Python has loaded after running `code`."""
     code += "\nimport json, sys\nsys.stderr.write(json.dumps([*sys.modules]))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     return {name.partition(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
 

@@ -226,7 +226,7 @@ def test_wandb_gets_neither_keys_nor_samples(
     ]
     with fake_wandb() as (address, sent):
         monkeypatch.setenv("WANDB_BASE_URL", address)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0
     assert len(sent) == (2 if mode == "online" else 0)
     files = list(Path(mirrored.tracking).rglob("*.wandb"))
@@ -264,11 +264,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         arguments = [folder / "chats.jsonl", folder / "results", folder / "seen.json"]
         done = subprocess.run(
-            [sys.executable, HERE / "secrets_sweep.py", *arguments],
+            [sys.executable, HERE / "fakes" / "secrets_sweep.py", *arguments],
             env={name: value for name, value in env.items() if name != "RAY_ADDRESS"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             cwd=folder,
         )
         assert done.returncode == 0, done.stdout + done.stderr

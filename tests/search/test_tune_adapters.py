@@ -53,9 +53,23 @@ def trainable(config: dict[str, Any]) -> None:
             Path(config["mark"]).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if manner == "waits" and number == 2:
+            Path(config["mark"]).touch()
             time.sleep(600)
     outcome = manner if manner in Outcome else "completed"
     tune.report(last | {"outcome": outcome, "message": "said by the trial"})
+
+
+class WhenThere(tune.Stopper):
+    """Ends a sweep when a file is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._path.exists()
 
 
 def fit(
@@ -182,11 +196,9 @@ def test_with_its_budget_a_sweep_through_tune_ends_and_no_trial_does(tmp_path: P
 
 
 def test_what_a_stopped_sweep_left_unfinished_is_run_first(tmp_path: Path) -> None:
-    from ray.tune.stopper import TimeoutStopper
-
     sweep = make_sweep(points=({}, {"learning_rate": 3e-4}, {"lora_r": 4}), scheduler="none")
-    # a sweep's end by time, like Ctrl-C, tells neither searcher nor scheduler
-    first = fit(tmp_path, sweep, {"t0000": "waits"}, stop=TimeoutStopper(6.0))
+    # a sweep's end by a stopper, like Ctrl-C, tells neither searcher nor scheduler
+    first = fit(tmp_path, sweep, {"t0000": "waits"}, stop=WhenThere(tmp_path / "mark"))
     assert "t0000" not in outcomes(first)
     events = fit(tmp_path, sweep)
     assert set(outcomes(events).values()) == {"completed"}

@@ -64,7 +64,7 @@ def test_a_hub_that_has_too_much_to_do_is_waited_for_and_the_model_loaded_from_t
         "print(model.name_or_path, type(load_tokenizer(trial, '')).__name__)\n"
     )
     process = started(hub, tmp_path, code)
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert out.split()[0] == MODEL
     assert said.count("the Hub does not answer") == 1
@@ -79,7 +79,7 @@ def test_a_hub_that_has_too_much_to_do_is_waited_for_and_the_model_loaded_from_t
 def test_of_a_nodes_processes_one_downloads_the_model(hub: FakeHub, tmp_path: Path) -> None:
     processes = [started(hub, tmp_path, FETCH) for _ in range(3)]
     for process in processes:
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=600)
         assert process.returncode == 0, said
         assert COMMIT in out
     assert {hub.asked[f"GET {name}"] for name in hub.files} == {1}
@@ -91,7 +91,7 @@ def test_a_hub_that_stays_busy_ends_in_plain_words(hub: FakeHub, tmp_path: Path)
     process = started(
         hub, tmp_path, f"from sftray.storage import hub; hub.PATIENCE_SECONDS = 0.2; {FETCH}"
     )
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "OutageError: the Hub does not answer" in said.splitlines()[-1]
     assert "HF_TOKEN" in said
@@ -100,6 +100,6 @@ def test_a_hub_that_stays_busy_ends_in_plain_words(hub: FakeHub, tmp_path: Path)
 
 def test_a_model_that_is_not_there_is_not_waited_for(hub: FakeHub, tmp_path: Path) -> None:
     process = started(hub, tmp_path, FETCH.replace("org/tiny", "org/none"))
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "does not answer" not in said

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from s3_server import s3_server
 
 from sftray.errors import ConfigError, JournalError, OutageError
 from sftray.storage import files, outages
-from sftray.storage.journal import Journal, read_events
+from sftray.storage.journal import Event, Journal, read_events
 from sftray.storage.journal.events import encode
 from sftray.storage.paths import join
 
@@ -143,14 +144,36 @@ def path(bucket: str) -> str:
     return join(bucket, uuid.uuid4().hex, "journal.jsonl")
 
 
+@contextmanager
+def back_when_waited_for(line: Line) -> Iterator[None]:
+    """Restore the line as soon as somebody says that storage does not answer."""
+    logger, handler = logging.getLogger("sftray"), logging.Handler()
+    handler.emit = lambda record: line.restore()  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+class CutOff(Journal):
+    """A journal whose line is cut before its 9th and its 21st event."""
+
+    def __init__(self, path: str, line: Line) -> None:
+        super().__init__(path)
+        self._line, self._cuts = line, [8, 20]
+
+    def append_all(self, events: Sequence[Event]) -> list[Event]:
+        if self._cuts and len(self.events()) >= self._cuts[0]:
+            self._cuts.pop(0)
+            self._line.cut_off()
+        return super().append_all(events)
+
+
 def test_events_are_there_once_though_storage_was_away(
     line: Line, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Journal(path) as journal:
+    with Journal(path) as journal, back_when_waited_for(line):
         journal.append(an_event("sweep_started", uid="one"))
         line.cut_off()
-        back = threading.Timer(1.0, lambda: setattr(line, "cut", False))
-        back.start()
         journal.append(an_event("trial_suggested", "t0000", point={}))
         assert not line.cut
         journal.append(an_event("sweep_ended"))
@@ -214,22 +237,9 @@ def test_a_whole_search_whose_storage_comes_and_goes_ends_as_on_a_disk(
     with Journal(str(tmp_path / "journal.jsonl")) as journal:
         run(sweep, make_search(sweep, journal), slots=1)
         expected = journal.events()
-    with Journal(path) as journal:
-
-        def come_and_go() -> None:
-            for events in (8, 20):
-                while len(journal.events()) < events:
-                    time.sleep(0.01)
-                line.cut_off()
-                time.sleep(0.6)  # obstore itself tries again after a tenth of a second
-                line.cut = False
-
-        disturber = threading.Thread(target=come_and_go, daemon=True)
-        disturber.start()
+    with CutOff(path, line) as journal, back_when_waited_for(line):
         run(sweep, make_search(sweep, journal), slots=1)
-        disturber.join(timeout=5)
-        assert not disturber.is_alive()
-    assert "s3://sweeps answers again" in caplog.text
+    assert caplog.text.count("s3://sweeps answers again") == 2
     told = ("trial_suggested", "result", "decision", "trial_ended")
     assert timeless(read_events(path), told) == timeless(expected, told)
 
@@ -237,10 +247,10 @@ def test_a_whole_search_whose_storage_comes_and_goes_ends_as_on_a_disk(
 def test_a_file_on_storage_that_comes_back_is_read(
     line: Line, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """pyarrow itself tries for 6 s; so does this test wait."""
+    """pyarrow itself tries for 6 s before the line is back."""
     path = join(bucket, uuid.uuid4().hex)
     files.write_text(path, "old")
     line.cut_off()
-    threading.Timer(6.5, lambda: setattr(line, "cut", False)).start()
-    assert files.read_text(path) == "old"
+    with back_when_waited_for(line):
+        assert files.read_text(path) == "old"
     assert "s3://sweeps answers again" in caplog.text

@@ -115,7 +115,7 @@ def test_after_a_sweep_all_cpus_are_free_again(
 ) -> None:
     import ray
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while ray.available_resources().get("CPU") != 2.0 and time.monotonic() < deadline:
         time.sleep(0.2)
     assert ray.available_resources()["CPU"] == 2.0

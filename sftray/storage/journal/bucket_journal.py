@@ -30,6 +30,8 @@ from sftray.storage.paths import join
 
 LEASE_SECONDS = 60.0
 """A driver that was not heard of for so long may be followed by another."""
+HEARTBEAT = "journal lease"
+"""The name of a driver's thread that says that it lives."""
 _BEATS = 4
 """Heartbeats in that time."""
 _READS = 4
@@ -37,6 +39,24 @@ _READS = 4
 _READERS = 16
 """Objects that are read at once."""
 _NAME = re.compile(r"\d{8}\.jsonl")
+
+
+class Clock:
+    """The time of a driver: that of this machine."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def wait(self, end: threading.Event, seconds: float) -> bool:
+        """Wait for an event, so long at most; whether it came."""
+        return end.wait(seconds)
+
+
+SYSTEM_CLOCK = Clock()
 
 
 @dataclass(frozen=True)
@@ -53,9 +73,9 @@ class Lease:
     released: bool = False
     """Whether it gave the lease back."""
 
-    def is_fresh(self, seconds: float) -> bool:
-        """Whether its driver was heard of in the last `seconds`, and has not given it back."""
-        return not self.released and time.time() - self.seen < seconds
+    def is_fresh(self, now: float) -> bool:
+        """Whether its driver was heard of a short time ago, and has not given it back."""
+        return not self.released and now - self.seen < LEASE_SECONDS
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
@@ -72,27 +92,27 @@ class Objects:
         self,
         path: str,
         owner: str,
-        lease_seconds: float = LEASE_SECONDS,
         log: Log = lambda line: None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._path, self._seconds = path, lease_seconds
+        self._path, self._clock = path, clock
         reader = ObjectsReader(path)
         self.events = reader.new()
         held = _holder(path, self.events)
-        if held and held.is_fresh(lease_seconds):
+        if held and held.is_fresh(clock.now()):
             heard = self._hears_of(held, log)
             written = reader.new()
             self.events += written
             if heard or written:
                 held = _holder(path, self.events)
-                if held and held.is_fresh(lease_seconds):
-                    raise JournalError(_refusal(path, held))
+                if held and held.is_fresh(clock.now()):
+                    raise JournalError(_refusal(path, held, clock.now()))
         self._next = reader.read
         self._lease = self._take(held.epoch + 1 if held else 1, owner)
         self._lost_to: Lease | None = None
         self._closed = threading.Event()
         self._write_lease()
-        self._heart = threading.Thread(target=self._beat, name="journal lease", daemon=True)
+        self._heart = threading.Thread(target=self._beat, name=HEARTBEAT, daemon=True)
         self._heart.start()
 
     def write(self, data: bytes) -> None:
@@ -104,7 +124,7 @@ class Objects:
         raise JournalError(
             f"{self._object(self._next)}: another driver has taken this sweep over "
             f"({self._lost_to}), for this one ({self._lease}) was not heard of for "
-            f"{self._seconds:g} s; this one stops here. Stop the other one first to go on with it"
+            f"{LEASE_SECONDS:g} s; this one stops here. Stop the other one first to go on with it"
         )
 
     def close(self) -> None:
@@ -120,21 +140,24 @@ class Objects:
 
     def _hears_of(self, held: Lease, log: Log) -> bool:
         """Whether a driver, or one that has followed it, is heard of before its lease runs out."""
-        ago = min(max(time.time() - held.seen, 0), self._seconds)  # its clock may be another
+        ago = self._clock.now() - held.seen
+        left = LEASE_SECONDS - min(max(ago, 0), LEASE_SECONDS)  # its clock may be another
         log(
-            f"journal: another driver ({held}) was heard of {ago:.0f} s ago; waiting up to "
-            f"{self._seconds - ago:.0f} s to see whether it lives"
+            f"journal: another driver ({held}) was heard of {LEASE_SECONDS - left:.0f} s ago; "
+            f"waiting up to {left:.0f} s to see whether it lives"
         )
-        until, first = time.monotonic() + self._seconds - ago, _read_lease(self._path)
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, self._seconds / _BEATS / 3))
+        first = _read_lease(self._path)
+        while left > 0:
+            pause = min(left, LEASE_SECONDS / _BEATS / 3)
+            self._clock.pause(pause)
+            left -= pause
             told = _read_lease(self._path)
             if told and told != first and told.epoch >= held.epoch:
                 return True
         return False
 
     def _take(self, epoch: int, owner: str) -> Lease:
-        now = round(time.time(), 3)
+        now = round(self._clock.now(), 3)
         event = driver_started(epoch, owner, uuid.uuid4().hex[:8])
         event["time"] = now
         claim, target = encode(event), self._object(self._next)
@@ -159,7 +182,7 @@ class Objects:
         return files.create(target, data) or files.read_bytes(target) == data
 
     def _beat(self) -> None:
-        while not self._closed.wait(self._seconds / _BEATS):
+        while not self._clock.wait(self._closed, LEASE_SECONDS / _BEATS):
             # out of reach: the next one tries again, and tells the time of then
             with contextlib.suppress(OSError), outages.patience(0):
                 with contextlib.suppress(JournalError):  # unreadable: it is written anew
@@ -175,7 +198,7 @@ class Objects:
         return self._lost_to is not None
 
     def _write_lease(self, *, released: bool = False) -> None:
-        lease = asdict(self._lease) | {"seen": round(time.time(), 3), "released": released}
+        lease = asdict(self._lease) | {"seen": round(self._clock.now(), 3), "released": released}
         files.write_text(_lease_path(self._path), json.dumps(lease))
 
     def _object(self, number: int) -> str:
@@ -241,8 +264,8 @@ def _read_lease(path: str) -> Lease | None:
     raise AssertionError
 
 
-def _refusal(path: str, held: Lease) -> str:
-    ago = max(time.time() - held.seen, 0)
+def _refusal(path: str, held: Lease, now: float) -> str:
+    ago = max(now - held.seen, 0)
     return (
         f"{path}: another driver is running this sweep ({held}, heard of {ago:.0f} s ago); wait "
         "for it or stop it, or give this one a name of its own with --name"

@@ -17,7 +17,12 @@ from types import TracebackType
 from typing import cast
 
 from sftray.errors import Log
-from sftray.storage.journal.bucket_journal import LEASE_SECONDS, Objects, ObjectsReader
+from sftray.storage.journal.bucket_journal import (
+    SYSTEM_CLOCK,
+    Clock,
+    Objects,
+    ObjectsReader,
+)
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import decode, encode
 from sftray.storage.journal.local_journal import File, FileReader
@@ -38,15 +43,14 @@ class Journal:
         self,
         path: str,
         *,
-        lease_seconds: float = LEASE_SECONDS,
         log: Log = lambda line: None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """lease_seconds: on a URI, how long a driver must not have been heard of for this one to
-        take over; it waits so long, and says so."""
+        """clock: of the lease on a URI."""
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._log: File | Objects
         if is_uri(path):
-            self._log = Objects(path, owner, lease_seconds, log)
+            self._log = Objects(path, owner, log, clock)
         else:
             self._log = File(path, owner)
         self._events: list[Event] = []

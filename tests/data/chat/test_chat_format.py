@@ -306,4 +306,4 @@ def test_formats_are_chosen_without_torch_or_ray() -> None:
         "assert 'torch' not in sys.modules and 'ray' not in sys.modules"
     )
     folder = GOLDEN.parent.parent / "fakes"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=600)

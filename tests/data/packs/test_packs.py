@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from damage import damages
 from data_templates import DEMO
+from packs_here import build_packs_here
 from tokenizers import Tokenizer
 
 from sftray.config import DataConfig
@@ -188,6 +189,13 @@ def test_the_same_input_gives_the_same_bytes_on_one_cpu(
     ray.kill(idle)
     assert alone.key == packs.key
     assert bytes_of(alone) == bytes_of(packs)
+
+
+def test_packs_built_here_are_those_of_ray(packs: Packs, source: Path, tmp_path: Path) -> None:
+    """Which the tests that need packs and no Ray rest on."""
+    here = build_packs_here(config(source), str(DEMO), storage=str(tmp_path))
+    assert here.key == packs.key
+    assert bytes_of(here) == bytes_of(packs)
 
 
 def test_packs_are_built_once(packs: Packs, source: Path) -> None:

@@ -121,7 +121,7 @@ from sftray.storage.journal.journal import Journal
 journal = Journal({path!r})
 journal.append({{"event": "sweep_started", "trial": None}})
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

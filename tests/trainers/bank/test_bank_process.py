@@ -26,8 +26,6 @@ from sftray.trainers.bank.bank_process import BankProcess
 from sftray.trainers.bank.leases import LEASE_SECONDS
 from sftray.trial.trial_spec import TrialSpec
 
-pytestmark = pytest.mark.ray  # the packs are built on it, once
-
 Reports = list[dict[str, Any]]
 
 

@@ -169,7 +169,6 @@ def test_a_capacity_holds_what_fits_in_every_respect(capacity: Capacity, holds: 
     assert capacity.holds([read_row(values) for values in ROWS]) == holds
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_mapped_rows_are_the_rows_of_the_dataset(small_packs: Packs, split: str) -> None:
     dataset = small_packs.dataset(split)
@@ -188,7 +187,6 @@ def test_mapped_rows_are_the_rows_of_the_dataset(small_packs: Packs, split: str)
     ]
 
 
-@pytest.mark.ray
 def test_mapped_rows_of_several_parts_are_those_of_the_dataset(
     small_packs: Packs,
 ) -> None:
@@ -208,7 +206,6 @@ def test_mapped_rows_of_several_parts_are_those_of_the_dataset(
     ]
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_no_target_of_a_pack_is_in_another_document(small_packs: Packs, split: str) -> None:
     rows = MappedRows(small_packs.dataset(split))
@@ -223,7 +220,6 @@ def test_no_target_of_a_pack_is_in_another_document(small_packs: Packs, split: s
     assert supervised == small_packs.manifest["splits"][split]["supervised_tokens"]
 
 
-@pytest.mark.ray
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_larger_size_holds_every_batch_and_the_smaller_most(
     small_packs: Packs, count: int

@@ -22,8 +22,6 @@ from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec
 
-pytestmark = pytest.mark.ray  # the packs are built on it, once
-
 CPU = torch.device("cpu")
 Reports = list[dict[str, Any]]
 

@@ -33,8 +33,6 @@ from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 from sftray.winner.model_card import model_card
 
-pytestmark = pytest.mark.ray  # the packs are built on it, once
-
 FULL = replace(TRIAL, finetune="full", base_precision="bf16", learning_rate=2e-3)
 
 

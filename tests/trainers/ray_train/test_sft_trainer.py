@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from damage import damages
+from packs_here import build_packs_here
 from peft import get_peft_model
 from torch import nn
 from torch.nn import functional
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
-from sftray.data.pipeline import build_packs
 from sftray.demo import FOLDER
 from sftray.errors import CheckpointError
 from sftray.plan.effective_batch import Execution
@@ -46,8 +46,6 @@ from sftray.trial.progress import StoppedError
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import read_samples
 from sftray.trial.trial_spec import TrialSpec
-
-pytestmark = pytest.mark.ray  # the packs are built on it, once
 
 CPU = torch.device("cpu")
 SHARED = Path(__file__).parents[4] / "shared"
@@ -271,7 +269,6 @@ def conversations(name: str) -> list[dict[str, Any]]:
         return [json.loads(next(lines)) for _ in range(50)]
 
 
-@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("name", ["chats", "gsm8k"])
 def test_the_packed_loss_of_50_conversations_is_their_loss_one_by_one(
     base: Any, tmp_path: Path, name: str
@@ -281,7 +278,7 @@ def test_the_packed_loss_of_50_conversations_is_their_loss_one_by_one(
     source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     trained_on.write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
     data = DataConfig(str(trained_on), eval_source=str(source), max_length=1024)
-    packs = build_packs(data, str(FOLDER), storage=str(tmp_path))
+    packs = build_packs_here(data, str(FOLDER), storage=str(tmp_path))
     counts = packs.manifest["splits"]["eval"]
     assert counts["conversations"] == 50
     assert counts["rows"] < 25  # they do share rows

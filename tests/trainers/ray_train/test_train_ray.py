@@ -48,7 +48,7 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         ray.get(self.mailbox.close.remote())
-        self.run.join(timeout=60)
+        self.run.join(timeout=600)
         assert not self.run.is_alive()
 
 

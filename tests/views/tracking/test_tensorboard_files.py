@@ -107,14 +107,14 @@ def test_a_resumed_sweep_has_no_step_twice(
     with Journal(paths.journal) as journal:
         begin(journal)
         journal.append(an_event("result", "0000", step=2, metrics=result(2)))
-        Tracking.start(sweep, paths, lines.append).finish()  # interrupted
+        Tracking.start(sweep, paths, lines.append).finish(600)  # interrupted
         (file,) = Path(paths.tensorboard).glob("0000/*")
         with file.open("ab") as cut_off:
             cut_off.write(b"cut off by a kill")
         tracking = Tracking.start(sweep, paths, lines.append)
         journal.append(an_event("result", "0000", step=4, metrics=result(4)))
         journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
-        tracking.finish()
+        tracking.finish(600)
     assert (
         lines
         == [f"TensorBoard: event files; `tensorboard --logdir {paths.tensorboard}` shows them"] * 2
