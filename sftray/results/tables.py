@@ -18,6 +18,7 @@ from sftray.results.leaderboard import RankedTrial
 from sftray.results.leaderboard_text import standing
 from sftray.results.records import TrialRecord
 from sftray.results.sweep_folder import SweepFolder
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples
 
@@ -159,7 +160,7 @@ def compare(*sweeps: SweepFolder) -> pd.DataFrame:
                 "gain": chosen.get("gain", math.nan),
                 "trial": chosen.get("trial"),
                 "trials": len(table),
-                "completed": int((table["outcome"] == "completed").sum()),
+                "completed": int((table["outcome"] == Outcome.COMPLETED).sum()),
                 "tokens": int(here["tokens"].sum()),
                 "gpu_seconds": float(here["gpu_seconds"].sum()),
                 "comparable": _measured_on(found) == _measured_on(sweeps[0]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
@@ -19,7 +18,7 @@ class ActiveTrainer:
 
     runner: Runner
 
-    def __init__(self, base: Mapping[str, Any], cluster: Cluster, local: bool, log: Log) -> None:
+    def __init__(self, base: Mapping[str, object], cluster: Cluster, local: bool, log: Log) -> None:
         self._base, self._cluster, self._local, self._log = base, cluster, local, log
         self._trainer = self.told = ""
         """told: which it is, and why."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sftray import results
 from sftray.cluster.connect import connect
@@ -124,7 +123,7 @@ def _run(
         at_work.runner.close()
 
 
-def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> Mapping[str, Any]:
+def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> Mapping[str, object]:
     """The base's config.json, after what can be checked without the data."""
     for warning in check_code(sweep.trial):
         log(f"warning: {warning}")
@@ -139,7 +138,12 @@ def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> Mapping[st
 
 
 def _check(
-    specs: TrialSpecs, packs: Packs, base: Mapping[str, Any], fit: DeviceFit, gpus: float, log: Log
+    specs: TrialSpecs,
+    packs: Packs,
+    base: Mapping[str, object],
+    fit: DeviceFit,
+    gpus: float,
+    log: Log,
 ) -> None:
     """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
     small."""
@@ -156,7 +160,7 @@ def _check(
 
 def _begin(
     specs: TrialSpecs,
-    base: Mapping[str, Any],
+    base: Mapping[str, object],
     journal: Journal,
     fit: DeviceFit,
     meter: Meter,
@@ -264,12 +268,12 @@ def _report(paths: SweepPaths, log: Log) -> None:
 
 def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
     """Workers run in folders of their own: a relative path would mean another place there."""
-    changes: dict[str, Any] = {}
-    if not is_uri(sweep.storage):
-        changes["storage"] = os.path.abspath(os.path.expanduser(sweep.storage))
-    if Path(sweep.trial.model).is_dir():
-        changes["trial"] = replace(sweep.trial, model=os.path.abspath(sweep.trial.model))
-    return replace(sweep, **changes)
+    storage, model = sweep.storage, sweep.trial.model
+    if not is_uri(storage):
+        storage = os.path.abspath(os.path.expanduser(storage))
+    if Path(model).is_dir():
+        model = os.path.abspath(model)
+    return replace(sweep, storage=storage, trial=replace(sweep.trial, model=model))
 
 
 def _no_trial_finished(found: results.Results) -> str:

@@ -15,6 +15,7 @@ from sftray.config.points import Point, in_space
 from sftray.results import Results
 from sftray.results.records import TrialRecord
 from sftray.search.search_trials import KnownTrial
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, name_of
 
 TOP = 3
@@ -43,7 +44,7 @@ def learn_from(
 
 def _taken(sweep: SweepConfig, found: Results, trial: TrialRecord) -> KnownTrial | None:
     """A trial of another sweep as one of this; None where this would not have run it."""
-    if trial.outcome not in ("completed", "diverged"):
+    if trial.outcome not in (Outcome.COMPLETED, Outcome.DIVERGED):
         return None
     theirs = found.config.trial.at(trial.point)
     point = {name: getattr(theirs, name) for name in sweep.search_space}
