@@ -126,7 +126,7 @@ def live(sweep: SweepConfig, folder: Path, order: int) -> None:
 
         def ended(search: object) -> None:
             if search not in recorders:
-                recorders[search] = Recorder(sweep, paths, journal, search, lambda line: None)
+                recorders[search] = Recorder(sweep, paths, journal, lambda line: None)
             recorders[search].finish_trials()
 
         drive(sweep, journal, Kept(folder), order=order, ended=ended)

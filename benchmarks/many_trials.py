@@ -93,13 +93,14 @@ def measure(trials: int, scheduler: str, folder: str) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with clock("all"), Journal(paths.journal) as journal:
         search = Search(sweep, journal, plan)
-        recorder = Recorder(sweep, paths, journal, search, lambda line: None)
+        recorder = Recorder(sweep, paths, journal, lambda line: None)
         drive(sweep, search, recorder, plan, clock)
         events = len(journal.events())
     with clock("resume"), Journal(paths.journal) as journal:
         search = Search(sweep, journal, plan)
-        Recorder(sweep, paths, journal, search, lambda line: None)
-        assert len(search.ended()) == trials
+        Recorder(sweep, paths, journal, lambda line: None)
+        assert not search.unfinished()
+        assert not search.remaining()
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {**clock.seconds, "events": events, "megabytes": used / 1024}
 

@@ -171,7 +171,7 @@ def live(folder: Path, sweep: SweepConfig) -> None:
     with Journal(paths.journal) as journal:
         search = Search(sweep, journal, plan)
         recorder = Recorder(
-            sweep, paths, journal, search, lambda line: told.append(time.perf_counter() - started)
+            sweep, paths, journal, lambda line: told.append(time.perf_counter() - started)
         )
         replay = time.perf_counter() - started
         trainable = tune.with_parameters(Empty, to_spec=TrialSpecs(sweep, paths, "", plan).of)

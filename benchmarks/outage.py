@@ -54,7 +54,7 @@ def main() -> None:
 
             def ended(search: object) -> None:
                 if search not in recorders:
-                    recorders[search] = Recorder(sweep, paths, journal, search, lambda line: None)
+                    recorders[search] = Recorder(sweep, paths, journal, lambda line: None)
                 recorders[search].finish_trials()
 
             drive(sweep, journal, kept, order=0, ended=ended)

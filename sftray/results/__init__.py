@@ -3,6 +3,6 @@
 Promise: neither ray nor torch is imported.
 """
 
-from sftray.results.sweep_folder import Results, compare, differences, load
+from sftray.results.load import Results, compare, differences, load
 
 __all__ = ["Results", "compare", "differences", "load"]

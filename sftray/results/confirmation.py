@@ -19,10 +19,12 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict, cast
 
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import TrialRecord
+from sftray.config.checks import is_number
+from sftray.config.points import Point
+from sftray.results.records import TrialRecord
+from sftray.storage.journal.event_types import Outcome
 
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -37,8 +39,28 @@ CHEAPER = 0.05
 of an epoch differ by less."""
 
 
-LEFT_OUT = ("failed", "preempted", "out_of_memory", "data_error")
+LEFT_OUT = (Outcome.FAILED, Outcome.PREEMPTED, Outcome.OUT_OF_MEMORY, Outcome.DATA_ERROR)
 """Outcomes of a repetition that are no results of its point."""
+
+
+class ConfirmedJson(TypedDict):
+    """A Confirmed as leaderboard.json has it."""
+
+    trial: str
+    point: Point
+    eval_losses: Sequence[float]
+    left_out: Mapping[str, int]
+    mean: float | None
+    interval: Sequence[float] | None
+    tokens: int
+
+
+class ConfirmationJson(TypedDict):
+    """A Confirmation as leaderboard.json has it."""
+
+    points: Sequence[ConfirmedJson]
+    winner: str | None
+    tied: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Confirmed:
 
     trial: str
     """The search's trial."""
-    point: Mapping[str, Any]
+    point: Point
     eval_losses: tuple[float, ...]
     """The best of each repetition that counts; infinite where it diverged."""
     left_out: Mapping[str, int]
@@ -58,6 +80,20 @@ class Confirmed:
     """95 %; None with fewer than two repetitions in all."""
     tokens: int
     """That a repetition trained."""
+
+    @classmethod
+    def of(cls, point: ConfirmedJson) -> Confirmed:
+        """A row of leaderboard.json."""
+        interval = point["interval"]
+        return cls(
+            trial=point["trial"],
+            point=point["point"],
+            eval_losses=tuple(point["eval_losses"]),
+            left_out=point["left_out"],
+            mean=point["mean"],
+            interval=None if interval is None else (interval[0], interval[1]),
+            tokens=point["tokens"],
+        )
 
     @property
     def half_width(self) -> float | None:
@@ -81,9 +117,16 @@ class Confirmation:
         repetitions do not say."""
         return self.winner is None or self.winner in (trial.trial, trial.confirms)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ConfirmationJson:
         """As leaderboard.json has it."""
-        return asdict(self)
+        return cast(ConfirmationJson, asdict(self))
+
+
+def half_width(one: ConfirmedJson) -> float | None:
+    """Half the interval of a point's mean."""
+    if one["interval"] is None or one["mean"] is None:
+        return None
+    return one["interval"][1] - one["mean"]
 
 
 def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
@@ -111,7 +154,7 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
 
 
 def _confirmed(
-    name: str, point: Mapping[str, Any], runs: Sequence[TrialRecord], half: float | None
+    name: str, point: Point, runs: Sequence[TrialRecord], half: float | None
 ) -> Confirmed:
     losses = _losses(runs)
     left_out = Counter(run.outcome for run in runs if run.outcome in LEFT_OUT)
@@ -131,7 +174,7 @@ def _losses(runs: Sequence[TrialRecord]) -> list[float]:
 
 def _loss(run: TrialRecord) -> float:
     best = run.best
-    ended = run.outcome == "completed" and best is not None
+    ended = run.outcome == Outcome.COMPLETED and best is not None
     return float(best["eval_loss"]) if ended and best is not None else math.inf
 
 
@@ -158,4 +201,5 @@ def _cheaper(one: Confirmed, other: Confirmed) -> bool:
     """Whether using a point costs less: tokens to train, then the adapter's size."""
     if abs(one.tokens - other.tokens) >= CHEAPER * other.tokens:
         return one.tokens < other.tokens
-    return bool(one.point.get("lora_r", 0) < other.point.get("lora_r", 0))
+    rank, other_rank = one.point.get("lora_r"), other.point.get("lora_r")
+    return is_number(rank) and is_number(other_rank) and rank < other_rank

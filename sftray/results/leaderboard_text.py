@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
-from typing import Any
 
 from sftray.config.points import point_text, short
+from sftray.results.confirmation import ConfirmedJson, half_width
+from sftray.results.leaderboard import Leaderboard
 
 
-def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
+def table(board: Leaderboard, *, top: int | None = None) -> str:
     """The leaderboard as text, the base first."""
     base = board["base"]["eval_loss"]
     names = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
@@ -27,7 +27,7 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
                 row["trial"],
                 *point,
                 loss,
-                *[_loss(row.get(name)) for name in scored],
+                *([_loss(row.get("metric"))] if scored else []),
                 tokens,
                 f"{seconds:.0f}",
                 standing(row["outcome"], board),
@@ -40,12 +40,12 @@ def table(board: Mapping[str, Any], *, top: int | None = None) -> str:
     )
 
 
-def standing(outcome: str | None, board: Mapping[str, Any]) -> str:
+def standing(outcome: str | None, board: Leaderboard) -> str:
     """A trial's outcome; of one that has none whether it runs, or waits for a larger budget."""
     return outcome or ("unfinished" if board.get("budget_spent") else "running")
 
 
-def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:
+def verdicts(board: Leaderboard, *, top: int | None = None) -> str:
     """What became of each trial and what to do, in lines of at most 80 columns."""
     rows = board["trials"][:top]
     indent = " " * (max((len(row["trial"]) for row in rows), default=0) + 2)
@@ -60,7 +60,7 @@ def verdicts(board: Mapping[str, Any], *, top: int | None = None) -> str:
     )
 
 
-def confirmed_text(board: Mapping[str, Any]) -> str:
+def confirmed_text(board: Leaderboard) -> str:
     """What repetitions with new seeds said, as text; empty where there were none."""
     told = board.get("confirmed")
     if told is None:
@@ -70,8 +70,9 @@ def confirmed_text(board: Mapping[str, Any]) -> str:
     lines = ["run again with new seeds (mean eval loss, 95 % interval):"]
     for one in points:
         mean = _loss(one["mean"])
-        if one["interval"] is not None and math.isfinite(one["mean"]):
-            mean += f" ± {one['interval'][1] - one['mean']:.4f}"
+        half = half_width(one)
+        if half is not None and math.isfinite(half):
+            mean += f" ± {half:.4f}"
         mark, point = "*" if one["trial"] == winner else " ", point_text(one["point"])
         runs = len(one["eval_losses"])
         lines.append(f"{mark}  {one['trial']}  {mean}  n={runs}  {one['tokens']:,} tokens  {point}")
@@ -94,7 +95,7 @@ def confirmed_text(board: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _left_out(one: Mapping[str, Any]) -> str:
+def _left_out(one: ConfirmedJson) -> str:
     """Which repetitions of a point do not count, and how many do."""
     counts, missing = len(one["eval_losses"]), one["left_out"]
     outcomes = ", ".join(f"{number} {outcome}" for outcome, number in missing.items())

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sftray.config.points import point_text
-from sftray.results.sweep_folder import Records
+from sftray.config.points import Point, point_text
+from sftray.results.records import Records
 from sftray.storage.journal import Event
-from sftray.storage.journal.event_types import EventName
+from sftray.storage.journal.event_types import EventName, Metrics
 
 
 def line(event: Event, records: Records) -> str | None:
@@ -28,12 +25,12 @@ def line(event: Event, records: Records) -> str | None:
     return None
 
 
-def begun(trial: str, point: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def begun(trial: str, point: Point, metrics: Metrics) -> str:
     """Of a trial's first report: its point and what it runs on."""
     return f"{trial}  started: {point_text(point)}  [{where(metrics)}]"
 
 
-def progress(trial: str, metrics: Mapping[str, Any]) -> str:
+def progress(trial: str, metrics: Metrics) -> str:
     """Of an evaluation."""
     memory = f"  {metrics['gpu_memory_gb']:.1f} GB" if metrics["gpu_memory_gb"] else ""
     return (
@@ -46,8 +43,8 @@ def progress(trial: str, metrics: Mapping[str, Any]) -> str:
 
 def recovers(trial: str, message: str) -> str:
     """Of an attempt that died."""
-    said = f" ({message})" if message else ""
-    return f"{trial}  its attempt died{said}; it starts again from its last checkpoint"
+    words = f" ({message})" if message else ""
+    return f"{trial}  its attempt died{words}; it starts again from its last checkpoint"
 
 
 def ended(trial: str, outcome: str, message: str) -> str:
@@ -55,8 +52,8 @@ def ended(trial: str, outcome: str, message: str) -> str:
     return f"{trial}  {outcome}" + (f" ({message})" if message else "")
 
 
-def where(metrics: Mapping[str, Any]) -> str:
+def where(metrics: Metrics) -> str:
     """What a trial runs on."""
-    because = metrics.get("attention_because")
-    passed_over = f" ({because})" if because else ""
+    reason = metrics.get("attention_because")
+    passed_over = f" ({reason})" if reason else ""
     return f"{metrics['device']}, attention {metrics['attention']}{passed_over}"

@@ -4,21 +4,18 @@ line an evaluation; and the placement groups that it frees if Ray does not."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from ray.util import placement_group_table, remove_placement_group
-from ray.util.placement_group import PlacementGroup, PlacementGroupID
+from collections.abc import Callable
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.errors import Log
-from sftray.results import log_lines, sweep_folder
+from sftray.results import log_lines
 from sftray.results.diagnosis.diagnosis import diagnose
-from sftray.search.search import Search
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records, TrialRecord
 from sftray.storage import files
 from sftray.storage.journal import Journal
-from sftray.storage.journal.event_types import EventName
+from sftray.storage.journal.event_types import EventName, Report
 from sftray.storage.paths import SweepPaths, join
 
 UNLISTED = 0.01
@@ -34,15 +31,13 @@ class Recorder:
         sweep: SweepConfig,
         paths: SweepPaths,
         journal: Journal,
-        search: Search,
         log: Log,
         stepped: Callable[[], object] = lambda: None,
     ) -> None:
         """`stepped` is to be called as long as trials run, several times a second."""
-        self.stepped = stepped
-        self._sweep, self._paths, self._log = sweep, paths, log
-        self._journal, self._search = journal, search
-        self._records = sweep_folder.Records(sweep)
+        self.stepped, self.log = stepped, log
+        self._sweep, self._paths, self._journal = sweep, paths, journal
+        self._records = Records()
         self._read = 0
         """How many of the journal's events the records have."""
         self._ended: list[str] = []
@@ -58,9 +53,8 @@ class Recorder:
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
-        self._placement_groups: set[str] = set()
 
-    def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
+    def result(self, trial: str, metrics: Report) -> None:
         """After a report was journalled: one line, and the trial's folder."""
         if "outcome" in metrics:  # its last words, which `finish_trials` tells
             return
@@ -71,26 +65,24 @@ class Recorder:
             step = metrics["resumed_from_step"]
             if not files.exists(self._paths.trial(trial).config):
                 self._write_config(trial, metrics)  # the driver before did not get to it
-            self._log(f"{trial}  goes on from step {step}  [{log_lines.where(metrics)}]")
+            self.log(f"{trial}  goes on from step {step}  [{log_lines.where(metrics)}]")
         elif metrics["step"] <= self._told.get(trial, -1):
             return  # told again by a trial that went on, in case it had been lost
         elif metrics["step"] == 0:
             self._begun(trial, metrics)
         else:
-            self._log(log_lines.progress(trial, metrics))
+            self.log(log_lines.progress(trial, metrics))
         self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
             self.write_leaderboard()
-        if metrics.get("placement_group"):
-            self._placement_groups.add(metrics["placement_group"])
 
     def recovers(self, trial: str) -> None:
         """Say that a trial's attempt has died and that it is started again."""
         self._catch_up()
         attempts = self._records[trial].attempts
         died = [event["message"] for event in attempts if event["event"] == EventName.ATTEMPT_ENDED]
-        self._log(log_lines.recovers(trial, died[-1] if died else ""))
+        self.log(log_lines.recovers(trial, died[-1] if died else ""))
 
     def finish_trials(self, free: Callable[[str], None] = lambda trial: None) -> None:
         """Write what has ended since the last call, and have the trainer `free` it."""
@@ -105,34 +97,22 @@ class Recorder:
             files.write_text(folder.metrics, metrics)
             outcome = {"outcome": trial.outcome, "message": trial.message, "best": trial.best}
             files.write_text(folder.outcome, json.dumps(outcome, indent=1))
-            self._log(log_lines.ended(name, trial.outcome or "", trial.message))
+            self.log(log_lines.ended(name, trial.outcome or "", trial.message))
             self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
             if diagnosis.wrong:
-                self._log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
+                self.log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
         self._unlisted += len(ended)
-        if ended and self._unlisted >= UNLISTED * self._records.ended():
+        all_ended = sum(trial.outcome is not None for trial in self._records.trials)
+        if ended and self._unlisted >= UNLISTED * all_ended:
             self.write_leaderboard()
 
     def write_leaderboard(self) -> None:
         """leaderboard.json, from the journal."""
         self._catch_up()
         self._unlisted = 0
-        board = self._records.leaderboard()
+        board = leaderboard(self._sweep, self._records)
         files.write_text(self._paths.leaderboard, json.dumps(board, indent=1))
-
-    def free_workers(self) -> None:
-        """Now that no trial runs, free the workers that Ray Train has kept.
-
-        A run that was cut off is freed by a detached actor that asks the State API; without it, or
-        with two clusters on a host, the check of the winner would wait for ever (ray#54305).
-        """
-        for group in self._placement_groups:
-            handle = PlacementGroup(PlacementGroupID(bytes.fromhex(group)))
-            if placement_group_table(handle).get("state") not in (None, "REMOVED"):
-                remove_placement_group(handle)
-                self._log("freed workers that Ray Train had kept")
-        self._placement_groups.clear()
 
     def _unwritten(self) -> list[str]:
         """Trials that ended and whose folders the driver before did not get to: the last ones, for
@@ -145,7 +125,7 @@ class Recorder:
             found.insert(0, name)
         return found
 
-    def _prune(self, trial: sweep_folder.TrialRecord) -> None:
+    def _prune(self, trial: TrialRecord) -> None:
         """What is left of a trial that has ended is the checkpoint of its best evaluation, and of
         its last one where the sweep is after a metric, which is of that."""
         folder, wanted = self._paths.trial(trial.trial), [trial.best]
@@ -156,12 +136,12 @@ class Recorder:
         for checkpoint in there - kept if kept and kept <= there else ():
             files.remove_folder(checkpoint)
 
-    def _begun(self, trial: str, metrics: Mapping[str, Any]) -> None:
+    def _begun(self, trial: str, metrics: Report) -> None:
         self._write_config(trial, metrics)
         point = self._records[trial].point
-        self._log(log_lines.begun(trial, point, metrics))
+        self.log(log_lines.begun(trial, point, metrics))
 
-    def _write_config(self, trial: str, metrics: Mapping[str, Any]) -> None:
+    def _write_config(self, trial: str, metrics: Report) -> None:
         self._catch_up()
         point = self._records[trial].point
         config = to_json(self._sweep.trial.at(point))

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from sftray.config.config_json import to_json
+from sftray.results.leaderboard import RankedTrial
 from sftray.results.leaderboard_text import standing
+from sftray.results.records import TrialRecord
+from sftray.results.sweep_folder import SweepFolder
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples
-
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import Results, TrialRecord
 
 BASE = "base"
 """The `trial` in `samples` where the untrained base answers."""
@@ -40,7 +40,7 @@ _SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags"
 _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 
 
-def axes_of(found: Results) -> list[str]:
+def axes_of(found: SweepFolder) -> list[str]:
     """The TrialConfig fields that the trials differ in, in the search's order; not the seed that
     repetitions of a point have."""
     names = dict.fromkeys(found.config.search_space if not found.config.points else ())
@@ -51,7 +51,7 @@ def axes_of(found: Results) -> list[str]:
     return list(names)
 
 
-def trials(found: Results) -> pd.DataFrame:
+def trials(found: SweepFolder) -> pd.DataFrame:
     """One row a trial, in the order they were suggested.
 
     `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
@@ -68,7 +68,7 @@ def trials(found: Results) -> pd.DataFrame:
     return table.astype({**dict.fromkeys(_MEASURED, float), "step": "Int64"})
 
 
-def curves(found: Results) -> pd.DataFrame:
+def curves(found: SweepFolder) -> pd.DataFrame:
     """One row an optimizer step of a trial, and one for step 0, the untrained base.
 
     `train_loss`, `learning_rate` (of that step, by the schedule) and `grad_norm` are known at every
@@ -83,7 +83,7 @@ def curves(found: Results) -> pd.DataFrame:
     )
 
 
-def rungs(found: Results) -> pd.DataFrame:
+def rungs(found: SweepFolder) -> pd.DataFrame:
     """One row a decision at a rung, in the order they were taken.
 
     `rung` is the rows that all trials of the `bracket` had seen there; `cutoff` the eval loss to
@@ -99,7 +99,7 @@ def rungs(found: Results) -> pd.DataFrame:
     return table[list(_RUNG)].astype({"eval_loss": float, "cutoff": float}).reset_index(drop=True)
 
 
-def samples(found: Results) -> pd.DataFrame:
+def samples(found: SweepFolder) -> pd.DataFrame:
     """One row an answer to a fixed prompt; `trial` is "base" where the untrained base answers.
 
     `prompt` numbers the prompts, `question` is the conversation so far as text, `reference` what
@@ -131,7 +131,7 @@ def samples(found: Results) -> pd.DataFrame:
     return table.sort_values("prompt", kind="stable").reset_index(drop=True)
 
 
-def best(found: Results) -> pd.DataFrame:
+def best(found: SweepFolder) -> pd.DataFrame:
     """The row of `trials` with the lowest eval loss, with `base_eval_loss`, `gain` (how far it lies
     below the base) and `adapter`, the folder of the bundle, which is written at the end."""
     table = trials(found)
@@ -144,7 +144,7 @@ def best(found: Results) -> pd.DataFrame:
     )
 
 
-def compare(*sweeps: Results) -> pd.DataFrame:
+def compare(*sweeps: SweepFolder) -> pd.DataFrame:
     """One row a sweep, in the order given; `comparable` with the first where both have the same
     packs, hence the same eval rows, and the same base held in the same precision."""
     rows = []
@@ -160,7 +160,7 @@ def compare(*sweeps: Results) -> pd.DataFrame:
                 "gain": chosen.get("gain", math.nan),
                 "trial": chosen.get("trial"),
                 "trials": len(table),
-                "completed": int((table["outcome"] == "completed").sum()),
+                "completed": int((table["outcome"] == Outcome.COMPLETED).sum()),
                 "tokens": int(here["tokens"].sum()),
                 "gpu_seconds": float(here["gpu_seconds"].sum()),
                 "comparable": _measured_on(found) == _measured_on(sweeps[0]),
@@ -169,7 +169,7 @@ def compare(*sweeps: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def differences(*sweeps: Results) -> pd.DataFrame:
+def differences(*sweeps: SweepFolder) -> pd.DataFrame:
     """The fields of the configurations that are not the same in all, one row each; a field that a
     configuration does not have, as an axis that it does not search, is empty."""
     configs = [_flat(to_json(found.config)) for found in sweeps]
@@ -181,8 +181,8 @@ def differences(*sweeps: Results) -> pd.DataFrame:
 
 
 def _trial(
-    found: Results, record: TrialRecord, axes: list[str], row: dict[str, Any]
-) -> dict[str, Any]:
+    found: SweepFolder, record: TrialRecord, axes: list[str], row: RankedTrial
+) -> dict[str, object]:
     config, last = found.config.trial.at(record.point), record.last
     memory = [float(result.get("gpu_memory_gb") or 0) for result in record.trained]
     return {
@@ -214,11 +214,11 @@ def _trial(
     }
 
 
-def _curve(found: Results, record: TrialRecord) -> list[dict[str, Any]]:
+def _curve(found: SweepFolder, record: TrialRecord) -> list[dict[str, object]]:
     batch = found.config.trial.at(record.point).effective_batch_size
-    steps: dict[int, dict[str, Any]] = {}
+    steps: dict[int, dict[str, object]] = {}
 
-    def at(step: int) -> dict[str, Any]:
+    def at(step: int) -> dict[str, object]:
         new = {"trial": record.trial, "step": step, "rows": step * batch}
         return steps.setdefault(step, new)
 
@@ -230,19 +230,19 @@ def _curve(found: Results, record: TrialRecord) -> list[dict[str, Any]]:
     return [steps[step] for step in sorted(steps)]
 
 
-def _since_start(found: Results, record: TrialRecord, time: float | None) -> float:
+def _since_start(found: SweepFolder, record: TrialRecord, time: float | None) -> float:
     started = found.record.get("started")
     if time is None or started is None or record.folder is not None:
         return math.nan
     return max(0.0, time - datetime.fromisoformat(started).timestamp())
 
 
-def _measured_on(found: Results) -> tuple[str, str, str]:
+def _measured_on(found: SweepFolder) -> tuple[str, str, str]:
     trial = found.config.trial
     return (found.packs_key, trial.model, trial.base_precision)
 
 
-def _flat(values: Any, name: str = "") -> dict[str, str]:
+def _flat(values: object, name: str = "") -> dict[str, str]:
     """Nested values as one level of dotted names and texts."""
     if not isinstance(values, dict):
         return {name: str(values)}

@@ -15,7 +15,6 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
@@ -24,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sftray.config import Space
 from sftray.config.points import Point, all_points, spread_point
 from sftray.search.optuna_space import distributions, to_params, to_point
+from sftray.storage.journal.event_types import Outcome
 
 REPEATS = 20
 """How often TPE may draw a point that was suggested before, until another is picked."""
@@ -33,7 +33,7 @@ REPEATS = 20
 class _Told:
     """What is known of a suggested point."""
 
-    params: dict[str, Any]
+    params: Point
     at_rungs: dict[int, float] = field(default_factory=dict)
     """Losses by rows."""
     outcome: str | None = None
@@ -78,7 +78,7 @@ class Sampler:
             self.replay(number, point)
         return to_point(self._spaces, self._trials[number].params)
 
-    def replay(self, number: int, point: Mapping[str, Any], *, drawn: bool = True) -> None:
+    def replay(self, number: int, point: Point, *, drawn: bool = True) -> None:
         """Put the sampler where `ask` had left it when it gave `point`; a point of another sweep
         was not `drawn` by this one."""
         if number == len(self._trials):
@@ -148,19 +148,19 @@ class Sampler:
             create_trial, params=told.params, distributions=self._distributions
         )
         known = told.value is not None
-        if told.outcome == "completed":
+        if told.outcome == Outcome.COMPLETED:
             return make(value=told.value) if known else None
-        if told.outcome == "pruned" or (told.outcome is None and told.at_rungs):
+        if told.outcome == Outcome.PRUNED or (told.outcome is None and told.at_rungs):
             return make(state=TrialState.PRUNED, intermediate_values=told.at_rungs)
         if told.outcome is None:
             return make(state=TrialState.RUNNING)
-        if told.outcome == "diverged":
+        if told.outcome == Outcome.DIVERGED:
             return make(value=worst) if known else None
-        if told.outcome == "out_of_memory":  # ranked by the constraint, whatever its value
+        if told.outcome == Outcome.OUT_OF_MEMORY:  # ranked by the constraint, whatever its value
             return make(value=told.value if known else 0.0, constraints={"memory": 1.0})
         return None
 
-    def _label(self, point: Mapping[str, Any]) -> str:
+    def _label(self, point: Point) -> str:
         return json.dumps(to_params(self._spaces, point), sort_keys=True)
 
 

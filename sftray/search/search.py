@@ -14,34 +14,13 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
 from sftray.errors import JournalError
 from sftray.plan.trial_plan import TrialPlan
+from sftray.search import decisions
 from sftray.search.asha import Decision
-from sftray.search.decisions import (
-    chosen_points,
-    consequences,
-    next_repetition,
-    objective_value,
-)
 from sftray.search.sampler import Sampler
 from sftray.search.search_trials import Best, KnownTrial, SearchTrial, Suggestion
 from sftray.storage.journal import Event, Journal
-from sftray.storage.journal.event_types import (
-    CONTINUE,
-    OUTAGE,
-    STOP,
-    EventName,
-    Outcome,
-    Report,
-    RungDecision,
-    TrialEvent,
-    TrialSuggested,
-    add_last_words,
-    attempt_ended,
-    attempt_started,
-    confirmation,
-    result,
-    trial_ended,
-    trial_suggested,
-)
+from sftray.storage.journal import event_types as events
+from sftray.storage.journal.event_types import CONTINUE, OUTAGE, STOP, EventName, Outcome
 
 
 class Search:
@@ -73,10 +52,11 @@ class Search:
                 first=first,
             )
         self._trials: dict[str, SearchTrial] = {}
-        self._damaged = ""
-        """What a trial has said of damaged data since this search was made."""
-        self._outage = ""
-        """What one has said of a full disk, or of storage that is away."""
+        self.damaged = ""
+        """What a trial has said of damaged data, all trials having the same, since this search was
+        made; or nothing."""
+        self.outage = ""
+        """What one has said of a full disk, or of storage that is away; or nothing."""
         self._drawn = 0
         """How many trials are this search's own."""
         self._asked = 0
@@ -87,7 +67,7 @@ class Search:
         """(bracket, rows) → the losses recorded there, by trial."""
         for event in journal.events():
             self._apply(event)
-        self._damaged = ""  # it may have been mended since
+        self.damaged = ""  # it may have been mended since
         self._finish_what_was_begun()
 
     def suggest(self) -> Suggestion | None:
@@ -116,9 +96,9 @@ class Search:
             trial = self._next_trial()
             self._record(
                 [
-                    trial_suggested(trial, one.point, folder=one.folder),
-                    *(result(trial, metrics) for metrics in one.results),
-                    trial_ended(trial, one.outcome, f"ran in {one.sweep}"),
+                    events.trial_suggested(trial, one.point, folder=one.folder),
+                    *(events.result(trial, metrics) for metrics in one.results),
+                    events.trial_ended(trial, one.outcome, f"ran in {one.sweep}"),
                 ]
             )
 
@@ -127,8 +107,8 @@ class Search:
         that were chosen before stay."""
         seed = self._sweep.trial.seed
         seeds = [seed + number for number in range(1, self._sweep.confirm_seeds + 1)]
-        chosen = chosen_points(self._sweep, self._trials.values())
-        self._record([confirmation(trial, seeds) for trial in chosen])
+        chosen = decisions.chosen_points(self._sweep, self._trials.values())
+        self._record([events.confirmation(trial, seeds) for trial in chosen])
         return self.remaining() > 0
 
     def searching(self) -> bool:
@@ -148,16 +128,16 @@ class Search:
     def attempt(self, trial: str) -> int:
         """Journal that a trial starts, or starts again; returns the how manieth time, from 1."""
         number = self._trials[trial].attempts + 1
-        self._record([attempt_started(trial, number)])
+        self._record([events.attempt_started(trial, number)])
         return number
 
     def attempt_ended(self, trial: str, message: str, what: str = Outcome.FAILED) -> None:
         """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
         started again."""
-        self._record([attempt_ended(trial, self._trials[trial].attempts, what, message)])
+        self._record([events.attempt_ended(trial, self._trials[trial].attempts, what, message)])
 
     def record(
-        self, trial: str, metrics: Report, outcome: str | None = None, message: str = ""
+        self, trial: str, metrics: events.Report, outcome: str | None = None, message: str = ""
     ) -> str:
         """Take a trial's report; "stop" if the trial has ended by it, else "continue".
 
@@ -170,12 +150,15 @@ class Search:
         if state.outcome is None:
             loss = state.losses.get(step, metrics.get("eval_loss"))
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
-            events = consequences(self._sweep, self._rungs, state, step, loss, outcome, message)
-            for event in events:
+            found = decisions.consequences(
+                self._sweep, self._rungs, state, step, loss, outcome, message
+            )
+            for event in found:
                 if event["event"] == EventName.TRIAL_ENDED:
-                    add_last_words(event, metrics)
-            self._record([result(trial, metrics), *events] if step not in state.losses else events)
-        if state.outcome is not None or self._damaged or self._outage:
+                    events.add_last_words(event, metrics)
+            known = step in state.losses
+            self._record(found if known else [events.result(trial, metrics), *found])
+        if state.outcome is not None or self.damaged or self.outage:
             return STOP
         return STOP if self._spent() and step < state.plan.steps else CONTINUE
 
@@ -184,7 +167,7 @@ class Search:
         if outcome == OUTAGE:
             self.met_outage(trial, message)
         elif self._trials[trial].outcome is None:
-            self._record([trial_ended(trial, outcome, message)])
+            self._record([events.trial_ended(trial, outcome, message)])
 
     def returned(self, trial: str) -> None:
         """End a trial that returned without naming its outcome."""
@@ -197,28 +180,18 @@ class Search:
 
     def gave_up(self, trial: str) -> None:
         """End a trial that is not started again after its last attempt failed."""
-        if not self._outage:
+        if not self.outage:
             self.end(trial, Outcome.FAILED, self._trials[trial].message)
 
     def met_outage(self, trial: str, message: str) -> None:
         """Stop: a trial has met a full disk, or storage that is away. It stays unfinished."""
         self.attempt_ended(trial, message, OUTAGE)
-        self._outage = self._outage or message
-
-    @property
-    def damaged(self) -> str:
-        """What a trial has said of damaged data, all trials having the same; or nothing."""
-        return self._damaged
-
-    @property
-    def outage(self) -> str:
-        """What a trial has said of a full disk, or of storage that is away; or nothing."""
-        return self._outage
+        self.outage = self.outage or message
 
     @property
     def stopped(self) -> bool:
         """Whether no trial is to go on, for a reason that is the same for all."""
-        return bool(self._damaged or self._outage or self._spent())
+        return bool(self.damaged or self.outage or self._spent())
 
     def outcome_of(self, trial: str) -> str | None:
         """A trial's outcome; None while it has none."""
@@ -237,23 +210,25 @@ class Search:
         (loss, step), trial = min(found, key=lambda one: one[0][0])
         return Best(trial, step, loss)
 
-    def _next_point(self) -> TrialSuggested | None:
+    def _next_point(self) -> events.TrialSuggested | None:
         """The next point of the search; None where there is none left."""
         if self._drawn >= self._sweep.total_trials:
             return None
         if self._sampler is None:
-            return trial_suggested(self._next_trial(), self._sweep.points[self._drawn])
+            return events.trial_suggested(self._next_trial(), self._sweep.points[self._drawn])
         point = self._sampler.ask(self._asked)  # None where all of the space has been tried
-        return None if point is None else trial_suggested(self._next_trial(), point)
+        return None if point is None else events.trial_suggested(self._next_trial(), point)
 
-    def _next_repetition(self) -> TrialSuggested | None:
-        return next_repetition(self._sweep, self._trials, self._confirmed, self._next_trial())
+    def _next_repetition(self) -> events.TrialSuggested | None:
+        return decisions.next_repetition(
+            self._sweep, self._trials, self._confirmed, self._next_trial()
+        )
 
     def _next_trial(self) -> str:
         return f"t{len(self._trials):04d}"
 
-    def _record(self, events: Sequence[TrialEvent]) -> None:
-        for event in self._journal.append_all(events):
+    def _record(self, fresh: Sequence[events.TrialEvent]) -> None:
+        for event in self._journal.append_all(fresh):
             self._apply(event)
 
     def _refused(self, state: SearchTrial) -> bool:
@@ -269,7 +244,7 @@ class Search:
             if state.outcome is None and not self._refused(state) and state.losses:
                 step = max(state.losses)
                 loss = state.losses[step]
-                self._record(consequences(self._sweep, self._rungs, state, step, loss))
+                self._record(decisions.consequences(self._sweep, self._rungs, state, step, loss))
 
     def _apply(self, event: Event) -> None:
         if event["event"] == EventName.TRIAL_SUGGESTED:
@@ -294,12 +269,12 @@ class Search:
             case EventName.TRIAL_ENDED:
                 state.outcome, state.metric = event["outcome"], event.get("metric")
                 if state.outcome == Outcome.DATA_ERROR:
-                    self._damaged = event["message"]
+                    self.damaged = event["message"]
                 if self._sampler and state.number is not None:
-                    value = objective_value(self._sweep, state)
+                    value = decisions.objective_value(self._sweep, state)
                     self._sampler.tell(state.number, state.outcome, value)
 
-    def _apply_suggested(self, event: TrialSuggested) -> None:
+    def _apply_suggested(self, event: events.TrialSuggested) -> None:
         trial, point, confirms = event["trial"], event["point"], event.get("confirms")
         expected = self._next_trial()
         if trial != expected or not (confirms or self._possible(point)):
@@ -315,7 +290,7 @@ class Search:
         self._asked += confirms is None
         self._drawn += confirms is None and folder is None
 
-    def _apply_decision(self, state: SearchTrial, event: RungDecision) -> None:
+    def _apply_decision(self, state: SearchTrial, event: events.RungDecision) -> None:
         loss = state.losses[event["step"]]
         assert loss is not None  # a decision is only made on a finite loss
         goes_on = event["decision"] == CONTINUE

@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from ray import cloudpickle
 from ray.tune.experiment import Trial
@@ -32,9 +32,9 @@ from ray.tune.result import (
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from sftray.cluster.ray_errors import plain
 from sftray.errors import OutageError, last_line
 from sftray.search.search import Search
-from sftray.storage import outages
 from sftray.storage.journal.event_types import STOP, Report
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     A trial's Tune config is {"trial": id, "point": {…}, "base_eval_loss": …, **extra}.
     """
 
-    def __init__(self, search: Search, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, search: Search, extra: Mapping[str, object] | None = None) -> None:
         super().__init__()  # without a metric, which Tune would then demand of every result
         self._search = search
         self._extra = dict(extra or {})
         self._unfinished = deque(search.unfinished())
         self._trials: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, object] | str:
         if self._search.stopped:
             return str(Searcher.FINISHED)
         suggestion = self._unfinished.popleft() if self._unfinished else self._search.suggest()
@@ -78,7 +78,7 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         }
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self, trial_id: str, result: dict[str, object] | None = None, error: bool = False
     ) -> None:
         if error:
             self._search.gave_up(self._trials[trial_id])
@@ -89,7 +89,7 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the journal has it."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {}
 
 
@@ -109,14 +109,14 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         self._search.attempt(_name(trial))
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        error = outages.plain(_error_of(trial), tempfile.gettempdir())
+        error = plain(_error_of(trial), tempfile.gettempdir())
         if isinstance(error, OutageError):
             self._search.met_outage(_name(trial), str(error))
         else:
             self._search.attempt_ended(_name(trial), _failure_of(trial))
 
     def on_trial_result(
-        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
     ) -> str:
         metrics = cast(Report, {key: value for key, value in result.items() if _is_ours(key)})
         outcome, message = metrics.pop("outcome", None), metrics.pop("message", "")
@@ -133,7 +133,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE)  # it named its outcome and is about to return
 
     def on_trial_complete(
-        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
     ) -> None:
         if self._search.outcome_of(_name(trial)) is None and not self._search.stopped:
             self._search.returned(_name(trial))
@@ -142,7 +142,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
         best = self._search.best()
         return f"best: {best.trial} at {best.eval_loss:.4f}" if best else "no evaluation yet"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {}
 
 

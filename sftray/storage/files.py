@@ -24,6 +24,7 @@ from pyarrow import fs
 
 from sftray.errors import ConfigError
 from sftray.storage import outages
+from sftray.storage.full_disk import plainly
 from sftray.storage.paths import is_uri, join
 
 P = ParamSpec("P")
@@ -41,7 +42,7 @@ def patient(function: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[
 
     @functools.wraps(function)
     def waiting(path: str, /, *arguments: P.args, **options: P.kwargs) -> T:
-        with outages.plainly(path):
+        with plainly(path):
             return outages.patiently(place(path), lambda: function(path, *arguments, **options))
 
     return waiting

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from sftray.errors import OutageError
 from sftray.storage import outages
+from sftray.storage.full_disk import plainly
 from sftray.storage.paths import node_cache
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def _alone(model: str) -> Iterator[None]:
 
     name = re.sub(r"[^\w.-]", "--", model)
     folder = node_cache() / "hub"
-    with outages.plainly(str(folder)):
+    with plainly(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
         try:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sftray import results
 from sftray.cluster.connect import connect
+from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
 from sftray.config.resume_check import refuse_other_config
@@ -34,7 +34,7 @@ from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
-from sftray.storage import outages
+from sftray.storage.full_disk import plainly
 from sftray.storage.journal import Journal
 from sftray.storage.journal.event_types import sweep_ended, sweep_started
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
@@ -43,7 +43,7 @@ from sftray.sweep.active_trainer import ActiveTrainer
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
-from sftray.trainers.runner import TrialSpecs
+from sftray.trainers.runner import FittedTrainer, Runner, TrialSpecs
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.winner.collect import collect
 
@@ -63,7 +63,7 @@ def run_sweep(
     the same call resumes.
     """
     sweep = _with_absolute_storage(sweep)
-    with outages.plainly(sweep.storage):
+    with plainly(sweep.storage, plain):
         return _run(sweep, local=local, log=log, clock=clock)
 
 
@@ -72,16 +72,8 @@ def _run(
 ) -> results.Results:
     began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
-    for warning in check_code(sweep.trial):
-        log(f"warning: {warning}")
-    base = model_config(sweep.trial.model, sweep.trial.model_revision)
-    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
-    require_attention(sweep, base)
+    base = _checked_base(sweep, paths, log)
     trainer, why = pick_trainer(sweep, base)
-    refuse_other_config(sweep, paths)
-    if sweep.metric:
-        load_metric(sweep.metric)
-    require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     recipe = make_recipe(
         sweep.data,
         sweep.trial.model,
@@ -105,35 +97,36 @@ def _run(
             journal.append(sweep_started(record["uid"]))
             meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
             search = _begin(specs, base, journal, fit, meter, log)
-            recorder = Recorder(sweep, paths, journal, search, log, meter.look)
+            recorder = Recorder(sweep, paths, journal, log, meter.look)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
+            at_the_end.callback(meter.tell)
             try:
                 if search.searching() and not search.stopped:
                     trials.run(specs, search, recorder)
                 _settle(search, recorder, meter)
                 if _confirms(sweep, search):
-                    log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
-                    if other := at_work.change_to(sweep.confirm_trainer, sweep):
-                        trials, execution = other, other.fit.execution
-                        specs = replace(specs, plan=planner(sweep, rows, execution=execution))
-                    trials.run(specs, search, recorder)
+                    _run_again(specs, rows, search, recorder, at_work, trials)
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
-            except BaseException:
-                meter.tell()
-                raise
             finally:
                 recorder.write_leaderboard()
-            found = results.load(paths.root)
-            if found.leaderboard["best"] is None:
-                _report(paths, log)
-                raise SweepFailedError(_no_trial_finished(found))
-            collect(sweep, paths, packs, found, log=log, submit=at_work.runner.submit)
-            _report(paths, log)
-            meter.tell()
+            return _finish(sweep, paths, packs, at_work.runner, log)
     finally:
         at_work.runner.close()
-    return found
+
+
+def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> BaseConfig:
+    """The base's config.json, after what can be checked without the data."""
+    for warning in check_code(sweep.trial):
+        log(f"warning: {warning}")
+    base = model_config(sweep.trial.model, sweep.trial.model_revision)
+    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
+    require_attention(sweep, base)
+    refuse_other_config(sweep, paths)
+    if sweep.metric:
+        load_metric(sweep.metric)
+    require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
+    return base
 
 
 def _check(
@@ -186,7 +179,6 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
     was full or storage away, KeyboardInterrupt where trials were cut off otherwise than by the
     sweep's budget."""
     recorder.finish_trials()
-    recorder.free_workers()
     if search.damaged:
         raise DataError(f"{search.damaged}. The sweep stopped; mended, the same command goes on")
     if search.outage:
@@ -201,6 +193,24 @@ def _confirms(sweep: SweepConfig, search: Search) -> bool:
     if not sweep.confirm_top or (search.stopped and search.searching()):
         return False
     return search.confirm() and not search.stopped
+
+
+def _run_again(
+    specs: TrialSpecs,
+    rows: int,
+    search: Search,
+    recorder: Recorder,
+    at_work: ActiveTrainer,
+    trials: FittedTrainer,
+) -> None:
+    """Run the best points with other seeds, by `trials` or by the trainer that confirms. rows: of
+    the packs."""
+    sweep = specs.sweep
+    recorder.log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
+    if other := at_work.change_to(sweep.confirm_trainer, sweep):
+        trials = other
+        specs = replace(specs, plan=planner(sweep, rows, execution=other.fit.execution))
+    trials.run(specs, search, recorder)
 
 
 def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:
@@ -221,6 +231,19 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     )
 
 
+def _finish(
+    sweep: SweepConfig, paths: SweepPaths, packs: Packs, runner: Runner, log: Log
+) -> results.Results:
+    """Write the winner's folder and the report. Raises SweepFailedError where no trial finished."""
+    found = results.load(paths.root)
+    if found.leaderboard["best"] is None:
+        _report(paths, log)
+        raise SweepFailedError(_no_trial_finished(found))
+    collect(sweep, paths, packs, found, log=log, submit=runner.submit)
+    _report(paths, log)
+    return found
+
+
 def _report(paths: SweepPaths, log: Log) -> None:
     try:
         from sftray.views.report.report import write_report
@@ -235,12 +258,12 @@ def _report(paths: SweepPaths, log: Log) -> None:
 
 def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
     """Workers run in folders of their own: a relative path would mean another place there."""
-    changes: dict[str, Any] = {}
-    if not is_uri(sweep.storage):
-        changes["storage"] = os.path.abspath(os.path.expanduser(sweep.storage))
-    if Path(sweep.trial.model).is_dir():
-        changes["trial"] = replace(sweep.trial, model=os.path.abspath(sweep.trial.model))
-    return replace(sweep, **changes)
+    storage, model = sweep.storage, sweep.trial.model
+    if not is_uri(storage):
+        storage = os.path.abspath(os.path.expanduser(storage))
+    if Path(model).is_dir():
+        model = os.path.abspath(model)
+    return replace(sweep, storage=storage, trial=replace(sweep.trial, model=model))
 
 
 def _no_trial_finished(found: results.Results) -> str:

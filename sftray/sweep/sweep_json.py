@@ -8,12 +8,12 @@ import os
 import platform
 import subprocess
 import time
-from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
+from sftray.results.sweep_folder import SweepRecord
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 
@@ -25,15 +25,15 @@ RECORDED_PACKAGES = (
 
 def write_record(
     given: SweepConfig, sweep: SweepConfig, paths: SweepPaths, packs: Packs
-) -> dict[str, Any]:
+) -> SweepRecord:
     """Write sweep.json and return it; one that is there already is returned unchanged.
 
     `given` is the configuration as the user wrote it, `sweep` the same fitted to the packs.
     """
     if files.exists(paths.sweep):
-        existing: dict[str, Any] = json.loads(files.read_text(paths.sweep))
+        existing: SweepRecord = json.loads(files.read_text(paths.sweep))
         return existing
-    record = {
+    record: SweepRecord = {
         "uid": os.urandom(4).hex(),
         "config": to_json(given),
         "search_space": to_json(sweep)["search_space"],

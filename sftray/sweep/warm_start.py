@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
 from sftray.results import Results
-from sftray.results.sweep_folder import TrialRecord
+from sftray.results.records import TrialRecord
 from sftray.search.search_trials import KnownTrial
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, name_of
 
 TOP = 3
 """Points of a sweep on other data or another base to begin with."""
-_CHANGES_NOTHING: dict[str, Any] = {
-    "num_workers": 1,
-    "micro_batch_size": None,
-    "activation_checkpointing": None,
-    "attention": None,
-    "shard_base": False,
-}
-"""Fields that say how a trial is run, not what it learns."""
 
 
 def learn_from(
@@ -52,22 +44,34 @@ def learn_from(
 
 def _taken(sweep: SweepConfig, found: Results, trial: TrialRecord) -> KnownTrial | None:
     """A trial of another sweep as one of this; None where this would not have run it."""
-    if trial.outcome not in ("completed", "diverged"):
+    if trial.outcome not in (Outcome.COMPLETED, Outcome.DIVERGED):
         return None
-    theirs = TrialConfig(**found.record["config"]["trial"]).at(trial.point)
+    theirs = found.config.trial.at(trial.point)
     point = {name: getattr(theirs, name) for name in sweep.search_space}
     if not in_space(sweep.search_space, point):
         return None
     ours = sweep.trial.at(point)
-    if replace(ours, **_CHANGES_NOTHING) != replace(theirs, **_CHANGES_NOTHING):
+    if _learned_from(ours) != _learned_from(theirs):
         return None
     folder = trial.folder or SweepPaths(found.folder).trial(trial.trial).root
     return KnownTrial(point, trial.results, trial.outcome, found.folder, folder)
 
 
+def _learned_from(config: TrialConfig) -> TrialConfig:
+    """A configuration without what says how a trial is run, not what it learns."""
+    return replace(
+        config,
+        num_workers=1,
+        micro_batch_size=None,
+        activation_checkpointing=None,
+        attention=None,
+        shard_base=False,
+    )
+
+
 def _best_points(sweep: SweepConfig, found: Results) -> list[Point]:
     """The best points of a sweep whose losses say nothing here, as far as they lie in the space."""
-    baseline = TrialConfig(**found.record["config"]["trial"])
+    baseline = found.config.trial
     ended = sorted(
         (best["eval_loss"], trial.trial, trial.point)
         for trial in found.records

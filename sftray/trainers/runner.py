@@ -116,10 +116,10 @@ def tune_trials(
     *,
     at_once: int,
     free: Callable[[str], None] = lambda trial: None,
-) -> None:
+) -> set[str]:
     """Run Tune until the search has no more trials; nothing that it writes is ever read. `free`
-    lets go of a trial that has ended."""
-    sweep = specs.sweep
+    lets go of a trial that has ended. The placement groups that trials have reported."""
+    sweep, callback = specs.sweep, TuneRecorder(recorder, free)
     ray_private.tune_environment().difference_update(_KEYS)
     with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
         tune.Tuner(
@@ -135,12 +135,13 @@ def tune_trials(
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=scratch,
-                callbacks=[TuneRecorder(recorder, free)],
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
+    return callback.placement_groups
 
 
 _KEYS = {
@@ -158,6 +159,7 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
 
     def __init__(self, recorder: Recorder, free: Callable[[str], None]) -> None:
         self._recorder, self._free = recorder, free
+        self.placement_groups: set[str] = set()
 
     def on_trial_result(
         self,
@@ -168,6 +170,8 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
         **_: object,
     ) -> None:
         self._recorder.result(trial.config["trial"], result)
+        if group := result.get("placement_group"):
+            self.placement_groups.add(group)
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: object

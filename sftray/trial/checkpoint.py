@@ -27,7 +27,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sftray.errors import CheckpointError
-from sftray.storage import files, outages
+from sftray.storage import files
+from sftray.storage.full_disk import plainly
 from sftray.storage.paths import TrialPaths, join
 from sftray.trial.lora_adapter import trained_parameters
 from sftray.trial.progress import TrialState
@@ -102,7 +103,7 @@ def _save(
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        with outages.plainly(temporary):
+        with plainly(temporary):
             write_weights(folder)
             save_file(dict(moments), folder / OPTIMIZER)
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")

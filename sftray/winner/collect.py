@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.results.confirmation import Confirmed
-from sftray.results.sweep_folder import TrialRecord, answering
+from sftray.results.leaderboard import answering
+from sftray.results.records import TrialRecord
 from sftray.storage import files as storage_files
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join
@@ -145,14 +146,16 @@ def _facts(
     verified: bool,
 ) -> BundleFacts:
     board, ladder = found.leaderboard, rung_ladder(sweep, packs.rows("train"))
-    shown = [field.name for field in fields(ShownTrial)]
+    base = board["base"]["eval_loss"]
+    if base is None:
+        raise SftrayError(f"{found.folder}: a trial has an eval loss and the base has none")
     return BundleFacts(
         sweep=sweep.name,
         trial=best.trial,
         step=evaluation["step"],
         point=best.point,
         eval_loss=evaluation["eval_loss"],
-        base_eval_loss=board["base"]["eval_loss"],
+        base_eval_loss=base,
         confirmed=_confirmed(found),
         tokens=evaluation["tokens"],
         config=sweep.trial.at(best.point),
@@ -165,7 +168,13 @@ def _facts(
         end_of_turn=packs.end_of_turn,
         trials=len(found.records),
         leaderboard=[
-            ShownTrial(**{name: row[name] for name in shown})
+            ShownTrial(
+                trial=row["trial"],
+                point=row["point"],
+                eval_loss=row["eval_loss"],
+                tokens=row["tokens"],
+                outcome=row["outcome"],
+            )
             for row in board["trials"][:SHOWN_TRIALS]
         ],
         versions=found.record["versions"],
@@ -181,7 +190,7 @@ def _confirmed(found: Results) -> Confirmed | None:
     if board is None:
         return None
     points = (point for point in board["points"] if point["trial"] == board["winner"])
-    return next((Confirmed(**point) for point in points), None)
+    return next(map(Confirmed.of, points), None)
 
 
 def _kept(folder: str, trial: str, evaluation: Metrics) -> BundleFacts | None:

@@ -14,7 +14,8 @@ from events import an_event
 from fake_trials import Kept, make_search, make_sweep, run
 
 from sftray.config import SweepConfig
-from sftray.results.sweep_folder import leaderboard
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records
 from sftray.search.search import Search
 from sftray.storage.journal import Event, Journal
 from sftray.storage.journal.events import encode
@@ -116,7 +117,9 @@ def check(survived: Survived, scratch: Path, *, every: int = 1) -> None:
         assert intervals <= attempts[trial] - 1, f"{trial}: more than one interval a death"
     assert attempts.total() - len(ended) <= survived.kills * SLOTS
     if sweep.points:
-        assert leaderboard(sweep, events) == leaderboard(sweep, undisturbed(sweep, scratch))
+        assert leaderboard(sweep, Records(events)) == leaderboard(
+            sweep, Records(undisturbed(sweep, scratch))
+        )
     chosen = [n for n, e in enumerate(events) if e["event"] in ("trial_suggested", "decision")]
     for number in chosen[::every]:
         make = functools.partial(make_search, sweep)

@@ -156,7 +156,7 @@ def test_what_a_failure_says_is_written_and_told_without_secrets(
     said = " ".join(f"https://user:{needle}@host/f?token={needle}" for needle in NEEDLES)
     with shown(sweep, plain=True) as log, Journal(paths.journal) as journal:
         search = make_search(sweep, journal)
-        recorder = Recorder(sweep, paths, journal, search, log)
+        recorder = Recorder(sweep, paths, journal, log)
         for trial in ("t0000", "t0001"):
             search.suggest()
             search.attempt(trial)

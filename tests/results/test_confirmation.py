@@ -4,8 +4,9 @@ import statistics
 import pytest
 
 from sftray.results.confirmation import LEFT_OUT, confirmation
+from sftray.results.leaderboard import answering
 from sftray.results.leaderboard_text import confirmed_text
-from sftray.results.sweep_folder import TrialRecord, answering
+from sftray.results.records import TrialRecord
 
 
 def trial(

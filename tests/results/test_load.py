@@ -12,8 +12,10 @@ from fake_trials import make_sweep
 
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
-from sftray.results import Results, sweep_folder
+from sftray.results import Results, load
+from sftray.results.leaderboard import leaderboard
 from sftray.results.leaderboard_text import table, verdicts
+from sftray.results.records import Records
 from sftray.storage.journal import Event, Journal
 from sftray.storage.paths import SweepPaths
 
@@ -59,7 +61,7 @@ EVENTS: list[Event] = [
 
 
 def test_a_trial_is_ranked_by_its_best_evaluation_and_not_its_last() -> None:
-    board = sweep_folder.leaderboard(SWEEP, EVENTS)
+    board = leaderboard(SWEEP, Records(EVENTS))
     assert board["best"] == "t0001"
     first = board["trials"][0]
     assert (first["trial"], first["eval_loss"], first["step"]) == ("t0001", 2.0, 10)
@@ -67,7 +69,7 @@ def test_a_trial_is_ranked_by_its_best_evaluation_and_not_its_last() -> None:
 
 
 def test_the_leaderboard_has_the_promised_shape() -> None:
-    board = sweep_folder.leaderboard(SWEEP, EVENTS)
+    board = leaderboard(SWEEP, Records(EVENTS))
     assert board.keys() == {"sweep", "base", "best", "trials"}
     assert board["base"] == {"eval_loss": BASE}
     assert all(
@@ -82,7 +84,7 @@ def test_the_leaderboard_has_the_promised_shape() -> None:
 
 
 def test_a_trial_without_a_finite_loss_comes_last_with_its_reason() -> None:
-    board = sweep_folder.leaderboard(SWEEP, EVENTS)
+    board = leaderboard(SWEEP, Records(EVENTS))
     assert [row["trial"] for row in board["trials"]] == ["t0001", "t0000", "t0002", "t0003"]
     by_trial = {row["trial"]: row for row in board["trials"]}
     assert by_trial["t0002"]["eval_loss"] is None
@@ -97,21 +99,21 @@ def test_a_trial_without_a_finite_loss_comes_last_with_its_reason() -> None:
 
 def test_the_untrained_base_is_never_the_best() -> None:
     worse = [suggested("t0000"), result("t0000", 0, BASE), result("t0000", 10, 4.0)]
-    board = sweep_folder.leaderboard(SWEEP, worse)
+    board = leaderboard(SWEEP, Records(worse))
     assert board["trials"][0]["eval_loss"] == 4.0
     assert board["trials"][0]["diagnosis"] == "base_better"
-    begun = sweep_folder.leaderboard(SWEEP, worse[:2])
+    begun = leaderboard(SWEEP, Records(worse[:2]))
     assert begun["best"] is None
 
 
 def test_an_empty_journal_is_an_empty_leaderboard() -> None:
-    board = sweep_folder.leaderboard(SWEEP, [])
+    board = leaderboard(SWEEP, Records([]))
     assert board == {"sweep": "x", "base": {"eval_loss": None}, "best": None, "trials": []}
     assert table(board).splitlines()[1].split() == ["base", "-", "0", "0"]
 
 
 def test_the_table_shows_the_base_first_and_marks_the_best() -> None:
-    lines = table(sweep_folder.leaderboard(SWEEP, EVENTS), top=2).splitlines()
+    lines = table(leaderboard(SWEEP, Records(EVENTS)), top=2).splitlines()
     assert len(lines) == 4
     assert lines[0].split() == [
         "trial", "learning_rate", "eval_loss", "tokens", "seconds", "outcome",
@@ -122,7 +124,7 @@ def test_the_table_shows_the_base_first_and_marks_the_best() -> None:
 
 
 def test_verdicts_and_advice_are_told_in_80_columns_in_the_leaderboards_order() -> None:
-    lines = verdicts(sweep_folder.leaderboard(SWEEP, EVENTS)).splitlines()
+    lines = verdicts(leaderboard(SWEEP, Records(EVENTS))).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines if line.startswith("t")] == [
         "t0001", "t0000", "t0002", "t0003",
@@ -132,30 +134,30 @@ def test_verdicts_and_advice_are_told_in_80_columns_in_the_leaderboards_order() 
         "       about 0.3.",
         "t0003  No evaluation yet. Wait for more evaluations.",
     ]
-    assert verdicts(sweep_folder.leaderboard(SWEEP, EVENTS), top=0) == ""
+    assert verdicts(leaderboard(SWEEP, Records(EVENTS)), top=0) == ""
 
 
 def test_a_running_sweep_can_be_read(tmp_path: Path) -> None:
     paths = SweepPaths(str(tmp_path))
     Path(paths.sweep).write_text(json.dumps({"config": to_json(SWEEP)}))
-    assert sweep_folder.load(paths.root).records == []
+    assert load(paths.root).records == []
     with Journal(paths.journal) as journal:
         for number, event in enumerate(EVENTS):
             journal.append_all([event])
-            found = sweep_folder.load(paths.root)  # while the writer holds the journal
-            assert found.leaderboard == sweep_folder.leaderboard(SWEEP, EVENTS[: number + 1])
+            found = load(paths.root)  # while the writer holds the journal
+            assert found.leaderboard == leaderboard(SWEEP, Records(EVENTS[: number + 1]))
 
 
 def test_a_folder_that_is_no_sweep_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SftrayError, match=r"got no sweep\.json, must be a sweep's folder"):
-        sweep_folder.load(str(tmp_path))
+        load(str(tmp_path))
 
 
 @pytest.mark.ray
 def test_the_written_leaderboard_is_what_the_journal_says(small_sweep: Results) -> None:
     paths = SweepPaths(small_sweep.folder)
     written = json.loads(Path(paths.leaderboard).read_text())
-    assert written == small_sweep.leaderboard == sweep_folder.load(small_sweep.folder).leaderboard
+    assert written == small_sweep.leaderboard == load(small_sweep.folder).leaderboard
     assert written["trials"][0]["eval_loss"] < written["base"]["eval_loss"]
     *finished, stopped = [row["diagnosis"] for row in written["trials"]]
     assert set(finished) <= {"healthy", "bad_answers"}  # after twelve steps they go in circles

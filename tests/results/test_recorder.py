@@ -27,7 +27,7 @@ def test_of_a_trial_that_has_ended_the_checkpoint_stays_that_the_winner_needs(
         sweep = make_sweep(points=({"learning_rate": 1e-3}, {}), **changes)
         with Journal(paths.journal) as journal:
             search = make_search(sweep, journal)
-            recorder = Recorder(sweep, paths, journal, search, lambda line: None)
+            recorder = Recorder(sweep, paths, journal, lambda line: None)
             for trial in ("t0000", "t0001"):
                 search.suggest()
                 for step, loss in ((0, 3.0), (2, 2.5), (4, 2.6), (6, 2.7)):
@@ -49,7 +49,7 @@ def test_a_trial_that_ends_is_told_with_its_verdict_only_where_something_is_wron
     lines: list[str] = []
     with Journal(paths.journal) as journal:
         search = make_search(sweep, journal)
-        recorder = Recorder(sweep, paths, journal, search, lines.append)
+        recorder = Recorder(sweep, paths, journal, lines.append)
         for trial, loss in (("t0000", 2.5), ("t0001", 4.0)):
             search.suggest()
             search.attempt(trial)

@@ -8,7 +8,8 @@ from fake_trials import ROWS, make_search, make_sweep, run
 
 from sftray.config import TrialConfig, choice, loguniform
 from sftray.errors import JournalError
-from sftray.results.sweep_folder import leaderboard
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records
 from sftray.search.asha import asha
 from sftray.search.search import Search
 from sftray.search.search_trials import Best, KnownTrial, Suggestion
@@ -469,7 +470,7 @@ def test_the_highest_metric_is_the_best_whatever_its_loss(path: str) -> None:
             score = 1 - abs(math.log10(rate / 3e-3)) / 2
             last = {**SPENT, "step": 60, "rows": 240, "eval_loss": rate, "gpu_seconds": 1.0}
             search.record(suggestion.trial, {**last, "metric": score}, "completed")
-        board = leaderboard(sweep, journal.events())
+        board = leaderboard(sweep, Records(journal.events()))
     best = board["trials"][0]
     assert board["best"] == best["trial"]
     assert best["metric"] == max(row["metric"] for row in board["trials"]) > 0.95

@@ -16,7 +16,8 @@ from ray import tune
 
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import sweep_from_json, to_json
-from sftray.results.sweep_folder import leaderboard
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records
 from sftray.storage.journal import Event, Journal, read_events
 from sftray.storage.journal.event_types import Outcome
 
@@ -145,7 +146,9 @@ def test_each_way_to_end_has_its_outcome_and_verdict_and_the_sweep_goes_on(tmp_p
     assert last_words["t0003"] == "said by the trial"
     attempts = Counter(e["trial"] for e in events if e["event"] == "attempt_started")
     assert [attempts[f"t{number:04d}"] for number in range(7)] == [1, 2, 2, 1, 1, 1, 1]
-    verdicts = {row["trial"]: row["diagnosis"] for row in leaderboard(sweep, events)["trials"]}
+    verdicts = {
+        row["trial"]: row["diagnosis"] for row in leaderboard(sweep, Records(events))["trials"]
+    }
     assert verdicts["t0002"] == verdicts["t0006"]
     assert verdicts["t0000"] == verdicts["t0001"] == "failed"
     others = [verdicts[f"t{number:04d}"] for number in (3, 4, 5)]
@@ -158,7 +161,7 @@ def test_damaged_data_stops_the_sweep_and_mended_it_goes_on(tmp_path: Path) -> N
     ended = outcomes(events)
     assert ended.pop("t0000") == "data_error"
     assert set(ended.values()) <= {"completed"}, "those that ran beside it end well or not at all"
-    board = leaderboard(sweep, events)
+    board = leaderboard(sweep, Records(events))
     assert {row["diagnosis"] for row in board["trials"] if row["trial"] == "t0000"} == {
         "data_error"
     }

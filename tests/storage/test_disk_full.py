@@ -97,11 +97,11 @@ def live(sweep: SweepConfig, paths: SweepPaths, kept: Path) -> None:
 
         def ended(search: Search) -> None:
             if search not in recorders:
-                recorders[search] = Recorder(sweep, paths, journal, search, lambda line: None)
+                recorders[search] = Recorder(sweep, paths, journal, lambda line: None)
             recorders[search].finish_trials()
 
         drive(sweep, journal, Kept(kept), order=0, ended=ended)
-        Recorder(sweep, paths, journal, make_search(sweep, journal), print).write_leaderboard()
+        Recorder(sweep, paths, journal, print).write_leaderboard()
 
 
 def save(folder: Path, step: int, size: int) -> None:

@@ -14,9 +14,10 @@ from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError
 from sftray.plan.disk import Disk, disk_needed, require_space
 from sftray.results import Results
+from sftray.results.leaderboard import leaderboard
 from sftray.results.leaderboard_text import table
+from sftray.results.records import Records
 from sftray.results.spending import Spent, shares, spent_in
-from sftray.results.sweep_folder import Records, leaderboard
 from sftray.storage.journal import Journal
 from sftray.sweep.run import _confirms, run_sweep
 from sftray.sweep.spending_meter import Meter
@@ -81,7 +82,7 @@ def test_a_sweep_is_marked_as_ended_by_its_budget_until_it_goes_on(tmp_path: Pat
     sweep, clock = make_sweep(max_hours=1.0), Clock()
 
     def marked(journal: Journal) -> str:
-        return str(leaderboard(sweep, journal.events()).get("budget_spent", ""))
+        return str(leaderboard(sweep, Records(journal.events())).get("budget_spent", ""))
 
     with Journal(str(tmp_path / "journal.jsonl")) as journal:
         meter = Meter(sweep, journal, lambda: 0.0, _silent, clock)
@@ -163,7 +164,7 @@ def test_a_sweep_whose_budget_is_spent_goes_on_with_a_larger_one_as_if_it_had_ne
         (tmp_path / name).mkdir()
     with Journal(str(tmp_path / "whole" / "journal.jsonl")) as journal:
         run(sweep, make_search(sweep, journal), kept=Kept(tmp_path / "whole"))
-        whole = leaderboard(sweep, journal.events())
+        whole = leaderboard(sweep, Records(journal.events()))
     kept, looks = Kept(tmp_path / "cut"), iter(range(10_000))
     with Journal(str(tmp_path / "cut" / "journal.jsonl")) as journal:
         search = make_search(sweep, journal, spent=lambda: "max_hours" if next(looks) > 40 else "")
@@ -175,14 +176,14 @@ def test_a_sweep_whose_budget_is_spent_goes_on_with_a_larger_one_as_if_it_had_ne
         journal.append(
             an_event("spent", attempt=1, wall_seconds=1.0, gpu_seconds=0.0, budget="max_hours")
         )
-        board = Records(sweep, journal.events()).leaderboard()
+        board = leaderboard(sweep, Records(journal.events()))
         assert board["budget_spent"] == "max_hours"
         assert table(board).count("unfinished") == len(left)
         journal.append(an_event("spent", attempt=2, wall_seconds=1.0, gpu_seconds=0.0, budget=""))
         search = make_search(sweep, journal)
         assert {one.trial for one in left} == {one.trial for one in search.unfinished()}
         run(sweep, search, kept=kept)
-        assert leaderboard(sweep, journal.events()) == whole
+        assert leaderboard(sweep, Records(journal.events())) == whole
 
 
 def test_a_price_is_needed_for_a_budget_of_money() -> None:

@@ -6,12 +6,14 @@ from fake_trials import make_sweep
 from sftray.config import SweepConfig, choice, loguniform
 from sftray.config.config_json import to_json
 from sftray.results import Results
-from sftray.results.sweep_folder import TrialRecord
+from sftray.results.records import TrialRecord
 from sftray.sweep.warm_start import learn_from
 
 
 def finished(sweep: SweepConfig, packs: str, *trials: TrialRecord) -> Results:
-    return Results("old", {"config": to_json(sweep), "packs": packs}, list(trials), {})
+    config = to_json(sweep)
+    record = {"config": config, "search_space": config["search_space"], "packs": packs}
+    return Results("old", record, list(trials), {})
 
 
 def ended(name: str, point: dict[str, Any], loss: float, outcome: str = "completed") -> TrialRecord:

@@ -20,6 +20,7 @@ from typing import TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.cluster.ray_errors import plain
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.packs.manifest import Described, Packed, describe, reasons_text
@@ -29,7 +30,6 @@ from sftray.data.packs.tokenize_pass import tokenise_chunk, warm_up
 from sftray.data.source.conversations import Message, conversation
 from sftray.data.source.sources import Source, spelling_of_source
 from sftray.errors import DataError, Log, SftrayError
-from sftray.storage.outages import plain
 
 _BLOCKS = 4096
 """At most this many Ray Data blocks a pass; more chunks share a block."""

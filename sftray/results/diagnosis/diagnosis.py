@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import warmup_steps
@@ -28,10 +27,9 @@ from sftray.results.diagnosis.symptoms import (
     what_announced_it,
 )
 from sftray.results.diagnosis.trial_curves import Evaluation, TrialCurves, read_course
+from sftray.results.records import TrialRecord
+from sftray.storage.journal.event_types import Outcome
 from sftray.trial.answer_flags import bad_answers
-
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import TrialRecord
 
 CLOSE = 0.01
 """A pruned trial that missed the cutoff by less than this share of it was close."""
@@ -49,7 +47,7 @@ def diagnose(trial: TrialRecord, config: TrialConfig, *, base_loss: float | None
         return _ENDED[trial.outcome](trial, config, course)
     base = base_loss if base_loss is not None and math.isfinite(base_loss) else None
     symptom = first_symptom(config, course, base)
-    if trial.outcome == "pruned":
+    if trial.outcome == Outcome.PRUNED:
         return _pruned(trial, course, symptom)
     return symptom or _nothing_wrong(trial, course, base)
 
@@ -207,9 +205,9 @@ def _within(sentence: str) -> str:
 
 _Ended = Callable[["TrialRecord", TrialConfig, TrialCurves], Diagnosis]
 _ENDED: dict[str | None, _Ended] = {
-    "diverged": _diverged,
-    "out_of_memory": _out_of_memory,
-    "data_error": _data_error,
-    "preempted": _preempted,
-    "failed": _failed,
+    Outcome.DIVERGED: _diverged,
+    Outcome.OUT_OF_MEMORY: _out_of_memory,
+    Outcome.DATA_ERROR: _data_error,
+    Outcome.PREEMPTED: _preempted,
+    Outcome.FAILED: _failed,
 }

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,7 +24,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.plan.trial_plan import MIN_STEPS
-from sftray.results.diagnosis.trial_curves import FIRST_STEPS, TrialCurves, falls, usual
+from sftray.results.diagnosis.trial_curves import (
+    FIRST_STEPS,
+    TrialCurves,
+    falls,
+    largest_rise,
+    usual,
+)
 
 NOTHING_WRONG = ("healthy", "pruned", "too_early")
 """The kinds that ask for nothing; a pruned trial in which something looked wrong has that kind."""
@@ -229,9 +234,8 @@ def _loss_spikes(config: TrialConfig, course: TrialCurves, base: float | None) -
     normal = usual(losses)
     above = losses - normal
     spread = float(np.nanmedian(np.abs(above))) if np.isfinite(above).any() else math.nan
-    spikes = _where(
-        (losses > SPIKE * normal) & (above > SPIKE_SPREADS * spread) & (above > SPIKE_HEIGHT)
-    )
+    high = (losses > SPIKE * normal) & (above > SPIKE_SPREADS * spread) & (above > SPIKE_HEIGHT)
+    spikes = np.flatnonzero(high).tolist()
     if not spikes:
         return None
     worst = max(spikes, key=lambda index: float(above[index]))
@@ -253,7 +257,7 @@ def _gradient_norm(
 ) -> Diagnosis | None:
     norms = course.curve[:, 3]
     normal = usual(norms)
-    outside = _where((norms > EXPLODING * normal) & (normal > 0))
+    outside = np.flatnonzero((norms > EXPLODING * normal) & (normal > 0)).tolist()
     if not outside:
         return None
     worst = max(outside, key=lambda index: float(norms[index] / normal[index]))
@@ -286,7 +290,7 @@ def _first_epoch_low(config: TrialConfig, course: TrialCurves) -> tuple[int, flo
         medians = np.median(sliding_window_view(course.curve[:, 1], FIRST_STEPS), axis=1)
         steps = course.curve[FIRST_STEPS - 1 :, 0]
         epochs = steps / course.steps * config.num_train_epochs
-        low = _where((medians < MEMORISED) & (epochs <= 1))
+        low = np.flatnonzero((medians < MEMORISED) & (epochs <= 1)).tolist()
         return (int(steps[low[0]]), float(medians[low[0]])) if low else None
     for one in course.evaluations:
         loss = one.train_loss
@@ -307,18 +311,9 @@ def _rises(course: TrialCurves) -> bool:
     best = losses.index(min(losses))
     after = losses[best:]
     rise = after[-1] - after[0]
-    back_and_forth = max(_largest_rise(losses[: best + 1]), _largest_rise(after[::-1]))
+    back_and_forth = max(largest_rise(losses[: best + 1]), largest_rise(after[::-1]))
     needed = (NO_CHANGE if len(after) > 2 else ONE_RISE) * after[0]
     return rise > needed and rise > JITTER * back_and_forth
-
-
-def _largest_rise(losses: list[float]) -> float:
-    """The largest rise from any loss to a later one; 0 where they only fall."""
-    lowest, largest = math.inf, 0.0
-    for loss in losses:
-        lowest = min(lowest, loss)
-        largest = max(largest, loss - lowest)
-    return largest
 
 
 def _train_change(course: TrialCurves) -> float:
@@ -338,10 +333,6 @@ def _train_falls(course: TrialCurves) -> bool:
         return falls(course.curve[:, 1])
     losses = [one.train_loss for one in course.evaluations if one.train_loss is not None]
     return bool(losses) and losses[-1] < losses[0] * (1 - NO_CHANGE)
-
-
-def _where(mask: Any) -> list[int]:
-    return [int(index) for index in np.flatnonzero(mask)]
 
 
 _LOOKS: tuple[Callable[[TrialConfig, TrialCurves, float | None], Diagnosis | None], ...] = (

@@ -9,16 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sftray.config import TrialConfig
-
-if TYPE_CHECKING:
-    from sftray.results.sweep_folder import TrialRecord
+from sftray.results.records import TrialRecord
 
 Floats = NDArray[np.float64]
 
@@ -113,6 +110,15 @@ def usual(values: Floats) -> Floats:
     return medians
 
 
+def largest_rise(losses: list[float]) -> float:
+    """The largest rise from any loss to a later one; 0 where they only fall."""
+    lowest, largest = math.inf, 0.0
+    for loss in losses:
+        lowest = min(lowest, loss)
+        largest = max(largest, loss - lowest)
+    return largest
+
+
 def falls(values: Floats) -> bool:
     """Whether the second half lies below the first by more than twice the error of their means."""
     first, second = np.array_split(values, 2)
@@ -132,9 +138,9 @@ def _curve(trial: TrialRecord) -> Floats:
     return np.array([stepped[step] for step in sorted(stepped)], dtype=float).reshape(-1, 4)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """A finite number, or None."""
-    if isinstance(value, bool | str) or value is None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 

@@ -17,11 +17,13 @@ from typing import Any
 
 from sftray.config import Space, SweepConfig, TrialConfig, choice, loguniform, uniform
 from sftray.config.checks import is_number
-from sftray.config.points import field_values
+from sftray.config.points import Point, field_values
 from sftray.config.spaces import label
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
-from sftray.results.sweep_folder import Results, TrialRecord
+from sftray.results.load import Results
+from sftray.results.records import TrialRecord
+from sftray.storage.journal.event_types import Outcome
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ComparedTrial:
 
     record: TrialRecord
     config: TrialConfig
-    point: dict[str, Any]
+    point: Point
     """Its value on every axis of the sweep."""
     plan: TrialPlan
     at_rungs: dict[int, float]
@@ -48,7 +50,7 @@ class ComparedTrial:
     def final(self) -> float | None:
         """The eval loss after the whole budget; None where it did not come so far."""
         last = self.record.last
-        if self.outcome != "completed" or last["step"] < self.plan.steps:
+        if self.outcome != Outcome.COMPLETED or last["step"] < self.plan.steps:
             return None
         return float(last["eval_loss"]) if math.isfinite(last["eval_loss"]) else None
 
@@ -221,7 +223,7 @@ def _at_the_end(trials: Sequence[ComparedTrial], bracket: str | None) -> Compari
     for trial in trials:
         if trial.final is not None:
             losses[trial.name] = trial.final
-        elif trial.outcome in ("pruned", "diverged"):
+        elif trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED):
             losses[trial.name] = math.inf
     return Comparison(bracket, None, losses, len(trials) - len(losses))
 
@@ -231,6 +233,8 @@ def _at_a_rung(trials: Sequence[ComparedTrial], bracket: str, rows: int) -> Comp
     for trial in trials:
         if rows in trial.at_rungs:
             losses[trial.name] = trial.at_rungs[rows]
-        elif trial.outcome in ("pruned", "diverged") and trial.record.last["rows"] < rows:
+        elif (
+            trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED) and trial.record.last["rows"] < rows
+        ):
             losses[trial.name] = math.inf
     return Comparison(bracket, rows, losses, len(trials) - len(losses))

@@ -35,16 +35,20 @@ class Edge:
 def edges(sweep: Sweep, best: ComparedTrial) -> tuple[Edge, ...]:
     """The best trial's place on every numeric axis."""
     return tuple(
-        _edge(sweep, best, name, space, ends)
+        _edge(sweep, best, name, value, space, ends)
         for name, space in sweep.spaces.items()
-        if is_number(best.point[name]) and (ends := space.ends()) and ends[0] < ends[1]
+        if is_number(value := best.point[name]) and (ends := space.ends()) and ends[0] < ends[1]
     )
 
 
 def _edge(
-    sweep: Sweep, best: ComparedTrial, name: str, space: Space, ends: tuple[float, float]
+    sweep: Sweep,
+    best: ComparedTrial,
+    name: str,
+    value: float,
+    space: Space,
+    ends: tuple[float, float],
 ) -> Edge:
-    value = best.point[name]
     position = space.share(value)
     upper = position >= 1 - space.near_end
     at = "lower" if position <= space.near_end else "upper" if upper else None

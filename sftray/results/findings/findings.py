@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sftray.results.findings.comparisons import ComparedTrial, read
 from sftray.results.findings.edges import Edge, edges
@@ -15,7 +14,7 @@ from sftray.results.findings.scaling import Scaling, scaling
 from sftray.results.findings.stopping import Stopping, stopping
 from sftray.results.findings.verdict import noise, verdict
 from sftray.results.leaderboard_text import standing
-from sftray.results.sweep_folder import Results
+from sftray.results.load import Results
 from sftray.trial.answer_flags import bad_answers
 
 
@@ -49,9 +48,9 @@ class Findings:
     """What other seeds alone make of a final loss (standard deviation); None where no point was
     run twice."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As plain JSON values."""
-        values: dict[str, Any] = asdict(self)
+        values: dict[str, object] = asdict(self)
         return values
 
 

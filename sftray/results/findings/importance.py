@@ -20,8 +20,8 @@ import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from sftray.config.points import Point
 from sftray.results.findings.comparisons import Comparison, Sweep, ranking
 
 BEST_SHARE = 0.25
@@ -78,12 +78,12 @@ def importances(sweep: Sweep) -> Importances:
     return Importances(axes, len(found.losses), str(found), missing)
 
 
-def _differ(points: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+def _differ(points: Mapping[str, Point], name: str) -> bool:
     return len({repr(point[name]) for point in points.values()}) > 1
 
 
 def _axes(
-    sweep: Sweep, found: Comparison, points: Mapping[str, Mapping[str, Any]], names: list[str]
+    sweep: Sweep, found: Comparison, points: Mapping[str, Point], names: list[str]
 ) -> tuple[Axis, ...]:
     import numpy as np
     import optuna

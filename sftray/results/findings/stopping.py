@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftray.results.findings.comparisons import ComparedTrial, in_bracket
+from sftray.storage.journal.event_types import Outcome
 
 MIN_SURVIVORS = 5
 """Trials for a rank agreement: of four, one order in 24 agrees fully by chance."""
@@ -60,7 +61,7 @@ class Stopping:
 
 def stopping(trials: Sequence[ComparedTrial]) -> Stopping:
     """The account of a sweep; zeros where nothing was stopped."""
-    stopped = [trial for trial in trials if trial.outcome == "pruned"]
+    stopped = [trial for trial in trials if trial.outcome == Outcome.PRUNED]
     best = min((trial.best for trial in trials if trial.best is not None), default=None)
     gains = {trial.name: _gains(trials, trial) for trial in stopped}
     unknown = sum(len(found) < MIN_GAINS for found in gains.values())

@@ -14,6 +14,7 @@ from sftray.results.findings.comparisons import ComparedTrial, Sweep
 from sftray.results.findings.edges import Edge
 from sftray.results.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
 from sftray.results.findings.stopping import Stopping
+from sftray.storage.journal.event_types import Outcome
 
 FLAT = 0.02
 """Final losses within this share of what the best has gained on the base hardly differ."""
@@ -42,7 +43,7 @@ def verdict(
             "train for fewer epochs, and read the rows with `sftray inspect`.",
         )
     outcomes = Counter(trial.outcome for trial in trials)
-    if len(trials) > 2 and outcomes == {"completed": 1, "pruned": len(trials) - 1}:
+    if len(trials) > 2 and outcomes == {Outcome.COMPLETED: 1, Outcome.PRUNED: len(trials) - 1}:
         return (
             f"All trials but {_named(best)} were stopped early, so its final loss has nothing to "
             "be compared with.",
@@ -73,7 +74,7 @@ def _nothing(sweep: Sweep) -> tuple[str, str]:
     trials, outcomes = sweep.trials, Counter(trial.outcome for trial in sweep.trials)
     if not trials or outcomes[None]:
         return "No trial has been evaluated yet.", "Ask again when one has."
-    if outcomes["diverged"] == len(trials):
+    if outcomes[Outcome.DIVERGED] == len(trials):
         lowest = min(trial.config.learning_rate for trial in trials)
         below = loguniform(*(float(short(rate)) for rate in (lowest / 100, lowest)))
         return (
@@ -94,7 +95,7 @@ def _flat(
     """That nothing makes a difference, where it is so; None where weak trials were stopped, since
     those that are left lie close together."""
     final = [trial.final for trial in trials if trial.final is not None]
-    stopped = any(trial.outcome in ("pruned", "diverged") for trial in trials)
+    stopped = any(trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED) for trial in trials)
     if len(final) < 3 or stopped or any(axis.decides for axis in axes):
         return None
     span, chance = max(final) - min(final), noise(trials)

@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 
 from sftray.errors import JournalError
-from sftray.storage import files, outages
+from sftray.storage import files
+from sftray.storage.full_disk import plainly
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import parse
 
@@ -24,7 +25,7 @@ class File:
         _, inner = files.resolve(path)
         self._path, folder = inner, os.path.dirname(inner)
         os.makedirs(folder, exist_ok=True)
-        with outages.plainly(inner):
+        with plainly(inner):
             self._lock = _take_lock(inner, owner)
         self._file = os.open(inner, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -38,7 +39,7 @@ class File:
 
     def write(self, data: bytes) -> None:
         """Append whole lines, or nothing."""
-        with outages.plainly(self._path):
+        with plainly(self._path):
             try:
                 rest = memoryview(data)
                 while rest:

@@ -27,13 +27,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sftray.cluster.preemption import PreemptionWatch
+from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import BankError, OutageError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.out_of_memory import cheaper
 from sftray.storage.journal.event_types import OUTAGE
-from sftray.storage.outages import plain
 from sftray.trainers.bank.leases import Lease, Leases
 from sftray.trainers.report_channel import POLL_SECONDS, ReportChannel, SignsOfLife
 from sftray.trial.trial_report import Report

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ray import tune
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup, PlacementGroupID
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
+from sftray.errors import Log
 from sftray.plan.device_fit import fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
@@ -49,10 +52,24 @@ class TrainRunner:
             max_failures=sweep.max_failures,
             hang_seconds=60 * sweep.hang_minutes,
         )
-        tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
+        groups = tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
+        free_workers(groups, recorder.log)
 
     def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
         return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:
-        """Ray Train frees the workers of an ended trial, and the recorder what it leaves."""
+        """Ray Train frees the workers of an ended trial, and `run` what it leaves."""
+
+
+def free_workers(groups: Iterable[str], log: Log) -> None:
+    """Now that no trial runs, free the workers that Ray Train has kept. groups: placement groups.
+
+    A run that was cut off is freed by a detached actor that asks the State API; without it, or
+    with two clusters on a host, the check of the winner would wait for ever (ray#54305).
+    """
+    for group in groups:
+        handle = PlacementGroup(PlacementGroupID(bytes.fromhex(group)))
+        if placement_group_table(handle).get("state") not in (None, "REMOVED"):
+            remove_placement_group(handle)
+            log("freed workers that Ray Train had kept")

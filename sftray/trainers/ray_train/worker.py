@@ -17,9 +17,9 @@ import torch.distributed as dist
 from ray.actor import ActorHandle
 
 from sftray.cluster.preemption import PreemptionWatch
+from sftray.cluster.ray_errors import plain
 from sftray.errors import OutageError, PacksError, last_line
 from sftray.storage.journal.event_types import OUTAGE
-from sftray.storage.outages import plain
 from sftray.trainers.ray_train.attempts import NothingLessError, run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trial.gpu_memory import free_memory

@@ -20,7 +20,7 @@ from rich.live import Live
 
 from sftray.config import SweepConfig
 from sftray.errors import Log, SftrayError
-from sftray.results.sweep_folder import no_sweep
+from sftray.results.load import no_sweep
 from sftray.storage import files, outages
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact

@@ -17,8 +17,9 @@ from sftray.config.config_json import sweep_from_json
 from sftray.config.sweep_config import BUDGETS
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records, TrialRecord
 from sftray.results.spending import Spent
-from sftray.results.sweep_folder import Records, TrialRecord
 
 RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
 """What stands for the outcome of a trial that has none: evaluated, or waiting for its base, or cut
@@ -152,7 +153,7 @@ def state_of(
     plans: Plans, records: Records, clock: Clock, lines: Sequence[str], *, ended: bool
 ) -> State:
     """The state of a sweep whose sweep.json is there. ended: its journal says that it has."""
-    sweep, board, used_up = plans.sweep, records.leaderboard(), clock.used_up
+    sweep, board, used_up = plans.sweep, leaderboard(plans.sweep, records), clock.used_up
     here = [trial for trial in records.trials if trial.folder is None]
     running = [trial for trial in here if trial.outcome is None]
     rows = {trial.trial: _row(trial, plans, cut_off=bool(used_up)) for trial in records.trials}

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from sftray.config import SweepConfig
 from sftray.results.log_lines import line
+from sftray.results.records import Records
 from sftray.results.spending import Spent
-from sftray.results.sweep_folder import Records
 from sftray.storage import files
 from sftray.storage.journal import Event, reader
 from sftray.storage.journal.event_types import EventName, SpentSoFar
@@ -53,7 +53,7 @@ class Watched:
             if not files.exists(self._paths.sweep):
                 return []
             self._plans = Plans(json.loads(files.read_text(self._paths.sweep)), self._driven)
-            self._records = Records(self._plans.sweep)
+            self._records = Records()
         fresh = []
         for event in self._journal.new():
             self._take(event)

@@ -199,7 +199,7 @@ def _confirmed(found: Results) -> ConfirmedFacts | None:
     board = found.leaderboard.get("confirmed")
     if board is None:
         return None
-    points = [Confirmed(**point) for point in board["points"]]
+    points = [Confirmed.of(point) for point in board["points"]]
     points.sort(key=lambda one: one.trial != board["winner"])
     lines = confirmed_text(found.leaderboard).splitlines()
     return ConfirmedFacts(board["winner"], points, " ".join(lines[1 + len(points) :]))
@@ -258,7 +258,7 @@ def _trials(found: Results) -> list[TrialFacts]:
 def _prompts(found: Results) -> list[PromptFacts]:
     """Each prompt with its answers: the base's, the best trial's, then the others' by loss; of each
     the one at its best evaluation, else the last."""
-    board, best = found.leaderboard["trials"], found.leaderboard["best"]
+    board, best = found.leaderboard["trials"], found.leaderboard["best"] or ""
     ranked = [row["trial"] for row in board if row["trial"] != best]
     at_best = {row["trial"]: row["step"] for row in board}
     prompts = []
@@ -289,11 +289,13 @@ def _prompts(found: Results) -> list[PromptFacts]:
 
 
 def _splits(found: Results, manifest: Manifest | None) -> list[SplitFacts]:
-    names = ("conversations", "rows", "tokens", "supervised_tokens")
     return [
         SplitFacts(
             split=split,
-            **{name: counts[name] for name in names},
+            conversations=counts["conversations"],
+            rows=counts["rows"],
+            tokens=counts["tokens"],
+            supervised_tokens=counts["supervised_tokens"],
             max_length=found.config.data.max_length,
             dropped={} if manifest is None else manifest["splits"][split].get("dropped") or {},
         )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.results.diagnosis.diagnosis import Diagnosis, diagnose
-from sftray.results.sweep_folder import TrialRecord
+from sftray.results.records import TrialRecord
 
 BASE = 1.9
 CONFIG = TrialConfig("none", learning_rate=1e-4, effective_batch_size=16)

@@ -20,11 +20,13 @@ from sftray.config.config_json import to_json
 from sftray.config.overrides import override
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
-from sftray.results import Results, sweep_folder
+from sftray.results import Results
 from sftray.results.findings import Findings, learn, text
 from sftray.results.findings.comparisons import comparisons, ranking, read
 from sftray.results.findings.finding_costs import Cost, pareto_front
 from sftray.results.findings.stopping import spearman
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records
 from sftray.storage.journal import Event, Journal
 
 BASE = 5.0
@@ -42,10 +44,8 @@ def record_of(sweep: SweepConfig, rows: int = ROWS) -> dict[str, Any]:
 
 
 def found_in(sweep: SweepConfig, events: Sequence[Event], rows: int = ROWS) -> Results:
-    board = sweep_folder.leaderboard(sweep, events)
-    return Results(
-        "nowhere", record_of(sweep, rows), sweep_folder.Records(sweep, events).trials, board
-    )
+    board = leaderboard(sweep, Records(events))
+    return Results("nowhere", record_of(sweep, rows), Records(events).trials, board)
 
 
 def story(
@@ -538,7 +538,7 @@ def test_every_beginning_of_a_journal_can_be_learned_from(tmp_path: Path) -> Non
     for length in {*range(0, len(events), 9), len(events)}:
         findings = learn(found_in(sweep, events[:length]))
         assert json.loads(json.dumps(findings.to_json(), allow_nan=False))["sweep"] == sweep.name
-        trials = sweep_folder.Records(sweep, events[:length]).trials
+        trials = Records(events[:length]).trials
         assert sum(findings.outcomes.values()) == len(trials)
         for line in text(findings).splitlines():
             assert len(line) <= 80 or "--set" in line or "search_space" in line

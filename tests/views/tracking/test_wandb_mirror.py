@@ -22,7 +22,8 @@ from fake_wandb import fake_wandb
 from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, records, result
 
 from sftray.config.config_json import to_json
-from sftray.results.sweep_folder import leaderboard
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal
 from sftray.storage.paths import SweepPaths
@@ -235,7 +236,8 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
 import os, json
 from sftray.config.config_json import sweep_from_json
 from sftray.storage.paths import SweepPaths
-from sftray.results.sweep_folder import leaderboard
+from sftray.results.leaderboard import leaderboard
+from sftray.results.records import Records
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.trial.samples import as_lines
 sweep = sweep_from_json(json.loads({json.dumps(to_json(SWEEP))!r}))
@@ -370,7 +372,7 @@ def whole_sweep(journal: Journal, paths: SweepPaths) -> None:
     journal.append(
         an_event("spent", attempt=1, wall_seconds=9.0, gpu_seconds=9.0, budget="max_hours")
     )
-    board = leaderboard(SWEEP, journal.events())
+    board = leaderboard(SWEEP, Records(journal.events()))
     storage_files.write_text(paths.leaderboard, json.dumps(board))
 
 

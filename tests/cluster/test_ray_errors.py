@@ -13,8 +13,9 @@ from small_disks import tmpfs
 
 from sftray.cli.doctor import spilled
 from sftray.cli.terminal import with_plain_errors
+from sftray.cluster.ray_errors import plain
 from sftray.errors import JournalError, OutageError
-from sftray.storage import outages
+from sftray.storage.full_disk import plainly
 from sftray.trainers.ray_train.worker import _last_words
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/x/y")
@@ -42,7 +43,7 @@ def raised_while(error: Exception, handling: Exception) -> Exception:
 def test_a_full_object_store_is_told_with_what_to_change(name: str) -> None:
     error = getattr(ray.exceptions, name)("Failed to put object")
     for one in (error, wrapped(error), raised_while(TuneError("Traceback"), error)):
-        found = outages.plain(one, "/x")
+        found = plain(one, "/x")
         assert isinstance(found, OutageError)
         for word in ("object store is full", "--shm-size", "--object-store-memory",
                      "--object-spilling-directory", "same command again"):  # fmt: skip
@@ -54,22 +55,22 @@ def test_a_full_object_store_is_told_with_what_to_change(name: str) -> None:
     "wrap", [lambda e: e, wrapped, lambda e: raised_while(TuneError("Traceback"), e)]
 )
 def test_a_full_disk_is_told_wherever_it_was_met(wrap: Any) -> None:
-    found = outages.plain(wrap(FULL), "/tmp")
+    found = plain(wrap(FULL), "/tmp")
     assert isinstance(found, OutageError)
     assert str(found).startswith("/x/y: cannot be written, there is no room (No space left on")
 
 
 def test_ones_own_errors_come_out_of_rays_as_they_were() -> None:
     error = JournalError("another driver has taken this sweep over")
-    assert outages.plain(wrapped(error), "/tmp") is error
-    assert outages.plain(raised_while(TuneError("Traceback"), error), "/tmp") is error
+    assert plain(wrapped(error), "/tmp") is error
+    assert plain(raised_while(TuneError("Traceback"), error), "/tmp") is error
 
 
 def test_a_bug_is_not_taken_for_the_fault_that_it_followed() -> None:
     bug = raised_while(TypeError("a bug"), FULL)
-    assert outages.plain(bug, "/tmp") is bug
+    assert plain(bug, "/tmp") is bug
     tunes = TuneError("Traceback")
-    assert outages.plain(tunes, "/tmp") is tunes
+    assert plain(tunes, "/tmp") is tunes
 
 
 def test_a_worker_says_of_a_full_disk_that_it_is_no_failure_of_its_trial() -> None:
@@ -83,7 +84,7 @@ def test_the_command_line_says_it_in_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def full() -> int:
-        with outages.plainly(str(tmp_path)):
+        with plainly(str(tmp_path), plain):
             raise raised_while(TuneError("Traceback"), FULL)
 
     assert with_plain_errors(full) == 2

@@ -1,0 +1,131 @@
+"""The trials of a sweep in order, each with its best eval loss and its diagnosis.
+
+Promise: the row of a trial that has ended is made once, so a leaderboard costs what has changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+from weakref import WeakKeyDictionary
+
+from sftray.config import SweepConfig
+from sftray.config.points import Point
+from sftray.results.confirmation import ConfirmationJson, confirmation
+from sftray.results.diagnosis.diagnosis import diagnose
+from sftray.results.records import Records, TrialRecord
+
+
+class RankedTrial(TypedDict):
+    """A trial as leaderboard.json has it."""
+
+    trial: str
+    point: Point
+    confirms: NotRequired[str]
+    """The trial that it repeats with another seed."""
+    folder: NotRequired[str]
+    """Where it ran, if that was another sweep."""
+    eval_loss: float | None
+    """The best, at `step`; the other numbers are of its newest evaluation."""
+    step: int | None
+    tokens: int
+    supervised_tokens: int
+    seconds: float
+    gpu_seconds: float
+    metric: NotRequired[float | None]
+    outcome: str | None
+    diagnosis: str
+    verdict: str
+    advice: str
+
+
+class Base(TypedDict):
+    """The untrained base."""
+
+    eval_loss: float | None
+
+
+class Leaderboard(TypedDict):
+    """leaderboard.json."""
+
+    sweep: str
+    base: Base
+    best: str | None
+    trials: list[RankedTrial]
+    """The best first, those without a loss last."""
+    budget_spent: NotRequired[str]
+    confirmed: NotRequired[ConfirmationJson]
+
+
+_ended: WeakKeyDictionary[Records, tuple[float | None, dict[str, RankedTrial]]] = (
+    WeakKeyDictionary()
+)
+"""The base's loss, and the rows of trials that have ended, diagnosed by it."""
+
+
+def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
+    """Every trial with its best eval loss and its diagnosis."""
+    trials, base = records.trials, records.base_eval_loss()
+    known_base, known = _ended.get(records, (base, {}))
+    known = known if known_base == base else {}
+    rows = {one.trial: known.get(one.trial) or _row(sweep, one, base) for one in trials}
+    ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
+    _ended[records] = (base, ended)
+    ranked = sorted(rows.values(), key=lambda row: _rank(sweep, row))
+    answers = {trial.trial for trial in answering(trials)}
+    measured = (row["trial"] for row in ranked if row["eval_loss"] is not None)
+    board: Leaderboard = {
+        "sweep": sweep.name,
+        "base": {"eval_loss": base},
+        "best": next((trial for trial in measured if trial in answers), None),
+        "trials": ranked,
+    }
+    if records.budget_spent:
+        board["budget_spent"] = records.budget_spent
+    if confirmed := confirmation(trials):
+        board["confirmed"] = confirmed.to_json()
+    return board
+
+
+def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials among which the best adapter is: those of the confirmed point, else all."""
+    confirmed = confirmation(trials)
+    return [trial for trial in trials if confirmed is None or confirmed.answers(trial)]
+
+
+def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> RankedTrial:
+    best = trial.best
+    diagnosis = diagnose(trial, sweep.trial.at(trial.point), base_loss=base)
+    row: RankedTrial = {
+        "trial": trial.trial,
+        "point": trial.point,
+        "eval_loss": best["eval_loss"] if best else None,
+        "step": best["step"] if best else None,
+        "tokens": trial.last["tokens"],
+        "supervised_tokens": trial.last["supervised_tokens"],
+        "seconds": trial.last["seconds"],
+        "gpu_seconds": trial.gpu_seconds,
+        "outcome": trial.outcome,
+        "diagnosis": diagnosis.kind,
+        "verdict": diagnosis.verdict,
+        "advice": diagnosis.advice,
+    }
+    if trial.confirms:
+        row["confirms"] = trial.confirms
+    if trial.folder:
+        row["folder"] = trial.folder
+    if sweep.metric:
+        row["metric"] = trial.metric
+    return row
+
+
+def _rank(sweep: SweepConfig, row: RankedTrial) -> tuple[float, float, str]:
+    """By the objective; by eval loss among trials that have no metric."""
+    loss = math.inf if row["eval_loss"] is None else row["eval_loss"]
+    if sweep.objective != "metric":
+        return (loss, 0.0, row["trial"])
+    metric = row["metric"]
+    if metric is None:
+        return (math.inf, loss, row["trial"])
+    return (-metric if sweep.metric_is_better == "higher" else metric, loss, row["trial"])

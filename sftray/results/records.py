@@ -1,0 +1,144 @@
+"""What a journal says of each trial, as plain values.
+
+Promise: right while the sweep runs, too, and at the cost of what the journal has got since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sftray.config.points import Point
+from sftray.storage.journal import Event
+from sftray.storage.journal.event_types import (
+    AttemptEnded,
+    AttemptStarted,
+    EventName,
+    Metrics,
+    RungDecision,
+)
+
+_NOTHING: Metrics = {
+    "step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0, "eval_loss": math.nan, "seconds": 0.0
+}  # fmt: skip
+
+
+@dataclass
+class TrialRecord:
+    """What the journal says of one trial."""
+
+    trial: str
+    point: Point
+    results: list[Metrics] = field(default_factory=list)
+    """The metrics of every evaluation, oldest first; step 0 is the base."""
+    times: list[float | None] = field(default_factory=list)
+    """When each of `results` was journalled, in seconds since the epoch."""
+    decisions: list[RungDecision] = field(default_factory=list)
+    outcome: str | None = None
+    message: str = ""
+    confirms: str | None = None
+    """The trial that it repeats with another seed."""
+    last_curve: list[list[float]] = field(default_factory=list)
+    """The `curve` of the steps after the last evaluation, of a trial that diverged there."""
+    metric: float | None = None
+    """What `SweepConfig.metric` said of its answers."""
+    last_flags: list[list[str]] | None = None
+    """The flags of the answers that it gave at its end (`trial.samples`)."""
+    folder: str | None = None
+    """Where it ran, if that was another sweep."""
+    attempts: list[AttemptStarted | AttemptEnded] = field(default_factory=list)
+    """When attempts started and ended, and of what."""
+    ended: float | None = None
+    """When it ended, in seconds since the epoch."""
+
+    @property
+    def trained(self) -> list[Metrics]:
+        """The evaluations of the adapter: after the start, and finite."""
+        return [r for r in self.results if r["step"] > 0 and math.isfinite(r["eval_loss"])]
+
+    @property
+    def best(self) -> Metrics | None:
+        """The evaluation with the lowest finite loss after the start."""
+        return min(self.trained, key=lambda r: float(r["eval_loss"]), default=None)
+
+    @property
+    def last(self) -> Metrics:
+        """The newest evaluation; zeros before the first."""
+        return self.results[-1] if self.results else _NOTHING
+
+    def flags_at(self, step: int) -> list[list[str]]:
+        """The flags of each of its answers after `step`, where it was asked then, else at its end;
+        empty where it never was."""
+        flags = [r.get("answer_flags") for r in self.results if r["step"] == step]
+        return next(filter(None, flags), self.last_flags or [])
+
+    @property
+    def gpu_seconds(self) -> float:
+        """In training steps so far, times workers, of a bank's its share; seconds where the sweep
+        is older than that."""
+        return float(self.last.get("gpu_seconds", self.last["seconds"]))
+
+
+class Records:
+    """The trials of a journal as it grows."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._trials: dict[str, TrialRecord] = {}
+        self.budget_spent = ""
+        """The budget that has ended the sweep before its time, as the field is called."""
+        self.ended = False
+        """Whether the sweep has come to its end."""
+        self.add(events)
+
+    def __getitem__(self, trial: str) -> TrialRecord:
+        return self._trials[trial]
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """In the order they were suggested."""
+        return list(self._trials.values())
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take what the journal has got since."""
+        for event in events:
+            match event["event"]:
+                case EventName.SPENT:
+                    self.budget_spent = event["budget"]
+                case EventName.SWEEP_ENDED:
+                    self.ended = True
+                case EventName.TRIAL_SUGGESTED:
+                    self._trials[event["trial"]] = TrialRecord(
+                        event["trial"],
+                        event["point"],
+                        confirms=event.get("confirms"),
+                        folder=event.get("folder"),
+                    )
+                case _ if event["trial"] in self._trials:
+                    _apply(self._trials[event["trial"]], event)
+
+    def base_eval_loss(self) -> float | None:
+        """The untrained base's loss: the first step-0 evaluation of any trial."""
+        for trial in self._trials.values():
+            for result in trial.results:
+                if result["step"] == 0:
+                    return float(result["eval_loss"])
+        return None
+
+
+def _apply(trial: TrialRecord, event: Event) -> None:
+    match event["event"]:
+        case EventName.RESULT:
+            trial.results.append(event["metrics"])
+            trial.times.append(event.get("time"))
+        case EventName.DECISION:
+            trial.decisions.append(event)
+        case EventName.ATTEMPT_STARTED | EventName.ATTEMPT_ENDED:
+            trial.attempts.append(event)
+        case EventName.TRIAL_ENDED:
+            trial.ended = event.get("time")
+            trial.outcome = event["outcome"]
+            trial.message = event["message"]
+            trial.metric = event.get("metric")
+            trial.last_flags = event.get("answer_flags")
+            trial.last_curve = event.get("last_curve", [])
