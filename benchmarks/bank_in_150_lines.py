@@ -1,6 +1,6 @@
 """A bank in 150 lines: three trials trained at once on one frozen Llama, with PyTorch's autograd.
 
-Promise: the losses of `sftray.bank`, held by a test. The tokens of K trials go through the base
+Promise: the losses of `sftray.trainers.bank`, held by a test. K trials' tokens go through the base
 together, each trial's also through its own adapter. No loss depends on another's adapter, so one
 backward pass of their sum gives every trial its gradient. Price: activations are kept. Names end
 in their shape: K slots (a trial each), L tokens, D hidden, I in, O out, R rank, H heads of E.

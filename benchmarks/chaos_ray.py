@@ -42,7 +42,7 @@ from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.prior_points import prior_points
-from sftray.plan.trial_plan import fit_batch_sizes, planner
+from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.journal import Event, Journal, read_events
@@ -307,7 +307,7 @@ def made_again(folder: str, events: list[Event]) -> None:
     """Assert that a search which knows the events before a suggestion or decision makes it next."""
     found = results.load(folder)
     rows = open_packs(found.record["packs"]).rows("train")
-    sweep = fit_batch_sizes(found.config, rows)
+    sweep = resolve_batch_sizes(found.config, rows)
     plan = planner(sweep, rows, execution=Execution(1))
     first = prior_points(sweep, model_config(sweep.trial.model, sweep.trial.model_revision))
 

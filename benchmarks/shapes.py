@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sftray.config import DataConfig
 from sftray.data.packs.packs import Packs
-from sftray.data.recipe import find_packs
+from sftray.data.recipe import find_packs, make_recipe
 from sftray.demo import FOLDER
 from sftray.trial.base_model import nf4_config
 
@@ -168,7 +168,7 @@ def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Pac
             num_eval_conversations=64,
             max_bad_fraction=1.0,  # short rows drop long conversations
         )
-        packs = find_packs(config, str(FOLDER), storage=storage)
+        packs = find_packs(make_recipe(config, str(FOLDER)), storage=storage)
         if packs is None:
             if not ray.is_initialized():
                 quiet = {"logging_level": "ERROR", "log_to_driver": False}

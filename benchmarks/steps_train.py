@@ -77,27 +77,16 @@ class Train:
         """Liger's kernels stay in a model, and so does a base that was dequantised: settings
         without them come first. Where all weights are trained, two micro-batches are a step, for
         gradients that wait for the next one."""
-        micro, steps = setting.execution.micro_batch_size, WARM_UP + repeats
         accumulation = 2 if self._trial.finetune == "full" else 1
-        rows = micro * workers * accumulation
+        rows = setting.execution.micro_batch_size * workers * accumulation
         trial = replace(
             self._trial,
             effective_batch_size=rows,
-            micro_batch_size=micro,
+            micro_batch_size=setting.execution.micro_batch_size,
             num_workers=workers,
             shard_base=setting.spread,
         )
-        plan = TrialPlan(
-            steps=steps,
-            rows=steps * rows,
-            rows_dropped=0,
-            warmup_steps=1,
-            execution=setting.execution,
-            accumulation=accumulation,
-            rungs=(),
-            eval_steps=(),
-            bracket="",
-        )
+        plan = _plan(setting.execution, WARM_UP + repeats, rows, accumulation)
         if setting.execution.resident and not self._resident:
             make_resident(self._model)
             self._resident = True
@@ -190,6 +179,21 @@ def _work(
     torch.distributed.destroy_process_group()
 
 
+def _plan(execution: Execution, steps: int, rows: int, accumulation: int) -> TrialPlan:
+    """So many steps of so many rows, without evaluations."""
+    return TrialPlan(
+        steps=steps,
+        rows=steps * rows,
+        rows_dropped=0,
+        warmup_steps=1,
+        execution=execution,
+        accumulation=accumulation,
+        rungs=(),
+        eval_steps=(),
+        bracket="",
+    )
+
+
 def name(setting: Setting) -> str:
     """In words."""
     execution = setting.execution
@@ -208,7 +212,7 @@ def _without(parts: Sequence[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         replaced = [
             (WAITLESS, PackedSFTTrainer, "compute_loss", SFTTrainer.compute_loss),
-            (WAITLESS, trainer_file, "add_fused_lm_head", lambda model, outputs: None),
+            (WAITLESS, trainer_file, "fused_lm_head", lambda: lambda model, outputs: None),
             (LIGER, trainer_file, "liger_works", lambda model: False),
             (FUSED, trainer_file, "fuse_lora", lambda model: 0),
         ]

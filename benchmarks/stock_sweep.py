@@ -97,27 +97,13 @@ def train_trial(config: dict[str, Any], settings: dict[str, Any], train: Any, ev
     started = time.time()
     import torch
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     on_gpu = torch.cuda.is_available()
-    flash = on_gpu and importlib.util.find_spec("flash_attn") is not None
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
-        settings["model"],
-        dtype=dtype,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        ),
-        attn_implementation="flash_attention_2" if flash else "sdpa",
-        device_map={"": 0 if on_gpu else "cpu"},
-    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
-            model,
+            _base(settings["model"]),
             args=SFTConfig(
                 output_dir=folder,
                 learning_rate=config["learning_rate"],
@@ -159,6 +145,28 @@ def train_trial(config: dict[str, Any], settings: dict[str, Any], train: Any, ev
             },
             checkpoint=tune.Checkpoint.from_directory(folder),
         )
+
+
+def _base(folder: str) -> Any:
+    """The base in NF4, by FlashAttention where there is one."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    on_gpu = torch.cuda.is_available()
+    flash = on_gpu and importlib.util.find_spec("flash_attn") is not None
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+        attn_implementation="flash_attention_2" if flash else "sdpa",
+        device_map={"": 0 if on_gpu else "cpu"},
+    )
 
 
 def _packed(file: str, options: argparse.Namespace) -> Any:

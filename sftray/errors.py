@@ -10,7 +10,12 @@ Log = Callable[[str], None]
 
 
 class SftrayError(Exception):
-    """Base of all errors that sftray raises on purpose."""
+    """Base of all errors that sftray raises on purpose. `hint`: the fix, where it stands apart."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
 
 
 class ConfigError(SftrayError):

@@ -7,34 +7,45 @@ import contextlib
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sftray.cli.terminal import quiet_libraries, say
+from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths
+
+if TYPE_CHECKING:
+    from sftray.results import Results
+    from sftray.winner.bundle import BundleFacts
 
 
 def results(options: argparse.Namespace) -> int:
     from sftray.results import load
-    from sftray.results.leaderboard_text import confirmed_text, table, verdicts
+    from sftray.results.findings import learn
 
     found = load(options.dir)
     if options.json:
         say(json.dumps(found.leaderboard, indent=1))
-        return 0
-    from sftray.results.findings import learn, text
-
-    if options.findings:
+    elif options.findings:
         say(json.dumps(learn(found).to_json(), indent=1))
     else:
-        say(table(found.leaderboard, top=options.top))
-        if confirmed := confirmed_text(found.leaderboard):
-            say("\n" + confirmed)
-        if options.verdicts:
-            say("\n" + verdicts(found.leaderboard, top=options.top))
-        say("\n" + text(learn(found)))
+        say_results(found, top=options.top, verdicts=options.verdicts)
     return 0
+
+
+def say_results(found: Results, *, top: int | None, verdicts: bool = False) -> None:
+    """The leaderboard, what its repetitions say, and what the sweep has learned."""
+    from sftray.results import leaderboard_text
+    from sftray.results.findings import learn, text
+
+    say(leaderboard_text.table(found.leaderboard, top=top))
+    if confirmed := leaderboard_text.confirmed_text(found.leaderboard):
+        say("\n" + confirmed)
+    if verdicts:
+        say("\n" + leaderboard_text.verdicts(found.leaderboard, top=top))
+    say("\n" + text(learn(found)))
 
 
 def watch(options: argparse.Namespace) -> int:
@@ -64,7 +75,7 @@ def init(options: argparse.Namespace) -> int:
 
     file: Path = options.file
     if file.exists():
-        raise SftrayError(f"{file}: got a file that is there already, must be a new one")
+        raise SftrayError(f"{file}: this file exists", "name a new one")
     memories = gpu_memories()
     gpus = len(memories) if options.gpus is None else options.gpus
     if gpus < 0:
@@ -90,53 +101,48 @@ def init(options: argparse.Namespace) -> int:
 def best(options: argparse.Namespace) -> int:
     """The winner, and how to load it."""
     from sftray.winner.bundle import open_bundle
-    from sftray.winner.loading_code import is_whole
 
     folder, facts = open_bundle(options.dir)
-    told, how = (_whole if is_whole(facts) else _adapter)(folder, facts)
+    loading, how = (_whole if facts.is_whole else _adapter)(folder, facts)
     if options.json:
-        say(json.dumps({**facts, **told}, indent=1))
+        say(json.dumps({**to_json(facts), **loading}, indent=1))
         return 0
-    point = ", ".join(f"{name}={value}" for name, value in facts["point"].items())
-    checked = "checked" if facts["verified"] else "NOT CONFIRMED by reloading"
+    point = ", ".join(f"{name}={value}" for name, value in facts.point.items())
+    checked = "checked" if facts.verified else "NOT CONFIRMED by reloading"
     say(
-        f"trial {facts['trial']} at step {facts['step']}: {point}\n"
-        f"eval loss {facts['eval_loss']:.4f} (base {facts['base_eval_loss']:.4f}), {checked}\n"
+        f"trial {facts.trial} at step {facts.step}: {point}\n"
+        f"eval loss {facts.eval_loss:.4f} (base {facts.base_eval_loss:.4f}), {checked}\n"
         f"{how}\n\n"
         f"again: python {folder / 'repeat.py'}"
     )
     return 0
 
 
-def _adapter(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _adapter(folder: Path, facts: BundleFacts) -> tuple[dict[str, object], str]:
     """What loads the adapter in a bundle: as values, and for a person."""
     from sftray.winner import adapter_format
-    from sftray.winner.loading_code import loading_code
 
     config, tensors = adapter_format.read_adapter(folder)
-    wrong, refused = (
-        adapter_format.peft_problems(config, tensors),
-        adapter_format.vllm_problems(config, tensors),
-    )
-    command = adapter_format.vllm_command(str(folder), config, facts["sweep"])
-    told = {"peft_problems": wrong, "vllm_problems": refused, "vllm_command": command}
+    wrong = adapter_format.peft_problems(config, tensors)
+    refused = adapter_format.vllm_problems(config, tensors)
+    trial = facts.config
+    command = adapter_format.vllm_command(str(folder), trial.model, trial.lora_r, facts.sweep)
     serve = f"vLLM: yes, by its format\n{command}"
     if refused:
         serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
-    return told, (
+    loading: dict[str, object] = {"peft_problems": wrong, "vllm_problems": refused}
+    return {**loading, "vllm_command": command}, (
         f"adapter: {folder}\n\n"
         f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
-        f"{loading_code(facts, str(folder))}\n\n"
+        f"{facts.loading_code(str(folder))}\n\n"
         f"{serve}"
     )
 
 
-def _whole(folder: Path, facts: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _whole(folder: Path, facts: BundleFacts) -> tuple[dict[str, object], str]:
     """The same of a whole model."""
-    from sftray.winner.loading_code import loading_code
-
     command = shlex.join(["vllm", "serve", str(folder)])
-    code = loading_code(facts, str(folder))
+    code = facts.loading_code(str(folder))
     how = f"model: {folder}\n\ntransformers (no PEFT):\n{code}\n\nvLLM:\n{command}"
     return {"vllm_command": command}, how
 
@@ -161,7 +167,7 @@ def merge(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> int:
     """The winner on the Hub."""
     if not options.yes and not sys.stdin.isatty():
-        raise SftrayError("push: got nobody to ask, must be run with --yes or in a terminal")
+        raise SftrayError("push: nobody is here to agree", "add --yes, or run it in a terminal")
     if options.merged:
         quiet_libraries()
     from sftray.winner.push import push as pushed
@@ -203,30 +209,28 @@ def inspect(options: argparse.Namespace) -> int:
         root = json.loads(files.read_text(SweepPaths(root).sweep))["packs"]
     elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
-            f"{root}: got neither sweep.json nor manifest.json, must be a sweep's folder "
-            "(<storage>/<name>) or a pack's (<storage>/packs/<key>)"
+            f"{root}: there is neither sweep.json nor manifest.json",
+            "name a sweep's folder (<storage>/<name>) or a pack's (<storage>/packs/<key>)",
         )
-    if options.json:
-        from sftray.data.packs.inspect import inspect_json
-        from sftray.data.packs.packs import open_packs
-
-        say(json.dumps(inspect_json(open_packs(root)), indent=1))
-    else:
-        say(inspected(root, rows=options.rows))
+    say(inspected(root, rows=options.rows, as_json=options.json))
     return 0
 
 
 def doctor(options: argparse.Namespace) -> int:
     """What this machine can do; 1 where something is in a sweep's way."""
-    from sftray.cli.doctor import as_json, as_text, findings
+    from sftray.cli.doctor import as_text, findings
 
     found = findings(options.storage)
-    say(json.dumps(as_json(found), indent=1) if options.json else as_text(found))
+    as_json = [asdict(one) for one in found]
+    say(json.dumps(as_json, indent=1) if options.json else as_text(found))
     return int(any(one.level == "problem" for one in found))
 
 
-def inspected(packs: str, *, rows: int) -> str:
-    from sftray.data.packs.inspect import inspect_text
+def inspected(root: str, *, rows: int, as_json: bool = False) -> str:
+    from sftray.data.packs.inspect import inspect_json, inspect_text
     from sftray.data.packs.packs import open_packs
 
-    return inspect_text(open_packs(packs), rows=rows, color=sys.stdout.isatty())
+    packs = open_packs(root)
+    if as_json:
+        return json.dumps(inspect_json(packs), indent=1)
+    return inspect_text(packs, rows=rows, color=sys.stdout.isatty())

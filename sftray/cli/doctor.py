@@ -15,9 +15,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftray.cluster.gpus import smallest_gpu
 from sftray.storage.paths import nearest_there
@@ -48,7 +47,7 @@ class Finding:
 def findings(storage: str = ".") -> list[Finding]:
     """All of them, for sweeps that are kept in the folder `storage`."""
     return [
-        _python(),
+        Finding("python", sys.version.split()[0]),
         *_devices(),
         *_packages(),
         _four_bits(),
@@ -73,15 +72,6 @@ def as_text(found: list[Finding]) -> str:
     bad = sum(one.level == "problem" for one in found)
     lines.append(f"\n{bad} problem{'s' * (bad != 1)}" if bad else "\nready")
     return "\n".join(lines)
-
-
-def as_json(found: list[Finding]) -> list[dict[str, Any]]:
-    """For scripts."""
-    return [asdict(one) for one in found]
-
-
-def _python() -> Finding:
-    return Finding("python", sys.version.split()[0])
 
 
 def _devices() -> Iterator[Finding]:

@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from sftray.cli.commands import inspected
+from sftray.cli.commands import inspected, say_results
 from sftray.cli.terminal import hook_without_secrets, say, with_plain_errors
 from sftray.config import SweepConfig
 from sftray.config.overrides import override, read_points
@@ -40,17 +40,16 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         from sftray.plan.preview_text import plan_text
 
         plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
-        if plan["packs"] and not options.json:
-            say(inspected(plan["packs"], rows=1) + "\n")
-        say(json.dumps(plan, indent=1) if options.json else plan_text(plan))
-        return 0 if plan["starts"] else 2
+        if plan.packs and not options.json:
+            say(inspected(plan.packs, rows=1) + "\n")
+        say(json.dumps(plan.to_json(), indent=1) if options.json else plan_text(plan))
+        return 0 if plan.starts else 2
     from sftray.storage import files
 
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.results import load
-    from sftray.results.findings import learn, text
-    from sftray.results.leaderboard_text import confirmed_text, table
+    from sftray.results.leaderboard_text import table
     from sftray.views.live import shown
 
     folder = SweepPaths.of(sweep.storage, sweep.name).root
@@ -67,10 +66,8 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         with contextlib.suppress(SftrayError):  # it may not have begun
             say("\n" + table(load(folder).leaderboard, top=20))
         raise
-    say("\n" + table(found.leaderboard, top=20))
-    if confirmed := confirmed_text(found.leaderboard):
-        say("\n" + confirmed)
-    say("\n" + text(learn(found)))
+    say("")
+    say_results(found, top=20)
     kind = "model" if sweep.trial.finetune == "full" else "adapter"
     say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
@@ -81,7 +78,7 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
         from sftray.demo import demo
 
         sweep = demo(sweep)
-    changes: dict[str, Any] = {
+    changes = {
         name: value
         for name in ("name", "storage", "num_trials", "trainer", "wandb")
         if (value := getattr(options, name)) is not None
@@ -105,17 +102,13 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
 
 def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Run the sweep {sweep.name!r}, or go on with it where it stopped."
+        description=f"Run the sweep {sweep.name!r}, or continue it where it stopped."
     )
     add = parser.add_argument
-    add(
-        "--plan", action="store_true", help="start nothing: show trials, steps, tokens, rungs, disk"
-    )
+    add("--plan", action="store_true", help="start nothing: show steps, tokens, rungs, disk")
     add("--json", action="store_true", help="with --plan: as JSON")
     add("--demo", action="store_true", help="the bundled base and data; a CPU is enough")
-    add(
-        "--local", action="store_true", help="one trial at a time in this process; a debugger works"
-    )
+    add("--local", action="store_true", help="one trial at a time, here; a debugger works")
     add("--data", help="a .jsonl or .parquet path, glob or URI, or a Hub dataset id")
     add("--model", help="the base: a folder or a Hub model id")
     add("--storage", help="folder or s3://, gs:// URI for sweeps and packs")

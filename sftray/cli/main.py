@@ -1,4 +1,4 @@
-"""The command line of every sweep file (`launch`), and `sftray` for what a sweep left behind."""
+"""The `sftray` command, for what a sweep left behind; `launch` is the command line of a sweep."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sftray.cli import commands
 from sftray.cli.terminal import with_plain_errors
 from sftray.winner import DTYPES
+
+_Run = Callable[[argparse.Namespace], int]
+_Command = Callable[[_Run, str], argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -25,50 +28,60 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
-        sub = subparsers.add_parser(name, help=text, description=text)
+    def command(run: _Run, text: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(run.__name__, help=text, description=text)
         sub.set_defaults(run=run)
         return sub
 
-    init = command("init", commands.init, "write a first sweep file for a dataset and a base")
-    init.add_argument("file", type=Path, help="a new file, as my_sweep.py")
-    init.add_argument(
-        "--data", required=True, help="a .jsonl or .parquet path, glob or URI, or a Hub dataset id"
+    def of_a_folder(run: _Run, text: str) -> argparse.ArgumentParser:
+        sub = command(run, text)
+        sub.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+        return sub
+
+    _add_init(command)
+    _add_views(of_a_folder)
+    _add_winner(of_a_folder)
+    inspect = command(commands.inspect, "the packed rows, with the trained tokens marked")
+    inspect.add_argument("dir", help="a sweep's folder, or a pack's")
+    inspect.add_argument("--rows", type=int, default=2)
+    inspect.add_argument("--json", action="store_true")
+    doctor = command(
+        commands.doctor, "what this machine can do; exit status 1 if that has a problem"
     )
-    init.add_argument("--model", required=True, help="the base: a folder or a Hub model id")
-    init.add_argument("--split", default="train", help="of a Hub dataset")
-    init.add_argument("--gpus", type=int, help="of the cluster, 0: a CPU; else what is here")
-    results = command(
-        "results",
-        commands.results,
-        "the leaderboard of a finished or running sweep, and what it learned",
-    )
-    results.add_argument("dir")
+    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--storage", default=".", help="the local folder for sweeps and packs")
+    return parser
+
+
+def _add_init(command: _Command) -> None:
+    add = command(commands.init, "write a first sweep file for a dataset and a base").add_argument
+    add("file", type=Path, help="a new file, as my_sweep.py")
+    data = "a .jsonl or .parquet path, glob or URI, or a Hub dataset id"
+    add("--data", required=True, help=data)
+    add("--model", required=True, help="the base: a folder or a Hub model id")
+    add("--split", default="train", help="of a Hub dataset")
+    add("--gpus", type=int, help="of the cluster, 0: a CPU; else what is here")
+
+
+def _add_views(command: _Command) -> None:
+    text = "the leaderboard of a finished or running sweep, and what it learned"
+    results = command(commands.results, text)
     form = results.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the leaderboard as JSON")
     form.add_argument("--findings", action="store_true", help="what it learned as JSON")
     results.add_argument("--top", type=int, help="show only the best N")
-    results.add_argument(
-        "-v", "--verdicts", action="store_true", help="also what became of each, and what to do"
-    )
-    watch = command(
-        "watch", commands.watch, "the live view of a sweep that runs elsewhere, from its folder"
-    )
-    watch.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+    text = "also what became of each, and what to do"
+    results.add_argument("-v", "--verdicts", action="store_true", help=text)
+    watch = command(commands.watch, "the live view of a sweep that runs elsewhere, from its folder")
     watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
-    report = command(
-        "report",
-        commands.report,
-        "write report.html of a finished or running sweep into its folder",
-    )
-    report.add_argument("dir")
-    best = command("best", commands.best, "the best adapter or model and how to load it")
-    best.add_argument("dir")
+    command(commands.report, "write report.html of a finished or running sweep into its folder")
+
+
+def _add_winner(command: _Command) -> None:
+    best = command(commands.best, "the best adapter or model and how to load it")
     best.add_argument("--json", action="store_true")
-    merge = command(
-        "merge", commands.merge, "merge the best adapter into its unquantised base, and check it"
-    )
-    merge.add_argument("dir")
+    text = "merge the best adapter into its unquantised base, and check it"
+    merge = command(commands.merge, text)
     merge.add_argument("out", help="a new folder")
     merge.add_argument("--dtype", choices=tuple(DTYPES), default="bf16")
     merge.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a weights file")
@@ -78,37 +91,17 @@ def _parser() -> argparse.ArgumentParser:
         help="eval losses before and after, and what merging into 4-bit would lose; by default the "
         "last only for a base that was held in 4 bits",
     )
-    push = command("push", commands.push, "upload the winner to the Hugging Face Hub")
-    push.add_argument("dir")
+    push = command(commands.push, "upload the winner to the Hugging Face Hub")
     push.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it is not there")
     push.add_argument("--private", action="store_true", help="if it is made")
     push.add_argument("--merged", action="store_true", help="the model merged with it instead")
-    push.add_argument(
-        "--with-samples", action="store_true", help="also its answers: text of the dataset"
-    )
+    text = "also its answers: text of the dataset"
+    push.add_argument("--with-samples", action="store_true", help=text)
     push.add_argument("--yes", action="store_true", help="do not ask")
-    generate = command(
-        "generate", commands.generate, "answer a prompt with the best of a sweep and with its base"
-    )
-    generate.add_argument("dir")
+    text = "answer a prompt with the best of a sweep and with its base"
+    generate = command(commands.generate, text)
     generate.add_argument("prompt")
     generate.add_argument("--max-new-tokens", type=int, default=128)
+    text = "run the Python code that the base's repository brings; the sweep's setting does not do"
     for loads_the_base in (merge, push, generate):
-        loads_the_base.add_argument(
-            "--trust-remote-code",
-            action="store_true",
-            help="run the Python code that the base's repository brings; its sweep's word for it "
-            "is not enough",
-        )
-    inspect = command(
-        "inspect", commands.inspect, "the packed rows, with the trained tokens marked"
-    )
-    inspect.add_argument("dir", help="a sweep's folder, or a pack's")
-    inspect.add_argument("--rows", type=int, default=2)
-    inspect.add_argument("--json", action="store_true")
-    doctor = command(
-        "doctor", commands.doctor, "what this machine can do; exit status 1 if that has a problem"
-    )
-    doctor.add_argument("--json", action="store_true")
-    doctor.add_argument("--storage", default=".", help="the local folder for sweeps and packs")
-    return parser
+        loads_the_base.add_argument("--trust-remote-code", action="store_true", help=text)

@@ -15,14 +15,12 @@ def with_plain_errors(run: Callable[[], int]) -> int:
     """Turn our own errors into a message and an exit status; all others keep their traceback."""
     try:
         return run()
-    except SweepFailedError as error:
-        sys.stderr.write(redact(f"{error}\n"))
-        return 1
     except SftrayError as error:
-        sys.stderr.write(redact(f"error: {error}\n"))
-        return 2
+        hint = f"hint: {error.hint}\n" if error.hint else ""
+        sys.stderr.write(redact(f"error: {error.message}\n{hint}"))
+        return 1 if isinstance(error, SweepFailedError) else 2
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; the same command goes on from here\n")
+        sys.stderr.write("\ninterrupted; the same command continues from here\n")
         return 130
 
 

@@ -1,4 +1,4 @@
-"""How far the autoscaler may grow the cluster: told to Ray once, read by every sweep.
+"""How far the autoscaler may grow the cluster: reported to Ray once, read by every sweep.
 
     python -m sftray.cluster.autoscaler_limits --launcher ~/ray_bootstrap_config.yaml
     python -m sftray.cluster.autoscaler_limits --group 1 CPU=4 --group 4 CPU=6 GPU=1
@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from sftray.cluster import ray_private
 
@@ -37,6 +37,21 @@ class Group:
     """At most this many."""
     resources: Mapping[str, int]
     """Of each: CPU, GPU, …"""
+
+
+class NodeType(TypedDict):
+    """Machines of one kind in a file of `ray up`."""
+
+    resources: dict[str, int]
+    max_workers: NotRequired[int]
+
+
+class LauncherFile(TypedDict):
+    """What is read of a file of `ray up`."""
+
+    max_workers: int
+    head_node_type: str
+    available_node_types: dict[str, NodeType]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +88,7 @@ def group_of(words: Sequence[str], name: str) -> Group:
     return Group(name, int(count), {kind: int(much) for kind, _, much in pairs})
 
 
-def launcher_groups(config: Mapping[str, Any]) -> list[Group]:
+def launcher_groups(config: LauncherFile) -> list[Group]:
     """The node types of a file of `ray up`: the one head, and what workers there may be."""
     most = config["max_workers"]
     return [
@@ -94,9 +109,9 @@ def tell(groups: Sequence[Group], address: str, *, seconds: float = START_SECOND
     ray_private.use_token()
     config = ray_private.cluster_config()()
     for group in groups:
-        told = config.node_group_configs.add()
-        told.name, told.max_count = group.name, group.count
-        told.resources.update(group.resources)
+        message = config.node_group_configs.add()
+        message.name, message.max_count = group.name, group.count
+        message.resources.update(group.resources)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         where = find_cluster("auto") if address == "auto" else address
@@ -104,7 +119,7 @@ def tell(groups: Sequence[Group], address: str, *, seconds: float = START_SECOND
             if where is not None:
                 client = client_of(address=where)
                 client.report_cluster_config(config.SerializeToString())
-                _log.info("told %s of %s", where, list(groups))
+                _log.info("reported to %s: %s", where, list(groups))
                 return True
         except RpcError as error:
             _log.warning("%s does not answer: %s", where, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ NO_TOKEN = (
 
 GPU_SECONDS = 900.0
 """How long a cluster may take to bring its first GPU."""
+ANSWER_SECONDS = 10.0
+"""How long the head of a cluster may take to accept a connection."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,22 @@ def _gpu_here() -> float:
 
 def connect(log: Log, *, dashboard: bool) -> Cluster:
     """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one here: with
-    its dashboard, which costs seconds, where that is wanted and installed."""
+    its dashboard, which costs seconds, where that is wanted and installed. Raises ConfigError where
+    RAY_ADDRESS names no cluster that answers."""
     if not ray.is_initialized():
         os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_SETTINGS})
         for name in _LOUD_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         quiet = {"logging_level": "WARNING", "log_to_driver": False}
-        if "RAY_ADDRESS" in os.environ or _standing_cluster():
-            address = os.environ.get("RAY_ADDRESS", "auto")
-            if address != "auto":
+        address = os.environ.get("RAY_ADDRESS")
+        if address or _standing_cluster():
+            if address and address != "auto":
+                check_address(address)
                 _show_token(address)
-            ray.init(address=address, **quiet)
+            try:
+                ray.init(address=address or "auto", **quiet)
+            except ConnectionError as error:
+                raise _no_cluster(address or "auto", error) from error
             log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
@@ -113,18 +121,44 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             with contextlib.suppress(OSError):  # Ray leaves its token for all users to read
                 (Path.home() / ".ray" / "auth_token").chmod(0o600)
             log("started Ray on this machine")
-        # by now Ray has set it, unless it was told otherwise or the cluster it joined has no token
+        # by now Ray has set it, unless it is set otherwise or the cluster it joined has no token
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             log(f"warning: {NO_TOKEN}")
     total = reachable()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
 
+def check_address(address: str, *, seconds: float = ANSWER_SECONDS) -> None:
+    """Raise ConfigError where RAY_ADDRESS is not the host:port of a head that accepts connections:
+    Ray itself takes 40 s to fail, and names a part of its own."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ConfigError(
+            f"RAY_ADDRESS: got {address!r}, must be host:port of a cluster's head, as "
+            "10.0.0.4:6379, or auto; unset it to start Ray on this machine"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"RAY_ADDRESS: got {address}, where no Ray cluster answers ({error}), must be the head of "
+        "one that runs; start it there (`ray start --head`), or unset RAY_ADDRESS to start Ray on "
+        "this machine"
+    )
+
+
 def _show_token(address: str) -> None:
     """Show the cluster at `address` this machine's token, if the cluster asks for one; Ray does so
-    by itself only for a cluster that it finds. Raises ConfigError where there is no token."""
+    by itself only for a cluster that it finds. Raises ConfigError where there is no token, or where
+    something else than a cluster answers."""
     try:
         ray_private.gcs_client()(address=address)
+    except ray.exceptions.RpcError as error:
+        raise _no_cluster(address, error) from error
     except ray.exceptions.AuthenticationError as error:
         if not ray_private.use_token():
             raise ConfigError(

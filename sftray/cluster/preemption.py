@@ -1,8 +1,8 @@
 """Whether a machine under a trial is about to be taken back, as Ray knows it.
 
-Promise: from the notice (`sftray.cluster.spot_notice`, a raylet told to end) to the machine's end,
-whoever trains is told every AGAIN_SECONDS to save what it has, so no more than that is lost. Price:
-one question to the cluster every ASK_SECONDS, 1 ms. Torch is not needed.
+Promise: from the notice (`sftray.cluster.spot_notice`, a raylet that must end) to the machine's
+end, whoever trains is asked every AGAIN_SECONDS to save what it has, so no more than that is lost.
+Price: one question to the cluster every ASK_SECONDS, 1 ms. Torch is not needed.
 """
 
 from __future__ import annotations

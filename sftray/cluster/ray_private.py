@@ -8,9 +8,16 @@ its name. Nothing of Ray is imported before a function is called.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from ray._private.state import GlobalState
+    from ray._raylet import GcsClient as GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import ClusterConfig, DrainNodeReason
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+
     # what Tune hands to a scheduler's public methods
     from ray.tune.execution.tune_controller import TuneController as TuneController
 
@@ -19,23 +26,23 @@ AUTH_LOGGER = "ray._private.authentication.authentication_token_setup"
 at a start; look for its new name where Ray logs "Token authentication is enabled"."""
 
 
-def gcs_client() -> Any:
+def gcs_client() -> type[GcsClient]:
     """GcsClient, a cluster's control plane without joining it: a watcher on a spot machine and the
     head's own start must not become drivers. When it moves: `ray drain-node` uses the same."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-    return GcsClient
+    return cast("type[GcsClient]", GcsClient)
 
 
-def bootstrap_address() -> Any:
+def bootstrap_address() -> Callable[[str], str | None]:
     """The function that finds this machine's cluster, of "auto"; `ray.init` would join it. When
     it moves: `ray status` finds its cluster by it."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    return canonicalize_bootstrap_address
+    return cast("Callable[[str], str | None]", canonicalize_bootstrap_address)
 
 
-def token_switch() -> Any:
+def token_switch() -> Callable[..., object]:
     """The function that turns token authentication on where a token lies on this machine and
     RAY_AUTH_MODE is unset. Ray calls it for a cluster that it finds itself, but neither for one
     that RAY_ADDRESS names nor for a GcsClient. When it moves: `ray.init` calls its
@@ -44,7 +51,7 @@ def token_switch() -> Any:
         maybe_enable_token_auth_if_token_available,
     )
 
-    return maybe_enable_token_auth_if_token_available
+    return cast("Callable[..., object]", maybe_enable_token_auth_if_token_available)
 
 
 def use_token() -> bool:
@@ -53,31 +60,31 @@ def use_token() -> bool:
     return bool(token_switch()(warn_if_disabled=False))
 
 
-def cluster_config() -> Any:
+def cluster_config() -> type[ClusterConfig]:
     """ClusterConfig, the message by which an autoscaler says how far a cluster may grow; Ray has no
     public way to say it. When it moves: it is in Ray's autoscaler.proto."""
     from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
-    return ClusterConfig
+    return cast("type[ClusterConfig]", ClusterConfig)
 
 
-def drain_reason() -> Any:
+def drain_reason() -> type[DrainNodeReason]:
     """DrainNodeReason: that a node is preempted is an enum. When it moves: it is in Ray's
     autoscaler.proto."""
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-    return DrainNodeReason
+    return cast("type[DrainNodeReason]", DrainNodeReason)
 
 
-def node_info() -> Any:
+def node_info() -> type[GcsNodeInfo]:
     """GcsNodeInfo, for the value of its ALIVE: GcsClient gives nodes in these. When it moves: it is
     in Ray's gcs.proto."""
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
-    return GcsNodeInfo
+    return cast("type[GcsNodeInfo]", GcsNodeInfo)
 
 
-def cluster_state() -> Any:
+def cluster_state() -> GlobalState:
     """The state that this process's cluster keeps: which nodes are being drained, and what the
     autoscaler may start. When it moves: `ray.train.get_preemption_info` reads the former, Ray
     Train's and Ray Data's requests the latter."""
@@ -97,9 +104,9 @@ def tune_environment() -> set[str]:
     return names
 
 
-def dashboard_dependencies() -> Any:
+def dashboard_dependencies() -> ModuleType:
     """The module that imports only where Ray came with its `default` extra, which has no public
     sign. Raises ImportError without it. When it moves: `ray start` checks for the same."""
     import ray.dashboard.optional_deps
 
-    return ray.dashboard.optional_deps
+    return cast("ModuleType", ray.dashboard.optional_deps)

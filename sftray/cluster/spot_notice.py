@@ -21,7 +21,6 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sftray.cluster import ray_private
 
@@ -49,11 +48,11 @@ class Notice:
 
 
 class NotDrainedError(Exception):
-    """Ray could not be told, or knows no node of this machine."""
+    """Ray did not answer, refused, or knows no node of this machine."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Watch until the notice, then drain. 0 once Ray has been told, 1 where it could not be."""
+    """Watch until the notice, then drain. 0 once Ray drains, 1 where it could not be reached."""
     parser = argparse.ArgumentParser(
         prog="python -m sftray.cluster.spot_notice", description=__doc__
     )
@@ -74,17 +73,17 @@ def wait_for_notice(
     look: Callable[[], Notice | None], *, poll_seconds: float = POLL_SECONDS
 ) -> Notice:
     """The first notice. Every look is bounded; there is one every `poll_seconds`, for as long as
-    the machine lives. A metadata service that does not answer is told once, and asked again."""
-    told = False
+    the machine lives. A metadata service that does not answer is logged once, and asked again."""
+    silent = False
     while True:
         try:
             if notice := look():
                 return notice
-            told = False
+            silent = False
         except OSError as error:  # refused, timed out, or an HTTP status that is no answer
-            if not told:
-                _log.warning("the metadata service does not answer (%s); asking on", error)
-            told = True
+            if not silent:
+                _log.warning("the metadata service does not answer (%s); asking again", error)
+            silent = True
         time.sleep(poll_seconds)
 
 
@@ -121,10 +120,10 @@ def aws_notice(service: str = AWS_METADATA) -> Notice | None:
         if error.code == 404:
             return None
         raise
-    said = json.loads(text)
-    end = datetime.strptime(said["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    action = json.loads(text)
+    end = datetime.strptime(action["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     left = (end - datetime.now(UTC)).total_seconds()
-    return Notice(f"EC2 spot: {said['action']} at {said['time']}", max(left, 1.0))
+    return Notice(f"EC2 spot: {action['action']} at {action['time']}", max(left, 1.0))
 
 
 def gcp_notice(service: str = GCP_METADATA) -> Notice | None:
@@ -160,7 +159,7 @@ def drain(notice: Notice, address: str) -> None:
         raise NotDrainedError(f"{address} does not answer: {error}") from error
 
 
-def drain_node(client: Any, node: str, notice: Notice) -> None:
+def drain_node(client: ray_private.GcsClient, node: str, notice: Notice) -> None:
     """Tell Ray, by its GcsClient, that a node is preempted. Raises NotDrainedError.
 
     It is what the hidden command `ray drain-node` does, without the driver that the command starts
@@ -173,7 +172,7 @@ def drain_node(client: Any, node: str, notice: Notice) -> None:
         raise NotDrainedError(f"Ray refused to drain node {node}: {why}")
 
 
-def nodes_here(client: Any) -> list[str]:
+def nodes_here(client: ray_private.GcsClient) -> list[str]:
     """The living Ray nodes whose address is one of this machine's, as hex ids; client: a Ray
     GcsClient."""
     import psutil

@@ -1,13 +1,15 @@
-"""The checks that configurations share; each message says what, got, must."""
+"""The checks that configurations share; each message says what, got, must, and the fix."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
+from sftray.config.bounds import Bound
 from sftray.errors import ConfigError
 from sftray.storage.redact import looks_secret
 
@@ -31,49 +33,90 @@ USUAL_NAMES = {
 """What others call our fields."""
 
 
-def require(condition: bool, what: str, got: str, must: str) -> None:
-    """Raise ConfigError unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{what}: got {got}, must be {must}")
+def check_fields(room: str, config: object) -> None:
+    """Raise ConfigError unless every field holds what its annotation says, and no secret.
 
-
-def one_of(what: str, got: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError unless `got` is one of the allowed names."""
-    require(got in allowed, what, repr(got), f"one of {', '.join(allowed)}")
-
-
-def no_secrets(room: str, config: Any) -> None:
-    """Raise ConfigError where a field of `config` holds a token, a key or a URL's credentials: the
-    configuration is written to sweep.json, the report and W&B. The message does not repeat it."""
-    for f in fields(config):
-        value = getattr(config, f.name)
+    A whole number may stand for a float. The configuration is written to sweep.json, the report and
+    W&B, so a token, a key or a URL's credentials is refused, in a message that does not repeat it.
+    """
+    made_of: type = type(config)
+    for name, hint in _hints(made_of).items():
+        value, what = getattr(config, name), f"{room}{name}"
         texts = value if isinstance(value, tuple | list) else (value,)
         require(
             not any(isinstance(text, str) and looks_secret(text) for text in texts),
-            f"{room}{f.name}",
+            what,
             "a text with a secret in it",
             "without: keys and tokens are read from the environment, ~/.aws or a role",
         )
+        kinds, notes = _kinds_and_notes(hint)
+        optional = types.NoneType in kinds
+        if value is None and optional:
+            continue
+        kind, *others = (one for one in kinds if one is not types.NoneType)
+        allowed, words = (not others and _KINDS.get(kind)) or (object, "")
+        fits = isinstance(value, allowed) and (kind not in (int, float) or is_number(value))
+        require(fits, what, repr(value), words + ", or None" * optional)
+        of_none = next((note for note in notes if isinstance(note, str)), "or None")
+        for bound in notes:
+            if isinstance(bound, Bound):
+                must = bound.must + f", {of_none}" * optional
+                require(bound.holds(value), what, repr(value), must)
 
 
-def known_fields(what: str, names: Mapping[str, Any], config: type) -> None:
+def holds_whole_numbers(config: type, name: str) -> bool:
+    """Whether a field is annotated as a whole number."""
+    return int in _kinds_and_notes(_hints(config)[name])[0]
+
+
+@functools.cache
+def _hints(config: type) -> dict[str, object]:
+    return get_type_hints(config, include_extras=True)
+
+
+def _kinds_and_notes(hint: object) -> tuple[tuple[object, ...], list[object]]:
+    """The alternatives of an annotated type, and what stands beside it."""
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    return get_args(kind) if isinstance(kind, types.UnionType) else (kind,), notes
+
+
+_KINDS: dict[object, tuple[type | types.UnionType, str]] = {
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+}
+
+
+def require(condition: bool, what: str, got: str, must: str, hint: str = "") -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{what}: got {got}, must be {must}", hint)
+
+
+def known_fields(what: str, names: Iterable[str], config: type) -> None:
     """Raise ConfigError where a name is no field of `config`, with the nearest that is one."""
-    known = [f.name for f in fields(config)]
+    known = field_names(config)
     for name in names:
         if name not in known:
             usual = [USUAL_NAMES[name]] if USUAL_NAMES.get(name) in known else []
             near = usual or difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
-            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}{hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise ConfigError(f"{what}: {config.__name__} has no field {name!r}", hint)
+
+
+def field_names(config: type) -> list[str]:
+    """The fields of a configuration, in order."""
+    return [field.name for field in fields(config)]
 
 
 def with_known_fields(config: type[T]) -> type[T]:
     """A dataclass that answers to a keyword which is no field as `known_fields` does, and not with
     Python's TypeError."""
-    plain: Any = config.__init__
+    plain: Callable[..., None] = config.__init__
 
     @functools.wraps(plain)
-    def init(self: T, *arguments: Any, **named: Any) -> None:
+    def init(self: T, *arguments: object, **named: object) -> None:
         known_fields("configuration", named, config)
         plain(self, *arguments, **named)
 
@@ -81,27 +124,6 @@ def with_known_fields(config: type[T]) -> type[T]:
     return config
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def require_types(room: str, config: Any) -> None:
-    """Every plain field holds what it is annotated with; a whole number may stand for a float."""
-    for f in fields(config):
-        kind, _, rest = str(f.type).partition(" | ")
-        value = getattr(config, f.name)
-        if kind not in _TYPES or rest not in ("", "None") or (rest and value is None):
-            continue
-        allowed, words = _TYPES[kind]
-        fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))
-        must = f"{words}, or None" if rest else words
-        require(fits, f"{room}{f.name}", repr(value), must)
-
-
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-}

@@ -1,31 +1,31 @@
-"""Configurations as JSON and back, and what the command line changes of them."""
+"""Configurations as JSON and back, and in what two of them differ."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from sftray.config.data_config import DataConfig
-from sftray.config.spaces import (
-    Choice,
-    RandInt,
-    Space,
-    Uniform,
-)
+from sftray.config.spaces import Choice, RandInt, Space, Uniform
 from sftray.config.sweep_config import SweepConfig
 from sftray.config.trial_config import TrialConfig
 
+_KINDS: dict[str, type[Space]] = {"uniform": Uniform, "randint": RandInt, "choice": Choice}
+_NAMES: dict[type, str] = {kind: name for name, kind in _KINDS.items()}
 
-def to_json(config: Any) -> dict[str, Any]:
+
+def to_json(config: object) -> dict[str, Any]:
     """A config as plain JSON values; spaces carry their "kind"."""
-    return {f.name: _plain(getattr(config, f.name)) for f in fields(config)}
+    named = {"kind": _NAMES[type(config)]} if type(config) in _NAMES else {}
+    return named | {name: _plain(value) for name, value in vars(config).items()}
 
 
 def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
     """The SweepConfig that `to_json` wrote."""
-    spaces = {name: _space_from_json(space) for name, space in values["search_space"].items()}
+    spaces = {}
+    for name, space in values["search_space"].items():
+        spaces[name] = _KINDS[space["kind"]](**{k: v for k, v in space.items() if k != "kind"})
     return SweepConfig(
         **{
             **values,
@@ -36,7 +36,9 @@ def sweep_from_json(values: Mapping[str, Any]) -> SweepConfig:
     )
 
 
-def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differing_fields(
+    old: Mapping[str, object], new: Mapping[str, object], prefix: str = ""
+) -> list[str]:
     """The dotted names of the fields in which two `to_json` results differ."""
     names = []
     for name in sorted({*old, *new}):
@@ -48,10 +50,7 @@ def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
     return names
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Uniform | RandInt | Choice):
-        kind = type(value).__name__.lower()
-        return {"kind": kind, **{f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value):
         return to_json(value)
     if isinstance(value, Mapping):
@@ -59,10 +58,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def _space_from_json(values: Mapping[str, Any]) -> Space:
-    rest = {key: value for key, value in values.items() if key != "kind"}
-    if values["kind"] == "choice":
-        return Choice(tuple(rest["values"]), fitting=rest["fitting"])
-    return RandInt(**rest) if values["kind"] == "randint" else Uniform(**rest)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 from collections.abc import Mapping
 from random import Random
-from typing import Any
 
 from sftray.config.checks import is_number
-from sftray.config.spaces import Choice, RandInt, Space, Uniform
+from sftray.config.spaces import Space, Value
 from sftray.config.sweep_config import SweepConfig
 
+Point = dict[str, Value]
+"""Values of TrialConfig fields, by name."""
 
-def short(value: Any) -> str:
+
+def short(value: object) -> str:
     """A hyper-parameter's value, three digits of a float."""
     return f"{value:.3g}" if isinstance(value, float) else str(value if value is not None else "")
 
 
-def point_text(point: Mapping[str, Any]) -> str:
+def point_text(point: Mapping[str, object]) -> str:
     """A point in one line."""
     return ", ".join(f"{name}={short(value)}" for name, value in point.items())
-
-
-Point = dict[str, Any]
 
 
 def spread_point(spaces: Mapping[str, Space], number: int, seed: int) -> Point:
@@ -38,96 +35,48 @@ def spread_point(spaces: Mapping[str, Space], number: int, seed: int) -> Point:
     for _ in range(40):  # the root of x^(d + 1) = x + 1
         ratio = (1 + ratio) ** (1 / (len(spaces) + 1))
     return {
-        name: _at(space, (Random(f"{seed}/{name}").random() + number * ratio**-axis) % 1)
+        name: space.at((Random(f"{seed}/{name}").random() + number * ratio**-axis) % 1)
         for axis, (name, space) in enumerate(sorted(spaces.items()), start=1)
     }
 
 
 def all_points(spaces: Mapping[str, Space]) -> list[Point]:
     """Every point of a space without continuous ranges; none where there is one."""
-    axes: list[list[Any]] = []
-    for space in spaces.values():
-        if isinstance(space, Choice):
-            axes.append(list(space.values))
-        elif isinstance(space, RandInt):
-            axes.append(list(range(space.low, space.high + 1)))
-        else:
-            return []
+    axes = [values for space in spaces.values() if (values := space.finite_values()) is not None]
+    if len(axes) < len(spaces):
+        return []
     return [dict(zip(spaces, values, strict=True)) for values in itertools.product(*axes)]
 
 
-def nearest_point(spaces: Mapping[str, Space], wanted: Mapping[str, Any]) -> Point:
+def nearest_point(spaces: Mapping[str, Space], wanted: Mapping[str, Value]) -> Point:
     """The point of a space nearest to `wanted`, which has a number for every field, axis by axis;
     of a choice among other things than numbers the first that is equal, else the first."""
-    return {name: _nearest(space, wanted[name]) for name, space in spaces.items()}
+    return {name: space.nearest(wanted[name]) for name, space in spaces.items()}
 
 
-def in_space(spaces: Mapping[str, Space], point: Mapping[str, Any]) -> bool:
+def in_space(spaces: Mapping[str, Space], point: Mapping[str, object]) -> bool:
     """Whether a point has exactly the searched fields, each with a value that can be drawn."""
     return point.keys() == spaces.keys() and all(
-        label(point[name]) in map(label, space.values)
-        if isinstance(space, Choice)
-        else space.contains(point[name])
-        for name, space in spaces.items()
+        space.contains(point[name]) for name, space in spaces.items()
     )
-
-
-def _nearest(space: Space, wanted: Any) -> Any:
-    if not isinstance(space, Choice):
-        return min(max(wanted, space.low), space.high)
-    if is_number(wanted) and all(is_number(value) for value in space.values):
-        return min(
-            space.values, key=lambda value: abs(math.log((value or 1e-9) / (wanted or 1e-9)))
-        )
-    return wanted if space.contains(wanted) else space.values[0]
-
-
-def _at(space: Space, share: float) -> Any:
-    """The value a share 0 … 1 of the way through a space."""
-    if isinstance(space, Choice):
-        return space.values[int(share * len(space.values))]
-    if isinstance(space, RandInt):
-        return space.low + int(share * (space.high - space.low + 1))
-    if space.log:
-        return space.low * (space.high / space.low) ** share
-    return space.low + (space.high - space.low) * share
-
-
-def label(value: Any) -> Any:
-    """A choice as Optuna takes it: scalars as they are, lists and the like by their JSON."""
-    return value if isinstance(value, str | int | float | None) else json.dumps(value)
 
 
 def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
     """All values that a numeric field can take in a sweep; None if that is a continuous range."""
+    default = getattr(sweep.trial, name)
     if sweep.points:
-        default = getattr(sweep.trial, name)
         return sorted({point.get(name, default) for point in sweep.points})
-    space: Space | None = sweep.search_space.get(name)
-    if space is None:
-        return [getattr(sweep.trial, name)]
-    if isinstance(space, Choice):
-        return sorted(space.values)
-    if isinstance(space, RandInt):
-        return list(range(space.low, space.high + 1))
-    return None
-
-
-def largest_value(sweep: SweepConfig, name: str) -> float:
-    """The largest value of a numeric field in a sweep."""
-    values = field_values(sweep, name)
-    if values is not None:
-        return max(values)
-    space = sweep.search_space[name]
-    assert isinstance(space, Uniform)
-    return space.high
+    space = sweep.search_space.get(name)
+    values = [default] if space is None else space.finite_values()
+    return None if values is None else sorted(filter(is_number, values))
 
 
 def reachable(sweep: SweepConfig, name: str) -> list[float]:
     """All values of a field, or the ends of its continuous range."""
     values = field_values(sweep, name)
-    if values is not None:
-        return values
-    space = sweep.search_space[name]
-    assert isinstance(space, Uniform)
-    return [space.low, space.high]
+    return values if values is not None else list(sweep.search_space[name].ends() or ())
+
+
+def largest_value(sweep: SweepConfig, name: str) -> float:
+    """The largest value of a numeric field in a sweep."""
+    return max(reachable(sweep, name))

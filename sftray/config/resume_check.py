@@ -5,33 +5,17 @@ from __future__ import annotations
 import json
 
 from sftray.config.config_json import differing_fields, to_json
-from sftray.config.sweep_config import SweepConfig
+from sftray.config.sweep_config import BUDGETS, SweepConfig
 from sftray.errors import ConfigError
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 
 _MAY_CHANGE = (
-    "num_trials",
-    "confirm_top",
-    "confirm_seeds",
-    "confirm_trainer",
-    "max_concurrent_trials",
-    "max_failures",
-    "hang_minutes",
-    "max_hours",
-    "max_gpu_hours",
-    "max_cost",
-    "price_per_gpu_hour",
-    "wandb",
-    "wandb_project",
-    "wandb_samples",
-    "wandb_adapter",
-    "tensorboard",
-    "num_samples_generated",
-    "sample_prompts",
-    "sample_at",
-    "storage",
-)
+    *BUDGETS, "num_trials", "confirm_top", "confirm_seeds", "confirm_trainer",
+    "max_concurrent_trials", "max_failures", "hang_minutes", "wandb", "wandb_project",
+    "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated", "sample_prompts",
+    "sample_at", "storage",
+)  # fmt: skip
 """Fields that a resumed sweep may change without making its trials incomparable."""
 
 
@@ -45,5 +29,6 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
     if differing:
         raise ConfigError(
             f"{paths.root}: this sweep exists with another configuration; it differs in "
-            f"{', '.join(differing)}. Use --name for a new sweep, or --fresh to delete this one"
+            f"{', '.join(differing)}",
+            "use --name for a new sweep, or --fresh to delete this one",
         )

@@ -6,29 +6,27 @@ alone is a ConfigError before any process starts. Price: standard library only, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
+from sftray.config.bounds import Above, AtLeast, Between, Matches, OneOf, Texts
 from sftray.config.checks import (
+    check_fields,
+    holds_whole_numbers,
     known_fields,
-    no_secrets,
-    one_of,
     require,
-    require_types,
     with_known_fields,
 )
 from sftray.config.data_config import DataConfig
-from sftray.config.spaces import Choice, RandInt, Space, Uniform
+from sftray.config.spaces import Space, Value
 from sftray.config.trial_config import TrialConfig
+from sftray.errors import ConfigError
 
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
-SCHEDULERS = ("asha", "none")
-SAMPLE_AT = ("end", "evaluations")
-OBJECTIVES = ("eval_loss", "metric")
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+NAME = "letters, digits, '.', '_' or '-', starting with a letter or digit"
 
 
 @with_known_fields
@@ -36,88 +34,88 @@ WANDB_MODES = ("auto", "online", "offline", "disabled")
 class SweepConfig:
     """A search over TrialConfig fields for one base and one dataset."""
 
-    name: str
+    name: Annotated[str, Matches(r"[A-Za-z0-9][A-Za-z0-9._-]*", NAME)]
     """The sweep's folder under `storage`."""
     data: DataConfig
     trial: TrialConfig
     """The baseline that every point is applied to."""
     search_space: Mapping[str, Space] = field(default_factory=dict)
     """TrialConfig field → loguniform, uniform, randint or choice."""
-    num_trials: int = 16
+    num_trials: Annotated[int, AtLeast(1)] = 16
     warm_start: tuple[str, ...] = ()
     """Folders of earlier sweeps to begin with: what they have trained of this space on the same
     data and base is not trained again, and of others their best points come first."""
     priors: bool = True
     """Begin with points published as good for bases of this size."""
-    points: tuple[Mapping[str, Any], ...] = ()
+    points: tuple[Mapping[str, Value], ...] = ()
     """Run exactly these points instead of searching."""
 
-    trainer: str = "auto"
+    trainer: Annotated[str, OneOf(*TRAINERS)] = "auto"
     """bank: many trials at once on one base. train: one Ray Train run a trial. auto takes the bank
     where it can run the trials."""
-    bank_slots: int | None = None
+    bank_slots: Annotated[int | None, AtLeast(1)] = None
     """Trials that a bank trains at once; None derives it from memory and max_length."""
-    scheduler: str = "asha"
+    scheduler: Annotated[str, OneOf("asha", "none")] = "asha"
     """asha stops weak trials at rungs of equal data; none runs all to their end."""
-    reduction_factor: int = 3
+    reduction_factor: Annotated[int, AtLeast(2)] = 3
     """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
-    grace_rows: int | None = None
+    grace_rows: Annotated[int | None, AtLeast(1)] = None
     """Rows every trial is sure of; None derives the smallest budget / reduction_factor²."""
-    early_stopping_patience: int | None = None
+    early_stopping_patience: Annotated[int | None, AtLeast(1)] = None
     """End a trial by itself after so many evaluations without a better eval loss; None: never."""
-    confirm_top: int = 0
+    confirm_top: Annotated[int, AtLeast(0)] = 0
     """After the search run so many of the best points again, with new seeds, to their full budget;
     0: the answer is one run's."""
-    confirm_seeds: int = 3
+    confirm_seeds: Annotated[int, AtLeast(1)] = 3
     """How often each of them is run again: other row orders, initialisations and dropout."""
-    confirm_trainer: str | None = None
+    confirm_trainer: Annotated[str | None, OneOf("bank", "train")] = None
     """bank or train; None: what the search was run with."""
-    evals_per_trial: int = 8
+    evals_per_trial: Annotated[int, AtLeast(1)] = 8
     """Evaluations spread evenly over a trial, besides those at the rungs and at the start."""
-    max_concurrent_trials: int | None = None
+    max_concurrent_trials: Annotated[int | None, AtLeast(1)] = None
     """None derives it from the cluster's CPUs and GPUs."""
-    cpus_per_worker: float = 1.0
+    cpus_per_worker: Annotated[float, Above(0)] = 1.0
     """CPUs that a worker holds, besides one GPU where there are any."""
     use_gpu: bool | None = None
     """None: if the cluster has GPUs."""
-    objective: str = "eval_loss"
+    objective: Annotated[str, OneOf("eval_loss", "metric")] = "eval_loss"
     """What the search makes small: eval_loss, or metric (made large where `metric_is_better` says
     so)."""
-    metric: str | None = None
+    metric: Annotated[str | None, Matches("[^:]*:[^:]*", "'module:function'")] = None
     """A function "module:function" of a trial's answers and their references, as
     sftray.metrics:exact_match: a column of the leaderboard, and what the search is after with
     objective="metric"."""
-    metric_is_better: str = "higher"
+    metric_is_better: Annotated[str, OneOf("higher", "lower")] = "higher"
     """higher or lower."""
-    num_metric_prompts: int = 32
+    num_metric_prompts: Annotated[int, Between(1, 64)] = 32
     """Held-out prompts that the metric is of, at most 64."""
-    num_samples_generated: int = 2
+    num_samples_generated: Annotated[int, AtLeast(0)] = 2
     """Prompts of the eval set that every trial and the base answer, greedily and in at most 64
     tokens, to be read side by side; 0: none."""
-    sample_prompts: tuple[str, ...] = ()
+    sample_prompts: Annotated[tuple[str, ...], Texts("questions")] = ()
     """Questions that they answer besides, each a single turn of the user's."""
-    sample_at: str = "end"
+    sample_at: Annotated[str, OneOf("end", "evaluations")] = "end"
     """end: a trial answers when it has completed; evaluations: at each of its evaluations. A time
     takes 0.7 % of the demo's trials in a bank, 4 % of one in `train` (2 prompts, on a CPU)."""
-    max_failures: int = 2
+    max_failures: Annotated[int, AtLeast(0)] = 2
     """How often a trial that lost its worker is started again from its last checkpoint; machines
     that the cloud took back are not counted."""
-    hang_minutes: float = 30.0
+    hang_minutes: Annotated[float, Above(0)] = 30.0
     """A worker or a bank that has taken no step for so long is taken for dead."""
 
-    max_hours: float | None = None
+    max_hours: Annotated[float | None, Above(0)] = None
     """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
     has: trials that run stop at their next evaluation, and go on if the budget is raised."""
-    max_gpu_hours: float | None = None
+    max_gpu_hours: Annotated[float | None, Above(0)] = None
     """Of the GPUs that the sweep holds, whether they train or wait."""
-    max_cost: float | None = None
+    max_cost: Annotated[float | None, Above(0)] = None
     """`max_gpu_hours` in money, at `price_per_gpu_hour`."""
-    price_per_gpu_hour: float | None = None
+    price_per_gpu_hour: Annotated[float | None, Above(0)] = None
     """What an hour of one GPU costs, in any currency."""
 
     storage: str = "results"
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
-    wandb: str = "auto"
+    wandb: Annotated[str, OneOf(*WANDB_MODES)] = "auto"
     """auto: online with a key, else off with a line that says so; or online, offline, disabled."""
     wandb_project: str = "sftray"
     wandb_samples: bool = False
@@ -130,45 +128,61 @@ class SweepConfig:
     """Seed of the search."""
 
     def __post_init__(self) -> None:
-        require_types("", self)
-        no_secrets("", self)
+        check_fields("", self)
+        for name in ("warm_start", "sample_prompts"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
+        self._require_spaces()
         require(
-            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
-            "name",
-            repr(self.name),
-            "letters, digits, '.', '_' or '-', starting with a letter or digit",
+            self.metric is not None or self.objective != "metric",
+            "objective",
+            "'metric' without a metric",
+            "'eval_loss', or given with metric='module:function'",
         )
-        one_of("trainer", self.trainer, TRAINERS)
-        one_of("scheduler", self.scheduler, SCHEDULERS)
-        one_of("wandb", self.wandb, WANDB_MODES)
+        self._require_repetitions()
+        require(
+            not (self.warm_start and self.points),
+            "warm_start",
+            f"{list(self.warm_start)} with points",
+            "a search: given points are run as they are",
+        )
+        require(
+            self.max_cost is None or self.price_per_gpu_hour is not None,
+            "max_cost",
+            f"{self.max_cost} without a price",
+            "given with price_per_gpu_hour",
+        )
+        self._require_one_way_to_train()
+        corners = ({name: v} for name, space in self.search_space.items() for v in space.corners())
+        for point in (*self.points, *corners):
+            self.trial.at(point)
+
+    def _require_spaces(self) -> None:
+        """Every axis is a field of a trial, with a space of its kind."""
         known_fields("search_space", self.search_space, TrialConfig)
-        for where in (self.search_space, *self.points):
-            require(
-                "trust_remote_code" not in where,
-                "trust_remote_code",
-                "a search over it",
-                "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
-            )
+        require(
+            "trust_remote_code" not in self._axes,
+            "trust_remote_code",
+            "a search over it",
+            "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
+        )
         for name, space in self.search_space.items():
-            require(
-                isinstance(space, Uniform | RandInt | Choice),
-                f"search_space[{name!r}]",
-                repr(space),
-                "loguniform(…), uniform(…), randint(…) or choice([…])",
-            )
+            _require_space(name, space)
         require(
-            self.num_trials >= 1, "num_trials", str(self.num_trials), "a whole number of at least 1"
+            not ("lora_r" in self.search_space and self.trial.lora_alpha is not None),
+            "search_space",
+            f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}",
+            "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio",
         )
-        require(
-            self.reduction_factor >= 2,
-            "reduction_factor",
-            str(self.reduction_factor),
-            "at least 2",
-        )
-        if self.confirm_trainer is not None:
-            one_of("confirm_trainer", self.confirm_trainer, ("bank", "train"))
-        require(self.confirm_top >= 0, "confirm_top", str(self.confirm_top), "at least 0")
-        require(self.confirm_seeds >= 1, "confirm_seeds", str(self.confirm_seeds), "at least 1")
+        some = bool(self.search_space or self.points)
+        require(some, "search_space", "nothing", "at least one field to search")
+
+    @property
+    def _axes(self) -> set[str]:
+        return {*self.search_space, *(name for point in self.points for name in point)}
+
+    def _require_repetitions(self) -> None:
+        """Repetitions differ from their trial by the seed alone, and by their eval losses."""
         require(
             not (self.confirm_top and self.objective == "metric"),
             "confirm_top",
@@ -181,103 +195,18 @@ class SweepConfig:
             f"{self.confirm_top} while search_space has the seed",
             "0, or a search without the seed, which a confirmation varies",
         )
-        object.__setattr__(self, "warm_start", tuple(self.warm_start))
-        one_of("objective", self.objective, OBJECTIVES)
-        require(
-            self.metric is None or self.metric.count(":") == 1,
-            "metric",
-            repr(self.metric),
-            "'module:function', or None",
-        )
-        require(
-            self.metric is not None or self.objective != "metric",
-            "objective",
-            "'metric' without a metric",
-            "'eval_loss', or given with metric='module:function'",
-        )
-        one_of("metric_is_better", self.metric_is_better, ("higher", "lower"))
-        require(
-            1 <= self.num_metric_prompts <= 64,
-            "num_metric_prompts",
-            str(self.num_metric_prompts),
-            "1 … 64",
-        )
-        require(
-            not (self.warm_start and self.points),
-            "warm_start",
-            f"{list(self.warm_start)} with points",
-            "a search: given points are run as they are",
-        )
-        for name in (
-            "grace_rows",
-            "bank_slots",
-            "max_concurrent_trials",
-            "early_stopping_patience",
-        ):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, str(value), "at least 1, or None")
-        require(self.evals_per_trial >= 1, "evals_per_trial", str(self.evals_per_trial), ">= 1")
-        for name in ("max_failures", "num_samples_generated"):
-            require(getattr(self, name) >= 0, name, str(getattr(self, name)), "at least 0")
-        for name in ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, str(value), "above 0, or None")
-        require(
-            self.max_cost is None or self.price_per_gpu_hour is not None,
-            "max_cost",
-            f"{self.max_cost} without a price",
-            "given with price_per_gpu_hour",
-        )
-        require(
-            not isinstance(self.sample_prompts, str)
-            and all(isinstance(text, str) and text.strip() for text in self.sample_prompts),
-            "sample_prompts",
-            repr(self.sample_prompts),
-            "a list of questions, none of them empty",
-        )
-        object.__setattr__(self, "sample_prompts", tuple(self.sample_prompts))
-        one_of("sample_at", self.sample_at, SAMPLE_AT)
-        for name in ("cpus_per_worker", "hang_minutes"):
-            require(getattr(self, name) > 0, name, str(getattr(self, name)), "above 0")
-        self._require_one_way_to_train()
-        for name, space in self.search_space.items():
-            require(
-                not (isinstance(space, Choice) and space.fitting) or name == "effective_batch_size",
-                f"search_space[{name!r}]",
-                "fitting([…])",
-                "choice([…]): only effective_batch_size is fitted to the number of rows",
-            )
-        require(
-            not ("lora_r" in self.search_space and self.trial.lora_alpha is not None),
-            "search_space",
-            f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}",
-            "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio",
-        )
-        if not self.points:
-            require(
-                len(self.search_space) > 0,
-                "search_space",
-                "nothing",
-                "at least one field to search",
-            )
-        object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
-        for point in self.points:
-            self.trial.at(point)
-        for corner in _corners(self.search_space):
-            self.trial.at(corner)
 
     def _require_one_way_to_train(self) -> None:
         """All trials train an adapter, or all of them all weights, and then no bank trains them."""
-        axes = {*self.search_space, *(name for point in self.points for name in point)}
         require(
-            "finetune" not in axes,
+            "finetune" not in self._axes,
             "search_space",
             "'finetune' as an axis",
             "one for all trials: their best rates differ by a factor of ten; run two sweeps",
         )
         if self.trial.finetune == "lora":
             return
-        unused = sorted(name for name in axes if name.startswith("lora_"))
+        unused = sorted(name for name in self._axes if name.startswith("lora_"))
         require(
             not unused,
             "search_space",
@@ -304,13 +233,20 @@ class SweepConfig:
         return len(self.points) or self.num_trials
 
 
-def _corners(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
-    """Points at the ends of each space, one axis at a time, to check the whole range early."""
-    corners = []
-    for name, space in spaces.items():
-        values = space.values if isinstance(space, Choice) else (space.low, space.high)
-        corners += [{name: value} for value in values]
-    return corners
+def _require_space(name: str, space: Space) -> None:
+    what = f"search_space[{name!r}]"
+    must = "loguniform(…), uniform(…), randint(…) or choice([…])"
+    require(isinstance(space, Space), what, repr(space), must)
+    require(
+        not space.fitting or name == "effective_batch_size",
+        what,
+        "fitting([…])",
+        "choice([…]): only effective_batch_size is fitted to the number of rows",
+    )
+    if holds_whole_numbers(TrialConfig, name) and space.finite_values() is None:
+        low, high = map(round, space.ends() or ())
+        fix = f"use randint({low}, {high}), or choice([…])"
+        raise ConfigError(f"{what}: got {space.as_code()}, must be whole numbers", fix)
 
 
 BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")

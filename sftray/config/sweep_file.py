@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from sftray.config.spaces import Choice, RandInt, Space
+from sftray.config.data_config import DataConfig
+from sftray.config.spaces import value_code
 from sftray.config.sweep_config import SweepConfig
+from sftray.config.trial_config import TrialConfig
 
 _WIDTH = 100
 
@@ -21,22 +22,12 @@ def as_file(sweep: SweepConfig, says: str, reasons: Mapping[str, str] | None = N
     """The text of a sweep file. `says` is its docstring; `reasons` are comments by dotted field, as
     "trial.lora_r" or "search_space.learning_rate"."""
     reasons = reasons or {}
-    body = list(_fields(sweep, "", reasons, "    "))
-    names = {"DataConfig", "SweepConfig", "TrialConfig", "launch", *_spaces_used(sweep)}
-    imported = sorted(names, key=lambda name: (name.islower(), name))
-    lines = [
-        *_docstring(says),
-        "",
-        *_imports(imported),
-        "",
-        "sweep = SweepConfig(",
-        *body,
-        ")",
-        "",
-        'if __name__ == "__main__":',
-        "    launch(sweep)",
-    ]
-    return "\n".join(lines) + "\n"
+    used = {space.as_code().partition("(")[0] for space in sweep.search_space.values()}
+    names = {"DataConfig", "SweepConfig", "TrialConfig", "launch", *used}
+    imported = _imports(sorted(names, key=lambda name: (name.islower(), name)))
+    body = ["sweep = SweepConfig(", *_fields(sweep, "", reasons, "    "), ")"]
+    last = ['if __name__ == "__main__":', "    launch(sweep)"]
+    return "\n".join([*_docstring(says), "", *imported, "", *body, "", *last]) + "\n"
 
 
 def _docstring(says: str) -> list[str]:
@@ -52,7 +43,12 @@ def _imports(names: list[str]) -> list[str]:
     return ["from sftray import (", *(f"    {name}," for name in names), ")"]
 
 
-def _fields(config: Any, room: str, reasons: Mapping[str, str], indent: str) -> Iterator[str]:
+def _fields(
+    config: SweepConfig | DataConfig | TrialConfig,
+    room: str,
+    reasons: Mapping[str, str],
+    indent: str,
+) -> Iterator[str]:
     """The arguments of a config, a line each, behind the comments on them."""
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
@@ -60,7 +56,7 @@ def _fields(config: Any, room: str, reasons: Mapping[str, str], indent: str) -> 
         if _is_default(field, value) and reason is None:
             continue
         yield from _comment(reason, indent)
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, DataConfig | TrialConfig):
             yield f"{indent}{name}={type(value).__name__}("
             yield from _fields(value, f"{name}.", reasons, indent + "    ")
             yield f"{indent}),"
@@ -68,13 +64,13 @@ def _fields(config: Any, room: str, reasons: Mapping[str, str], indent: str) -> 
             yield f"{indent}{name}={{"
             for axis, space in value.items():
                 yield from _comment(reasons.get(f"search_space.{axis}"), indent + "    ")
-                yield f'{indent}    "{axis}": {_space(space)},'
+                yield f'{indent}    "{axis}": {space.as_code()},'
             yield f"{indent}}},"
         else:
-            yield f"{indent}{name}={_value(value)},"
+            yield f"{indent}{name}={value_code(value)},"
 
 
-def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+def _is_default(field: dataclasses.Field[object], value: object) -> bool:
     if field.default_factory is not dataclasses.MISSING:
         return bool(value == field.default_factory())
     return bool(value == field.default)
@@ -85,30 +81,3 @@ def _comment(reason: str | None, indent: str) -> list[str]:
         return []
     begin = f"{indent}# "
     return textwrap.wrap(reason, _WIDTH, initial_indent=begin, subsequent_indent=begin)
-
-
-def _spaces_used(sweep: SweepConfig) -> set[str]:
-    return {_space(space).partition("(")[0] for space in sweep.search_space.values()}
-
-
-def _space(space: Space) -> str:
-    if isinstance(space, Choice):
-        name = "fitting" if space.fitting else "choice"
-        return f"{name}([{', '.join(map(_value, space.values))}])"
-    name = "randint" if isinstance(space, RandInt) else "loguniform" if space.log else "uniform"
-    return f"{name}({_value(space.low)}, {_value(space.high)})"
-
-
-def _value(value: Any) -> str:
-    """As one writes it: 1e-05 as 1e-5, text in double quotes."""
-    if isinstance(value, str):
-        quoted = repr(value)
-        return f'"{value}"' if quoted == f"'{value}'" and '"' not in value else quoted
-    if isinstance(value, float):
-        return repr(value).replace("e-0", "e-")
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_value(k)}: {_value(v)}' for k, v in value.items())}}}"
-    if isinstance(value, tuple | list):
-        inner = ", ".join(map(_value, value))
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    return repr(value)

@@ -8,13 +8,12 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
@@ -22,82 +21,86 @@ from sftray.data.packs.manifest import (
     SAMPLE_PROMPTS,
     Estimate,
     Overlap,
-    SplitEstimate,
+    Sizes,
+    reading_of,
     reasons_text,
     token_count,
 )
 from sftray.data.packs.packing import pack, padding_of
-from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
-from sftray.data.recipe import Recipe, make_recipe
+from sftray.data.packs.tokenize_pass import ChunkReport, Kept, kept_of, read_and_encode
+from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
-from sftray.data.source.readers import SourceRow
+from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, sample_rows, spelling_of_source
 from sftray.errors import DataError
 
 _PACKED = 50_000
 """Conversations packed to learn how full rows become."""
+SAMPLE = 2000
+"""Rows of a source that are looked at."""
 
 
-def estimate_packs(
-    data: DataConfig,
-    model: str,
-    *,
-    model_revision: str | None = None,
-    trust_remote_code: bool = False,
-    sample: int = 2000,
-) -> Estimate:
+def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> Estimate:
     """What the manifest of `build_packs` would say, as far as a plan needs it.
 
-    Where the samples are not the whole, the duplicates of a given evaluation set are fewer than the
-    whole has: both sides of a pair must have been sampled. Raises DataError and TemplateError as
+    The overlap is counted within the samples: an estimate of its share, too low where a
+    conversation was sampled and its twin was not. Raises DataError and TemplateError as
     `build_packs` does, but judges neither bad rows nor the overlap.
     """
-    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    chat = choose_format(
-        read_tokenizer(model, revision=model_revision),
-        template=recipe.template,
-        date=data.template_date,
-        samples=[],
-    )
-    train = _sampled(recipe.train, recipe, chat, sample)
-    given = None if recipe.evaluation is None else _sampled(recipe.evaluation, recipe, chat, sample)
-    evaluated = given or train
-    if given is None:
+    train = take_sample(recipe, sample)
+    if recipe.evaluation is None:
+        return estimate_from(recipe, train)
+    return estimate_from(recipe, train, _sampled(recipe.evaluation, recipe, train.chat, sample))
+
+
+def estimate_from(recipe: Recipe, train: Sample, own: Sample | None = None) -> Estimate:
+    """`estimate_packs` from samples of the training data, and of the evaluation set's `own` source
+    if it has one, that are tokenised already, for rows of the recipe's length."""
+    data, chat = recipe.data, train.chat
+    most, train_number, overlap = data.num_eval_conversations, train.conversations, None
+    evaluation, reading = own or train, reading_of([own.report] if own else [])
+    if own is None:
         chosen = np.ones(len(train.kept.hash), np.bool_)  # of a sample any may be evaluated on
         if train.report.rows >= train.read:
-            chosen = held_out(train.kept.hash, data.eval_fraction, data.num_eval_conversations)
-        wanted = max(1, math.ceil(data.eval_fraction * train.conversations))
-        number = min(wanted, data.num_eval_conversations)
-        train_number = train.conversations - number
+            chosen = held_out(train.kept.hash, data.eval_fraction, most)
+        number = min(max(1, math.ceil(data.eval_fraction * train.conversations)), most)
+        train_number -= number
     else:
-        chosen = limited(given.kept.hash, data.num_eval_conversations)
-        number = min(given.conversations, data.num_eval_conversations)
-        train_number = train.conversations
-    overlap = None if given is None else _overlap(train, given, chosen)
+        chosen = limited(evaluation.kept.hash, most)
+        number = min(evaluation.conversations, most)
+        overlap = asdict(Overlap.between(train.kept, evaluation.kept, chosen))
     return {
         "key": recipe.key,
         "sampled": train.report.rows,
         "read": train.read,
         "splits": {
-            "train": train.scaled(train_number, data.max_length, train.report),
-            "eval": evaluated.scaled(number, data.max_length, given.report if given else None),
+            "train": {
+                **train.scaled(train_number, data.max_length),
+                **reading_of([train.report]),
+            },
+            "eval": {**evaluation.scaled(number, data.max_length), **reading},
         },
-        "eval_overlap": None if overlap is None else asdict(overlap),
+        "eval_overlap": overlap,
         "sample_prompts": [
             {"reference_tokens": token_count(chat, text)}
-            for text in evaluated.references(chosen, SAMPLE_PROMPTS)
+            for text in evaluation.references(chosen, SAMPLE_PROMPTS)
         ],
     }
 
 
 @dataclass(frozen=True)
-class _Sampled:
-    """Rows of a source that were looked at."""
+class Sample:
+    """Rows of a source that were looked at, and tokenised."""
 
-    rows: list[SourceRow]
+    source: str
+    rows: list[NumberedRow]
     spelling: str
+    chat: ChatFormat
+    seed: int
     report: ChunkReport
+    trained: Mapping[int, int]
+    """Row → tokens of it that are trained on."""
     read: int
     """Rows that the source is likely to hold."""
 
@@ -110,10 +113,29 @@ class _Sampled:
         """That can be trained on, of the whole source."""
         return max(1, round(self.read * len(self.kept.length) / self.report.rows))
 
-    def scaled(self, number: int, max_length: int, own: ChunkReport | None) -> SplitEstimate:
-        """Counts of `number` conversations whose lengths are distributed as in the sample; `own` is
-        what was counted of the split's own source, if it has one."""
-        own = own or ChunkReport()
+    def cut(self, max_length: int) -> Sample:
+        """The same for shorter rows: only conversations too long for them are tokenised again, to
+        lose trailing exchanges or to be dropped. Raises DataError where none is left."""
+        kept = self.kept
+        places = kept.row[kept.length > max_length]
+        again, _, masks = read_and_encode(
+            [self.rows[k] for k in places], self.spelling, self.chat, max_length, self.seed
+        )
+        moved = places[again.kept.row]
+        documents = [*_documents(kept, kept.row), *_documents(again.kept, moved)]
+        documents = sorted(document for document in documents if document[1] <= max_length)
+        trained = {**self.trained, **_trained(moved, masks)}
+        report = replace(
+            self.report,
+            dropped=self.report.dropped + again.dropped,
+            lost_exchanges=again.lost_exchanges,
+            supervised=sum(trained[document[0]] for document in documents),
+            kept=kept_of(documents),
+        )
+        return _usable(replace(self, report=report, trained=trained))
+
+    def scaled(self, number: int, max_length: int) -> Sizes:
+        """Counts of `number` conversations whose lengths are distributed as in the sample."""
         lengths = self.kept.length.astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
@@ -123,8 +145,6 @@ class _Sampled:
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(self.report.supervised / len(lengths) * number),
             **padding_of(packed, rows, max_length),
-            "read": own.rows,
-            "dropped": dict(own.dropped),
         }
 
     def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:
@@ -134,22 +154,42 @@ class _Sampled:
             yield turns[-1]["content"]
 
 
-def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> _Sampled:
+def take_sample(recipe: Recipe, size: int) -> Sample:
+    """About so many rows of the training data, tokenised. Raises DataError and TemplateError."""
+    chat = choose_format(
+        read_tokenizer(recipe.model, revision=recipe.model_revision),
+        template=recipe.template,
+        date=recipe.data.template_date,
+        samples=[],
+    )
+    return _sampled(recipe.train, recipe, chat, size)
+
+
+def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> Sample:
     spelling = spelling_of_source(source, recipe.data.columns)
     rows, total = sample_rows(source, sample, spelling)
     if recipe.data.max_conversations is not None and source is recipe.train:
         total = min(total, recipe.data.max_conversations)
     data = recipe.data
-    report, _, _ = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
-    if len(report.kept.length) == 0:
+    report, _, masks = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
+    trained = _trained(report.kept.row, masks)
+    return _usable(Sample(source.name, rows, spelling, chat, data.seed, report, trained, total))
+
+
+def _usable(sample: Sample) -> Sample:
+    if len(sample.kept.length) == 0:
         raise DataError(
-            f"{source.name}: none of {report.rows} sampled conversations can be trained on: "
-            f"{reasons_text(report.dropped)}; must be one at least, clean them"
+            f"{sample.source}: none of {sample.report.rows} sampled conversations can be trained "
+            f"on: {reasons_text(sample.report.dropped)}; must be one at least, clean them"
         )
-    return _Sampled(rows, spelling, report, total)
+    return sample
 
 
-def _overlap(train: _Sampled, given: _Sampled, chosen: NDArray[np.bool_]) -> Overlap:
-    """What the samples have in common."""
-    evaluated = (given.kept.hash[chosen], given.kept.whole_hash[chosen])
-    return Overlap.between((train.kept.hash, train.kept.whole_hash), evaluated)
+def _documents(kept: Kept, row: NDArray[np.int32]) -> Iterator[tuple[int, int, int, int]]:
+    """What `kept_of` takes."""
+    hashes = kept.hash.tolist(), kept.whole_hash.tolist()
+    return zip(row.tolist(), kept.length.tolist(), *hashes, strict=True)
+
+
+def _trained(row: NDArray[np.int32], masks: Sequence[NDArray[np.bool_]]) -> dict[int, int]:
+    return dict(zip(row.tolist(), (int(mask.sum()) for mask in masks), strict=True))

@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
@@ -23,19 +23,17 @@ from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import load_tokenizer
-from sftray.data.packs.lengths import lengths_of
 from sftray.data.packs.manifest import (
-    Described,
     Manifest,
     Overlap,
     Packed,
     SourceName,
     check_bad_rows,
-    check_overlap,
-    drops,
+    describe,
+    dropped_text,
     format_facts,
-    reasons_text,
     sample_prompts,
+    unread_text,
 )
 from sftray.data.packs.packs import SPLITS, Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.packs.ray_passes import Tokenised, pack_splits, tokenise, wake_workers
@@ -43,7 +41,7 @@ from sftray.data.recipe import Recipe, make_recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.sources import first_rows, spelling_of_source
-from sftray.errors import Log, PacksError
+from sftray.errors import DataError, Log, PacksError
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, join
 
@@ -146,24 +144,25 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
     temporary = join(root, f"tmp-{uuid.uuid4().hex[:8]}")
     try:
         train = tokenise(recipe.train, chat, data, join(temporary, "source"), log)
-        given = None
+        evaluation = None
         if recipe.evaluation is not None:
-            given = tokenise(recipe.evaluation, chat, data, join(temporary, "given"), log)
-        sources = {"train": train, "eval": given or train}
-        described = {"train": _describe(train), "eval": _describe(given)}
+            evaluation = tokenise(recipe.evaluation, chat, data, join(temporary, "given"), log)
+        described = {
+            "train": train.described,
+            "eval": describe([], []) if evaluation is None else evaluation.described,
+        }
         check_bad_rows(described, data.max_bad_fraction)
-        for split, facts in described.items():
-            if facts["dropped"]:
-                log(_dropped_line(split, facts))
-        chosen = _split(train, given, data)
-        overlap = _overlap(train, given, chosen)
-        check_overlap(overlap)
-        splits = {split: (sources[split], mine) for split, mine in chosen.items()}
+        for split, reading in described.items():
+            if line := dropped_text(reading):
+                log(f"{split}: {line}; `sftray inspect` shows examples")
+            if line := unread_text(reading["unread"]):
+                log(f"{split}: {line}")
+        splits, overlap = _split(train, evaluation, data)
         packed = pack_splits(splits, chat=chat, data=data, root=root)
         for split, counts in packed.items():
             log(_split_line(split, counts))
-        prompted = (int(k) for k in np.flatnonzero(chosen["eval"]))
-        prompts = sample_prompts(chat, sources["eval"].conversations(prompted, data.columns))
+        source, chosen = splits["eval"]
+        prompted = source.conversations(np.flatnonzero(chosen).tolist())
         manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
@@ -175,7 +174,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             "seconds": round(time.monotonic() - began, 1),
             "eval_overlap": None if overlap is None else asdict(overlap),
             "splits": {split: {**described[split], **packed[split]} for split in SPLITS},
-            "sample_prompts": prompts,
+            "sample_prompts": sample_prompts(chat, prompted),
             "tokenizer_sha256": hashlib.sha256(chat.tokenizer.encode()).hexdigest(),
             "sha256": "",
         }
@@ -189,7 +188,6 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
 
 
 def _sources(recipe: Recipe) -> dict[str, SourceName | None]:
-    """Where each split came from; "eval" is None where it was held out of "train"."""
     named = {"train": recipe.train, "eval": recipe.evaluation}
     return {
         split: {"name": source.name, "revision": source.revision} if source else None
@@ -198,51 +196,26 @@ def _sources(recipe: Recipe) -> dict[str, SourceName | None]:
 
 
 def _split(
-    train: Tokenised, given: Tokenised | None, data: DataConfig
-) -> dict[str, NDArray[np.bool_]]:
-    """Which documents of its source each split takes."""
-    if given is not None:
-        return {
-            "train": np.ones(len(train.documents.hash), np.bool_),
-            "eval": limited(given.documents.hash, data.num_eval_conversations),
-        }
-    chosen = held_out(train.documents.hash, data.eval_fraction, data.num_eval_conversations)
-    return {"train": ~chosen, "eval": chosen}
+    train: Tokenised, evaluation: Tokenised | None, data: DataConfig
+) -> tuple[dict[str, tuple[Tokenised, NDArray[np.bool_]]], Overlap | None]:
+    """Each split's source and which documents of it are taken, and what a given evaluation set has
+    in common with the training data. Raises DataError where that is too much."""
+    ours, most = train.documents, data.num_eval_conversations
+    if evaluation is None:
+        chosen = held_out(ours.hash, data.eval_fraction, most)
+        return {"train": (train, ~chosen), "eval": (train, chosen)}, None
+    theirs = evaluation.documents
+    chosen = limited(theirs.hash, most)
+    overlap = Overlap.between(ours, theirs, chosen)
+    if overlap.refused:
+        raise DataError(overlap.refusal())
+    whole = np.ones(len(ours.hash), np.bool_)
+    return {"train": (train, whole), "eval": (evaluation, chosen)}, overlap
 
 
-def _overlap(
-    train: Tokenised, given: Tokenised | None, chosen: Mapping[str, NDArray[np.bool_]]
-) -> Overlap | None:
-    if given is None:
-        return None
-    trained, mine = train.documents, chosen["eval"]
-    evaluated = (given.documents.hash[mine], given.documents.whole_hash[mine])
-    return Overlap.between((trained.hash, trained.whole_hash), evaluated)
-
-
-def _describe(tokenised: Tokenised | None) -> Described:
-    """What the first pass found in a split's own source; a held-out split has none."""
-    reports = tokenised.reports if tokenised else []
-    dropped, examples = drops(reports, tokenised.places() if tokenised else [])
-    return {
-        "read": sum(report.rows for report in reports),
-        "dropped": dropped,
-        "examples": examples,
-        "lost_last_user_turn": sum(report.lost_last_user_turn for report in reports),
-        "lost_exchanges": sum(report.lost_exchanges for report in reports),
-        "lengths": lengths_of(report.lengths for report in reports),
-    }
-
-
-def _dropped_line(split: str, facts: Described) -> str:
-    dropped = f"{sum(facts['dropped'].values()):,} of {facts['read']:,} rows dropped"
-    reasons = reasons_text(facts["dropped"])
-    return f"{split}: {dropped} ({reasons}); `sftray inspect` shows examples"
-
-
-def _split_line(split: str, facts: Packed) -> str:
+def _split_line(split: str, packed: Packed) -> str:
     return (
-        f"{split}: {facts['conversations']:,} conversations in {facts['rows']:,} rows, "
-        f"{facts['tokens']:,} tokens, {facts['supervised_tokens']:,} trained, "
-        f"{100 * facts['waste']:.2f} % padding ({100 * facts['waste_padded']:.0f} % unpacked)"
+        f"{split}: {packed['conversations']:,} conversations in {packed['rows']:,} rows, "
+        f"{packed['tokens']:,} tokens, {packed['supervised_tokens']:,} trained, "
+        f"{100 * packed['waste']:.2f} % padding ({100 * packed['waste_padded']:.0f} % unpacked)"
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftray.config import DataConfig
@@ -22,7 +22,7 @@ from sftray.errors import DataError, PacksError
 from sftray.storage.model_files import tokenizer_folder
 from sftray.storage.paths import PacksPaths
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")
@@ -49,6 +49,12 @@ class Recipe:
     def key(self) -> str:
         text = json.dumps(self.inputs, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def resized(self, *, max_length: int, eval_fraction: float) -> Recipe:
+        """The same sources in rows of another length, with another share of `train` held out."""
+        data = replace(self.data, max_length=max_length, eval_fraction=eval_fraction)
+        sizes = {"max_length": max_length, "eval_fraction": eval_fraction}
+        return replace(self, data=data, inputs={**self.inputs, **sizes})
 
 
 def make_recipe(
@@ -95,22 +101,9 @@ def _read_template(path: str | None) -> str | None:
     return Path(path).expanduser().read_text(encoding="utf-8")
 
 
-def find_packs(
-    data: DataConfig,
-    model: str,
-    *,
-    storage: str,
-    model_revision: str | None = None,
-    trust_remote_code: bool = False,
-) -> Packs | None:
-    """The packs that `build_packs` would open, if they are there whole; builds nothing."""
-    recipe = make_recipe(data, model, revision=model_revision, trust_remote_code=trust_remote_code)
-    return open_if_whole(PacksPaths.of(storage, recipe.key).root)
-
-
-def open_if_whole(root: str) -> Packs | None:
-    """The packs in a folder, or None where they must be built (again)."""
+def find_packs(recipe: Recipe, *, storage: str) -> Packs | None:
+    """The packs of a recipe, if they are there whole; builds nothing."""
     try:
-        return open_packs(root)
+        return open_packs(PacksPaths.of(storage, recipe.key).root)
     except PacksError:
         return None

@@ -29,24 +29,13 @@ def demo(sweep: SweepConfig) -> SweepConfig:
     spaces, rate, rank = SPACES, 4e-3, 8
     if sweep.trial.finetune == "full":
         spaces, rate, rank = {**SPACES, "learning_rate": FULL_RATES}, 1e-3, sweep.trial.lora_r
+    data = replace(sweep.data, source=str(FOLDER / "chats.jsonl"), split="train")
+    trial = replace(sweep.trial, model=str(FOLDER), learning_rate=rate, lora_r=rank)
     return replace(
         sweep,
         name=f"demo-{sweep.name}",
-        data=replace(
-            sweep.data,
-            source=str(FOLDER / "chats.jsonl"),
-            split="train",
-            max_length=512,
-            num_eval_conversations=48,
-        ),
-        trial=replace(
-            sweep.trial,
-            model=str(FOLDER),
-            learning_rate=rate,
-            effective_batch_size=4,
-            num_train_epochs=0.2,
-            lora_r=rank,
-        ),
+        data=replace(data, max_length=512, num_eval_conversations=48),
+        trial=replace(trial, effective_batch_size=4, num_train_epochs=0.2),
         search_space={name: spaces[name] for name in sweep.search_space},
         num_trials=6,
         confirm_top=min(sweep.confirm_top, 2),

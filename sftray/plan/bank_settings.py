@@ -7,9 +7,7 @@ what a run will do. The memory is that of the tensors, plus a share for what an 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.points import field_values, largest_value
@@ -17,6 +15,7 @@ from sftray.plan.effective_batch import Execution, largest_divisor
 from sftray.plan.memory import TRAINED_BYTES, Memory, base_bytes, element_bytes
 from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
 from sftray.plan.trial_plan import trials_at_once
+from sftray.storage.model_files import BaseConfig
 
 TOKENS_ON_GPU = 8192
 """Tokens of a micro-step that keep a GPU busy: beyond it, more slots make nothing faster."""
@@ -51,7 +50,7 @@ class BankSettings:
 
 
 def choose_settings(
-    sweep: SweepConfig, base: Mapping[str, Any], *, memory: float | None, banks: int = 1
+    sweep: SweepConfig, base: BaseConfig, *, memory: float | None, banks: int = 1
 ) -> BankSettings | None:
     """The fastest settings that fit `memory` bytes of GPU memory (None: a CPU); None if none do.
 
@@ -89,13 +88,13 @@ def choose_settings(
 
 def _from_fastest(wanted: BankSettings, sweep: SweepConfig) -> list[BankSettings]:
     """Dequantising in every pass costs a few per cent, running layers again a third."""
-    found = []
+    ways = []
     for checkpointing in dict.fromkeys([wanted.activation_checkpointing, True]):
         if checkpointing and sweep.trial.activation_checkpointing is False:
             continue
         for resident in (True, False) if sweep.trial.base_precision == "nf4" else (True,):
-            found.append(replace(wanted, activation_checkpointing=checkpointing, resident=resident))
-    return found
+            ways.append(replace(wanted, activation_checkpointing=checkpointing, resident=resident))
+    return ways
 
 
 def _micro_batch_size(sweep: SweepConfig, most: int) -> int:
@@ -108,7 +107,7 @@ def _micro_batch_size(sweep: SweepConfig, most: int) -> int:
     return largest_divisor(common, most)
 
 
-def bank_memory(settings: BankSettings, sweep: SweepConfig, base: Mapping[str, Any]) -> Memory:
+def bank_memory(settings: BankSettings, sweep: SweepConfig, base: BaseConfig) -> Memory:
     """The peak of a bank's micro-step on a GPU."""
     shape, trial = ModelShape.of(base), sweep.trial
     assert shape is not None  # the bank's families are dense

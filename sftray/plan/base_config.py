@@ -6,13 +6,13 @@ configurations import torch. A test holds `DEFAULTS` to the installed transforme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from sftray.config import Choice, SweepConfig
+from sftray.config import SweepConfig
 from sftray.errors import ConfigError
+from sftray.storage.model_files import BaseConfig
 
-_COMMON = {
+_COMMON: BaseConfig = {
     "vocab_size": 151936,
     "hidden_size": 4096,
     "intermediate_size": 22016,
@@ -23,16 +23,16 @@ _COMMON = {
     "attention_dropout": 0.0,
     "tie_word_embeddings": False,
 }
-_LLAMA = {"vocab_size": 32000, "intermediate_size": 11008, "num_key_value_heads": None}
-_MISTRAL = {
+_LLAMA: BaseConfig = {"vocab_size": 32000, "intermediate_size": 11008, "num_key_value_heads": None}
+_MISTRAL: BaseConfig = {
     "vocab_size": 32000,
     "intermediate_size": 14336,
     "num_key_value_heads": 8,
     "sliding_window": 4096,
 }
-_QWEN = {"use_sliding_window": False, "sliding_window": 4096}
+_QWEN: BaseConfig = {"use_sliding_window": False, "sliding_window": 4096}
 
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, BaseConfig] = {
     "llama": _COMMON | _LLAMA,
     "mistral": _COMMON | _MISTRAL,
     "qwen2": _COMMON | _QWEN,
@@ -42,16 +42,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 read here."""
 
 
-def with_defaults(base: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(base: BaseConfig) -> BaseConfig:
     """A config.json with the defaults of its model type filled in; null is a value."""
-    return DEFAULTS.get(str(base.get("model_type")), {}) | dict(base)
+    return DEFAULTS.get(base.get("model_type", ""), BaseConfig()) | base
 
 
-def special_attention(base: Mapping[str, Any]) -> str | None:
+def special_attention(base: BaseConfig) -> str | None:
     """What the base's attention has besides full causal attention, as "sliding windows"; None where
     its configuration says nothing of the kind. Sinks, for one, are in no configuration."""
     base = with_defaults(base)
-    base |= base.get("text_config") or {}
+    base = base | (base.get("text_config") or BaseConfig())
     layers = base.get("layer_types")
     if layers:
         windows = "sliding_attention" in layers
@@ -71,19 +71,19 @@ def special_attention(base: Mapping[str, Any]) -> str | None:
     return None
 
 
-def require_attention(sweep: SweepConfig, base: Mapping[str, Any]) -> None:
+def require_attention(sweep: SweepConfig, base: BaseConfig) -> None:
     """Raise ConfigError where trials ask for varlen on a base that has more than it computes."""
     asked = {sweep.trial.attention, *(point.get("attention") for point in sweep.points)}
     space = sweep.search_space.get("attention")
-    asked |= set(space.values) if isinstance(space, Choice) else set()
+    asked |= set((space and space.finite_values()) or ())
     special = special_attention(base)
     if special and "varlen" in asked:
         refuse_varlen(f"the base has {special}")
 
 
-def refuse_varlen(because: str) -> NoReturn:
+def refuse_varlen(reason: str) -> NoReturn:
     """Raise ConfigError for a trial that asks for varlen."""
     raise ConfigError(
-        f"trial.attention: got 'varlen', but {because}, which varlen does not compute; must be an "
+        f"trial.attention: got 'varlen', but {reason}, which varlen does not compute; must be an "
         "attention that does; leave it None to take one"
     )

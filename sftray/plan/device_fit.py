@@ -6,9 +6,8 @@ Promise: whatever cannot run is a ConfigError here, or a reason why the search p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import field_values, largest_value
@@ -16,6 +15,7 @@ from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
 from sftray.plan.memory import CONTEXT, train_memory
 from sftray.plan.model_shape import ModelShape
+from sftray.storage.model_files import BaseConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DeviceFit:
     """How many trials run at a time."""
 
 
-def fit_train(sweep: SweepConfig, base: Mapping[str, Any], memory: float | None) -> DeviceFit:
+def fit_train(sweep: SweepConfig, base: BaseConfig, memory: float | None) -> DeviceFit:
     """How the `train` trainer runs a sweep's trials on a GPU of `memory` bytes (None: a CPU).
 
     Raises ConfigError where the smallest of them does not fit, or one of the sweep's `points`.
@@ -47,7 +47,7 @@ def fit_train(sweep: SweepConfig, base: Mapping[str, Any], memory: float | None)
 
 
 def choose_execution(
-    sweep: SweepConfig, base: Mapping[str, Any], *, memory: float | None
+    sweep: SweepConfig, base: BaseConfig, *, memory: float | None
 ) -> Execution | None:
     """The fastest way to run the sweep's trials by the `train` trainer on a device of `memory`
     bytes (None: a CPU); None where not even the smallest trial fits.
@@ -74,7 +74,7 @@ def choose_execution(
 
 
 def too_large(
-    trial: TrialConfig, base: Mapping[str, Any], max_length: int, *, memory: float | None
+    trial: TrialConfig, base: BaseConfig, max_length: int, *, memory: float | None
 ) -> str | None:
     """Why a trial cannot run by the `train` trainer on a GPU of `memory` bytes; None if it can, or
     if that is not known."""
@@ -114,18 +114,15 @@ def _from_fastest(shape: ModelShape, trial: TrialConfig, max_length: int) -> lis
     while sizes[-1] > 1 and trial.micro_batch_size is None:
         sizes.append(sizes[-1] // 2)
     long = [size for size in sizes if size * max_length >= FEW_TOKENS]
-    found = []
+    may_choose = trial.base_precision == "nf4" and not trial.shard_base
+    ways = []
     for checkpointing, some in ((False, long), (True, long), (False, sizes), (True, sizes)):
         if trial.activation_checkpointing not in (None, checkpointing):
             continue
         for size in some:
-            for resident in _residences(trial):
-                found.append(Execution(size, checkpointing, resident))
-    return found
-
-
-def _residences(trial: TrialConfig) -> tuple[bool, ...]:
-    return (True, False) if trial.base_precision == "nf4" and not trial.shard_base else (False,)
+            for resident in (True, False) if may_choose else (False,):
+                ways.append(Execution(size, checkpointing, resident))
+    return ways
 
 
 def _by_memory(sweep: SweepConfig) -> list[TrialConfig]:

@@ -11,12 +11,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.points import largest_value
+from sftray.data.packs.manifest import Counts
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import ModelShape, adapter_parameters
+from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import is_uri, nearest_there
 
 POSITION_BYTES = 8
@@ -37,6 +38,8 @@ class Disk:
     packs: float
     checkpoints: float
     bundle: float
+    free: float | None
+    """In the sweep's storage; None for a URI."""
 
     @property
     def total(self) -> float:
@@ -44,7 +47,7 @@ class Disk:
 
 
 def disk_needed(
-    sweep: SweepConfig, base: Mapping[str, Any], splits: Mapping[str, Any], *, at_once: int
+    sweep: SweepConfig, base: BaseConfig, splits: Mapping[str, Counts], *, at_once: int
 ) -> Disk:
     """`splits`: the packs' counts, nothing where they are not known; `at_once`: how many trials run
     at a time."""
@@ -52,42 +55,31 @@ def disk_needed(
     trials = sweep.total_trials + sweep.confirm_top * sweep.confirm_seeds
     running = min(at_once, trials)
     parameters = _trained_parameters(sweep, base)
+    local = None if is_uri(sweep.storage) else nearest_there(sweep.storage)
     of_ended = 2 if sweep.objective == "metric" else 1
     kept = of_ended * (trials - running) + KEPT * running
     return Disk(
         packs=float(POSITION_BYTES * positions),
         checkpoints=float(MOMENTS_BYTES * parameters * kept),
         bundle=4.0 * parameters,
+        free=None if local is None else float(shutil.disk_usage(local).free),
     )
-
-
-def free_space(storage: str) -> float | None:
-    """Bytes that are free where a local folder is, or will be; None for a URI."""
-    if is_uri(storage):
-        return None
-    return float(shutil.disk_usage(nearest_there(storage)).free)
 
 
 def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     """Raise ConfigError where a sweep whose packs are there would fill the disk; what its `folder`
     has already is counted as taken."""
-    free = free_space(sweep.storage)
-    if free is None:
-        return
-    wanted = needed.checkpoints + needed.bundle - _size(Path(folder))
-    if wanted > free:
+    there = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    wanted = needed.checkpoints + needed.bundle - there
+    if needed.free is not None and wanted > needed.free:
         raise ConfigError(
-            f"storage: got {free / 1e9:.1f} GB free at {sweep.storage}, must have "
+            f"storage: got {needed.free / 1e9:.1f} GB free at {sweep.storage}, must have "
             f"{wanted / 1e9:.1f} GB for the sweep's checkpoints; make room, give another "
             "--storage, or lower num_trials or lora_r"
         )
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def _trained_parameters(sweep: SweepConfig, base: Mapping[str, Any]) -> int:
+def _trained_parameters(sweep: SweepConfig, base: BaseConfig) -> int:
     """Parameters of an adapter of the largest rank, or of the whole model."""
     rank = int(largest_value(sweep, "lora_r"))
     shape = ModelShape.of(base)

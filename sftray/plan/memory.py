@@ -7,8 +7,7 @@ allocator holds at the peak; `CONTEXT` and `FREE` leave room for what it does no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sftray.config import TrialConfig
 from sftray.plan.effective_batch import Execution
@@ -42,18 +41,15 @@ class Memory:
         return self.base + self.adapters + self.activations + self.logits
 
     def __str__(self) -> str:
-        return memory_text(asdict(self), 2**30)
+        names = "base adapters" if self.base else "weights"
+        parts = [self.base, self.adapters] if self.base else [self.adapters]
+        parts += [self.activations, self.logits]
+        named = zip(f"{names} activations logits".split(), parts, strict=True)
+        return " + ".join(f"{name} {size / 2**30:.1f}" for name, size in named)
 
     def fits(self, capacity: float) -> bool:
         """Whether a GPU of so many bytes has room for it."""
         return self.total + CONTEXT <= FREE * capacity
-
-
-def memory_text(parts: Mapping[str, float], unit: float = 1.0) -> str:
-    """What memory is for, in units of so many: `asdict` of a Memory, or of more than that."""
-    names = {"base": "base", "adapters": "adapters"} if parts["base"] else {"adapters": "weights"}
-    names |= {"activations": "activations", "logits": "logits"}
-    return " + ".join(f"{says} {parts[name] / unit:.1f}" for name, says in names.items())
 
 
 def base_bytes(shape: ModelShape, precision: str, *, resident: bool) -> float:

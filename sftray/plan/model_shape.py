@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sftray.plan.base_config import with_defaults
+from sftray.storage.model_files import BaseConfig
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, in the order of the forward pass."""
@@ -29,13 +28,13 @@ class ModelShape:
     """Queries and keys are normed, as in Qwen3."""
 
     @classmethod
-    def of(cls, base: Mapping[str, Any]) -> ModelShape | None:
+    def of(cls, base: BaseConfig) -> ModelShape | None:
         """The shape in a config.json; None where it is not that of a dense decoder."""
         base = with_defaults(base)
         needed = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
         if any(not isinstance(base.get(name), int) for name in (*needed, "num_attention_heads")):
             return None
-        if any("expert" in name and base[name] for name in base):
+        if any("expert" in name and value for name, value in base.items()):
             return None
         heads = base["num_attention_heads"]
         return cls(

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import statistics
+from collections.abc import Callable, Sequence
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import field_values, reachable
 from sftray.config.resume_check import refuse_other_config
-from sftray.data.packs.manifest import Counts, reasons_text
+from sftray.data.packs.manifest import (
+    Counts,
+    Estimate,
+    Manifest,
+    Overlap,
+    Reference,
+    counts_of,
+    reasons_text,
+)
 from sftray.errors import ConfigError
+from sftray.metrics import ANSWER_TOKENS
+from sftray.plan.base_config import special_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.model_shape import ModelShape
-from sftray.plan.preview_text import listed
 from sftray.plan.prior_points import published_rates
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
+from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths
 
 HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
 """A learning rate above which full fine-tuning seldom wants to be; bases of fewer parameters do."""
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
+
+
+def check_sweep(
+    sweep: SweepConfig,
+    manifest: Manifest | Estimate,
+    base: BaseConfig,
+    plan: Callable[[TrialConfig], TrialPlan],
+    *,
+    gpus: float,
+) -> list[str]:
+    """What is doubtful about a sweep on its data and base, a line each. Raises ConfigError where
+    a point that the search could suggest cannot run."""
+    return [
+        *check_evaluation(counts_of(manifest)["eval"]),
+        *check_references(sweep, manifest["sample_prompts"]),
+        *check_plans(sweep, plan),
+        *check_budgets(sweep, gpus=gpus),
+        *check_rates(sweep, base),
+        *check_attention(sweep, base, gpus=gpus),
+    ]
 
 
 def check_code(trial: TrialConfig) -> list[str]:
@@ -68,17 +98,21 @@ def check_budgets(sweep: SweepConfig, *, gpus: float) -> list[str]:
     ]
 
 
-def check_batch_sizes(asked: SweepConfig, fitted: SweepConfig) -> list[str]:
+def check_batch_sizes(asked: SweepConfig, searched: SweepConfig) -> list[str]:
     """A warning where too few of the batch sizes that were asked for leave enough steps, so that
     others were taken."""
-    sizes = field_values(fitted, "effective_batch_size") or []
+    sizes = field_values(searched, "effective_batch_size") or []
     wanted = field_values(asked, "effective_batch_size") or []
     if set(sizes) <= set(wanted):
         return []
     return [
-        f"batch sizes {listed(wanted)} leave fewer than {MIN_STEPS} steps on so few rows; "
-        f"{listed(sizes)} are searched instead. A shorter data.max_length makes more rows"
+        f"batch sizes {_listed(wanted)} leave fewer than {MIN_STEPS} steps on so few rows; "
+        f"{_listed(sizes)} are searched instead. A shorter data.max_length makes more rows"
     ]
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def check_name(sweep: SweepConfig) -> list[str]:
@@ -90,7 +124,7 @@ def check_name(sweep: SweepConfig) -> list[str]:
     return []
 
 
-def check_rates(sweep: SweepConfig, base: Mapping[str, Any]) -> list[str]:
+def check_rates(sweep: SweepConfig, base: BaseConfig) -> list[str]:
     """A warning where the learning rates are not those of such a base: none of LoRA's that are
     published for its size, or, in full fine-tuning, all above what only small bases bear."""
     shape, values = ModelShape.of(base), reachable(sweep, "learning_rate")
@@ -126,6 +160,33 @@ def check_evaluation(evaluation: Counts) -> list[str]:
     ]
 
 
+def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> list[str]:
+    """A warning where the base has more than PyTorch's variable-length attention computes."""
+    special = special_attention(base)
+    if not special or not gpus or sweep.trial.attention is not None:
+        return []
+    return [
+        f"the base has {special}, which varlen attention does not compute: trials take "
+        "FlashAttention where it is installed, else sdpa, which is slower"
+    ]
+
+
+def check_references(sweep: SweepConfig, prompts: Sequence[Reference]) -> list[str]:
+    """A warning where the metric holds answers against references that are longer than answers may
+    be. `prompts` are a manifest's."""
+    lengths = [prompt["reference_tokens"] for prompt in prompts[: sweep.num_metric_prompts]]
+    longer = sum(length > ANSWER_TOKENS for length in lengths)
+    if sweep.metric is None or not longer:
+        return []
+    return [
+        f"{sweep.metric}: {longer} of {len(lengths)} references ({100 * longer / len(lengths):.0f} "
+        f"%) are longer than the {ANSWER_TOKENS} tokens of an answer (median "
+        f"{statistics.median(lengths):g}, longest {max(lengths):,}), so answers are cut off before "
+        "what they are scored by; take references that fit (data.eval_source), or compare trials "
+        "by eval_loss"
+    ]
+
+
 def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
     """The baseline at every combination of batch size and epochs that the sweep can reach."""
     if sweep.points:
@@ -141,23 +202,19 @@ def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
     return configs
 
 
-def bad_rows(data: DataConfig, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A warning for a split whose source has more bad rows than the sweep would start with."""
-    warnings = []
-    for split in ("train", "eval"):
-        dropped, rows = splits[split]["dropped"], drops(splits[split])["rows"]
-        bad = sum(dropped.values())
+def refusals(data: DataConfig, manifest: Manifest | Estimate) -> list[str]:
+    """Why a sweep would not start on its data: a source with too many bad rows, or an evaluation
+    set that is trained on."""
+    reasons = []
+    for split, facts in manifest["splits"].items():
+        bad, rows = sum(facts["dropped"].values()), facts["read"]
         if bad > data.max_bad_fraction * rows:
-            warnings.append(
-                f"{split} data: {bad:,} of {rows:,} rows are bad ({reasons_text(dropped)}), more "
-                f"than data.max_bad_fraction = {data.max_bad_fraction:g}{WOULD_NOT_START}"
+            reasons.append(
+                f"{split} data: {bad:,} of {rows:,} rows are bad "
+                f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
+                f"{data.max_bad_fraction:g}"
             )
-    return warnings
-
-
-WOULD_NOT_START = ": the sweep would not start"
-
-
-def drops(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The rows of a split's own source that were read, or looked at, and the bad ones by reason."""
-    return {"rows": facts["read"], "reasons": facts["dropped"]}
+    overlap = Overlap.of(manifest)
+    if overlap and overlap.refused:
+        reasons.append(overlap.refusal())
+    return [f"{reason}: the sweep would not start" for reason in reasons]

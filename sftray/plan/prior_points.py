@@ -11,13 +11,13 @@ range that the user gave is not tried.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
+from sftray.config.checks import is_number
 from sftray.config.points import Point, nearest_point
 from sftray.plan.model_shape import ModelShape
+from sftray.storage.model_files import BaseConfig
 
 EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
 """p by model type; of all others Llama's."""
@@ -26,7 +26,7 @@ OUTSIDE = 3.0
 """A rate further outside the range than this factor says nothing about the range."""
 
 
-def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
+def prior_points(sweep: SweepConfig, base: BaseConfig) -> list[Point]:
     """Where to begin a search on the base with this config.json; none where that is not known, or
     not wanted: the rates are LoRA's."""
     shape = ModelShape.of(base)
@@ -35,19 +35,20 @@ def prior_points(sweep: SweepConfig, base: Mapping[str, Any]) -> list[Point]:
     if sweep.trial.finetune == "full":
         return []
     usual = {f.name: f.default for f in fields(TrialConfig)}
-    wanted = {
-        name: usual[name] if isinstance(usual[name], int | float) else getattr(sweep.trial, name)
+    wanted: Point = {
+        name: at if isinstance(at := usual[name], int | float) else getattr(sweep.trial, name)
         for name in sweep.search_space
     }
     if "learning_rate" not in sweep.search_space:
         return [nearest_point(sweep.search_space, wanted)]
-    found: list[Point] = []
+    points: list[Point] = []
     for rate in published_rates(shape, str(base.get("model_type"))):
         point = nearest_point(sweep.search_space, {**wanted, "learning_rate": rate})
-        near = max(rate / point["learning_rate"], point["learning_rate"] / rate) <= OUTSIDE
-        if near and point not in found:
-            found.append(point)
-    return found
+        first = point["learning_rate"]
+        near = is_number(first) and max(rate / first, first / rate) <= OUTSIDE
+        if near and point not in points:
+            points.append(point)
+    return points
 
 
 def published_rates(shape: ModelShape, model_type: str) -> list[float]:

@@ -1,7 +1,8 @@
 """A first sweep for a dataset and a base: what to search and why, from looking at both.
 
-Promise: every value that is proposed has its reason, and the sweep passes `--plan` on this data.
-Neither ray nor torch is imported. Price: 5 s; a sample of 2,000 conversations is tokenised.
+Promise: every value that is proposed has its reason, and the sweep passes `--plan` on this data,
+which is opened once. Neither ray nor torch is imported. Price: 5 s; a sample of 2,000 conversations
+is tokenised once, those too long for the proposed rows a second time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -24,12 +24,10 @@ from sftray.config import (
     loguniform,
     uniform,
 )
-from sftray.data.chat.format_probe import choose_format
-from sftray.data.chat.tokenizer import read_tokenizer
-from sftray.data.estimate import estimate_packs
-from sftray.data.packs.manifest import reasons_text
-from sftray.data.packs.tokenize_pass import ChunkReport, read_and_encode
-from sftray.data.source.sources import open_source, sample_rows, spelling_of_source
+from sftray.config.points import reachable
+from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_sample
+from sftray.data.packs.manifest import Estimate, reasons_text
+from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError
 from sftray.plan.device_fit import choose_execution
 from sftray.plan.model_shape import ModelShape
@@ -38,16 +36,15 @@ from sftray.plan.preview import USUAL_GPUS, make_plan
 from sftray.plan.prior_points import published_rates
 from sftray.plan.rungs import GRACE_STEPS, rung_ladder
 from sftray.plan.trainer_choice import pick_trainer
-from sftray.plan.trial_plan import MIN_STEPS, fit_batch_sizes
-from sftray.storage.model_files import model_config
+from sftray.plan.trial_plan import MIN_STEPS, resolve_batch_sizes
+from sftray.storage.model_files import BaseConfig, model_config
 
-SAMPLE = 2000
-"""Conversations looked at."""
 KEPT = 0.99
-"""Share of them that max_length is to hold whole."""
+"""Share of conversations that max_length is to hold whole."""
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Values of max_length that are proposed."""
 UNCUT = 1_048_576
+"""Longer than any conversation."""
 WELL_STEPS = 25
 """Optimizer steps that the largest batch is to leave an epoch, where there are rows for it."""
 TRIALS_AN_AXIS, TRIALS_AN_AXIS_ON_CPU = 12, 4
@@ -74,14 +71,16 @@ def propose(
     no GPU: a CPU). Raises DataError, TemplateError or ConfigError where there can be none."""
     reasons: dict[str, str] = {}
     base = model_config(model)
-    data, conversations = _data(source, split, model, base, reasons)
-    trial = _trial(model, gpus, conversations, reasons)
-    search = _space(base, conversations, reasons)
+    recipe = make_recipe(DataConfig(source, split=split, max_length=UNCUT), model)
+    sample = take_sample(recipe, SAMPLE)
+    recipe, cut = _rows_that_hold(recipe, sample, base, reasons)
+    trial = _trial(model, gpus, sample.read, reasons)
+    search = _space(base, sample.read, reasons)
     if not gpus:  # a first answer in minutes
         search = {name: search[name] for name in _ON_A_CPU}
     sweep = SweepConfig(
         name=re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-") or "sweep",
-        data=data,
+        data=recipe.data,
         trial=trial,
         search_space=search,
         num_trials=_num_trials(search, gpus, reasons),
@@ -94,66 +93,54 @@ def propose(
     if not gpus:
         reasons["use_gpu"] = "no GPU"
     sweep = _on_workers(sweep, base, gpus, gpu_memory, reasons)
-    sweep = _fitted(sweep, reasons)
+    recipe, estimate = _with_enough_rows(recipe, sample, cut, sweep.trial.num_workers, reasons)
+    counts = estimate["splits"]["train"]
+    sweep = _sized(replace(sweep, data=recipe.data), counts["rows"], counts["tokens"], reasons)
     if "num_train_epochs" not in search and "trial.num_train_epochs" not in reasons:
         reasons["trial.num_train_epochs"] = "of so many conversations one pass is often enough"
-    plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None)
+    plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None, estimate=estimate)
     reasons["trial.model"] = _about_the_base(sweep, base, gpus)
     says = (
         f"Which hyper-parameters for {model} on {source}?\n\n"
         "A first proposal; change what you know better. With --plan it starts nothing and shows "
         "steps, memory, tokens and disk."
     )
-    return Proposal(sweep, says, reasons, plan["warnings"])
+    return Proposal(sweep, says, reasons, plan.warnings)
 
 
-def _data(
-    source: str, split: str, model: str, base: Mapping[str, Any], reasons: dict[str, str]
-) -> tuple[DataConfig, int]:
-    """The data in rows that hold nearly all conversations whole, and how many there are."""
-    data = DataConfig(source, split=split)
-    found = open_source(source, split=split)
-    spelling = spelling_of_source(found, "auto")
-    rows, total = sample_rows(found, SAMPLE, spelling)
-    chat = choose_format(read_tokenizer(model), template=None, date=data.template_date, samples=[])
-    whole, _, _ = read_and_encode(rows, spelling, chat, UNCUT, data.seed)
-    lengths = whole.kept.length
-    if not len(lengths):
-        raise DataError(
-            f"{source}: none of {whole.rows} conversations looked at can be trained on: "
-            f"{reasons_text(whole.dropped)}; must be one at least, clean them"
-        )
+def _rows_that_hold(
+    recipe: Recipe, sample: Sample, base: BaseConfig, reasons: dict[str, str]
+) -> tuple[Recipe, Sample]:
+    """The data in rows that hold nearly all conversations whole."""
+    lengths, total = sample.kept.length, sample.read
     wanted = int(np.quantile(lengths, KEPT, method="higher"))
     window = int(base.get("max_position_embeddings") or LENGTHS[-1])
     possible = [length for length in LENGTHS if length <= window] or [window]
     max_length = next((length for length in possible if length >= wanted), possible[-1])
-    cut, _, _ = read_and_encode(rows, spelling, chat, max_length, data.seed)
+    cut = sample.cut(max_length)
+    bad = ""
+    if dropped := sample.report.dropped:
+        rows, reason = sample.report.rows, reasons_text(dropped)
+        bad = f"of {rows:,} looked at {sum(dropped.values()):,} are bad ({reason}); "
     reasons["data.source"] = (
-        f"about {total:,} conversations, spelled as {spelling.replace('_', '/')}; "
-        f"{_bad(whole)}{lengths.mean():,.0f} tokens each on average"
+        f"about {total:,} conversations, spelled as {sample.spelling.replace('_', '/')}; "
+        f"{bad}{lengths.mean():,.0f} tokens each on average"
     )
     reasons["data.max_length"] = (
         f"{KEPT:.0%} of the conversations have at most {wanted:,} tokens, the longest "
-        f"{lengths.max():,}; of {len(lengths):,} looked at {cut.lost_exchanges:,} lose their last "
-        f"exchanges in rows of {max_length:,}, and {len(lengths) - len(cut.kept.length):,} are "
-        "left out, whose first exchange is longer"
+        f"{lengths.max():,}; of {len(lengths):,} looked at {cut.report.lost_exchanges:,} lose "
+        f"their last exchanges in rows of {max_length:,}, and "
+        f"{len(lengths) - len(cut.kept.length):,} are left out, whose first exchange is longer"
     )
-    supervised = cut.supervised / len(cut.kept.length) * total
-    fraction = data.eval_fraction
+    supervised = cut.report.supervised / len(cut.kept.length) * total
+    fraction = recipe.data.eval_fraction
     if fraction * supervised < 2 * FEW_SUPERVISED:
         fraction = min(0.2, math.ceil(200 * FEW_SUPERVISED / supervised) / 100)
         reasons["data.eval_fraction"] = (
             f"of about {supervised:,.0f} trained tokens; fewer than {FEW_SUPERVISED:,} to evaluate "
             "on do not tell trials apart"
         )
-    return replace(data, max_length=max_length, eval_fraction=fraction), total
-
-
-def _bad(report: ChunkReport) -> str:
-    if not report.dropped:
-        return ""
-    bad = sum(report.dropped.values())
-    return f"of {report.rows:,} looked at {bad:,} are bad ({reasons_text(report.dropped)}); "
+    return recipe.resized(max_length=max_length, eval_fraction=fraction), cut
 
 
 def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -> TrialConfig:
@@ -172,9 +159,7 @@ def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -
     return trial
 
 
-def _space(
-    base: Mapping[str, Any], conversations: int, reasons: dict[str, str]
-) -> dict[str, Space]:
+def _space(base: BaseConfig, conversations: int, reasons: dict[str, str]) -> dict[str, Space]:
     low, high = 2e-5, 1e-3
     why = "LoRA's usual start is 1e-4 to 2e-4, and it diverges at some point above 1e-3"
     shape = ModelShape.of(base)
@@ -222,7 +207,7 @@ def _num_trials(search: Mapping[str, Space], gpus: int, reasons: dict[str, str])
 
 def _on_workers(
     sweep: SweepConfig,
-    base: Mapping[str, Any],
+    base: BaseConfig,
     gpus: int,
     gpu_memory: float | None,
     reasons: dict[str, str],
@@ -243,34 +228,42 @@ def _on_workers(
     )
 
 
-def _fitted(sweep: SweepConfig, reasons: dict[str, str]) -> SweepConfig:
-    """With batch sizes, and the first rung, for as many rows as there will be."""
-    counts = estimate_packs(sweep.data, sweep.trial.model)["splits"]["train"]
-    rows = counts["rows"]
-    while rows < 2 * MIN_STEPS * sweep.trial.num_workers:
-        shorter = sweep.data.max_length // 2
+def _with_enough_rows(
+    recipe: Recipe, sample: Sample, cut: Sample, num_workers: int, reasons: dict[str, str]
+) -> tuple[Recipe, Estimate]:
+    """In rows as short as it takes for each of the workers to take steps, and what they hold."""
+    while True:
+        estimate = estimate_from(recipe, cut)
+        counts = estimate["splits"]["train"]
+        rows = counts["rows"]
+        if rows >= 2 * MIN_STEPS * num_workers:
+            return recipe, estimate
+        shorter = recipe.data.max_length // 2
         if shorter < LENGTHS[0]:
             raise DataError(
-                f"{sweep.data.source}: got {counts['conversations']:,} conversations in {rows} "
+                f"{recipe.data.source}: got {counts['conversations']:,} conversations in {rows} "
                 f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to tell anything; give "
                 "more data"
             )
-        sweep = replace(sweep, data=replace(sweep.data, max_length=shorter))
-        counts = estimate_packs(sweep.data, sweep.trial.model)["splits"]["train"]
-        rows = counts["rows"]
+        recipe = recipe.resized(max_length=shorter, eval_fraction=recipe.data.eval_fraction)
+        cut = sample.cut(shorter)
         reasons["data.max_length"] = (
-            f"shorter than some conversations, so that there are {rows} rows to take steps on"
+            "shorter than some conversations, so that there are rows to take steps on"
         )
+
+
+def _sized(sweep: SweepConfig, rows: int, tokens: int, reasons: dict[str, str]) -> SweepConfig:
+    """With batch sizes, and the first rung, for as many rows as there will be."""
     least = WELL_STEPS if rows >= 2 * WELL_STEPS * sweep.trial.num_workers else MIN_STEPS
-    sweep = fit_batch_sizes(sweep, rows * MIN_STEPS // least)
-    sizes = sweep.search_space["effective_batch_size"].values  # type: ignore[union-attr]
+    sweep = resolve_batch_sizes(sweep, rows * MIN_STEPS // least)
+    smallest = int(min(reachable(sweep, "effective_batch_size")))
     reasons["search_space.effective_batch_size"] = (
-        f"packed rows a step, of about {rows:,} an epoch ({counts['tokens']:,} tokens): sizes that "
+        f"packed rows a step, of about {rows:,} an epoch ({tokens:,} tokens): sizes that "
         f"leave at least {least} steps; small ones are noisy, large ones have few updates"
     )
-    trial = replace(sweep.trial, effective_batch_size=sizes[0])
+    trial = replace(sweep.trial, effective_batch_size=smallest)
     ladder = rung_ladder(replace(sweep, trial=trial), rows)
-    grace = next((rung for rung in ladder if rung >= GRACE_STEPS * sizes[0]), None)
+    grace = next((rung for rung in ladder if rung >= GRACE_STEPS * smallest), None)
     if grace is not None:
         reasons["grace_rows"] = (
             f"rows every trial is sure of: about a ninth of the shortest budget, and {GRACE_STEPS} "
@@ -279,14 +272,14 @@ def _fitted(sweep: SweepConfig, reasons: dict[str, str]) -> SweepConfig:
     return replace(sweep, trial=trial, grace_rows=grace)
 
 
-def _about_the_base(sweep: SweepConfig, base: Mapping[str, Any], gpus: int) -> str:
+def _about_the_base(sweep: SweepConfig, base: BaseConfig, gpus: int) -> str:
     shape = ModelShape.of(base)
     trainer, why = pick_trainer(sweep, base)
     how = (
         "the bank trains many trials at once" if trainer == "bank" else f"on Ray Train, since {why}"
     )
     if shape is None:
-        return f"a {base.get('model_type')} whose memory cannot be told from config.json; {how}"
+        return f"a {base.get('model_type')}, whose config.json does not tell its memory; {how}"
     unit, name = (1e9, "billion") if shape.parameters >= 1e9 else (1e6, "million")
     size = f"{shape.parameters / unit:.3g} {name} parameters"
     if not gpus:

@@ -7,13 +7,13 @@ and why.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
 from sftray.plan.base_config import with_defaults
 from sftray.plan.model_shape import PROJECTIONS
+from sftray.storage.model_files import BaseConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""
@@ -36,7 +36,7 @@ SHARED = (
 """TrialConfig fields that all trials of a bank have in common."""
 
 
-def why_not(sweep: SweepConfig, base: Mapping[str, Any]) -> str | None:
+def why_not(sweep: SweepConfig, base: BaseConfig) -> str | None:
     """Why the trials of `sweep` cannot be slots of a bank; None if they can.
 
     `base` is the base's config.json.
@@ -46,7 +46,7 @@ def why_not(sweep: SweepConfig, base: Mapping[str, Any]) -> str | None:
     return why_not_the_base(base) or _why_not_the_trials(sweep)
 
 
-def pick_trainer(sweep: SweepConfig, base: Mapping[str, Any]) -> tuple[str, str]:
+def pick_trainer(sweep: SweepConfig, base: BaseConfig) -> tuple[str, str]:
     """("bank" or "train", why). Raises ConfigError where a bank is asked for and cannot be had."""
     if sweep.trainer == "train":
         return "train", "asked for"
@@ -81,7 +81,7 @@ def target_projections(targets: str | tuple[str, ...]) -> tuple[str, ...] | None
     return tuple(name for name in PROJECTIONS if name in targets)
 
 
-def why_not_the_base(base: Mapping[str, Any]) -> str | None:
+def why_not_the_base(base: BaseConfig) -> str | None:
     """Why the bank does not compute a base with this config.json, or with this configuration of a
     loaded model; None if it does."""
     base, kind = with_defaults(base), base.get("model_type")
@@ -108,7 +108,7 @@ def why_not_the_base(base: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _why_not_quantised(config: Mapping[str, Any] | None) -> str | None:
+def _why_not_quantised(config: Mapping[str, object] | None) -> str | None:
     if not config or (config.get("load_in_4bit") and not config.get("load_in_8bit")):
         return None
     method = config.get("quant_method", "an unknown method")

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sftray.config import Choice, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, TrialConfig, choice
+from sftray.config.checks import is_number
 from sftray.config.points import field_values
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
@@ -128,35 +129,31 @@ def trials_at_once(sweep: SweepConfig) -> int:
     return min(sweep.num_trials, max(LEAST_AT_ONCE, math.ceil(sweep.num_trials / 4)))
 
 
-def fit_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
+def resolve_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
     """The sweep with `fitting([…])` batch sizes made a plain choice for this number of rows.
 
     Kept are those with at least MIN_STEPS steps at the fewest epochs; where that leaves fewer than
     two, the largest four powers of two that have as many steps.
     """
     space = sweep.search_space.get("effective_batch_size")
-    if not (isinstance(space, Choice) and space.fitting):
+    if space is None or not space.fitting:
         return sweep
     epochs = field_values(sweep, "num_train_epochs") or [sweep.trial.num_train_epochs]
     most = round(min(epochs) * rows_per_epoch) // MIN_STEPS
-    kept = [batch for batch in space.values if batch <= most]
+    sizes = list(filter(is_number, space.finite_values() or ()))
+    kept = [batch for batch in sizes if batch <= most]
     if len(kept) < 2:
         powers = [2**k for k in range(20) if 2**k <= most and 2**k % sweep.trial.num_workers == 0]
-        kept = powers[-4:] or [min(space.values)]
-    fitted = {**sweep.search_space, "effective_batch_size": Choice(tuple(kept))}
-    return replace(sweep, search_space=fitted)
-
-
-def _batch_sizes_that_fit(rows: int) -> str:
-    """The usual batch sizes that leave at least MIN_STEPS optimizer steps, as text."""
-    fitting = [str(batch) for batch in (1, 2, 4, 8, 16, 32, 64) if rows // batch >= MIN_STEPS]
-    return ", ".join(fitting) if fitting else "none"
+        kept = powers[-4:] or [min(sizes)]
+    searched = {**sweep.search_space, "effective_batch_size": choice(kept)}
+    return replace(sweep, search_space=searched)
 
 
 def _too_few_steps(trial: TrialConfig, rows_per_epoch: int, available: int, steps: int) -> str:
+    usual = [str(batch) for batch in (1, 2, 4, 8, 16, 32, 64) if available // batch >= MIN_STEPS]
     return (
         f"effective_batch_size: got {trial.effective_batch_size}, which gives {steps} optimizer "
         f"steps in {trial.num_train_epochs:g} epochs of {rows_per_epoch} packed rows, must give at "
-        f"least {MIN_STEPS}; batch sizes that fit: {_batch_sizes_that_fit(available)}; or lower "
+        f"least {MIN_STEPS}; batch sizes that fit: {', '.join(usual) or 'none'}; or lower "
         f"data.max_length (half of it gives about {2 * available} rows), or raise num_train_epochs"
     )

@@ -59,6 +59,11 @@ class Confirmed:
     tokens: int
     """That a repetition trained."""
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval."""
+        return None if self.interval is None or self.mean is None else self.interval[1] - self.mean
+
 
 @dataclass(frozen=True)
 class Confirmation:

@@ -6,8 +6,7 @@ its way through JSON as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from optuna.distributions import (
     BaseDistribution,
@@ -16,9 +15,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from sftray.config import Choice, RandInt, Space
-from sftray.config.checks import is_number
-from sftray.config.points import Point, label
+from sftray.config import Space
+from sftray.config.points import Point
+from sftray.config.spaces import Value, label
 
 
 def distributions(spaces: Mapping[str, Space]) -> dict[str, BaseDistribution]:
@@ -26,42 +25,30 @@ def distributions(spaces: Mapping[str, Space]) -> dict[str, BaseDistribution]:
     return {name: _distribution(space) for name, space in spaces.items()}
 
 
-def to_params(spaces: Mapping[str, Space], point: Mapping[str, Any]) -> Point:
+def to_params(spaces: Mapping[str, Space], point: Mapping[str, Value]) -> Point:
     """A point as Optuna names its values: of a choice among numbers their place in order."""
     return {name: _to_param(space, point[name]) for name, space in spaces.items()}
 
 
-def to_point(spaces: Mapping[str, Space], params: Mapping[str, Any]) -> Point:
+def to_point(spaces: Mapping[str, Space], params: Mapping[str, Value]) -> Point:
     """Optuna's values as the fields of a TrialConfig."""
     return {name: _to_value(space, params[name]) for name, space in spaces.items()}
 
 
-def _to_param(space: Space, value: Any) -> Any:
-    if not isinstance(space, Choice):
-        return value
-    order = _order(space)
+def _to_param(space: Space, value: Value) -> Value:
+    order: Sequence[Value] = space.order()
     return order.index(value) if order else label(value)
 
 
-def _to_value(space: Space, param: Any) -> Any:
-    if not isinstance(space, Choice):
-        return param
-    order = _order(space)
-    return order[param] if order else next(v for v in space.values if label(v) == param)
-
-
-def _order(space: Choice) -> list[Any]:
-    """The values of a choice among three or more numbers, in order: TPE learns that neighbours are
-    alike. None of other choices."""
-    ordered = len(space.values) > 2 and all(is_number(value) for value in space.values)
-    return sorted(space.values) if ordered else []
+def _to_value(space: Space, param: Value) -> Value:
+    order = space.order()
+    return order[param] if order and isinstance(param, int) else space.nearest(param)
 
 
 def _distribution(space: Space) -> BaseDistribution:
-    if isinstance(space, Choice) and _order(space):
-        return IntDistribution(0, len(space.values) - 1)
-    if isinstance(space, Choice):
-        return CategoricalDistribution([label(value) for value in space.values])
-    if isinstance(space, RandInt):
-        return IntDistribution(space.low, space.high)
-    return FloatDistribution(space.low, space.high, log=space.log)
+    values, ends = space.finite_values(), space.param_ends()
+    if ends is None:
+        return CategoricalDistribution([label(value) for value in values or ()])
+    if values is None:
+        return FloatDistribution(*ends, log=space.log)
+    return IntDistribution(*ends)

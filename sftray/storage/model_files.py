@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from sftray.errors import DataError, OutageError
 from sftray.storage.hub import snapshot
@@ -24,6 +24,35 @@ FILES = (
     "config.json",
 )
 """What a tokenizer is made of; a change in any of them is a change of the packs."""
+
+
+class BaseConfig(TypedDict, total=False):
+    """What is read of a base's config.json; it has other keys, too."""
+
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int | None
+    head_dim: int | None
+    vocab_size: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    hidden_act: str
+    attention_dropout: float
+    attn_logit_softcapping: float | None
+    is_causal: bool
+    use_bidirectional_attention: bool
+    layer_types: list[str] | None
+    sliding_window: int | None
+    use_sliding_window: bool
+    rope_parameters: dict[str, object] | None
+    rope_scaling: dict[str, object] | None
+    quantization_config: dict[str, object] | None
+    auto_map: dict[str, str]
+    text_config: BaseConfig
+    """Of a model with other inputs as well."""
 
 
 def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) -> Path:
@@ -49,12 +78,12 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
         ) from error
 
 
-def model_config(model: str, revision: str | None = None) -> dict[str, Any]:
+def model_config(model: str, revision: str | None = None) -> BaseConfig:
     """A model's config.json, fetched from the Hub where necessary. Raises DataError without one."""
     file = tokenizer_folder(model, revision) / "config.json"
     if not file.is_file():
         raise DataError(f"model: {model} has no config.json, must be a transformers model")
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    config: BaseConfig = json.loads(file.read_text(encoding="utf-8"))
     return config
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.trainer_choice import without_bank
+from sftray.storage.model_files import BaseConfig
 from sftray.trainers.ray_train.local_runner import LocalRunner
 from sftray.trainers.runner import Runner
 
@@ -19,7 +17,7 @@ class ActiveTrainer:
 
     runner: Runner
 
-    def __init__(self, base: Mapping[str, Any], cluster: Cluster, local: bool, log: Log) -> None:
+    def __init__(self, base: BaseConfig, cluster: Cluster, local: bool, log: Log) -> None:
         self._base, self._cluster, self._local, self._log = base, cluster, local, log
         self._trainer = self.told = ""
         """told: which it is, and why."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from sftray.cluster.connect import connect
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
 from sftray.config.resume_check import refuse_other_config
-from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
@@ -28,24 +27,17 @@ from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
-from sftray.plan.preflight import (
-    check_budgets,
-    check_code,
-    check_evaluation,
-    check_plans,
-    check_rates,
-)
-from sftray.plan.preview import check_attention, check_references
+from sftray.plan.preflight import check_code, check_sweep
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer
-from sftray.plan.trial_plan import fit_batch_sizes, planner
+from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
 from sftray.storage import outages
 from sftray.storage.journal import Journal
 from sftray.storage.journal.event_types import sweep_ended, sweep_started
-from sftray.storage.model_files import model_config, require_safetensors
+from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer
 from sftray.sweep.spending_meter import Meter
@@ -102,7 +94,7 @@ def _run(
     try:
         packs = packs_from(recipe, storage=sweep.storage, log=log)
         rows = packs.rows("train")
-        given, sweep = sweep, fit_batch_sizes(sweep, rows)
+        given, sweep = sweep, resolve_batch_sizes(sweep, rows)
         fit = at_work.fit(sweep)
         specs = TrialSpecs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
         _check(specs, packs, base, fit, at_work.runner.gpus, log)
@@ -144,24 +136,20 @@ def _run(
 
 
 def _check(
-    specs: TrialSpecs, packs: Packs, base: Mapping[str, Any], fit: DeviceFit, gpus: float, log: Log
+    specs: TrialSpecs, packs: Packs, base: BaseConfig, fit: DeviceFit, gpus: float, log: Log
 ) -> None:
     """Warn of what is doubtful. Raises ConfigError where a point cannot run, or the disk is too
     small."""
-    sweep, counts = specs.sweep, counts_of(packs.manifest)
-    warnings = [*check_evaluation(counts["eval"]), *check_plans(sweep, specs.plan)]
-    warnings += check_references(sweep, packs.manifest["sample_prompts"])
-    warnings += [*check_rates(sweep, base), *check_budgets(sweep, gpus=gpus)]
-    warnings += check_attention(sweep, base, gpus=gpus)
-    for warning in warnings:
+    sweep = specs.sweep
+    for warning in check_sweep(sweep, packs.manifest, base, specs.plan, gpus=gpus):
         log(f"warning: {warning}")
-    needed = disk_needed(sweep, base, counts, at_once=fit.at_once)
+    needed = disk_needed(sweep, base, packs.manifest["splits"], at_once=fit.at_once)
     require_space(sweep, needed, specs.paths.root)
 
 
 def _begin(
     specs: TrialSpecs,
-    base: Mapping[str, Any],
+    base: BaseConfig,
     journal: Journal,
     fit: DeviceFit,
     meter: Meter,

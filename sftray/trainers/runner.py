@@ -7,7 +7,7 @@ and Tune are the same for all. Torch never comes to the driver, but for `--local
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import Suggestion
 from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
+from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths
 from sftray.trial.trial_spec import TrialSpec
 
@@ -61,7 +62,7 @@ class Runner(Protocol):
     gpus: int
     """How many it asks the cluster for."""
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit | None:
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit | None:
         """How trials are run; None where they do not fit this trainer. base: the base's
         config.json. Raises ConfigError where they fit no trainer."""
         ...

@@ -1,4 +1,4 @@
-"""Whether PEFT and vLLM load an adapter's folder, told from its two files without loading them.
+"""Whether PEFT and vLLM load an adapter's folder, from its two files without loading them.
 
 Rests on the format that PEFT 0.21 saves (`adapter_config.json`, and in `adapter_model.safetensors`
 `base_model.model.<module>.lora_A.weight` [r, in] and `lora_B` [out, r]), and on what vLLM's loader
@@ -15,7 +15,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -41,10 +40,10 @@ class Stored:
     """F32, BF16, …"""
 
 
-def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
+def read_adapter(folder: Path) -> tuple[dict[str, object], dict[str, Stored]]:
     """adapter_config.json and the description of every tensor. Raises SftrayError."""
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config: dict[str, object] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         with safe_open(folder / WEIGHTS, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             tensors = {
@@ -58,53 +57,55 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
     return config, tensors
 
 
-def peft_problems(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> list[str]:
+def peft_problems(config: Mapping[str, object], tensors: Mapping[str, Stored]) -> list[str]:
     """What PEFT would not load, or would not load as what it is."""
-    found = []
+    problems = []
     for name, must in (("peft_type", "LORA"), ("task_type", "CAUSAL_LM")):
         if config.get(name) != must:
-            found.append(f"{name} is {config.get(name)!r}, not {must!r}")
+            problems.append(f"{name} is {config.get(name)!r}, not {must!r}")
     rank, targets = config.get("r"), config.get("target_modules")
     if not isinstance(rank, int) or rank < 1:
-        return [*found, f"r is {rank!r}, not a whole number of at least 1"]
+        return [*problems, f"r is {rank!r}, not a whole number of at least 1"]
     if not tensors:
-        return [*found, f"{WEIGHTS} holds no tensor"]
+        return [*problems, f"{WEIGHTS} holds no tensor"]
     sides: dict[str, dict[str, Stored]] = {}
     for name, stored in tensors.items():
         match = _NAME.fullmatch(name)
         if match is None:
-            found.append(f"{name} is not named base_model.model.<module>.lora_A.weight or lora_B")
+            problems.append(
+                f"{name} is not named base_model.model.<module>.lora_A.weight or lora_B"
+            )
             continue
         sides.setdefault(match["module"], {})[match["side"]] = stored
         along = stored.shape[0 if match["side"] == "A" else -1] if stored.shape else 0
         if len(stored.shape) != 2 or along != rank:
-            found.append(f"{name} has shape {list(stored.shape)}, not rank {rank}")
+            problems.append(f"{name} has shape {list(stored.shape)}, not rank {rank}")
         if stored.dtype not in ("F32", "BF16", "F16"):
-            found.append(f"{name} is {stored.dtype}, not a float")
+            problems.append(f"{name} is {stored.dtype}, not a float")
     for module, pair in sides.items():
         if len(pair) != 2:
-            found.append(f"{module} has lora_{next(iter(pair))} alone")
+            problems.append(f"{module} has lora_{next(iter(pair))} alone")
         if isinstance(targets, list) and not any(f".{module}".endswith(f".{t}") for t in targets):
-            found.append(f"{module} is not among target_modules {sorted(targets)}")
-    return found
+            problems.append(f"{module} is not among target_modules {sorted(targets)}")
+    return problems
 
 
-def vllm_problems(config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> list[str]:
+def vllm_problems(config: Mapping[str, object], tensors: Mapping[str, Stored]) -> list[str]:
     """What vLLM's LoRA loader refuses; only modules of a decoder's layers are known to it here."""
-    found = peft_problems(config, tensors)
+    problems = peft_problems(config, tensors)
     for name in NOT_PLAIN:
         if config.get(name):
-            found.append(f"{name} is set, which vLLM does not load")
+            problems.append(f"{name} is set, which vLLM does not load")
     if config.get("bias", "none") != "none":
-        found.append(f"bias is {config['bias']!r}, and vLLM loads adapters without one")
+        problems.append(f"bias is {config['bias']!r}, and vLLM loads adapters without one")
     rank = config.get("r")
     if isinstance(rank, int) and rank > MAX_LORA_RANKS[-1]:
-        found.append(f"rank {rank} is above vLLM's largest, {MAX_LORA_RANKS[-1]}")
+        problems.append(f"rank {rank} is above vLLM's largest, {MAX_LORA_RANKS[-1]}")
     modules = {match["module"] for name in tensors if (match := _NAME.fullmatch(name))}
     other = sorted({module.rpartition(".")[2] for module in modules} - set(PROJECTIONS))
     if other:
-        found.append(f"{', '.join(other)} are not {', '.join(PROJECTIONS)}")
-    return found
+        problems.append(f"{', '.join(other)} are not {', '.join(PROJECTIONS)}")
+    return problems
 
 
 def max_lora_rank(rank: int) -> int:
@@ -113,11 +114,11 @@ def max_lora_rank(rank: int) -> int:
     return min((most for most in MAX_LORA_RANKS if most >= rank), default=rank)
 
 
-def vllm_command(folder: str, config: Mapping[str, Any], name: str) -> str:
-    """How vLLM serves the adapter in `folder` as `name`."""
+def vllm_command(folder: str, model: str, rank: int, name: str) -> str:
+    """How vLLM serves the adapter of `model` in `folder` as `name`."""
     words = [
-        "vllm", "serve", config["base_model_name_or_path"], "--enable-lora",
-        "--max-lora-rank", str(max_lora_rank(config["r"])), "--lora-modules", f"{name}={folder}",
+        "vllm", "serve", model, "--enable-lora",
+        "--max-lora-rank", str(max_lora_rank(rank)), "--lora-modules", f"{name}={folder}",
         "--chat-template", f"{folder}/chat_template.jinja",
     ]  # fmt: skip
     return shlex.join(words)

@@ -1,75 +1,144 @@
 """The winner's folder: an ordinary PEFT adapter, checked, with its story beside it; or a whole
-model, where all weights were trained. What one does with it then is in `winner/`.
+model, where all weights were trained. `BundleFacts` is that story, and best/sweep.json.
 
-Promise: `best/` is written from the best evaluation, not the last, and what is in it has been
-loaded again with plain transformers and PEFT and given the recorded eval loss to 1e-3, or to what
-rounding to bfloat16 makes of a short eval set, or the sweep says so loudly.
+Promise: text and JSON only; neither ray, torch nor PEFT is imported.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sftray.config import TrialConfig
+from sftray.config import DataConfig, TrialConfig
+from sftray.data.packs.manifest import Counts
 from sftray.errors import SftrayError
-from sftray.storage import files as storage_files
+from sftray.results.confirmation import Confirmed
+from sftray.storage import files
 from sftray.storage.paths import join
-from sftray.winner.loading_code import is_whole
-
-TOLERANCE = 1e-3
-"""How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
-
-BFLOAT16_TOLERANCE = 0.2
-"""The same over the square root of the supervised tokens, where activations are bfloat16: another
-order of the same products moves each token's loss by some 0.05 nats, up or down; four sigmas."""
-
-WORKER_MINUTES = 60
-"""How long the check may take, the wait for a free worker and the base's download included."""
-
-SHOWN_TRIALS = 5
-"""Trials of the leaderboard that the card shows, and what of each."""
-SHOWN = ("trial", "point", "eval_loss", "tokens", "outcome")
-
-POLL_SECONDS = 60
-
-Files = dict[str, bytes | None]
-"""By name; None for what is too large to come by value and is copied from the checkpoint."""
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 """What a bundle has one of: an adapter, a model, or a model in many files."""
+FACTS = "sweep.json"
 
 
-def require_adapter(folder: str, facts: Mapping[str, Any]) -> None:
-    """Raise SftrayError where a bundle holds a whole model."""
-    if is_whole(facts):
-        raise SftrayError(
-            f"{folder}: got a whole model (finetune='full'), must be an adapter; there is nothing "
-            "to merge, transformers loads the bundle as it is (`sftray best` says how)"
-        )
+@dataclass(frozen=True)
+class ShownTrial:
+    """A row of the leaderboard, as the card shows it."""
+
+    trial: str
+    point: Mapping[str, object]
+    eval_loss: float | None
+    tokens: int
+    outcome: str | None
 
 
-def as_trained(folder: str, facts: Mapping[str, Any], trust_remote_code: bool) -> TrialConfig:
-    """The trial that a bundle is of. A folder, which somebody else may have written, cannot have
-    code run: that is for who reads it to say."""
-    trial = TrialConfig(**facts["config"])
-    if trial.trust_remote_code and not trust_remote_code:
-        raise SftrayError(
-            f"{folder}: its base {trial.model} wants to run Python code of its repository, must be "
-            "allowed here, too; read the code, then say --trust-remote-code"
-        )
-    return trial
+@dataclass(frozen=True)
+class BundleFacts:
+    """What is known of a winner. Losses are in nats a supervised token."""
+
+    sweep: str
+    trial: str
+    step: int
+    """The optimizer step that the weights are of."""
+    point: Mapping[str, object]
+    eval_loss: float
+    base_eval_loss: float
+    """Of the untrained base."""
+    confirmed: Confirmed | None
+    """What repetitions with other seeds said of the point."""
+    tokens: int
+    """That the trial had trained on."""
+    config: TrialConfig
+    data: DataConfig
+    packs: str
+    packs_key: str
+    data_counts: Mapping[str, Counts]
+    """By split."""
+    first_rung: int | None
+    """In rows."""
+    evals_per_trial: int
+    end_of_turn: int
+    """The token that ends an answer."""
+    trials: int
+    """How many the sweep had."""
+    leaderboard: Sequence[ShownTrial]
+    """The best of them."""
+    versions: Mapping[str, str]
+    git_revision: str | None
+    reloaded_eval_loss: float
+    """Of the folder, loaded again by plain transformers and PEFT."""
+    verified: bool
+    """Whether that is the recorded loss."""
+
+    @classmethod
+    def read(cls, folder: str) -> BundleFacts:
+        """The facts in a bundle's folder. Raises SftrayError where they are of another version."""
+        path = join(folder, FACTS)
+        values = json.loads(files.read_text(path))
+        try:
+            confirmed = values["confirmed"]
+            typed = {
+                "config": TrialConfig(**values["config"]),
+                "data": DataConfig(**values["data"]),
+                "confirmed": None if confirmed is None else Confirmed(**confirmed),
+                "leaderboard": [ShownTrial(**row) for row in values["leaderboard"]],
+            }
+            return cls(**{**values, **typed})
+        except (KeyError, TypeError) as error:
+            raise SftrayError(
+                f"{path}: got other fields than a winner's ({error}), must be written by this "
+                "version of sftray; run the sweep's command again to have it collected anew"
+            ) from error
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bundle holds a whole model, and no adapter."""
+        return self.config.finetune == "full"
+
+    @property
+    def kind(self) -> str:
+        """What the bundle holds."""
+        return "model" if self.is_whole else "adapter"
+
+    @property
+    def loader(self) -> str:
+        """What loads the bundle, and did so for its check."""
+        return "plain transformers" if self.is_whole else "plain PEFT"
+
+    def loading_code(self, folder: str) -> str:
+        """Two lines of Python that load the bundle in `folder`."""
+        package, name = "peft", "AutoPeftModelForCausalLM"
+        if self.is_whole:
+            package, name = "transformers", "AutoModelForCausalLM"
+        return f"from {package} import {name}\nmodel = {name}.from_pretrained({folder!r})"
+
+    def require_adapter(self, folder: str) -> None:
+        """Raise SftrayError where the bundle in `folder` holds a whole model."""
+        if self.is_whole:
+            raise SftrayError(
+                f"{folder}: got a whole model (finetune='full'), must be an adapter; there is "
+                "nothing to merge, transformers loads the bundle as it is (`sftray best` says how)"
+            )
+
+    def as_trained(self, folder: str, trust_remote_code: bool) -> TrialConfig:
+        """The trial that the bundle in `folder` is of. A folder, which somebody else may have
+        written, cannot have code run: whoever reads it allows that."""
+        if self.config.trust_remote_code and not trust_remote_code:
+            raise SftrayError(
+                f"{folder}: its base {self.config.model} wants to run Python code of its "
+                "repository, must be allowed here, too; read the code, then say --trust-remote-code"
+            )
+        return self.config
 
 
-def open_bundle(folder: str) -> tuple[Path, dict[str, Any]]:
-    """A local copy of a bundle and its sweep.json; `folder` is the bundle or its sweep."""
+def open_bundle(folder: str) -> tuple[Path, BundleFacts]:
+    """A local copy of a bundle, and its facts; `folder` is the bundle or its sweep."""
     for candidate in (folder, join(folder, "best")):
-        if any(storage_files.exists(join(candidate, name)) for name in WEIGHTS):
-            local = storage_files.get_folder(candidate)
-            facts: dict[str, Any] = json.loads((local / "sweep.json").read_text(encoding="utf-8"))
-            return local, facts
+        if any(files.exists(join(candidate, name)) for name in WEIGHTS):
+            local = files.get_folder(candidate)
+            return local, BundleFacts.read(str(local))
     raise SftrayError(
         f"{folder}: got no {' or '.join(WEIGHTS[:2])} there nor in best/, must be a finished "
         "sweep's folder or its best/"

@@ -1,11 +1,18 @@
-"""The best adapter collected into `best/`, and checked by plain transformers and PEFT."""
+"""The best adapter collected into `best/`, and checked by plain transformers and PEFT.
+
+Promise: `best/` is written from the best evaluation, not the last. What is in it was loaded again
+with plain transformers and PEFT and had the recorded eval loss to 1e-3, or to what rounding to
+bfloat16 makes of a short eval set, or the sweep says so loudly.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +23,43 @@ from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
+from sftray.results.confirmation import Confirmed
 from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join
 from sftray.trial.samples import as_lines, fixed_prompts, flagged
-from sftray.winner.bundle import (
-    BFLOAT16_TOLERANCE,
-    POLL_SECONDS,
-    SHOWN,
-    SHOWN_TRIALS,
-    TOLERANCE,
-    WORKER_MINUTES,
-    Files,
-)
-from sftray.winner.loading_code import loaded_with
+from sftray.winner.bundle import FACTS, BundleFacts, ShownTrial
 from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
+
+TOLERANCE = 1e-3
+"""How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
+
+BFLOAT16_TOLERANCE = 0.2
+"""The same over the square root of the supervised tokens, where activations are bfloat16: another
+order of the same products moves each token's loss by some 0.05 nats, up or down; four sigmas."""
+
+WORKER_MINUTES = 60
+"""How long the check may take, the wait for a free worker and the base's download included."""
+POLL_SECONDS = 60
+
+SHOWN_TRIALS = 5
+"""Trials of the leaderboard that the card shows."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a worker has found of a checkpoint."""
+
+    eval_loss: float
+    """When reloaded."""
+    tolerance: float
+    """How far that may be from the recorded loss."""
+    base_samples: str
+    """The base's answers, as lines of JSON."""
+    files: dict[str, bytes | None]
+    """The bundle's, by name; None for what is too large to come by value and is copied from the
+    checkpoint."""
 
 
 def collect(
@@ -41,99 +69,55 @@ def collect(
     found: Results,
     *,
     log: Log,
-    submit: Callable[..., Any],
+    submit: Callable[..., object],
     damaged: frozenset[str] = frozenset(),
-) -> dict[str, Any]:
+) -> BundleFacts:
     """Write best/ from the sweep's best evaluation and check it; returns what sweep.json there has.
     The base, which is loaded for it, also answers the prompts that the trials have answered.
 
-    `submit(function, *arguments)` runs a function where the trials ran, for the driver's machine
-    may have no GPU, and gives Ray's reference to its result. The adapter of the same evaluation
-    that is there already is kept, and only what is told of it is written again. Evaluations whose
-    checkpoint is gone or `damaged` are passed over.
+    `submit(function, *arguments)` runs a function where the trials ran, because the driver's
+    machine may have no GPU, and gives Ray's reference to its result. The adapter of the same
+    evaluation that is there already is kept, and only its texts are written again. Evaluations
+    whose checkpoint is gone or `damaged` are passed over.
     """
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
-    trial = sweep.trial.at(best.point)
-    recorded = evaluation["eval_loss"]
-    ladder = rung_ladder(sweep, packs.rows("train"))
-    facts: dict[str, Any] = {
-        "sweep": sweep.name,
-        "trial": best.trial,
-        "step": evaluation["step"],
-        "point": best.point,
-        "eval_loss": recorded,
-        "base_eval_loss": found.leaderboard["base"]["eval_loss"],
-        "confirmed": _confirmed(found.leaderboard),
-        "tokens": evaluation["tokens"],
-        "config": to_json(trial),
-        "data": to_json(sweep.data),
-        "packs": packs.root,
-        "packs_key": found.packs_key,
-        "data_counts": counts_of(packs.manifest),
-        "first_rung": ladder[0] if ladder else None,
-        "evals_per_trial": sweep.evals_per_trial,
-        "end_of_turn": packs.end_of_turn,
-        "trials": len(found.records),
-        "leaderboard": [
-            {name: row[name] for name in SHOWN}
-            for row in found.leaderboard["trials"][:SHOWN_TRIALS]
-        ],
-        "versions": found.record["versions"],
-        "git_revision": found.record["git_revision"],
-    }
-    old = _there(paths.best)
-    if old is not None and all(old[name] == facts[name] for name in ("trial", "step", "eval_loss")):
-        facts |= {name: old[name] for name in ("reloaded_eval_loss", "verified")}
-        if json.loads(json.dumps(facts)) != old:
+    facts_with = partial(_facts, sweep, packs, found, best, evaluation)
+    if old := _kept(paths.best, best.trial, evaluation):
+        facts = facts_with(old.reloaded_eval_loss, old.verified)
+        if to_json(facts) != to_json(old):
             for name, text in _texts(facts).items():
                 storage_files.write_text(join(paths.best, name), text)
         return facts
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
-        prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
-        arguments = (checkpoint, to_json(trial), packs.root, prompts)
-        try:
-            checked, tolerance, samples, files = _wait(submit(_assemble, *arguments), log)
-        except CheckpointError as error:
-            log(f"best/: {last_line(str(error))}")
-            damaged |= {checkpoint}
-            return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
-        if samples:
-            storage_files.write_text(paths.base_samples, samples)
-        _write_files(files, checkpoint, folder)
-        facts["reloaded_eval_loss"] = checked
-        facts["verified"] = abs(checked - recorded) <= tolerance
-        for name, text in _texts(facts).items():
-            (folder / name).write_text(text, encoding="utf-8")
-        storage_files.put_folder(folder, paths.best, last="sweep.json")
-    plain = loaded_with(facts)
-    if facts["verified"]:
-        log(f"best/: reloaded with {plain}, eval loss {checked:.6f} (recorded {recorded:.6f})")
-    else:
-        log(
-            f"WARNING: best/ was reloaded with {plain} and gave eval loss {checked:.6f}, but "
-            f"{recorded:.6f} was recorded. Do not use it before the reason is known"
-        )
+    checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
+    prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
+    trial = sweep.trial.at(best.point)
+    try:
+        check = _wait(submit(_assemble, checkpoint, trial, packs.root, prompts), log)
+    except CheckpointError as error:
+        log(f"best/: {last_line(str(error))}")
+        damaged |= {checkpoint}
+        return collect(sweep, paths, packs, found, log=log, submit=submit, damaged=damaged)
+    if check.base_samples:
+        storage_files.write_text(paths.base_samples, check.base_samples)
+    difference = abs(check.eval_loss - evaluation["eval_loss"])
+    facts = facts_with(check.eval_loss, difference <= check.tolerance)
+    _write(facts, check, checkpoint, paths.best)
+    log(_verdict(facts))
     return facts
 
 
 def _best_kept(
-    sweep: SweepConfig,
-    paths: SweepPaths,
-    found: Results,
-    damaged: frozenset[str],
-    log: Log,
+    sweep: SweepConfig, paths: SweepPaths, found: Results, damaged: frozenset[str], log: Log
 ) -> tuple[TrialRecord, Metrics]:
-    """The best evaluation whose checkpoint is there: a stopped trial's worker may have gone on for
-    a moment, and put a newer one in the place of one that was reported. A metric is one of a
+    """The best evaluation whose checkpoint is there: a stopped trial's worker may have continued
+    for a moment, and put a newer one in the place of one that was reported. A metric is one of a
     trial's last weights."""
     place = {row["trial"]: number for number, row in enumerate(found.leaderboard["trials"])}
 
-    def order(evaluation: tuple[TrialRecord, Metrics]) -> tuple[Any, ...]:
+    def order(evaluation: tuple[TrialRecord, Metrics]) -> tuple[float, str, int]:
         trial, result = evaluation
         if sweep.objective == "metric":
-            return (place[trial.trial], -result["step"])
+            return (place[trial.trial], "", -result["step"])
         return (result["eval_loss"], trial.trial, result["step"])
 
     candidates = answering(found.records)
@@ -152,41 +136,116 @@ def _best_kept(
     raise SftrayError(f"{paths.root}: no evaluation has a checkpoint; was trials/ cleaned up?")
 
 
-def _confirmed(board: Mapping[str, Any]) -> dict[str, Any] | None:
+def _facts(
+    sweep: SweepConfig,
+    packs: Packs,
+    found: Results,
+    best: TrialRecord,
+    evaluation: Metrics,
+    reloaded_eval_loss: float,
+    verified: bool,
+) -> BundleFacts:
+    board, ladder = found.leaderboard, rung_ladder(sweep, packs.rows("train"))
+    shown = [field.name for field in fields(ShownTrial)]
+    return BundleFacts(
+        sweep=sweep.name,
+        trial=best.trial,
+        step=evaluation["step"],
+        point=best.point,
+        eval_loss=evaluation["eval_loss"],
+        base_eval_loss=board["base"]["eval_loss"],
+        confirmed=_confirmed(found),
+        tokens=evaluation["tokens"],
+        config=sweep.trial.at(best.point),
+        data=sweep.data,
+        packs=packs.root,
+        packs_key=found.packs_key,
+        data_counts=counts_of(packs.manifest),
+        first_rung=ladder[0] if ladder else None,
+        evals_per_trial=sweep.evals_per_trial,
+        end_of_turn=packs.end_of_turn,
+        trials=len(found.records),
+        leaderboard=[
+            ShownTrial(**{name: row[name] for name in shown})
+            for row in board["trials"][:SHOWN_TRIALS]
+        ],
+        versions=found.record["versions"],
+        git_revision=found.record["git_revision"],
+        reloaded_eval_loss=reloaded_eval_loss,
+        verified=verified,
+    )
+
+
+def _confirmed(found: Results) -> Confirmed | None:
     """What repetitions with other seeds said of the best point."""
-    told = board.get("confirmed")
-    if told is None:
+    board = found.leaderboard.get("confirmed")
+    if board is None:
         return None
-    points: list[dict[str, Any]] = told["points"]
-    return next((one for one in points if one["trial"] == told["winner"]), None)
+    points = (point for point in board["points"] if point["trial"] == board["winner"])
+    return next((Confirmed(**point) for point in points), None)
+
+
+def _kept(folder: str, trial: str, evaluation: Metrics) -> BundleFacts | None:
+    """The facts in `folder`, if its bundle is of this evaluation."""
+    if not storage_files.exists(join(folder, FACTS)):
+        return None
+    facts = BundleFacts.read(folder)
+    wanted = (trial, evaluation["step"], evaluation["eval_loss"])
+    return facts if (facts.trial, facts.step, facts.eval_loss) == wanted else None
 
 
 def _folder(paths: SweepPaths, trial: TrialRecord) -> TrialPaths:
     return paths.trial(trial.trial) if trial.folder is None else TrialPaths(trial.folder)
 
 
-def _there(folder: str) -> dict[str, Any] | None:
-    """What the bundle in a folder says of itself; None where there is none."""
-    marker = join(folder, "sweep.json")
-    if not storage_files.exists(marker):
-        return None
-    facts: dict[str, Any] = json.loads(storage_files.read_text(marker))
-    return facts
+def _texts(facts: BundleFacts) -> dict[str, str]:
+    """The facts by file, for people, for Python and for programs; in the order of writing."""
+    return {
+        CARD: model_card(facts),
+        REPEAT: repeat_file(facts),
+        FACTS: json.dumps(to_json(facts), indent=1),
+    }
 
 
-def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What is told of the adapter, by file, in the order in which it is written."""
-    told = {CARD: model_card(facts), REPEAT: repeat_file(facts)}
-    return {**told, "sweep.json": json.dumps(facts, indent=1)}
+def _write(facts: BundleFacts, check: Check, checkpoint: str, target: str) -> None:
+    """Write the bundle to `target`, its facts last."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _write_files(check.files, checkpoint, folder)
+        for name, text in _texts(facts).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        storage_files.put_folder(folder, target, last=FACTS)
+
+
+def _write_files(files: dict[str, bytes | None], checkpoint: str, folder: Path) -> None:
+    """Write a check's files into a local folder."""
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    if copied := [name for name, content in files.items() if content is None]:
+        with tempfile.TemporaryDirectory() as scratch:
+            local = storage_files.get_folder(checkpoint, Path(scratch))
+            for name in copied:
+                shutil.copy(local / name, folder / name)
+
+
+def _verdict(facts: BundleFacts) -> str:
+    loss, recorded = facts.reloaded_eval_loss, facts.eval_loss
+    if facts.verified:
+        return (
+            f"best/: reloaded with {facts.loader}, eval loss {loss:.6f} (recorded {recorded:.6f})"
+        )
+    return (
+        f"WARNING: best/ was reloaded with {facts.loader} and gave eval loss {loss:.6f}, but "
+        f"{recorded:.6f} was recorded. Do not use it before the reason is known"
+    )
 
 
 def _assemble(
-    checkpoint: str, config: dict[str, Any], packs: str, prompts: list[dict[str, Any]]
-) -> tuple[float, float, str, Files]:
-    """On a worker: the eval loss of what was trained when reloaded, how far it may be from the
-    recorded one, the base's answers to `prompts`, and the bundle's files with the tokenizer's. The
-    worker may be another machine: they come by value.
-    """
+    checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence[dict[str, Any]]
+) -> Check:
+    """On a worker, which may be another machine: reload what was trained, have the base answer
+    `prompts`, and take the bundle's files with the tokenizer's."""
     import torch
 
     from sftray.trial.base_model import compute_dtype, load_tokenizer
@@ -200,7 +259,7 @@ def _assemble(
     )
     from sftray.trial.generation import base_answers, end_with_turns
 
-    trial, opened = TrialConfig(**config), open_packs(packs)
+    opened = open_packs(packs)
     tolerance = TOLERANCE
     if compute_dtype(trial, default_device()) == torch.bfloat16:
         supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
@@ -224,30 +283,18 @@ def _assemble(
             path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
             for path in Path(folder).iterdir()
         }
-        return loss, tolerance, samples, files
+        return Check(loss, tolerance, samples, files)
 
 
-def _write_files(files: Files, checkpoint: str, folder: Path) -> None:
-    """Write what `_assemble` has given into a local folder."""
-    for name, content in files.items():
-        if content is not None:
-            (folder / name).write_bytes(content)
-    if copied := [name for name, content in files.items() if content is None]:
-        with tempfile.TemporaryDirectory() as scratch:
-            local = storage_files.get_folder(checkpoint, Path(scratch))
-            for name in copied:
-                shutil.copy(local / name, folder / name)
-
-
-def _wait(result: Any, log: Log) -> tuple[float, float, str, Files]:
-    """What a worker has answered; said every minute, and not for ever."""
+def _wait(result: object, log: Log) -> Check:
+    """A worker's answer, with a line every minute of waiting, and not for ever."""
     import ray
 
     for waited in range(0, WORKER_MINUTES * 60, POLL_SECONDS):
         done, _ = ray.wait([result], timeout=POLL_SECONDS)
         if done:
-            loss, tolerance, samples, files = ray.get(result)
-            return float(loss), float(tolerance), samples, files
+            check: Check = ray.get(result)
+            return check
         log(f"best/: checking the winner on a worker, {waited + POLL_SECONDS} s so far")
     raise SftrayError(
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "

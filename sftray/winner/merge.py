@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 
 from sftray.config import TrialConfig
@@ -27,7 +27,7 @@ from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_mo
 from sftray.trial.generation import end_with_turns
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.winner import DTYPES
-from sftray.winner.bundle import as_trained, open_bundle, require_adapter
+from sftray.winner.bundle import open_bundle
 from sftray.winner.model_card import CARD, merged_card
 
 CHECKED_ROWS = 64
@@ -67,28 +67,28 @@ def merge(
     if is_uri(out):
         raise SftrayError(f"{out}: got a URI, must be a local folder; copy it from there")
     local, facts = open_bundle(folder)
-    require_adapter(folder, facts)
-    trial = as_trained(folder, facts, trust_remote_code)
+    facts.require_adapter(folder)
+    trial = facts.as_trained(folder, trust_remote_code)
     held, target = getattr(torch, DTYPES[dtype]), Path(out)
     _require_room(target, trial, held)
-    rows = None if check is False else _held_out(facts["packs"], check, log)
+    rows = None if check is False else _held_out(facts.packs, check, log)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        _save(local, trial, partial, held, max_shard_size, facts["end_of_turn"])
+        _save(local, trial, partial, held, max_shard_size, facts.end_of_turn)
         log(f"merged into {trial.model} in {dtype}")
         losses = Losses()
         if rows is not None:
             in_4_bit = check or trial.base_precision == "nf4"
             losses = _measure(local, trial, partial, held, rows, in_4_bit, log)
-        said = in_words(losses, trial, dtype, facts["base_eval_loss"] - facts["eval_loss"])
-        (partial / CARD).write_text(merged_card(facts, dtype, said), encoding="utf-8")
+        words = in_words(losses, trial, dtype, facts.base_eval_loss - facts.eval_loss)
+        (partial / CARD).write_text(merged_card(facts, dtype, words), encoding="utf-8")
         if target.exists():
             target.rmdir()
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    if said:
-        log(said)
+    if words:
+        log(words)
     log(f"saved in {out}")
     return losses
 
@@ -98,16 +98,16 @@ def in_words(losses: Losses, trial: TrialConfig, dtype: str, gained: float) -> s
     merged, before, again = losses.merged, losses.adapter, losses.in_4_bit
     if merged is None:
         return ""
-    said = f"Merged in {dtype}, the eval loss is {merged:.4f}"
+    words = f"Merged in {dtype}, the eval loss is {merged:.4f}"
     if before is not None:
-        said += f" ({merged - before:+.4f} against the adapter on its {trial.base_precision} base)"
+        words += f" ({merged - before:+.4f} against the adapter on its {trial.base_precision} base)"
     if again is None:
-        return f"{said}."
+        return f"{words}."
     if again <= merged:
-        return f"{said}. In 4 bits (NF4) it is {again:.4f}: merging into 4-bit would lose nothing."
+        return f"{words}. In 4 bits (NF4) it is {again:.4f}: merging into 4-bit would lose nothing."
     share = f", {(again - merged) / gained:.0%} of what training gained" if gained > 0 else ""
     return (
-        f"{said}. In 4 bits (NF4) it is {again:.4f}: merging into 4-bit would lose "
+        f"{words}. In 4 bits (NF4) it is {again:.4f}: merging into 4-bit would lose "
         f"{again - merged:.4f}{share}."
     )
 
@@ -124,7 +124,7 @@ def _require_room(out: Path, trial: TrialConfig, dtype: torch.dtype) -> None:
         )
 
 
-def _held_out(packs: str, check: bool | None, log: Log) -> Any:
+def _held_out(packs: str, check: bool | None, log: Log) -> Dataset | None:
     """The first of the sweep's held-out rows; None where its packs are gone."""
     try:
         rows = open_packs(packs).dataset("eval")
@@ -160,7 +160,7 @@ def _measure(
     trial: TrialConfig,
     merged: Path,
     dtype: torch.dtype,
-    rows: Any,
+    rows: Dataset,
     in_4_bit: bool,
     log: Log,
 ) -> Losses:

@@ -8,133 +8,106 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig
 from sftray.config.points import short
 from sftray.config.sweep_file import as_file
 from sftray.data.source.sources import names_files
+from sftray.results.confirmation import Confirmed
 from sftray.storage.paths import is_uri
-from sftray.winner.adapter_format import max_lora_rank
-from sftray.winner.loading_code import is_whole, kind_of, loaded_with, loading_code
+from sftray.winner.adapter_format import vllm_command
+from sftray.winner.bundle import BundleFacts
 
 REPEAT = "repeat.py"
 CARD = "README.md"
+HERE = "path/of/this/folder"
 SHOWN_VERSIONS = ("sftray", "torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
+def model_card(facts: BundleFacts) -> str:
     """The card of the adapter, or of the model whose weights were all trained."""
-    if is_whole(facts):
-        return _whole_card(facts)
-    config = facts["config"]
-    return f"""{_front_matter(facts, "peft")}
-# {facts["sweep"]}: the best adapter
-
-LoRA adapter for `{config["model"]}` (base held as {config["base_precision"]}), trial
-`{facts["trial"]}` of the sweep `{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
-
-{_losses(facts)}
-{_point(facts)}
-{_trained_on(facts)}
-
-## How to load it
-
-```python
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoTokenizer
-
-model = AutoPeftModelForCausalLM.from_pretrained("path/of/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
-```
-
-With vLLM, from this folder:
-
-```
-vllm serve {config["model"]} \\
-    --enable-lora --max-lora-rank {max_lora_rank(config["lora_r"])} \\
-    --lora-modules {facts["sweep"]}=. --chat-template chat_template.jinja
-```
-
-Answers end with token {facts["end_of_turn"]}; where the base itself stops at another one, ask
-with `"stop_token_ids": [{facts["end_of_turn"]}]`.
-
-{_repeat_section()}
-{_board(facts)}
-"""
+    config = facts.config
+    if facts.is_whole:
+        about = f"`{config.model}` with all weights trained, in float32: trial\n"
+    else:
+        about = f"LoRA adapter for `{config.model}` (base held as {config.base_precision}), trial\n"
+    return _card(
+        facts,
+        "transformers" if facts.is_whole else "peft",
+        f"{facts.sweep}: the best {facts.kind}",
+        f"{about}`{facts.trial}` of the sweep `{facts.sweep}`, at optimizer step {facts.step}.",
+        _how_to_load(facts),
+        "## How to repeat it\n\n"
+        "With sftray installed; with `--plan` it only shows steps, memory and cost:\n\n"
+        f"```\npython {REPEAT}\n```",
+    )
 
 
-def _whole_card(facts: Mapping[str, Any]) -> str:
-    config = facts["config"]
-    return f"""{_front_matter(facts, "transformers")}
-# {facts["sweep"]}: the best model
-
-`{config["model"]}` with all weights trained, in float32: trial `{facts["trial"]}` of the sweep
-`{facts["sweep"]}`, taken at optimizer step {facts["step"]}.
-
-{_losses(facts)}
-{_point(facts)}
-{_trained_on(facts)}
-
-## How to load it
-
-```python
-{loading_code(facts, "path/of/this/folder")}
-```
-
-Answers end with token {facts["end_of_turn"]}; where the base itself stops at another one, ask
-with `"stop_token_ids": [{facts["end_of_turn"]}]`.
-
-{_repeat_section()}
-{_board(facts)}
-"""
-
-
-def merged_card(facts: Mapping[str, Any], dtype: str, said: str) -> str:
-    """The card of the model with the adapter merged in. `said`: what merging did to the loss."""
-    config = facts["config"]
-    return f"""{_front_matter(facts, "transformers")}
-# {facts["sweep"]}: the best adapter, merged
-
-`{config["model"]}` with a LoRA adapter merged into its unquantised weights, in {dtype}: trial
-`{facts["trial"]}` of the sweep `{facts["sweep"]}`, at optimizer step {facts["step"]}.
-{said}
-
-{_losses(facts)}
-{_point(facts)}
-{_trained_on(facts)}
-
-```python
+def merged_card(facts: BundleFacts, dtype: str, losses: str) -> str:
+    """The card of the model with the adapter merged in. `losses`: what merging did to them."""
+    return _card(
+        facts,
+        "transformers",
+        f"{facts.sweep}: the best adapter, merged",
+        f"`{facts.config.model}` with a LoRA adapter merged into its unquantised weights, in "
+        f"{dtype}: trial\n`{facts.trial}` of the sweep `{facts.sweep}`, at optimizer step "
+        f"{facts.step}.\n{losses}",
+        f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("path/of/this/folder", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
-```
-
-{_board(facts)}
-"""
+model = AutoModelForCausalLM.from_pretrained({HERE!r}, dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained({HERE!r})
+```""",
+    )
 
 
-def repeat_file(facts: Mapping[str, Any]) -> str:
+def repeat_file(facts: BundleFacts) -> str:
     """A sweep file of one trial: the winner's point, on the same data, judged at the same rows."""
-    data, trial = DataConfig(**facts["data"]), TrialConfig(**facts["config"])
     sweep = SweepConfig(
-        name=f"{facts['sweep']}-{facts['trial']}-again",
-        data=_from_anywhere(data),
-        trial=trial,
+        name=f"{facts.sweep}-{facts.trial}-again",
+        data=_from_anywhere(facts.data),
+        trial=facts.config,
         points=({},),
         scheduler="none",
-        grace_rows=facts["first_rung"],
-        evals_per_trial=facts["evals_per_trial"],
+        grace_rows=facts.first_rung,
+        evals_per_trial=facts.evals_per_trial,
     )
     says = (
-        f"Train the best point of the sweep {facts['sweep']!r} again (its trial {facts['trial']}): "
-        f"python {REPEAT}\n\nEval loss there: {facts['eval_loss']:.6f} at step {facts['step']}; "
-        f"packs {facts['packs_key']}, whose key changes with data, tokenizer and library versions."
+        f"Train the best point of the sweep {facts.sweep!r} again (its trial {facts.trial}): "
+        f"python {REPEAT}\n\nEval loss there: {facts.eval_loss:.6f} at step {facts.step}; "
+        f"packs {facts.packs_key}, whose key changes with data, tokenizer and library versions."
     )
     return as_file(sweep, says, {"points": "this one point; it is trained to its end"})
+
+
+def _card(facts: BundleFacts, library: str, title: str, about: str, *sections: str) -> str:
+    parts = [
+        f"{_front_matter(facts, library)}\n# {title}",
+        about,
+        f"{_losses(facts)}\n{_point(facts)}\n{_trained_on(facts)}",
+        *sections,
+        _board(facts),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _how_to_load(facts: BundleFacts) -> str:
+    vllm = ""
+    if not facts.is_whole:
+        command = vllm_command(".", facts.config.model, facts.config.lora_r, facts.sweep)
+        vllm = f"With vLLM, from this folder:\n\n```\n{command}\n```\n\n"
+    return f"""## How to load it
+
+```python
+{facts.loading_code(HERE)}
+
+from transformers import AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained({HERE!r})
+```
+
+{vllm}Answers end with token {facts.end_of_turn}; where the base itself stops at another one, ask
+with `"stop_token_ids": [{facts.end_of_turn}]`."""
 
 
 def _from_anywhere(data: DataConfig) -> DataConfig:
@@ -147,87 +120,75 @@ def _from_anywhere(data: DataConfig) -> DataConfig:
     return replace(data, **changes)
 
 
-def _front_matter(facts: Mapping[str, Any], library: str) -> str:
+def _front_matter(facts: BundleFacts, library: str) -> str:
     """What the Hub shows of a model; text as JSON, which is YAML. A base or dataset that is a local
     path is no id there and left out."""
-    model, source = facts["config"]["model"], facts["data"]["source"]
+    model, source = facts.config.model, facts.data.source
     lines = ["---"]
     if not os.path.isdir(model):
         lines.append(f"base_model: {json.dumps(model)}")
     lines += [f"library_name: {library}", "pipeline_tag: text-generation"]
-    what = "full-fine-tuning" if is_whole(facts) else "lora"
+    what = "full-fine-tuning" if facts.is_whole else "lora"
     lines += ["tags:", *(f"- {tag}" for tag in (what, "sft", "sftray"))]
     if not names_files(source) and not os.path.isdir(source):
         lines += ["datasets:", f"- {json.dumps(source)}"]
-    lines += [
-        "# license: yours to add; those of base and dataset still hold",
-        "---",
-        "",
-    ]
+    lines += ["# license: yours to add; those of base and dataset still hold", "---", ""]
     return "\n".join(lines)
 
 
-def _losses(facts: Mapping[str, Any]) -> str:
-    base, own, kind = facts["base_eval_loss"], facts["eval_loss"], kind_of(facts)
+def _losses(facts: BundleFacts) -> str:
+    base, own, kind = facts.base_eval_loss, facts.eval_loss, facts.kind
     return (
         "| | eval loss (nats a supervised token) |\n|---|---|\n"
         f"| untrained base | {base:.4f} |\n"
         f"| this {kind} | {own:.4f} ({own - base:+.4f}) |\n"
-        f"| this {kind}, reloaded with {loaded_with(facts)} | {facts['reloaded_eval_loss']:.4f} |\n"
-        f"{_confirmed_row(facts['confirmed'])}"
+        f"| this {kind}, reloaded with {facts.loader} | {facts.reloaded_eval_loss:.4f} |\n"
+        f"{_confirmed_row(facts.confirmed)}"
     )
 
 
-def _confirmed_row(confirmed: Mapping[str, Any] | None) -> str:
-    if confirmed is None:
+def _confirmed_row(confirmed: Confirmed | None) -> str:
+    if confirmed is None or confirmed.mean is None:
         return ""
-    mean, interval, runs = (confirmed[name] for name in ("mean", "interval", "eval_losses"))
-    width = f" ± {interval[1] - mean:.4f}" if interval else ""
-    return f"| its point, mean of {len(runs)} other seeds (95 %) | {mean:.4f}{width} |\n"
+    half, seeds = confirmed.half_width, len(confirmed.eval_losses)
+    mean = f"{confirmed.mean:.4f}" + ("" if half is None else f" ± {half:.4f}")
+    return f"| its point, mean of {seeds} other seeds (95 %) | {mean} |\n"
 
 
-def _point(facts: Mapping[str, Any]) -> str:
-    rows = "".join(f"| {name} | {value} |\n" for name, value in facts["point"].items())
+def _point(facts: BundleFacts) -> str:
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.point.items())
     return f"| hyper-parameter | value |\n|---|---|\n{rows}"
 
 
-def _trained_on(facts: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {facts['versions'][name]}" for name in SHOWN_VERSIONS)
+def _trained_on(facts: BundleFacts) -> str:
+    versions = ", ".join(f"{name} {facts.versions[name]}" for name in SHOWN_VERSIONS)
     lines = [
-        f"Trained on {facts['tokens']:,} tokens of `{facts['data']['source']}`; only the "
+        f"Trained on {facts.tokens:,} tokens of `{facts.data.source}`; only the "
         "assistant's tokens count in the loss.",
-        f"Data fingerprint `{facts['packs_key']}` (content, tokenizer, template and options):",
+        f"Data fingerprint `{facts.packs_key}` (content, tokenizer, template and options):",
         "",
         "| | conversations | rows | tokens | trained |",
         "|---|---|---|---|---|",
     ]
-    for split, counts in facts["data_counts"].items():
+    for split, counts in facts.data_counts.items():
         values = (counts[n] for n in ("conversations", "rows", "tokens", "supervised_tokens"))
         lines.append(f"| {split} | " + " | ".join(f"{value:,}" for value in values) + " |")
     lines += ["", f"Made with {versions}. The resolved configuration is in `sweep.json`."]
     return "\n".join(lines)
 
 
-def _repeat_section() -> str:
-    return (
-        "## How to repeat it\n\n"
-        "With sftray installed; with `--plan` it only shows steps, memory and cost:\n"
-        f"\n```\npython {REPEAT}\n```\n"
-    )
-
-
-def _board(facts: Mapping[str, Any]) -> str:
-    axes = list(dict.fromkeys(name for row in facts["leaderboard"] for name in row["point"]))
+def _board(facts: BundleFacts) -> str:
+    axes = list(dict.fromkeys(name for row in facts.leaderboard for name in row.point))
     head = ["trial", *axes, "eval loss", "tokens", "outcome"]
     lines = [
-        f"## The best of {facts['trials']} trials",
+        f"## The best of {facts.trials} trials",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
     ]
-    for row in facts["leaderboard"]:
-        loss = "" if row["eval_loss"] is None else f"{row['eval_loss']:.4f}"
-        values = [short(row["point"].get(name)) for name in axes]
-        told = [row["trial"], *values, loss, f"{row['tokens']:,}", row["outcome"] or ""]
-        lines.append(f"| {' | '.join(told)} |")
+    for row in facts.leaderboard:
+        loss = "" if row.eval_loss is None else f"{row.eval_loss:.4f}"
+        values = [short(row.point.get(name)) for name in axes]
+        cells = [row.trial, *values, loss, f"{row.tokens:,}", row.outcome or ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

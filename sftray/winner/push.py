@@ -10,18 +10,23 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from sftray.errors import Log, SftrayError
 from sftray.storage import files
 from sftray.storage.hub_errors import refusal
 from sftray.storage.paths import SweepPaths, is_uri, name_of
-from sftray.winner.bundle import open_bundle
+from sftray.winner.bundle import FACTS, BundleFacts, open_bundle
 from sftray.winner.model_card import CARD, REPEAT
 
-TOLD = ("sweep.json", CARD, REPEAT)
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_Answer = TypeVar("_Answer")
+
+TEXTS = (FACTS, CARD, REPEAT)
 """Files of ours, in which paths are cut to names."""
 
 
@@ -35,7 +40,7 @@ def push(
     trust_remote_code: bool = False,
     agree: Callable[[str], bool],
     log: Log,
-    api: Any = None,
+    api: HfApi | None = None,
 ) -> str | None:
     """Upload the adapter of a sweep's or a bundle's folder, or the model `merged` with it, to a
     repository "user/name", made if it is not there; returns the commit, None where `agree` said no.
@@ -45,7 +50,7 @@ def push(
     """
     from huggingface_hub import HfApi
 
-    api = api or HfApi()
+    hub = api or HfApi()
     with tempfile.TemporaryDirectory(prefix="sftray-push-") as temporary:
         staged = Path(temporary) / "folder"
         if merged:
@@ -57,19 +62,19 @@ def push(
             local, facts = open_bundle(folder)
             shutil.copytree(local, staged)
         if with_samples:
-            _add_samples(folder, facts["trial"], staged)
+            _add_samples(folder, facts.trial, staged)
         _cut_paths(staged, facts)
-        user = _call(repo, lambda: api.whoami())["name"]
+        user = _call(repo, lambda: hub.whoami())["name"]
         _list(staged, repo, user, private, facts, log)
         if not agree(f"upload to {repo}?"):
             return None
-        _call(repo, lambda: api.create_repo(repo, private=private, exist_ok=True))
+        _call(repo, lambda: hub.create_repo(repo, private=private, exist_ok=True))
         done = _call(
             repo,
-            lambda: api.upload_folder(
+            lambda: hub.upload_folder(
                 repo_id=repo,
                 folder_path=staged,
-                commit_message=f"{facts['sweep']}: trial {facts['trial']}",
+                commit_message=f"{facts.sweep}: trial {facts.trial}",
             ),
         )
     return str(done.commit_url)
@@ -78,8 +83,11 @@ def push(
 def _add_samples(folder: str, trial: str, staged: Path) -> None:
     """Prompts, references and answers: text of the dataset."""
     paths = SweepPaths(folder)
-    found = {"base_samples.jsonl": paths.base_samples, "samples.jsonl": paths.trial(trial).samples}
-    for name, path in found.items():
+    samples = {
+        "base_samples.jsonl": paths.base_samples,
+        "samples.jsonl": paths.trial(trial).samples,
+    }
+    for name, path in samples.items():
         if not files.exists(path):
             raise SftrayError(
                 f"{path}: there is no such file; --with-samples is for a sweep's folder"
@@ -87,12 +95,12 @@ def _add_samples(folder: str, trial: str, staged: Path) -> None:
         (staged / name).write_bytes(files.read_bytes(path))
 
 
-def _cut_paths(staged: Path, facts: Mapping[str, Any]) -> None:
+def _cut_paths(staged: Path, facts: BundleFacts) -> None:
     """Write local paths of data and storage as names in what sftray wrote."""
-    data = facts["data"]
-    known = [facts["packs"], data["source"], data["eval_source"], data["chat_template"]]
+    data = facts.data
+    known = [facts.packs, data.source, data.eval_source, data.chat_template]
     local = [path for path in known if path and "/" in path and _is_local(path)]
-    for name in TOLD:
+    for name in TEXTS:
         file = staged / name
         if not file.is_file():
             continue
@@ -108,22 +116,20 @@ def _is_local(path: str) -> bool:
     return not is_uri(path) and (path.startswith(("/", "~", ".")) or names_files(path))
 
 
-def _list(
-    staged: Path, repo: str, user: str, private: bool, facts: Mapping[str, Any], log: Log
-) -> None:
+def _list(staged: Path, repo: str, user: str, private: bool, facts: BundleFacts, log: Log) -> None:
     seen = "private" if private else "PUBLIC"
     log(f"to {repo} as {user} ({seen} if it is made now; an older one stays as it is):")
     for path in sorted(staged.rglob("*")):
         if path.is_file():
             log(f"  {path.stat().st_size / 1e6:9.2f} MB  {path.relative_to(staged)}")
-    if not facts["verified"]:
+    if not facts.verified:
         log("WARNING: reloaded, it did not have the eval loss that was recorded")
-    model = facts["config"]["model"]
+    model = facts.config.model
     if Path(model).is_dir():
         log(f"WARNING: its base is a folder of this machine, {model}: others cannot load it")
 
 
-def _call(repo: str, ask: Callable[[], Any]) -> Any:
+def _call(repo: str, ask: Callable[[], _Answer]) -> _Answer:
     from sftray.storage.hub_errors import HUB_ERRORS
 
     try:

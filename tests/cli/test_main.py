@@ -246,6 +246,16 @@ def test_a_bad_request_exits_with_2_and_one_message(
     assert not (tmp_path / "storage").exists()
 
 
+def test_a_hint_stands_on_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--set", "trial.lora_rank=8"])
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: --set trial.lora_rank: TrialConfig has no field 'lora_rank'"
+    assert hint == "hint: did you mean 'lora_r'?"
+
+
 def test_data_that_is_not_there_is_said_before_ray_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +304,7 @@ def test_an_interrupted_sweep_says_what_it_has_found_so_far(
         launch(SWEEP, ["--storage", str(folder.parent), "--name", folder.name])
     captured = capsys.readouterr()
     assert f"*  {small_sweep.leaderboard['best']}" in captured.out
-    assert "the same command goes on" in captured.err
+    assert "the same command continues" in captured.err
 
 
 @pytest.mark.ray

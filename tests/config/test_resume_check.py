@@ -26,7 +26,7 @@ def test_a_configuration_that_differs_is_refused_with_its_fields(tmp_path: Path)
     paths = record(tmp_path, to_json(sweep))
     refuse_other_config(sweep, paths)
     other = replace(sweep, seed=8, trial=replace(sweep.trial, weight_decay=0.3))
-    with pytest.raises(ConfigError, match=r"differs in seed, trial.weight_decay. Use --name"):
+    with pytest.raises(ConfigError, match=r"differs in seed, trial.weight_decay; use --name"):
         refuse_other_config(other, paths)
 
 

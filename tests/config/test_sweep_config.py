@@ -69,7 +69,7 @@ def make_sweep(**changes: Any) -> SweepConfig:
         (
             DataConfig,
             {"max_conversations": 0},
-            "data.max_conversations: got 0, must be at least 1, or None for all",
+            "data.max_conversations: got 0, must be a whole number of at least 1, or None for all",
         ),
         (
             DataConfig,
@@ -130,8 +130,16 @@ def make_sweep(**changes: Any) -> SweepConfig:
             "letter or digit",
         ),
         (SweepConfig, {"num_trials": 0}, "num_trials: got 0, must be a whole number of at least 1"),
-        (SweepConfig, {"reduction_factor": 1}, "reduction_factor: got 1, must be at least 2"),
-        (SweepConfig, {"grace_rows": 0}, "grace_rows: got 0, must be at least 1, or None"),
+        (
+            SweepConfig,
+            {"reduction_factor": 1},
+            "reduction_factor: got 1, must be a whole number of at least 2",
+        ),
+        (
+            SweepConfig,
+            {"grace_rows": 0},
+            "grace_rows: got 0, must be a whole number of at least 1, or None",
+        ),
         (SweepConfig, {"use_gpu": "yes"}, "use_gpu: got 'yes', must be true or false, or None"),
         (SweepConfig, {"search_space": {}}, "search_space: got nothing, must be at least one"),
         (

@@ -19,6 +19,7 @@ from sftray.cli.main import _parser
 from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
 from sftray.config.overrides import override
 from sftray.data.estimate import estimate_packs
+from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
@@ -108,7 +109,7 @@ def test_the_memory_on_the_page_is_what_the_plan_estimates() -> None:
 
 def test_packing_on_the_page_is_that_of_the_bundled_chats() -> None:
     data = DataConfig(str(FOLDER / "chats.jsonl"), max_length=512, eval_fraction=1e-9)
-    facts = estimate_packs(data, str(FOLDER), sample=10_000)["splits"]["train"]
+    facts = estimate_packs(make_recipe(data, str(FOLDER)), sample=10_000)["splits"]["train"]
     (row,) = [row for row in table(page("data.md"), "dataset") if row[0].startswith("bundled")]
     shown = [float(re.findall(r"[\d.]+", cell)[0]) for cell in row[4:]]
     longest = facts["waste_longest"]

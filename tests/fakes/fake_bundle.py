@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,37 @@ from peft import get_peft_model
 from sftray.config import DataConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.demo import FOLDER
+from sftray.results.confirmation import Confirmed
 from sftray.sweep.sweep_json import RECORDED_PACKAGES
 from sftray.trial.lora_adapter import lora_config
+from sftray.winner.bundle import BundleFacts, ShownTrial
 from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 
 END_OF_TURN = 2
-CONFIRMED = {
-    "trial": "t0001", "point": {"learning_rate": 5e-3}, "eval_losses": [3.4, 3.6],
-    "mean": 3.5, "interval": [3.25, 3.75], "tokens": 100,
-}  # fmt: skip
+CONFIRMED = Confirmed("t0001", {"learning_rate": 5e-3}, (3.4, 3.6), {}, 3.5, (3.25, 3.75), 100)
 
 
-def facts_of(trial: TrialConfig, **changes: Any) -> dict[str, Any]:
-    """What sweep.json of a bundle says."""
+def facts_of(trial: TrialConfig, **changes: Any) -> BundleFacts:
+    """The facts of a bundle."""
     counts = {"conversations": 90, "rows": 20, "tokens": 5000, "supervised_tokens": 2000}
-    row = {"point": {"learning_rate": 5e-3}, "tokens": 4000, "outcome": "completed"}
-    facts = {
-        "sweep": "fake", "trial": "t0001", "step": 12, "point": {"learning_rate": 5e-3},
-        "eval_loss": 3.5, "base_eval_loss": 5.5, "confirmed": None, "tokens": 4000,
-        "config": to_json(trial), "data": to_json(DataConfig(str(FOLDER / "chats.jsonl"))),
-        "packs": "/home/somebody/results/packs/0123", "packs_key": "0123",
-        "data_counts": {"train": counts, "eval": counts}, "first_rung": 112, "evals_per_trial": 3,
-        "end_of_turn": END_OF_TURN, "trials": 2, "versions": dict.fromkeys(RECORDED_PACKAGES, "1"),
-        "git_revision": None, "reloaded_eval_loss": 3.5, "verified": True,
-        "leaderboard": [
-            {"trial": "t0001", "eval_loss": 3.5, **row},
-            {"trial": "t0000", "eval_loss": None, **row, "outcome": "failed"},
+    point = {"learning_rate": 5e-3}
+    facts = BundleFacts(
+        sweep="fake", trial="t0001", step=12, point=point, eval_loss=3.5, base_eval_loss=5.5,
+        confirmed=None, tokens=4000, config=trial, data=DataConfig(str(FOLDER / "chats.jsonl")),
+        packs="/home/somebody/results/packs/0123", packs_key="0123",
+        data_counts={"train": counts, "eval": counts}, first_rung=112, evals_per_trial=3,
+        end_of_turn=END_OF_TURN, trials=2, versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
+        git_revision=None, reloaded_eval_loss=3.5, verified=True,
+        leaderboard=[
+            ShownTrial("t0001", point, 3.5, 4000, "completed"),
+            ShownTrial("t0000", point, None, 4000, "failed"),
         ],
-    }  # fmt: skip
-    return json.loads(json.dumps(facts | changes))  # type: ignore[no-any-return]
+    )  # fmt: skip
+    return replace(facts, **changes)
 
 
 def save_bundle(folder: Path, trial: TrialConfig, **changes: Any) -> Path:
-    """Write an adapter with random weights, and what is told of it."""
+    """Write an adapter with random weights, and its texts."""
     model = transformers.AutoModelForCausalLM.from_pretrained(trial.model)
     adapted = get_peft_model(model, lora_config(trial))
     torch.manual_seed(1)
@@ -57,5 +56,5 @@ def save_bundle(folder: Path, trial: TrialConfig, **changes: Any) -> Path:
     facts = facts_of(trial, **changes)
     for name, text in ((CARD, model_card(facts)), (REPEAT, repeat_file(facts))):
         (folder / name).write_text(text, encoding="utf-8")
-    (folder / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "sweep.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
     return folder

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -11,6 +11,9 @@ from sftray.config import DataConfig
 from sftray.data import pipeline
 from sftray.data.packs import ray_passes
 from sftray.data.packs.packs import Packs
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 def build_packs_here(data: DataConfig, model: str, *, storage: str) -> Packs:
@@ -21,7 +24,5 @@ def build_packs_here(data: DataConfig, model: str, *, storage: str) -> Packs:
         return pipeline.build_packs(data, model, storage=storage)
 
 
-def _one_after_another(
-    items: list[dict[str, Any]], task: Callable[..., dict[str, Any]], settings: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    return (task(item, **settings) for item in items)
+def _one_after_another(task: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    return [task(item) for item in items]

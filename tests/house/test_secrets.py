@@ -327,8 +327,7 @@ def test_a_sweeps_own_ray_is_this_machines_alone_and_asks_for_its_token(ran: Ran
 
 SOURCES = HERE.parent / "sftray"
 BETWEEN_PROCESSES = {
-    "data/packs/tokenize_pass.py": "a task's report to its driver",
-    "data/packs/ray_passes.py": "the same",
+    "data/packs/ray_passes.py": "a task's item and its answer",
     "search/tune_adapters.py": "an actor's exception, in the temporary folder that Tune was given",
 }
 """What may unpickle, and what: as all that Ray passes on."""

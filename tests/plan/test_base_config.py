@@ -13,7 +13,7 @@ from sftray.config import choice
 from sftray.errors import ConfigError
 from sftray.plan.base_config import DEFAULTS, require_attention, special_attention
 from sftray.plan.model_shape import ModelShape
-from sftray.plan.preview import check_attention
+from sftray.plan.preflight import check_attention
 from sftray.plan.trainer_choice import FAMILIES, why_not_the_base
 
 KEYS = sorted({key for defaults in DEFAULTS.values() for key in defaults})

@@ -153,11 +153,12 @@ def test_a_plan_tells_the_memory_and_how_it_would_be_elsewhere(tmp_path: Path) -
         data=data, trial=TrialConfig(str(FOLDER)), storage=str(tmp_path), trainer="train"
     )
     plan = make_plan(sweep, gpu_memory=80 * GIB)
-    memory = plan["memory"]
-    parts = ("base", "adapters", "activations", "logits")
-    assert memory["total"] == pytest.approx(sum(memory[part] for part in parts))
+    memory = plan.memory
+    assert memory is not None
+    parts = (memory.base, memory.adapters, memory.activations, memory.logits)
+    assert memory.total == pytest.approx(sum(parts))
     text = plan_text(plan)
-    assert f"memory: {memory['total']:.1f} of 80 GiB a GPU (base " in text
+    assert f"memory: {memory.total / GIB:.1f} of 80 GiB a GPU (base " in text
     assert "on other GPUs: 24 GB 64 rows; 48 GB 64 rows; 80 GB 64 rows; 141 GB 64 rows" in text
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from sftray.cli.launch import launch
 from sftray.cli.main import main
-from sftray.config import Choice, SweepConfig, Uniform
+from sftray.config import SweepConfig
+from sftray.config.spaces import Choice, Uniform
 from sftray.demo import FOLDER
 from sftray.plan.proposal import propose
 
@@ -112,7 +113,7 @@ def test_a_large_base_gets_the_usual_rates_and_says_where_it_fits(tmp_path: Path
     [
         (alpaca(30), ["new.py"], "must be at least 20 rows"),
         ([{"text": "no chat"}], ["new.py"], "got the columns text, must have one of"),
-        (CHATS[:9], ["there.py"], "got a file that is there already"),
+        (CHATS[:9], ["there.py"], "there.py: this file exists"),
         (CHATS[:9], ["new.txt"], "must end on .py"),
     ],
 )

@@ -226,24 +226,26 @@ def test_a_shipped_sweep_gets_the_bank_unless_it_trains_all_weights(file: Path) 
 def test_a_plan_tells_the_trainer_and_what_the_bank_is_built_for(tmp_path: Path) -> None:
     sweep = _demo_sweep(tmp_path)
     plan = make_plan(sweep, gpu_memory=80 * 2**30)
-    assert (plan["trainer"], plan["why_trainer"]) == (
+    assert (plan.trainer, plan.why_trainer) == (
         "bank",
         "plain LoRA trials that share one base",
     )
-    bank = plan["bank"]
-    assert (bank["slots"], bank["lora_r"]) == (4, TRIAL.lora_r)
-    assert 0 < bank["memory_gb"] == plan["memory"]["total"] < plan["memory"]["gpu"] == 80
-    assert {shape["micro_batch_size"] for shape in plan["shapes"]} == {bank["micro_batch_size"]}
+    bank, memory = plan.bank, plan.memory
+    assert bank is not None
+    assert memory is not None
+    assert (bank.slots, bank.lora_r) == (4, TRIAL.lora_r)
+    assert 0 < bank.memory_gb == memory.total / 2**30 < 80
+    assert {shape.plan.micro_batch_size for shape in plan.shapes} == {bank.micro_batch_size}
     on_cpu = make_plan(sweep, gpu_memory=None)
-    assert (on_cpu["bank"]["slots"], on_cpu["bank"]["memory_gb"]) == (4, 0.0)
-    assert on_cpu["memory"] is None
+    assert on_cpu.bank is not None
+    assert (on_cpu.bank.slots, on_cpu.bank.memory_gb, on_cpu.memory) == (4, 0.0, None)
 
 
 def test_a_plan_takes_train_where_no_slot_fits(tmp_path: Path) -> None:
     sweep, little = replace(_demo_sweep(tmp_path), bank_slots=64), 2 * 2**30
     plan = make_plan(sweep, gpu_memory=little)
-    assert (plan["trainer"], plan["bank"]) == ("train", None)
-    assert plan["why_trainer"] == "a bank of bank_slots=64 does not fit the GPU's memory"
+    assert (plan.trainer, plan.bank) == ("train", None)
+    assert plan.why_trainer == "a bank of bank_slots=64 does not fit the GPU's memory"
     with pytest.raises(ConfigError, match="trainer: got 'bank', but a bank of bank_slots=64"):
         make_plan(replace(sweep, trainer="bank"), gpu_memory=little)
     with pytest.raises(ConfigError, match=r"takes at least 1\.\d GiB .* and the GPU has 1\.0"):

@@ -20,10 +20,10 @@ from sftray.plan.rungs import rung_ladder
 from sftray.plan.trial_plan import (
     MIN_STEPS,
     TrialPlan,
-    fit_batch_sizes,
     learning_rate,
     plan_trial,
     planner,
+    resolve_batch_sizes,
 )
 
 
@@ -159,22 +159,26 @@ def test_a_micro_batch_that_does_not_divide_is_an_error() -> None:
 
 def test_fitting_keeps_the_batch_sizes_that_leave_enough_steps() -> None:
     sweep = make_sweep(search_space={"effective_batch_size": fitting([8, 16, 32, 64, 128])})
-    assert fit_batch_sizes(sweep, 5000).search_space["effective_batch_size"] == choice(
+    assert resolve_batch_sizes(sweep, 5000).search_space["effective_batch_size"] == choice(
         [8, 16, 32, 64, 128]
     )
-    assert fit_batch_sizes(sweep, 320).search_space["effective_batch_size"] == choice([8, 16, 32])
+    assert resolve_batch_sizes(sweep, 320).search_space["effective_batch_size"] == choice(
+        [8, 16, 32]
+    )
     # of fewer than two, powers of two that do
-    assert fit_batch_sizes(sweep, 100).search_space["effective_batch_size"] == choice([1, 2, 4, 8])
+    assert resolve_batch_sizes(sweep, 100).search_space["effective_batch_size"] == choice(
+        [1, 2, 4, 8]
+    )
     plain = make_sweep(search_space={"effective_batch_size": choice([8])})
-    assert fit_batch_sizes(plain, 100) is plain
+    assert resolve_batch_sizes(plain, 100) is plain
 
 
 def test_fitting_counts_the_fewest_epochs_and_whole_shares_of_workers() -> None:
     space = {"effective_batch_size": fitting([8, 16, 32]), "num_train_epochs": choice([0.5, 2])}
     sweep = make_sweep(search_space=space)
-    assert fit_batch_sizes(sweep, 320).search_space["effective_batch_size"] == choice([8, 16])
+    assert resolve_batch_sizes(sweep, 320).search_space["effective_batch_size"] == choice([8, 16])
     pairs = make_sweep(trial=replace(TRIAL, num_workers=2), search_space=space)
-    assert fit_batch_sizes(pairs, 100).search_space["effective_batch_size"] == choice([2, 4])
+    assert resolve_batch_sizes(pairs, 100).search_space["effective_batch_size"] == choice([2, 4])
 
 
 @given(rows=st.integers(10, 20_000), epochs=st.sampled_from([0.5, 1, 3]))
@@ -183,7 +187,7 @@ def test_whatever_fits_can_be_planned(rows: int, epochs: float) -> None:
         trial=replace(TRIAL, num_train_epochs=epochs),
         search_space={"effective_batch_size": fitting([8, 16, 32, 64, 128])},
     )
-    fitted = fit_batch_sizes(sweep, rows)
+    fitted = resolve_batch_sizes(sweep, rows)
     values = field_values(fitted, "effective_batch_size")
     assert values
     if round(epochs * rows) >= MIN_STEPS:

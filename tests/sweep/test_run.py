@@ -245,7 +245,7 @@ def test_another_configuration_of_the_same_name_is_refused_by_field(
         small_sweep_config, trial=replace(small_sweep_config.trial, lora_r=8), seed=1, num_trials=99
     )
     with pytest.raises(
-        ConfigError, match=re.escape("it differs in seed, trial.lora_r. Use --name")
+        ConfigError, match=re.escape("it differs in seed, trial.lora_r; use --name")
     ):
         run_sweep(other, local=True, log=silent)
 

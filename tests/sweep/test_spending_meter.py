@@ -12,7 +12,7 @@ from fake_trials import Kept, make_search, make_sweep, reports, run
 
 from sftray.config import SweepConfig, loguniform
 from sftray.errors import ConfigError
-from sftray.plan.disk import Disk, disk_needed, free_space, require_space
+from sftray.plan.disk import Disk, disk_needed, require_space
 from sftray.results import Results
 from sftray.results.leaderboard_text import table
 from sftray.results.spending import Spent, shares, spent_in
@@ -194,12 +194,14 @@ def test_a_price_is_needed_for_a_budget_of_money() -> None:
 
 def test_a_sweep_does_not_start_where_the_disk_is_too_small(tmp_path: Path) -> None:
     sweep = replace(make_sweep(), storage=str(tmp_path / "not" / "there"))
-    free = free_space(sweep.storage)
+    free = disk_needed(sweep, {}, {}, at_once=1).free
     assert free is not None
-    require_space(sweep, Disk(packs=1e18, checkpoints=free / 2, bundle=0.0), str(tmp_path))
+    require_space(sweep, Disk(1e18, free / 2, 0.0, free), str(tmp_path))
     with pytest.raises(ConfigError, match=r"storage: got .* GB free at .*there, must have .* GB"):
-        require_space(sweep, Disk(packs=0.0, checkpoints=2 * free, bundle=0.0), str(tmp_path))
-    require_space(replace(sweep, storage="s3://bucket/x"), Disk(0, 1e18, 0), str(tmp_path))
+        require_space(sweep, Disk(0.0, 2 * free, 0.0, free), str(tmp_path))
+    elsewhere = replace(sweep, storage="s3://bucket/x")
+    assert disk_needed(elsewhere, {}, {}, at_once=1).free is None
+    require_space(elsewhere, Disk(0.0, 1e18, 0.0, None), str(tmp_path))
 
 
 def test_a_sweep_too_large_for_the_disk_is_refused_before_anything_is_written(

@@ -117,9 +117,8 @@ def test_vllm_sets_aside_no_more_than_the_rank_needs(rank: int, most: int) -> No
     assert max_lora_rank(rank) == most
 
 
-def test_the_serve_command_can_be_pasted(saved: tuple[dict[str, Any], dict[str, Stored]]) -> None:
-    config = {**saved[0], "base_model_name_or_path": "Qwen/Qwen3-8B-Base", "r": 12}
-    assert vllm_command("/a b/best", config, "lr") == (
+def test_the_serve_command_can_be_pasted() -> None:
+    assert vllm_command("/a b/best", "Qwen/Qwen3-8B-Base", 12, "lr") == (
         "vllm serve Qwen/Qwen3-8B-Base --enable-lora --max-lora-rank 16 "
         "--lora-modules 'lr=/a b/best' --chat-template '/a b/best/chat_template.jinja'"
     )

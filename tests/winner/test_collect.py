@@ -8,9 +8,8 @@ import re
 import runpy
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,7 +17,8 @@ from fake_bundle import CONFIRMED
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
+from sftray.config.config_json import to_json
 from sftray.data.packs.packs import open_packs
 from sftray.demo import FOLDER
 from sftray.errors import SftrayError
@@ -35,8 +35,8 @@ from sftray.trial.eval_loss import load_adapter, packed_eval_loss
 from sftray.trial.generation import generate
 from sftray.trial.samples import read_samples
 from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
-from sftray.winner.bundle import TOLERANCE, open_bundle
-from sftray.winner.collect import collect
+from sftray.winner.bundle import BundleFacts, open_bundle
+from sftray.winner.collect import TOLERANCE, collect
 from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 
@@ -46,31 +46,30 @@ SDPA = Attention("sdpa", "sdpa", flatten=False)
 
 
 @pytest.fixture(scope="module")
-def facts(small_sweep: Results) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(Path(small_sweep.folder, "best", "sweep.json").read_text())
-    return values
+def facts(small_sweep: Results) -> BundleFacts:
+    return BundleFacts.read(f"{small_sweep.folder}/best")
 
 
-def test_the_bundle_is_of_the_best_evaluation(small_sweep: Results, facts: dict[str, Any]) -> None:
+def test_the_bundle_is_of_the_best_evaluation(small_sweep: Results, facts: BundleFacts) -> None:
     best = next(t for t in small_sweep.records if t.trial == small_sweep.leaderboard["best"])
     lowest = min(r["eval_loss"] for t in small_sweep.records for r in t.results if r["step"])
     assert best.best is not None
-    assert (facts["trial"], facts["step"]) == (best.trial, best.best["step"])
-    assert facts["eval_loss"] == lowest
-    assert facts["point"] == best.point
-    assert facts["config"]["learning_rate"] == best.point["learning_rate"]
-    assert facts["verified"] is True
+    assert (facts.trial, facts.step) == (best.trial, best.best["step"])
+    assert facts.eval_loss == lowest
+    assert facts.point == best.point
+    assert facts.config.learning_rate == best.point["learning_rate"]
+    assert facts.verified is True
 
 
 def test_the_bundle_loads_with_plain_peft_and_has_the_recorded_loss(
-    small_sweep: Results, facts: dict[str, Any]
+    small_sweep: Results, facts: BundleFacts
 ) -> None:
     folder = Path(small_sweep.folder, "best")
     model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     assert isinstance(model, PeftModel)
     rows = open_packs(small_sweep.record["packs"]).dataset("eval")
-    loss = packed_eval_loss(model, rows, SDPA, TrialConfig(**facts["config"]))
-    assert abs(loss - facts["eval_loss"]) <= TOLERANCE
+    loss = packed_eval_loss(model, rows, SDPA, facts.config)
+    assert abs(loss - facts.eval_loss) <= TOLERANCE
     messages = [{"role": "user", "content": "Hello."}]
     own = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
     bases = AutoTokenizer.from_pretrained(FOLDER).apply_chat_template(messages, tokenize=False)
@@ -86,27 +85,27 @@ def test_the_base_answers_the_prompts_that_trials_answer(small_sweep: Results) -
 
 
 def test_the_model_card_tells_base_losses_point_and_data(
-    small_sweep: Results, facts: dict[str, Any]
+    small_sweep: Results, facts: BundleFacts
 ) -> None:
     card = Path(small_sweep.folder, "best", "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: peft\n")  # its base is no model of the Hub
     for told in (
-        f"| untrained base | {facts['base_eval_loss']:.4f} |",
-        f"| this adapter | {facts['eval_loss']:.4f} (",
-        f"| this adapter, reloaded with plain PEFT | {facts['reloaded_eval_loss']:.4f} |",
-        f"| learning_rate | {facts['point']['learning_rate']} |",
-        facts["data"]["source"],
+        f"| untrained base | {facts.base_eval_loss:.4f} |",
+        f"| this adapter | {facts.eval_loss:.4f} (",
+        f"| this adapter, reloaded with plain PEFT | {facts.reloaded_eval_loss:.4f} |",
+        f"| learning_rate | {facts.point['learning_rate']} |",
+        facts.data.source,
         f"Data fingerprint `{small_sweep.packs_key}`",
     ):
         assert told in card
 
 
-def test_the_bundle_repeats_its_trial(small_sweep: Results, facts: dict[str, Any]) -> None:
+def test_the_bundle_repeats_its_trial(small_sweep: Results, facts: BundleFacts) -> None:
     sweep = runpy.run_path(f"{small_sweep.folder}/best/repeat.py")["sweep"]
-    assert sweep.trial.at(sweep.points[0]) == TrialConfig(**facts["config"])
+    assert sweep.trial.at(sweep.points[0]) == facts.config
     assert sweep.data == small_sweep.config.data
     plan = planner(sweep, small_sweep.record["data"]["train"]["rows"], execution=ONE_ROW)
-    assert facts["step"] in plan(sweep.trial).eval_steps
+    assert facts.step in plan(sweep.trial).eval_steps
 
 
 def test_peft_and_vllm_take_the_bundle(small_sweep: Results) -> None:
@@ -122,7 +121,7 @@ def test_a_confirmation_that_comes_later_is_told_in_the_card(
     weights = (folder / "best" / "adapter_model.safetensors").stat().st_mtime_ns
     board = {
         **small_sweep.leaderboard,
-        "confirmed": {"winner": "t0001", "tied": ["t0001"], "points": [CONFIRMED]},
+        "confirmed": {"winner": "t0001", "tied": ["t0001"], "points": [asdict(CONFIRMED)]},
     }
     facts = collect(
         small_sweep_config,
@@ -134,8 +133,8 @@ def test_a_confirmation_that_comes_later_is_told_in_the_card(
     )
     card = (folder / "best" / "README.md").read_text(encoding="utf-8")
     assert "| its point, mean of 2 other seeds (95 %) | 3.5000 ± 0.2500 |" in card
-    assert json.loads((folder / "best" / "sweep.json").read_text()) == facts
-    assert facts["verified"] is True
+    assert json.loads((folder / "best" / "sweep.json").read_text()) == to_json(facts)
+    assert facts.verified is True
     assert (folder / "best" / "adapter_model.safetensors").stat().st_mtime_ns == weights
 
 
@@ -161,7 +160,7 @@ def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Pat
 
 def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
     local, facts = open_bundle(small_sweep.folder)
-    trial = TrialConfig(**facts["config"])
+    trial = facts.config
     model, _ = load_adapter(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     asked = [{"role": "user", "content": "Hello."}]
@@ -169,8 +168,8 @@ def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
         asked, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     first = int(model(**inputs).logits[0, -1].argmax())
-    assert first != facts["end_of_turn"]
-    whole = generate(model, tokenizer, asked, facts["end_of_turn"], max_new_tokens=8)
+    assert first != facts.end_of_turn
+    whole = generate(model, tokenizer, asked, facts.end_of_turn, max_new_tokens=8)
     cut = generate(model, tokenizer, asked, first, max_new_tokens=8)
     assert cut == tokenizer.decode([first], skip_special_tokens=True)
     assert whole.startswith(cut)
@@ -184,7 +183,7 @@ def test_answers_of_base_and_adapter_differ(small_sweep: Results) -> None:
 
 
 def test_a_bundle_is_found_in_its_sweep_or_by_itself(
-    small_sweep: Results, facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_sweep: Results, facts: BundleFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for folder in (small_sweep.folder, f"{small_sweep.folder}/best"):
@@ -216,9 +215,9 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_passed_over_for_the_next_best(
     facts = collect(
         small_sweep_config, paths, packs, load(str(folder)), log=lines.append, submit=submit
     )
-    assert (facts["trial"], facts["step"]) != (old["trial"], old["step"])
-    assert facts["eval_loss"] > old["eval_loss"]
-    assert facts["verified"] is True
+    assert (facts.trial, facts.step) != (old["trial"], old["step"])
+    assert facts.eval_loss > old["eval_loss"]
+    assert facts.verified is True
     told = [line for line in lines if f"whose checkpoint is {damage}" in line]
     assert len(told) == 1
 

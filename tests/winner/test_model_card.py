@@ -12,14 +12,14 @@ import yaml
 from fake_bundle import CONFIRMED, facts_of
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.config.config_json import to_json
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
+from sftray.winner.bundle import BundleFacts
 from sftray.winner.model_card import merged_card, model_card, repeat_file
 
 TRIAL = TrialConfig("Qwen/Qwen3-8B-Base", learning_rate=5e-3, lora_r=12, seed=3)
-HUB = to_json(DataConfig("HuggingFaceH4/ultrachat_200k", split="train_sft"))
+HUB = DataConfig("HuggingFaceH4/ultrachat_200k", split="train_sft")
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def front_matter(card: str) -> dict[str, Any]:
     return values
 
 
-def repeated(facts: dict[str, Any], folder: Path) -> SweepConfig:
+def repeated(facts: BundleFacts, folder: Path) -> SweepConfig:
     (folder / "repeat.py").write_text(repeat_file(facts), encoding="utf-8")
     sweep: SweepConfig = runpy.run_path(str(folder / "repeat.py"))["sweep"]
     return sweep
@@ -67,15 +67,13 @@ def test_the_card_tells_losses_point_data_versions_and_leaderboard() -> None:
     assert "| its point, mean of 2 other seeds (95 %) | 3.5000 ± 0.2500 |" in sure
 
 
-@pytest.mark.parametrize("data", [HUB, to_json(DataConfig("s3://bucket/chats.jsonl", seed=4))])
-def test_what_repeats_the_winner_is_its_trial_on_its_data(
-    data: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("data", [HUB, DataConfig("s3://bucket/chats.jsonl", seed=4)])
+def test_what_repeats_the_winner_is_its_trial_on_its_data(data: DataConfig, tmp_path: Path) -> None:
     facts = facts_of(TRIAL, data=data)
     sweep = repeated(facts, tmp_path)
     assert sweep.trial.at(sweep.points[0]) == TRIAL
     assert sweep.total_trials == 1
-    assert sweep.data == DataConfig(**data)
+    assert sweep.data == data
     plan = planner(sweep, 300, execution=ONE_ROW)(sweep.trial)
     assert 7 in plan.eval_steps  # at the first rung, as in the sweep
     assert plan.rungs == ()  # and nothing stops it
@@ -85,7 +83,7 @@ def test_what_repeats_the_winner_finds_its_data_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(FOLDER)
-    facts = facts_of(TRIAL, data=to_json(DataConfig("chats.jsonl", chat_template="t.jinja")))
+    facts = facts_of(TRIAL, data=DataConfig("chats.jsonl", chat_template="t.jinja"))
     sweep = repeated(facts, tmp_path)
     found = DataConfig(str(FOLDER / "chats.jsonl"), chat_template=str(FOLDER / "t.jinja"))
     assert dataclasses.asdict(sweep.data) == dataclasses.asdict(found)

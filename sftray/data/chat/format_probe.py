@@ -19,11 +19,13 @@ from sftray.data.chat.chat_format import (
     PREFIXES,
     TRAINING_TEMPLATE,
     ChatFormat,
+    Span,
+    TemplateTurns,
     as_parts,
     has_markers,
+    render,
     training_template,
 )
-from sftray.data.chat.jinja_rendering import render
 from sftray.data.chat.tokenizer import ModelTokenizer, backend
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
@@ -54,9 +56,9 @@ def choose_format(
     if training is None:
         method = MARKERS if has_markers(own) else PREFIXES
         return _probe(tokenizer, own, own, method, date)
-    found = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date)
-    differences = _differences(found, [_PROBE, *samples])
-    return dataclasses.replace(found, differences=(*found.differences, *differences))
+    chat = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date)
+    differences = _differences(chat, [_PROBE, *samples])
+    return dataclasses.replace(chat, differences=(*chat.differences, *differences))
 
 
 def _probe(
@@ -109,9 +111,9 @@ def _pad_token_id(tokenizer: ModelTokenizer) -> int:
     """What fills rows; never trained on, so any token serves where there is no pad token."""
     named = dict(tokenizer.special_tokens)
     for name in ("pad_token", "unk_token", "eos_token", "bos_token"):
-        found = backend(tokenizer.json).token_to_id(named[name]) if name in named else None
-        if found is not None:
-            return int(found)
+        token = backend(tokenizer.json).token_to_id(named[name]) if name in named else None
+        if token is not None:
+            return int(token)
     raise TemplateError(f"{tokenizer.name}: the tokenizer has no pad, unknown or end token")
 
 
@@ -120,8 +122,8 @@ class _Written:
     """The probe as a template writes it."""
 
     text: str
-    spans: list[tuple[int, int]]
-    answers: list[tuple[int, int]]
+    spans: list[Span]
+    answers: list[Span]
     """Characters of the two answers' own words."""
     prompts: list[str]
     """The conversation up to each answer, with the generation prompt."""
@@ -132,9 +134,9 @@ def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: 
     variables = dict(tokenizer.special_tokens)
     refusal = ""
     for parts in (False, True):
-        probe = as_parts(_PROBE) if parts else _PROBE
+        probe: TemplateTurns = as_parts(_PROBE) if parts else _PROBE
         try:
-            (text,), found = render(template, [probe], variables=variables, date=date, spans=spans)
+            (text,), marked = render(template, [probe], variables=variables, date=date, spans=spans)
             prompts, _ = render(
                 template, [probe[:1], probe[:3]], variables=variables, date=date, prompt=True
             )
@@ -144,16 +146,16 @@ def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: 
         words = [turn["content"] for turn in _PROBE if turn["role"] == "assistant"]
         if all(word in text for word in words):
             answers = [(text.index(word), text.index(word) + len(word)) for word in words]
-            return _Written(text, merged(found[0]) if spans else [], answers, prompts, parts)
+            return _Written(text, merged(marked[0]) if spans else [], answers, prompts, parts)
     raise TemplateError(
         f"{tokenizer.name}: the chat template does not write the answers of a plain conversation "
         f"of user and assistant{refusal}; set data.chat_template to one that does"
     )
 
 
-def merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def merged(spans: Sequence[Span]) -> list[Span]:
     """Spans in order, those that touch made one and empty ones left out."""
-    out: list[tuple[int, int]] = []
+    out: list[Span] = []
     for start, stop in spans:
         if start == stop:
             continue
@@ -225,18 +227,18 @@ def _edges(written: _Written, turn: int, start: int) -> tuple[str, str] | None:
 
 def _prompt_differences(written: _Written, starts: list[int]) -> tuple[str, ...]:
     """Where training does not begin an answer as the generation prompt of inference does."""
-    found = [
+    differences = [
         f"the generation prompt ends on {prompt[-30:]!r}, training begins the answer after "
         f"{written.text[max(0, start - 30) : start]!r}"
         for prompt, start in zip(written.prompts, starts, strict=True)
         if start != len(prompt)
     ]
-    return tuple(found[:1])
+    return tuple(differences[:1])
 
 
 def _differences(chat: ChatFormat, samples: Sequence[list[Message]]) -> tuple[str, ...]:
     """Where TRL's training template writes the samples otherwise than the model's own template."""
-    found = []
+    differences = []
     for sample in samples:
         try:
             (own,), _ = chat.render([sample], own=True)
@@ -247,5 +249,5 @@ def _differences(chat: ChatFormat, samples: Sequence[list[Message]]) -> tuple[st
             pairs = enumerate(zip(own, ours, strict=False))
             at = next((k for k, (a, b) in pairs if a != b), min(len(own), len(ours)))
             around = slice(max(0, at - 30), at + 50)
-            found.append(f"own {own[around]!r}, training {ours[around]!r}")
-    return tuple(dict.fromkeys(found))[:3]
+            differences.append(f"own {own[around]!r}, training {ours[around]!r}")
+    return tuple(dict.fromkeys(differences))[:3]

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from sftray.data.chat.chat_format import PREFIXES, ChatFormat
+from sftray.data.chat.chat_format import PREFIXES, ChatFormat, Span
 from sftray.data.chat.format_probe import merged
-from sftray.data.chat.jinja_rendering import Span
 from sftray.data.chat.tokenizer import backend
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
@@ -95,10 +94,10 @@ def _write(chat: ChatFormat, conversations: Sequence[list[Message]]) -> list[Wri
 
 
 def _write_by_markers(chat: ChatFormat, conversations: Sequence[list[Message]]) -> list[Written]:
-    texts, found = chat.render(conversations, spans=True)
+    texts, marked = chat.render(conversations, spans=True)
     return [
         (text, _marked_spans(chat, text, merged(spans)))
-        for text, spans in zip(texts, found, strict=True)
+        for text, spans in zip(texts, marked, strict=True)
     ]
 
 
@@ -130,8 +129,8 @@ def _marked_spans(chat: ChatFormat, text: str, marked: list[Span]) -> list[Span]
             start += len(chat.lead)
         elif chat.gap and text.endswith(chat.gap, 0, start):
             start -= len(chat.gap)
-        found = [(text.find(end, start), len(end)) for end in chat.ends]
-        at, length = min((place for place in found if place[0] >= 0), default=(-1, 0))
+        places = [(text.find(end, start), len(end)) for end in chat.ends]
+        at, length = min((place for place in places if place[0] >= 0), default=(-1, 0))
         if at < 0 or text[stop:at].strip():
             return NO_END
         spans.append((start, at + length))
@@ -177,9 +176,9 @@ def _tokens(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
     texts = [text for text, _ in written]
     encodings = backend(chat.tokenizer).encode_batch(texts, add_special_tokens=False)
     tokens = []
-    for (text, found), encoding in zip(written, encodings, strict=True):
-        spans = [] if isinstance(found, str) else found
-        edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in spans]
+    for (text, spans), encoding in zip(written, encodings, strict=True):
+        places = [] if isinstance(spans, str) else spans
+        edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in places]
         tokens.append(Tokens(np.array(encoding.ids, np.int32), edges))
     return tokens
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -80,8 +80,8 @@ def read_tokenizer(model: str, *, revision: str | None = None) -> ModelTokenizer
     if not (folder / "tokenizer.json").is_file():
         raise TemplateError(f"{model}: has no tokenizer.json, must be a fast tokenizer")
     settings = _read_json(folder / "tokenizer_config.json")
-    template: Any = settings.get("chat_template")
-    if isinstance(template, list):
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # of several, by name
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     if (folder / "chat_template.jinja").is_file():
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
@@ -89,8 +89,8 @@ def read_tokenizer(model: str, *, revision: str | None = None) -> ModelTokenizer
     return ModelTokenizer(
         model,
         (folder / "tokenizer.json").read_text(encoding="utf-8"),
-        template,
-        _text_tokens({name: tokens[name] for name in _NAMED_TOKENS if tokens.get(name)}),
+        template if isinstance(template, str) else None,
+        _text_tokens(tokens),
     )
 
 
@@ -106,18 +106,18 @@ def backend(tokenizer_json: str) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(values))
 
 
-def _text_tokens(tokens: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    found = {}
+def _text_tokens(tokens: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    texts = {}
     for name in _NAMED_TOKENS:
         value = tokens.get(name)
         text = value.get("content") if isinstance(value, dict) else value
         if text:
-            found[name] = str(text)
-    return tuple(found.items())
+            texts[name] = str(text)
+    return tuple(texts.items())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     return values

@@ -14,7 +14,7 @@ def compiled_template() -> Any:
     """_compile_jinja_template, the sandboxed template that `render_jinja_template` keeps and
     renders: its environment's `strftime_now` reads the clock, and `render_jinja_template` takes no
     callable from outside. When it moves: look for where transformers sets `strftime_now`;
-    test_jinja_rendering.py finds a template that prints another day than the given."""
+    test_chat_format.py finds a template that prints another day than the given."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     return _compile_jinja_template

@@ -5,18 +5,18 @@ Promise: everything shown comes from the pack's own folder, tokenizer included; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sftray.data.packs.manifest import Overlap, counts_of, drop_table
+from sftray.data.packs.manifest import Overlap, counts_of, drop_table, unread_text
 from sftray.data.packs.pack_pass import UNTRAINED
-from sftray.data.packs.packing import padding_text
-from sftray.data.packs.packs import SPLITS, Packs, local_parts
+from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packing import Ints, padding_text
+from sftray.data.packs.packs import SPLITS, Packs
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 
@@ -30,7 +30,12 @@ def inspect_json(packs: Packs) -> dict[str, object]:
     data, for scripts."""
     splits = packs.manifest["splits"]
     counts = {
-        split: {**counts, "dropped": splits[split]["dropped"], "waste": splits[split]["waste"]}
+        split: {
+            **counts,
+            "dropped": splits[split]["dropped"],
+            "unread": splits[split]["unread"],
+            "waste": splits[split]["waste"],
+        }
         for split, counts in counts_of(packs.manifest).items()
     }
     return {**counts, "overlap": packs.manifest["eval_overlap"]}
@@ -97,6 +102,8 @@ def _dropped(packs: Packs) -> str:
             number = sum(facts["dropped"].values())
             lines.append(f"{split}: dropped {number:,} of {facts['read']:,} rows")
             lines.append(drop_table(facts["dropped"], facts["examples"]))
+        if unread := unread_text(facts["unread"]):
+            lines.append(f"{split}: {unread}")
         if facts["lost_last_user_turn"]:
             lines.append(f"{split}: {facts['lost_last_user_turn']:,} lost an unanswered last turn")
         if facts["lost_exchanges"]:
@@ -106,8 +113,10 @@ def _dropped(packs: Packs) -> str:
 
 def _rows(packs: Packs, number: int, color: bool) -> Iterator[str]:
     tokenizer = Tokenizer.from_str(files.read_text(PacksPaths(packs.root).tokenizer))
-    for place, row in enumerate(_read_rows(packs, number)):
-        ids, labels = np.array(row["input_ids"]), np.array(row["labels"])
+    packed = MappedRows(packs.dataset("train"))
+    for place in range(min(number, len(packed))):
+        row = packed[place]
+        ids, labels = row["input_ids"], row["labels"]
         trained = int((labels != UNTRAINED).sum())
         title = f"row {place}: {len(row['documents'])} conversations, {trained:,} tokens trained"
         starts = np.cumsum([0, *row["seq_lengths"]])
@@ -123,17 +132,7 @@ def _rows(packs: Packs, number: int, color: bool) -> Iterator[str]:
         yield "\n".join(texts)
 
 
-def _read_rows(packs: Packs, number: int) -> Iterator[Mapping[str, Any]]:
-    for path in local_parts(packs, "train"):
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_stream(source).read_all().slice(0, number)
-        yield from table.to_pylist()
-        number -= table.num_rows
-        if number <= 0:
-            return
-
-
-def _marked(tokenizer: Tokenizer, ids: Any, trained: Any, color: bool) -> str:
+def _marked(tokenizer: Tokenizer, ids: Ints, trained: NDArray[np.bool_], color: bool) -> str:
     pieces = []
     edges = [0, *(np.flatnonzero(np.diff(trained)) + 1), len(ids)]
     for start, stop in pairwise(edges):

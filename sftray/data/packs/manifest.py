@@ -9,14 +9,14 @@ from itertools import islice
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.tokenizer import backend
-from sftray.data.packs.lengths import LengthTable
+from sftray.data.packs.lengths import LengthTable, lengths_of
 from sftray.data.packs.packing import Padding
-from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport
+from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport, Kept
 from sftray.data.source.conversations import Message
-from sftray.data.source.eval_split import Hashes
 from sftray.errors import DataError
 
 SAMPLE_PROMPTS = 64
@@ -43,7 +43,11 @@ class PartFile(TypedDict):
     sha256: str
 
 
-class Packed(Counts, Padding):
+class Sizes(Counts, Padding):
+    """How much there is of a split, and what packing it is worth."""
+
+
+class Packed(Sizes):
     """What the second pass wrote of a split."""
 
     max_documents_per_row: int
@@ -65,6 +69,8 @@ class Reading(TypedDict):
     read: int
     dropped: dict[str, int]
     """The bad ones among them by reason, most frequent first."""
+    unread: dict[str, int]
+    """The good ones by key that nothing reads, most frequent first."""
 
 
 class Described(Reading):
@@ -81,7 +87,7 @@ class Split(Described, Packed):
     """A split of built packs."""
 
 
-class SplitEstimate(Counts, Padding, Reading):
+class SplitEstimate(Sizes, Reading):
     """A split as far as a plan needs it; a Split is one too."""
 
 
@@ -173,13 +179,13 @@ class Overlap:
         return None if counts is None else cls(**counts)
 
     @classmethod
-    def between(cls, train: tuple[Hashes, Hashes], evaluation: tuple[Hashes, Hashes]) -> Overlap:
-        """From the hashes of first user turns and of whole conversations."""
-        (train_first, train_whole), (eval_first, eval_whole) = train, evaluation
+    def between(cls, train: Kept, evaluation: Kept, chosen: NDArray[np.bool_]) -> Overlap:
+        """Of the training data and the `chosen` conversations of the evaluation set."""
+        duplicates = np.isin(evaluation.whole_hash[chosen], train.whole_hash)
         return cls(
-            training=int(np.isin(train_first, eval_first).sum()),
-            duplicates=int(np.isin(eval_whole, train_whole).sum()),
-            evaluated=len(eval_whole),
+            training=int(np.isin(train.hash, evaluation.hash[chosen]).sum()),
+            duplicates=int(duplicates.sum()),
+            evaluated=len(duplicates),
         )
 
     @property
@@ -232,35 +238,55 @@ def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:
             )
 
 
-def check_overlap(overlap: Overlap | None) -> None:
-    """Raise DataError where too much of a given evaluation set is trained on."""
-    if overlap is not None and overlap.refused:
-        raise DataError(overlap.refusal())
-
-
 def reasons_text(dropped: Mapping[str, int]) -> str:
     """Reasons with their counts, in one line."""
     return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
 
 
-def drops(
-    reports: Sequence[ChunkReport], places: Sequence[tuple[str, int]]
-) -> tuple[dict[str, int], dict[str, list[Example]]]:
-    """Rows dropped by reason, most frequent first, and examples with file and line.
+def dropped_text(reading: Reading) -> str:
+    """Rows that were dropped, in one line; empty where there are none."""
+    number = sum(reading["dropped"].values())
+    if not number:
+        return ""
+    reasons = reasons_text(reading["dropped"])
+    return f"{number:,} of {reading['read']:,} rows dropped ({reasons})"
 
-    `places` are (file, lines of it before the chunk) for each report.
-    """
-    counts: Counter[str] = Counter()
-    examples: dict[str, list[Example]] = {}
-    for report, (file, before) in zip(reports, places, strict=True):
-        counts.update(report.dropped)
-        for reason, shown in report.examples.items():
-            room = EXAMPLES - len(examples.setdefault(reason, []))
-            for example in shown[:room]:
-                line = before + example.line
-                examples[reason].append({"file": file, "line": line, "text": example.text})
-    ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return ordered, {reason: examples[reason] for reason in ordered}
+
+def unread_text(unread: Mapping[str, int]) -> str:
+    """Keys that were not read, in one line; empty where there are none."""
+    keys = [f"{key} ({rows:,} row{'s' * (rows > 1)})" for key, rows in unread.items()]
+    return f"keys that were not read: {', '.join(keys)}" if keys else ""
+
+
+def reading_of(reports: Sequence[ChunkReport]) -> Reading:
+    """What was counted of some chunks."""
+    dropped: Counter[str] = sum((report.dropped for report in reports), Counter())
+    unread: Counter[str] = sum((report.unread for report in reports), Counter())
+    return {
+        "read": sum(report.rows for report in reports),
+        "dropped": dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
+        "unread": dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))),
+    }
+
+
+def describe(reports: Sequence[ChunkReport], paths: Sequence[str]) -> Described:
+    """What all chunks of a source held; `paths` are the chunks' files."""
+    reading = reading_of(reports)
+    examples: dict[str, list[Example]] = {reason: [] for reason in reading["dropped"]}
+    lines: Counter[str] = Counter()
+    for report, path in zip(reports, paths, strict=True):
+        for reason, rows in report.examples.items():
+            for row in rows[: EXAMPLES - len(examples[reason])]:
+                line = lines[path] + row.line
+                examples[reason].append({"file": path, "line": line, "text": row.text})
+        lines[path] += report.lines
+    return {
+        **reading,
+        "examples": examples,
+        "lost_last_user_turn": sum(report.lost_last_user_turn for report in reports),
+        "lost_exchanges": sum(report.lost_exchanges for report in reports),
+        "lengths": lengths_of(report.lengths for report in reports),
+    }
 
 
 def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[Example]]) -> str:

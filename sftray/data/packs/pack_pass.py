@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sftray.data.packs.packing import Rows
+from sftray.data.packs.manifest import PartFile
+from sftray.data.packs.packing import Ints, Rows
 from sftray.data.packs.packs import localise
-from sftray.data.packs.tokenize_pass import TOKEN_BYTES, chunk_file
+from sftray.data.packs.tokenize_pass import TOKEN_BYTES, ChunkReport, Kept, chunk_file
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, node_cache
 
@@ -31,24 +31,28 @@ PART_POSITIONS = 2**21
 """Tokens and padding a part: 16 MiB of ids and labels."""
 UNTRAINED = -100
 
-Ints = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class Documents:
-    """Where the conversations that were kept lie among the tokenised chunks, in source order."""
+class Documents(Kept):
+    """The conversations that were kept of all chunks, in source order."""
 
-    row: NDArray[np.int32]
-    """Row of the chunk."""
-    length: NDArray[np.int32]
-    hash: NDArray[np.uint64]
-    """Of the first user turn."""
-    whole_hash: NDArray[np.uint64]
-    """Of all turns."""
     first: Ints
     """First document of each chunk, and their number: [chunks + 1]."""
     rows_before: Ints
     """Rows of the source before each chunk."""
+
+    @classmethod
+    def of(cls, reports: Sequence[ChunkReport]) -> Documents:
+        """From the reports of all chunks."""
+        kept = [report.kept for report in reports]
+        return cls(
+            row=np.concatenate([part.row for part in kept]),
+            length=np.concatenate([part.length for part in kept]),
+            hash=np.concatenate([part.hash for part in kept]),
+            whole_hash=np.concatenate([part.whole_hash for part in kept]),
+            first=np.cumsum([0, *(len(part.row) for part in kept)]),
+            rows_before=np.cumsum([0, *(report.rows for report in reports)]),
+        )
 
     def chunk(self, documents: Ints) -> Ints:
         """The chunks of some documents."""
@@ -59,10 +63,31 @@ class Documents:
         return self.row[documents] + self.rows_before[self.chunk(documents)]
 
 
+class PartPlan(NamedTuple):
+    """One part to write."""
+
+    split: str
+    number: int
+    row_sizes: Ints
+    """Documents of each row."""
+    folder: str
+    """Where the tokens of its documents lie, and in `file` which they are."""
+    file: str
+
+
+class Part(NamedTuple):
+    """A part that was written, and its counts."""
+
+    file: PartFile
+    supervised_tokens: int
+    max_supervised_per_row: int
+    max_documents_per_row: int
+
+
 def plan_parts(
     split: str, rows: Rows, documents: Documents, max_length: int, folder: str
-) -> Iterator[dict[str, Any]]:
-    """One Ray Data item a part, its plan in a file, so that the driver never holds them all.
+) -> Iterator[PartPlan]:
+    """What each part holds, most of it in a file, so that the driver never holds it all.
 
     `rows` hold indices into `documents`; `folder` is where their tokens lie.
     """
@@ -74,51 +99,39 @@ def plan_parts(
         chunk = documents.chunk(mine)
         offset = starts[mine] - starts[documents.first[chunk]]
         columns = (chunk, offset, documents.length[mine], documents.ordinal(mine))
-        plan = f"{folder}/{split}-{number:05d}.plan"
-        files.write_bytes(plan, np.stack(columns, dtype=np.int64).tobytes())
-        sizes = np.diff(edges).tobytes()
-        yield {"split": split, "part": number, "row_sizes": sizes, "plan": plan}
+        file = f"{folder}/{split}-{number:05d}.plan"
+        files.write_bytes(file, np.stack(columns, dtype=np.int64).tobytes())
+        yield PartPlan(split, number, np.diff(edges), folder, file)
 
 
-def gather_part(
-    item: dict[str, Any],
-    *,
-    root: str,
-    folders: Mapping[str, str],
-    max_length: int,
-    pad_token_id: int,
-) -> dict[str, Any]:
-    """A Ray Data task: write one part, and report its size, checksum and counts."""
+def gather_part(plan: PartPlan, *, root: str, max_length: int, pad_token_id: int) -> Part:
+    """Write one part."""
     _forget_old_builds()
-    sizes = np.frombuffer(item["row_sizes"], np.int64)
-    plan = np.frombuffer(files.read_bytes(item["plan"]), np.int64)
-    chunk, offset, length, ordinal = plan.reshape(4, -1)
+    sizes = plan.row_sizes
+    columns = np.frombuffer(files.read_bytes(plan.file), np.int64)
+    chunk, offset, length, ordinal = columns.reshape(4, -1)
     row = np.repeat(np.arange(len(sizes)), sizes)
     before = np.cumsum(length) - length
     first = np.cumsum(sizes) - sizes
     place = before - before[first][row]
     tokens = np.full((len(sizes), max_length), ~np.int32(pad_token_id), np.int32)
-    _read_tokens(folders[item["split"]], chunk, offset, length, tokens, row * max_length + place)
+    _read_tokens(plan.folder, chunk, offset, length, tokens, row * max_length + place)
     used = np.add.reduceat(length, first)
     data = _arrow(tokens, used, sizes, length, ordinal)
-    path = PacksPaths(root).part(item["split"], int(item["part"]))
+    path = PacksPaths(root).part(plan.split, plan.number)
     files.write_bytes(path, data)
     supervised = np.count_nonzero(tokens >= 0, axis=1)
-    facts = {
-        "name": path.rsplit("/", 1)[-1],
-        "rows": len(sizes),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    return {
-        "split": item["split"],
-        "part": int(item["part"]),
-        "facts": json.dumps(facts),
-        "tokens": int(length.sum()),
-        "supervised_tokens": int(supervised.sum()),
-        "max_supervised_per_row": int(supervised.max()),
-        "max_documents_per_row": int((sizes + (used < max_length)).max()),
-    }
+    return Part(
+        {
+            "name": path.rsplit("/", 1)[-1],
+            "rows": len(sizes),
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        },
+        supervised_tokens=int(supervised.sum()),
+        max_supervised_per_row=int(supervised.max()),
+        max_documents_per_row=int((sizes + (used < max_length)).max()),
+    )
 
 
 @functools.cache
@@ -176,6 +189,6 @@ def _arrow(
     return sink.getvalue()
 
 
-def _lists(values: NDArray[Any], sizes: Ints) -> pa.ListArray:
+def _lists(values: NDArray[np.signedinteger], sizes: Ints) -> pa.ListArray:
     edges = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(edges), pa.array(values))

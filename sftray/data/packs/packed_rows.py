@@ -5,15 +5,19 @@ Promise: nothing is copied and nothing converted. Price: 5 µs a row.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
 
 
 class MappedRows:
     """The rows of a split, read from its memory-mapped dataset without a copy."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: datasets.Dataset) -> None:
         table = dataset.data
         self._columns = {
             name: [_list_values(chunk) for chunk in table[name].chunks]
@@ -31,13 +35,13 @@ class MappedRows:
 
     def tokens(self) -> np.ndarray:
         """Tokens of each row that belong to a document, padding left out; int64 [rows]."""
-        found = []
+        tokens = []
         for (starts, values), (documents, _) in zip(
             self._columns["seq_lengths"], self._columns["documents"], strict=True
         ):
             sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-            found.append(sums[starts[:-1] + np.diff(documents)] - sums[starts[:-1]])
-        return np.concatenate(found)
+            tokens.append(sums[starts[:-1] + np.diff(documents)] - sums[starts[:-1]])
+        return np.concatenate(tokens)
 
     def most_documents(self) -> int:
         """The most documents of a row, padding left out."""
@@ -51,7 +55,7 @@ class MappedRows:
         return cell
 
 
-def _list_values(chunk: Any) -> tuple[np.ndarray, np.ndarray]:
+def _list_values(chunk: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     """Offsets and values of an Arrow list array, without a copy."""
     offsets = chunk.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     return offsets, chunk.values.to_numpy(zero_copy_only=False)

@@ -7,33 +7,35 @@ the number of CPUs changes nothing.
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.packs.manifest import Counts, Packed, drops, reasons_text
-from sftray.data.packs.pack_pass import Documents, gather_part, plan_parts
-from sftray.data.packs.packing import Padding, Rows, pack, padding_of, shuffled
-from sftray.data.packs.tokenize_pass import ChunkReport, kept_of, report_of, tokenise_chunk, woken
+from sftray.data.packs.manifest import Described, Packed, describe, reasons_text
+from sftray.data.packs.pack_pass import Documents, PartPlan, gather_part, plan_parts
+from sftray.data.packs.packing import Rows, pack, padding_of, shuffled
+from sftray.data.packs.tokenize_pass import tokenise_chunk, warm_up
 from sftray.data.source.conversations import Message, conversation
-from sftray.data.source.readers import BadLineError
-from sftray.data.source.sources import Source, located, spelling_of_source
-from sftray.errors import DataError, Log, OutageError, TemplateError
+from sftray.data.source.sources import Source, spelling_of_source
+from sftray.errors import DataError, Log, SftrayError
 from sftray.storage.outages import plain
 
 _BLOCKS = 4096
 """At most this many Ray Data blocks a pass; more chunks share a block."""
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -41,33 +43,19 @@ class Tokenised:
     """A source after the first pass."""
 
     source: Source
+    spelling: str
     folder: str
     """Where the tokens of its chunks lie."""
-    reports: list[ChunkReport]
-    """What was counted of each chunk; its conversations are in `documents`."""
+    described: Described
     documents: Documents
 
-    @property
-    def rows(self) -> int:
-        return int(self.documents.rows_before[-1])
-
-    def places(self) -> list[tuple[str, int]]:
-        """(file, lines of it before the chunk) for each chunk."""
-        before: dict[str, int] = {}
-        out = []
-        for chunk, report in zip(self.source.chunks, self.reports, strict=True):
-            out.append((chunk.path, before.get(chunk.path, 0)))
-            before[chunk.path] = before.get(chunk.path, 0) + report.lines
-        return out
-
-    def conversations(self, documents: Iterable[int], columns: str) -> Iterator[list[Message]]:
+    def conversations(self, documents: Iterable[int]) -> Iterator[list[Message]]:
         """Read the conversations of some documents again, in that order."""
-        spelling = spelling_of_source(self.source, columns)
         for document in documents:
             (chunk,) = self.documents.chunk(np.array([document])).tolist()
             place = int(self.documents.row[document])
             _, row = next(islice(self.source.read(chunk), place, None))
-            yield conversation(row, spelling)[0]
+            yield conversation(row, self.spelling)[0]
 
 
 def wake_workers(source: Source) -> None:
@@ -76,7 +64,7 @@ def wake_workers(source: Source) -> None:
 
     number = min(len(source.chunks), int(ray.cluster_resources().get("CPU", 0)))
     for _ in range(number):
-        ray.remote(num_cpus=1)(woken).remote()
+        ray.remote(num_cpus=1)(warm_up).remote()
 
 
 def tokenise(
@@ -84,35 +72,30 @@ def tokenise(
 ) -> Tokenised:
     """The first pass. Raises DataError for a file that cannot be read, or TemplateError."""
     began = time.monotonic()
-    settings = {
-        "chunks": source.chunks,
-        "spelling": spelling_of_source(source, data.columns),
-        "chat": chat,
-        "max_length": data.max_length,
-        "seed": data.seed,
-        "folder": folder,
-    }
-    items = [{"chunk": number} for number in range(len(source.chunks))]
-    found: dict[int, ChunkReport] = {}
-    for answer in _map(items, tokenise_chunk, settings):
-        error = json.loads(answer["error"])
-        if error is not None:
-            raise _error(source, int(answer["chunk"]), *error)
-        found[int(answer["chunk"])] = report_of(answer)
-    reports = [found[number] for number in range(len(items))]
-    tokenised = Tokenised(source, folder, reports, _documents(reports))
-    if len(tokenised.documents.row) == 0:
-        counts, _ = drops(reports, tokenised.places())
+    spelling = spelling_of_source(source, data.columns)
+    task = partial(
+        tokenise_chunk,
+        source=source,
+        spelling=spelling,
+        chat=chat,
+        max_length=data.max_length,
+        seed=data.seed,
+        folder=folder,
+    )
+    reports = _map(task, range(len(source.chunks)))
+    described = describe(reports, [chunk.path for chunk in source.chunks])
+    documents, rows = Documents.of(reports), described["read"]
+    if len(documents.row) == 0:
         raise DataError(
-            f"{source.name}: none of {tokenised.rows} conversations can be trained on: "
-            f"{reasons_text(counts)}; must be one at least, clean them"
+            f"{source.name}: none of {rows} conversations can be trained on: "
+            f"{reasons_text(described['dropped'])}; must be one at least, clean them"
         )
     seconds = time.monotonic() - began
     log(
-        f"tokenised {tokenised.rows:,} conversations of {source.name} in {seconds:.1f} s "
-        f"({tokenised.rows / seconds:,.0f} a second)"
+        f"tokenised {rows:,} conversations of {source.name} in {seconds:.1f} s "
+        f"({rows / seconds:,.0f} a second)"
     )
-    return tokenised
+    return Tokenised(source, spelling, folder, described, documents)
 
 
 def pack_splits(
@@ -123,48 +106,46 @@ def pack_splits(
     root: str,
 ) -> dict[str, Packed]:
     """The second pass: pack the chosen documents of each split, write the parts, and count."""
-    items: list[dict[str, Any]] = []
-    counts: dict[str, Counts] = {}
-    padding: dict[str, Padding] = {}
+    plans: list[PartPlan] = []
+    packed: dict[str, Packed] = {}
     for split, (tokenised, chosen) in splits.items():
         indices = np.flatnonzero(chosen)
         lengths = tokenised.documents.length[indices]
         rows = pack(lengths, data.max_length)
         rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
-        items += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
-        tokens = int(lengths.sum(dtype=np.int64))
-        counts[split] = {
+        plans += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
+        packed[split] = {
             "conversations": len(indices),
             "rows": len(rows),
-            "tokens": tokens,
+            "tokens": int(lengths.sum(dtype=np.int64)),
             "supervised_tokens": 0,
+            **padding_of(lengths, len(rows), data.max_length),
+            "max_documents_per_row": 0,
+            "max_supervised_per_row": 0,
+            "parts": [],
         }
-        padding[split] = padding_of(lengths, len(rows), data.max_length)
-    settings = {
-        "root": root,
-        "folders": {split: tokenised.folder for split, (tokenised, _) in splits.items()},
-        "max_length": data.max_length,
-        "pad_token_id": chat.pad_token_id,
-    }
-    answers = sorted(_map(items, gather_part, settings), key=lambda answer: int(answer["part"]))
-    packed: dict[str, Packed] = {}
-    for split in splits:
-        mine = [answer for answer in answers if answer["split"] == split]
-        counts[split]["supervised_tokens"] = sum(int(one["supervised_tokens"]) for one in mine)
-        packed[split] = {
-            **counts[split],
-            **padding[split],
-            "max_documents_per_row": max(int(one["max_documents_per_row"]) for one in mine),
-            "max_supervised_per_row": max(int(one["max_supervised_per_row"]) for one in mine),
-            "parts": [json.loads(one["facts"]) for one in mine],
-        }
+    task = partial(
+        gather_part, root=root, max_length=data.max_length, pad_token_id=chat.pad_token_id
+    )
+    for plan, part in zip(plans, _map(task, plans), strict=True):
+        total = packed[plan.split]
+        total["supervised_tokens"] += part.supervised_tokens
+        for name in ("max_documents_per_row", "max_supervised_per_row"):
+            total[name] = max(total[name], getattr(part, name))
+        total["parts"].append(part.file)
     return packed
 
 
-def _map(
-    items: list[dict[str, Any]], task: Callable[..., dict[str, Any]], settings: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Run a task on each item with Ray Data; the answers come in any order."""
+class _Row(TypedDict):
+    """What Ray Data hands to a task and back."""
+
+    number: int
+    pickle: bytes
+
+
+def _map(task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> list[_Answer]:
+    """The task's answers to all items, in their order, by Ray Data. Raises the SftrayError of a
+    task."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -172,52 +153,28 @@ def _map(
     bars, level = context.enable_progress_bars, logger.level
     context.enable_progress_bars = False
     logger.setLevel(logging.ERROR)
+    answers: dict[int, _Answer] = {}
     try:
-        blocks = min(len(items), _BLOCKS)
-        dataset = ray.data.from_items(items, override_num_blocks=blocks)
-        options = {"task": task, "settings": settings}
-        for done in dataset.map(_told, fn_kwargs=options).iter_rows():
-            if done["outage"]:
-                raise OutageError(done["outage"])
-            yield pickle.loads(done["answer"])
+        rows = [{"number": n, "pickle": pickle.dumps(item)} for n, item in enumerate(items)]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
+        for row in dataset.map(_answered, fn_kwargs={"task": task}).iter_rows():
+            answer = pickle.loads(row["pickle"])
+            if isinstance(answer, SftrayError):
+                raise answer
+            answers[row["number"]] = answer
     finally:
         context.enable_progress_bars = bars
         logger.setLevel(level)
+    return [answers[number] for number in range(len(items))]
 
 
-def _told(
-    item: dict[str, Any], *, task: Callable[..., dict[str, Any]], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """A task's answer, or what there is to say of a full disk and the like, of which Ray Data would
-    pass on a traceback."""
+def _answered(row: _Row, *, task: Callable[[_Item], _Answer]) -> _Row:
+    """A task's answer, or its SftrayError, of which Ray Data would pass on a traceback."""
+    answer: _Answer | Exception
     try:
-        return {"outage": "", "answer": pickle.dumps(task(item, **settings))}
-    except Exception as error:  # noqa: BLE001 – what is no outage is raised again
-        found = plain(error, tempfile.gettempdir())
-        if not isinstance(found, OutageError):
+        answer = task(pickle.loads(row["pickle"]))
+    except (SftrayError, OSError) as error:
+        answer = plain(error, tempfile.gettempdir())  # in words where a disk is full
+        if not isinstance(answer, SftrayError):
             raise
-        return {"outage": str(found), "answer": b""}
-
-
-def _error(source: Source, number: int, kind: str, line: int, message: str) -> Exception:
-    chunk = source.chunks[number]
-    if kind == "TemplateError":
-        return TemplateError(f"{chunk.path}: {message}")
-    if line:
-        return located(source, number, BadLineError(line, message))
-    return DataError(message)
-
-
-def _documents(reports: list[ChunkReport]) -> Documents:
-    """The conversations of all chunks, taken out of their reports."""
-    kept = [report.kept for report in reports]
-    for report in reports:
-        report.kept = kept_of([])
-    return Documents(
-        row=np.concatenate([part.row for part in kept]),
-        length=np.concatenate([part.length for part in kept]),
-        hash=np.concatenate([part.hash for part in kept]),
-        whole_hash=np.concatenate([part.whole_hash for part in kept]),
-        first=np.cumsum([0, *(len(part.row) for part in kept)]),
-        rows_before=np.cumsum([0, *(report.rows for report in reports)]),
-    )
+    return {"number": row["number"], "pickle": pickle.dumps(answer)}

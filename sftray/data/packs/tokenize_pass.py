@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,17 @@ from numpy.typing import NDArray
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.loss_mask import Dropped, encode
 from sftray.data.packs.lengths import Lengths, count_lengths
-from sftray.data.source.conversations import BadRowError, Message, conversation, first_user_turn
+from sftray.data.source.conversations import (
+    BadRowError,
+    Message,
+    conversation,
+    first_user_turn,
+    unread_keys,
+)
 from sftray.data.source.eval_split import conversation_hash, turn_hash
-from sftray.data.source.readers import BadLineError, Chunk, SourceRow, check_columns, read_chunk
-from sftray.errors import OutageError, SftrayError
+from sftray.data.source.readers import BadLineError, NumberedRow, check_columns
+from sftray.data.source.sources import Source, located
+from sftray.errors import TemplateError
 from sftray.storage import files
 from sftray.storage.outages import patiently
 
@@ -49,6 +55,8 @@ class ChunkReport:
     """Lines or rows of the file, blank ones too: places the next chunk's line numbers."""
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    """Rows by key that was not read, of those that are conversations."""
     examples: dict[str, list[BadRow]] = field(default_factory=dict)
     lost_last_user_turn: int = 0
     lost_exchanges: int = 0
@@ -85,41 +93,37 @@ def kept_of(rows: Sequence[tuple[int, int, int, int]]) -> Kept:
     )
 
 
-def woken() -> None:
+def warm_up() -> None:
     """A Ray task that leaves its process with all that `tokenise_chunk` needs there."""
     import ray.data  # noqa: F401 — Ray Data's own tasks import it
     from transformers.utils import chat_template_utils  # noqa: F401 — 0.9 s, for the templates
 
 
 def tokenise_chunk(
-    item: dict[str, Any],
+    number: int,
     *,
-    chunks: Sequence[Chunk],
+    source: Source,
     spelling: str,
     chat: ChatFormat,
     max_length: int,
     seed: int,
     folder: str,
-) -> dict[str, Any]:
-    """A Ray Data task: tokenise chunk `item["chunk"]` into `folder`, and report.
-
-    An error comes back as {"error": [type, line, message]}, for the driver to raise with the file.
-    """
-    number = int(item["chunk"])
+) -> ChunkReport:
+    """Tokenise one chunk of a source into `folder`. Raises DataError or TemplateError, with the
+    file."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one CPU
+    path = source.chunks[number].path
     try:
         report, tokens, trained = patiently(
-            files.place(chunks[number].path),
-            lambda: read_and_encode(read_chunk(chunks[number]), spelling, chat, max_length, seed),
+            files.place(path),
+            lambda: read_and_encode(source.read(number), spelling, chat, max_length, seed),
         )
     except BadLineError as error:
-        return _answer(number, error=["DataError", error.line, error.message])
-    except OutageError:
-        raise
-    except SftrayError as error:
-        return _answer(number, error=[type(error).__name__, 0, str(error)])
+        raise located(source, number, error) from error
+    except TemplateError as error:
+        raise TemplateError(f"{path}: {error}") from error
     _write_tokens(chunk_file(folder, number), tokens, trained)
-    return _answer(number, report=report)
+    return report
 
 
 def chunk_file(folder: str, number: int) -> str:
@@ -128,7 +132,7 @@ def chunk_file(folder: str, number: int) -> str:
 
 
 def read_and_encode(
-    rows: Iterable[SourceRow], spelling: str, chat: ChatFormat, max_length: int, seed: int
+    rows: Iterable[NumberedRow], spelling: str, chat: ChatFormat, max_length: int, seed: int
 ) -> tuple[ChunkReport, list[NDArray[np.int32]], list[NDArray[np.bool_]]]:
     """The report, token ids and masks of some rows. Raises BadLineError."""
     report = ChunkReport()
@@ -162,6 +166,7 @@ def read_and_encode(
         except BadRowError as error:
             _drop(report, str(error), line, row)
             continue
+        report.unread.update(unread_keys(row, spelling))
         report.lost_last_user_turn += unanswered
         batch.append((number, line, turns))
         if len(batch) == BATCH:
@@ -174,20 +179,7 @@ def read_and_encode(
     return report, tokens, trained
 
 
-def _answer(
-    number: int, *, report: ChunkReport | None = None, error: list[Any] | None = None
-) -> dict[str, Any]:
-    return {"chunk": number, "error": json.dumps(error), "report": pickle.dumps(report)}
-
-
-def report_of(answer: dict[str, Any]) -> ChunkReport:
-    """The ChunkReport in a task's answer."""
-    report = pickle.loads(answer["report"])
-    assert isinstance(report, ChunkReport)
-    return report
-
-
-def _drop(report: ChunkReport, reason: str, line: int, row: Any) -> None:
+def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
     report.dropped[reason] += 1
     shown = report.examples.setdefault(reason, [])
     if len(shown) < EXAMPLES:

@@ -8,9 +8,19 @@ nobody answered, which is taken off.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
-Message = dict[str, str]
+SourceRow = Mapping[str, object]
+"""A row of a dataset: its columns."""
+
+
+class Message(TypedDict):
+    """One turn."""
+
+    role: str
+    """system, user or assistant."""
+    content: str
+
 
 NO_ASSISTANT = "no assistant turn"
 NO_USER = "no user turn"
@@ -54,6 +64,10 @@ REFUSED_ROLES = frozenset(
 )
 """Roles of the turns around a tool's call."""
 _EMPTY_JSON = ("", "[]", "{}", "null")
+_HARMLESS_KEYS = frozenset(
+    ("id", "idx", "index", "uuid", "prompt_id", "source", "dataset", "url", "category", "language")
+)
+"""Keys that say where a row or a turn is from: nothing is lost where they are not read."""
 
 
 class BadRowError(Exception):
@@ -68,7 +82,7 @@ def spelling_of(columns: Sequence[str]) -> str | None:
     return None
 
 
-def conversation(row: Mapping[str, Any], spelling: str) -> tuple[list[Message], bool]:
+def conversation(row: SourceRow, spelling: str) -> tuple[list[Message], bool]:
     """The turns of a row, ending on an answer, and whether it lost a last user turn for that.
 
     The row has the columns of its spelling. Raises BadRowError with the reason where it cannot be
@@ -94,19 +108,34 @@ def first_user_turn(turns: Sequence[Message]) -> str:
     return next(turn["content"] for turn in turns if turn["role"] == "user")
 
 
+def unread_keys(row: SourceRow, spelling: str) -> set[str]:
+    """Keys of a row, and of its turns, that have a value which nothing reads; of a row that is a
+    `conversation`."""
+    optional = ("system", "input") if spelling == "instruction" else ("system",)
+    keys = _unread(row, *COLUMNS[spelling], *optional)
+    for turn in _turns(row, spelling):
+        if isinstance(turn, Mapping) and len(turn) > 2:
+            keys |= _unread(turn, *(("role", "content") if "role" in turn else ("from", "value")))
+    return keys
+
+
+def _unread(held: SourceRow, *read: str) -> set[str]:
+    return {key for key in held.keys() - read - _HARMLESS_KEYS if not _is_empty(held[key])}
+
+
 def unsupported(what: str) -> str:
     """The reason under which rows with a key or a role that nothing reads are counted."""
     return f"{what} not supported"
 
 
-def _refuse_keys(held: Mapping[str, Any]) -> None:
+def _refuse_keys(held: SourceRow) -> None:
     """Raise BadRowError where a row or a turn uses a key that nothing reads."""
     for key, value in held.items():
         if (key in REFUSED_KEYS or key.startswith(REFUSED_PREFIX)) and not _is_empty(value):
             raise BadRowError(unsupported(key))
 
 
-def _is_empty(value: Any) -> bool:
+def _is_empty(value: object) -> bool:
     """Whether a key is there for the table's sake only: null, or nothing in it at any depth."""
     if isinstance(value, str):
         return value.strip() in _EMPTY_JSON
@@ -117,7 +146,7 @@ def _is_empty(value: Any) -> bool:
     return value is None
 
 
-def _turns(row: Mapping[str, Any], spelling: str) -> list[Any]:
+def _turns(row: SourceRow, spelling: str) -> list[object]:
     if spelling == "prompt_completion":
         return _as_turns(row["prompt"], "user") + _as_turns(row["completion"], "assistant")
     if spelling == "instruction":
@@ -131,12 +160,12 @@ def _turns(row: Mapping[str, Any], spelling: str) -> list[Any]:
     return turns
 
 
-def _as_turns(value: Any, role: str) -> list[Any]:
+def _as_turns(value: object, role: str) -> list[object]:
     """A string as one turn; a list of turns (a conversational prompt) as it is."""
     return value if isinstance(value, list) else [{"role": role, "content": value}]
 
 
-def _message(turn: Any) -> Message:
+def _message(turn: object) -> Message:
     if not isinstance(turn, Mapping):
         raise BadRowError(MALFORMED)
     _refuse_keys(turn)

@@ -11,15 +11,18 @@ import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sftray.data.source.conversations import COLUMNS
+from sftray.data.source.conversations import COLUMNS, SourceRow
 from sftray.errors import DataError, OutageError
 from sftray.storage import files
 from sftray.storage.hub import asked_patiently
+
+if TYPE_CHECKING:
+    import datasets
 
 CHUNK_BYTES = 1024**2
 """JSONL a chunk: small enough that 23 MB keep 2 cores busy to the end, large enough that a task is
@@ -27,7 +30,7 @@ cheap."""
 CHUNK_ROWS = 2048
 """Hub rows a chunk."""
 
-SourceRow = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, SourceRow]
 """(1-based line or row within the chunk, columns)."""
 
 
@@ -80,7 +83,7 @@ def hub_chunks(
     ]
 
 
-def read_chunk(chunk: Chunk) -> Iterator[SourceRow]:
+def read_chunk(chunk: Chunk) -> Iterator[NumberedRow]:
     """The rows of a chunk; blank lines are skipped but counted. Raises DataError."""
     readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hub": _read_hub}
     for number, row in enumerate(readers[chunk.kind](chunk)):
@@ -89,7 +92,7 @@ def read_chunk(chunk: Chunk) -> Iterator[SourceRow]:
         yield row
 
 
-def check_columns(row: dict[str, Any], spelling: str, line: int) -> None:
+def check_columns(row: SourceRow, spelling: str, line: int) -> None:
     """Raise BadLineError where a row lacks a column of its spelling."""
     missing = [name for name in COLUMNS[spelling] if name not in row]
     if missing:
@@ -114,7 +117,7 @@ def count_lines(chunk: Chunk) -> int:
     return chunk.stop - chunk.start
 
 
-def load_hub(name: str, split: str, revision: str | None) -> Any:
+def load_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:
     """A Hub dataset, or one in a folder. Raises DataError."""
     import datasets  # 1 s, and only Hub sources need it
 
@@ -129,7 +132,7 @@ def load_hub(name: str, split: str, revision: str | None) -> Any:
         ) from error
 
 
-def _read_jsonl(chunk: Chunk) -> Iterator[SourceRow]:
+def _read_jsonl(chunk: Chunk) -> Iterator[NumberedRow]:
     for number, line in enumerate(_lines(chunk), start=1):
         if not line.strip():
             continue
@@ -172,7 +175,7 @@ def _whole_lines(path: str, first: int, stop: int) -> bytes:
     return data
 
 
-def _read_parquet(chunk: Chunk) -> Iterator[SourceRow]:
+def _read_parquet(chunk: Chunk) -> Iterator[NumberedRow]:
     number = 0
     for batch in _open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024):
         for row in batch.to_pylist():
@@ -195,12 +198,12 @@ def _parquet_file(path: str) -> pq.ParquetFile:
     return pq.ParquetFile(inner, filesystem=filesystem)
 
 
-def _read_hub(chunk: Chunk) -> Iterator[SourceRow]:
+def _read_hub(chunk: Chunk) -> Iterator[NumberedRow]:
     dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
     yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)
 
 
 @functools.lru_cache(maxsize=2)
-def _hub_for_reading(name: str, split: str, revision: str | None) -> Any:
+def _hub_for_reading(name: str, split: str, revision: str | None) -> datasets.Dataset:
     """A Hub dataset, opened once a process however many of its chunks it reads."""
     return load_hub(name, split, revision)

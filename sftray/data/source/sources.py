@@ -15,17 +15,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from pyarrow import fs
 
-from sftray.data.source.conversations import COLUMNS, spelling_of
+from sftray.data.source.conversations import COLUMNS, SourceRow, spelling_of
 from sftray.data.source.readers import (
     CHUNK_BYTES,
     CHUNK_ROWS,
     BadLineError,
     Chunk,
-    SourceRow,
+    NumberedRow,
     check_columns,
     count_lines,
     count_rows,
@@ -58,15 +57,9 @@ class Source:
     revision: str | None = None
     """The commit of a Hub dataset."""
 
-    def read(self, number: int) -> Iterator[SourceRow]:
+    def read(self, number: int) -> Iterator[NumberedRow]:
         """The rows of one chunk."""
         return read_chunk(self.chunks[number])
-
-    def lines_before(self, number: int) -> int:
-        """Lines or rows of the same file that lie before a chunk; reads them."""
-        chunk = self.chunks[number]
-        earlier = [c for c in self.chunks[:number] if c.path == chunk.path]
-        return sum(count_lines(other) for other in earlier)
 
 
 def open_source(
@@ -116,12 +109,12 @@ def spelling_of_source(source: Source, columns: str) -> str:
     raise DataError(f"{source.name}: the dataset is empty, must hold at least one conversation")
 
 
-def first_rows(source: Source, number: int) -> list[dict[str, Any]]:
+def first_rows(source: Source, number: int) -> list[SourceRow]:
     """The first rows of a source."""
     return [row for _, (_, row) in islice(_rows(source), number)]
 
 
-def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[SourceRow], int]:
+def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[NumberedRow], int]:
     """About `number` rows from evenly spaced chunks, and how many rows the source may have.
 
     Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
@@ -130,7 +123,7 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Source
     places = sorted({round(k) for k in _spaced(len(source.chunks), _SAMPLED_CHUNKS)})
     counts = {place: count_rows(source.chunks[place]) for place in places}
     each = -(-number // len(places))
-    rows: list[SourceRow] = []
+    rows: list[NumberedRow] = []
     for place in places:
         try:
             for line, row in islice(read_chunk(source.chunks[place]), each):
@@ -152,11 +145,12 @@ def _spaced(number: int, most: int) -> list[float]:
 
 def located(source: Source, number: int, error: BadLineError) -> DataError:
     """The error with the file and the line that it is about."""
-    path, line = source.chunks[number].path, source.lines_before(number) + error.line
-    return DataError(f"{path}, line {line}: {error.message}")
+    path = source.chunks[number].path
+    before = sum(count_lines(chunk) for chunk in source.chunks[:number] if chunk.path == path)
+    return DataError(f"{path}, line {before + error.line}: {error.message}")
 
 
-def _rows(source: Source) -> Iterator[tuple[Chunk, SourceRow]]:
+def _rows(source: Source) -> Iterator[tuple[Chunk, NumberedRow]]:
     for number, chunk in enumerate(source.chunks):
         try:
             for row in read_chunk(chunk):
@@ -209,12 +203,12 @@ def _list_uri(name: str) -> list[tuple[fs.FileInfo, str]]:
         return [(storage_files.info(name), name)]
     folder = name[: name.rindex("/", 0, wild.start())]
     _, inner = storage_files.resolve(folder)
-    found = []
+    files = []
     for info in storage_files.list_below(folder):
         rest = info.path[len(inner) :].lstrip("/")
         if fnmatch.fnmatchcase(rest, name[len(folder) + 1 :]):
-            found.append((info, f"{folder}/{rest}"))
-    return sorted(found, key=lambda item: item[1])
+            files.append((info, f"{folder}/{rest}"))
+    return sorted(files, key=lambda item: item[1])
 
 
 def _file_fingerprint(info: fs.FileInfo, path: str) -> str:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftray.config import Choice, Space, SweepConfig, TrialConfig, Uniform
+from sftray.config import Space, SweepConfig, TrialConfig, choice, loguniform, uniform
 from sftray.config.checks import is_number
 from sftray.config.points import field_values
+from sftray.config.spaces import label
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.sweep_folder import Results, TrialRecord
@@ -179,20 +180,22 @@ def _spaces(config: SweepConfig) -> dict[str, Space]:
         for name in names
     }
     return {
-        name: _space_of(values) for name, values in tried.items() if len(set(map(repr, values))) > 1
+        name: _space_of(values)
+        for name, values in tried.items()
+        if len(set(map(label, values))) > 1
     }
 
 
 def _space_of(values: Sequence[Any]) -> Space:
     """The space that given points have tried: a range where the numbers hardly repeat."""
-    different = list({repr(value): value for value in values}.values())
+    different = list({label(value): value for value in values}.values())
     if not all(map(is_number, different)):
-        return Choice(tuple(different))
+        return choice(different)
     different.sort()
     if all(isinstance(value, int) for value in different) or 2 * len(different) <= len(values):
-        return Choice(tuple(different))
+        return choice(different)
     low, high = float(different[0]), float(different[-1])
-    return Uniform(low, high, log=low > 0 and high / low >= 10)
+    return (loguniform if low > 0 and high / low >= 10 else uniform)(low, high)
 
 
 def _trial(

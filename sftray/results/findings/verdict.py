@@ -6,7 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from sftray.config import Choice, RandInt, Space, Uniform
+from sftray.config import Space, loguniform
 from sftray.config.config_json import to_json
 from sftray.config.points import short
 from sftray.results.confirmation import Confirmation, confirmation
@@ -75,10 +75,11 @@ def _nothing(sweep: Sweep) -> tuple[str, str]:
         return "No trial has been evaluated yet.", "Ask again when one has."
     if outcomes["diverged"] == len(trials):
         lowest = min(trial.config.learning_rate for trial in trials)
+        below = loguniform(*(float(short(rate)) for rate in (lowest / 100, lowest)))
         return (
             f"All {len(trials)} trials diverged.",
             f"Search learning rates below {short(lowest)}, the lowest that was tried: "
-            f"{_flag('learning_rate', Uniform(lowest / 100, lowest, log=True))}.",
+            f"{_flag('learning_rate', below)}.",
         )
     ended = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
     return (
@@ -177,7 +178,9 @@ def _next(sweep: Sweep, importances: Importances, edges: Sequence[Edge], stoppin
         return f"Run {more} more points{at}, under another --name."
     if open_ends:
         edge = open_ends[0]
-        wider = _widened(sweep.spaces[edge.name], edge)
+        end = edge.widen_to
+        assert end is not None
+        wider = sweep.spaces[edge.name].widened(end, upper=edge.at == "upper")
         return (
             f"Widen {_towards(edge)} and run {more} more trials, under "
             f"another --name with {_flag(edge.name, wider)}."
@@ -208,23 +211,6 @@ def _named(trial: ComparedTrial) -> str:
     return f"{trial.name} ({trial.best:.4f})"
 
 
-def _widened(space: Space, edge: Edge) -> Space:
-    end = edge.widen_to
-    assert end is not None
-    if isinstance(space, Choice):
-        return Choice((end, *space.values) if edge.at == "lower" else (*space.values, end))
-    low, high = (end, space.high) if edge.at == "lower" else (space.low, end)
-    if isinstance(space, RandInt):
-        return RandInt(int(low), int(high))
-    return Uniform(low, high, log=space.log)
-
-
 def _flag(name: str, space: Space) -> str:
-    """A space as --set takes it."""
-    if isinstance(space, Choice):
-        text = f"choice([{','.join(map(repr, space.values))}])"
-    elif isinstance(space, RandInt):
-        text = f"randint({space.low},{space.high})"
-    else:
-        text = f"{'loguniform' if space.log else 'uniform'}({space.low:.3g},{space.high:.3g})"
-    return f"--set 'search_space.{name}={text}'"
+    """A space as --set takes it; without spaces, so that no line is broken inside."""
+    return f"--set 'search_space.{name}={space.as_code().replace(', ', ',')}'"

@@ -25,6 +25,7 @@ from sftray.plan.device_fit import DeviceFit
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage import files
+from sftray.storage.model_files import BaseConfig
 from sftray.trainers.bank.bank_client import BankClient
 from sftray.trainers.bank.bank_process import BankProcess
 from sftray.trainers.bank.roll_call import RollCall
@@ -72,7 +73,7 @@ class BankRunner:
         self._settings: BankSettings | None = None
         self._log = log
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit | None:
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit | None:
         memory = self._memory()
         self._settings = choose_settings(
             sweep,

@@ -13,6 +13,7 @@ from sftray.plan.device_fit import DeviceFit, fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage.journal.event_types import STOP, Report
+from sftray.storage.model_files import BaseConfig
 from sftray.trainers.runner import TrialSpecs, submit_task
 from sftray.trial.progress import StoppedError
 
@@ -26,7 +27,7 @@ class LocalRunner:
         self._memory = cluster.gpu_memory(sweep)
         self.gpus = int(self._use_gpu)
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit:
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit:
         return fit_train(sweep, base, self._memory)
 
     def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from sftray.config import SweepConfig
 from sftray.plan.device_fit import DeviceFit, fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
+from sftray.storage.model_files import BaseConfig
 from sftray.trainers.ray_train.train_client import TrainClient
 from sftray.trainers.runner import TrialSpecs, submit_task, tune_trials
 
@@ -26,7 +27,7 @@ class TrainRunner:
         self._memory = cluster.gpu_memory(sweep)
         self.gpus = self._at_once * sweep.trial.num_workers if self._use_gpu else 0
 
-    def fit(self, sweep: SweepConfig, base: Mapping[str, Any]) -> DeviceFit:
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit:
         return replace(fit_train(sweep, base, self._memory), at_once=self._at_once)
 
     def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:

@@ -11,7 +11,6 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.rule import Rule
@@ -48,13 +47,13 @@ STYLES = {
 def view(state: State, width: int, height: int | None = None) -> RenderableType:
     """What to draw of `state` in `width` columns and, if given, at most `height` lines."""
     head = _head(state, width)
-    said = _said(state.lines[-LINES:], width, math.inf if height is None else max(4, height // 3))
+    log = _newest(state.lines[-LINES:], width, math.inf if height is None else max(4, height // 3))
     parts: list[RenderableType] = [*head]
-    left = math.inf if height is None else height - len(head) - len(said) - bool(said)
+    left = math.inf if height is None else height - len(head) - len(log) - bool(log)
     if state.running or state.finished:
         parts += _trials(state, width, left)
-    if said:
-        parts += [Rule(style="dim"), *(Text(line, style="dim", no_wrap=True) for line in said)]
+    if log:
+        parts += [Rule(style="dim"), *(Text(line, style="dim", no_wrap=True) for line in log)]
     return Group(*parts)
 
 
@@ -141,32 +140,30 @@ def _spent(state: State) -> str:
         "max_gpu_hours": (gpu_hours, " GPU-hours", gpu_hours > 0),
         "max_cost": (state.spent.cost, f" at {price} a GPU-hour", price is not None),
     }
-    told = []
+    words = []
     for name, (value, unit, always) in parts.items():
         limit = state.budgets.get(name)
         if value is not None and (always or limit is not None):
             most = "" if limit is None else f" of {limit:g}"
             rest = "" if limit is None else f" ({max(0.0, limit - value):.2f} left)"
-            told.append(f"{value:.2f}{most}{unit}{rest}")
-    return ", ".join(told)
+            words.append(f"{value:.2f}{most}{unit}{rest}")
+    return ", ".join(words)
 
 
 def _best(state: State, best: TrialLine) -> str:
-    told = f"{best.trial}  eval {best.eval_loss:.4f}"
-    if state.base is not None:
-        told += f" (base {state.base:.4f})"
-    return f"{told}  {' '.join(_point(best.point))}"
+    base = "" if state.base is None else f" (base {state.base:.4f})"
+    return f"{best.trial}  eval {best.eval_loss:.4f}{base}  {' '.join(_point(best.point))}"
 
 
-def _said(lines: Sequence[str], width: int, room: float) -> list[str]:
+def _newest(lines: Sequence[str], width: int, room: float) -> list[str]:
     """The newest log lines that fit whole in `room` lines, wrapped behind their times."""
-    said: list[str] = []
+    newest: list[str] = []
     for line in reversed(lines):
         wrapped = _wrap(line, width, behind=" " * 10)
-        if said and len(said) + len(wrapped) > room:
+        if newest and len(newest) + len(wrapped) > room:
             break
-        said = [*wrapped, *said]
-    return said
+        newest = [*wrapped, *newest]
+    return newest
 
 
 def _trials(state: State, width: int, left: float) -> list[RenderableType]:
@@ -240,7 +237,7 @@ def _fitting(heights: Sequence[int], left: float) -> int:
     return shown
 
 
-def _point(point: Mapping[str, Any]) -> list[str]:
+def _point(point: Mapping[str, object]) -> list[str]:
     return [f"{SHORT_NAMES.get(name, name)}={short(value)}" for name, value in point.items()]
 
 

@@ -76,7 +76,7 @@ class _Screen:
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._draw_on, name="live view", daemon=True)
         self._broken = True
-        """Whether drawing has failed: that is told by the thread, and does not stop the sweep."""
+        """Whether drawing has failed: the thread says so, and the sweep continues."""
         self._complained = ""
         self._read = -math.inf
         """When the journal was read, by time.monotonic."""

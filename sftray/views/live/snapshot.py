@@ -25,7 +25,7 @@ RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
 off with the sweep's budget."""
 
 
-_GIVEN = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
+_CHANGEABLE = ("num_trials", "confirm_top", "confirm_seeds", *BUDGETS)
 """Fields that the sweep may have otherwise than when it was begun."""
 
 
@@ -34,7 +34,7 @@ class TrialLine:
     """A trial."""
 
     trial: str
-    point: dict[str, Any]
+    point: Mapping[str, object]
     step: int
     steps: int
     rows: int
@@ -102,7 +102,7 @@ class Clock:
     pauses: tuple[tuple[float, float], ...]
     """From when to when no driver ran."""
     spent: Spent | None = None
-    """As it was last told."""
+    """By the newest event of it."""
     used_up: str = ""
     """The budget that is spent, as the field is called."""
 
@@ -128,13 +128,13 @@ class ToCome:
 class Plans:
     """The plans of a sweep's trials, each made once."""
 
-    def __init__(self, record: dict[str, Any], given: SweepConfig | None = None) -> None:
-        """record: sweep.json. given: the sweep as it was called now, which may have other numbers
-        of trials and other budgets."""
+    def __init__(self, record: dict[str, Any], current: SweepConfig | None = None) -> None:
+        """record: sweep.json. current: the sweep as it was called now, which may have other
+        numbers of trials and other budgets."""
         fitted = {**record["config"], "search_space": record["search_space"]}
         self.sweep = sweep_from_json(fitted)
-        if given is not None:
-            numbers = {name: getattr(given, name) for name in _GIVEN}
+        if current is not None:
+            numbers = {name: getattr(current, name) for name in _CHANGEABLE}
             self.sweep = replace(self.sweep, **numbers)
         train = record["data"]["train"]
         self.tokens_per_row = train["tokens"] / train["rows"]
@@ -174,7 +174,7 @@ def state_of(
         tokens=tokens,
         tokens_expected=expected,
         tokens_per_second=_rate(running) or (tokens / training if training else None),
-        device=next((t.results[0]["device"] for t in here if _has_device(t)), ""),
+        device=next((r["device"] for t in here for r in t.results[:1] if "device" in r), ""),
         busy=_busy(here, training),
         memory_gb=max((one.get("gpu_memory_gb") or 0.0 for one in last), default=0.0),
         data_wait=max((one.get("data_wait") or 0.0 for one in last), default=0.0),
@@ -281,14 +281,8 @@ def _rate(running: Sequence[TrialRecord]) -> float | None:
 
 def _busy(trials: Sequence[TrialRecord], training: float | None) -> float | None:
     spent = [trial.last.get("gpu_seconds") for trial in trials if trial.results]
-    known = [float(seconds) for seconds in spent if seconds is not None]
-    if not training or len(known) < len(spent):  # a sweep from before they were told
-        return None
-    return sum(known) / training
-
-
-def _has_device(trial: TrialRecord) -> bool:
-    return bool(trial.results) and "device" in trial.results[0]
+    known = [seconds for seconds in spent if seconds is not None]
+    return sum(known) / training if training and len(known) == len(spent) else None
 
 
 def finite(losses: Sequence[float]) -> list[float]:

@@ -28,13 +28,10 @@ class Watched:
     """What has been read of a sweep, and its state."""
 
     def __init__(
-        self,
-        folder: str,
-        given: SweepConfig | None = None,
-        now: Callable[[], float] = time.time,
+        self, folder: str, driven: SweepConfig | None = None, now: Callable[[], float] = time.time
     ) -> None:
-        """given: the sweep, where this process is its driver; it need not have begun."""
-        self._paths, self._given, self._now = SweepPaths(folder), given, now
+        """driven: the sweep, where this process is its driver; it need not have begun."""
+        self._paths, self._driven, self._now = SweepPaths(folder), driven, now
         self.poll_seconds = REMOTE_SECONDS if is_uri(folder) else POLL_SECONDS
         """Between two looks at the journal."""
         self._begun = now()
@@ -44,8 +41,8 @@ class Watched:
         self._ended = False
         self._first = self._last = 0.0
         self._pauses: list[tuple[float, float]] = []
-        self._told: SpentSoFar | None = None
-        """What was spent, as it was last told."""
+        self._spent: SpentSoFar | None = None
+        """The newest event of what was spent."""
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """Of its events, each with the seconds since the first; the driver's log has its own."""
 
@@ -55,21 +52,21 @@ class Watched:
         if self._records is None or self._plans is None:
             if not files.exists(self._paths.sweep):
                 return []
-            self._plans = Plans(json.loads(files.read_text(self._paths.sweep)), self._given)
+            self._plans = Plans(json.loads(files.read_text(self._paths.sweep)), self._driven)
             self._records = Records(self._plans.sweep)
         fresh = []
         for event in self._journal.new():
             self._take(event)
             self._records.add([event])
-            if said := line(event, self._records):
-                fresh.append(f"{event['time'] - self._first:7.1f}s  {said}")
+            if text := line(event, self._records):
+                fresh.append(f"{event['time'] - self._first:7.1f}s  {text}")
         self.lines.extend(fresh)
         return fresh
 
     @property
     def over(self) -> bool:
         """Whether the sweep has come to its end and no trial runs, or its budget is spent."""
-        if self._told and self._told["budget"] and self._last == self._told["time"]:
+        if self._spent and self._spent["budget"] and self._last == self._spent["time"]:
             return True
         trials = self._records.trials if self._records else []
         return self._ended and all(trial.outcome is not None for trial in trials)
@@ -93,25 +90,25 @@ class Watched:
         self._ended = self._ended or event["event"] == EventName.SWEEP_ENDED
 
     def _take_spent(self, event: SpentSoFar) -> None:
-        """A driver that goes on says first what was spent before it."""
-        if self._told:
-            passed = event["time"] - self._told["time"]
-            paused = passed - (event["wall_seconds"] - self._told["wall_seconds"])
+        """A driver that continues says first what was spent before it."""
+        if self._spent:
+            passed = event["time"] - self._spent["time"]
+            paused = passed - (event["wall_seconds"] - self._spent["wall_seconds"])
             if paused > PAUSE_SECONDS:
                 self._pauses.append((event["time"] - paused, event["time"]))
-        self._told = event
+        self._spent = event
 
     def _clock(self) -> Clock:
         now, first, pauses = self._now(), self._first, self._pauses
         if self.over:
             now = self._last
-        elif self._given is not None and self._last < self._begun:
+        elif self._driven is not None and self._last < self._begun:
             pauses = [*pauses, (self._last, self._begun)]  # this driver has journalled nothing yet
-        if self._given is not None and first > self._begun:
+        if self._driven is not None and first > self._begun:
             first = self._begun  # it has packed before
         spent = None
-        if self._told and self._plans:
-            told = (self._told["wall_seconds"], self._told["gpu_seconds"])
-            spent = Spent.of(self._plans.sweep, *told)
-        used_up = self._told["budget"] if self._told else ""
+        if self._spent and self._plans:
+            seconds = (self._spent["wall_seconds"], self._spent["gpu_seconds"])
+            spent = Spent.of(self._plans.sweep, *seconds)
+        used_up = self._spent["budget"] if self._spent else ""
         return Clock(now, first, self._last, tuple(pauses), spent, used_up)

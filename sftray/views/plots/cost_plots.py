@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from sftray.results import Results
 from sftray.results.findings.comparisons import read
 from sftray.results.findings.finding_costs import Cost, pareto_front, regret
 from sftray.results.tables import axes_of
 from sftray.storage.journal.event_types import EventName
-from sftray.views.plots.plot_style import (
-    BEST,
-    GRID,
-    INK,
-    ON_BAR,
-    OUTCOMES,
-    SERIES,
-    cut,
-    figure,
-    nothing,
-    sight,
-    told,
-)
+from sftray.views.plots import plot_style as style
 
 MOMENTS = 240
 """Points in time at which the throughput of all trials is added up."""
@@ -35,42 +21,35 @@ MOMENTS = 240
 def timeline(found: Results) -> go.Figure:
     """When each trial ran, those that ran at the same time beneath each other; × where an attempt
     died. In a bank they shared one GPU."""
-    drawn = figure("Timeline", "minutes since the sweep began", "trials at a time")
+    drawn = style.figure("Timeline", "minutes since the sweep began", "trials at a time")
     table = found.trials.dropna(subset=["started"]).sort_values("started")
     if table.empty:
-        return nothing(drawn, "no trial has started yet")
+        return style.nothing(drawn, "no trial has started yet")
     newest = max(found.curves["time"].max(), table["ended"].max())
     table = table.assign(ended=table["ended"].fillna(newest))
     table = table.assign(lane=lanes(list(zip(table["started"], table["ended"], strict=True))))
     axes, best = axes_of(found), found.leaderboard["best"]
     kinds = table["outcome"].where(table["trial"] != best, "best")
-    for kind in [*OUTCOMES, "best"]:
+    for kind, color in style.OUTCOMES.items():
         some = table[kinds == kind]
         if some.empty:
             continue
         minutes = (some["ended"] - some["started"]) / 60
         drawn.add_bar(
-            y=some["lane"] + 1,
-            x=minutes,
-            base=some["started"] / 60,
-            orientation="h",
-            width=0.8,
+            y=some["lane"] + 1, x=minutes, base=some["started"] / 60, orientation="h", width=0.8,
             name=kind.replace("_", " "),
-            marker={"color": BEST if kind == "best" else OUTCOMES[kind], "line": {"width": 0}},
-            text=some["trial"],
-            textposition="inside",
-            insidetextanchor="middle",
-            textangle=0,
-            insidetextfont=ON_BAR,
-            customdata=[told(row, axes) for row in some.to_dict("records")],
+            marker={"color": color, "line": {"width": 0}},
+            text=some["trial"], textposition="inside", insidetextanchor="middle", textangle=0,
+            insidetextfont=style.ON_BAR,
+            customdata=[style.hover_text(row, axes) for row in some.to_dict("records")],
             hovertemplate="%{customdata}<br>%{base:.1f} to %{x:.1f} min<extra></extra>",
-        )
+        )  # fmt: skip
     died = _deaths(found, dict(zip(table["trial"], table["lane"], strict=True)))
     if died:
         drawn.add_scatter(
             x=[minute for minute, _, _ in died], y=[lane + 1 for _, lane, _ in died],
             mode="markers", name="attempt died", text=[says for _, _, says in died],
-            marker={"symbol": "x", "size": 10, "color": OUTCOMES["failed"]},
+            marker={"symbol": "x", "size": 10, "color": style.OUTCOMES["failed"]},
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     number = int(table["lane"].max()) + 1
@@ -84,14 +63,18 @@ def throughput(found: Results) -> go.Figure:
     """Tokens a second of all trials together, and each trial's GPU memory where there is a GPU."""
     memory = found.curves["gpu_memory_gb"].max() > 0
     title = "Throughput and GPU memory" if memory else "Throughput"
-    drawn = figure(title, "minutes since the sweep began", "tokens a second")
+    drawn = style.figure(title, "minutes since the sweep began", "tokens a second")
     times, rates = _rates(found)
     if not len(times):
-        return nothing(drawn, "no trial has been timed yet")
+        return style.nothing(drawn, "no trial has been timed yet")
     if memory:
-        drawn = _below_each_other(drawn)
+        drawn.set_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+        drawn.update_xaxes(title=None, **style.AXIS)
+        drawn.update_xaxes(title="minutes since the sweep began", row=2)
+        drawn.update_yaxes(title="GB of GPU memory", row=2, **style.AXIS)
+        drawn.update_layout(height=520)
     drawn.add_scatter(
-        x=times, y=rates, mode="lines", line={"color": SERIES[0], "width": 2, "shape": "hv"},
+        x=times, y=rates, mode="lines", line={"color": style.SERIES[0], "width": 2, "shape": "hv"},
         fill="tozeroy", fillcolor="rgba(61, 134, 209, 0.18)", name="all trials together",
         hovertemplate="%{y:,.0f} tok/s at %{x:.1f} min<extra></extra>",
     )  # fmt: skip
@@ -106,70 +89,66 @@ def best_so_far(*sweeps: Results) -> go.Figure:
     """The best eval loss found so far, against the tokens that all trials together have trained; of
     several sweeps, how soon each found what."""
     title = "Best loss so far" if len(sweeps) == 1 else "Best loss so far, by sweep"
-    drawn = figure(title, "tokens trained by all trials", "best eval loss so far")
+    drawn = style.figure(title, "tokens trained by all trials", "best eval loss so far")
     for number, found in enumerate(sweeps):
         moments = regret(read(found).trials, found.record.get("started"))
         if not moments:
             continue
         drawn.add_scatter(
-            x=[one.tokens for one in moments],
-            y=[one.eval_loss for one in moments],
-            mode="lines+markers",
-            name=found.config.name,
-            line={"shape": "hv", "width": 2, "color": SERIES[number % len(SERIES)]},
+            x=[one.tokens for one in moments], y=[one.eval_loss for one in moments],
+            mode="lines+markers", name=found.config.name,
+            line={"shape": "hv", "width": 2, "color": style.SERIES[number % len(style.SERIES)]},
             text=[
                 f"{one.trial}, {one.regret:.4f} above the best"
                 + ("" if one.seconds is None else f"<br>{one.seconds / 60:.1f} min after the start")
                 for one in moments
             ],
             hovertemplate="%{y:.4f} after %{x:,} tokens<br>%{text}<extra></extra>",
-        )
+        )  # fmt: skip
     drawn.update_layout(showlegend=len(sweeps) > 1)
     bases = [found.leaderboard["base"]["eval_loss"] for found in sweeps]
     losses = [loss for line in drawn.data for loss in line.y]
-    cut(drawn, losses, sight(losses, max((base for base in bases if base), default=None)))
-    return drawn if drawn.data else nothing(drawn, "no evaluation yet")
+    style.cut(
+        drawn, losses, style.sight(losses, max((base for base in bases if base), default=None))
+    )
+    return drawn if drawn.data else style.nothing(drawn, "no evaluation yet")
 
 
 def pareto(found: Results) -> go.Figure:
     """Best eval loss against the GPU-seconds of every trial (of its workers where there is no GPU),
     and those that no other beats in both."""
-    kind = "" if set(found.trials["device"].dropna()) <= {"cpu"} else "GPU-"
-    drawn = figure("Loss against cost", f"{kind}seconds in training steps", "best eval loss")
+    device = "" if set(found.trials["device"].dropna()) <= {"cpu"} else "GPU-"
+    drawn = style.figure(
+        "Loss against cost", f"{device}seconds in training steps", "best eval loss"
+    )
     table = found.trials.dropna(subset=["eval_loss"])
     costs = [Cost(*row) for row in table[["trial", "eval_loss", "gpu_seconds"]].to_numpy()]
     if not costs:
-        return nothing(drawn, "no losses yet")
+        return style.nothing(drawn, "no losses yet")
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}
     axes, best = axes_of(found), found.leaderboard["best"]
     front = pareto_front(costs)
     drawn.add_scatter(
         x=[cost.gpu_seconds for cost in front], y=[cost.eval_loss for cost in front],
         mode="lines", name="no other is cheaper and better", hoverinfo="skip",
-        line={"color": INK, "width": 1.5, "shape": "hv", "dash": "dot"},
+        line={"color": style.INK, "width": 1.5, "shape": "hv", "dash": "dot"},
     )  # fmt: skip
-    for kind in [*OUTCOMES, "best"]:
-        some = [
-            cost
-            for cost in costs
-            if kind == ("best" if cost.trial == best else trials[cost.trial]["outcome"])
-        ]
+    kinds = {name: "best" if name == best else row["outcome"] for name, row in trials.items()}
+    for kind, color in style.OUTCOMES.items():
+        some = [cost for cost in costs if kinds[cost.trial] == kind]
         if some:
             drawn.add_scatter(
-                x=[cost.gpu_seconds for cost in some],
-                y=[cost.eval_loss for cost in some],
-                mode="markers",
-                name=kind.replace("_", " "),
+                x=[cost.gpu_seconds for cost in some], y=[cost.eval_loss for cost in some],
+                mode="markers", name=kind.replace("_", " "),
                 marker={
-                    "color": BEST if kind == "best" else OUTCOMES[kind],
-                    "size": 14 if kind == "best" else 9,
+                    "color": color, "size": 14 if kind == "best" else 9,
                     "symbol": "star" if kind == "best" else "circle",
                 },
-                text=[told(trials[cost.trial], axes) for cost in some],
+                text=[style.hover_text(trials[cost.trial], axes) for cost in some],
                 hovertemplate="%{x:,.0f} seconds<br>%{text}<extra></extra>",
-            )
+            )  # fmt: skip
     losses = [cost.eval_loss for cost in costs]
-    cut(drawn, losses, sight(losses, found.leaderboard["base"]["eval_loss"]))
+    style.cut(drawn, losses, style.sight(losses, found.leaderboard["base"]["eval_loss"]))
     return drawn
 
 
@@ -198,7 +177,7 @@ def _deaths(found: Results, lane: Mapping[str, int]) -> list[tuple[float, int, s
     return deaths
 
 
-def _rates(found: Results) -> tuple[Any, Any]:
+def _rates(found: Results) -> tuple[np.ndarray, np.ndarray]:
     """Minutes, and the tokens a second of all trials then: each trial's tokens between two of its
     evaluations are spread evenly over the time between them."""
     curves = found.curves.dropna(subset=["time", "tokens"])
@@ -220,26 +199,11 @@ def _rates(found: Results) -> tuple[Any, Any]:
     return moments / 60, (within * rates).sum(axis=1)
 
 
-def _below_each_other(drawn: go.Figure) -> go.Figure:
-    """Two plots over one time axis, with the layout of `drawn`."""
-    both = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
-    x, y = drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text
-    layout = drawn.layout.to_plotly_json()
-    both.update_layout({k: v for k, v in layout.items() if k not in ("xaxis", "yaxis")})
-    both.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID)
-    both.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=True)
-    both.update_xaxes(title={"text": x}, row=2)
-    both.update_yaxes(title={"text": y}, row=1)
-    both.update_yaxes(title={"text": "GB of GPU memory"}, row=2)
-    both.update_layout(height=520)
-    return both
-
-
 def _draw_memory(drawn: go.Figure, found: Results) -> None:
     curves = found.curves.dropna(subset=["time", "gpu_memory_gb"])
     for trial, curve in curves.groupby("trial", sort=False):
         drawn.add_scatter(
             x=curve["time"] / 60, y=curve["gpu_memory_gb"], mode="lines+markers", name=trial,
-            line={"color": SERIES[3], "width": 1}, marker={"size": 4}, row=2, col=1,
+            line={"color": style.SERIES[3], "width": 1}, marker={"size": 4}, row=2, col=1,
             hovertemplate=f"{trial}: " + "%{y:.1f} GB<extra></extra>",
         )  # fmt: skip

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from sftray.results import Results
 from sftray.results.tables import axes_of
-from sftray.views.plots.plot_style import (
-    BEST,
-    BEYOND,
-    INK,
-    OUTCOMES,
-    cut,
-    figure,
-    nothing,
-    sight,
-    told,
-)
+from sftray.views.plots import plot_style as style
 
 SMOOTH = 30
 """Train loss is shown as a running mean over so many parts of a curve: batches zigzag."""
@@ -28,11 +18,11 @@ SMOOTH = 30
 def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
     """`eval_loss` or `train_loss` of every trial against the rows it was trained on, at which all
     trials have seen the same data; the best trial on top, the base as a line."""
-    words = loss.replace("_", " ")
-    drawn = figure(f"Learning curves: {words}", "rows trained on", words)
+    words, evaluated = loss.replace("_", " "), loss == "eval_loss"
+    drawn = style.figure(f"Learning curves: {words}", "rows trained on", words)
     curves, trials = found.curves.dropna(subset=[loss]), found.trials
     if curves.empty:
-        return nothing(drawn, "no evaluation yet")
+        return style.nothing(drawn, "no evaluation yet")
     axes, best = axes_of(found), found.leaderboard["best"]
     kinds = set()
     by_rank = trials.sort_values("eval_loss", ascending=False, na_position="first")
@@ -43,36 +33,34 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
         winner = row["trial"] == best
         kind = "best" if winner else row["outcome"]
         drawn.add_scatter(
-            x=curve["rows"],
-            y=curve[loss] if loss == "eval_loss" else _smooth(curve[loss]),
+            x=curve["rows"], y=curve[loss] if evaluated else _smooth(curve[loss]),
             name=f"best: {row['trial']}" if winner else kind.replace("_", " "),
-            legendgroup=kind,
-            showlegend=kind not in kinds,
-            mode="lines+markers" if loss == "eval_loss" else "lines",
-            line={"color": BEST if winner else OUTCOMES[kind], "width": 3 if winner else 1.5},
+            legendgroup=kind, showlegend=kind not in kinds, opacity=1 if winner else 0.75,
+            mode="lines+markers" if evaluated else "lines",
+            line={"color": style.OUTCOMES[kind], "width": 3 if winner else 1.5},
             marker={"size": 7 if winner else 5},
-            opacity=1 if winner else 0.75,
-            hovertemplate="%{y:.4f} at row %{x:,}<br>" + told(row, axes) + "<extra></extra>",
-        )
+            hovertemplate="%{y:.4f} at row %{x:,}<br>" + style.hover_text(row, axes)
+            + "<extra></extra>",
+        )  # fmt: skip
         kinds.add(kind)
     base = found.leaderboard["base"]["eval_loss"]
-    if base is not None and math.isfinite(base) and loss == "eval_loss":
-        drawn.add_hline(base, line={"color": INK, "dash": "dot", "width": 1})
+    if base is not None and math.isfinite(base) and evaluated:
+        drawn.add_hline(base, line={"color": style.INK, "dash": "dot", "width": 1})
         drawn.add_annotation(
             text=f"base {base:.3f}", x=1, xref="paper", y=base, showarrow=False, yshift=9,
             xanchor="right", font={"size": 11},
         )  # fmt: skip
-    cut(drawn, curves[loss], sight(curves[loss], base))
+    style.cut(drawn, curves[loss], style.sight(curves[loss], base))
     return drawn
 
 
 def rungs(found: Results) -> go.Figure:
     """Every decision: the eval loss at a rung, who went on (filled), who was stopped (×), and the
     newest cutoff. Within one rung of one bracket all trials had seen the same rows."""
-    drawn = figure("Rungs: who was stopped when", "", "eval loss at the rung")
+    drawn = style.figure("Rungs: who was stopped when", "", "eval loss at the rung")
     table = found.rungs.dropna(subset=["eval_loss"])
     if table.empty:
-        return nothing(drawn, "no trial has come to a rung yet")
+        return style.nothing(drawn, "no trial has come to a rung yet")
     several = table["bracket"].nunique() > 1
     places = table.sort_values(["bracket", "rung"])[["bracket", "rung"]].drop_duplicates()
     names = {
@@ -84,40 +72,42 @@ def rungs(found: Results) -> go.Figure:
     )
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}
     axes, best = axes_of(found), found.leaderboard["best"]
-    top = sight(table["eval_loss"], found.leaderboard["base"]["eval_loss"])
+    top = style.sight(table["eval_loss"], found.leaderboard["base"]["eval_loss"])
     for trial, one in table.groupby("trial", sort=False):
         ordered = one.sort_values("rung")
-        color = BEST if trial == best else "rgba(128, 136, 145, 0.35)"
+        color = style.BEST if trial == best else "rgba(128, 136, 145, 0.35)"
         drawn.add_scatter(
             x=ordered["place"], y=ordered["eval_loss"], mode="lines", hoverinfo="skip",
             showlegend=False, line={"color": color, "width": 2.5 if trial == best else 1},
         )  # fmt: skip
     for decision, name, color, symbol in (
-        ("continue", "went on", OUTCOMES["completed"], "circle"),
-        ("stop", "stopped", OUTCOMES["diverged"], "x"),
+        ("continue", "went on", style.OUTCOMES["completed"], "circle"),
+        ("stop", "stopped", style.OUTCOMES["diverged"], "x"),
     ):
         some = table[table["decision"] == decision].sort_values("eval_loss")  # the legend's symbol
         drawn.add_scatter(
             x=some["place"], y=some["eval_loss"].clip(upper=top), mode="markers", name=name,
             marker={
                 "color": color, "size": 9,
-                "symbol": [BEYOND if top and loss > top else symbol for loss in some["eval_loss"]],
+                "symbol": [
+                    style.BEYOND if top and loss > top else symbol for loss in some["eval_loss"]
+                ],
             },
-            text=[told(trials[trial], axes) for trial in some["trial"]],
+            text=[style.hover_text(trials[trial], axes) for trial in some["trial"]],
             customdata=some["eval_loss"],
             hovertemplate="%{customdata:.4f} at %{x}<br>%{text}<extra></extra>",
         )  # fmt: skip
     cutoffs = table.dropna(subset=["cutoff"]).groupby("place", sort=False)["cutoff"].last()
     drawn.add_scatter(
         x=list(cutoffs.index), y=cutoffs.tolist(), mode="markers", name="newest cutoff",
-        marker={"symbol": "line-ew", "size": 38, "line": {"color": INK, "width": 2}},
+        marker={"symbol": "line-ew", "size": 38, "line": {"color": style.INK, "width": 2}},
         hovertemplate="cutoff %{y:.4f}<extra></extra>",
     )  # fmt: skip
     drawn.update_xaxes(categoryorder="array", categoryarray=list(names.values()))
     drawn.update_xaxes(range=[-0.5, len(names) - 0.5])
-    cut(drawn, table["eval_loss"], top)
+    style.cut(drawn, table["eval_loss"], top)
     return drawn
 
 
-def _smooth(losses: Any) -> Any:
+def _smooth(losses: pd.Series) -> pd.Series:
     return losses.ewm(span=max(1, len(losses) / SMOOTH), adjust=True).mean()

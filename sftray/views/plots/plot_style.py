@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import plotly.graph_objects as go
 
@@ -14,6 +13,7 @@ from sftray.config.points import short
 INK = "#808891"
 """Text: 3.6 times as bright as black, a quarter as bright as white."""
 GRID = "rgba(128, 136, 145, 0.22)"
+AXIS = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True}
 CLEAR = "rgba(0, 0, 0, 0)"
 BEST = "#e8762c"
 OUTCOMES = {
@@ -26,7 +26,9 @@ OUTCOMES = {
     "data_error": "#b3813c",
     "preempted": "#b3813c",
     "failed": "#d8434e",
+    "best": BEST,
 }
+"""And of the best trial, drawn last."""
 SERIES = ("#3d86d1", "#e8762c", "#2fa36b", "#a765c9", "#c9992e", "#d8434e", "#27a5b8", "#8a6d5b")
 LOSSES = ((0.0, "#e8762c"), (0.25, "#c7689c"), (0.6, "#6f74cf"), (1.0, "#5aa0c8"))
 """From the lowest loss to the highest."""
@@ -37,7 +39,7 @@ BEYOND = "triangle-up"
 """The marker of a loss beyond the end of the axis."""
 
 
-def figure(title: str, x: str = "", y: str = "", **layout: Any) -> go.Figure:
+def figure(title: str, x: str = "", y: str = "", height: int = 380) -> go.Figure:
     """An empty figure."""
     drawn = go.Figure()
     drawn.update_layout(
@@ -45,16 +47,14 @@ def figure(title: str, x: str = "", y: str = "", **layout: Any) -> go.Figure:
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
-        height=380,
+        height=height,
         margin={"l": 60, "r": 20, "t": 70, "b": 50},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
         hoverlabel={"font": {"family": "system-ui, sans-serif", "size": 12}, "align": "left"},
         template="none",
     )
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": True}
-    drawn.update_xaxes(title={"text": x}, **axis)
-    drawn.update_yaxes(title={"text": y}, **axis)
-    drawn.update_layout(**layout)
+    drawn.update_xaxes(title={"text": x}, **AXIS)
+    drawn.update_yaxes(title={"text": y}, **AXIS)
     return drawn
 
 
@@ -83,10 +83,12 @@ def nothing(drawn: go.Figure, says: str) -> go.Figure:
     return drawn
 
 
-def told(row: Mapping[str, Any], axes: list[str]) -> str:
+def hover_text(row: Mapping[str, object], axes: list[str]) -> str:
     """A trial for a hover label: its point, loss and outcome."""
     lines = [f"<b>{row['trial']}</b> {row['outcome']}"]
-    lines += [f"{name} {short(_plain(row[name]))}" for name in axes]
+    for name in axes:
+        value = row[name]  # numpy's scalar, or Python's
+        lines.append(f"{name} {short(value.item() if hasattr(value, 'item') else value)}")
     if row["eval_loss"] == row["eval_loss"]:
         lines.append(f"best eval loss {row['eval_loss']:.4f} at step {row['step']:.0f}")
     return "<br>".join(lines)
@@ -95,8 +97,3 @@ def told(row: Mapping[str, Any], axes: list[str]) -> str:
 def spans_much(values: list[float]) -> bool:
     """Whether an axis with these numbers wants a log scale."""
     return min(values) > 0 and max(values) / min(values) >= 8
-
-
-def _plain(value: Any) -> Any:
-    """A table's scalar as Python's."""
-    return value.item() if hasattr(value, "item") else value

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
-from sftray.config import Space, Uniform
+from sftray.config import Space
 from sftray.config.checks import is_number
 from sftray.config.points import short
 from sftray.results import Results
 from sftray.results.findings.comparisons import comparisons, read
 from sftray.results.findings.importance import Importances, importances
 from sftray.results.tables import axes_of
-from sftray.views.plots.plot_style import (
-    BEST,
-    BEYOND,
-    CLEAR,
-    LOSSES,
-    ON_BAR,
-    OUTCOMES,
-    SERIES,
-    cut,
-    figure,
-    nothing,
-    sight,
-    spans_much,
-    told,
-)
+from sftray.views.plots import plot_style as style
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
 
@@ -42,7 +28,7 @@ def learning_rate(found: Results, *, equal_data: bool = True) -> go.Figure:
     upper edge, trials that diverged before the place are crosses there.
     """
     losses, where = _losses(found, equal_data)
-    drawn = figure(
+    drawn = style.figure(
         f"Learning rate and batch size: {'at equal data' if equal_data else 'best loss of each'}",
         "peak learning rate",
         where,
@@ -50,27 +36,25 @@ def learning_rate(found: Results, *, equal_data: bool = True) -> go.Figure:
     table = found.trials.assign(loss=losses).dropna(subset=["loss"])
     finite = [loss for loss in table["loss"] if math.isfinite(loss)]
     if not finite:
-        return nothing(drawn, "no losses yet")
+        return style.nothing(drawn, "no losses yet")
     for axis in (RATE, BATCH):  # not searched: the same for all
         if axis not in table:
             table = table.assign(**{axis: getattr(found.config.trial, axis)})
-    beyond = sight(finite, found.leaderboard["base"]["eval_loss"])
+    beyond = style.sight(finite, found.leaderboard["base"]["eval_loss"])
     top = max(finite) if beyond is None else beyond
     axes, best = axes_of(found), found.leaderboard["best"]
     for number, (batch, some) in enumerate(table.sort_values(RATE).groupby(BATCH)):
-        rows = some.to_dict("records")
+        color = style.SERIES[number % len(style.SERIES)]
         drawn.add_scatter(
-            x=some[RATE],
-            y=some["loss"].clip(upper=top),
-            mode="lines+markers" if equal_data else "markers",
-            name=f"batch size {batch}",
-            line={"color": SERIES[number % len(SERIES)], "width": 1, "dash": "dot"},
-            marker=_markers(rows, SERIES[number % len(SERIES)], top, best, fill=equal_data),
-            text=[told(row, axes) for row in rows],
+            x=some[RATE], y=some["loss"].clip(upper=top),
+            mode="lines+markers" if equal_data else "markers", name=f"batch size {batch}",
+            line={"color": color, "width": 1, "dash": "dot"},
+            marker=_markers(some, color, top, best, fill=equal_data),
+            text=[style.hover_text(row, axes) for row in some.to_dict("records")],
             customdata=some["loss"].map("{:.4f}".format),
             hovertemplate="%{customdata}<br>%{text}<extra></extra>",
-        )
-    cut(drawn, finite, beyond)
+        )  # fmt: skip
+    style.cut(drawn, finite, beyond)
     decades = math.log10(table[RATE].max() / table[RATE].min())
     drawn.update_xaxes(type="log", exponentformat="power", dtick=1 if decades >= 1 else None)
     return drawn
@@ -79,10 +63,10 @@ def learning_rate(found: Results, *, equal_data: bool = True) -> go.Figure:
 def parallel(found: Results) -> go.Figure:
     """Every trial as a line through its values to its best eval loss; drag along an axis to select.
     Trials without a loss are left out."""
-    drawn = figure("Parallel coordinates")
+    drawn = style.figure("Parallel coordinates")
     table = found.trials.dropna(subset=["eval_loss"])
     if table.empty:
-        return nothing(drawn, "no losses yet")
+        return style.nothing(drawn, "no losses yet")
     losses, spaces = table["eval_loss"], found.config.search_space
     # a line of 20 that is far above the rest would leave them one colour
     top = max(losses.quantile(0.8), losses.min() * 1.0001)
@@ -90,10 +74,10 @@ def parallel(found: Results) -> go.Figure:
     drawn.add_parcoords(
         dimensions=[*axes, {"label": "eval loss", "values": losses.tolist()}],
         line={
-            "color": losses.tolist(), "colorscale": [list(stop) for stop in LOSSES],
+            "color": losses.tolist(), "colorscale": [list(stop) for stop in style.LOSSES],
             "cmin": float(losses.min()), "cmax": float(top),
         },
-        labelfont={"size": 12}, tickfont={"size": 11}, rangefont={"size": 1, "color": CLEAR},
+        labelfont={"size": 12}, tickfont={"size": 11}, rangefont={"size": 1, "color": style.CLEAR},
     )  # fmt: skip
     drawn.update_layout(margin={"l": 60, "r": 50, "t": 80, "b": 25})
     return drawn
@@ -102,26 +86,25 @@ def parallel(found: Results) -> go.Figure:
 def importance(found: Results, computed: Importances | None = None) -> go.Figure:
     """How much each hyper-parameter tells the best trials from the others (docs/findings.md); pale
     where chance gives as much. `computed` saves half a second where it is there already."""
-    drawn = figure("Which hyper-parameter decides", "importance", height=260)
+    drawn = style.figure("Which hyper-parameter decides", "importance", height=260)
     known = computed or importances(read(found))
     if not known.axes:
-        return nothing(drawn, known.missing)
+        return style.nothing(drawn, known.missing)
     axes = known.axes[::-1]
     drawn.add_bar(
-        y=[axis.name for axis in axes],
-        x=[axis.importance for axis in axes],
-        orientation="h",
+        y=[axis.name for axis in axes], x=[axis.importance for axis in axes], orientation="h",
         width=0.55,
-        marker={"color": [BEST if axis.decides else OUTCOMES["pruned"] for axis in axes]},
+        marker={
+            "color": [style.BEST if axis.decides else style.OUTCOMES["pruned"] for axis in axes]
+        },
         text=[
             f"{axis.importance:.2f} " + ("decides" if axis.decides else "not beyond chance")
             for axis in axes
         ],
-        textposition="auto",
-        insidetextfont=ON_BAR,
+        textposition="auto", insidetextfont=style.ON_BAR,
         customdata=[axis.chance for axis in axes],
         hovertemplate="%{y}: %{x:.2f}<br>p = %{customdata:.3f}<extra></extra>",
-    )
+    )  # fmt: skip
     drawn.update_xaxes(range=[0, 1.05])
     drawn.update_layout(height=130 + 45 * len(axes), uniformtext={"minsize": 10, "mode": "show"})
     return drawn
@@ -149,26 +132,22 @@ def _losses(found: Results, equal_data: bool) -> tuple[list[float], str]:
 
 
 def _markers(
-    rows: list[dict[str, Any]], color: str, top: float, best: str | None, *, fill: bool
-) -> dict[str, Any]:
+    rows: pd.DataFrame, color: str, top: float, best: str | None, *, fill: bool
+) -> dict[str, object]:
     symbols, widths = [], []
-    for row in rows:
-        open_ = not fill and row["outcome"] not in ("completed", "running")
-        symbol = "star" if row["trial"] == best else "circle"
-        if row["loss"] > top:
-            symbol = BEYOND if math.isfinite(row["loss"]) else "x"
-        symbols.append(symbol + ("-open" if open_ else ""))
-        widths.append(2 if open_ else 0)
-    return {
-        "color": color,
-        "opacity": 0.9,
-        "symbol": symbols,
-        "size": [14 if row["trial"] == best else 9 for row in rows],
-        "line": {"width": widths, "color": color},
-    }
+    for trial, outcome, loss in zip(rows["trial"], rows["outcome"], rows["loss"], strict=True):
+        hollow = not fill and outcome not in ("completed", "running")
+        symbol = "star" if trial == best else "circle"
+        if loss > top:
+            symbol = style.BEYOND if math.isfinite(loss) else "x"
+        symbols.append(symbol + ("-open" if hollow else ""))
+        widths.append(2 if hollow else 0)
+    sizes = [14 if trial == best else 9 for trial in rows["trial"]]
+    line = {"width": widths, "color": color}
+    return {"color": color, "opacity": 0.9, "symbol": symbols, "size": sizes, "line": line}
 
 
-def _axis(name: str, values: list[Any], space: Space | None) -> dict[str, Any]:
+def _axis(name: str, values: list[float], space: Space | None) -> dict[str, object]:
     """An axis of parallel coordinates: in the logarithm where the search had it so, or where given
     values span much; by number where they have no order."""
     if not all(map(is_number, values)):
@@ -177,7 +156,8 @@ def _axis(name: str, values: list[Any], space: Space | None) -> dict[str, Any]:
         numbers = [words.index(str(value)) for value in values]
         return {"label": name, "values": numbers, "tickvals": places, "ticktext": words}
     few: list[float] = sorted(set(values))
-    if not (space.log if isinstance(space, Uniform) else spans_much(values)):
+    continuous = space is not None and space.finite_values() is None
+    if not (space.log if space is not None and continuous else style.spans_much(values)):
         ticks = {"tickvals": few, "ticktext": list(map(short, few))}
         return {"label": name, "values": values, **(ticks if len(few) <= 6 else {})}
     marks = few if len(few) <= 6 else _round_numbers(few[0], few[-1])

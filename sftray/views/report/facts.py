@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from sftray.config.config_json import to_json
-from sftray.config.points import point_text
+from sftray.data.packs.manifest import Manifest
 from sftray.results import Results
-from sftray.results.findings import Findings, learn
+from sftray.results.confirmation import Confirmed
+from sftray.results.findings import Findings
 from sftray.results.leaderboard_text import confirmed_text
 from sftray.results.tables import BASE, axes_of
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD
-from sftray.winner.loading_code import kind_of, loaded_with, loading_code
+from sftray.views.plots.cost_plots import lanes
+from sftray.winner.bundle import FACTS, BundleFacts
 
 _HEALTHY = ("healthy", "pruned", "too_early")
 _SHOWN = 3
@@ -28,32 +30,147 @@ _WORDS = {"empty": "empty", "repeats": "repeats itself", "no_end": "cut off"}
 """Flags as the page has them."""
 
 
-def facts_of(found: Results) -> dict[str, Any]:
-    """The template's values."""
-    findings = learn(found)
-    return {
-        "sweep": found.config.name,
-        "folder": found.folder,
-        "shell_folder": shlex.quote(found.folder),
-        "model": found.config.trial.model,
-        "source": found.config.data.source,
-        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "started": found.record.get("started"),
-        "status": _status(found),
-        "findings": findings,
-        "best": _best(found),
-        "bundle": _bundle(found),
-        "confirmed": _confirmed(found),
-        "costs": _costs(found, findings),
-        "axes": axes_of(found),
-        "metric": found.config.metric,
-        "base_loss": found.leaderboard["base"]["eval_loss"],
-        "trials": _trials(found),
-        "prompts": _prompts(found),
-        "data": _data(found),
-        "provenance": _provenance(found),
-        "config": json.dumps(to_json(found.config), indent=1, ensure_ascii=False),
-    }
+@dataclass(frozen=True)
+class BestFacts:
+    """The best trial, at its best evaluation."""
+
+    trial: str
+    step: float
+    outcome: str
+    eval_loss: float
+    metric: float
+    gain: float
+    """What the loss is below the base's."""
+    ratio: float | None
+    """The perplexity's to the base's; None where the base's loss is not known."""
+    point: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class ConfirmedFacts:
+    """What repetitions with other seeds say."""
+
+    winner: str | None
+    """The trial whose point is the answer."""
+    points: Sequence[Confirmed]
+    """The answer's first."""
+    says: str
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """A trial's row of the leaderboard."""
+
+    trial: str
+    confirms: str | None
+    seed: int
+    ran_in: str | None
+    values: Sequence[object]
+    """Of the axes, in their order."""
+    eval_loss: float
+    metric: float
+    steps: int
+    tokens: int
+    seconds: float
+    outcome: str
+    diagnosis: str
+    verdict: str
+    advice: str
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the trial wants a remedy."""
+        return self.diagnosis not in _HEALTHY
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a trial, or the base, answered at a step."""
+
+    trial: str
+    step: int
+    answer: str
+    flags: Sequence[tuple[str, bool]]
+    """In words, and whether nobody wants such an answer."""
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """A prompt with its answers."""
+
+    question: str
+    reference: str | None
+    answers: Sequence[Answer]
+    more: Sequence[Answer]
+    left_out: int
+    course: Sequence[Answer]
+    """All of the best trial's, where it has more than one."""
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What is in a split."""
+
+    split: str
+    conversations: int
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    max_length: int
+    dropped: Mapping[str, int]
+    """Rows of its source by reason."""
+
+    @property
+    def supervised(self) -> float:
+        """The share of tokens that are trained on."""
+        return self.supervised_tokens / self.tokens
+
+    @property
+    def waste(self) -> float:
+        """The share of padding."""
+        return 1 - self.tokens / (self.rows * self.max_length)
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """The template's values, beside the sweep and its findings."""
+
+    made: str
+    status: str
+    best: BestFacts | None
+    bundle: BundleFacts | None
+    """None before best/ is there."""
+    confirmed: ConfirmedFacts | None
+    costs: Sequence[tuple[str, str]]
+    axes: Sequence[str]
+    trials: Sequence[TrialFacts]
+    """Best first."""
+    prompts: Sequence[PromptFacts]
+    splits: Sequence[SplitFacts]
+    manifest: Manifest | None
+    """The packs', where they are within reach."""
+    provenance: Mapping[str, str | None]
+    config: str
+
+
+def facts_of(found: Results, findings: Findings) -> ReportFacts:
+    """All that the page says of a sweep."""
+    manifest, best = _manifest(found), SweepPaths(found.folder).best
+    return ReportFacts(
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        status=_status(found),
+        best=_best(found),
+        bundle=BundleFacts.read(best) if files.exists(join(best, FACTS)) else None,
+        confirmed=_confirmed(found),
+        costs=_costs(found, findings),
+        axes=axes_of(found),
+        trials=_trials(found),
+        prompts=_prompts(found),
+        splits=_splits(found, manifest),
+        manifest=manifest,
+        provenance=_provenance(found),
+        config=json.dumps(to_json(found.config), indent=1, ensure_ascii=False),
+    )
 
 
 def _status(found: Results) -> str:
@@ -66,49 +183,26 @@ def _status(found: Results) -> str:
     return f"{ended} of {wanted} trials have ended; what follows is how it stands"
 
 
-def _best(found: Results) -> dict[str, Any] | None:
+def _best(found: Results) -> BestFacts | None:
     if found.best.empty:
         return None
-    row: dict[str, Any] = found.best.iloc[0].to_dict()
-    row["point"] = {name: row[name] for name in axes_of(found)}
-    known = math.isfinite(row["base_eval_loss"])
-    row["ratio"] = math.exp(-row["gain"]) if known else None
-    return row
+    row = found.best.iloc[0].to_dict()
+    names = ("trial", "step", "outcome", "eval_loss", "metric", "gain")
+    return BestFacts(
+        **{name: row[name] for name in names},
+        ratio=math.exp(-row["gain"]) if math.isfinite(row["base_eval_loss"]) else None,
+        point={name: row[name] for name in axes_of(found)},
+    )
 
 
-def _bundle(found: Results) -> dict[str, Any] | None:
-    """What best/ says of itself; None before it is there."""
-    path = join(SweepPaths(found.folder).best, "sweep.json")
-    if not files.exists(path):
+def _confirmed(found: Results) -> ConfirmedFacts | None:
+    board = found.leaderboard.get("confirmed")
+    if board is None:
         return None
-    facts: dict[str, Any] = json.loads(files.read_text(path))
-    return {
-        **facts,
-        "kind": kind_of(facts),
-        "plain": loaded_with(facts),
-        "code": loading_code(facts, SweepPaths(found.folder).best),
-    }
-
-
-def _confirmed(found: Results) -> dict[str, Any] | None:
-    """What repetitions with other seeds said: the points, the answer's first, and the judgement."""
-    told = found.leaderboard.get("confirmed")
-    if told is None:
-        return None
-    points = [
-        {
-            **one,
-            "point": point_text(one["point"]),
-            "half": None if one["interval"] is None else one["interval"][1] - one["mean"],
-            "best": one["trial"] == told["winner"],
-        }
-        for one in told["points"]
-    ]
+    points = [Confirmed(**point) for point in board["points"]]
+    points.sort(key=lambda one: one.trial != board["winner"])
     lines = confirmed_text(found.leaderboard).splitlines()
-    return {
-        "points": sorted(points, key=lambda one: not one["best"]),
-        "says": " ".join(lines[1 + len(points) :]),
-    }
+    return ConfirmedFacts(board["winner"], points, " ".join(lines[1 + len(points) :]))
 
 
 def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
@@ -127,13 +221,13 @@ def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
     kind = "CPU" if devices == ["cpu"] else "GPU"
     slots = max((r.get("bank_slots") or 0 for t in found.records for r in t.results), default=0)
     if slots:
-        banks = math.ceil(_most_at_once(spans) / slots)
+        banks = math.ceil((max(lanes(spans)) + 1) / slots)
         hours, how = _busy(spans) * banks / 3600, f"{banks} bank{'s' if banks > 1 else ''}"
     else:
         hours = sum(end - begin for begin, end in spans) * found.config.trial.num_workers / 3600
         how = f"{found.config.trial.num_workers} to a trial"
     on = how if kind == "CPU" else f"{', '.join(devices)}; {how}"
-    costs.insert(0, (f"{kind}-hours", f"{_hours(hours)} ({on})"))
+    costs.insert(0, (f"{kind}-hours", f"{hours:{'.1f' if hours >= 10 else '.2g'}} ({on})"))
     costs.insert(1, ("from start to end", f"{newest / 60:,.1f} minutes"))
     saved = findings.stopping
     if saved.tokens_saved:
@@ -151,99 +245,74 @@ def _busy(spans: list[tuple[float, float]]) -> float:
     return total
 
 
-def _most_at_once(spans: list[tuple[float, float]]) -> int:
-    # an end before a beginning of the same moment: a slot is filled as soon as it is free
-    changes = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
-    most = now = 0
-    for _, change in changes:
-        now += change
-        most = max(most, now)
-    return most
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours >= 10 else f"{hours:.2g}"
-
-
-def _trials(found: Results) -> list[dict[str, Any]]:
-    """The leaderboard's rows with those of the table, best first."""
+def _trials(found: Results) -> list[TrialFacts]:
     rows = {row["trial"]: row for row in found.trials.to_dict("records")}
+    names = [field.name for field in fields(TrialFacts) if field.name != "values"]
+    axes = axes_of(found)
     return [
-        {**rows[one["trial"]], "wrong": one["diagnosis"] not in _HEALTHY}
-        for one in found.leaderboard["trials"]
+        TrialFacts(**{name: row[name] for name in names}, values=[row[axis] for axis in axes])
+        for row in (rows[one["trial"]] for one in found.leaderboard["trials"])
     ]
 
 
-def _prompts(found: Results) -> list[dict[str, Any]]:
+def _prompts(found: Results) -> list[PromptFacts]:
     """Each prompt with its answers: the base's, the best trial's, then the others' by loss; of each
-    the one at its best evaluation, else the last; and all of the best trial's where it has more."""
+    the one at its best evaluation, else the last."""
     board, best = found.leaderboard["trials"], found.leaderboard["best"]
-    ranked = [name for name in (row["trial"] for row in board) if name != best]
+    ranked = [row["trial"] for row in board if row["trial"] != best]
     at_best = {row["trial"]: row["step"] for row in board}
     prompts = []
     for _, some in found.samples.groupby("prompt"):
-        rows = [{**row, "flags": _flags(row["flags"])} for row in some.to_dict("records")]
-        by_trial: dict[str, list[dict[str, Any]]] = {}
+        rows = some.to_dict("records")
+        by_trial: dict[str, list[Answer]] = {}
         for row in rows:
-            by_trial.setdefault(row["trial"], []).append(row)
+            flags = [(_WORDS[flag], flag in BAD) for flag in row["flags"].split()]
+            one = Answer(row["trial"], row["step"], row["answer"], flags)
+            by_trial.setdefault(one.trial, []).append(one)
         answers = [
-            next((one for one in said if one["step"] == at_best.get(name)), said[-1])
+            next((one for one in own if one.step == at_best.get(name)), own[-1])
             for name in (BASE, best, *ranked)
-            if (said := by_trial.get(name))
+            if (own := by_trial.get(name))
         ]
         course = by_trial.get(best, [])
         prompts.append(
-            {
-                "question": rows[0]["question"],
-                "reference": rows[0]["reference"],
-                "answers": answers[:_SHOWN],
-                "more": answers[_SHOWN : _SHOWN + _MORE],
-                "left_out": len(answers[_SHOWN + _MORE :]),
-                "course": course if len(course) > 1 else [],
-            }
+            PromptFacts(
+                question=rows[0]["question"],
+                reference=rows[0]["reference"],
+                answers=answers[:_SHOWN],
+                more=answers[_SHOWN : _SHOWN + _MORE],
+                left_out=len(answers[_SHOWN + _MORE :]),
+                course=course if len(course) > 1 else [],
+            )
         )
     return prompts
 
 
-def _flags(flags: str) -> list[tuple[str, bool]]:
-    """In words, and whether nobody wants such an answer."""
-    return [(_WORDS[flag], flag in BAD) for flag in flags.split()]
-
-
-def _data(found: Results) -> dict[str, Any]:
-    """Counts a split, and what the packs' manifest says where it is within reach."""
-    manifest = _manifest(found)
-    splits = []
-    for split, counts in found.record["data"].items():
-        if not counts.get("tokens"):
-            continue
-        capacity = counts["rows"] * found.config.data.max_length
-        said = (manifest or {}).get("splits", {}).get(split, {})
-        splits.append(
-            {
-                "split": split,
-                **counts,
-                "supervised": counts["supervised_tokens"] / counts["tokens"],
-                "waste": 1 - counts["tokens"] / capacity,
-                "read": said.get("read"),
-                "dropped": said.get("dropped") or {},
-            }
+def _splits(found: Results, manifest: Manifest | None) -> list[SplitFacts]:
+    names = ("conversations", "rows", "tokens", "supervised_tokens")
+    return [
+        SplitFacts(
+            split=split,
+            **{name: counts[name] for name in names},
+            max_length=found.config.data.max_length,
+            dropped={} if manifest is None else manifest["splits"][split].get("dropped") or {},
         )
-    return {"splits": splits, "manifest": manifest, "max_length": found.config.data.max_length}
+        for split, counts in found.record["data"].items()
+        if counts.get("tokens")
+    ]
 
 
-def _manifest(found: Results) -> dict[str, Any] | None:
+def _manifest(found: Results) -> Manifest | None:
     """The packs' manifest, where they were or, if the storage was copied, beside the sweep."""
-    root = found.record["packs"]
     beside = join(found.folder.rstrip("/").rpartition("/")[0] or ".", "packs", found.packs_key)
-    for packs in (root, beside):
+    for packs in (found.record["packs"], beside):
         if files.exists(PacksPaths(packs).manifest):
-            manifest: dict[str, Any] = json.loads(files.read_text(PacksPaths(packs).manifest))
+            manifest: Manifest = json.loads(files.read_text(PacksPaths(packs).manifest))
             return manifest
     return None
 
 
-def _provenance(found: Results) -> dict[str, Any]:
+def _provenance(found: Results) -> dict[str, str | None]:
     record, trusted = found.record, found.config.trial.trust_remote_code
     return {
         "sweep": record.get("uid"),

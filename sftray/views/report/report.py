@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from sftray.config.points import short
+from sftray.config.points import point_text, short
 from sftray.results import Results, load
+from sftray.results.findings import learn
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.views.report.facts import facts_of
@@ -37,8 +38,8 @@ def page(found: Results) -> str:
     """The whole page."""
     from plotly.offline import get_plotlyjs
 
-    facts = facts_of(found)
-    shown = figures_of(found, facts["findings"])
+    findings = learn(found)
+    shown = figures_of(found, findings)
     here = Path(__file__).parent
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(here),
@@ -47,9 +48,13 @@ def page(found: Results) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    pages.filters |= {"count": _count, "loss": _loss, "short": short, "percent": _percent}
+    pages.filters |= {"count": "{:,.0f}".format, "loss": _loss, "percent": _percent}
+    pages.filters |= {"short": short, "point": point_text, "quote": shlex.quote}
     return pages.get_template("page.html.jinja").render(
-        **facts,
+        **vars(facts_of(found, findings)),
+        found=found,
+        findings=findings,
+        best_folder=SweepPaths(found.folder).best,
         shown=shown,
         nonce=secrets.token_urlsafe(16),
         # written by us or by plotly, and without a closing tag in them
@@ -66,11 +71,7 @@ def _for_script(shown: list[Shown]) -> Markup:
     return Markup(json.dumps(drawn).replace("<", "\\u003c"))
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _loss(value: Any) -> str:
+def _loss(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.4f}"
 
 

@@ -7,17 +7,20 @@ at most READING_SHARE of the time goes into reading a long or a remote one.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import fcntl
 import json
-import os
 import select
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from sftray.config import SweepConfig
+from sftray.config.config_json import sweep_from_json
 from sftray.storage import files
 from sftray.storage.journal import Event, reader
 from sftray.storage.paths import SweepPaths
@@ -30,32 +33,57 @@ READING_SHARE = 0.05
 class Follower(Protocol):
     """What is kept in step."""
 
-    def begin(self, record: Mapping[str, Any]) -> None:
-        """Before the first event. record: sweep.json."""
+    def begin(self, sweep: SweepConfig, uid: str) -> None:
+        """Before the first event: which sweep it is."""
         ...
 
     def apply(self, event: Event) -> None:
         """Take an event."""
         ...
 
-    def flush(self) -> None:
-        """All events that there are have been taken, for now."""
+    def close(self) -> bool:
+        """End, when the last event was taken; whether everything was kept."""
         ...
 
 
-def follow(paths: SweepPaths, follower: Follower, *, until_told: bool) -> bool:
-    """Hand on the journal's events; whether the last look at it was a success.
+def arguments_of(module: str, about: str | None) -> argparse.ArgumentParser:
+    """The command line that every follower has."""
+    parser = argparse.ArgumentParser(f"python -m {module}", description=about)
+    parser.add_argument("folder", help="the sweep's folder or URI")
+    parser.add_argument(
+        "--follow", action="store_true", help="continue until a line or the end comes on stdin"
+    )
+    return parser
 
-    until_told: go on until a line or the end comes on standard input.
+
+def follow(paths: SweepPaths, folder: Path, follower: Follower, *, until_asked: bool) -> bool:
+    """Keep `follower`, which has `folder` to itself, in step with the journal; whether all of it
+    was read and kept.
+
+    until_asked: continue until a line or the end comes on standard input.
     """
+    with _lock(folder):
+        all_read = _read(paths, follower, until_asked=until_asked)
+        return follower.close() and all_read
+
+
+def say(text: str) -> None:
+    """A line of mirror.log, which is the process's standard error."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
+    sys.stderr.flush()
+
+
+def _read(paths: SweepPaths, follower: Follower, *, until_asked: bool) -> bool:
+    """Hand on the journal's events; whether the last look at it was a success."""
     journal, waiting, begun = reader(paths.journal), deque[Event](), False
-    told = not until_told
+    asked = not until_asked
     while True:
         started = time.monotonic()
         try:
             waiting += journal.new()
             if waiting and not begun:
-                follower.begin(json.loads(files.read_text(paths.sweep)))
+                record = json.loads(files.read_text(paths.sweep))
+                follower.begin(sweep_from_json(record["config"]), record["uid"])
                 begun = True
             all_read = True
         except OSError as error:  # storage out of reach; the next look tries again
@@ -64,26 +92,20 @@ def follow(paths: SweepPaths, follower: Follower, *, until_told: bool) -> bool:
         reading = time.monotonic() - started
         while waiting and begun:
             follower.apply(waiting.popleft())
-        follower.flush()
-        if told:
+        if asked:
             return all_read
         wait = max(POLL_SECONDS, reading / READING_SHARE)
-        told = bool(select.select([sys.stdin], [], [], wait)[0])
+        asked = bool(select.select([sys.stdin], [], [], wait)[0])
 
 
-def take_lock(folder: Path) -> int:
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
     """One process a folder: that of a driver killed a moment ago may still be at work."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / "mirror.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say("waiting for another process that mirrors this sweep")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
-
-
-def say(text: str) -> None:
-    """A line of mirror.log, which is the process's standard error."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
-    sys.stderr.flush()
+    with open(folder / "mirror.lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another process that mirrors this sweep")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -43,9 +43,9 @@ class Tracking:
         started = [_start_wandb(sweep, paths, log)]
         if sweep.tensorboard:
             folder = local_folder(paths.root, paths.tensorboard)
-            said = f"event files; `tensorboard --logdir {shlex.quote(str(folder))}` shows them"
+            about = f"event files; `tensorboard --logdir {shlex.quote(str(folder))}` shows them"
             started.append(
-                _start("TensorBoard", said, "tensorboard_files", [paths.root], folder, log)
+                _start("TensorBoard", about, "tensorboard_files", [paths.root], folder, log)
             )
         return cls([mirror for mirror in started if mirror], log)
 
@@ -53,7 +53,7 @@ class Tracking:
         """Wait up to `timeout` seconds until the journal is mirrored, then end the mirrors."""
         mirrors, self._mirrors = self._mirrors, []
         for mirror in mirrors:
-            mirror.tell()
+            mirror.ask()
         end = time.monotonic() + timeout
         for mirror in mirrors:
             mirror.finish(max(0.0, end - time.monotonic()), timeout, self._log)
@@ -61,7 +61,7 @@ class Tracking:
 
 @dataclass(frozen=True)
 class MirrorProcess:
-    """A process that follows the journal until it is told to finish."""
+    """A process that follows the journal until it is asked to finish."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -69,7 +69,7 @@ class MirrorProcess:
     """The command that does the same after the sweep."""
     folder: Path
 
-    def tell(self) -> None:
+    def ask(self) -> None:
         """Have it come to its end."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended by itself
@@ -86,9 +86,8 @@ class MirrorProcess:
             log(f"{self.name}: not done after {timeout:g} s; `{self.again}` sends the rest")
             return
         if status != 0:
-            why = f"its process ended with status {status}"
-            said = self.folder / "mirror.log"
-            log(f"{self.name}: {why}, see {said}; `{self.again}` sends the rest")
+            reason = f"its process ended with status {status}, see {self.folder / 'mirror.log'}"
+            log(f"{self.name}: {reason}; `{self.again}` sends the rest")
         elif left_behind := left_offline(self.folder):
             log(left_behind)
 
@@ -100,18 +99,13 @@ def _start_wandb(sweep: SweepConfig, paths: SweepPaths, log: Log) -> MirrorProce
     arguments = [paths.root, "--mode", mode, "--project", sweep.wandb_project]
     arguments += ["--samples" if sweep.wandb_samples else "--no-samples"]
     arguments += ["--adapter" if sweep.wandb_adapter else "--no-adapter"]
-    said = f"{mode}, project {sweep.wandb_project}, one run a trial, group {sweep.name}"
+    about = f"{mode}, project {sweep.wandb_project}, one run a trial, group {sweep.name}"
     folder = local_folder(paths.root, paths.tracking)
-    return _start("W&B", said, "wandb_mirror", arguments, folder, log)
+    return _start("W&B", about, "wandb_mirror", arguments, folder, log)
 
 
 def _start(
-    name: str,
-    said: str,
-    module: str,
-    arguments: Sequence[str],
-    folder: Path,
-    log: Log,
+    name: str, about: str, module: str, arguments: Sequence[str], folder: Path, log: Log
 ) -> MirrorProcess | None:
     """The process of a module, and its line; only a line where it does not start."""
     command = ["-m", f"sftray.views.tracking.{module}", *arguments]
@@ -128,7 +122,7 @@ def _start(
     except OSError as error:
         log(f"{name}: off, its process could not be started ({error}); the sweep goes on")
         return None
-    log(f"{name}: {said}")
+    log(f"{name}: {about}")
     return MirrorProcess(name, process, shlex.join(["python", *command]), folder)
 
 

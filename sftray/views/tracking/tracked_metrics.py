@@ -1,78 +1,118 @@
-"""What W&B and TensorBoard are told of a trial: rows of numbers, each with its step, its rows and,
-where they are known, its tokens, so that every metric can be drawn against any of the three."""
+"""What W&B and TensorBoard show of a trial: its answers, and its numbers in rows. Each has step,
+rows and, where they are known, tokens, so that any of the three can be an axis."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
-from sftray.trial.samples import question
+from sftray.config import SweepConfig
+from sftray.config.points import Point
+from sftray.storage.journal.event_types import Metrics
+from sftray.storage.paths import SweepPaths
+from sftray.trial.samples import question, read_samples
+from sftray.views.tracking.journal_follower import say
 
 METRICS = (
-    "rows",
-    "tokens",
-    "supervised_tokens",
-    "epoch",
-    "train_loss",
-    "eval_loss",
-    "learning_rate",
-    "grad_norm",
-    "tokens_per_second",
-    "gpu_memory_gb",
-    "seconds",
-    "gpu_seconds",
-    "data_wait",
-)
+    "rows", "tokens", "supervised_tokens", "epoch", "train_loss", "eval_loss", "learning_rate",
+    "grad_norm", "tokens_per_second", "gpu_memory_gb", "seconds", "gpu_seconds", "data_wait",
+)  # fmt: skip
 """What each evaluation has."""
 CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
 """What each optimizer step has."""
 
-MetricRow = dict[str, Any]
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A trial's numbers at an optimizer step."""
+
+    step: int
+    rows: int
+    tokens: int | None
+    """None in a trial that diverged before its first evaluation."""
+    values: Mapping[str, float]
+    """By the names of METRICS and CURVE."""
+
+    def flat(self) -> dict[str, float]:
+        """All by name."""
+        tokens = {} if self.tokens is None else {"tokens": self.tokens}
+        return {"step": self.step, "rows": self.rows, **tokens, **self.values}
 
 
-def rows_of(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[MetricRow]:
-    """Of an evaluation: a row a step of its curve, the last of them with the evaluation's own.
-    before: the evaluation before it, or nothing; tokens of steps between are interpolated."""
-    step, rows, tokens = metrics["step"], metrics["rows"], metrics["tokens"]
-    since, had = before.get("step", 0), before.get("tokens", 0)
-    row: MetricRow = {}
-    for at, *values in metrics.get("curve", []):
-        row = dict(zip(CURVE, values, strict=False))
-        if at != step:
-            spent = _between(had, tokens, (at - since) / (step - since))
-            yield {**row, "step": at, "rows": rows * at // step, "tokens": spent}
-            row = {}
-    yield {**row, "step": step, **{name: metrics[name] for name in METRICS if name in metrics}}
+class Answer(TypedDict):
+    """A trial's answer beside the reference and the untrained base's."""
+
+    prompt: str
+    step: int
+    reference: str | None
+    base: str
+    answer: str
+    flags: str
 
 
-def last_rows(
-    curve: Sequence[Sequence[float]], batch: int, before: Mapping[str, Any]
-) -> Iterator[MetricRow]:
-    """Of the steps after the last evaluation `before`, of a trial that diverged there."""
-    for at, *values in curve:
-        row = {**dict(zip(CURVE, values, strict=False)), "step": at, "rows": int(at) * batch}
-        if before.get("step"):
-            row["tokens"] = _between(0, before["tokens"], at / before["step"])
-        yield row
+class TrackedTrial:
+    """What is known of a trial between two of its events."""
+
+    def __init__(self, sweep: SweepConfig, name: str, point: Point) -> None:
+        self.name, self.point = name, point
+        self._batch = sweep.trial.at(point).effective_batch_size
+        self.step = self._tokens = 0
+        """Of its newest evaluation."""
+        self.base_eval_loss: float | None = None
+        self.best_eval_loss = math.inf
+
+    def evaluated(self, metrics: Metrics) -> list[MetricRow]:
+        """A row a step since the evaluation before, the last of them with this one's metrics;
+        tokens of steps between are interpolated."""
+        loss, step, tokens = metrics.get("eval_loss"), metrics["step"], metrics["tokens"]
+        if step == 0:
+            self.base_eval_loss = loss
+        elif loss is not None and loss < self.best_eval_loss:
+            self.best_eval_loss = loss
+        rows, newest = [], dict[str, float]()
+        for at, *numbers in metrics.get("curve", []):
+            newest = dict(zip(CURVE, numbers, strict=False))
+            if at != step:
+                share = (at - self.step) / (step - self.step)
+                between = round(self._tokens + (tokens - self._tokens) * share)
+                rows.append(MetricRow(int(at), metrics["rows"] * int(at) // step, between, newest))
+                newest = {}
+        for name, value in metrics.items():
+            if name in METRICS and isinstance(value, int | float):
+                newest[name] = value
+        self.step, self._tokens = step, tokens
+        return [*rows, MetricRow(step, metrics["rows"], tokens, newest)]
+
+    def lost(self, curve: Sequence[Sequence[float]]) -> Iterator[MetricRow]:
+        """Of the steps after the last evaluation, of a trial that diverged there."""
+        for at, *numbers in curve:
+            tokens = round(self._tokens * at / self.step) if self.step else None
+            yield MetricRow(
+                int(at), int(at) * self._batch, tokens, dict(zip(CURVE, numbers, strict=False))
+            )
 
 
-def answers_of(
-    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """A trial's answers beside the reference and the untrained base's, by prompt, then step."""
-    theirs = {question(sample["messages"]): sample["answer"] for sample in base}
+def answers_of(paths: SweepPaths, trial: str) -> list[Answer]:
+    """A trial's answers, by prompt, then step; none where they cannot be read."""
+    try:
+        samples = read_samples(paths.trial(trial).samples)
+        base = read_samples(paths.base_samples)
+    except OSError as error:
+        say(f"samples of {trial}: {error}")
+        return []
+    of_base = {question(sample["messages"]): sample["answer"] for sample in base}
     pairs = [(question(sample["messages"]), sample) for sample in samples]
     prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-    for prompt, sample in sorted(pairs, key=lambda p: (prompts.index(p[0]), p[1]["step"])):
-        yield {
+    return [
+        {
             "prompt": prompt,
             "step": sample["step"],
             "reference": sample["reference"],
-            "base": theirs.get(prompt, ""),
+            "base": of_base.get(prompt, ""),
             "answer": sample["answer"],
             "flags": ", ".join(sample["flags"]),
         }
-
-
-def _between(low: float, high: float, share: float) -> int:
-    return round(low + (high - low) * share)
+        for prompt, sample in sorted(pairs, key=lambda p: (prompts.index(p[0]), p[1]["step"]))
+    ]

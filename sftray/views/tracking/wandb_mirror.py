@@ -16,21 +16,22 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Required, TypedDict
 
 import wandb
 
+from sftray.config import SweepConfig
 from sftray.storage import files
 from sftray.storage.journal import Event
 from sftray.storage.journal.event_types import EventName, Metrics, Outcome, TrialEnded
 from sftray.storage.paths import SweepPaths, join
-from sftray.trial.samples import read_samples
-from sftray.views.tracking.journal_follower import follow, say, take_lock
+from sftray.views.tracking.journal_follower import arguments_of, follow, say
 from sftray.views.tracking.mirror_processes import left_offline, local_folder
-from sftray.views.tracking.tracked_metrics import MetricRow, last_rows, rows_of
+from sftray.views.tracking.tracked_metrics import MetricRow, TrackedTrial, answers_of
 from sftray.views.tracking.wandb_run import (
     ADAPTER_SECONDS,
     UPLOAD_SECONDS,
@@ -51,48 +52,53 @@ OFFLINE_SECONDS = 600.0  # before W&B is tried again with new trials, once it di
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Mirror a sweep's journal to W&B; 0 if all of it was taken."""
-    parser = argparse.ArgumentParser(
-        "python -m sftray.views.tracking.wandb_mirror", description=__doc__
-    )
-    parser.add_argument("folder", help="the sweep's folder or URI")
+    parser = arguments_of("sftray.views.tracking.wandb_mirror", __doc__)
     parser.add_argument("--mode", choices=("online", "offline"), default="online")
     parser.add_argument("--project", default="sftray")
     parser.add_argument("--init-timeout", type=float, default=INIT_SECONDS, metavar="SECONDS")
     for name, what in (("samples", "the answers to prompts"), ("adapter", "the best adapter")):
-        told = f"send {what}; as the sweep was first told, if not given"
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=told)
-    parser.add_argument(
-        "--follow", action="store_true", help="go on until a line or the end comes on stdin"
-    )
-    given = parser.parse_args(arguments)
+        about = f"send {what}; by default as the sweep's configuration says"
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=about)
+    options = parser.parse_args(arguments)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # 24 s at an error without network
     os.environ.pop("WANDB_SERVICE", None)  # shared with nobody: it may have to be ended
-    paths = SweepPaths(given.folder)
+    paths = SweepPaths(options.folder)
     folder = local_folder(paths.root, paths.tracking)
     os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # what artifacts hold until it is sent
-    lock = take_lock(folder)
-    asked = {"wandb_samples": given.samples, "wandb_adapter": given.adapter}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    mirror = Mirror(paths, folder, given.project, given.mode, given.init_timeout, asked)
-    all_read = follow(paths, mirror, until_told=given.follow)
-    all_taken = mirror.close()
-    os.close(lock)
+    mirror = Mirror(
+        paths,
+        folder,
+        project=options.project,
+        mode=options.mode,
+        init_timeout=options.init_timeout,
+        samples=options.samples,
+        adapter=options.adapter,
+    )
+    all_taken = follow(paths, folder, mirror, until_asked=options.follow)
     if left := left_offline(folder):
         say(left)
-    return 0 if all_read and all_taken else 1
+    return 0 if all_taken else 1
+
+
+class SavedTrial(TypedDict, total=False):
+    """What mirror.json keeps of a trial."""
+
+    step: Required[int]
+    """The last step that W&B has."""
+    open: str | None
+    """The folder of a run that is kept offline and not closed."""
+    offline: bool
+    ended: bool
 
 
 @dataclass
-class _Trial:
-    name: str
-    point: Mapping[str, Any]
+class _TrialRun:
+    """A trial, and its run where one is open."""
+
+    trial: TrackedTrial
     step: int
     """The last step that W&B has."""
-    run: Any = None
-    before: Mapping[str, Any] = field(default_factory=dict)
-    """Its newest evaluation."""
-    base_eval_loss: float | None = None
-    best_eval_loss: float = math.inf
+    run: wandb.Run | None = None
 
 
 class Mirror:
@@ -104,168 +110,145 @@ class Mirror:
         self,
         paths: SweepPaths,
         folder: Path,
+        *,
         project: str,
         mode: str,
         init_timeout: float,
-        asked: Mapping[str, bool],
+        samples: bool | None,
+        adapter: bool | None,
     ) -> None:
-        """asked: fields of the sweep that are not as in sweep.json."""
+        """samples, adapter: whether to send them; None: as sweep.json says."""
         self._paths, self._folder = paths, folder
-        self._project, self._mode, self._init_timeout = project, mode, init_timeout
-        self._asked = asked
-        self._sweep: Mapping[str, Any] = {}
-        self._saved: dict[str, dict[str, Any]] = {}
-        self._handed_in: dict[str, Any] | None = None
-        """Of which evaluation W&B has the leaderboard and the adapter."""
-        self._trials: dict[str, _Trial] = {}
+        self._mode, self._init_timeout, self._project = mode, init_timeout, project
+        self._samples, self._adapter = samples, adapter
+        self._saved: dict[str, SavedTrial] = {}
+        self._handed_in: list[object] | None = None
+        """Whose leaderboard W&B has: trial, step, number of trials, with adapter or not."""
+        self._trials: dict[str, _TrialRun] = {}
         self._offline_until = 0.0
         self._ended = self._used_up = False
         """Whether the sweep, or its budget, has come to its end."""
         self._all_taken = True
 
-    def begin(self, record: Mapping[str, Any]) -> None:
-        self._sweep, self._uid = {**record["config"], **self._asked}, record["uid"]
+    def begin(self, sweep: SweepConfig, uid: str) -> None:
+        self._sweep, self._uid = sweep, uid
+        places = (self._project, self._folder.parent, self._init_timeout)
+        self._start = partial(start_run, sweep, uid, *places)
+        self._samples = sweep.wandb_samples if self._samples is None else self._samples
+        self._adapter = sweep.wandb_adapter if self._adapter is None else self._adapter
         path = self._folder / "mirror.json"
         state = json.loads(path.read_bytes()) if path.exists() else {}
-        if state.get("uid") == self._uid:
+        if state.get("uid") == uid:
             self._saved, self._handed_in = state["trials"], state.get("handed_in")
 
     def apply(self, event: Event) -> None:
         try:
             self._apply(event)
         except _TROUBLE as error:
-            self._all_taken = False
-            what = f"{event['event']} of trial {event['trial']}"
-            say(f"{what}: {type(error).__name__}: {error}")
-
-    def flush(self) -> None:
-        """W&B sends by itself."""
+            self._trouble(f"{event['event']} of trial {event['trial']}", error)
 
     def close(self) -> bool:
         """Close the runs of trials that have not ended, and hand in what a sweep that has ended
         leaves; whether W&B took everything."""
-        for trial in self._trials.values():
-            self._close(trial, exit_code=1)
+        for one in self._trials.values():
+            self._close(one, exit_code=1)
         if self._ended or self._used_up:
             try:
                 self._hand_in()
             except _TROUBLE as error:
-                self._all_taken = False
-                say(f"leaderboard: {type(error).__name__}: {error}")
+                self._trouble("leaderboard", error)
         return self._all_taken
 
+    def _trouble(self, what: str, error: Exception) -> None:
+        self._all_taken = False
+        say(f"{what}: {type(error).__name__}: {error}")
+
     def _apply(self, event: Event) -> None:
+        name = event["trial"] or ""
         if event["event"] == EventName.TRIAL_SUGGESTED:
-            saved = self._saved.get(event["trial"], {"step": -1})
-            self._trials[event["trial"]] = _Trial(event["trial"], event["point"], saved["step"])
+            trial = TrackedTrial(self._sweep, name, event["point"])
+            self._trials[name] = _TrialRun(trial, self._saved.get(name, {"step": -1})["step"])
         self._ended = self._ended or event["event"] == EventName.SWEEP_ENDED
         if event["event"] == EventName.SPENT:
             self._used_up = bool(event["budget"])
-        trial = self._trials.get(event["trial"] or "")
-        if trial is None or self._saved.get(trial.name, {}).get("ended"):
+        one = self._trials.get(name)
+        saved = self._saved.get(name)
+        if one is None or (saved and saved.get("ended")):
             return
         if event["event"] == EventName.ATTEMPT_STARTED:
-            self._open(trial)
+            self._open(one)
         elif event["event"] == EventName.RESULT:
-            self._log_result(trial, event["metrics"])
+            self._log_result(one, event["metrics"])
         elif event["event"] == EventName.TRIAL_ENDED:
-            self._end(trial, event)
+            self._end(one, event)
 
-    def _open(self, trial: _Trial, finish_timeout: float = UPLOAD_SECONDS) -> None:
-        """Make sure that the trial has a run. One that was ever offline stays so: W&B takes the
+    def _open(self, one: _TrialRun, finish_timeout: float = UPLOAD_SECONDS) -> wandb.Run:
+        """The trial's run, started if need be. One that was ever offline stays so: W&B takes the
         pieces of a run in order."""
-        if trial.run is not None:
-            return
-        saved = self._saved.setdefault(trial.name, {"step": trial.step})
-        if saved.get("open"):
-            shutil.rmtree(saved["open"], ignore_errors=True)  # cut off by a kill
+        if one.run is not None:
+            return one.run
+        name = one.trial.name
+        saved = self._saved.setdefault(name, {"step": one.step})
+        if unfinished := saved.get("open"):
+            shutil.rmtree(unfinished, ignore_errors=True)  # cut off by a kill
         waiting = time.monotonic() < self._offline_until
         offline = self._mode == "offline" or saved.get("offline", False) or waiting
         if not offline:
             try:
-                trial.run = self._init(trial, "online", finish_timeout)
+                one.run = self._start(one.trial, "online", finish_timeout)
             except wandb.errors.Error as error:
-                say(f"trial {trial.name}: kept offline, W&B did not take it ({error})")
+                say(f"trial {name}: kept offline, W&B did not take it ({error})")
                 self._offline_until = time.monotonic() + OFFLINE_SECONDS
                 self._release()
-        if trial.run is None:
-            trial.run = self._init(trial, "offline", finish_timeout)
-            saved |= {"offline": True, "open": str(Path(trial.run.dir).parent)}
+        if one.run is None:
+            one.run = self._start(one.trial, "offline", finish_timeout)
+            saved["offline"], saved["open"] = True, str(Path(one.run.dir).parent)
             self._save()
         else:
-            trial.step = max(trial.step, trial.run.starting_step - 1)
-        define_axes(trial.run)
-
-    def _init(
-        self, trial: _Trial, mode: Literal["online", "offline"], finish_timeout: float
-    ) -> Any:
-        return start_run(
-            self._sweep,
-            self._uid,
-            trial.name,
-            trial.point,
-            mode=mode,
-            project=self._project,
-            folder=self._folder.parent,
-            init_timeout=self._init_timeout,
-            finish_timeout=finish_timeout,
-        )
+            one.step = max(one.step, one.run.starting_step - 1)
+        define_axes(one.run)
+        return one.run
 
     def _release(self) -> None:
         """End W&B's service process: it holds the id of a run that failed to start until then.
         The other runs are opened again when they have something to log."""
-        for trial in self._trials.values():
-            self._close(trial, exit_code=1)
+        for one in self._trials.values():
+            self._close(one, exit_code=1)
         wandb.teardown()
 
-    def _log_result(self, trial: _Trial, metrics: Metrics) -> None:
-        self._open(trial)
-        loss = metrics.get("eval_loss")
+    def _log_result(self, one: _TrialRun, metrics: Metrics) -> None:
+        run = self._open(one)
         if metrics["step"] == 0:
-            trial.base_eval_loss = loss
-            log_start(trial.run, metrics)
-        elif loss is not None and loss < trial.best_eval_loss:
-            trial.best_eval_loss = loss
-        self._log(trial, rows_of(metrics, trial.before))
-        trial.before = metrics
+            log_start(run, metrics)
+        self._log(one, run, one.trial.evaluated(metrics))
 
-    def _log(self, trial: _Trial, rows: Iterator[MetricRow]) -> None:
+    def _log(self, one: _TrialRun, run: wandb.Run, rows: Iterable[MetricRow]) -> None:
         """Log what is new to W&B."""
         for row in rows:
-            if row["step"] > trial.step:
-                log_row(trial.run, row)
-                trial.step = row["step"]
+            if row.step > one.step:
+                log_row(run, row)
+                one.step = row.step
 
-    def _end(self, trial: _Trial, event: TrialEnded) -> None:
-        self._open(trial)
-        batch = trial.point.get(
-            "effective_batch_size", self._sweep["trial"]["effective_batch_size"]
-        )
-        self._log(trial, last_rows(event.get("last_curve", []), batch, trial.before))
+    def _end(self, one: _TrialRun, event: TrialEnded) -> None:
+        run, trial = self._open(one), one.trial
+        self._log(one, run, trial.lost(event.get("last_curve", [])))
         left_out = ("event", "trial", "time", "last_curve")
-        summary = {k: v for k, v in event.items() if k not in left_out}
+        summary = {name: value for name, value in event.items() if name not in left_out}
         summary["base_eval_loss"] = trial.base_eval_loss
         if math.isfinite(trial.best_eval_loss):
             summary["best_eval_loss"] = trial.best_eval_loss
-        trial.run.summary.update(summary)
+        run.summary.update(summary)
         succeeded = event["outcome"] in (Outcome.COMPLETED, Outcome.PRUNED)
         try:
-            if self._sweep["wandb_samples"]:
-                self._log_samples(trial)
+            self._log_samples(one, run)
         finally:
-            self._close(trial, exit_code=0 if succeeded else 1, ended=True)
+            self._close(one, exit_code=0 if succeeded else 1, ended=True)
 
-    def _log_samples(self, trial: _Trial) -> None:
-        """Its answers, beside the base's where these are there."""
-        path = self._paths.trial(trial.name).samples
-        try:
-            samples, base = read_samples(path), read_samples(self._paths.base_samples)
-        except OSError as error:
-            say(f"{path}: {error}")
-            return
-        if samples:
-            trial.step += 1
-            log_samples(trial.run, samples, base, step=trial.step)
+    def _log_samples(self, one: _TrialRun, run: wandb.Run) -> None:
+        """Its answers, if the sweep sends them, beside the base's where these are there."""
+        if self._samples and (answers := answers_of(self._paths, one.trial.name)):
+            one.step += 1
+            log_samples(run, answers, step=one.step)
 
     def _hand_in(self) -> None:
         """The leaderboard, and the adapter if it is asked for, as artifacts of the best trial's
@@ -273,30 +256,29 @@ class Mirror:
         if not files.exists(self._paths.leaderboard):
             return
         board = json.loads(files.read_text(self._paths.leaderboard))
-        trial = self._trials.get(board["best"] or "")
-        if trial is None:
+        one = self._trials.get(board["best"] or "")
+        if one is None:
             return
-        best = next(row for row in board["trials"] if row["trial"] == trial.name)
-        adapter = self._adapter(trial.name) if self._sweep["wandb_adapter"] else None
-        winner = {name: best[name] for name in ("trial", "step")}
-        winner |= {"trials": len(board["trials"]), "adapter": adapter is not None}
+        name = one.trial.name
+        best = next(row for row in board["trials"] if row["trial"] == name)
+        adapter = self._best_adapter(name) if self._adapter else None
+        winner = [name, best["step"], len(board["trials"]), adapter is not None]
         if winner == self._handed_in:
             return
-        self._open(trial, ADAPTER_SECONDS if adapter else UPLOAD_SECONDS)
+        run = self._open(one, ADAPTER_SECONDS if adapter else UPLOAD_SECONDS)
         try:
-            trial.step += 1
-            log_leaderboard(trial.run, self._sweep["name"], board, step=trial.step)
-            if self._sweep["wandb_samples"]:
-                self._log_samples(trial)  # now that the base has answered, too
+            one.step += 1
+            log_leaderboard(run, self._sweep.name, board, step=one.step)
+            self._log_samples(one, run)  # now that the base has answered, too
             if adapter is not None:
-                log_adapter(trial.run, self._sweep["name"], adapter, best)
+                log_adapter(run, self._sweep.name, adapter, best)
         finally:
-            taken = self._close(trial, exit_code=0, ended=True)
+            taken = self._close(one, exit_code=0, ended=True)
         if taken:
             self._handed_in = winner
             self._save()
 
-    def _adapter(self, trial: str) -> Path | None:
+    def _best_adapter(self, trial: str) -> Path | None:
         """A local copy of best/, if it is this trial's."""
         facts = join(self._paths.best, "sweep.json")
         if not files.exists(facts) or json.loads(files.read_text(facts))["trial"] != trial:
@@ -304,18 +286,18 @@ class Mirror:
             return None
         return files.get_folder(self._paths.best)
 
-    def _close(self, trial: _Trial, exit_code: int, *, ended: bool = False) -> bool:
+    def _close(self, one: _TrialRun, exit_code: int, *, ended: bool = False) -> bool:
         """End a trial's run, if it has one; whether W&B took all of it."""
-        if trial.run is None:
+        if one.run is None:
             return True
-        run, trial.run = trial.run, None
+        name, run, one.run = one.trial.name, one.run, None
         try:
             run.finish(exit_code=exit_code)
         except TimeoutError:
             self._all_taken = False
-            say(f"trial {trial.name}: not all uploaded in time; it lies in {Path(run.dir).parent}")
+            say(f"trial {name}: not all uploaded in time; it lies in {Path(run.dir).parent}")
             return False
-        self._saved[trial.name] |= {"step": trial.step, "open": None, "ended": ended}
+        self._saved[name] |= {"step": one.step, "open": None, "ended": ended}
         self._save()
         return True
 

@@ -15,37 +15,38 @@ from typing import Any, Literal
 
 import wandb
 
+from sftray.config import SweepConfig
+from sftray.config.config_json import to_json
 from sftray.config.points import short
-from sftray.views.tracking.tracked_metrics import CURVE, METRICS, MetricRow, answers_of
+from sftray.storage.journal.event_types import Metrics
+from sftray.views.tracking.tracked_metrics import CURVE, METRICS, Answer, MetricRow, TrackedTrial
 
 UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0
 """For what is left of a run when it ends; of one with the adapter."""
 
 
 def start_run(
-    sweep: Mapping[str, Any],
+    sweep: SweepConfig,
     uid: str,
-    trial: str,
-    point: Mapping[str, Any],
-    *,
-    mode: Literal["online", "offline"],
     project: str,
     folder: Path,
     init_timeout: float,
-    finish_timeout: float = UPLOAD_SECONDS,
-) -> Any:
-    """Start a trial's run, or go on with it: `sweep` (to_json) and its `uid` say which it is.
+    trial: TrackedTrial,
+    mode: Literal["online", "offline"],
+    finish_timeout: float,
+) -> wandb.Run:
+    """Start a trial's run, or continue it; `sweep` and its `uid` say which it is.
 
     W&B writes to `folder`/wandb. Raises wandb.errors.Error after `init_timeout` seconds.
     """
     return wandb.init(
         mode=mode,
         project=project,
-        group=sweep["name"],
+        group=sweep.name,
         job_type="trial",
-        id=_name(f"{sweep['name']}-{uid}-{trial}"),
-        name=_title(trial, point),
-        config=_config(sweep, trial, point),
+        id=_name(f"{sweep.name}-{uid}-{trial.name}"),
+        name=_title(trial.name, trial.point),
+        config=_config(sweep, trial.name, trial.point),
         dir=str(folder),
         resume="allow",
         reinit="create_new",
@@ -70,7 +71,7 @@ def start_run(
     )
 
 
-def define_axes(run: Any) -> None:
+def define_axes(run: wandb.Run) -> None:
     """Draw evaluations against tokens and the curve against optimizer steps. Every row has step,
     rows and tokens, so that a panel can be switched to any of them."""
     for axis in ("step", "rows", "tokens"):
@@ -82,27 +83,25 @@ def define_axes(run: Any) -> None:
         run.define_metric(metric, step_metric="step")
 
 
-def log_start(run: Any, metrics: Mapping[str, Any]) -> None:
+def log_start(run: wandb.Run, metrics: Metrics) -> None:
     """What the trial runs with: attention, device, …"""
     known = (*METRICS, "step", "curve")
     run.summary.update({k: v for k, v in metrics.items() if k not in known})
 
 
-def log_row(run: Any, row: MetricRow) -> None:
+def log_row(run: wandb.Run, row: MetricRow) -> None:
     """A row of the history; an evaluation is sent off at once."""
-    run.log(row, step=row["step"], commit="eval_loss" in row or None)
+    run.log(row.flat(), step=row.step, commit="eval_loss" in row.values or None)
 
 
-def log_samples(
-    run: Any, samples: Sequence[MetricRow], base: Sequence[MetricRow], *, step: int
-) -> None:
-    """Answers beside the reference and the untrained base's, as a table by prompt and step."""
-    rows = list(answers_of(samples, base))
-    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+def log_samples(run: wandb.Run, answers: Sequence[Answer], *, step: int) -> None:
+    """Answers as a table by prompt and step."""
+    data = [list(answer.values()) for answer in answers]
+    table = wandb.Table(columns=list(answers[0]), data=data)
     run.log({"samples": table}, step=step)
 
 
-def log_leaderboard(run: Any, sweep: str, board: Mapping[str, Any], *, step: int) -> None:
+def log_leaderboard(run: wandb.Run, sweep: str, board: Mapping[str, Any], *, step: int) -> None:
     """The leaderboard as a table of the run, and as an artifact of the sweep's name."""
     axes = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
     facts = [name for name in _LEADERBOARD if any(name in row for row in board["trials"])]
@@ -118,7 +117,7 @@ def log_leaderboard(run: Any, sweep: str, board: Mapping[str, Any], *, step: int
     run.log_artifact(artifact)
 
 
-def log_adapter(run: Any, sweep: str, folder: Path, best: Mapping[str, Any]) -> None:
+def log_adapter(run: wandb.Run, sweep: str, folder: Path, best: Mapping[str, object]) -> None:
     """The best adapter, as PEFT loads it, as an artifact of the sweep's name."""
     about = {name: best[name] for name in ("trial", "step", "eval_loss", "point")}
     artifact = wandb.Artifact(f"{_name(sweep)}-adapter", type="model", metadata=about)
@@ -137,17 +136,17 @@ def _name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", text)
 
 
-def _title(trial: str, point: Mapping[str, Any]) -> str:
+def _title(trial: str, point: Mapping[str, object]) -> str:
     """`003 learning_rate=0.00012 effective_batch_size=32`, at most W&B's 128 characters."""
     values = (f"{name}={short(value)}" for name, value in point.items())
     return " ".join([trial, *values])[:128]
 
 
-def _config(sweep: Mapping[str, Any], trial: str, point: Mapping[str, Any]) -> dict[str, Any]:
+def _config(sweep: SweepConfig, trial: str, point: Mapping[str, object]) -> dict[str, object]:
     """Flat: every TrialConfig field at the trial's point, every DataConfig field as data_…"""
-    data = {f"data_{name}": value for name, value in sweep["data"].items()}
-    return {"trial": trial, **sweep["trial"], **point, **data}
+    data = {f"data_{name}": value for name, value in to_json(sweep.data).items()}
+    return {"trial": trial, **to_json(sweep.trial), **point, **data}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import jinja2
 import numpy as np
 import pytest
 from data_templates import (
@@ -22,7 +23,7 @@ from data_templates import (
 from tokenizers import Tokenizer
 
 from sftray.data.chat import loss_mask as reasons
-from sftray.data.chat.chat_format import MARKERS, PREFIXES, ChatFormat, training_template
+from sftray.data.chat.chat_format import MARKERS, PREFIXES, ChatFormat, render, training_template
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, Dropped, encode
 from sftray.data.chat.tokenizer import ModelTokenizer, backend, load_tokenizer, read_tokenizer
@@ -34,6 +35,8 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TWO = CONVERSATIONS["two exchanges"]
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+GIVEN = {"variables": {"eos_token": "</s>"}, "date": "2024-02-29"}
 ANSWERS = ["Four.<|im_end|>", "Yes, quite sure: 2 + 2 = 4.<|im_end|>"]
 
 
@@ -307,3 +310,59 @@ def test_formats_are_chosen_without_torch_or_ray() -> None:
     )
     folder = GOLDEN.parent.parent / "fakes"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=600)
+
+
+def written(template: str) -> str:
+    (text,), _ = render(template, [TURNS], **GIVEN)
+    return text
+
+
+@pytest.mark.parametrize("date", ["2024-02-29", "2025-12-01"])
+def test_a_template_prints_the_day_that_is_given(date: str) -> None:
+    template = "{{ strftime_now('%Y-%m-%d') }} {{ date_string }}"
+    (text,), _ = render(template, [TURNS], variables={}, date=date)
+    assert text.startswith(date)
+    assert text.endswith(date[:4])
+
+
+def test_a_template_has_the_tokenizer_s_tokens_and_no_tools() -> None:
+    assert written("{{ eos_token }} {{ tools is none }} {{ nobody is defined }}") == (
+        "</s> True False"
+    )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.append(1) }}",
+        "{% set ns = namespace(_n=0) %}",
+        "{{ messages[0].content.__class__.mro() }}",
+        "{{ raise_exception('no') }}",
+    ],
+)
+def test_a_template_that_reaches_out_of_the_sandbox_is_refused(template: str) -> None:
+    with pytest.raises(jinja2.TemplateError):
+        written(template)
+
+
+def test_a_template_that_breaks_off_leaves_no_marks_behind() -> None:
+    template = (
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% if m.content == 'no' %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    )
+    refused = [{"role": "user", "content": "no"}]
+    with pytest.raises(jinja2.TemplateError, match="no"):
+        render(template, [TURNS, refused], **GIVEN, spans=True)
+    assert render(template, [TURNS], **GIVEN, spans=True) == (["HiHo"], [[(0, 2), (2, 4)]])
+
+
+def test_workers_render_without_torch() -> None:
+    code = (
+        "import sys; from sftray.data.chat.chat_format import render\n"
+        "from sftray.data.packs import tokenize_pass\n"
+        f"template = open({str(DEMO / 'chat_template.jinja')!r}).read()\n"
+        "turns = [{'role': 'user', 'content': 'Hi'}]\n"
+        "render(template, [turns], variables={}, date='2024-02-29', spans=True)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

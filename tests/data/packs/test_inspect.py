@@ -61,6 +61,7 @@ def test_the_json_has_the_fields_of_the_design(packs: Packs) -> None:
         assert set(facts[split]) == {
             "conversations",
             "dropped",
+            "unread",
             "rows",
             "tokens",
             "supervised_tokens",

@@ -28,7 +28,7 @@ from sftray.data.packs import pack_pass
 from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
 from sftray.data.pipeline import build_packs
-from sftray.data.recipe import find_packs
+from sftray.data.recipe import find_packs, make_recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.errors import DataError, PacksError
 
@@ -206,7 +206,7 @@ def test_packs_are_built_once(packs: Packs, source: Path) -> None:
     assert again.manifest == packs.manifest
     assert {path: path.stat().st_mtime_ns for path in Path(packs.root).rglob("*")} == before
     assert lines == []
-    found = find_packs(config(source), str(DEMO), storage=storage)
+    found = find_packs(make_recipe(config(source), str(DEMO)), storage=storage)
     assert found is not None
     assert found.key == packs.key
 
@@ -235,7 +235,7 @@ def test_a_pack_with_any_file_damaged_is_detected_and_rebuilt(
         assert "building again" in lines[0]
         assert bytes_of(again) == whole
     (root / "manifest.json").unlink()
-    assert find_packs(small, str(DEMO), storage=str(tmp_path)) is None
+    assert find_packs(make_recipe(small, str(DEMO)), storage=str(tmp_path)) is None
 
 
 def test_a_damaged_copy_of_a_part_is_made_again_and_a_damaged_part_is_refused(
@@ -274,15 +274,16 @@ def test_whatever_changes_bytes_changes_the_key(
     packs: Packs, source: Path, change: dict[str, Any]
 ) -> None:
     storage = str(Path(packs.root).parent.parent)
-    assert find_packs(config(source, **change), str(DEMO), storage=storage) is None
+    changed = make_recipe(config(source, **change), str(DEMO))
+    assert find_packs(changed, storage=storage) is None
 
 
 def test_a_template_file_changes_the_key(packs: Packs, source: Path, tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text((DEMO / "chat_template.jinja").read_text() + "\n")
     storage = str(Path(packs.root).parent.parent)
-    changed = config(source, chat_template=str(template))
-    assert find_packs(changed, str(DEMO), storage=storage) is None
+    changed = make_recipe(config(source, chat_template=str(template)), str(DEMO))
+    assert find_packs(changed, storage=storage) is None
 
 
 def test_too_many_bad_rows_are_refused_with_the_table(tmp_path: Path) -> None:
@@ -356,15 +357,22 @@ def test_an_evaluation_set_above_a_tenth_of_which_is_trained_on_is_refused(
     assert list((tmp_path / "packs").glob("*/manifest.json")) == []
 
 
-def test_rows_with_keys_that_are_not_supported_are_counted_under_each(tmp_path: Path) -> None:
+def test_keys_that_are_not_supported_or_not_read_are_counted_under_each(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     rows = [talk(k, random.Random(k)) for k in range(20)]
     for number, key in ((3, "tool_calls"), (5, "reasoning_content"), (9, "tool_calls")):
         rows[number]["messages"][-1][key] = "used"
     rows[4]["messages"][-1]["tool_calls"] = None
+    for number in (0, 1):
+        rows[number]["messages"][0]["loss"] = False
+    rows[2] |= {"id": "a", "trainable": 1}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = config(path, max_bad_fraction=0.5)
-    packs = build_packs(data, str(DEMO), storage=str(tmp_path))
+    lines: list[str] = []
+    packs = build_packs(data, str(DEMO), storage=str(tmp_path), log=lines.append)
+    unread = "train: keys that were not read: loss (2 rows), trainable (1 row)"
+    assert unread in lines
+    assert unread in inspect_text(packs, rows=0)
     counts = {"tool_calls not supported": 2, "reasoning_content not supported": 1}
     assert packs.manifest["splits"]["train"]["dropped"] == counts
     assert "2  tool_calls not supported" in inspect_text(packs, rows=0)
@@ -401,7 +409,7 @@ def test_packs_on_a_uri_are_the_same_and_copied_once_a_node(
 
 
 def test_an_estimate_is_near_the_packs(packs: Packs, source: Path) -> None:
-    estimated = estimate_packs(config(source), str(DEMO), sample=600)
+    estimated = estimate_packs(make_recipe(config(source), str(DEMO)), sample=600)
     assert estimated["key"] == packs.key
     for split in ("train", "eval"):
         for name in ("conversations", "rows", "tokens", "supervised_tokens"):

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from sftray.data.source import conversations
-from sftray.data.source.conversations import BadRowError, conversation, first_user_turn, spelling_of
+from sftray.data.source.conversations import (
+    BadRowError,
+    conversation,
+    first_user_turn,
+    spelling_of,
+    unread_keys,
+)
 
 USER = {"role": "user", "content": "Why?"}
 ANSWER = {"role": "assistant", "content": "Because."}
@@ -149,3 +155,21 @@ def test_a_conversation_that_ends_on_the_user_loses_that_turn_and_is_kept() -> N
 
 def test_the_first_user_turn_decides_what_is_held_out() -> None:
     assert first_user_turn([{"role": "system", "content": "s"}, USER, ANSWER]) == "Why?"
+
+
+@pytest.mark.parametrize(
+    ("row", "spelling", "keys"),
+    [
+        ({"messages": [{"role": "user", "content": "?", "loss": 0}]}, "messages", {"loss"}),
+        ({"messages": [{"role": "user", "content": "?", "loss": None}]}, "messages", set()),
+        ({"conversations": [{"from": "human", "value": "?", "name": "A"}], "id": 1},
+         "conversations", {"name"}),
+        ({"prompt": "?", "completion": "!", "system": "Be kind."}, "prompt_completion", set()),
+        ({"instruction": "?", "input": "a", "output": "!", "text": "?!"}, "instruction", {"text"}),
+        ({"prompt": "?", "completion": "!", "input": "a"}, "prompt_completion", {"input"}),
+    ],
+)  # fmt: skip
+def test_keys_with_a_value_that_nothing_reads_are_named(
+    row: dict[str, Any], spelling: str, keys: set[str]
+) -> None:
+    assert unread_keys(row, spelling) == keys

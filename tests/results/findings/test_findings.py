@@ -466,7 +466,7 @@ def test_when_all_diverged_lower_learning_rates_are_advised() -> None:
     rates = [1e-2, 3e-3, 5e-2]
     found = verdict_of([({"learning_rate": r}, always(math.nan), "diverged", 30) for r in rates])
     assert found.verdict == "All 3 trials diverged."
-    assert "learning_rate=loguniform(3e-05,0.003)" in found.advice
+    assert "learning_rate=loguniform(3e-5,0.003)" in found.advice
     assert found.pareto == found.regret == found.edges == ()
 
 
@@ -505,6 +505,15 @@ def test_differences_far_above_what_seeds_make_are_not_called_noise() -> None:
     assert found.verdict.startswith("t0000 (2.0000) is the best, 3.0000 below the base")
 
 
+def test_given_points_that_spell_one_number_in_two_ways_tried_one_value() -> None:
+    points = [{"num_train_epochs": epochs, "lora_r": 8} for epochs in (1, 1.0, 2, 2, 2, 2)]
+    trials = [(point, always(2.0), "completed", None) for point in points]
+    found = verdict_of(trials, points=tuple(points), scheduler="none")
+    assert [(edge.name, edge.low, edge.high) for edge in found.edges] == [
+        ("num_train_epochs", 1, 2)
+    ]
+
+
 def test_a_best_value_at_the_edge_of_the_deciding_axis_is_widened_by_a_flag_that_works() -> None:
     def truth(point: Point, draw: random.Random) -> float:
         return 3 - 0.2 * math.log10(point["learning_rate"] / 1e-5) + draw.gauss(0, 0.01)
@@ -512,7 +521,7 @@ def test_a_best_value_at_the_edge_of_the_deciding_axis_is_widened_by_a_flag_that
     found = learn(search(24, truth))
     assert found.verdict.startswith("learning_rate decides")
     assert "the upper edge of its range" in found.verdict
-    flag = "search_space.learning_rate=loguniform(1e-05,2)"
+    flag = "search_space.learning_rate=loguniform(1e-5,2.0)"
     assert flag in found.advice
 
     assert override(make_sweep(), flag).search_space["learning_rate"] == loguniform(1e-5, 2.0)

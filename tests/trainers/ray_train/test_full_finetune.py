@@ -28,6 +28,7 @@ from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
 from sftray.trial.samples import fixed_prompts
 from sftray.trial.trial_spec import TrialSpec
+from sftray.winner.bundle import BundleFacts
 from sftray.winner.collect import _assemble, _write_files
 from sftray.winner.generate import answer
 from sftray.winner.merge import merge
@@ -191,13 +192,12 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
     loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
     checkpoint = whole.paths.checkpoint(step)
     prompts = fixed_prompts(small_packs, (), 1)
-    checked, tolerance, samples, files = _assemble(
-        checkpoint, to_json(FULL), small_packs.root, prompts
-    )
-    assert abs(checked - loss) <= tolerance
-    assert samples.count("\n") == 1  # the untrained base has answered
-    assert [name for name, content in files.items() if content is None] == ["model.safetensors"]
-    _write_files(files, checkpoint, folder)
+    check = _assemble(checkpoint, FULL, small_packs.root, prompts)
+    assert abs(check.eval_loss - loss) <= check.tolerance
+    assert check.base_samples.count("\n") == 1  # the untrained base has answered
+    large = [name for name, content in check.files.items() if content is None]
+    assert large == ["model.safetensors"]
+    _write_files(check.files, checkpoint, folder)
     facts = facts_of(
         FULL,
         eval_loss=loss,
@@ -205,7 +205,7 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
         end_of_turn=small_packs.end_of_turn,
         packs=small_packs.root,
     )
-    (folder / "sweep.json").write_text(json.dumps(facts), encoding="utf-8")
+    (folder / "sweep.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
     return folder
 
 
@@ -218,7 +218,7 @@ def test_the_bundle_is_a_whole_model_that_loads_as_sftray_says(
     said = capsys.readouterr().out
     assert f"\nmodel: {bundle}\n" in said
     code = said[said.index("from transformers import AutoModelForCausalLM") : said.index("\nvLLM")]
-    card = model_card(json.loads((bundle / "sweep.json").read_text(encoding="utf-8")))
+    card = model_card(BundleFacts.read(str(bundle)))
     assert "library_name: transformers" in card
     assert "| this model, reloaded with plain transformers |" in card
     assert "AutoPeftModel" not in card

@@ -20,7 +20,7 @@ from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, result
 
 from sftray.config.config_json import to_json
 from sftray.storage import files as storage_files
-from sftray.storage.journal import Journal
+from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import as_lines
 from sftray.views.tracking.journal_follower import follow
@@ -134,7 +134,9 @@ def test_on_a_uri_a_trials_file_is_copied_there(tmp_path: Path) -> None:
         journal.append(an_event("result", "0000", step=2, metrics=result(2)))
         journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
     files = EventFiles(paths, tmp_path / "here")
-    assert follow(paths, files, until_told=False)
+    files.begin(SWEEP, "1f2e3d4c")
+    for event in read_events(paths.journal):
+        files.apply(event)
     there = SweepPaths(f"{tmp_path}/bucket/{SWEEP.name}")
     assert sorted(by_tag(read(there, "0000"))[0]["eval_loss"]) == [2]
     assert not (Path(there.tensorboard) / "0001").exists()
@@ -143,9 +145,8 @@ def test_on_a_uri_a_trials_file_is_copied_there(tmp_path: Path) -> None:
 
 
 def write(paths: SweepPaths) -> None:
-    files = EventFiles(paths, Path(paths.tensorboard))
-    assert follow(paths, files, until_told=False)
-    files.close()
+    folder = Path(paths.tensorboard)
+    assert follow(paths, folder, EventFiles(paths, folder), until_asked=False)
 
 
 def read(paths: SweepPaths, trial: str) -> list[Any]:

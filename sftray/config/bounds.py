@@ -1,0 +1,62 @@
+"""What a field's value must be, as its annotation says: `Annotated[int | None, AtLeast(1)]`.
+
+Text behind a bound is what a message says of None, as "or None for all".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a field's value must be, beside its type."""
+
+    holds: Callable[..., bool]
+    must: str
+
+
+def Between(low: float, high: float, unit: str = "") -> Bound:
+    """A number from low to high, both included."""
+    return Bound(lambda value: low <= value <= high, f"{low:,} … {high:,} {unit}".rstrip())
+
+
+def AtLeast(low: float) -> Bound:
+    """A finite number of at least `low`."""
+    whole = "a whole number of " if isinstance(low, int) else ""
+    return Bound(lambda value: low <= value < math.inf, f"{whole}at least {low:g}")
+
+
+def Above(low: float, high: float = math.inf) -> Bound:
+    """A finite number above `low`, and below `high`."""
+    must = f"a finite number above {low}" if high == math.inf else f"{low} < x < {high}"
+    return Bound(lambda value: low < value < high, must)
+
+
+def Share() -> Bound:
+    """A number from 0 to below 1."""
+    return Bound(lambda value: 0 <= value < 1, "0 <= x < 1")
+
+
+def OneOf(*names: str) -> Bound:
+    """One of some names."""
+    return Bound(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def Matches(pattern: str, words: str) -> Bound:
+    """Text that a regular expression matches as a whole, which is `words`."""
+    return Bound(lambda value: re.fullmatch(pattern, value) is not None, words)
+
+
+def Texts(words: str) -> Bound:
+    """A list of texts, none of them empty."""
+    return Bound(
+        lambda texts: (
+            not isinstance(texts, str)
+            and all(isinstance(one, str) and one.strip() for one in texts)
+        ),
+        f"a list of {words}, none of them empty",
+    )

@@ -1,0 +1,76 @@
+"""What looking at a dataset costs: `--plan` and `sftray init` open it once and tokenise it once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from fake_trials import make_sweep
+
+from sftray.config import DataConfig, TrialConfig
+from sftray.data.chat.loss_mask import encode
+from sftray.data.chat.tokenizer import read_tokenizer
+from sftray.data.source.sources import open_source, sample_rows
+from sftray.demo import FOLDER
+from sftray.plan.preview import make_plan
+from sftray.plan.proposal import propose
+
+ROWS = 400
+
+
+def looks(act: Callable[[], object]) -> Counter[str]:
+    """How often `act` opens a source, samples it and reads a tokenizer, and how many conversations
+    it tokenises."""
+    counts: Counter[str] = Counter()
+    counted = {f.__code__: f.__name__ for f in (open_source, sample_rows, read_tokenizer)}
+
+    def watch(frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code in counted:
+            counts[counted[frame.f_code]] += 1
+        elif event == "call" and frame.f_code is encode.__code__:
+            counts["tokenised"] += len(frame.f_locals["conversations"])
+
+    sys.setprofile(watch)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return counts
+
+
+@pytest.fixture
+def short_chats(tmp_path: Path) -> str:
+    """Conversations of some ten to a hundred tokens."""
+    file = tmp_path / "chats.jsonl"
+    rows = [
+        {"instruction": f"Say {k}.", "input": "", "output": f"It is {k}. " * (1 + k % 9)}
+        for k in range(ROWS)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file)
+
+
+ONCE = {"open_source": 1, "sample_rows": 1, "read_tokenizer": 1, "tokenised": ROWS}
+
+
+def test_a_plan_opens_the_dataset_once_and_tokenises_its_sample_once(
+    short_chats: str, tmp_path: Path
+) -> None:
+    data, trial = DataConfig(short_chats, max_length=128), TrialConfig(str(FOLDER))
+    sweep = make_sweep(data=data, trial=trial, storage=str(tmp_path / "none"))
+    assert looks(lambda: make_plan(sweep, gpu_memory=None)) == ONCE
+
+
+def test_init_opens_the_dataset_once_and_tokenises_its_sample_once(short_chats: str) -> None:
+    assert (
+        looks(
+            lambda: propose("x", short_chats, str(FOLDER), split="train", gpus=0, gpu_memory=None)
+        )
+        == ONCE
+    )
