@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.eval_loss import default_device
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 BASE = TrialConfig(str(FOLDER), lora_r=8)
@@ -97,7 +100,7 @@ def _by_bank(packs: Packs, specs: list[TrialSpec], device: torch.device) -> list
     engine = Engine(load_model(BASE, device), BASE, packs, settings, device)
     reports: list[Reports] = [[] for _ in specs]
     for spec, found in zip(specs, reports, strict=True):
-        engine.admit(engine.prepare(spec, found.append))
+        engine.admit(engine.prepare(spec, _into(found)))
     while engine.advance():
         pass
     return reports
@@ -105,8 +108,12 @@ def _by_bank(packs: Packs, specs: list[TrialSpec], device: torch.device) -> list
 
 def _by_train(spec: TrialSpec, device: torch.device) -> Reports:
     reports: Reports = []
-    run_trial(spec, reports.append, device)
+    run_trial(spec, _into(reports), device)
     return reports
+
+
+def _into(reports: Reports) -> Callable[[Report], None]:
+    return lambda report: reports.append(report.values())
 
 
 def _words(trial: TrialConfig) -> str:

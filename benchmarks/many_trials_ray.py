@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,10 @@ from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
-from sftray.search.search_trials import Suggestion
 from sftray.storage.journal import Journal, read_events, reader
 from sftray.storage.journal.event_types import sweep_ended
 from sftray.storage.paths import SweepPaths
-from sftray.trainers.runner import TrialSpecs, tune_trials
-from sftray.trial.trial_spec import TrialSpec
+from sftray.trainers.runner import ToSpec, TrialSpecs, TuneConfig, tune_trials
 
 AT_ONCE = 4
 LOOK_SECONDS = 0.5
@@ -143,12 +141,12 @@ class Empty(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
     _reports: Iterator[dict[str, Any]]
     _last: dict[str, Any]
 
-    def setup(self, config: dict[str, Any], *, to_spec: Callable[[Suggestion], TrialSpec]) -> None:
+    def setup(self, config: TuneConfig, *, to_spec: ToSpec) -> None:
         self._to_spec = to_spec
         self.reset_config(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        spec = self._to_spec(Suggestion(new_config["trial"], new_config["point"]))
+    def reset_config(self, new_config: TuneConfig) -> bool:
+        spec = self._to_spec(new_config)
         self._reports, self._last = reports(spec.config, spec.plan), {}
         return True
 

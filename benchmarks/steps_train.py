@@ -104,7 +104,7 @@ class Train:
                 datasets,
                 self._attention,
                 TrialPaths(f"{scratch}/trial"),
-                lambda metrics: None,
+                lambda report: None,
                 Path(scratch),
             )
             trainer.add_callback(_Ticks(clock))

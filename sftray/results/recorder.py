@@ -36,7 +36,10 @@ class Recorder:
         journal: Journal,
         search: Search,
         log: Log,
+        stepped: Callable[[], object] = lambda: None,
     ) -> None:
+        """`stepped` is to be called as long as trials run, several times a second."""
+        self.stepped = stepped
         self._sweep, self._paths, self._log = sweep, paths, log
         self._journal, self._search = journal, search
         self._records = sweep_folder.Records(sweep)
@@ -55,10 +58,6 @@ class Recorder:
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
-        self.when_ended: Callable[[str], None] = lambda trial: None
-        """What a trainer wants to do when a trial has ended."""
-        self.when_stepped: Callable[[], object] = lambda: None
-        """What is to be done as long as trials run, several times a second."""
         self._placement_groups: set[str] = set()
 
     def result(self, trial: str, metrics: Mapping[str, Any]) -> None:
@@ -93,14 +92,14 @@ class Recorder:
         died = [event["message"] for event in attempts if event["event"] == EventName.ATTEMPT_ENDED]
         self._log(log_lines.recovers(trial, died[-1] if died else ""))
 
-    def finish_trials(self) -> None:
-        """Write what has ended since the last call."""
+    def finish_trials(self, free: Callable[[str], None] = lambda trial: None) -> None:
+        """Write what has ended since the last call, and have the trainer `free` it."""
         self._catch_up()
         ended, self._ended = self._ended, []
         base = self._records.base_eval_loss() if ended else None
         for name in ended:
             trial = self._records[name]
-            self.when_ended(name)
+            free(name)
             folder = self._paths.trial(name)
             metrics = "".join(json.dumps(metrics) + "\n" for metrics in trial.results)
             files.write_text(folder.metrics, metrics)

@@ -224,6 +224,11 @@ class Search:
         """A trial's outcome; None while it has none."""
         return self._trials[trial].outcome
 
+    def base_eval_loss(self) -> float | None:
+        """The untrained base's, as the first trial has measured it; None before."""
+        measured = (state.losses[0] for state in self._trials.values() if 0 in state.losses)
+        return next(measured, None)
+
     def best(self) -> Best | None:
         """The lowest eval loss of any trial so far, ties to the earlier trial."""
         found = [(best, trial) for trial, state in self._trials.items() if (best := state.best())]

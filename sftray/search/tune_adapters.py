@@ -53,7 +53,7 @@ _TUNES_OWN = {
 class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Hands out unfinished trials first, then new points.
 
-    A trial's Tune config is {"trial": id, "point": {…}, **extra}.
+    A trial's Tune config is {"trial": id, "point": {…}, "base_eval_loss": …, **extra}.
     """
 
     def __init__(self, search: Search, extra: Mapping[str, Any] | None = None) -> None:
@@ -70,7 +70,12 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         if suggestion is None:
             return str(Searcher.FINISHED)
         self._trials[trial_id] = suggestion.trial
-        return {"trial": suggestion.trial, "point": suggestion.point, **self._extra}
+        return {
+            "trial": suggestion.trial,
+            "point": suggestion.point,
+            "base_eval_loss": self._search.base_eval_loss(),
+            **self._extra,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

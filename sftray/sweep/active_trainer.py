@@ -5,11 +5,10 @@ from __future__ import annotations
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
-from sftray.plan.device_fit import DeviceFit
 from sftray.plan.trainer_choice import without_bank
 from sftray.storage.model_files import BaseConfig
 from sftray.trainers.ray_train.local_runner import LocalRunner
-from sftray.trainers.runner import Runner
+from sftray.trainers.runner import FittedTrainer, Runner
 
 
 class ActiveTrainer:
@@ -37,28 +36,28 @@ class ActiveTrainer:
 
             self.runner = BankRunner(self._cluster, sweep, self._log)
 
-    def fit(self, sweep: SweepConfig) -> DeviceFit:
-        """How its trials are run; by `train` where no bank fits. Raises ConfigError."""
-        fit = self.runner.fit(sweep, self._base)
-        if fit is None:
+    def fit(self, sweep: SweepConfig) -> FittedTrainer:
+        """What runs its trials; by `train` where no bank fits. Raises ConfigError."""
+        fitted = self.runner.fit(sweep, self._base)
+        if fitted is None:
             self.runner.close()
             self.start(*without_bank(sweep), sweep)
-            fit = self.runner.fit(sweep, self._base)
-        assert fit is not None  # `train` has raised
-        return fit
+            fitted = self.runner.fit(sweep, self._base)
+        assert fitted is not None  # `train` has raised
+        return fitted
 
-    def change_to(self, trainer: str | None, sweep: SweepConfig) -> DeviceFit | None:
+    def change_to(self, trainer: str | None, sweep: SweepConfig) -> FittedTrainer | None:
         """Put another trainer to work, if that is another. Raises ConfigError where it cannot."""
         if self._local or trainer in (None, self._trainer):
             return None
         self.runner.close()
         self.start(trainer, "asked for", sweep)
-        fit = self.runner.fit(sweep, self._base)
-        if fit is None:
+        fitted = self.runner.fit(sweep, self._base)
+        if fitted is None:
             raise ConfigError(
                 "confirm_trainer: got 'bank', must be 'train': no bank fits the memory"
             )
-        return fit
+        return fitted
 
     def gpus(self) -> float:
         """How many of those that the sweep asked for are up."""

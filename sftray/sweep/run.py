@@ -95,7 +95,8 @@ def _run(
         packs = packs_from(recipe, storage=sweep.storage, log=log)
         rows = packs.rows("train")
         given, sweep = sweep, resolve_batch_sizes(sweep, rows)
-        fit = at_work.fit(sweep)
+        trials = at_work.fit(sweep)
+        fit = trials.fit
         specs = TrialSpecs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
         _check(specs, packs, base, fit, at_work.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
@@ -104,18 +105,18 @@ def _run(
             journal.append(sweep_started(record["uid"]))
             meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
             search = _begin(specs, base, journal, fit, meter, log)
-            recorder = Recorder(sweep, paths, journal, search, log)
-            recorder.when_stepped = meter.look
+            recorder = Recorder(sweep, paths, journal, search, log, meter.look)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             try:
                 if search.searching() and not search.stopped:
-                    at_work.runner.run(specs, search, recorder)
+                    trials.run(specs, search, recorder)
                 _settle(search, recorder, meter)
                 if _confirms(sweep, search):
                     log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
                     if other := at_work.change_to(sweep.confirm_trainer, sweep):
-                        specs = replace(specs, plan=planner(sweep, rows, execution=other.execution))
-                    at_work.runner.run(specs, search, recorder)
+                        trials, execution = other, other.fit.execution
+                        specs = replace(specs, plan=planner(sweep, rows, execution=execution))
+                    trials.run(specs, search, recorder)
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
             except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import ray
 from ray import tune
@@ -17,20 +17,37 @@ from ray.tune import Callback, CheckpointConfig
 
 from sftray.cluster import ray_private
 from sftray.config import SweepConfig, TrialConfig
+from sftray.config.points import Point
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.trial_plan import TrialPlan
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
-from sftray.search.search_trials import Suggestion
 from sftray.search.tune_adapters import SftrayScheduler, SftraySearcher
+from sftray.storage.journal import event_types
 from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths
 from sftray.trial.trial_spec import TrialSpec
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.tune.experiment import Trial
+
+
+class TuneConfig(TypedDict):
+    """What `SftraySearcher` hands to a trial's client, through Tune."""
+
+    trial: str
+    point: Point
+    base_eval_loss: float | None
+    """The untrained base's, where an earlier trial has measured it."""
+
+
+ToSpec = Callable[[TuneConfig], TrialSpec]
+
 
 @dataclass(frozen=True)
 class TrialSpecs:
-    """A suggestion as the trial that a worker runs; travels to the trials' drivers."""
+    """A Tune config as the trial that a worker runs; travels to the trials' clients."""
 
     sweep: SweepConfig
     paths: SweepPaths
@@ -38,16 +55,16 @@ class TrialSpecs:
     """Root of the packs."""
     plan: Callable[[TrialConfig], TrialPlan]
 
-    def of(self, suggestion: Suggestion) -> TrialSpec:
-        trial = self.sweep.trial.at(suggestion.point)
+    def of(self, config: TuneConfig) -> TrialSpec:
+        trial = self.sweep.trial.at(config["point"])
         one_base = "base_precision" not in self.sweep.search_space
         return TrialSpec(
-            trial=suggestion.trial,
+            trial=config["trial"],
             config=trial,
             plan=self.plan(trial),
             packs=self.packs,
-            folder=self.paths.trial(suggestion.trial).root,
-            leaderboard=self.paths.leaderboard if one_base else None,
+            folder=self.paths.trial(config["trial"]).root,
+            base_eval_loss=config["base_eval_loss"] if one_base else None,
             num_samples_generated=self.sweep.num_samples_generated,
             sample_prompts=self.sweep.sample_prompts,
             sample_at=self.sweep.sample_at,
@@ -56,23 +73,28 @@ class TrialSpecs:
         )
 
 
+@dataclass(frozen=True)
+class FittedTrainer:
+    """A trainer that has found how it runs a sweep's trials."""
+
+    fit: DeviceFit
+    run: Callable[[TrialSpecs, Search, Recorder], None]
+    """Run trials until the search has no more."""
+
+
 class Runner(Protocol):
     """A trainer at work for one sweep."""
 
     gpus: int
     """How many it asks the cluster for."""
 
-    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit | None:
-        """How trials are run; None where they do not fit this trainer. base: the base's
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> FittedTrainer | None:
+        """What runs the trials; None where they do not fit this trainer. base: the base's
         config.json. Raises ConfigError where they fit no trainer."""
         ...
 
-    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
-        """Run trials until the search has no more."""
-        ...
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function on what the trials ran on, now that they have ended; Ray's reference."""
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
+        """Run a function on what the trials ran on, now that they have ended."""
         ...
 
     def close(self) -> None:
@@ -80,21 +102,23 @@ class Runner(Protocol):
         ...
 
 
-def submit_task(function: Callable[..., Any], *arguments: Any, use_gpu: bool) -> Any:
+def submit_task(function: Callable[..., object], *arguments: object, use_gpu: bool) -> ObjectRef:
     """Run a function as a task of its own, on a GPU if the trials had one."""
     remote = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0, max_retries=2)(function)
     return remote.remote(*arguments)
 
 
 def tune_trials(
-    trainable: Any,
+    trainable: object,
     specs: TrialSpecs,
     search: Search,
     recorder: Recorder,
     *,
     at_once: int,
+    free: Callable[[str], None] = lambda trial: None,
 ) -> None:
-    """Run Tune until the search has no more trials; nothing that it writes is ever read."""
+    """Run Tune until the search has no more trials; nothing that it writes is ever read. `free`
+    lets go of a trial that has ended."""
     sweep = specs.sweep
     ray_private.tune_environment().difference_update(_KEYS)
     with tempfile.TemporaryDirectory(prefix="sftray-tune-") as scratch:
@@ -111,7 +135,7 @@ def tune_trials(
             run_config=tune.RunConfig(
                 name=sweep.name,
                 storage_path=scratch,
-                callbacks=[TuneRecorder(recorder)],
+                callbacks=[TuneRecorder(recorder, free)],
                 failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
@@ -132,20 +156,27 @@ Ray writes to its logs as it is. They need none: what touches storage is not sta
 class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
     """The recorder behind Tune's callbacks; Tune pickles it, and it is empty there."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, free: Callable[[str], None]) -> None:
+        self._recorder, self._free = recorder, free
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: event_types.Report,
+        **_: object,
     ) -> None:
         self._recorder.result(trial.config["trial"], result)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: object
+    ) -> None:
         self._recorder.recovers(trial.config["trial"])
 
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._recorder.when_stepped()
-        self._recorder.finish_trials()
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:
+        self._recorder.stepped()
+        self._recorder.finish_trials(self._free)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {}

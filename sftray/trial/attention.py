@@ -8,13 +8,13 @@ it: PyTorch's kernel raises, and `settle_attention` takes the next.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, flash_attention_mask
 
@@ -56,7 +56,7 @@ class Attention:
     """The name transformers knows it by."""
     flatten: bool
     """Rows are laid end to end, boundaries in cu_seq_lens, instead of stacked."""
-    because: str = ""
+    reason: str = ""
     """Why a faster one was not taken, where the base is the reason."""
 
 
@@ -82,40 +82,40 @@ def choose_attention(trial: TrialConfig, device: torch.device) -> Attention:
             "need a GPU of compute capability 8.0 or newer (FlashAttention-3: 9.0), 16-bit compute "
             "and, but for varlen, their package; leave it None to take what works"
         )
-    found = possible[wanted]
-    if found is _VARLEN:
+    chosen = possible[wanted]
+    if chosen is _VARLEN:
         AttentionInterface.register(_VARLEN.implementation, _varlen_forward)
         AttentionMaskInterface.register(_VARLEN.implementation, _varlen_mask)
-    return found
+    return chosen
 
 
-def settle_attention(model: Any, attention: Attention, trial: TrialConfig) -> Attention:
+def settle_attention(model: PreTrainedModel, attention: Attention, trial: TrialConfig) -> Attention:
     """The attention that computes a model loaded with `attention`: that one, or SDPA, which is set
     in the model, where the model wants what PyTorch's variable-length kernel does not compute.
 
-    Told by the model's configuration, and by what it passes in a forward pass. Raises ConfigError
+    The model's configuration shows it, or what it passes in a forward pass. Raises ConfigError
     where the trial asks for varlen, or the model cannot have SDPA either.
     """
     if attention.name != _VARLEN.name:
         return attention
     special = special_attention(model.config.to_dict())
-    because = f"the base has {special}" if special else _not_computed(model, attention)
-    if because is None:
+    reason = f"the base has {special}" if special else _not_computed(model, attention)
+    if reason is None:
         return attention
     if trial.attention == attention.name:
-        refuse_varlen(because)
+        refuse_varlen(reason)
     try:
         model.set_attn_implementation(_SDPA.implementation)
     except ValueError as error:
         raise ConfigError(
             f"trial.model: got {trial.model}, of which varlen and sdpa attention do not compute "
-            f"that {because}, must be a base that one of {', '.join(ATTENTIONS)} computes here; "
+            f"that {reason}, must be a base that one of {', '.join(ATTENTIONS)} computes here; "
             "install FlashAttention, or take another base"
         ) from error
-    return replace(_SDPA, because=f"varlen does not compute that {because}")
+    return replace(_SDPA, reason=f"varlen does not compute that {reason}")
 
 
-def _not_computed(model: Any, attention: Attention) -> str | None:
+def _not_computed(model: PreTrainedModel, attention: Attention) -> str | None:
     """What a model wants of its attention in a forward pass that this does not compute."""
     was_training = model.training
     try:
@@ -129,7 +129,7 @@ def _not_computed(model: Any, attention: Attention) -> str | None:
 
 def _possible(trial: TrialConfig, device: torch.device) -> list[Attention]:
     """What works here, the fastest first."""
-    found = []
+    works = []
     if device.type == "cuda" and trial.base_precision != "fp32":
         capability = torch.cuda.get_device_capability(device)
         for attention, module, needed in (
@@ -138,12 +138,12 @@ def _possible(trial: TrialConfig, device: torch.device) -> list[Attention]:
             (_VARLEN, "torch.nn.attention.varlen", (8, 0)),
         ):
             if capability >= needed and importlib.util.find_spec(module) is not None:
-                found.append(attention)
-    return [*found, _SDPA]
+                works.append(attention)
+    return [*works, _SDPA]
 
 
 def _varlen_forward(
-    module: Any,
+    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -152,7 +152,7 @@ def _varlen_forward(
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
     is_causal: bool | None = None,
-    **rest: Any,
+    **rest: object,
 ) -> tuple[torch.Tensor, None]:
     """PyTorch's kernel over [1, heads, T, head_dim], in the form that transformers calls; a text
     that comes without boundaries, as in generation, goes to SDPA.
@@ -183,7 +183,7 @@ def _varlen_forward(
     return mixed.unsqueeze(0), None
 
 
-def _refuse_dropped(passed: Mapping[str, Any]) -> None:
+def _refuse_dropped(passed: Mapping[str, object]) -> None:
     """Raise NotComputedError for a keyword that changes the result of an attention and that
     PyTorch's kernel is not given."""
     for name, value in passed.items():
@@ -193,7 +193,7 @@ def _refuse_dropped(passed: Mapping[str, Any]) -> None:
             raise NotComputedError(f"the base passes {name}={shown} to its attention")
 
 
-def _varlen_mask(*, mask_function: Any, **rest: Any) -> torch.Tensor | None:
+def _varlen_mask(*, mask_function: Callable[..., object], **rest: object) -> torch.Tensor | None:
     """FlashAttention's mask for PyTorch's kernel, which is given none but that of a causal model.
 
     Raises NotComputedError for any other: a window or a chunk (`local_size`), a mask that is not
@@ -212,7 +212,7 @@ PROBE_LENGTHS = (7, 11, 6)
 """Tokens of the documents with which an attention is proved to keep them apart."""
 
 
-def row_logits(model: Any, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
+def row_logits(model: PreTrainedModel, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
     row = {
         "input_ids": tokens,
         "labels": np.full(tokens.shape, -100),

@@ -8,11 +8,17 @@ gradients on the CPU too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from sftray.config import TrialConfig
 from sftray.storage.hub import fetched
@@ -26,7 +32,7 @@ def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def load_base(trial: TrialConfig, device: torch.device, attention: Attention) -> Any:
+def load_base(trial: TrialConfig, device: torch.device, attention: Attention) -> PreTrainedModel:
     """The base on `device`, frozen, quantised to NF4 while loading where the trial says so; in
     float32 where all of it is to be trained (`train_all`)."""
     dtype = compute_dtype(trial, device)
@@ -34,21 +40,23 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
         dtype = torch.float32
     elif trial.base_precision == "bf16":
         dtype = torch.bfloat16
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention.implementation}
+    quantization = None
     if trial.base_precision == "nf4":
-        options["quantization_config"] = nf4_config(compute_dtype(trial, device))
-        if trial.shard_base:  # see `train.shard`
-            options["quantization_config"].bnb_4bit_quant_storage = torch.float32
-    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
+        quantization = nf4_config(compute_dtype(trial, device))
+        if trial.shard_base:  # see `sharded_base`
+            quantization.bnb_4bit_quant_storage = torch.float32
+    source = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
     model = AutoModelForCausalLM.from_pretrained(
         trial.model,
         trust_remote_code=trial.trust_remote_code,
         use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         device_map={"": device},
         # else it would ask the Hub whether the base is an adapter
-        adapter_kwargs={"local_files_only": "local_files_only" in found},
-        **found,
-        **options,
+        adapter_kwargs={"local_files_only": "local_files_only" in source},
+        dtype=dtype,
+        attn_implementation=attention.implementation,
+        **({} if quantization is None else {"quantization_config": quantization}),
+        **source,
     )
     model.config.use_cache = False
     _keep_gradients_through_4bit(model)
@@ -57,21 +65,21 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
     return model
 
 
-def unquantised(trial: TrialConfig, dtype: torch.dtype) -> Any:
+def unquantised(trial: TrialConfig, dtype: torch.dtype) -> PreTrainedModel:
     """The base's own weights in `dtype`, on the CPU."""
-    found = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
+    source = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
     return AutoModelForCausalLM.from_pretrained(
         trial.model,
         trust_remote_code=trial.trust_remote_code,
         use_safetensors=True,
-        adapter_kwargs={"local_files_only": "local_files_only" in found},
+        adapter_kwargs={"local_files_only": "local_files_only" in source},
         dtype=dtype,
-        **found,
+        **source,
     )
 
 
 def parameters_of(trial: TrialConfig) -> int:
-    """How many parameters the base has, told from its configuration alone."""
+    """How many parameters the base has, seen from its configuration alone."""
     code = trial.trust_remote_code
     config = AutoConfig.from_pretrained(
         trial.model, revision=trial.model_revision, trust_remote_code=code
@@ -91,7 +99,7 @@ def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def load_tokenizer(trial: TrialConfig, chat_template: str) -> Any:
+def load_tokenizer(trial: TrialConfig, chat_template: str) -> PreTrainedTokenizerBase:
     """The base's tokenizer, with a pad token and `Packs.chat_template`: not every base has one of
     its own, and prompts are to look as in training."""
     tokenizer = AutoTokenizer.from_pretrained(
@@ -105,7 +113,7 @@ def load_tokenizer(trial: TrialConfig, chat_template: str) -> Any:
     return tokenizer
 
 
-def saved_tokenizer(folder: Path, trial: TrialConfig) -> Any:
+def saved_tokenizer(folder: Path, trial: TrialConfig) -> PreTrainedTokenizerBase:
     """The tokenizer that `load_tokenizer` gave and that was saved in a local folder."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trial.trust_remote_code)
 

@@ -3,8 +3,8 @@ weights are trained; AdamW's moments, and where the trial stands.
 
 Promise: no pickle is written or read (safetensors and JSON only), a damaged or half-written
 checkpoint is never used (`manifest.json`, with a SHA-256 of every file, is written last), and a
-trial that goes on from one has the same losses as one that never stopped. There is no random state
-to keep: dropout is a function of the trial's seed and its place in the stream of rows.
+trial that continues from one has the same losses as one that never stopped. No random state is
+kept: dropout is a function of the trial's seed and its place in the stream of rows.
 Price: three times what is trained on disk, for the last, the one before it (should the last be
 damaged) and the best.
 """
@@ -19,16 +19,18 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
 
 from sftray.errors import CheckpointError
 from sftray.storage import files, outages
 from sftray.storage.paths import TrialPaths, join
 from sftray.trial.lora_adapter import trained_parameters
+from sftray.trial.progress import TrialState
 
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -47,12 +49,11 @@ class Checkpoint:
     """A verified checkpoint in a local folder."""
 
     folder: Path
-    state: dict[str, Any]
-    """`Progress.state`: {"step", "metrics": of the evaluation at that step, "best"}."""
+    state: TrialState
 
     @property
     def step(self) -> int:
-        return int(self.state["step"])
+        return self.state["step"]
 
 
 def save(
@@ -60,7 +61,7 @@ def save(
     config: LoraConfig,
     adapter: Mapping[str, torch.Tensor],
     moments: Mapping[str, torch.Tensor],
-    state: Mapping[str, Any],
+    state: TrialState,
 ) -> None:
     """Write the checkpoint of `state["step"]` and then drop all others but the best and the one
     before. Raises OutageError where the disk is full; the others stay then.
@@ -73,9 +74,9 @@ def save(
 
 def save_model(
     paths: TrialPaths,
-    model: Any,
+    model: PreTrainedModel,
     moments: Mapping[str, torch.Tensor],
-    state: Mapping[str, Any],
+    state: TrialState,
     max_shard_size: str = SHARD,
 ) -> None:
     """As `save`, of a transformers model all of whose weights are trained."""
@@ -87,7 +88,7 @@ def _write_adapter(config: LoraConfig, adapter: Mapping[str, torch.Tensor], fold
     save_file(dict(adapter), folder / ADAPTER)
 
 
-def _write_model(model: Any, max_shard_size: str, folder: Path) -> None:
+def _write_model(model: PreTrainedModel, max_shard_size: str, folder: Path) -> None:
     used, model.config.use_cache = model.config.use_cache, True  # off in training only
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     model.config.use_cache = used
@@ -97,7 +98,7 @@ def _save(
     paths: TrialPaths,
     write_weights: Callable[[Path], None],
     moments: Mapping[str, torch.Tensor],
-    state: Mapping[str, Any],
+    state: TrialState,
 ) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -147,14 +148,14 @@ def read(folder: str, scratch: Path) -> Checkpoint:
 
 
 def tensors(
-    model: Any, optimizer: torch.optim.Optimizer
+    model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The adapter and AdamW's moments of a PEFT model, as `save` takes them."""
     adapter = get_peft_model_state_dict(model)
     return {k: v.detach().cpu().contiguous() for k, v in adapter.items()}, moments(model, optimizer)
 
 
-def moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """AdamW's moments and step counts, as `save` and `save_model` take them."""
     return {
         f"{name}/{moment}": torch.as_tensor(optimizer.state[p][moment]).detach().cpu().clone()
@@ -170,7 +171,7 @@ def load_tensors(
     return load_file(checkpoint.folder / ADAPTER), load_file(checkpoint.folder / OPTIMIZER)
 
 
-def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
+def load_adapter(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's adapter weights into `model`. Raises CheckpointError on any mismatch."""
     weights = load_file(checkpoint.folder / ADAPTER)
     expected = {k: v.shape for k, v in get_peft_model_state_dict(model).items()}
@@ -179,7 +180,7 @@ def load_adapter(model: Any, checkpoint: Checkpoint) -> None:
     set_peft_model_state_dict(model, weights)
 
 
-def load_model(model: Any, checkpoint: Checkpoint) -> None:
+def load_model(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's weights into `model`, all of them. Raises CheckpointError on any
     mismatch.
 
@@ -197,7 +198,9 @@ def load_model(model: Any, checkpoint: Checkpoint) -> None:
             parameter.copy_(theirs[name])
 
 
-def load_moments(model: Any, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+def load_moments(
+    model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint
+) -> None:
     """Put AdamW's moments and step counts back."""
     tensors = load_file(checkpoint.folder / OPTIMIZER)
     names = {id(p): name for name, p in trained_parameters(model).items()}

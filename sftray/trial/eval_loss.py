@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.trial.attention import Attention, choose_attention, settle_attention
@@ -29,13 +29,13 @@ def default_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Any) -> float:
+def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Dataset) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
     model, attention = load_adapter(adapter, trial)
     return packed_eval_loss(model, rows, attention, trial)
 
 
-def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
+def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
     """The base as the trial held it, with the adapter loaded by plain PEFT, in eval mode."""
     base, attention = _base_of(trial)
     model = PeftModel.from_pretrained(base, str(adapter))
@@ -43,7 +43,7 @@ def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     return model.eval(), attention
 
 
-def load_trained(folder: Path, trial: TrialConfig) -> tuple[Any, Attention]:
+def load_trained(folder: Path, trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
     """What a trial has trained and a local folder holds, as the trial ran it, in eval mode: an
     adapter on its base, or a whole model."""
     if trial.finetune == "lora":
@@ -53,12 +53,12 @@ def load_trained(folder: Path, trial: TrialConfig) -> tuple[Any, Attention]:
     return model.eval(), attention
 
 
-def load_untrained(trial: TrialConfig) -> Any:
+def load_untrained(trial: TrialConfig) -> PreTrainedModel:
     """The base as the trial held it, in eval mode."""
     return _base_of(trial)[0].eval()
 
 
-def _base_of(trial: TrialConfig) -> tuple[Any, Attention]:
+def _base_of(trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
     device = default_device()
     attention = choose_attention(trial, device)
     model = load_base(trial, device, attention)
@@ -66,7 +66,7 @@ def _base_of(trial: TrialConfig) -> tuple[Any, Attention]:
 
 
 def evaluate_model(
-    folder: Path, trial: TrialConfig, rows: Any, dtype: torch.dtype | None = None
+    folder: Path, trial: TrialConfig, rows: Dataset, dtype: torch.dtype | None = None
 ) -> float:
     """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
     None: as the trial holds its base, which is then that folder."""
@@ -97,7 +97,12 @@ def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
 
 @torch.no_grad()
 def packed_eval_loss(
-    model: Any, rows: Any, attention: Attention, trial: TrialConfig, *, autocast: bool = True
+    model: PreTrainedModel,
+    rows: Dataset,
+    attention: Attention,
+    trial: TrialConfig,
+    *,
+    autocast: bool = True,
 ) -> float:
     """Sum of token losses over the number of supervised tokens, in nats; one row at a time.
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sftray.metrics import ANSWER_TOKENS
+from sftray.trial.samples import Reply
 
 
 def generate(
-    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = ANSWER_TOKENS
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, object]],
+    end_of_turn: int,
+    max_new_tokens: int = ANSWER_TOKENS,
 ) -> str:
     """The greedy answer to `messages` (role, content), through the chat template, until the token
     `end_of_turn` or what the model's own configuration names."""
@@ -22,8 +27,12 @@ def generate(
 
 @torch.no_grad()
 def reply(
-    model: Any, tokenizer: Any, messages: Any, end_of_turn: int, max_new_tokens: int = ANSWER_TOKENS
-) -> tuple[str, bool]:
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, object]],
+    end_of_turn: int,
+    max_new_tokens: int = ANSWER_TOKENS,
+) -> Reply:
     """As `generate`, and whether the answer came to its end by itself."""
     inputs = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -42,20 +51,23 @@ def reply(
 
 
 def base_answers(
-    model: Any, tokenizer: Any, end_of_turn: int, prompts: Sequence[Any]
-) -> list[tuple[str, bool]]:
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    end_of_turn: int,
+    prompts: Sequence[Sequence[Mapping[str, object]]],
+) -> list[Reply]:
     """`reply` of the base, by itself or beneath an adapter, to each conversation of messages."""
     with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
         return [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
 
 
-def end_tokens(model: Any, end_of_turn: int) -> set[int]:
+def end_tokens(model: PreTrainedModel, end_of_turn: int) -> set[int]:
     """What ends an answer: the end of a turn, and what the model's own configuration names."""
     own = model.generation_config.eos_token_id
     return {end_of_turn, *([own] if isinstance(own, int) else own or [])}
 
 
-def end_with_turns(model: Any, end_of_turn: int) -> None:
+def end_with_turns(model: PreTrainedModel, end_of_turn: int) -> None:
     """Have the model's own configuration end answers with a turn: a base that was not trained to
     chat does not know what ends one."""
     ends = end_tokens(model, end_of_turn)

@@ -9,9 +9,9 @@ import torch
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch, cuBLAS or a Triton kernel has found no more GPU memory."""
-    said = str(error)
+    text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in said for sign in ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
+        sign in text for sign in ("out of memory", "ALLOC_FAILED", "cudaErrorMemoryAllocation")
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from sftray.trial.attention import Attention, row_logits
 
 
 @torch.no_grad()
-def prove_isolation(model: Any, attention: Attention) -> float:
+def prove_isolation(model: PreTrainedModel, attention: Attention) -> float:
     """The largest change of any document's logits when another document of its row is changed.
 
     Three documents of 7, 11 and 6 tokens; the middle one is replaced and the logits of the others

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from peft import LoraConfig
 from torch import nn
+from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 
@@ -32,7 +32,7 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def train_all(model: Any) -> None:
+def train_all(model: PreTrainedModel) -> None:
     """Train every weight of a base, and not an adapter on it."""
     model.requires_grad_(True)
     try:

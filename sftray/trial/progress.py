@@ -8,16 +8,43 @@ carries the evaluations that may not have reached the journal, so that none is l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TypedDict
 
 import numpy as np
 
 from sftray.config import TrialConfig
 from sftray.plan.trial_plan import TrialPlan
+from sftray.storage.journal.event_types import Metrics, Outcome, RanWith
+from sftray.trial.trial_report import Report
 
-Report = Callable[[dict[str, Any]], None]
-"""Takes an evaluation's metrics. Raises StoppedError where the trial is not wanted any more."""
+Reporter = Callable[[Report], object]
+"""Takes a report. Raises StoppedError where the trial is not wanted any more."""
+
+
+class BestEvaluation(TypedDict):
+    step: int
+    eval_loss: float
+
+
+class Since(TypedDict):
+    """What has been trained since an evaluation."""
+
+    curve: list[list[float]]
+    weights: list[int]
+    seconds: float
+    gpu_seconds: float
+
+
+class TrialState(TypedDict):
+    """Where a trial stands, as a checkpoint keeps it."""
+
+    step: int
+    metrics: Metrics
+    """Of the newest evaluation."""
+    before: list[Metrics]
+    best: BestEvaluation
+    since: Since
 
 
 class DivergedError(Exception):
@@ -35,10 +62,10 @@ class Progress:
         """row_tokens: tokens of each row of the trial's stream, padding left out, [plan.rows]."""
         self._trial, self._plan = trial, plan
         self._tokens_before = np.concatenate([[0], np.cumsum(row_tokens)])
-        self.best: dict[str, Any] = {"step": 0, "eval_loss": math.inf}
-        self.last: dict[str, Any] = {}
-        """The metrics of the newest evaluation."""
-        self._before: list[dict[str, Any]] = []
+        self.best: BestEvaluation = {"step": 0, "eval_loss": math.inf}
+        self.last = _NONE
+        """The newest evaluation."""
+        self._before: list[Metrics] = []
         """Those of the evaluations before it that the search may not know: since the last rung,
         where a trial waits for its word."""
         self._rungs = frozenset(rung.step for rung in plan.rungs)
@@ -52,10 +79,9 @@ class Progress:
         self._rows_at_report = 0
         self._seconds_at_report = 0.0
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it; `since` is what has been trained since the evaluation."""
+    def state(self) -> TrialState:
         return {
-            "step": self._curve[-1][0] if self._curve else self.last["step"],
+            "step": int(self._curve[-1][0]) if self._curve else self.last["step"],
             "metrics": self.last,
             "before": self._before,
             "best": self.best,
@@ -67,8 +93,8 @@ class Progress:
             },
         }
 
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's `state`."""
+    def resume(self, state: TrialState) -> None:
+        """Continue from a checkpoint."""
         self.best, self.last = state["best"], state["metrics"]
         self._before = list(state["before"])
         since = state["since"]
@@ -78,20 +104,21 @@ class Progress:
         self.seconds, self._seconds_at_report = since["seconds"], self.last["seconds"]
         self.gpu_seconds = since["gpu_seconds"]
 
-    def again(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The reports with which a trial goes on: evaluations that may have died with a driver on
+    def again(self, facts: RanWith) -> list[Report]:
+        """The reports with which a trial continues: evaluations that may have died with a driver on
         their way to it, the newest last. `facts`: what the trial runs with."""
-        reports = [
-            {**metrics, **facts} if metrics["step"] == 0 else metrics for metrics in self._before
+        before = [
+            Report({**metrics, **facts} if metrics["step"] == 0 else metrics)
+            for metrics in self._before
         ]
-        newest = {**self.last, **facts, "resumed_from_step": int(self.state()["step"])}
-        return [*reports, newest]
+        step = self.state()["step"]
+        newest: Metrics = {**self.last, **facts, "resumed_from_step": step}
+        return [*before, Report(newest, waits=step == self.last["step"] and step in self._rungs)]
 
-    def start(self, base_eval_loss: float) -> dict[str, Any]:
-        """The metrics of step 0: the untrained base."""
-        self.last = {"step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0}
-        self.last |= {"eval_loss": base_eval_loss, "seconds": 0.0, "gpu_seconds": 0.0}
-        return self.last
+    def start(self, base_eval_loss: float, facts: RanWith) -> Report:
+        """Step 0: the untrained base, and what the trial runs with."""
+        self.last = {**_NONE, "step": 0, "eval_loss": base_eval_loss, "gpu_seconds": 0.0}
+        return Report({**self.last, **facts})
 
     def trained(
         self, step: int, loss: float, learning_rate: float, norm: float, supervised_tokens: int
@@ -111,9 +138,17 @@ class Progress:
                 f"after {self._supervised_tokens} supervised tokens"
             )
 
-    def evaluated(self, step: int, eval_loss: float, gpu_memory_gb: float) -> dict[str, Any]:
-        """The metrics of an evaluation after optimizer step `step`."""
-        known = not self.last or self.last["step"] in self._rungs
+    def evaluated(
+        self,
+        step: int,
+        eval_loss: float,
+        gpu_memory_gb: float,
+        data_wait: float | None = None,
+        facts: RanWith | None = None,
+    ) -> Report:
+        """The evaluation after optimizer step `step`. `data_wait`: the share of training steps that
+        fetching their rows took; `facts`: what has changed of what the trial runs with."""
+        known = self.last["step"] < 0 or self.last["step"] in self._rungs
         self._before = [] if known else [*self._before, self.last]
         rows = step * self._trial.effective_batch_size
         tokens = int(self._tokens_before[rows])
@@ -138,15 +173,29 @@ class Progress:
             "micro_batch_size": self._plan.micro_batch_size,
             "curve": self._curve,
         }
+        if data_wait is not None:
+            self.last["data_wait"] = data_wait
         if eval_loss < self.best["eval_loss"]:
             self.best = {"step": step, "eval_loss": eval_loss}
         self._curve, self._weights = [], []
         self._rows_at_report, self._seconds_at_report = rows, self.seconds
-        return self.last
+        return Report({**self.last, **(facts or {})}, waits=step in self._rungs)
 
-    def ended(self, outcome: str, message: str = "") -> dict[str, Any]:
+    def ended(self, outcome: str, message: str = "") -> Report:
         """A trial's last report."""
-        last = {**self.last, "curve": [], "outcome": outcome, "message": message}
-        if outcome == "diverged":
-            last["last_curve"] = self._curve
-        return last
+        last: Metrics | None = None
+        if self.last["step"] >= 0:
+            last = {**self.last, "curve": []}
+        curve = self._curve if outcome == Outcome.DIVERGED else None
+        return Report(last, outcome, message, last_curve=curve)
+
+
+_NONE: Metrics = {
+    "step": -1,
+    "rows": 0,
+    "tokens": 0,
+    "supervised_tokens": 0,
+    "eval_loss": math.inf,
+    "seconds": 0.0,
+}
+"""Before the first evaluation."""

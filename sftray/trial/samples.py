@@ -1,28 +1,45 @@
 """Greedy answers to fixed prompts, of each trial and, once a sweep, of the untrained base: kept to
 be read side by side, flagged where they are bad whatever the loss says, and scored.
 
-Promise: samples.jsonl has one JSON object a line, and each step once: what a trial that goes on
+Promise: samples.jsonl has one JSON object a line, and each step once: what a trial that continues
 from a checkpoint says again takes the place of what it had said.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 from sftray.data.packs.packs import Packs
+from sftray.data.source.conversations import Message
 from sftray.metrics import load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import flags_of
+from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
 Reply = tuple[str, bool]
 """An answer, and whether it came to its end by itself before it was cut off."""
 
 
-def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[dict[str, Any]]:
+class Prompt(TypedDict):
+    messages: list[Message]
+    prompt: str
+    """To be read."""
+    reference: str | None
+
+
+class Sample(Prompt):
+    """A line of samples.jsonl."""
+
+    step: int
+    answer: str
+    flags: list[str]
+
+
+def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[Prompt]:
     """What a trial is asked after `step`: the prompts given, then those of the eval set; at its end
     as many as the metric wants. Empty where it is not asked then."""
     at_end = step == spec.plan.steps
@@ -32,9 +49,9 @@ def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[dict[str, Any]]
     return fixed_prompts(packs, spec.sample_prompts, max(spec.num_samples_generated, scored))
 
 
-def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[dict[str, Any]]:
+def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[Prompt]:
     """The questions `given`, without a reference, and the first `number` of the eval set's."""
-    asked = [
+    asked: list[Prompt] = [
         {"messages": [{"role": "user", "content": text}], "prompt": text, "reference": None}
         for text in given
     ]
@@ -45,7 +62,7 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[dict[
     ]
 
 
-def question(messages: Sequence[Mapping[str, Any]]) -> str:
+def question(messages: Sequence[Message]) -> str:
     """A prompt to be read: the user's words, or all turns of a longer one."""
     if len(messages) == 1:
         return str(messages[0]["content"])
@@ -53,21 +70,22 @@ def question(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def judged(
-    spec: TrialSpec, prompts: Sequence[dict[str, Any]], step: int, replies: Sequence[Reply]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The samples to keep of the replies to `prompts_at`, and what is reported of them:
-    `answer_flags`, a list for each, and at the end the `metric`."""
-    samples, given = flagged(prompts, step, replies), len(spec.sample_prompts)
-    kept = samples[: given + spec.num_samples_generated]
-    told: dict[str, Any] = {"answer_flags": [one["flags"] for one in kept]} if kept else {}
-    if spec.metric and step == spec.plan.steps and len(samples) > given:
-        scored = samples[given : given + spec.num_metric_prompts]
-        answers, references = ([one[name] for one in scored] for name in ("answer", "reference"))
-        told["metric"] = float(load_metric(spec.metric)(answers, references))
-    return kept, told
+    spec: TrialSpec, prompts: Sequence[Prompt], step: int, replies: Sequence[Reply]
+) -> tuple[list[Sample], Answers]:
+    """The samples to keep of the replies to `prompts_at`, and what is reported of them: the flags
+    of each, and at the end the metric."""
+    samples, extra = flagged(prompts, step, replies), len(spec.sample_prompts)
+    kept = samples[: extra + spec.num_samples_generated]
+    metric = None
+    if spec.metric and step == spec.plan.steps and len(samples) > extra:
+        scored = samples[extra : extra + spec.num_metric_prompts]
+        answers = [one["answer"] for one in scored]
+        references = [one["reference"] or "" for one in scored]
+        metric = float(load_metric(spec.metric)(answers, references))
+    return kept, Answers([one["flags"] for one in kept], metric)
 
 
-def keep(folder: str, samples: Sequence[dict[str, Any]]) -> None:
+def keep(folder: str, samples: Sequence[Sample]) -> None:
     """Write samples of one step behind those of earlier steps in a trial's samples.jsonl."""
     if not samples:
         return
@@ -76,9 +94,7 @@ def keep(folder: str, samples: Sequence[dict[str, Any]]) -> None:
     files.write_text(path, as_lines([*before, *samples]))
 
 
-def flagged(
-    prompts: Sequence[dict[str, Any]], step: int, replies: Sequence[Reply]
-) -> list[dict[str, Any]]:
+def flagged(prompts: Sequence[Prompt], step: int, replies: Sequence[Reply]) -> list[Sample]:
     """The prompts with their answers, as samples.jsonl has them."""
     return [
         {"step": step, **prompt, "answer": text, "flags": flags_of(text, ended=ended)}
@@ -86,18 +102,18 @@ def flagged(
     ]
 
 
-def as_lines(samples: Sequence[dict[str, Any]]) -> str:
+def as_lines(samples: Sequence[Sample]) -> str:
     """The samples as they are written."""
     return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
 
 
-def read_samples(path: str) -> list[dict[str, Any]]:
+def read_samples(path: str) -> list[Sample]:
     """The samples in a file; none where it is not there. A damaged last line is left out."""
     if not files.exists(path):
         return []
     # not splitlines(): it also cuts at separators that JSON leaves within its strings
     lines = [line for line in files.read_bytes(path).split(b"\n") if line]
-    samples: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     for number, line in enumerate(lines, start=1):
         try:
             samples.append(json.loads(line))

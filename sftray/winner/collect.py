@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
@@ -28,7 +27,7 @@ from sftray.results.sweep_folder import TrialRecord, answering
 from sftray.storage import files as storage_files
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join
-from sftray.trial.samples import as_lines, fixed_prompts, flagged
+from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged
 from sftray.winner.bundle import FACTS, BundleFacts, ShownTrial
 from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 
@@ -241,9 +240,7 @@ def _verdict(facts: BundleFacts) -> str:
     )
 
 
-def _assemble(
-    checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence[dict[str, Any]]
-) -> Check:
+def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence[Prompt]) -> Check:
     """On a worker, which may be another machine: reload what was trained, have the base answer
     `prompts`, and take the bundle's files with the tokenizer's."""
     import torch

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from bank_models import settings_for
+from reported import into
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import plan_trial
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trial.trial_spec import TrialSpec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bank_in_150_lines.py"
@@ -87,7 +89,7 @@ def _by_engine(rows: list[dict[str, list[int]]], folder: Path) -> list[list[floa
     engine = Engine(load_model(DEMO, CPU), DEMO, packs, settings, CPU)
     reports: list[list[dict[str, Any]]] = [[] for _ in specs]
     for spec, of_trial in zip(specs, reports, strict=True):
-        engine.admit(engine.prepare(spec, of_trial.append))
+        engine.admit(engine.prepare(spec, into(of_trial)))
     while engine.advance():
         pass
     return [

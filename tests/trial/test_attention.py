@@ -94,7 +94,7 @@ def test_a_base_that_wants_more_than_varlen_computes_gets_sdpa_with_the_reason(f
     model = model_of(SPECIAL[family]())
     settled = settle_attention(model, attention._VARLEN, TRIAL)
     assert (settled.name, settled.flatten) == ("sdpa", False)
-    assert settled.because.startswith("varlen does not compute that the base ")
+    assert settled.reason.startswith("varlen does not compute that the base ")
     assert model.config._attn_implementation == "sdpa"
 
 

@@ -15,6 +15,7 @@ from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import bad_answers, flags_of, repeats_itself
 from sftray.trial.samples import fixed_prompts, flagged, judged, keep, prompts_at, read_samples
+from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
 CIRCLES = "I am sorry. " * 10
@@ -71,11 +72,11 @@ def test_a_metric_is_of_held_out_prompts_alone_and_only_samples_are_kept() -> No
     spec = replace(SPEC, sample_prompts=("Who?",), **SCORED)
     prompts = prompts_at(spec, PACKS, PLAN.steps)
     replies = [("", True), ("It is.", True), ("it is.", False), ("No.", True)]
-    samples, told = judged(spec, prompts, PLAN.steps, replies)
+    samples, answers = judged(spec, prompts, PLAN.steps, replies)
     assert [(one["prompt"], one["flags"]) for one in samples] == [
         ("Who?", ["empty"]), ("Held out?", []),
     ]  # fmt: skip
-    assert told == {"answer_flags": [["empty"], []], "metric": 2 / 3}
+    assert answers == Answers([["empty"], []], 2 / 3)
 
 
 def test_each_step_is_there_once_however_often_a_trial_goes_on(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class RanWith(TypedDict, total=False):
     out_of_memory: str
     """What it runs with less of, where memory ran out."""
     placement_group: str | None
+    startup_seconds: float
 
 
 class Metrics(RanWith):

@@ -10,15 +10,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import ray
 from ray import tune
 
 from sftray.cluster.connect import Cluster, head_has_cpus
 from sftray.config import SweepConfig
-from sftray.config.config_json import to_json
 from sftray.errors import Log
 from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.device_fit import DeviceFit
@@ -27,9 +26,13 @@ from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.model_files import BaseConfig
 from sftray.trainers.bank.bank_client import BankClient
-from sftray.trainers.bank.bank_process import BankProcess
+from sftray.trainers.bank.bank_process import BankProcess, Opening
 from sftray.trainers.bank.roll_call import RollCall
-from sftray.trainers.runner import TrialSpecs, tune_trials
+from sftray.trainers.runner import FittedTrainer, TrialSpecs, tune_trials
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
@@ -66,51 +69,49 @@ class BankRunner:
         )
         threads = int(os.environ.get("OMP_NUM_THREADS", max(1, int(cluster.cpus))))
         self._banks = [
-            remote.remote(to_json(sweep.trial), use_gpu=use_gpu, threads=threads)
+            remote.remote(
+                sweep.trial, use_gpu=use_gpu, threads=threads, hang_seconds=60 * sweep.hang_minutes
+            )
             for _ in range(min(most, int(cluster.gpus)) if use_gpu else 1)
         ]
         self.gpus = len(self._banks) if use_gpu else 0
-        self._settings: BankSettings | None = None
         self._log = log
 
-    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit | None:
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> FittedTrainer | None:
         memory = self._memory()
-        self._settings = choose_settings(
+        known = [free for free in memory if free is not None]
+        settings = choose_settings(
             sweep,
             base,
-            memory=None if None in memory else min(memory),
+            memory=min(known) if len(known) == len(memory) else None,
             banks=len(self._banks),
         )
-        if self._settings is None:
+        if settings is None:
             return None
-        return DeviceFit(self._settings.execution, at_once=len(self._banks) * self._settings.slots)
+        fit = DeviceFit(settings.execution, at_once=len(self._banks) * settings.slots)
+        return FittedTrainer(fit, partial(self._run, settings))
 
-    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
-        assert self._settings is not None  # `fit` has been asked
-        slots = self._settings.slots
-        at_once = len(self._banks) * (slots + max(1, slots // SPARE))
+    def _run(
+        self, settings: BankSettings, specs: TrialSpecs, search: Search, recorder: Recorder
+    ) -> None:
+        at_once = len(self._banks) * (settings.slots + max(1, settings.slots // SPARE))
         if specs.sweep.max_concurrent_trials is not None:
             at_once = min(at_once, specs.sweep.max_concurrent_trials)
         left = search.remaining()
-        opening = {
-            "packs": specs.packs,
-            "settings": asdict(self._settings),
-            "sweep": to_json(specs.sweep),
-        }
+        opening = Opening(specs.packs, settings, specs.sweep)
         expected = max(1, min(left, at_once) // len(self._banks))
         for bank in self._banks:
             bank.open.remote(opening, expected)
-        recorder.when_ended = self._free
         trainable = tune.with_parameters(
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening
         )
-        tune_trials(trainable, specs, search, recorder, at_once=at_once)
+        tune_trials(trainable, specs, search, recorder, at_once=at_once, free=self._free)
         used = [usage for bank in self._there() if (usage := ray.get(bank.usage.remote()))]
         files.write_text(specs.paths.banks, json.dumps(used, indent=1))
         for usage in used:
             self._log(usage_text(usage))
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
         """In a bank's process, which has all that it takes loaded."""
         while not (there := self._there()):
             self._log("waiting for a bank's machine to check the winner on")
@@ -120,25 +121,26 @@ class BankRunner:
         for bank in self._banks:
             ray.kill(bank)
 
-    def _memory(self) -> list[Any]:
+    def _memory(self) -> list[float | None]:
         """`BankProcess.memory` of the banks that are there: of all, or of those that have come in
         time; the others join when they come."""
-        waiting, found = [bank.memory.remote() for bank in self._banks], list[Any]()
+        waiting = [bank.memory.remote() for bank in self._banks]
+        memory: list[float | None] = []
         began, until = time.monotonic(), float("inf")
         while waiting and time.monotonic() < until:
             ready, waiting = ray.wait(waiting, timeout=TELL_SECONDS)
-            found += ray.get(ready)
+            memory += ray.get(ready)
             if ready:
                 until = time.monotonic() + LATE_SECONDS
-            elif not found:
+            elif not memory:
                 passed = (time.monotonic() - began) / 60
                 self._log(f"waiting for {len(waiting)} machines, {passed:.1f} min so far")
         if waiting:
-            said = f"{len(found)} of {len(self._banks)} banks are there"
-            self._log(f"{said}; the sweep begins, and the others join when their machines come")
-        return found
+            there = f"{len(memory)} of {len(self._banks)} banks are there"
+            self._log(f"{there}; the sweep begins, and the others join when their machines come")
+        return memory
 
-    def _there(self) -> list[Any]:
+    def _there(self) -> list[ActorHandle]:
         """The banks that answer."""
         return [self._banks[number] for number in RollCall(self._banks).leases(ANSWER_SECONDS)]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ class Capacity:
         )
 
 
-def read_row(row: Mapping[str, Any]) -> PackedRow:
+def read_row(row: Mapping[str, np.ndarray]) -> PackedRow:
     """A row of the packs; where it names its `documents`, the lengths beyond them are padding."""
     ids, labels = np.asarray(row["input_ids"]), np.asarray(row["labels"])
     lengths = np.asarray(row["seq_lengths"])

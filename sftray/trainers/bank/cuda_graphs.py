@@ -7,7 +7,6 @@ and outputs must be tensors that stay where they are, and graphs of one pool mus
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -16,7 +15,8 @@ class Graphs:
     """Records graphs that run one after another."""
 
     def __init__(self) -> None:
-        self._pool: Any = None
+        self._first: torch.cuda.CUDAGraph | None = None
+        """Whose pool all others share."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Do the work twice, the second time only to record it; returns its replay."""
@@ -27,8 +27,9 @@ class Graphs:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.empty_cache()  # the graph has memory of its own
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        pool = None if self._first is None else self._first.pool()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             work()
-        self._pool = self._pool or graph.pool()
+        self._first = self._first or graph
         replay: Callable[[], None] = graph.replay
         return replay

@@ -10,63 +10,51 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packs import Packs
-from sftray.errors import ConfigError, OutageError, SftrayError
+from sftray.errors import ConfigError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
-from sftray.storage.journal.event_types import OUTAGE
+from sftray.storage.journal.event_types import Outcome, RanWith
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import (
     Adapters,
     AdapterState,
-    export_row,
     fresh_row,
     import_row,
     lay_out,
-    row_of,
 )
 from sftray.trainers.bank.batches import PackedRow, assemble, idle_row, read_row
+from sftray.trainers.bank.checkpoint_writer import CheckpointWriter, Position
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.bank.micro_steps import Steps, capacities
-from sftray.trainers.bank.slot import Samples, Slot, Usage, dropout_seed, rung_of, slot_update
+from sftray.trainers.bank.slot import Slot, SlotStep, Usage, dropout_seed, rung_of, slot_update
 from sftray.trainers.bank.slot_optimizer import Optimizer
-from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import PROBE_LENGTHS, choose_attention
-from sftray.trial.base_model import compute_dtype, load_base, load_tokenizer
+from sftray.trial.attention import PROBE_LENGTHS
+from sftray.trial.base_model import compute_dtype, load_tokenizer
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.isolation import isolation_change, refuse_leak
-from sftray.trial.lora_adapter import lora_config
-from sftray.trial.progress import DivergedError, Progress, Report
+from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_stream
-from sftray.trial.samples import judged, keep, prompts_at
+from sftray.trial.samples import Sample, judged, prompts_at
+from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
-
-
-def load_model(trial: TrialConfig, device: torch.device) -> Any:
-    """The base of a sweep's trials, as transformers loads it.
-
-    Raises ConfigError where the attention that the trials ask for cannot run here.
-    """
-    choose_attention(trial, device)
-    return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
 class Engine:
@@ -74,7 +62,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         trial: TrialConfig,
         packs: Packs,
         settings: BankSettings,
@@ -83,20 +71,21 @@ class Engine:
     ) -> None:
         """`model` is `load_model`'s, taken apart here; `trial` what the trials have in common. With
         a `writer`, its threads write checkpoints and report, in order for each trial."""
-        self.settings, self._trial, self._packs, self._writer = settings, trial, packs, writer
+        self.settings, self._trial, self._packs = settings, trial, packs
         dtype = compute_dtype(trial, device)
         self._ends = end_tokens(model, packs.end_of_turn)
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(trial.lora_target_modules)
-        assert targets is not None  # `support.why_not` has seen to it
-        self._targets = targets
+        if targets is None:
+            raise ConfigError("lora_target_modules: a bank cannot train them; use --trainer train")
         layout = lay_out(base.shape, targets, settings.lora_r)
         self._train, evals = (MappedRows(packs.dataset(split)) for split in ("train", "eval"))
         self._row_tokens = self._train.tokens()
         self._decoder = Decoder(base, layout, packs.max_length, trial.attention)
         self._isolation = prove_isolation(self._decoder)
         self._adapters = Adapters(layout, settings.slots, dtype, device)
-        self._optimizer = Optimizer(self._adapters)
+        self._optimizer: Optimizer[SlotStep] = Optimizer(self._adapters)
+        self._writer = CheckpointWriter(layout, targets, writer)
         count = settings.slots * settings.micro_batch_size
         graphs = Graphs() if device.type == "cuda" else None
         self._steps = Steps(
@@ -110,12 +99,11 @@ class Engine:
             dropout=settings.dropout,
         )
         self._slots: list[Slot | None] = [None] * settings.slots
-        self._handed: deque[Future[None]] = deque()
         self._evaluation = EvalPass(self._decoder, evals, count, graphs)
         self._base_loss: float | None = None
         self._idle = idle_row(packs.max_length)
         self._device = device
-        self._tokenizer: Any = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         self.usage = Usage()
         self._built = time.perf_counter()
 
@@ -129,67 +117,65 @@ class Engine:
         """Slots that no trial holds."""
         return sum(slot is None for slot in self._slots)
 
-    def prepare(self, spec: TrialSpec, report: Report) -> Slot:
+    def prepare(self, spec: TrialSpec, report: Reporter) -> Slot:
         """Read or make a trial's adapter, without the device: any thread may call it.
 
         Raises ConfigError where the bank was not built for such a trial, CheckpointError where its
         newest checkpoint is another's.
         """
         plan, trial, layout = spec.plan, spec.config, self._adapters.layout
+        refusal = None
         if plan.micro_batch_size != self.settings.micro_batch_size:
-            raise ConfigError(
-                f"{spec.trial}: a micro-batch of {plan.micro_batch_size} rows in a bank of "
-                f"{self.settings.micro_batch_size}"
-            )
-        if trial.lora_r > layout.rank:
-            raise ConfigError(
-                f"{spec.trial}: lora_r {trial.lora_r} in a bank of at most {layout.rank}"
-            )
-        if trial.lora_dropout and not self.settings.dropout:
-            raise ConfigError(f"{spec.trial}: lora_dropout in a bank that was built without")
+            rows = self.settings.micro_batch_size
+            refusal = f"a micro-batch of {plan.micro_batch_size} rows in a bank of {rows}"
+        elif trial.lora_r > layout.rank:
+            refusal = f"lora_r {trial.lora_r} in a bank of at most {layout.rank}"
+        elif trial.lora_dropout and not self.settings.dropout:
+            refusal = "lora_dropout in a bank that was built without"
+        if refusal:
+            raise ConfigError(f"{spec.trial}: {refusal}")
         order = row_stream(len(self._train), plan.rows, trial.seed)
         progress = Progress(trial, plan, self._row_tokens[order])
         with tempfile.TemporaryDirectory() as scratch:
-            found = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
-            if found is None:
+            newest = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
+            if newest is None:
                 row = self._pinned(fresh_row(layout, trial.lora_r, trial.seed))
                 return Slot(spec, order, progress, row, report)
-            adapter, moments = checkpoints.load_tensors(found)
-            progress.resume(found.state)
+            adapter, moments = checkpoints.load_tensors(newest)
+            progress.resume(newest.state)
             row = self._pinned(import_row(layout, trial.lora_r, adapter, moments))
-        slot = Slot(spec, order, progress, row, report, step=found.step, resumed=True)
+        slot = Slot(spec, order, progress, row, report, step=newest.step, resumed=True)
         slot.waiting = rung_of(slot) is not None  # it may have ended before the search had decided
         return slot
 
     def admit(self, slot: Slot) -> None:
         """Put a prepared trial into a free slot; its first report is the base's eval loss, or the
-        evaluation that it goes on from."""
+        evaluation that it continues from."""
         started = time.perf_counter()
         place, trial = self._slots.index(None), slot.spec.config
-        assert slot.row is not None
-        self._adapters.admit(place, slot.row, trial.alpha / trial.lora_r)
+        self._adapters.admit(place, slot.take_row(), trial.alpha / trial.lora_r)
         self._optimizer.loss[place] = 0  # what a trial that left between two steps had summed up
-        slot.row = None
         if self._steps.rate is not None:
             self._steps.rate.view(len(self._slots), -1)[place] = trial.lora_dropout
         self._slots[place] = slot
         self.usage.admission += time.perf_counter() - started
         self.usage.admitted += 1
-        facts = {**self._facts(slot), "startup_seconds": time.perf_counter() - slot.asked}
+        facts = self._facts(slot)
+        facts["startup_seconds"] = time.perf_counter() - slot.asked
         if slot.resumed:
             reports = slot.progress.again(facts)
         else:
-            reports = [{**slot.progress.start(self._loss_of_base(slot.spec)), **facts}]
+            reports = [slot.progress.start(self._loss_of_base(slot.spec), facts)]
         for report in reports:
-            self._hand_over(slot, report)
+            self._writer.hand_over(slot, report)
         if slot.step == slot.spec.plan.steps:
-            self._end(slot, "completed")
+            self._end(slot, Outcome.COMPLETED)
 
     def _pinned(self, row: AdapterState) -> AdapterState:
         return row.pinned() if self._device.type == "cuda" else row
 
     def go_on(self, slot: Slot) -> None:
-        """The search lets a trial that waits at a rung go on."""
+        """The search lets a trial that waits at a rung continue."""
         slot.waiting = False
 
     def drop(self, slot: Slot) -> None:
@@ -202,14 +188,13 @@ class Engine:
         self._settle(wait=True)
         for place, slot in enumerate(self._slots):
             if slot is not None and slot.step > slot.progress.last["step"]:
-                kept = (self._adapters.take(place), slot.progress.state())
-                self._hand_over(slot, None, kept=kept)
+                position = Position(self._adapters.take(place), slot.progress.state())
+                self._writer.hand_over(slot, None, position=position)
 
     def advance(self) -> bool:
         """One micro-step of all trials that are not waiting, and what it makes due; False if there
         are none."""
-        while self._handed and self._handed[0].done():
-            self._handed.popleft().result()  # what nobody has foreseen breaks the bank, and is told
+        self._writer.raise_failures()
         for lost in [slot for slot in self._slots if slot is not None and slot.lost]:
             self.drop(lost)
         running = [slot for slot in self._slots if slot is not None and not slot.waiting]
@@ -261,13 +246,13 @@ class Engine:
     def _settle(self, *, wait: bool) -> None:
         """Take the optimizer steps into account whose loss and norm have come back."""
         for _, done in self._optimizer.done(wait=wait):
-            slot, step, rate, tokens = done.note
+            of, slot = done.note, done.note.slot
             if slot not in self._slots:
                 continue
             try:
-                slot.progress.trained(step, done.loss, rate, done.norm, tokens)
+                slot.progress.trained(of.step, done.loss, of.rate, done.norm, of.tokens)
             except DivergedError as error:
-                self._end(slot, "diverged", str(error))
+                self._end(slot, Outcome.DIVERGED, str(error))
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
@@ -275,26 +260,26 @@ class Engine:
         together = list(zip(slots, self._evaluation.losses(works), strict=True))
         answered = self._answer([slot for slot in slots if slot.step < slot.spec.plan.steps])
         for slot, loss in together:
-            memory = peak_memory_gb(self._device)
-            samples, told = answered.get(slot, ([], {}))
-            metrics = slot.progress.evaluated(slot.step, loss, memory) | told
+            samples, answers = answered.get(slot, ([], Answers()))
+            report = slot.progress.evaluated(slot.step, loss, peak_memory_gb(self._device))
             rung = rung_of(slot)
-            if rung is not None:
-                metrics["rung_peers"] = [  # pairs: Tune would take a dictionary apart
-                    [other.spec.trial, theirs]
-                    for other, theirs in together
-                    if other is not slot and rung_of(other) == rung and math.isfinite(theirs)
-                ]
+            peers = [
+                (other.spec.trial, theirs)
+                for other, theirs in together
+                if other is not slot and rung_of(other) == rung and math.isfinite(theirs)
+            ]
+            report = replace(report, peers=peers if rung else None, answers=answers)
             snapshot = self._adapters.take(self._slots.index(slot))
-            slot.waiting = rung is not None
-            self._hand_over(slot, metrics, samples, (snapshot, slot.progress.state()))
+            slot.waiting = report.waits
+            position = Position(snapshot, slot.progress.state())
+            self._writer.hand_over(slot, report, samples, position)
             if slot.step == slot.spec.plan.steps and slot in self._slots:
-                self._end(slot, "completed")
+                self._end(slot, Outcome.COMPLETED)
 
     def _loss_of_base(self, spec: TrialSpec) -> float:
         """The untrained base's eval loss: measured once a bank, or by an earlier trial."""
         if self._base_loss is None:
-            self._base_loss = spec.known_base_loss()
+            self._base_loss = spec.base_eval_loss
         if self._base_loss is None:
             nothing = torch.zeros_like(self._adapters.work[0])
             self._base_loss = self._evaluation.losses([nothing])[0]
@@ -303,16 +288,18 @@ class Engine:
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
         """Free the slot; its last report goes out behind its checkpoints."""
         place = self._slots.index(slot)
-        samples, told = self._answer([slot])[slot] if outcome == "completed" else ([], {})
+        answered = self._answer([slot]) if outcome == Outcome.COMPLETED else {}
+        samples, answers = answered.get(slot, ([], Answers()))
         self._slots[place] = None
-        self._hand_over(slot, slot.progress.ended(outcome, message) | told, samples)
+        report = replace(slot.progress.ended(outcome, message), answers=answers)
+        self._writer.hand_over(slot, report, samples)
 
-    def _answer(self, slots: Sequence[Slot]) -> dict[Slot, tuple[Samples, dict[str, Any]]]:
+    def _answer(self, slots: Sequence[Slot]) -> dict[Slot, tuple[list[Sample], Answers]]:
         """Have slots that are evaluated together answer what they are asked, if anything: samples
         to keep, and what is to be reported of them."""
         asked = {slot: prompts_at(slot.spec, self._packs, slot.step) for slot in slots}
         if not any(asked.values()):
-            return {slot: ([], {}) for slot in slots}
+            return {}
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
         places = [self._slots.index(slot) for slot in slots]
@@ -330,54 +317,7 @@ class Engine:
             for slot, place in zip(slots, places, strict=True)
         }
 
-    def _hand_over(
-        self,
-        slot: Slot,
-        metrics: dict[str, Any] | None,
-        samples: Samples = (),
-        kept: tuple[Snapshot, dict[str, Any]] | None = None,
-    ) -> None:
-        """Write samples and a checkpoint, if any, and then report, if anything; behind what this
-        trial has handed over before."""
-        before = slot.written
-
-        def work() -> None:
-            if before is not None:
-                before.result()
-            try:
-                if kept is not None:
-                    with kept[0].values() as values:
-                        if not slot.lost:
-                            keep(slot.spec.folder, samples)
-                            self._save(slot.spec, values, kept[1])
-                elif not slot.lost:
-                    keep(slot.spec.folder, samples)
-            except (OSError, SftrayError) as error:
-                slot.lost = True
-                outcome = OUTAGE if isinstance(error, OutageError) else "failed"
-                slot.report({"outcome": outcome, "message": f"its checkpoint: {error}"})
-                return
-            if metrics is not None and not slot.lost:
-                slot.report(metrics)
-
-        if self._writer is None:
-            work()
-        else:
-            slot.written = self._writer.submit(work)
-            self._handed.append(slot.written)
-
-    def _save(self, spec: TrialSpec, values: torch.Tensor, state: dict[str, Any]) -> None:
-        trial = spec.config
-        config = replace(
-            lora_config(trial),
-            base_model_name_or_path=trial.model,
-            target_modules=sorted(self._targets),
-        )
-        row, layout = row_of(values), self._adapters.layout
-        tensors = export_row(layout, row, trial.lora_r, state["step"])
-        checkpoints.save(TrialPaths(spec.folder), config, *tensors, state)
-
-    def _facts(self, slot: Slot) -> dict[str, Any]:
+    def _facts(self, slot: Slot) -> RanWith:
         places = self._adapters.layout.places
         on_gpu = self._device.type == "cuda"
         return {

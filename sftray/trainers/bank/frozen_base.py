@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import why_not_the_base
+from sftray.trial.attention import choose_attention
+from sftray.trial.base_model import load_base
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 """Projections that share an input, in the order of the forward pass."""
@@ -82,6 +86,15 @@ class Base:
     dtype: torch.dtype
     device: torch.device
     resident: bool
+
+
+def load_model(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
+    """The base of a sweep's trials, as transformers loads it.
+
+    Raises ConfigError where the attention that the trials ask for cannot run here.
+    """
+    choose_attention(trial, device)
+    return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
 
 
 @torch.no_grad()

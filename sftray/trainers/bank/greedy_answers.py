@@ -8,13 +8,13 @@ token, of as many tokens as there are slots and prompts.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 
 from sftray.metrics import ANSWER_TOKENS
 from sftray.trainers.bank.batches import PackedRow, assemble
@@ -27,7 +27,11 @@ PROMPT_TOKENS = 4096
 
 
 def greedy_answers(
-    decoder: Decoder, work: Tensor, tokenizer: Any, prompts: Sequence[Any], ends: Collection[int]
+    decoder: Decoder,
+    work: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[Mapping[str, object]]],
+    ends: Collection[int],
 ) -> list[list[Reply]]:
     """For each of the adapters `work` [K, P] its answers to conversations of messages (role,
     content).
@@ -42,8 +46,8 @@ def greedy_answers(
     tokens = [list(text["input_ids"])[-decoder.max_length :] for text in texts]
     replies: list[list[Reply]] = [[] for _ in work]
     for some in _at_once(tokens, PROMPT_TOKENS // len(work)):
-        said = _continued(decoder, work, some, sorted(ends))
-        for slot, answers in enumerate(said.view(len(work), len(some), -1).tolist()):
+        continued = _continued(decoder, work, some, sorted(ends))
+        for slot, answers in enumerate(continued.view(len(work), len(some), -1).tolist()):
             replies[slot] += [_reply(tokenizer, answer, ends) for answer in answers]
     return replies
 
@@ -60,7 +64,9 @@ def _at_once(texts: Sequence[list[int]], most: int) -> Iterator[list[list[int]]]
         yield piece
 
 
-def _reply(tokenizer: Any, tokens: Sequence[int], ends: Collection[int]) -> Reply:
+def _reply(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], ends: Collection[int]
+) -> Reply:
     """What stands up to the first end."""
     length = next((at for at, token in enumerate(tokens, start=1) if token in ends), None)
     return str(tokenizer.decode(tokens[:length], skip_special_tokens=True)), length is not None
@@ -82,14 +88,14 @@ def _continued(
     none = torch.empty(0, dtype=torch.int64, device=device)
     stop = torch.tensor(ends, device=device)
     going = torch.ones(len(hidden), dtype=torch.bool, device=device)
-    said: list[Tensor] = []
+    tokens: list[Tensor] = []
     while True:
-        said.append((hidden @ decoder.base.head.T).argmax(1))
-        going &= ~torch.isin(said[-1], stop)
-        if len(said) == ANSWER_TOKENS or not going.any():
-            return torch.stack(said, dim=1)
+        tokens.append((hidden @ decoder.base.head.T).argmax(1))
+        going &= ~torch.isin(tokens[-1], stop)
+        if len(tokens) == ANSWER_TOKENS or not going.any():
+            return torch.stack(tokens, dim=1)
         growing.by_one()
-        batch = Batch(said[-1], growing.place, batch.documents, none, none)
+        batch = Batch(tokens[-1], growing.place, batch.documents, none, none)
         hidden = grown.hidden(batch, work)
 
 
@@ -125,7 +131,7 @@ class _Growing:
         room = torch.arange(self._kept[0].shape[2], device=self.place.device)
         self._mask = (room <= self.place[:, None])[:, None, None]
 
-    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, object]:
         """Of one layer after another, as the decoder calls it."""
         query, key, value = torch.split(qkv, self._split, dim=1)
         keys, values = self._kept[self._layer]
@@ -142,5 +148,5 @@ class _Growing:
         )
         return out[:, :, 0], None
 
-    def backward(self, *_: Any) -> None:
+    def backward(self, *_: object) -> None:
         raise NotImplementedError("answers are not trained on")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from sftray.data.packs.packed_rows import MappedRows
 from sftray.trainers.bank.adapters import Adapters
 from sftray.trainers.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
 from sftray.trainers.bank.cuda_graphs import Graphs
-from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.decoder import Batch, Decoder
 
 SAMPLED_ROWS = 2048
 """Rows from which the usual sizes of a batch are estimated."""
@@ -65,7 +64,7 @@ class Steps:
         buffers.fill(rows, seeds)
         step()
 
-    def _accumulate(self, batch: Any) -> None:
+    def _accumulate(self, batch: Batch) -> None:
         adapters = self._adapters
         sums = self._decoder.accumulate(
             batch, adapters.work, adapters.grad, recompute=self._recompute

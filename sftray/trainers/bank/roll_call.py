@@ -4,18 +4,22 @@ of some."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 
 class RollCall:
     """Asks banks for their leases; one that waits for a machine is not asked twice."""
 
-    def __init__(self, banks: Sequence[Any]) -> None:
+    def __init__(self, banks: Sequence[ActorHandle]) -> None:
         self._banks = banks
-        self._asked: dict[int, Any] = {}
+        self._asked: dict[int, ObjectRef[int]] = {}
         """By bank: the question that it has not answered yet."""
         self.dead = 0
         """How many could not be asked the last time, for their process was gone for good."""
@@ -27,15 +31,15 @@ class RollCall:
                 self._asked[number] = bank.leases.remote()
         waiting = list(self._asked.values())
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=timeout)
-        found: dict[int, int] = {}
+        leases: dict[int, int] = {}
         self.dead = 0
         for number, asked in list(self._asked.items()):
             if asked in ready:
                 del self._asked[number]
                 try:
-                    found[number] = ray.get(asked)
+                    leases[number] = ray.get(asked)
                 except ActorDiedError:
                     self.dead += 1
                 except RayActorError:
                     continue  # it is being started again
-        return found
+        return leases

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from sftray.plan.trial_plan import learning_rate
 from sftray.trainers.bank.adapters import AdapterState
 from sftray.trainers.bank.slot_optimizer import table_row
-from sftray.trial.progress import Progress, Report
+from sftray.trial.progress import Progress, Reporter
 from sftray.trial.trial_spec import TrialSpec
-
-Samples = Sequence[dict[str, Any]]
 
 
 @dataclass(eq=False)
@@ -30,7 +26,7 @@ class Slot:
     progress: Progress
     row: AdapterState | None
     """The adapter to start from; None once it is in the bank."""
-    report: Report
+    report: Reporter
     step: int = 0
     micro_steps: int = 0
     """Micro-batches since the last optimizer step."""
@@ -44,6 +40,13 @@ class Slot:
     lost: bool = False
     """A checkpoint could not be written."""
     asked: float = field(default_factory=time.perf_counter)
+
+    def take_row(self) -> AdapterState:
+        """The adapter to start from, which is the bank's from now on."""
+        row, self.row = self.row, None
+        if row is None:
+            raise ValueError(f"{self.spec.trial}: is in the bank")
+        return row
 
 
 @dataclass
@@ -64,11 +67,21 @@ class Usage:
     """Micro-steps × slots that had something to train."""
 
 
-def slot_update(slot: Slot) -> tuple[list[float], Any]:
+@dataclass(frozen=True)
+class SlotStep:
+    """An optimizer step of a slot, on its way through the device."""
+
+    slot: Slot
+    step: int
+    rate: float
+    tokens: int
+
+
+def slot_update(slot: Slot) -> tuple[list[float], SlotStep]:
     """What the optimizer needs for a slot's step, and what comes back with its result."""
     trial, step = slot.spec.config, slot.step + 1
     rate = learning_rate(trial, slot.spec.plan, step)
-    return table_row(trial, step, rate, slot.tokens), (slot, step, rate, slot.tokens)
+    return table_row(trial, step, rate, slot.tokens), SlotStep(slot, step, rate, slot.tokens)
 
 
 def rung_of(slot: Slot) -> tuple[str, int] | None:

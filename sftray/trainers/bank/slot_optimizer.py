@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 
@@ -37,18 +37,21 @@ EPSILON = 1e-8
 """AdamW's, as transformers sets it."""
 
 
+Note = TypeVar("Note")
+
+
 @dataclass(frozen=True)
-class StepDone:
+class StepDone(Generic[Note]):
     """An optimizer step of one slot."""
 
     loss: float
     """Mean per supervised token."""
     norm: float
     """Of the gradient, before clipping."""
-    note: Any
+    note: Note
 
 
-class Optimizer:
+class Optimizer(Generic[Note]):
     """Steps the slots of a bank."""
 
     def __init__(self, adapters: Adapters) -> None:
@@ -57,11 +60,11 @@ class Optimizer:
         self.loss = torch.zeros(adapters.slots, device=device)
         """The sum of token losses since each slot's last step, float32 [K]."""
         self._upload = Upload(adapters.slots * COLUMNS, torch.float32, device)
-        self._downloads = Downloads()
+        self._downloads: Downloads[dict[int, Note]] = Downloads()
         self._ops = fastest(device)
 
     @torch.no_grad()
-    def step(self, due: Mapping[int, tuple[list[float], Any]]) -> None:
+    def step(self, due: Mapping[int, tuple[list[float], Note]]) -> None:
         """Step the slots that are due: slot → (its `table_row`, a note that comes back)."""
         host = self._upload.host().view(-1, COLUMNS)
         host[:] = torch.tensor(_NOT_DUE)
@@ -87,7 +90,7 @@ class Optimizer:
         self._downloads.start(torch.stack([self.loss / tokens, norms], dim=1), notes)
         self.loss.masked_fill_(wanted, 0)
 
-    def done(self, *, wait: bool) -> list[tuple[int, StepDone]]:
+    def done(self, *, wait: bool) -> list[tuple[int, StepDone[Note]]]:
         """The steps whose loss and norm have come back, oldest first; all of them with `wait`."""
         return [
             (slot, StepDone(float(values[slot, 0]), float(values[slot, 1]), note))

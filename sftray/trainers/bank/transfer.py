@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,15 +28,16 @@ class Upload:
         pinned = device.type == "cuda"
         copies = COPIES if pinned else 1
         self._hosts = [torch.zeros(size, dtype=dtype, pin_memory=pinned) for _ in range(copies)]
-        self._copied: list[Any] = [None] * copies
+        self._copied: list[torch.cuda.Event | None] = [None] * copies
         self._turn = 0
         self.device = self._hosts[0].to(device) if pinned else self._hosts[0]
         """What the device sees."""
 
     def host(self) -> Tensor:
         """A tensor to write into; `send` makes it the device's."""
-        if self._copied[self._turn] is not None:
-            self._copied[self._turn].synchronize()
+        copied = self._copied[self._turn]
+        if copied is not None:
+            copied.synchronize()
         return self._hosts[self._turn]
 
     def send(self) -> None:
@@ -48,13 +49,16 @@ class Upload:
         self._turn = (self._turn + 1) % len(self._hosts)
 
 
-class Downloads:
+Note = TypeVar("Note")
+
+
+class Downloads(Generic[Note]):
     """Device tensors on their way to the host, each with a note of what it is."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Any, Tensor, Any]] = deque()
+        self._waiting: deque[tuple[torch.cuda.Event | None, Tensor, Note]] = deque()
 
-    def start(self, tensor: Tensor, note: Any) -> None:
+    def start(self, tensor: Tensor, note: Note) -> None:
         """Begin to copy a tensor."""
         if tensor.device.type == "cpu":
             self._waiting.append((None, tensor.clone(), note))
@@ -63,18 +67,18 @@ class Downloads:
         host.copy_(tensor, non_blocking=True)
         self._waiting.append((torch.cuda.current_stream().record_event(), host, note))
 
-    def arrived(self, *, wait: bool) -> list[tuple[Tensor, Any]]:
+    def arrived(self, *, wait: bool) -> list[tuple[Tensor, Note]]:
         """What has come, oldest first; all of it with `wait`."""
-        found = []
+        arrived = []
         while self._waiting:
             event, host, note = self._waiting[0]
-            if event is not None and not event.query():
+            if event is not None and not event.query():  # type: ignore[no-untyped-call]
                 if not wait:
                     break
                 event.synchronize()
             self._waiting.popleft()
-            found.append((host, note))
-        return found
+            arrived.append((host, note))
+        return arrived
 
 
 class Snapshots:
@@ -111,7 +115,10 @@ class Snapshot:
     """A tensor on its way to the host."""
 
     def __init__(
-        self, host: Tensor, copied: Any = None, give_back: Callable[[], None] | None = None
+        self,
+        host: Tensor,
+        copied: torch.cuda.Event | None = None,
+        give_back: Callable[[], None] | None = None,
     ) -> None:
         self._host, self._copied, self._give_back = host, copied, give_back
 

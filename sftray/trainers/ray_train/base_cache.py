@@ -7,9 +7,11 @@ memory between trials.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.trainers.ray_train.fused_lora import make_resident
@@ -23,14 +25,14 @@ class Bases:
     """One base at a time."""
 
     def __init__(self) -> None:
-        self._key: tuple[Any, ...] = ()
-        self._kept: tuple[Any, Attention, float] | None = None
-        self._forward: Any = None
+        self._key: tuple[Hashable, ...] = ()
+        self._kept: tuple[PreTrainedModel, Attention, float] | None = None
+        self._forward: Callable[..., object] | None = None
         """The base's own, where it is not that of its class."""
 
     def take(
         self, trial: TrialConfig, device: torch.device, attention: Attention, *, resident: bool
-    ) -> tuple[Any, Attention, float]:
+    ) -> tuple[PreTrainedModel, Attention, float]:
         """The base for a trial, dequantised where it is to be `resident`, the attention that
         computes it (`attention`, or the next), and what proving that has found."""
         key = (
@@ -57,7 +59,9 @@ class Bases:
         self._key, self._forward = key, vars(model).get("forward")
         return model, settled, change
 
-    def keep(self, trained: Any, attention: Attention, change: float, trial: TrialConfig) -> None:
+    def keep(
+        self, trained: PeftModel, attention: Attention, change: float, trial: TrialConfig
+    ) -> None:
         """Take the adapter off a PEFT model and keep its base; not one that was taken apart, or
         whose own weights were trained."""
         if trial.shard_base or trial.finetune == "full":

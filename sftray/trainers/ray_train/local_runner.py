@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
-from sftray.plan.device_fit import DeviceFit, fit_train
+from sftray.plan.device_fit import fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
-from sftray.storage.journal.event_types import STOP, Report
+from sftray.storage.journal.event_types import STOP
 from sftray.storage.model_files import BaseConfig
-from sftray.trainers.runner import TrialSpecs, submit_task
+from sftray.trainers.runner import FittedTrainer, TrialSpecs, submit_task
 from sftray.trial.progress import StoppedError
+from sftray.trial.trial_report import Report
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 
 class LocalRunner:
@@ -27,10 +31,10 @@ class LocalRunner:
         self._memory = cluster.gpu_memory(sweep)
         self.gpus = int(self._use_gpu)
 
-    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit:
-        return fit_train(sweep, base, self._memory)
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> FittedTrainer:
+        return FittedTrainer(fit_train(sweep, base, self._memory), self._run)
 
-    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
+    def _run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
         import torch
 
         from sftray.trainers.ray_train.attempts import run_trial
@@ -40,7 +44,7 @@ class LocalRunner:
         waiting = search.unfinished()
 
         def stepped() -> bool:
-            recorder.when_stepped()
+            recorder.stepped()
             return False
 
         while not search.stopped:
@@ -49,25 +53,28 @@ class LocalRunner:
                 return
             search.attempt(suggestion.trial)
             report = functools.partial(_report_locally, search, recorder, suggestion.trial)
+            spec = specs.of(
+                {
+                    "trial": suggestion.trial,
+                    "point": suggestion.point,
+                    "base_eval_loss": search.base_eval_loss(),
+                }
+            )
             with contextlib.suppress(StoppedError):
-                run_trial(specs.of(suggestion), report, device, bases, stepped)
+                run_trial(spec, report, device, bases, stepped)
             if search.outcome_of(suggestion.trial) is None and not search.stopped:
                 search.returned(suggestion.trial)
             recorder.finish_trials()
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
         return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:
         """Nothing was taken."""
 
 
-def _report_locally(
-    search: Search, recorder: Recorder, trial: str, metrics: Mapping[str, Any]
-) -> None:
-    values = cast(Report, dict(metrics))
-    outcome, message = values.pop("outcome", None), values.pop("message", "")
-    decision = search.record(trial, values, outcome, message)
-    recorder.result(trial, metrics)
-    if decision == STOP and outcome is None:
+def _report_locally(search: Search, recorder: Recorder, trial: str, report: Report) -> None:
+    decision = search.record(trial, report.measured(), report.outcome, report.message)
+    recorder.result(trial, report.values())
+    if decision == STOP and report.outcome is None:
         raise StoppedError

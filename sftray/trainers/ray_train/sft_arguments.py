@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from trl import SFTConfig
 
 from sftray.config import TrialConfig
@@ -15,7 +15,7 @@ from sftray.plan.trial_plan import TrialPlan
 from sftray.trial.base_model import compute_dtype
 
 
-def liger_works(model: Any) -> bool:
+def liger_works(model: PreTrainedModel) -> bool:
     """Whether Liger's Triton kernels for norms, rotary and SwiGLU are there for this model."""
     if model.device.type != "cuda" or importlib.util.find_spec("liger_kernel") is None:
         return False
@@ -25,7 +25,9 @@ def liger_works(model: Any) -> bool:
     return model.config.model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
-def sft_arguments(trial: TrialConfig, plan: TrialPlan, scratch: Path, model: Any) -> SFTConfig:
+def sft_arguments(
+    trial: TrialConfig, plan: TrialPlan, scratch: Path, model: PreTrainedModel
+) -> SFTConfig:
     device = model.device
     return SFTConfig(
         output_dir=str(scratch),

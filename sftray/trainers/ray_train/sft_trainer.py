@@ -12,18 +12,27 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packed_rows import MappedRows
 from sftray.plan.trial_plan import TrialPlan
+from sftray.storage.journal.event_types import RanWith
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.fused_lora import fuse_lora
 from sftray.trainers.ray_train.sft_arguments import liger_works, sft_arguments
@@ -40,38 +49,40 @@ from sftray.trial.lora_adapter import (
     train_all,
     trained_parameters,
 )
-from sftray.trial.progress import Progress, Report
+from sftray.trial.progress import Progress, Reporter
 from sftray.trial.row_order import row_stream
+from sftray.trial.trial_report import Answers
 
 
 class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that trains one trial to its plan and reports every evaluation.
 
     `report` gets the metrics of docs/architecture.md; on rank 0 only, after the checkpoint of that
-    step is on storage, so that whatever has been reported can be resumed from. `stepped` is told of
-    every step and every batch of an evaluation; where it says so, a checkpoint is written at once.
+    step is on storage, so that whatever has been reported can be resumed from. `stepped` is called
+    after every step and every batch of an evaluation; where it says so, a checkpoint is written at
+    once. `answer` has the model answer prompts after an evaluation before the last.
     """
+
+    _checkpoint: checkpoints.Checkpoint
+    """What it trains from, if there is one."""
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         trial: TrialConfig,
         plan: TrialPlan,
-        datasets: Mapping[str, Any],
+        datasets: Mapping[str, Dataset],
         attention: Attention,
         paths: TrialPaths,
-        report: Report,
+        report: Reporter,
         scratch: Path,
         stepped: Callable[[], bool] = lambda: False,
+        answer: Callable[[PackedSFTTrainer], Answers] = lambda trainer: Answers(),
     ) -> None:
-        self.stepped = stepped
+        self.stepped, self.answer = stepped, answer
         self.plan, self.trial_config, self.paths = plan, trial, paths
         self.attention, self.report = attention, report
-        self.facts: dict[str, Any] = {}
-        """What the next report is to tell besides."""
-        self.answer: Callable[[int], dict[str, Any]] = lambda step: {}
-        """Has the model answer prompts after an evaluation; what is to be reported of it."""
         self.seconds = self.data_seconds = 0.0
         """In training steps since this trainer was made, and in fetching their rows."""
         rows = datasets["train"]
@@ -89,7 +100,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             eval_dataset=datasets["eval"],
             processing_class=tokenizer,
             peft_config=None if trial.finetune == "full" else lora_config(trial),
-            callbacks=[_Evaluations(plan), _Clock(self)],
+            callbacks=[_Evaluations(plan), _StepTimer(self)],
         )
         base = self.model
         if trial.finetune == "full":
@@ -107,18 +118,21 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         # TRL's own head also computes entropy and accuracy, which nobody reads here
         fused_lm_head()(base, outputs=("log_probs",))
 
-    def train_from(self, checkpoint: checkpoints.Checkpoint | None) -> None:
+    def train_from(
+        self, checkpoint: checkpoints.Checkpoint | None, facts: RanWith | None = None
+    ) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
 
-        `progress` stands there already. Raises DivergedError at the step where loss or gradient
-        norm stops being finite.
+        `progress` stands there already. `facts`: what the next report says besides. Raises
+        DivergedError at the step where loss or gradient norm stops being finite.
         """
-        self._checkpoint = checkpoint
+        self._facts: RanWith = facts or {}
         if self.liger:  # its own head would take the place of TRL's
             apply_liger_kernel(self.model, {"fused_linear_cross_entropy": False})
         if checkpoint is None:
             self.train()
             return
+        self._checkpoint = checkpoint
         position = TrainerState(
             global_step=checkpoint.step,
             train_batch_size=self.args.per_device_train_batch_size,
@@ -129,7 +143,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def rescue(self, folder: Path) -> checkpoints.Checkpoint | None:
         """Where training stands after it has run out of memory in the middle of a step, as a
-        checkpoint in `folder`; None where only the last one on storage can be gone on from: before
+        checkpoint in `folder`; None where only the last one on storage can be continued: before
         the first step, or between a step and its evaluation."""
         step = self.state.global_step
         if step == 0 or step != self.progress.state()["step"]:
@@ -142,27 +156,28 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def compute_loss(
         self,
-        model: Any,
-        inputs: dict[str, Any],
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """The sum of token losses over the supervised tokens of the whole step, on all workers.
 
         TRL's, without the metrics for which it waits for the GPU four times a micro-batch.
         """
         log_probs = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
-        loss: torch.Tensor = -log_probs.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
+        loss: Tensor = -log_probs.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
         workers: int = self.accelerator.num_processes
         return loss * workers  # DDP takes the mean of the gradients
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         if self.trial_config.shard_base:
             mean_of_gradients(list(trained_parameters(self.model).values()))
-        return super()._clip_grad_norm(model)
+        norm: Tensor = super()._clip_grad_norm(model)
+        return norm
 
     @torch.no_grad()
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """{"eval_loss"}: sum of token losses / number of supervised tokens of the eval packs.
 
         Worker w of n takes rows w, w + n, …; no row is counted twice.
@@ -204,7 +219,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         if self.stepped() and self.state.global_step not in self.plan.eval_steps:
             self._write(self.paths)
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+    def get_batch_samples(
+        self, *args: object, **kwargs: object
+    ) -> tuple[list[Mapping[str, Tensor]], Tensor]:
         """The micro-batches of one optimizer step, counted on the way."""
         self.step_started = time.perf_counter()
         batches, items = super().get_batch_samples(*args, **kwargs)
@@ -212,22 +229,23 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._step_tokens = int(items)
         return batches, items
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, made only after what it trains is known to be float32."""
         require_float32(self.model)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""
-        answered = self.answer(self.state.global_step)
+        step = self.state.global_step
+        answers = self.answer(self) if step < self.plan.steps else Answers()
         memory = peak_memory_gb(self.args.device)
-        metrics = self.progress.evaluated(self.state.global_step, self.last_eval_loss, memory)
-        metrics["data_wait"] = self.data_seconds / max(self.seconds, 1e-9)
+        data_wait = self.data_seconds / max(self.seconds, 1e-9)
+        facts, self._facts = self._facts, {}
+        report = self.progress.evaluated(step, self.last_eval_loss, memory, data_wait, facts)
         if self.is_world_process_zero():
             self._write(self.paths)
-        self.report({**metrics, **answered, **self.facts})
-        self.facts = {}
+        self.report(replace(report, answers=answers))
 
     def _write(self, paths: TrialPaths) -> None:
         if self.trial_config.finetune == "full":
@@ -238,8 +256,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         config = self.model.peft_config["default"]
         checkpoints.save(paths, config, adapter, moments, self.progress.state())
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        assert self._checkpoint is not None
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
         full = self.trial_config.finetune == "full"
         load = checkpoints.load_model if full else checkpoints.load_adapter
         load(self.model, self._checkpoint)
@@ -247,7 +266,6 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        assert self._checkpoint is not None
         checkpoints.load_moments(self.model, self.optimizer.optimizer, self._checkpoint)
         step = self._checkpoint.step
         rates = [
@@ -273,13 +291,13 @@ class _Evaluations(TrainerCallback):  # type: ignore[misc]
         self.steps = frozenset(plan.eval_steps)
 
     def on_step_end(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         control.should_log = True
         control.should_evaluate = control.should_save = state.global_step in self.steps
 
 
-class _Clock(TrainerCallback):  # type: ignore[misc]
+class _StepTimer(TrainerCallback):  # type: ignore[misc]
     """Times training steps and seeds dropout by (seed, step, worker), so that a resumed trial
     draws what it would have drawn."""
 
@@ -287,13 +305,13 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
         self.trainer = trainer
 
     def on_step_begin(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         seed = self.trainer.trial_config.seed
         torch.manual_seed((seed * 1_000_003 + state.global_step) * 4_099 + args.process_index)
 
     def on_step_end(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         passed = time.perf_counter() - self.trainer.step_started
         self.trainer.seconds += passed

@@ -18,10 +18,11 @@ the base computes before and after, and refuses a damaged one.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -30,7 +31,7 @@ TOLERANCE = 1e-3
 """Relative; the same products in the same order give the same numbers."""
 
 
-def shard_base(model: Any) -> None:
+def shard_base(model: PeftModel) -> None:
     """Spread the decoder layers of a PEFT model, all of whose linear layers are fused, over the
     workers of the process group. Raises RuntimeError where it computes anything else afterwards."""
     before = _probe(model)
@@ -43,14 +44,12 @@ def shard_base(model: Any) -> None:
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     # all alike after every forward pass: saving a checkpoint on one worker lets its copies go, and
     # it would gather again what the others still have
-    options: dict[str, Any] = {
-        "mesh": mesh,
-        "ignored_params": kept,
-        "reshard_after_forward": True,
-    }
+    shard = functools.partial(
+        fully_shard, mesh=mesh, ignored_params=kept, reshard_after_forward=True
+    )
     for layer in decoder.layers:
-        fully_shard(layer, **options)
-    fully_shard(decoder, **options)
+        shard(layer)
+    shard(decoder)
     change = float((_probe(model) - before).abs().max() / before.abs().max())
     if not change <= TOLERANCE:
         raise RuntimeError(
@@ -60,7 +59,7 @@ def shard_base(model: Any) -> None:
 
 
 @torch.no_grad()
-def _probe(model: Any) -> torch.Tensor:
+def _probe(model: PeftModel) -> torch.Tensor:
     """The last hidden states of a few tokens, float32."""
     decoder = model.get_base_model().get_decoder()
     vocabulary = model.get_input_embeddings().weight.shape[0]

@@ -3,8 +3,8 @@ after another.
 
 Promise: a Ray Train run is started once and keeps its workers, with all that they have imported and
 the base that they have loaded, for as long as there are trials (`reuse_actors`): the next trial
-begins in seconds. Tune asks for the next step only when the search lets the trial go on, and that
-is what the workers wait for at a rung.
+begins in seconds. Tune asks for the next step only when the search lets the trial continue, and the
+client says so to the workers, who wait at a rung.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, TypedDict
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune import Trainable
 
-from sftray.search.search_trials import Suggestion
 from sftray.trainers.ray_train.mailbox import Mailbox
-from sftray.trial.trial_spec import TrialSpec
+from sftray.trainers.report_channel import next_report, tune_step
+from sftray.trainers.runner import ToSpec, TuneConfig
+from sftray.trial.trial_report import Report
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 MAILBOX_THREADS = 256
 """Each question of a worker or of the client is one, and waits for seconds."""
@@ -31,25 +36,30 @@ END_SECONDS = 30.0
 """How long workers may take to end when there are no more trials."""
 
 
-class TrainClient(Trainable):  # type: ignore[misc]  # Ray is untyped
-    """The trial {"trial", "point"} of a Tune config, on workers of its own."""
+class WorkerConfig(TypedDict):
+    """What Ray Train hands to every worker."""
 
-    _trial: str
-    _last: dict[str, Any]
+    mailbox: ActorHandle
+
+
+class TrainClient(Trainable):  # type: ignore[misc]  # Ray is untyped
+    """The trial of a Tune config, on workers of its own."""
+
+    _last: Report
     """Its newest report."""
 
     def setup(
         self,
-        config: dict[str, Any],
+        config: TuneConfig,
         *,
-        to_spec: Callable[[Suggestion], TrialSpec],
-        scaling: Mapping[str, Any],
+        to_spec: ToSpec,
+        scaling: Mapping[str, object],
         max_failures: int,
         hang_seconds: float,
-        work: Callable[[dict[str, Any]], None] | None = None,
+        work: Callable[[WorkerConfig], None] | None = None,
     ) -> None:
         """`scaling` describes the workers. One that dies is started again, with all others, and
-        goes on with its trial up to `max_failures` times; as often as it takes where it ran out of
+        continues its trial up to `max_failures` times; as often as it takes where it ran out of
         memory and next time takes less, or where its machine was taken back. Workers that are
         silent for `hang_seconds` are taken for dead. `work` is what a worker runs, by default
         `worker.work_for`."""
@@ -61,16 +71,12 @@ class TrainClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._run.start()
         self._enter(config)
 
-    def step(self) -> dict[str, Any]:
-        if "outcome" in self._last:  # told before; now Tune may end the trial
-            return {**self._last, "done": True}
-        metrics = None
-        while metrics is None:
-            metrics = ray.get(self._mailbox.next_report.remote(self._trial))
-        self._last = metrics
-        return dict(metrics)
+    def step(self) -> Mapping[str, object]:
+        following = partial(next_report, self._mailbox, self._trial, self._last)
+        self._last, values = tune_step(self._last, following)
+        return values
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: TuneConfig) -> bool:
         self._mailbox.drop.remote(self._trial)
         self._enter(new_config)
         return True
@@ -79,14 +85,16 @@ class TrainClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._mailbox.close.remote()
         self._run.join(timeout=END_SECONDS)
 
-    def _enter(self, config: Mapping[str, Any]) -> None:
-        spec = self._to_spec(Suggestion(config["trial"], config["point"]))
-        self._trial, self._last = spec.trial, {}
-        ray.get(self._mailbox.send.remote(spec.to_json()))
+    def _enter(self, config: TuneConfig) -> None:
+        spec = self._to_spec(config)
+        self._trial, self._last = spec.trial, Report()
+        ray.get(self._mailbox.send.remote(spec))
 
 
-def _fit(mailbox: Any, scaling: Mapping[str, Any], work: Callable[[dict[str, Any]], None]) -> None:
-    """The Ray Train run, until its workers are told that there are no more trials."""
+def _fit(
+    mailbox: ActorHandle, scaling: Mapping[str, object], work: Callable[[WorkerConfig], None]
+) -> None:
+    """The Ray Train run, until its workers hear that there are no more trials."""
     # Train polls its workers at this pace, and sees so late that they have ended
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     try:
@@ -106,7 +114,7 @@ def _fit(mailbox: Any, scaling: Mapping[str, Any], work: Callable[[dict[str, Any
         mailbox.broken.remote(lines[-1] if lines else type(error).__name__)
 
 
-def _work(config: dict[str, Any]) -> None:
+def _work(config: WorkerConfig) -> None:
     """Import torch and all that only in the worker: a client starts in a fifth of the time."""
     from sftray.trainers.ray_train.worker import work_for
 

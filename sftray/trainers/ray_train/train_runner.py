@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ray import tune
 
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
-from sftray.plan.device_fit import DeviceFit, fit_train
+from sftray.plan.device_fit import fit_train
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage.model_files import BaseConfig
 from sftray.trainers.ray_train.train_client import TrainClient
-from sftray.trainers.runner import TrialSpecs, submit_task, tune_trials
+from sftray.trainers.runner import FittedTrainer, TrialSpecs, submit_task, tune_trials
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 
 class TrainRunner:
@@ -27,10 +30,11 @@ class TrainRunner:
         self._memory = cluster.gpu_memory(sweep)
         self.gpus = self._at_once * sweep.trial.num_workers if self._use_gpu else 0
 
-    def fit(self, sweep: SweepConfig, base: BaseConfig) -> DeviceFit:
-        return replace(fit_train(sweep, base, self._memory), at_once=self._at_once)
+    def fit(self, sweep: SweepConfig, base: BaseConfig) -> FittedTrainer:
+        fit = replace(fit_train(sweep, base, self._memory), at_once=self._at_once)
+        return FittedTrainer(fit, self._run)
 
-    def run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
+    def _run(self, specs: TrialSpecs, search: Search, recorder: Recorder) -> None:
         sweep = specs.sweep
         resources = {"CPU": sweep.cpus_per_worker, **({"GPU": 1} if self._use_gpu else {})}
         scaling = {
@@ -47,7 +51,7 @@ class TrainRunner:
         )
         tune_trials(trainable, specs, search, recorder, at_once=self._at_once)
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
         return submit_task(function, *arguments, use_gpu=self._use_gpu)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ takes one away fails there by its name.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 OVERRIDDEN = (
     "_clip_grad_norm",
@@ -22,10 +22,10 @@ or calls. One that is renamed would not be called any more, and nothing else wou
 checkpoints would be transformers' own. When one goes: find what `Trainer.train` calls instead."""
 
 
-def fused_lm_head() -> Any:
+def fused_lm_head() -> Callable[..., None]:
     """add_fused_lm_head, which gives a model log-probabilities of its labels without logits in
     memory. TRL's public trainers add it with entropy and accuracy on top, which cost time and which
     nobody reads here. When it moves: SFTTrainer calls it in its constructor."""
     from trl.trainer.utils import add_fused_lm_head
 
-    return add_fused_lm_head
+    return add_fused_lm_head  # type: ignore[no-any-return]

@@ -6,13 +6,15 @@ its own process; `work_for` is the same for all trials of a mailbox, inside a Ra
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from typing import Any
+from types import TracebackType
 
 import ray
 import torch
 import torch.distributed as dist
+from ray.actor import ActorHandle
 
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.errors import OutageError, PacksError, last_line
@@ -22,13 +24,13 @@ from sftray.trainers.ray_train.attempts import NothingLessError, run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trial.gpu_memory import free_memory
 from sftray.trial.progress import StoppedError
-from sftray.trial.trial_spec import TrialSpec
+from sftray.trial.trial_report import Report
 
 SIGN_SECONDS = 5.0
 """From one sign of life to the next."""
 
 
-def work_for(mailbox: Any) -> None:
+def work_for(mailbox: ActorHandle) -> None:
     """What Ray Train calls on every worker: train the trials of a `mailbox.Mailbox` (a Ray actor)
     until there are no more."""
     import ray.train.torch
@@ -38,18 +40,32 @@ def work_for(mailbox: Any) -> None:
     while (taken := ray.get(mailbox.take.remote(rank, done))) != "closed":
         if taken is None:
             continue
-        done, spec = taken[0], TrialSpec.from_json(taken[1])
-        sign = _SignsOfLife(mailbox, done, rank)
-        try:
-            run_trial(spec, _Reports(mailbox, done, spec, rank), device, bases, sign)
-        except StoppedError:
-            pass
-        except BaseException as error:
-            ray.get(mailbox.died.remote(done, *_last_words(error)))
-            raise
+        done, spec = taken
+        stepped = _Stepped(mailbox, done, rank)
+        with _LastWords(mailbox, done), contextlib.suppress(StoppedError):
+            run_trial(spec, _Reports(mailbox, done, rank), device, bases, stepped)
         if rank == 0:
             ray.get(mailbox.finished.remote(done))
         free_memory()
+
+
+class _LastWords:
+    """Has the mailbox hear of whatever ends a worker in the middle of a trial."""
+
+    def __init__(self, mailbox: ActorHandle, number: int) -> None:
+        self._mailbox, self._number = mailbox, number
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            ray.get(self._mailbox.died.remote(self._number, *_last_words(error)))
 
 
 def _last_words(error: BaseException) -> tuple[str, str]:
@@ -67,20 +83,20 @@ def _last_words(error: BaseException) -> tuple[str, str]:
     )
 
 
-class _SignsOfLife:
-    """Told after every step: the mailbox hears that the worker lives, and the first hears when a
+class _Stepped:
+    """Called after every step: the mailbox hears that the worker lives, and the first hears when a
     machine is about to go."""
 
-    def __init__(self, mailbox: Any, number: int, rank: int) -> None:
+    def __init__(self, mailbox: ActorHandle, number: int, rank: int) -> None:
         self._mailbox, self._number = mailbox, number
         self._watch = PreemptionWatch(_nodes()) if rank == 0 else None
-        self._told = -SIGN_SECONDS
+        self._signed = -SIGN_SECONDS
 
     def __call__(self) -> bool:
         """Whether the trial is to be saved now."""
         now = time.monotonic()
-        if now - self._told > SIGN_SECONDS:
-            self._told = now
+        if now - self._signed > SIGN_SECONDS:
+            self._signed = now
             self._mailbox.alive.remote(self._number)
         if self._watch is None or not self._watch.save_now():
             return False
@@ -90,30 +106,27 @@ class _SignsOfLife:
 
 class _Reports:
     """A trial's reports on their way to a mailbox. All workers make them at the same places, and
-    hear from the first whether the trial goes on."""
+    hear from the first whether the trial continues."""
 
-    def __init__(self, mailbox: Any, number: int, spec: TrialSpec, rank: int) -> None:
+    def __init__(self, mailbox: ActorHandle, number: int, rank: int) -> None:
         self._mailbox, self._number, self._rank = mailbox, number, rank
-        self._rungs = {rung.step for rung in spec.plan.rungs}
 
-    def __call__(self, metrics: dict[str, Any]) -> None:
+    def __call__(self, report: Report) -> None:
         """Raises StoppedError where the trial is not wanted any more."""
-        heard = [self._pass_on(metrics) if self._rank == 0 else True]
-        if "outcome" in metrics:
+        continues = [self._pass_on(report) if self._rank == 0 else True]
+        if report.outcome is not None:
             return
         if dist.is_initialized():
-            dist.broadcast_object_list(heard, src=0)
-        if not heard[0]:
+            dist.broadcast_object_list(continues, src=0)
+        if not continues[0]:
             raise StoppedError
 
-    def _pass_on(self, metrics: dict[str, Any]) -> bool:
-        wanted = bool(ray.get(self._mailbox.tell.remote(self._number, metrics)))
-        if wanted and metrics.get("step") in self._rungs and "outcome" not in metrics:
-            decided = None
-            while decided is None:
-                decided = ray.get(self._mailbox.decided.remote(self._number))
-            return bool(decided)
-        return wanted
+    def _pass_on(self, report: Report) -> bool:
+        wanted = bool(ray.get(self._mailbox.put.remote(self._number, report)))
+        decided: bool | None = None if wanted and report.waits else wanted
+        while decided is None:
+            decided = ray.get(self._mailbox.decided.remote(self._number))
+        return decided
 
 
 def _nodes() -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from reported import into
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sftray.config import DataConfig, TrialConfig
@@ -24,9 +25,9 @@ from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.batches import read_row
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
 from sftray.trainers.bank.evaluation import EvalPass
-from sftray.trainers.bank.frozen_base import take_base
+from sftray.trainers.bank.frozen_base import load_model, take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.trial_spec import TrialSpec
@@ -115,7 +116,7 @@ def test_a_trial_learns_in_the_bank_what_it_learns_by_sfttrainer(
     spec = _spec(packs, replace(TRIAL, num_train_epochs=0.5), tmp_path / "bank")
     by_bank = _run_bank(packs, [spec])[0]
     expected: list[dict[str, Any]] = []
-    run_trial(replace(spec, folder=str(tmp_path / "train")), expected.append, GPU)
+    run_trial(replace(spec, folder=str(tmp_path / "train")), into(expected), GPU)
     assert by_bank[-1]["eval_loss"] < by_bank[0]["eval_loss"] - 1
     for ours, theirs in zip(by_bank, expected, strict=True):
         assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], abs=0.05)
@@ -159,7 +160,7 @@ def _run_bank(packs: Packs, specs: list[TrialSpec]) -> list[list[dict[str, Any]]
     engine = Engine(load_model(TRIAL, GPU), TRIAL, packs, settings, GPU)
     reports: list[list[dict[str, Any]]] = [[] for _ in specs]
     for spec, found in zip(specs, reports, strict=True):
-        engine.admit(engine.prepare(spec, found.append))
+        engine.admit(engine.prepare(spec, into(found)))
     while engine.advance():
         pass
     return reports

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from small_disks import tmpfs
 
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.config import SweepConfig, TrialConfig
-from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
 from sftray.errors import BankError
 from sftray.plan.effective_batch import Execution
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
-from sftray.trainers.bank.bank_process import BankProcess
+from sftray.trainers.bank.bank_process import BankProcess, Opening
 from sftray.trainers.bank.leases import LEASE_SECONDS
 from sftray.trial.trial_spec import TrialSpec
 
@@ -35,12 +34,14 @@ class Bank:
     """A bank in this process, and what the clients of its trials do."""
 
     def __init__(self, trial: TrialConfig, packs: Packs, sweep: SweepConfig, slots: int) -> None:
+        self._waiting: set[str] = set()
+        """Trials whose last report was a rung's."""
         self.now = 0.0
         """Seconds on the clock of the leases."""
         self.draining: set[str] = set()
         """Machines that are about to be taken back; the bank is on "here"."""
         self.process = BankProcess(
-            asdict(trial),
+            trial,
             use_gpu=False,
             threads=1,
             clock=lambda: self.now,
@@ -48,23 +49,24 @@ class Bank:
                 {"here"}, lambda: self.draining, clock=itertools.count(0, 6).__next__
             ),
         )
-        self._opening = {
-            "packs": packs.root,
-            "settings": asdict(settings_for([trial], slots)),
-            "sweep": to_json(sweep),
-        }
+        self._opening = Opening(packs.root, settings_for([trial], slots), sweep)
 
     def attach(self, spec: TrialSpec) -> int:
-        return self.process.attach(spec.to_json(), self._opening)
+        return self.process.attach(spec, self._opening)
 
     def expect(self, trials: int) -> None:
         self.process.open(self._opening, trials)
 
     def ask(self, spec: TrialSpec) -> dict[str, Any]:
-        """A trial's next report, however long it takes."""
-        while (metrics := self.process.next_report(spec.trial)) is None:
+        """A trial's next report, however long it takes; it continues from the rung it waits at."""
+        if spec.trial in self._waiting:
+            self._waiting.remove(spec.trial)
+            self.process.go_on(spec.trial)
+        while (report := self.process.next_report(spec.trial)) is None:
             pass
-        return metrics
+        if report.waits:
+            self._waiting.add(spec.trial)
+        return report.values() | ({"taken_back": True} if report.taken_back else {})
 
     def ask_until(self, spec: TrialSpec, step: int) -> Reports:
         reports = [self.ask(spec)]

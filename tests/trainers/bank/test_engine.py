@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from bank_models import settings_for, short_spec
+from reported import into
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
 from sftray.storage.paths import TrialPaths
-from sftray.trainers.bank.engine import Engine, load_model
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.samples import read_samples
@@ -53,7 +55,7 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
     for spec, found in zip(specs, by_bank, strict=True):
         expected: Reports = []
         alone = replace(spec, folder=str(tmp_path / "alone" / spec.trial))
-        run_trial(alone, expected.append, CPU)
+        run_trial(alone, into(expected), CPU)
         assert [r["step"] for r in found] == [r["step"] for r in expected]
         assert found[-1]["outcome"] == expected[-1]["outcome"] == "completed"
         for ours, theirs in zip(found, expected, strict=True):
@@ -73,7 +75,7 @@ def test_a_checkpoint_of_the_bank_is_one_of_the_train_trainer(
     _run_bank(tiny, small_packs, [moved], slots=2, until=middle)
     assert checkpoints.newest(TrialPaths(moved.folder), tmp_path / "scratch").step == middle  # type: ignore[union-attr]
     rest: Reports = []
-    run_trial(moved, rest.append, CPU)
+    run_trial(moved, into(rest), CPU)
     assert [report["step"] for report in rest if "resumed_from_step" in report] == [middle]
     assert rest[-1]["eval_loss"] == pytest.approx(whole[-1]["eval_loss"], rel=1e-4)
 
@@ -107,7 +109,7 @@ def test_trials_go_on_from_where_they_were_saved_between_two_evaluations(
     cut = replace(spec, folder=str(tmp_path / "cut"))
     engine = _engine(tiny, small_packs, [cut], 2)
     reports: Reports = []
-    engine.admit(engine.prepare(cut, reports.append))
+    engine.admit(engine.prepare(cut, into(reports)))
     between = spec.plan.eval_steps[1] + 1
     assert between not in spec.plan.eval_steps
     while checkpoint_step(cut, tmp_path) != between:
@@ -158,7 +160,7 @@ def test_a_trial_waits_at_its_rung_and_its_neighbour_goes_on(
     free = short_spec(small_packs, trial, tmp_path / "free")
     engine = _engine(tiny, small_packs, [waiting, free], slots=2)
     reports: list[Reports] = [[], []]
-    slots = [engine.prepare(s, r.append) for s, r in zip((waiting, free), reports, strict=True)]
+    slots = [engine.prepare(s, into(r)) for s, r in zip((waiting, free), reports, strict=True)]
     for slot in slots:
         engine.admit(slot)
     while engine.advance():
@@ -195,7 +197,7 @@ def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(
     expected = _run_bank(tiny, small_packs, [spec], slots=1)[0]
     engine = _engine(tiny, small_packs, [spec], slots=1)
     dropped: Reports = []
-    first = engine.prepare(replace(spec, folder=str(tmp_path / "dropped")), dropped.append)
+    first = engine.prepare(replace(spec, folder=str(tmp_path / "dropped")), into(dropped))
     engine.admit(first)
     while len(dropped) < 2:
         engine.advance()
@@ -203,7 +205,7 @@ def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(
     assert engine.free == 1
     assert not engine.advance()
     found: Reports = []
-    engine.admit(engine.prepare(replace(spec, folder=str(tmp_path / "found")), found.append))
+    engine.admit(engine.prepare(replace(spec, folder=str(tmp_path / "found")), into(found)))
     while engine.advance():
         pass
     assert [r["eval_loss"] for r in found] == [r["eval_loss"] for r in expected]
@@ -216,13 +218,13 @@ def test_a_trial_that_leaves_between_two_steps_leaves_no_loss_behind(
     expected = _run_bank(tiny, small_packs, [spec], slots=1)[0]
     engine = _engine(tiny, small_packs, [spec], slots=1)
     leaving = replace(spec, folder=str(tmp_path / "leaving"))
-    first = engine.prepare(leaving, lambda metrics: None)
+    first = engine.prepare(leaving, lambda report: None)
     engine.admit(first)
     engine.advance()
     assert first.micro_steps == 1  # of four
     engine.drop(first)
     found: Reports = []
-    engine.admit(engine.prepare(replace(spec, folder=str(tmp_path / "found")), found.append))
+    engine.admit(engine.prepare(replace(spec, folder=str(tmp_path / "found")), into(found)))
     while engine.advance():
         pass
     assert [r.get("curve") for r in found] == [r.get("curve") for r in expected]
@@ -236,7 +238,7 @@ def test_a_trial_that_was_cut_off_at_a_rung_waits_there_again(
     _run_bank(tiny, small_packs, [spec], slots=1)  # until it waits
     engine = _engine(tiny, small_packs, [spec], slots=1)
     found: Reports = []
-    slot = engine.prepare(spec, found.append)
+    slot = engine.prepare(spec, into(found))
     engine.admit(slot)
     assert not engine.advance()
     assert [report["step"] for report in found] == [0, spec.plan.rungs[0].step]
@@ -257,7 +259,7 @@ def test_what_the_bank_was_not_built_for_is_refused(
         (replace(spec, config=replace(spec.config, lora_dropout=0.1)), "built without"),
     ):
         with pytest.raises(ConfigError, match=message):
-            engine.prepare(changed, lambda metrics: None)
+            engine.prepare(changed, lambda report: None)
 
 
 def test_samples_are_greedy_answers_of_the_trained_adapters_at_every_evaluation(
@@ -281,7 +283,7 @@ def test_samples_are_greedy_answers_of_the_trained_adapters_at_every_evaluation(
         assert [one["step"] for one in samples] == np.repeat(specs[0].plan.eval_steps, 2).tolist()
         assert reports[-1]["answer_flags"] == [one["flags"] for one in samples[-2:]]
     alone = replace(specs[1], folder=str(tmp_path / "alone"))
-    run_trial(alone, lambda metrics: None, CPU)
+    run_trial(alone, lambda report: None, CPU)
     assert read_samples(TrialPaths(alone.folder).samples) == second != first
 
 
@@ -297,7 +299,7 @@ def _run_bank(
     engine = _engine(trial, packs, specs, slots)
     reports: list[Reports] = [[] for _ in specs]
     for spec, found in zip(specs, reports, strict=True):
-        engine.admit(engine.prepare(spec, found.append))
+        engine.admit(engine.prepare(spec, into(found)))
     while engine.advance():
         if until is not None and all(found[-1]["step"] >= until for found in reports):
             break

@@ -27,6 +27,7 @@ from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
 from sftray.trial.samples import fixed_prompts
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.bundle import BundleFacts
 from sftray.winner.collect import _assemble, _write_files
@@ -154,14 +155,14 @@ def test_the_next_trial_of_a_worker_begins_with_the_untouched_base(
     for number, rate in enumerate((1e-2, FULL.learning_rate)):
         reports: list[dict[str, Any]] = []
 
-        def report(metrics: dict[str, Any], reports: list[dict[str, Any]] = reports) -> None:
-            reports.append(metrics)
-            if metrics["step"] == first_evaluation:
+        def report(one: Report, reports: list[dict[str, Any]] = reports) -> None:
+            reports.append(one.values())
+            if one.metrics["step"] == first_evaluation:
                 raise StoppedError
 
         folder = str(tmp_path / str(number))
         config = replace(FULL, learning_rate=rate)
-        spec = TrialSpec("t0000", config, plan, small_packs.root, folder, leaderboard=None)
+        spec = TrialSpec("t0000", config, plan, small_packs.root, folder)
         with pytest.raises(StoppedError):
             run_trial(spec, report, CPU, bases)
         found.append(Run(reports, TrialPaths(folder)))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import pytest
 
+from sftray.config import TrialConfig
 from sftray.errors import WorkersError
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.ray_train import mailbox
+from sftray.trial.trial_report import Report
+from sftray.trial.trial_spec import TrialSpec
 
-ONE, TWO = {"trial": "t0000"}, {"trial": "t0001"}
+TRIAL = TrialConfig("none", effective_batch_size=4)
+PLAN = plan_trial(TRIAL, 100, ladder=(), evals_per_trial=2, execution=ONE_ROW)
+ONE, TWO = (TrialSpec(name, TRIAL, PLAN, "packs", name) for name in ("t0000", "t0001"))
 Mailbox = functools.partial(mailbox.Mailbox, poll_seconds=0.0)
 
 
-def report(step: int, **more: Any) -> dict[str, Any]:
-    return {"step": step, **more}
+def report(step: int, *, waits: bool = False) -> Report:
+    return Report({"step": step}, waits=waits)
 
 
 def test_all_workers_get_the_trials_in_order_and_none_before_the_first_worker() -> None:
@@ -38,21 +44,23 @@ def test_reports_come_in_order_and_only_to_their_trial() -> None:
     box.send(ONE)
     assert box.next_report("t0000") is None
     box.take(0, 0)
-    assert [box.tell(1, report(step)) for step in (0, 5)] == [True, True]
+    assert [box.put(1, report(step)) for step in (0, 5)] == [True, True]
     assert box.next_report("t0001") is None
     assert [box.next_report("t0000") for _ in range(3)] == [report(0), report(5), None]
 
 
-def test_a_trial_waits_at_a_rung_until_its_client_asks_for_more() -> None:
+def test_a_trial_waits_at_a_rung_until_its_client_has_the_report_and_lets_it_go_on() -> None:
     box = Mailbox(2)
     box.send(ONE)
     box.take(0, 0)
-    assert box.next_report("t0000") is None  # it asked before the rung: that decides nothing
-    box.tell(1, report(5))
+    box.put(1, report(5, waits=True))
     assert box.decided(1) is None
-    assert box.next_report("t0000") == report(5)
+    box.go_on("t0000")  # it had not got the rung's report: that decides nothing
     assert box.decided(1) is None
-    assert box.next_report("t0000") is None
+    assert box.next_report("t0000") == report(5, waits=True)
+    assert box.next_report("t0000") is None  # nor does asking for the next one
+    assert box.decided(1) is None
+    box.go_on("t0000")
     assert box.decided(1) is True
 
 
@@ -60,10 +68,10 @@ def test_a_trial_that_was_stopped_hears_so_at_its_rung_and_at_its_next_report() 
     box = Mailbox(2)
     box.send(ONE)
     box.take(0, 0)
-    box.tell(1, report(5))
+    box.put(1, report(5, waits=True))
     box.drop("t0000")
     assert box.decided(1) is False
-    assert box.tell(1, report(9)) is False
+    assert box.put(1, report(9)) is False
     box.send(TWO)
     assert box.take(0, 0) is not None  # nobody is told of the next before the workers are free
     box.finished(1)
@@ -87,15 +95,15 @@ def test_new_workers_get_the_trial_in_whose_middle_the_old_ones_died() -> None:
     # both are new; whoever comes first waits for rank 0
     assert box.take(1, 0) is None
     assert box.take(0, 0) == box.take(1, 0) == (1, ONE)
-    assert box.tell(1, report(5))
+    assert box.put(1, report(5))
     # and the second death is one too many
     assert box.take(1, 0) is None
-    died = {"interrupted": "failed", "message": "its worker died without a word"}
+    died = Report(interrupted="failed", message="its worker died without a word")
     assert [box.next_report("t0000") for _ in range(4)] == [
         died,
         report(5),
         died,
-        {"outcome": "failed", "message": "its worker died without a word"},
+        Report(outcome="failed", message="its worker died without a word"),
     ]
     box.send(TWO)
     assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
@@ -111,10 +119,10 @@ def test_last_words_are_told_and_running_out_of_memory_does_not_count() -> None:
     box.died(1, "ValueError: bad", "failure")
     assert box.take(0, 0) is None
     for _ in range(5):
-        again = {"interrupted": "failed", "message": "OutOfMemoryError: 8 rows"}
+        again = Report(interrupted="failed", message="OutOfMemoryError: 8 rows")
         assert box.next_report("t0000") == again
-    assert box.next_report("t0000") == {"interrupted": "failed", "message": "ValueError: bad"}
-    assert box.next_report("t0000") == {"outcome": "failed", "message": "ValueError: bad"}
+    assert box.next_report("t0000") == Report(interrupted="failed", message="ValueError: bad")
+    assert box.next_report("t0000") == Report(outcome="failed", message="ValueError: bad")
 
 
 def test_machines_that_are_taken_back_are_no_failures() -> None:
@@ -127,16 +135,15 @@ def test_machines_that_are_taken_back_are_no_failures() -> None:
     for _ in range(3):
         report = box.next_report("t0000")
         assert report is not None
-        assert report["interrupted"] == "preempted"
-        assert report["message"].startswith("its machine was taken back")
+        assert report.interrupted == "preempted"
+        assert report.message.startswith("its machine was taken back")
     assert box.take(0, 0) is None  # that one died of itself
-    assert box.next_report("t0000") == {
-        "interrupted": "failed",
-        "message": "its worker died without a word",
-    }
+    assert box.next_report("t0000") == Report(
+        interrupted="failed", message="its worker died without a word"
+    )
     ended = box.next_report("t0000")
     assert ended is not None
-    assert ended["outcome"] == "failed"
+    assert ended.outcome == "failed"
 
 
 def test_workers_that_are_silent_too_long_are_taken_for_dead() -> None:
@@ -162,10 +169,7 @@ def test_a_trial_for_which_no_memory_is_little_enough_ends_and_the_next_begins()
     for rank in (0, 1):
         box.take(rank, 0)
     box.died(1, "CUDA out of memory", "out_of_memory")
-    assert box.next_report("t0000") == {
-        "outcome": "out_of_memory",
-        "message": "CUDA out of memory",
-    }
+    assert box.next_report("t0000") == Report(outcome="out_of_memory", message="CUDA out of memory")
     box.send(TWO)
     assert box.take(1, 0) is None
     assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
@@ -176,7 +180,7 @@ def test_a_full_disk_is_told_at_once_for_another_attempt_would_meet_it_too() -> 
     box.send(ONE)
     box.take(0, 0)
     box.died(1, "/disk: no room", "outage")
-    assert box.next_report("t0000") == {"outcome": "outage", "message": "/disk: no room"}
+    assert box.next_report("t0000") == Report(outcome="outage", message="/disk: no room")
 
 
 def test_a_client_hears_that_the_run_has_ended() -> None:

@@ -16,6 +16,7 @@ import torch
 from damage import damages
 from packs_here import build_packs_here
 from peft import get_peft_model
+from reported import into
 from torch import nn
 from torch.nn import functional
 
@@ -45,6 +46,7 @@ from sftray.trial.lora_adapter import (
 from sftray.trial.progress import StoppedError
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import read_samples
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.slow
@@ -105,9 +107,9 @@ def run(
     """Run a trial, or go on with it; it is killed by its report of step `killed_at`."""
     reports: list[dict[str, Any]] = []
 
-    def report(metrics: dict[str, Any]) -> None:
-        reports.append(metrics)
-        if metrics["step"] == killed_at:
+    def report(one: Report) -> None:
+        reports.append(one.values())
+        if one.metrics["step"] == killed_at:
             raise KilledError
 
     plan = plan_of(trial, packs, micro)
@@ -129,7 +131,7 @@ def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2)
         {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
         attention,
         TrialPaths(str(folder / "trial")),
-        lambda metrics: None,
+        lambda report: None,
         folder,
     )
 
@@ -249,7 +251,7 @@ def test_a_trial_calls_nothing_that_a_library_gives_up(small_packs: Packs, tmp_p
         warnings.filterwarnings("error", category=DeprecationWarning, module=r"sftray\.")
         for name in ("t0000", "t0001"):  # the second on the base that the first has kept
             spec = TrialSpec(name, TRIAL, plan, small_packs.root, str(tmp_path / name), None)
-            run_trial(spec, lambda metrics: None, CPU, bases)
+            run_trial(spec, lambda report: None, CPU, bases)
 
 
 def test_samples_are_answers_to_held_out_prompts(whole: Run, small_packs: Packs) -> None:
@@ -463,8 +465,8 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
 def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
     whole: Run, small_packs: Packs, tmp_path: Path
 ) -> None:
-    def report(metrics: dict[str, Any]) -> None:
-        if metrics["step"] >= 8:
+    def report(one: Report) -> None:
+        if one.metrics["step"] >= 8:
             raise KilledError
 
     spec = TrialSpec(
@@ -644,7 +646,7 @@ def test_a_base_that_was_used_before_trains_as_one_loaded_anew(
             config, small_packs.rows("train"), ladder=(), evals_per_trial=2, execution=execution
         )
         spec = TrialSpec(name, config, plan, small_packs.root, str(tmp_path / name), None)
-        run_trial(spec, reports.append, CPU, kept)
+        run_trial(spec, into(reports), CPU, kept)
         losses.append(Run(reports, TrialPaths(spec.folder)).losses)
     fresh, _, after = losses
     assert fresh == after
@@ -653,8 +655,8 @@ def test_a_base_that_was_used_before_trains_as_one_loaded_anew(
 def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: Path) -> None:
     bases, model = Bases(), []
 
-    def stop(metrics: dict[str, Any]) -> None:
-        model.append(metrics["startup_seconds"])
+    def stop(report: Report) -> None:
+        model.append(report.metrics["startup_seconds"])
         raise StoppedError
 
     for name in ("first", "second"):

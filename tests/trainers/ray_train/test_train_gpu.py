@@ -21,6 +21,7 @@ from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.gpu_memory import free_memory
 from sftray.trial.isolation import prove_isolation
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu
@@ -141,9 +142,9 @@ def _run(
 ) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
 
-    def report(metrics: dict[str, Any]) -> None:
-        reports.append(metrics)
-        if kill_at is not None and metrics.get("step") == kill_at:
+    def report(one: Report) -> None:
+        reports.append(one.values())
+        if kill_at is not None and one.metrics.get("step") == kill_at:
             raise _KilledError
 
     spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), None, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from reported import into
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import Packs
@@ -18,7 +19,9 @@ from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.mailbox import Mailbox
-from sftray.trainers.ray_train.train_client import _fit, _work
+from sftray.trainers.ray_train.train_client import WorkerConfig, _fit, _work
+from sftray.trainers.report_channel import next_report
+from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.ray
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.ray
 class Workers:
     """A Ray Train run, and the client of its trials."""
 
-    def __init__(self, workers: int, work: Callable[[dict[str, Any]], None] = _work) -> None:
+    def __init__(self, workers: int, work: Callable[[WorkerConfig], None] = _work) -> None:
         self.mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=64).remote(1)
         resources = {"CPU": 2 / workers - 0.01}
         scaling = {"num_workers": workers, "resources_per_worker": resources}
@@ -36,11 +39,11 @@ class Workers:
 
     def train(self, spec: TrialSpec) -> list[dict[str, Any]]:
         """All that a trial reports."""
-        ray.get(self.mailbox.send.remote(spec.to_json()))
-        reports: list[dict[str, Any]] = []
-        while not reports or "outcome" not in reports[-1]:
-            report = ray.get(self.mailbox.next_report.remote(spec.trial))
-            reports += [report] if report is not None else []
+        ray.get(self.mailbox.send.remote(spec))
+        reports, last = [], Report()
+        while last.outcome is None:
+            last = next_report(self.mailbox, spec.trial, last)
+            reports.append(last.values())
         return reports
 
     def __enter__(self) -> Workers:
@@ -52,7 +55,7 @@ class Workers:
         assert not self.run.is_alive()
 
 
-def work_with_faults(config: dict[str, Any]) -> None:
+def work_with_faults(config: WorkerConfig) -> None:
     """A worker whose device has room for one row, that dies without a word at step 5 of a trial
     named "mortal", the first time, and that cannot train one named "broken"."""
     import os
@@ -161,7 +164,7 @@ def test_two_workers_train_all_weights_as_one(
 ) -> None:
     full = replace(trial, finetune="full", learning_rate=1e-3)
     expected: list[dict[str, Any]] = []
-    run_trial(spec_of(full, small_packs, tmp_path / "single"), expected.append, torch.device("cpu"))
+    run_trial(spec_of(full, small_packs, tmp_path / "single"), into(expected), torch.device("cpu"))
     assert expected[-1]["eval_loss"] < expected[0]["eval_loss"] - 0.5
     both = spec_of(replace(full, num_workers=2), small_packs, tmp_path / "both")
     assert_same(pair.train(both), expected)
@@ -173,7 +176,7 @@ def test_a_base_spread_over_two_workers_trains_as_a_whole_one(
 ) -> None:
     whole = replace(trial, base_precision="nf4", num_train_epochs=0.5 * trial.num_train_epochs)
     alone: list[dict[str, Any]] = []
-    run_trial(spec_of(whole, small_packs, tmp_path / "one"), alone.append, torch.device("cpu"))
+    run_trial(spec_of(whole, small_packs, tmp_path / "one"), into(alone), torch.device("cpu"))
     spread = replace(whole, num_workers=2, shard_base=True)
     found = pair.train(spec_of(spread, small_packs, tmp_path / "spread"))
     assert [m["step"] for m in found] == [m["step"] for m in alone]
