@@ -11,7 +11,6 @@ from bases import BASES, LLAMA_1B, LLAMA_8B, QWEN_05B
 from fake_trials import TRIAL, make_sweep
 
 from sftray.config import (
-    Choice,
     DataConfig,
     SweepConfig,
     choice,
@@ -20,6 +19,7 @@ from sftray.config import (
     randint,
     uniform,
 )
+from sftray.config.spaces import Choice
 from sftray.plan.bank_settings import BankSettings, choose_settings
 from sftray.plan.memory import FREE
 from sftray.plan.out_of_memory import cheaper
