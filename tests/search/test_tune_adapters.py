@@ -55,7 +55,7 @@ def trainable(config: dict[str, Any]) -> None:
         if manner == "waits" and number == 2:
             Path(config["mark"]).touch()
             time.sleep(600)
-    outcome = manner if manner in Outcome else "completed"
+    outcome = manner if manner in tuple(Outcome) else "completed"
     tune.report(last | {"outcome": outcome, "message": "said by the trial"})
 
 
