@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -172,6 +172,7 @@ class BankProcess:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=END_SECONDS)
+        wait([self._model], timeout=END_SECONDS)
         self._leases.clear()
         self._engine = Future()
         self._model = Future()
@@ -185,6 +186,8 @@ class BankProcess:
         return len(self._leases)
 
     def _load(self) -> PreTrainedModel:
+        """Only this thread imports transformers, whose lazy modules fail another that does, too:
+        others wait for the model before they import what needs it."""
         began = self._clock()
         from sftray.trainers.bank.frozen_base import load_model
 
@@ -236,9 +239,9 @@ class BankProcess:
             self._break(f"bank: {type(error).__name__}: {error}")
 
     def _train(self, opening: Opening, settings: BankSettings) -> None:
+        packs, model = open_packs(opening.packs), self._model.result()
         from sftray.trainers.bank.engine import Engine
 
-        packs, model = open_packs(opening.packs), self._model.result()
         engine = Engine(model, self._trial, packs, settings, self._device, self._writers)
         del model
         self._engine.set_result(engine)
