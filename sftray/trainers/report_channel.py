@@ -93,8 +93,8 @@ class ReportChannel:
         return None
 
     def go_on(self) -> bool:
-        """The search lets the trial continue from the rung whose report the client has got; whether
-        it does, for there may be another rung's on its way."""
+        """The search lets the trial continue from the rung whose report the client has got. Whether
+        the trial continues: a report of the next rung may be on its way."""
         with self._changed:
             self._closed = any(report.waits for report in self._reports)
             self._changed.notify_all()

@@ -229,7 +229,7 @@ def _benchmark(command: Command, words: Sequence[str]) -> None:
 
 def _make(command: Command) -> None:
     """`make demo` and `make test` install and take minutes: the targets exist."""
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert set(command.words[1:]) <= set(targets), str(command)
 
 

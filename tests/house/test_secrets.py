@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from events import an_event
-from fake_folder import EVENTS, found_in
+from fake_folder import EVENTS, RECORDED, found_in
 from fake_trials import make_search, make_sweep
 from fake_wandb import fake_wandb
 from tracked_sweep import SWEEP, begin, records, result
@@ -409,8 +409,9 @@ def test_a_folder_cannot_have_code_run(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter_model.safetensors").write_text("")
-    trial = to_json(TrialConfig("evil/base", trust_remote_code=True))
-    (tmp_path / "sweep.json").write_text(json.dumps({"config": trial}))
+    facts = json.loads((RECORDED / "best" / "sweep.json").read_text())
+    facts["config"] = to_json(TrialConfig("evil/base", trust_remote_code=True))
+    (tmp_path / "sweep.json").write_text(json.dumps(facts))
     arguments = ["merge", str(tmp_path), str(tmp_path / "out")]
     if command == "generate":
         arguments = ["generate", str(tmp_path), "hello"]
