@@ -24,7 +24,7 @@ from sftray.trainers.report_channel import next_report
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
 class Workers:
@@ -121,7 +121,8 @@ def alone(
     """What the trial reports that runs in one process."""
     reports: list[dict[str, Any]] = []
     folder = tmp_path_factory.mktemp("one") / "one"
-    run_trial(spec_of(trial, small_packs, folder), reports.append, torch.device("cpu"))
+    spec, cpu = spec_of(trial, small_packs, folder), torch.device("cpu")
+    run_trial(spec, lambda report: reports.append(dict(report.values())), cpu)
     return reports
 
 
