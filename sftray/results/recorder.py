@@ -15,7 +15,7 @@ from sftray.results.leaderboard import leaderboard
 from sftray.results.records import Records, TrialRecord
 from sftray.storage import files
 from sftray.storage.journal import Journal
-from sftray.storage.journal.event_types import EventName, Report
+from sftray.storage.journal.event_types import EventName, ReportValues
 from sftray.storage.paths import SweepPaths, join
 
 UNLISTED = 0.01
@@ -54,7 +54,7 @@ class Recorder:
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
 
-    def result(self, trial: str, metrics: Report) -> None:
+    def result(self, trial: str, metrics: ReportValues) -> None:
         """After a report was journalled: one line, and the trial's folder."""
         if "outcome" in metrics:  # its last words, which `finish_trials` tells
             return
@@ -136,12 +136,12 @@ class Recorder:
         for checkpoint in there - kept if kept and kept <= there else ():
             files.remove_folder(checkpoint)
 
-    def _begun(self, trial: str, metrics: Report) -> None:
+    def _begun(self, trial: str, metrics: ReportValues) -> None:
         self._write_config(trial, metrics)
         point = self._records[trial].point
         self.log(log_lines.begun(trial, point, metrics))
 
-    def _write_config(self, trial: str, metrics: Report) -> None:
+    def _write_config(self, trial: str, metrics: ReportValues) -> None:
         self._catch_up()
         point = self._records[trial].point
         config = to_json(self._sweep.trial.at(point))

@@ -137,7 +137,11 @@ class Search:
         self._record([events.attempt_ended(trial, self._trials[trial].attempts, what, message)])
 
     def record(
-        self, trial: str, metrics: events.Report, outcome: str | None = None, message: str = ""
+        self,
+        trial: str,
+        metrics: events.ReportValues,
+        outcome: str | None = None,
+        message: str = "",
     ) -> str:
         """Take a trial's report; "stop" if the trial has ended by it, else "continue".
 

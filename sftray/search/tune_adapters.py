@@ -35,7 +35,7 @@ from ray.tune.search import Searcher
 from sftray.cluster.ray_errors import plain
 from sftray.errors import OutageError, last_line
 from sftray.search.search import Search
-from sftray.storage.journal.event_types import STOP, Report
+from sftray.storage.journal.event_types import STOP, ReportValues
 
 if TYPE_CHECKING:
     from sftray.cluster.ray_private import TuneController
@@ -118,7 +118,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
     ) -> str:
-        metrics = cast(Report, {key: value for key, value in result.items() if _is_ours(key)})
+        metrics = cast(ReportValues, {key: value for key, value in result.items() if _is_ours(key)})
         outcome, message = metrics.pop("outcome", None), metrics.pop("message", "")
         if "interrupted" in metrics:  # and another attempt goes on, unseen by Tune
             self._search.attempt_ended(_name(trial), message, metrics["interrupted"])

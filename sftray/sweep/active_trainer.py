@@ -40,9 +40,7 @@ class ActiveTrainer:
         """What runs its trials; by `train` where no bank fits. Raises ConfigError."""
         fitted = self.runner.fit(sweep, self._base)
         if fitted is None:
-            self.runner.close()
-            self.start(*without_bank(sweep), sweep)
-            fitted = self.runner.fit(sweep, self._base)
+            fitted = self._replaced(*without_bank(sweep), sweep)
         assert fitted is not None  # `train` has raised
         return fitted
 
@@ -50,14 +48,18 @@ class ActiveTrainer:
         """Put another trainer to work, if that is another. Raises ConfigError where it cannot."""
         if self._local or trainer in (None, self._trainer):
             return None
-        self.runner.close()
-        self.start(trainer, "asked for", sweep)
-        fitted = self.runner.fit(sweep, self._base)
+        fitted = self._replaced(trainer, "asked for", sweep)
         if fitted is None:
             raise ConfigError(
                 "confirm_trainer: got 'bank', must be 'train': no bank fits the memory"
             )
         return fitted
+
+    def _replaced(self, trainer: str, why: str, sweep: SweepConfig) -> FittedTrainer | None:
+        """Another trainer in the place of the one at work; None where it does not fit."""
+        self.runner.close()
+        self.start(trainer, why, sweep)
+        return self.runner.fit(sweep, self._base)
 
     def gpus(self) -> float:
         """How many of those that the sweep asked for are up."""

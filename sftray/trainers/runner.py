@@ -166,7 +166,7 @@ class TuneRecorder(Callback):  # type: ignore[misc]  # Ray is untyped
         iteration: int,
         trials: list[Trial],
         trial: Trial,
-        result: event_types.Report,
+        result: event_types.ReportValues,
         **_: object,
     ) -> None:
         self._recorder.result(trial.config["trial"], result)

@@ -38,7 +38,7 @@ class Report:
     taken_back: bool = False
     """No report, but a notice: its machine is about to be taken back."""
 
-    def measured(self) -> event_types.Report:
+    def measured(self) -> event_types.ReportValues:
         """Without how the trial ended."""
         values: dict[str, object] = {**(self.metrics or {})}
         if self.peers is not None:  # pairs: Tune would take a dictionary apart
@@ -49,9 +49,9 @@ class Report:
             values["metric"] = self.answers.metric
         if self.last_curve is not None:
             values["last_curve"] = self.last_curve
-        return cast(event_types.Report, values)
+        return cast(event_types.ReportValues, values)
 
-    def values(self) -> event_types.Report:
+    def values(self) -> event_types.ReportValues:
         """As Tune and the recorder take it: in one dictionary."""
         values = self.measured()
         if self.outcome is not None:

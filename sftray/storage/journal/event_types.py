@@ -91,7 +91,7 @@ class Metrics(RanWith):
     resumed_from_step: NotRequired[int]
 
 
-class Report(Metrics):
+class ReportValues(Metrics):
     """What a trial's client passes to the search: metrics, or only how the trial ended (then there
     is no `step`), or that an attempt was `interrupted` and another continues."""
 
@@ -284,7 +284,7 @@ def sweep_ended() -> SweepEnded:
     return {"event": EventName.SWEEP_ENDED, "trial": None}
 
 
-def add_last_words(event: TrialEnded, report: Report) -> None:
+def add_last_words(event: TrialEnded, report: ReportValues) -> None:
     """Put what a trial's last report has besides its outcome into the event of its end."""
     if "metric" in report:
         event["metric"] = report["metric"]
