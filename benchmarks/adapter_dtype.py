@@ -25,7 +25,8 @@ from timing import device_name, quiet
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
-from sftray.data.pipeline import build_packs
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import make_recipe
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import learning_rate, plan_trial
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
@@ -120,7 +121,7 @@ def _packs(options: argparse.Namespace) -> Packs:
 
     data = DataConfig(options.data, max_length=1024, num_eval_conversations=200, eval_fraction=0.03)
     ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    packs = build_packs(data, options.model, storage=options.storage)
+    packs = packs_from(make_recipe(data, options.model), storage=options.storage)
     ray.shutdown()
     return packs
 

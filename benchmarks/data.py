@@ -132,7 +132,8 @@ def _sftray(options: argparse.Namespace) -> dict[str, float]:
     from sftray.config import DataConfig
     from sftray.data.chat.tokenizer import load_tokenizer
     from sftray.data.packs.manifest import counts_of
-    from sftray.data.pipeline import build_packs
+    from sftray.data.pipeline import packs_from
+    from sftray.data.recipe import make_recipe
 
     load_tokenizer(options.model)
     connect(lambda line: None, dashboard=False)
@@ -141,7 +142,7 @@ def _sftray(options: argparse.Namespace) -> dict[str, float]:
         data = DataConfig(
             options.data, max_length=options.max_length, eval_fraction=0.001, max_bad_fraction=1.0
         )
-        packs = build_packs(data, options.model, storage=storage)
+        packs = packs_from(make_recipe(data, options.model), storage=storage)
         seconds = time.perf_counter() - began
     counts = counts_of(packs.manifest)
     both = [counts["train"], counts["eval"]]

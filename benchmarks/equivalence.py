@@ -24,7 +24,8 @@ from console import argument_parser, say
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
-from sftray.data.pipeline import build_packs
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
@@ -76,7 +77,7 @@ def _trials(epochs: float) -> list[TrialConfig]:
 def _packs(storage: str) -> Packs:
     ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     data = DataConfig(str(FOLDER / "chats.jsonl"), max_length=512, num_eval_conversations=100)
-    packs = build_packs(data, BASE.model, storage=storage)
+    packs = packs_from(make_recipe(data, BASE.model), storage=storage)
     ray.shutdown()
     return packs
 

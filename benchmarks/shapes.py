@@ -157,7 +157,7 @@ def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Pac
     """Packs of the conversations in `data`, one for each row length, kept under `storage`."""
     import ray
 
-    from sftray.data.pipeline import build_packs
+    from sftray.data.pipeline import packs_from
 
     found = {}
     for length in sorted(set(lengths)):
@@ -173,7 +173,7 @@ def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Pac
             if not ray.is_initialized():
                 quiet = {"logging_level": "ERROR", "log_to_driver": False}
                 ray.init("local", include_dashboard=False, **quiet)
-            packs = build_packs(config, str(FOLDER), storage=storage)
+            packs = packs_from(make_recipe(config, str(FOLDER)), storage=storage)
         found[length] = packs
     if ray.is_initialized():
         ray.shutdown()  # its processes would share the machine with what is measured

@@ -12,8 +12,7 @@ from shapes import model_config, random_model
 from timing import WARM_UP, Clock, Speed, free_memory, speed
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.data.packs.packed_rows import MappedRows
-from sftray.data.packs.packs import Packs
+from sftray.data.packs.packs import MappedRows, Packs
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.memory import Memory
 from sftray.plan.model_shape import PROJECTIONS

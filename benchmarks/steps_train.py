@@ -21,8 +21,7 @@ from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTTrainer
 
 from sftray.config import TrialConfig
-from sftray.data.packs.packed_rows import MappedRows
-from sftray.data.packs.packs import Packs
+from sftray.data.packs.packs import MappedRows, Packs
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import TrialPlan

@@ -8,8 +8,8 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,14 @@ from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.packs.manifest import (
     SAMPLE_PROMPTS,
     Estimate,
-    Overlap,
     Sizes,
+    overlap_of,
     reading_of,
     reasons_text,
     token_count,
 )
 from sftray.data.packs.packing import pack, padding_of
-from sftray.data.packs.tokenize_pass import ChunkReport, Kept, kept_of, read_and_encode
+from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
@@ -42,11 +42,11 @@ SAMPLE = 2000
 
 
 def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> Estimate:
-    """What the manifest of `build_packs` would say, as far as a plan needs it.
+    """What the manifest of `packs_from` would say, as far as a plan needs it.
 
     The overlap is counted within the samples: an estimate of its share, too low where a
     conversation was sampled and its twin was not. Raises DataError and TemplateError as
-    `build_packs` does, but judges neither bad rows nor the overlap.
+    `packs_from` does, but judges neither bad rows nor the overlap.
     """
     train = take_sample(recipe, sample)
     if recipe.evaluation is None:
@@ -59,17 +59,17 @@ def estimate_from(recipe: Recipe, train: Sample, own: Sample | None = None) -> E
     if it has one, that are tokenised already, for rows of the recipe's length."""
     data, chat = recipe.data, train.chat
     most, train_number, overlap = data.num_eval_conversations, train.conversations, None
-    evaluation, reading = own or train, reading_of([own.report] if own else [])
+    evaluation = own or train
     if own is None:
-        chosen = np.ones(len(train.kept.hash), np.bool_)  # of a sample any may be evaluated on
+        chosen = np.ones(len(train.kept), np.bool_)  # of a sample any may be evaluated on
         if train.report.rows >= train.read:
-            chosen = held_out(train.kept.hash, data.eval_fraction, most)
+            chosen = held_out(train.kept["hash"], data.eval_fraction, most)
         number = min(max(1, math.ceil(data.eval_fraction * train.conversations)), most)
         train_number -= number
     else:
-        chosen = limited(evaluation.kept.hash, most)
+        chosen = limited(evaluation.kept["hash"], most)
         number = min(evaluation.conversations, most)
-        overlap = asdict(Overlap.between(train.kept, evaluation.kept, chosen))
+        overlap = overlap_of(train.kept, evaluation.kept[chosen])
     return {
         "key": recipe.key,
         "sampled": train.report.rows,
@@ -79,7 +79,10 @@ def estimate_from(recipe: Recipe, train: Sample, own: Sample | None = None) -> E
                 **train.scaled(train_number, data.max_length),
                 **reading_of([train.report]),
             },
-            "eval": {**evaluation.scaled(number, data.max_length), **reading},
+            "eval": {
+                **evaluation.scaled(number, data.max_length),
+                **reading_of([own.report] if own else []),
+            },
         },
         "eval_overlap": overlap,
         "sample_prompts": [
@@ -99,8 +102,6 @@ class Sample:
     chat: ChatFormat
     seed: int
     report: ChunkReport
-    trained: Mapping[int, int]
-    """Row → tokens of it that are trained on."""
     read: int
     """Rows that the source is likely to hold."""
 
@@ -111,45 +112,42 @@ class Sample:
     @property
     def conversations(self) -> int:
         """That can be trained on, of the whole source."""
-        return max(1, round(self.read * len(self.kept.length) / self.report.rows))
+        return max(1, round(self.read * len(self.kept) / self.report.rows))
 
     def cut(self, max_length: int) -> Sample:
         """The same for shorter rows: only conversations too long for them are tokenised again, to
         lose trailing exchanges or to be dropped. Raises DataError where none is left."""
-        kept = self.kept
-        places = kept.row[kept.length > max_length]
-        again, _, masks = read_and_encode(
+        too_long = self.kept["length"] > max_length
+        places = self.kept["row"][too_long]
+        again, _ = read_and_encode(
             [self.rows[k] for k in places], self.spelling, self.chat, max_length, self.seed
         )
-        moved = places[again.kept.row]
-        documents = [*_documents(kept, kept.row), *_documents(again.kept, moved)]
-        documents = sorted(document for document in documents if document[1] <= max_length)
-        trained = {**self.trained, **_trained(moved, masks)}
+        again.kept["row"] = places[again.kept["row"]]
+        kept = np.concatenate([self.kept[~too_long], again.kept])
         report = replace(
             self.report,
             dropped=self.report.dropped + again.dropped,
             lost_exchanges=again.lost_exchanges,
-            supervised=sum(trained[document[0]] for document in documents),
-            kept=kept_of(documents),
+            kept=kept[np.argsort(kept["row"])],
         )
-        return _usable(replace(self, report=report, trained=trained))
+        return _usable(replace(self, report=report))
 
     def scaled(self, number: int, max_length: int) -> Sizes:
         """Counts of `number` conversations whose lengths are distributed as in the sample."""
-        lengths = self.kept.length.astype(np.int64)
+        lengths = self.kept["length"].astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
         return {
             "conversations": number,
             "rows": math.ceil(rows * number / len(packed)),
             "tokens": round(float(lengths.mean()) * number),
-            "supervised_tokens": round(self.report.supervised / len(lengths) * number),
+            "supervised_tokens": round(float(self.kept["trained"].mean()) * number),
             **padding_of(packed, rows, max_length),
         }
 
     def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:
         """The last answers of the first conversations that were chosen."""
-        for place in self.kept.row[chosen][:most].tolist():
+        for place in self.kept["row"][chosen][:most].tolist():
             turns, _ = conversation(self.rows[place][1], self.spelling)
             yield turns[-1]["content"]
 
@@ -171,25 +169,14 @@ def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> S
     if recipe.data.max_conversations is not None and source is recipe.train:
         total = min(total, recipe.data.max_conversations)
     data = recipe.data
-    report, _, masks = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
-    trained = _trained(report.kept.row, masks)
-    return _usable(Sample(source.name, rows, spelling, chat, data.seed, report, trained, total))
+    report, _ = read_and_encode(rows, spelling, chat, data.max_length, data.seed)
+    return _usable(Sample(source.name, rows, spelling, chat, data.seed, report, total))
 
 
 def _usable(sample: Sample) -> Sample:
-    if len(sample.kept.length) == 0:
+    if len(sample.kept) == 0:
         raise DataError(
             f"{sample.source}: none of {sample.report.rows} sampled conversations can be trained "
             f"on: {reasons_text(sample.report.dropped)}; must be one at least, clean them"
         )
     return sample
-
-
-def _documents(kept: Kept, row: NDArray[np.int32]) -> Iterator[tuple[int, int, int, int]]:
-    """What `kept_of` takes."""
-    hashes = kept.hash.tolist(), kept.whole_hash.tolist()
-    return zip(row.tolist(), kept.length.tolist(), *hashes, strict=True)
-
-
-def _trained(row: NDArray[np.int32], masks: Sequence[NDArray[np.bool_]]) -> dict[int, int]:
-    return dict(zip(row.tolist(), (int(mask.sum()) for mask in masks), strict=True))

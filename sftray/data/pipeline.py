@@ -14,7 +14,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +26,26 @@ from sftray.data.packs.manifest import (
     Manifest,
     Overlap,
     Packed,
-    SourceName,
     check_bad_rows,
     describe,
     dropped_text,
     format_facts,
+    overlap_of,
+    overlap_refusal,
+    overlap_text,
     sample_prompts,
     unread_text,
 )
 from sftray.data.packs.packs import SPLITS, Packs, check_sums, manifest_sum, node_copy, open_packs
-from sftray.data.packs.ray_passes import Tokenised, pack_splits, tokenise, wake_workers
-from sftray.data.recipe import Recipe, make_recipe
+from sftray.data.packs.ray_passes import (
+    Each,
+    Tokenised,
+    each_on_ray,
+    pack_splits,
+    tokenise,
+    wake_workers,
+)
+from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.sources import first_rows, spelling_of_source
@@ -51,33 +59,24 @@ _BUILD_HOURS = 6
 """How long to wait for another process that builds the same packs."""
 
 
-def build_packs(
-    data: DataConfig,
-    model: str,
-    *,
-    storage: str,
-    log: Log = lambda line: None,
+def packs_from(
+    recipe: Recipe, *, storage: str, log: Log = lambda line: None, each: Each = each_on_ray
 ) -> Packs:
-    """The packs of `data` for the tokenizer of `model`: `make_recipe`, and `packs_from` it."""
-    return packs_from(make_recipe(data, model), storage=storage, log=log)
-
-
-def packs_from(recipe: Recipe, *, storage: str, log: Log = lambda line: None) -> Packs:
     """The packs of a recipe, built unless they are there already.
 
-    Ray must be initialised. Raises DataError where a source cannot be read, more than
-    `data.max_bad_fraction` of its rows are bad or a given evaluation set is trained on, and
-    TemplateError where the assistant's tokens cannot be told.
+    `each` runs the tasks, by default on Ray, which must be initialised. Raises DataError where a
+    source cannot be read, more than `data.max_bad_fraction` of its rows are bad or a given
+    evaluation set is trained on, and TemplateError where the assistant's tokens are not certain.
     """
     root = PacksPaths.of(storage, recipe.key).root
     with _only_builder(root, log):
         packs = _find(root, log)
         if packs is None:
             wake_workers(recipe.train)  # they start while the tokenizer is loaded here
-            packs = _build(recipe, _chat_format(recipe, log), root, log)
+            packs = _build(recipe, _chat_format(recipe, log), root, log, each)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
-    if overlap := Overlap.of(packs.manifest):
-        log(overlap.text())
+    if overlap := packs.manifest["eval_overlap"]:
+        log(overlap_text(overlap))
     return packs
 
 
@@ -136,17 +135,17 @@ def _chat_format(recipe: Recipe, log: Log) -> ChatFormat:
     return chat
 
 
-def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
+def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) -> Packs:
     began = time.monotonic()
     data = recipe.data
     if not is_uri(root):
         files.remove_folder(root)  # what a build that was cut short has left
     temporary = join(root, f"tmp-{uuid.uuid4().hex[:8]}")
     try:
-        train = tokenise(recipe.train, chat, data, join(temporary, "source"), log)
-        evaluation = None
+        train = tokenise(recipe.train, chat, data, join(temporary, "source"), log, each)
+        evaluation, given = None, join(temporary, "given")
         if recipe.evaluation is not None:
-            evaluation = tokenise(recipe.evaluation, chat, data, join(temporary, "given"), log)
+            evaluation = tokenise(recipe.evaluation, chat, data, given, log, each)
         described = {
             "train": train.described,
             "eval": describe([], []) if evaluation is None else evaluation.described,
@@ -158,7 +157,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
             if line := unread_text(reading["unread"]):
                 log(f"{split}: {line}")
         splits, overlap = _split(train, evaluation, data)
-        packed = pack_splits(splits, chat=chat, data=data, root=root)
+        packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for split, counts in packed.items():
             log(_split_line(split, counts))
         source, chosen = splits["eval"]
@@ -166,13 +165,17 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
         manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
-            "sources": _sources(recipe),
+            "sources": {
+                split: {"name": source.name, "revision": source.revision}
+                for split, source in (("train", recipe.train), ("eval", recipe.evaluation))
+                if source
+            },
             "model": recipe.model,
             "model_revision": recipe.model_revision,
             "max_length": data.max_length,
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
-            "eval_overlap": None if overlap is None else asdict(overlap),
+            "eval_overlap": overlap,
             "splits": {split: {**described[split], **packed[split]} for split in SPLITS},
             "sample_prompts": sample_prompts(chat, prompted),
             "tokenizer_sha256": hashlib.sha256(chat.tokenizer.encode()).hexdigest(),
@@ -187,29 +190,21 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log) -> Packs:
     return open_packs(root)
 
 
-def _sources(recipe: Recipe) -> dict[str, SourceName | None]:
-    named = {"train": recipe.train, "eval": recipe.evaluation}
-    return {
-        split: {"name": source.name, "revision": source.revision} if source else None
-        for split, source in named.items()
-    }
-
-
 def _split(
     train: Tokenised, evaluation: Tokenised | None, data: DataConfig
 ) -> tuple[dict[str, tuple[Tokenised, NDArray[np.bool_]]], Overlap | None]:
     """Each split's source and which documents of it are taken, and what a given evaluation set has
     in common with the training data. Raises DataError where that is too much."""
-    ours, most = train.documents, data.num_eval_conversations
+    ours, most = train.documents.kept, data.num_eval_conversations
     if evaluation is None:
-        chosen = held_out(ours.hash, data.eval_fraction, most)
+        chosen = held_out(ours["hash"], data.eval_fraction, most)
         return {"train": (train, ~chosen), "eval": (train, chosen)}, None
-    theirs = evaluation.documents
-    chosen = limited(theirs.hash, most)
-    overlap = Overlap.between(ours, theirs, chosen)
-    if overlap.refused:
-        raise DataError(overlap.refusal())
-    whole = np.ones(len(ours.hash), np.bool_)
+    theirs = evaluation.documents.kept
+    chosen = limited(theirs["hash"], most)
+    overlap = overlap_of(ours, theirs[chosen])
+    if refusal := overlap_refusal(overlap):
+        raise DataError(refusal)
+    whole = np.ones(len(ours), np.bool_)
     return {"train": (train, whole), "eval": (evaluation, chosen)}, overlap
 
 

@@ -17,11 +17,14 @@ from sftray.config import DataConfig
 from sftray.data.chat.tokenizer import commit, fingerprint
 from sftray.data.packs.packing import PACKING_VERSION
 from sftray.data.packs.packs import Packs, open_packs
+from sftray.data.source.readers import CHUNK_BYTES
 from sftray.data.source.sources import Source, names_files, open_source
 from sftray.errors import DataError, PacksError
 from sftray.storage.model_files import tokenizer_folder
 from sftray.storage.paths import PacksPaths
 
+PART_POSITIONS = 2**21
+"""Tokens and padding of a part of the packs: 16 MiB of ids and labels."""
 FORMAT_VERSION = 4
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
@@ -44,6 +47,11 @@ class Recipe:
     """Text of data.chat_template."""
     inputs: dict[str, object]
     """Everything that the key is made of."""
+    part_positions: int
+
+    @property
+    def rows_of_a_part(self) -> int:
+        return max(1, self.part_positions // self.data.max_length)
 
     @property
     def key(self) -> str:
@@ -58,11 +66,21 @@ class Recipe:
 
 
 def make_recipe(
-    data: DataConfig, model: str, *, revision: str | None = None, trust_remote_code: bool = False
+    data: DataConfig,
+    model: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    chunk_bytes: int = CHUNK_BYTES,
+    part_positions: int = PART_POSITIONS,
 ) -> Recipe:
     """Find the sources and the tokenizer. Raises DataError where one is not there."""
     train = open_source(
-        data.source, split=data.split, revision=data.revision, max_rows=data.max_conversations
+        data.source,
+        split=data.split,
+        revision=data.revision,
+        max_rows=data.max_conversations,
+        chunk_bytes=chunk_bytes,
     )
     evaluation = None
     if data.eval_source is not None:
@@ -89,7 +107,15 @@ def make_recipe(
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
     return Recipe(
-        data, model, commit(folder), trust_remote_code, train, evaluation, template, inputs
+        data,
+        model,
+        commit(folder),
+        trust_remote_code,
+        train,
+        evaluation,
+        template,
+        inputs,
+        part_positions,
     )
 
 

@@ -12,9 +12,9 @@ from sftray.data.packs.manifest import (
     Counts,
     Estimate,
     Manifest,
-    Overlap,
     Reference,
     counts_of,
+    overlap_refusal,
     reasons_text,
 )
 from sftray.errors import ConfigError
@@ -214,7 +214,6 @@ def refusals(data: DataConfig, manifest: Manifest | Estimate) -> list[str]:
                 f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
                 f"{data.max_bad_fraction:g}"
             )
-    overlap = Overlap.of(manifest)
-    if overlap and overlap.refused:
-        reasons.append(overlap.refusal())
+    if refusal := overlap_refusal(manifest["eval_overlap"]):
+        reasons.append(refusal)
     return [f"{reason}: the sweep would not start" for reason in reasons]

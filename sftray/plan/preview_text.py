@@ -5,7 +5,7 @@ from __future__ import annotations
 from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
-from sftray.data.packs.manifest import Overlap, dropped_text, unread_text
+from sftray.data.packs.manifest import dropped_text, overlap_text, unread_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.plan.bank_settings import BankSettings
@@ -75,8 +75,8 @@ def _data_text(plan: Preview) -> list[str]:
     for split, facts in splits.items():
         texts = (dropped_text(facts), unread_text(facts["unread"]))
         lines += [f"  {split}: {text}" for text in texts if text]
-    if overlap := Overlap.of(plan.manifest):
-        lines.append(overlap.text())
+    if overlap := plan.manifest["eval_overlap"]:
+        lines.append(overlap_text(overlap))
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]
 
 

@@ -112,7 +112,7 @@ def _rows_that_hold(
     recipe: Recipe, sample: Sample, base: BaseConfig, reasons: dict[str, str]
 ) -> tuple[Recipe, Sample]:
     """The data in rows that hold nearly all conversations whole."""
-    lengths, total = sample.kept.length, sample.read
+    lengths, total = sample.kept["length"], sample.read
     wanted = int(np.quantile(lengths, KEPT, method="higher"))
     window = int(base.get("max_position_embeddings") or LENGTHS[-1])
     possible = [length for length in LENGTHS if length <= window] or [window]
@@ -130,9 +130,9 @@ def _rows_that_hold(
         f"{KEPT:.0%} of the conversations have at most {wanted:,} tokens, the longest "
         f"{lengths.max():,}; of {len(lengths):,} looked at {cut.report.lost_exchanges:,} lose "
         f"their last exchanges in rows of {max_length:,}, and "
-        f"{len(lengths) - len(cut.kept.length):,} are left out, whose first exchange is longer"
+        f"{len(lengths) - len(cut.kept):,} are left out, whose first exchange is longer"
     )
-    supervised = cut.report.supervised / len(cut.kept.length) * total
+    supervised = cut.kept["trained"].mean() * total
     fraction = recipe.data.eval_fraction
     if fraction * supervised < 2 * FEW_SUPERVISED:
         fraction = min(0.2, math.ceil(200 * FEW_SUPERVISED / supervised) / 100)

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-import pytest
+from typing import Any, TypeVar
 
 from sftray.config import DataConfig
-from sftray.data import pipeline
-from sftray.data.packs import ray_passes
 from sftray.data.packs.packs import Packs
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import make_recipe
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def build_packs_here(data: DataConfig, model: str, *, storage: str) -> Packs:
-    """What `build_packs` gives, byte by byte (`test_packs_built_here_are_those_of_ray`)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_passes, "_map", _one_after_another)
-        patch.setattr(pipeline, "wake_workers", lambda source: None)
-        return pipeline.build_packs(data, model, storage=storage)
+def build_packs_here(data: DataConfig, model: str, *, storage: str, **sizes: Any) -> Packs:
+    """What Ray builds, byte by byte (`test_packs_built_here_are_those_of_ray`)."""
+    return packs_from(make_recipe(data, model, **sizes), storage=storage, each=_one_after_another)
 
 
 def _one_after_another(task: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:

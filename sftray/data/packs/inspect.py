@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sftray.data.packs.manifest import Overlap, counts_of, drop_table, unread_text
+from sftray.data.packs.manifest import counts_of, drop_table, overlap_text, unread_text
 from sftray.data.packs.pack_pass import UNTRAINED
-from sftray.data.packs.packed_rows import MappedRows
 from sftray.data.packs.packing import Ints, padding_text
-from sftray.data.packs.packs import SPLITS, Packs
+from sftray.data.packs.packs import SPLITS, MappedRows, Packs
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 
@@ -69,8 +68,8 @@ def _summary(packs: Packs) -> str:
             f"{facts['supervised_tokens']:14,}{100 * facts['waste']:8.2f}%"
         )
     lines.append(padding_text(manifest["splits"]["train"], packs.max_length))
-    if overlap := Overlap.of(manifest):
-        lines.append(overlap.text())
+    if overlap := manifest["eval_overlap"]:
+        lines.append(overlap_text(overlap))
     return "\n".join(lines)
 
 

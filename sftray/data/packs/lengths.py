@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -11,24 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUTS = (64, 128, 256, 512, 1024, 2048, 4096)
-"""Values of max_length whose effect a pack's report shows."""
+"""Values of max_length whose effect a pack's report shows; powers of two."""
 
 Ints = NDArray[np.int64]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lengths:
-    """Counts of conversations by their tokens; plain values."""
+    """Conversations by the smallest power of two that holds so many tokens."""
 
-    number: int = 0
     tokens: int = 0
     longest: int = 0
-    powers: Counter[int] = field(default_factory=Counter)
-    """Conversations by the smallest power of two that holds them."""
     whole: Counter[int] = field(default_factory=Counter)
-    """By cut: conversations that fit."""
-    shortened: Counter[int] = field(default_factory=Counter)
-    """By cut: those of which trailing exchanges would be taken off."""
+    """By all their tokens."""
+    first: Counter[int] = field(default_factory=Counter)
+    """By those through their first exchange."""
 
 
 class Cut(TypedDict):
@@ -52,38 +49,25 @@ class LengthTable(TypedDict):
 
 def count_lengths(full: Ints, first: Ints) -> Lengths:
     """`full` are tokens of whole conversations, `first` those through their first exchanges."""
-    powers = np.ceil(np.log2(np.maximum(full, 1))).astype(int)
+    powers = (np.ceil(np.log2(np.maximum(tokens, 1))).astype(int) for tokens in (full, first))
     return Lengths(
-        number=len(full),
-        tokens=int(full.sum()),
-        longest=int(full.max(initial=0)),
-        powers=Counter(powers.tolist()),
-        whole=Counter({cut: int((full <= cut).sum()) for cut in CUTS}),
-        shortened=Counter({cut: int(((full > cut) & (first <= cut)).sum()) for cut in CUTS}),
+        int(full.sum()), int(full.max(initial=0)), *(Counter((2**p).tolist()) for p in powers)
     )
 
 
-def lengths_of(counted: Iterable[Lengths]) -> LengthTable:
+def lengths_of(parts: Sequence[Lengths]) -> LengthTable:
     """The table of all that was counted."""
-    total = Lengths()
-    for part in counted:
-        total.number += part.number
-        total.tokens += part.tokens
-        total.longest = max(total.longest, part.longest)
-        total.powers.update(part.powers)
-        total.whole.update(part.whole)
-        total.shortened.update(part.shortened)
-    powers = range(min(total.powers, default=0), max(total.powers, default=-1) + 1)
+    whole = sum((part.whole for part in parts), Counter[int]())
+    first = sum((part.first for part in parts), Counter[int]())
+    powers = range(min(whole, default=1).bit_length() - 1, max(whole, default=0).bit_length())
     return {
-        "mean": round(total.tokens / max(total.number, 1), 1),
-        "max": total.longest,
-        "histogram": {str(2**power): total.powers[power] for power in powers},
-        "cuts": {
-            str(cut): {
-                "whole": total.whole[cut],
-                "shortened": total.shortened[cut],
-                "dropped": total.number - total.whole[cut] - total.shortened[cut],
-            }
-            for cut in CUTS
-        },
+        "mean": round(sum(part.tokens for part in parts) / max(whole.total(), 1), 1),
+        "max": max((part.longest for part in parts), default=0),
+        "histogram": {str(2**power): whole[2**power] for power in powers},
+        "cuts": {str(cut): _cut(cut, whole, first) for cut in CUTS},
     }
+
+
+def _cut(cut: int, whole: Counter[int], first: Counter[int]) -> Cut:
+    fit, kept = (sum(n for bound, n in c.items() if bound <= cut) for c in (whole, first))
+    return {"whole": fit, "shortened": kept - fit, "dropped": whole.total() - kept}

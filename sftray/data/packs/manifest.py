@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.tokenizer import backend
@@ -50,8 +48,6 @@ class Sizes(Counts, Padding):
 class Packed(Sizes):
     """What the second pass wrote of a split."""
 
-    max_documents_per_row: int
-    max_supervised_per_row: int
     parts: list[PartFile]
 
 
@@ -110,7 +106,7 @@ class SamplePrompt(Reference):
 
 
 class ChatFacts(TypedDict):
-    """Template, mask and special tokens."""
+    """Template, mask and special tokens: fields of the ChatFormat."""
 
     mask_method: str
     template: str
@@ -118,15 +114,18 @@ class ChatFacts(TypedDict):
     template_differences: list[str]
     template_date: str
     pad_token_id: int
-    eos_token_id: int | None
     end_of_turn_id: int
 
 
-class SourceName(TypedDict):
-    """Where a split came from."""
+class Overlap(TypedDict):
+    """What training data and a given evaluation set have in common, in conversations."""
 
-    name: str
-    revision: str | None
+    training: int
+    """Of the training data, those that begin like one of the evaluation set."""
+    duplicates: int
+    """Of the evaluation set, those that are in the training data from first to last turn."""
+    evaluated: int
+    """Of the evaluation set, all."""
 
 
 class Manifest(ChatFacts):
@@ -135,14 +134,14 @@ class Manifest(ChatFacts):
     key: str
     inputs: dict[str, object]
     """Everything that the key is made of."""
-    sources: dict[str, SourceName | None]
-    """By split; None where it was held out."""
+    sources: dict[str, dict[str, str | None]]
+    """Name and revision by split, of those that were not held out of another."""
     model: str
     model_revision: str | None
     max_length: int
     seconds: float
-    eval_overlap: dict[str, int] | None
-    """An Overlap's fields; None where the evaluation set was held out of training."""
+    eval_overlap: Overlap | None
+    """None where the evaluation set was held out of training."""
     splits: dict[str, Split]
     sample_prompts: list[SamplePrompt]
     tokenizer_sha256: str
@@ -156,59 +155,9 @@ class Estimate(TypedDict):
     sampled: int
     """Rows of the training data that were looked at, of `read`."""
     read: int
-    eval_overlap: dict[str, int] | None
+    eval_overlap: Overlap | None
     splits: dict[str, SplitEstimate]
     sample_prompts: list[Reference]
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """What training data and a given evaluation set have in common, in conversations."""
-
-    training: int
-    """Of the training data, those that begin like one of the evaluation set."""
-    duplicates: int
-    """Of the evaluation set, those that are in the training data from first to last turn."""
-    evaluated: int
-    """Of the evaluation set, all."""
-
-    @classmethod
-    def of(cls, manifest: Manifest | Estimate) -> Overlap | None:
-        """What the manifest says; None where the evaluation set was held out of training."""
-        counts = manifest["eval_overlap"]
-        return None if counts is None else cls(**counts)
-
-    @classmethod
-    def between(cls, train: Kept, evaluation: Kept, chosen: NDArray[np.bool_]) -> Overlap:
-        """Of the training data and the `chosen` conversations of the evaluation set."""
-        duplicates = np.isin(evaluation.whole_hash[chosen], train.whole_hash)
-        return cls(
-            training=int(np.isin(train.hash, evaluation.hash[chosen]).sum()),
-            duplicates=int(duplicates.sum()),
-            evaluated=len(duplicates),
-        )
-
-    @property
-    def refused(self) -> bool:
-        """Whether the evaluation loss would be that of training data."""
-        return self.duplicates > DUPLICATES * self.evaluated
-
-    def text(self) -> str:
-        """In one line."""
-        return (
-            f"overlap: {self.training:,} training conversations begin like one of the evaluation "
-            f"set; {self.duplicates:,} of its {self.evaluated:,} are in the training data word "
-            "for word"
-        )
-
-    def refusal(self) -> str:
-        """What is wrong, and what to do."""
-        return (
-            f"eval data: {self.duplicates:,} of {self.evaluated:,} conversations "
-            f"({100 * self.duplicates / self.evaluated:.0f} %) are in the training data word for "
-            f"word, must be at most {100 * DUPLICATES:g} %; take them out of one of the two, or "
-            "leave data.eval_source and data.eval_split out to hold conversations out"
-        )
 
 
 def counts_of(manifest: Manifest | Estimate) -> dict[str, Counts]:
@@ -223,6 +172,37 @@ def counts_of(manifest: Manifest | Estimate) -> dict[str, Counts]:
         }
         for split, counts in splits.items()
     }
+
+
+def overlap_of(train: Kept, evaluation: Kept) -> Overlap:
+    """Of the training data and the conversations that are evaluated on."""
+    return {
+        "training": int(np.isin(train["hash"], evaluation["hash"]).sum()),
+        "duplicates": int(np.isin(evaluation["whole_hash"], train["whole_hash"]).sum()),
+        "evaluated": len(evaluation),
+    }
+
+
+def overlap_text(overlap: Overlap) -> str:
+    """In one line."""
+    return (
+        f"overlap: {overlap['training']:,} training conversations begin like one of the evaluation "
+        f"set; {overlap['duplicates']:,} of its {overlap['evaluated']:,} are in the training data "
+        "word for word"
+    )
+
+
+def overlap_refusal(overlap: Overlap | None) -> str:
+    """Where the evaluation loss would be that of training data: what is wrong, and what to do."""
+    if overlap is None or overlap["duplicates"] <= DUPLICATES * overlap["evaluated"]:
+        return ""
+    share = overlap["duplicates"] / overlap["evaluated"]
+    return (
+        f"eval data: {overlap['duplicates']:,} of {overlap['evaluated']:,} conversations "
+        f"({100 * share:.0f} %) are in the training data word for word, must be at most "
+        f"{100 * DUPLICATES:g} %; take them out of one of the two, or leave data.eval_source and "
+        "data.eval_split out to hold conversations out"
+    )
 
 
 def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:
@@ -285,7 +265,7 @@ def describe(reports: Sequence[ChunkReport], paths: Sequence[str]) -> Described:
         "examples": examples,
         "lost_last_user_turn": sum(report.lost_last_user_turn for report in reports),
         "lost_exchanges": sum(report.lost_exchanges for report in reports),
-        "lengths": lengths_of(report.lengths for report in reports),
+        "lengths": lengths_of([report.lengths for report in reports]),
     }
 
 
@@ -301,8 +281,6 @@ def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[Example]]
 
 def format_facts(chat: ChatFormat) -> ChatFacts:
     """The manifest's account of template, mask and special tokens."""
-    tokens = backend(chat.tokenizer)
-    eos = dict(chat.variables).get("eos_token")
     return {
         "mask_method": chat.method,
         "template": chat.template,
@@ -310,7 +288,6 @@ def format_facts(chat: ChatFormat) -> ChatFacts:
         "template_differences": list(chat.differences),
         "template_date": chat.date,
         "pad_token_id": chat.pad_token_id,
-        "eos_token_id": None if eos is None else tokens.token_to_id(eos),
         "end_of_turn_id": chat.end_of_turn_id,
     }
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,17 +24,16 @@ from sftray.data.packs.packing import Ints, Rows
 from sftray.data.packs.packs import localise
 from sftray.data.packs.tokenize_pass import TOKEN_BYTES, ChunkReport, Kept, chunk_file
 from sftray.storage import files
-from sftray.storage.paths import PacksPaths, is_uri, node_cache
+from sftray.storage.paths import PacksPaths, is_uri, name_of, node_cache
 
-PART_POSITIONS = 2**21
-"""Tokens and padding a part: 16 MiB of ids and labels."""
 UNTRAINED = -100
 
 
 @dataclass(frozen=True)
-class Documents(Kept):
+class Documents:
     """The conversations that were kept of all chunks, in source order."""
 
+    kept: Kept
     first: Ints
     """First document of each chunk, and their number: [chunks + 1]."""
     rows_before: Ints
@@ -44,13 +42,9 @@ class Documents(Kept):
     @classmethod
     def of(cls, reports: Sequence[ChunkReport]) -> Documents:
         """From the reports of all chunks."""
-        kept = [report.kept for report in reports]
         return cls(
-            row=np.concatenate([part.row for part in kept]),
-            length=np.concatenate([part.length for part in kept]),
-            hash=np.concatenate([part.hash for part in kept]),
-            whole_hash=np.concatenate([part.whole_hash for part in kept]),
-            first=np.cumsum([0, *(len(part.row) for part in kept)]),
+            np.concatenate([report.kept for report in reports]),
+            first=np.cumsum([0, *(len(report.kept) for report in reports)]),
             rows_before=np.cumsum([0, *(report.rows for report in reports)]),
         )
 
@@ -60,7 +54,8 @@ class Documents(Kept):
 
     def ordinal(self, documents: Ints) -> Ints:
         """Their rows of the source, counted from 0 over all its files."""
-        return self.row[documents] + self.rows_before[self.chunk(documents)]
+        ordinals: Ints = self.kept["row"][documents] + self.rows_before[self.chunk(documents)]
+        return ordinals
 
 
 class PartPlan(NamedTuple):
@@ -75,36 +70,27 @@ class PartPlan(NamedTuple):
     file: str
 
 
-class Part(NamedTuple):
-    """A part that was written, and its counts."""
-
-    file: PartFile
-    supervised_tokens: int
-    max_supervised_per_row: int
-    max_documents_per_row: int
-
-
 def plan_parts(
-    split: str, rows: Rows, documents: Documents, max_length: int, folder: str
+    split: str, rows: Rows, documents: Documents, size: int, folder: str
 ) -> Iterator[PartPlan]:
     """What each part holds, most of it in a file, so that the driver never holds it all.
 
-    `rows` hold indices into `documents`; `folder` is where their tokens lie.
+    `rows` hold indices into `documents`, `size` of them a part; `folder` is where their tokens lie.
     """
-    starts = np.concatenate([[0], np.cumsum(documents.length, dtype=np.int64)])
-    size = max(1, PART_POSITIONS // max_length)
+    length = documents.kept["length"]
+    starts = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
     for number, start in enumerate(range(0, len(rows), size)):
         edges = rows.edges[start : start + size + 1]
         mine = rows.documents[edges[0] : edges[-1]]
         chunk = documents.chunk(mine)
         offset = starts[mine] - starts[documents.first[chunk]]
-        columns = (chunk, offset, documents.length[mine], documents.ordinal(mine))
+        columns = (chunk, offset, length[mine], documents.ordinal(mine))
         file = f"{folder}/{split}-{number:05d}.plan"
         files.write_bytes(file, np.stack(columns, dtype=np.int64).tobytes())
         yield PartPlan(split, number, np.diff(edges), folder, file)
 
 
-def gather_part(plan: PartPlan, *, root: str, max_length: int, pad_token_id: int) -> Part:
+def gather_part(plan: PartPlan, *, root: str, max_length: int, pad_token_id: int) -> PartFile:
     """Write one part."""
     _forget_old_builds()
     sizes = plan.row_sizes
@@ -120,18 +106,12 @@ def gather_part(plan: PartPlan, *, root: str, max_length: int, pad_token_id: int
     data = _arrow(tokens, used, sizes, length, ordinal)
     path = PacksPaths(root).part(plan.split, plan.number)
     files.write_bytes(path, data)
-    supervised = np.count_nonzero(tokens >= 0, axis=1)
-    return Part(
-        {
-            "name": path.rsplit("/", 1)[-1],
-            "rows": len(sizes),
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        },
-        supervised_tokens=int(supervised.sum()),
-        max_supervised_per_row=int(supervised.max()),
-        max_documents_per_row=int((sizes + (used < max_length)).max()),
-    )
+    return {
+        "name": name_of(path),
+        "rows": len(sizes),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
 
 @functools.cache
@@ -156,7 +136,7 @@ def _read_tokens(
     for start, stop in pairwise(edges.tolist()):
         mine = order[start:stop]
         path = chunk_file(folder, int(chunk[mine[0]]))
-        local = localise(folder, Path(path).name) if is_uri(folder) else path
+        local = localise(folder, name_of(path)) if is_uri(folder) else path
         spans = zip(offset[mine].tolist(), length[mine].tolist(), place[mine].tolist(), strict=True)
         with open(local, "rb", buffering=0) as file:
             for first, size, at in spans:

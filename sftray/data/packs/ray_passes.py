@@ -1,8 +1,8 @@
 """The two passes of Ray Data over a source: tokenise its chunks, then gather packed rows.
 
-Promise: the driver holds 24 bytes a conversation (a length, a place, two hashes), about 100 while
-it packs them, and never a token; the answers of tasks are put in the order of chunks and parts, so
-the number of CPUs changes nothing.
+Promise: the driver holds 28 bytes a conversation (two lengths, a place, two hashes), about 100
+while it packs them, and never a token; the answers of tasks are put in the order of chunks and
+parts, so the number of CPUs changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypedDict, TypeVar
+from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from sftray.data.packs.manifest import Described, Packed, describe, reasons_text
 from sftray.data.packs.pack_pass import Documents, PartPlan, gather_part, plan_parts
 from sftray.data.packs.packing import Rows, pack, padding_of, shuffled
 from sftray.data.packs.tokenize_pass import tokenise_chunk, warm_up
+from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Message, conversation
 from sftray.data.source.sources import Source, spelling_of_source
 from sftray.errors import DataError, Log, SftrayError
@@ -53,22 +54,32 @@ class Tokenised:
         """Read the conversations of some documents again, in that order."""
         for document in documents:
             (chunk,) = self.documents.chunk(np.array([document])).tolist()
-            place = int(self.documents.row[document])
+            place = int(self.documents.kept["row"][document])
             _, row = next(islice(self.source.read(chunk), place, None))
             yield conversation(row, self.spelling)[0]
 
 
+class Each(Protocol):
+    """Runs a task on each of some items; returns the answers in the order of the items."""
+
+    def __call__(self, task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> list[_Answer]:
+        """Raises the SftrayError of a task."""
+
+
 def wake_workers(source: Source) -> None:
-    """Have Ray start the workers of the first pass, and import what they need, without waiting."""
+    """Have Ray, if it is there, start the workers of the first pass, and import what they need,
+    without waiting."""
     import ray
 
+    if not ray.is_initialized():
+        return
     number = min(len(source.chunks), int(ray.cluster_resources().get("CPU", 0)))
     for _ in range(number):
         ray.remote(num_cpus=1)(warm_up).remote()
 
 
 def tokenise(
-    source: Source, chat: ChatFormat, data: DataConfig, folder: str, log: Log
+    source: Source, chat: ChatFormat, data: DataConfig, folder: str, log: Log, each: Each
 ) -> Tokenised:
     """The first pass. Raises DataError for a file that cannot be read, or TemplateError."""
     began = time.monotonic()
@@ -82,10 +93,10 @@ def tokenise(
         seed=data.seed,
         folder=folder,
     )
-    reports = _map(task, range(len(source.chunks)))
+    reports = each(task, range(len(source.chunks)))
     described = describe(reports, [chunk.path for chunk in source.chunks])
     documents, rows = Documents.of(reports), described["read"]
-    if len(documents.row) == 0:
+    if len(documents.kept) == 0:
         raise DataError(
             f"{source.name}: none of {rows} conversations can be trained on: "
             f"{reasons_text(described['dropped'])}; must be one at least, clean them"
@@ -100,39 +111,35 @@ def tokenise(
 
 def pack_splits(
     splits: Mapping[str, tuple[Tokenised, NDArray[np.bool_]]],
-    *,
-    chat: ChatFormat,
-    data: DataConfig,
+    recipe: Recipe,
+    pad_token_id: int,
     root: str,
+    each: Each,
 ) -> dict[str, Packed]:
     """The second pass: pack the chosen documents of each split, write the parts, and count."""
+    data = recipe.data
     plans: list[PartPlan] = []
     packed: dict[str, Packed] = {}
     for split, (tokenised, chosen) in splits.items():
         indices = np.flatnonzero(chosen)
-        lengths = tokenised.documents.length[indices]
+        kept = tokenised.documents.kept[indices]
+        lengths = kept["length"]
         rows = pack(lengths, data.max_length)
         rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
-        plans += plan_parts(split, rows, tokenised.documents, data.max_length, tokenised.folder)
+        plans += plan_parts(
+            split, rows, tokenised.documents, recipe.rows_of_a_part, tokenised.folder
+        )
         packed[split] = {
             "conversations": len(indices),
             "rows": len(rows),
             "tokens": int(lengths.sum(dtype=np.int64)),
-            "supervised_tokens": 0,
+            "supervised_tokens": int(kept["trained"].sum(dtype=np.int64)),
             **padding_of(lengths, len(rows), data.max_length),
-            "max_documents_per_row": 0,
-            "max_supervised_per_row": 0,
             "parts": [],
         }
-    task = partial(
-        gather_part, root=root, max_length=data.max_length, pad_token_id=chat.pad_token_id
-    )
-    for plan, part in zip(plans, _map(task, plans), strict=True):
-        total = packed[plan.split]
-        total["supervised_tokens"] += part.supervised_tokens
-        for name in ("max_documents_per_row", "max_supervised_per_row"):
-            total[name] = max(total[name], getattr(part, name))
-        total["parts"].append(part.file)
+    task = partial(gather_part, root=root, max_length=data.max_length, pad_token_id=pad_token_id)
+    for plan, part in zip(plans, each(task, plans), strict=True):
+        packed[plan.split]["parts"].append(part)
     return packed
 
 
@@ -143,9 +150,8 @@ class _Row(TypedDict):
     pickle: bytes
 
 
-def _map(task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> list[_Answer]:
-    """The task's answers to all items, in their order, by Ray Data. Raises the SftrayError of a
-    task."""
+def each_on_ray(task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> list[_Answer]:
+    """By Ray Data."""
     import ray
 
     context = ray.data.DataContext.get_current()

@@ -1,6 +1,6 @@
 """The first pass: one chunk of a source → tokens on disk, and what the driver must know of them.
 
-Promise: a task holds one chunk; the driver gets 24 bytes a conversation, never a token.
+Promise: a task holds one chunk; the driver gets 28 bytes a conversation, never a token.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.chat.loss_mask import Dropped, encode
+from sftray.data.chat.loss_mask import Document, Dropped, encode
 from sftray.data.packs.lengths import Lengths, count_lengths
 from sftray.data.source.conversations import (
     BadRowError,
@@ -38,6 +38,14 @@ BATCH = 512
 """Conversations tokenised at once."""
 TOKEN_BYTES = 4
 """A token between the passes."""
+KEPT = np.dtype(
+    [("row", "i4"), ("length", "i4"), ("trained", "i4"), ("hash", "u8"), ("whole_hash", "u8")]
+)
+"""A conversation that is kept: its row of the chunk, its tokens and how many of them are trained
+on, the hashes of its first user turn and of all turns."""
+
+Kept = NDArray[np.void]
+"""Conversations as KEPT, in the order of their rows."""
 
 
 class BadRow(NamedTuple):
@@ -49,7 +57,7 @@ class BadRow(NamedTuple):
 
 @dataclass
 class ChunkReport:
-    """What the driver learns of a chunk: counts, and four numbers of each conversation kept."""
+    """What the driver learns of a chunk: counts, and five numbers of each conversation kept."""
 
     lines: int = 0
     """Lines or rows of the file, blank ones too: places the next chunk's line numbers."""
@@ -61,36 +69,9 @@ class ChunkReport:
     lost_last_user_turn: int = 0
     lost_exchanges: int = 0
     """Conversations that lost trailing exchanges because they were too long."""
-    supervised: int = 0
-    """Tokens that are trained on."""
     lengths: Lengths = field(default_factory=Lengths)
     """Of whole conversations, those that were dropped for their length too."""
-    kept: Kept = field(default_factory=lambda: kept_of([]))
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The conversations of a chunk that are kept, in order; 24 bytes each."""
-
-    row: NDArray[np.int32]
-    """Row of the chunk."""
-    length: NDArray[np.int32]
-    """Tokens."""
-    hash: NDArray[np.uint64]
-    """Of the first user turn."""
-    whole_hash: NDArray[np.uint64]
-    """Of all turns."""
-
-
-def kept_of(rows: Sequence[tuple[int, int, int, int]]) -> Kept:
-    """From (row, length, hash, hash of all turns) of each conversation."""
-    row, length, hashed, whole = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return Kept(
-        np.array(row, np.int32),
-        np.array(length, np.int32),
-        np.array(hashed, np.uint64),
-        np.array(whole, np.uint64),
-    )
+    kept: Kept = field(default_factory=lambda: np.empty(0, KEPT))
 
 
 def warm_up() -> None:
@@ -114,7 +95,7 @@ def tokenise_chunk(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one task, one CPU
     path = source.chunks[number].path
     try:
-        report, tokens, trained = patiently(
+        report, documents = patiently(
             files.place(path),
             lambda: read_and_encode(source.read(number), spelling, chat, max_length, seed),
         )
@@ -122,7 +103,7 @@ def tokenise_chunk(
         raise located(source, number, error) from error
     except TemplateError as error:
         raise TemplateError(f"{path}: {error}") from error
-    _write_tokens(chunk_file(folder, number), tokens, trained)
+    _write_tokens(chunk_file(folder, number), documents)
     return report
 
 
@@ -133,28 +114,27 @@ def chunk_file(folder: str, number: int) -> str:
 
 def read_and_encode(
     rows: Iterable[NumberedRow], spelling: str, chat: ChatFormat, max_length: int, seed: int
-) -> tuple[ChunkReport, list[NDArray[np.int32]], list[NDArray[np.bool_]]]:
-    """The report, token ids and masks of some rows. Raises BadLineError."""
+) -> tuple[ChunkReport, list[Document]]:
+    """The report of some rows, and the conversations kept of them. Raises BadLineError."""
     report = ChunkReport()
-    tokens: list[NDArray[np.int32]] = []
-    trained: list[NDArray[np.bool_]] = []
-    kept: list[tuple[int, int, int, int]] = []
-    whole: list[tuple[int, int]] = []
+    documents: list[Document] = []
+    kept: list[tuple[int, int, int, int, int]] = []
+    lengths: list[tuple[int, int]] = []
     batch: list[tuple[int, int, list[Message]]] = []
 
     def flush() -> None:
         encoded = encode(chat, [turns for _, _, turns in batch], max_length)
         for (number, line, turns), document in zip(batch, encoded, strict=True):
             if document.full_length:
-                whole.append((document.full_length, document.first_exchange))
+                lengths.append((document.full_length, document.first_exchange))
             if isinstance(document, Dropped):
                 _drop(report, document.reason, line, turns)
                 continue
-            tokens.append(document.input_ids)
-            trained.append(document.trained)
+            documents.append(document)
             report.lost_exchanges += document.lost_exchanges > 0
-            hashed = turn_hash(first_user_turn(turns), seed)
-            kept.append((number, len(document.input_ids), hashed, conversation_hash(turns)))
+            hashes = turn_hash(first_user_turn(turns), seed), conversation_hash(turns)
+            trained = int(np.count_nonzero(document.trained))
+            kept.append((number, len(document.input_ids), trained, *hashes))
         batch.clear()
 
     for line, row in rows:
@@ -172,11 +152,9 @@ def read_and_encode(
         if len(batch) == BATCH:
             flush()
     flush()
-    report.supervised = sum(int(np.count_nonzero(mask)) for mask in trained)
-    full, first = np.array(whole, np.int64).reshape(-1, 2).T
-    report.lengths = count_lengths(full, first)
-    report.kept = kept_of(kept)
-    return report, tokens, trained
+    report.lengths = count_lengths(*np.array(lengths, np.int64).reshape(-1, 2).T)
+    report.kept = np.array(kept, KEPT)
+    return report, documents
 
 
 def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
@@ -188,10 +166,7 @@ def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
         shown.append(BadRow(line, text if len(text) <= 240 else f"{text[:239]}…"))
 
 
-def _write_tokens(
-    path: str, tokens: list[NDArray[np.int32]], trained: list[NDArray[np.bool_]]
-) -> None:
+def _write_tokens(path: str, documents: Iterable[Document]) -> None:
     """int32 a token: its id where it is trained on, else the id's bits turned over (below zero)."""
-    ids = np.concatenate([np.empty(0, np.int32), *tokens])
-    mask = np.concatenate([np.empty(0, np.bool_), *trained])
-    files.write_bytes(path, np.where(mask, ids, ~ids).tobytes())
+    parts = (np.where(one.trained, one.input_ids, ~one.input_ids) for one in documents)
+    files.write_bytes(path, b"".join(part.tobytes() for part in parts))

@@ -7,13 +7,14 @@ order sees the same rows.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sftray.data.source.conversations import COLUMNS, SourceRow
@@ -61,25 +62,29 @@ class BadLineError(Exception):
         self.message = message
 
 
-def jsonl_chunks(path: str, size: int, chunk_bytes: int) -> list[Chunk]:
-    """A JSONL file of `size` bytes, `chunk_bytes` at a time."""
-    starts = range(0, size, chunk_bytes)
-    return [Chunk("jsonl", path, start, min(start + chunk_bytes, size)) for start in starts]
+@contextlib.contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raise DataError where a source cannot be read, because of `what`."""
+    try:
+        yield
+    except OutageError:
+        raise
+    except (ValueError, OSError) as error:
+        raise DataError(f"{what} ({error})") from error
 
 
-def parquet_chunks(path: str) -> list[Chunk]:
-    """A Parquet file, a row group at a time. Raises DataError."""
-    groups = _open_parquet(path).metadata.num_row_groups
-    return [Chunk("parquet", path, group, group + 1) for group in range(groups)]
-
-
-def hub_chunks(
-    name: str, split: str, revision: str | None, rows: int, chunk_rows: int
+def chunks_of(
+    kind: str,
+    path: str,
+    number: int,
+    size: int,
+    split: str | None = None,
+    revision: str | None = None,
 ) -> list[Chunk]:
-    """A Hub dataset, `chunk_rows` at a time."""
+    """A file or dataset of `number` bytes, row groups or rows, so many at a time."""
     return [
-        Chunk("hub", name, start, min(start + chunk_rows, rows), None, split, revision)
-        for start in range(0, rows, chunk_rows)
+        Chunk(kind, path, start, min(start + size, number), None, split, revision)
+        for start in range(0, number, size)
     ]
 
 
@@ -101,19 +106,13 @@ def check_columns(row: SourceRow, spelling: str, line: int) -> None:
         )
 
 
-def count_rows(chunk: Chunk) -> int:
-    """The rows of a chunk; of Parquet and the Hub without reading them."""
+def count_rows(chunk: Chunk, *, blank: bool = False) -> int:
+    """The rows of a chunk, with `blank` also its lines without any; of Parquet and the Hub without
+    reading them."""
     if chunk.kind == "jsonl":
-        return sum(1 for line in _lines(chunk) if line.strip())
-    return count_lines(chunk)
-
-
-def count_lines(chunk: Chunk) -> int:
-    """The lines or rows that a chunk takes up, blank lines too."""
-    if chunk.kind == "jsonl":
-        return len(_lines(chunk))
+        return sum(1 for line in _lines(chunk) if blank or line.strip())
     if chunk.kind == "parquet":
-        return int(_open_parquet(chunk.path).metadata.row_group(chunk.start).num_rows)
+        return int(open_parquet(chunk.path).metadata.row_group(chunk.start).num_rows)
     return chunk.stop - chunk.start
 
 
@@ -121,15 +120,9 @@ def load_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:
     """A Hub dataset, or one in a folder. Raises DataError."""
     import datasets  # 1 s, and only Hub sources need it
 
-    try:
+    what = "is no .jsonl or .parquet file that is there, nor a dataset whose split"
+    with readable(f"{name}: {what} {split!r} could be loaded from the Hub"):
         return asked_patiently(lambda: datasets.load_dataset(name, split=split, revision=revision))
-    except OutageError:
-        raise
-    except (ValueError, OSError) as error:
-        raise DataError(
-            f"{name}: is no .jsonl or .parquet file that is there, nor a dataset whose split "
-            f"{split!r} could be loaded from the Hub ({error})"
-        ) from error
 
 
 def _read_jsonl(chunk: Chunk) -> Iterator[NumberedRow]:
@@ -176,20 +169,15 @@ def _whole_lines(path: str, first: int, stop: int) -> bytes:
 
 
 def _read_parquet(chunk: Chunk) -> Iterator[NumberedRow]:
-    number = 0
-    for batch in _open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    batches = open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024)
+    rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+    yield from enumerate(rows, start=1)
 
 
-def _open_parquet(path: str) -> pq.ParquetFile:
-    try:
+def open_parquet(path: str) -> pq.ParquetFile:
+    """A Parquet file, its rows unread. Raises DataError."""
+    with readable(f"{path}: not a Parquet file"):
         return _parquet_file(path)
-    except OutageError:
-        raise
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error})") from error
 
 
 @files.patient

@@ -6,16 +6,16 @@ does. A file that cannot be read is a DataError that names the file and the line
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import glob
 import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
 from pyarrow import fs
 
 from sftray.data.source.conversations import COLUMNS, SourceRow, spelling_of
@@ -26,15 +26,14 @@ from sftray.data.source.readers import (
     Chunk,
     NumberedRow,
     check_columns,
-    count_lines,
+    chunks_of,
     count_rows,
-    hub_chunks,
-    jsonl_chunks,
     load_hub,
-    parquet_chunks,
+    open_parquet,
     read_chunk,
+    readable,
 )
-from sftray.errors import DataError, OutageError
+from sftray.errors import DataError
 from sftray.storage import files as storage_files
 from sftray.storage.paths import is_uri
 
@@ -76,21 +75,20 @@ def open_source(
 
     Raises DataError where there is no such file, dataset or split, or where it is empty.
     """
-    if names_files(name) and split != "train":
+    if not names_files(name):
+        source = _open_hub(name, split, revision, chunk_rows)
+    elif split == "train":
+        source = _open_files(name, chunk_bytes)
+    else:
         raise DataError(
             f"{name}: files have no splits, got {split!r}, must be 'train'; for an evaluation set "
             "of its own give data.eval_source"
         )
-    if names_files(name):
-        source = _open_files(name, chunk_bytes)
-    else:
-        source = _open_hub(name, split, revision, chunk_rows)
     if source.size == 0 or not source.chunks:
         raise DataError(f"{name}: the dataset is empty, must hold at least one conversation")
-    if max_rows is None:
-        return source
-    chunks = _first_rows(source.chunks, max_rows)
-    return dataclasses.replace(source, chunks=chunks)
+    if max_rows is not None:
+        source = replace(source, chunks=tuple(_first_rows(source.chunks, max_rows)))
+    return source
 
 
 def spelling_of_source(source: Source, columns: str) -> str:
@@ -120,7 +118,9 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Number
     Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
     Raises DataError, with file and line, where a row has not the columns of its spelling.
     """
-    places = sorted({round(k) for k in _spaced(len(source.chunks), _SAMPLED_CHUNKS)})
+    places = sorted(
+        {*np.linspace(0, len(source.chunks) - 1, _SAMPLED_CHUNKS).round().astype(int).tolist()}
+    )
     counts = {place: count_rows(source.chunks[place]) for place in places}
     each = -(-number // len(places))
     rows: list[NumberedRow] = []
@@ -137,16 +137,11 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Number
     return rows, round(sum(counts.values()) * source.size / looked_at)
 
 
-def _spaced(number: int, most: int) -> list[float]:
-    """Up to `most` places evenly spread over `number`, first and last among them."""
-    steps = min(number, most) - 1
-    return [k * (number - 1) / steps for k in range(steps + 1)] if steps else [0]
-
-
 def located(source: Source, number: int, error: BadLineError) -> DataError:
     """The error with the file and the line that it is about."""
     path = source.chunks[number].path
-    before = sum(count_lines(chunk) for chunk in source.chunks[:number] if chunk.path == path)
+    chunks = (chunk for chunk in source.chunks[:number] if chunk.path == path)
+    before = sum(count_rows(chunk, blank=True) for chunk in chunks)
     return DataError(f"{path}, line {before + error.line}: {error.message}")
 
 
@@ -171,25 +166,23 @@ def _open_files(name: str, chunk_bytes: int) -> Source:
     chunks: list[Chunk] = []
     digest = hashlib.sha256()
     for info, path in files:
-        is_parquet = path.endswith(".parquet")
-        chunks += parquet_chunks(path) if is_parquet else jsonl_chunks(path, info.size, chunk_bytes)
+        if path.endswith(".parquet"):
+            chunks += chunks_of("parquet", path, open_parquet(path).metadata.num_row_groups, 1)
+        else:
+            chunks += chunks_of("jsonl", path, info.size, chunk_bytes)
         digest.update(_file_fingerprint(info, path).encode())
     return Source(name, tuple(chunks), digest.hexdigest(), sum(info.size for info, _ in files))
 
 
 def _list_files(name: str) -> list[tuple[fs.FileInfo, str]]:
     """The files that a path, glob or URI names, in the order of their names."""
-    try:
+    with readable(f"{name}: cannot be read"):
         if is_uri(name):
             files = _list_uri(name)
         else:
             paths = sorted(glob.glob(os.path.expanduser(name), recursive=True))
             paths = paths or ([name] if os.path.isfile(name) else [])
             files = [(fs.LocalFileSystem().get_file_info(os.path.abspath(p)), p) for p in paths]
-    except OutageError:
-        raise
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error})") from error
     files = [(info, path) for info, path in files if info.type == fs.FileType.File]
     if not files:
         raise DataError(f"{name}: there is no such file")
@@ -227,8 +220,8 @@ def _file_fingerprint(info: fs.FileInfo, path: str) -> str:
 def _open_hub(name: str, split: str, revision: str | None, chunk_rows: int) -> Source:
     revision = _pinned(name, revision)
     dataset = load_hub(name, split, revision)
-    chunks = tuple(hub_chunks(name, split, revision, len(dataset), chunk_rows))
-    return Source(name, chunks, f"{split} {dataset._fingerprint}", len(dataset), revision)
+    chunks = chunks_of("hub", name, len(dataset), chunk_rows, split, revision)
+    return Source(name, tuple(chunks), f"{split} {dataset._fingerprint}", len(dataset), revision)
 
 
 def _pinned(name: str, revision: str | None) -> str | None:
@@ -245,12 +238,10 @@ def _pinned(name: str, revision: str | None) -> str | None:
         return revision  # loading says what is wrong, or finds it in the cache
 
 
-def _first_rows(chunks: tuple[Chunk, ...], max_rows: int) -> tuple[Chunk, ...]:
+def _first_rows(chunks: tuple[Chunk, ...], max_rows: int) -> Iterator[Chunk]:
     """The chunks that hold the first `max_rows` rows, the last of them cut short."""
-    kept = []
     for chunk in chunks:
         if max_rows <= 0:
-            break
-        kept.append(dataclasses.replace(chunk, max_rows=max_rows))
+            return
+        yield replace(chunk, max_rows=max_rows)
         max_rows -= count_rows(chunk)
-    return tuple(kept)

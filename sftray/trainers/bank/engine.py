@@ -20,8 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sftray.config import TrialConfig
-from sftray.data.packs.packed_rows import MappedRows
-from sftray.data.packs.packs import Packs
+from sftray.data.packs.packs import MappedRows, Packs
 from sftray.errors import ConfigError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections

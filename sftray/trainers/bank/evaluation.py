@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import MappedRows
 from sftray.trainers.bank.batches import Buffers, idle_row, read_row, smallest
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder

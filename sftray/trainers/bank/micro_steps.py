@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import MappedRows
 from sftray.trainers.bank.adapters import Adapters
 from sftray.trainers.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
 from sftray.trainers.bank.cuda_graphs import Graphs

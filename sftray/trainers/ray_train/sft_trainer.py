@@ -30,7 +30,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
 
 from sftray.config import TrialConfig
-from sftray.data.packs.packed_rows import MappedRows
+from sftray.data.packs.packs import MappedRows
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.journal.event_types import RanWith
 from sftray.storage.paths import TrialPaths

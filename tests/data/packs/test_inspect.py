@@ -10,7 +10,8 @@ from data_templates import DEMO
 from sftray.config import DataConfig
 from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs
-from sftray.data.pipeline import build_packs
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import make_recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -26,7 +27,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Packs:
     path = folder / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = DataConfig(str(path), max_length=256)
-    return build_packs(data, str(DEMO), storage=str(folder))
+    return packs_from(make_recipe(data, str(DEMO)), storage=str(folder))
 
 
 def test_trained_tokens_are_marked(packs: Packs) -> None:

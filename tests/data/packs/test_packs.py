@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,14 @@ from packs_here import build_packs_here
 from tokenizers import Tokenizer
 
 from sftray.config import DataConfig
-from sftray.data import recipe
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, encode
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.estimate import estimate_packs
-from sftray.data.packs import pack_pass
 from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
-from sftray.data.pipeline import build_packs
-from sftray.data.recipe import find_packs, make_recipe
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import Recipe, find_packs, make_recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.errors import DataError, PacksError
 
@@ -39,6 +35,7 @@ ALWAYS_BAD = {"empty_assistant", "other_role", "repeated_role", "no_user", "no_m
 HARMLESS = {"placeholder", "cjk", "mojibake", "exact_duplicate", "has_duplicate", "under_4_words"}
 HARMLESS |= {"literal_backslash_n", "last_not_assistant", "zero_width_or_bidi", "control_char"}
 """Reasons with which a row must stay; an unanswered last turn is taken off it."""
+SIZES = {"chunk_bytes": 40_000, "part_positions": 2**15}
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
@@ -63,14 +60,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_chunks() -> Iterator[None]:
+def recipe_of(data: DataConfig) -> Recipe:
     """A dozen chunks and several parts, from a file of half a megabyte."""
-    with pytest.MonkeyPatch.context() as patch:
-        small = functools.partial(recipe.open_source, chunk_bytes=40_000)
-        patch.setattr(recipe, "open_source", small)
-        patch.setattr(pack_pass, "PART_POSITIONS", 2**15)
-        yield
+    return make_recipe(data, str(DEMO), **SIZES)
+
+
+def build_packs(data: DataConfig, *, storage: str | Path, **options: Any) -> Packs:
+    return packs_from(recipe_of(data), storage=str(storage), **options)
 
 
 def config(source: Path, **changes: Any) -> DataConfig:
@@ -79,7 +75,7 @@ def config(source: Path, **changes: Any) -> DataConfig:
 
 @pytest.fixture(scope="module")
 def packs(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Packs:
-    return build_packs(config(source), str(DEMO), storage=str(tmp_path_factory.mktemp("s")))
+    return build_packs(config(source), storage=tmp_path_factory.mktemp("s"))
 
 
 def documents(packs: Packs, split: str) -> dict[int, tuple[list[int], list[int]]]:
@@ -128,13 +124,11 @@ def test_the_manifest_counts_what_the_packs_hold(packs: Packs) -> None:
         facts = packs.manifest["splits"][split]
         held = documents(packs, split)
         dataset = packs.dataset(split)
-        supervised = [sum(label != -100 for label in row["labels"]) for row in dataset]
+        supervised = sum(label != -100 for row in dataset for label in row["labels"])
         assert facts["conversations"] == len(held)
         assert facts["rows"] == len(dataset) == packs.rows(split)
         assert facts["tokens"] == sum(len(ids) for ids, _ in held.values())
-        assert facts["supervised_tokens"] == sum(supervised)
-        assert facts["max_supervised_per_row"] == max(supervised)
-        assert facts["max_documents_per_row"] == max(len(row["seq_lengths"]) for row in dataset)
+        assert facts["supervised_tokens"] == supervised
         assert facts["waste"] == pytest.approx(1 - facts["tokens"] / (facts["rows"] * 256))
     assert len(packs.manifest["splits"]["train"]["parts"]) > 1
 
@@ -185,7 +179,7 @@ def test_the_same_input_gives_the_same_bytes_on_one_cpu(
     idle = Idle.remote()
     ray.get(idle.ready.remote())
     assert ray.available_resources()["CPU"] == 1
-    alone = build_packs(config(source), str(DEMO), storage=str(tmp_path))
+    alone = build_packs(config(source), storage=tmp_path)
     ray.kill(idle)
     assert alone.key == packs.key
     assert bytes_of(alone) == bytes_of(packs)
@@ -193,7 +187,7 @@ def test_the_same_input_gives_the_same_bytes_on_one_cpu(
 
 def test_packs_built_here_are_those_of_ray(packs: Packs, source: Path, tmp_path: Path) -> None:
     """Which the tests that need packs and no Ray rest on."""
-    here = build_packs_here(config(source), str(DEMO), storage=str(tmp_path))
+    here = build_packs_here(config(source), str(DEMO), storage=str(tmp_path), **SIZES)
     assert here.key == packs.key
     assert bytes_of(here) == bytes_of(packs)
 
@@ -202,11 +196,11 @@ def test_packs_are_built_once(packs: Packs, source: Path) -> None:
     storage = str(Path(packs.root).parent.parent)
     before = {path: path.stat().st_mtime_ns for path in Path(packs.root).rglob("*")}
     lines: list[str] = []
-    again = build_packs(config(source), str(DEMO), storage=storage, log=lines.append)
+    again = build_packs(config(source), storage=storage, log=lines.append)
     assert again.manifest == packs.manifest
     assert {path: path.stat().st_mtime_ns for path in Path(packs.root).rglob("*")} == before
     assert lines == []
-    found = find_packs(make_recipe(config(source), str(DEMO)), storage=storage)
+    found = find_packs(recipe_of(config(source)), storage=storage)
     assert found is not None
     assert found.key == packs.key
 
@@ -215,7 +209,7 @@ def test_a_pack_with_any_file_damaged_is_detected_and_rebuilt(
     ray_cluster: None, source: Path, tmp_path: Path
 ) -> None:
     small = config(source, max_conversations=100)
-    built = build_packs(small, str(DEMO), storage=str(tmp_path))
+    built = build_packs(small, storage=tmp_path)
     whole, root = bytes_of(built), Path(built.root)
     files = sorted(path for path in root.rglob("*") if path.is_file())
     assert [path.name for path in files].count("00000.arrow") == 2
@@ -231,11 +225,11 @@ def test_a_pack_with_any_file_damaged_is_detected_and_rebuilt(
             file.write_bytes(before)
         file.write_bytes(before[:-1])
         lines: list[str] = []
-        again = build_packs(small, str(DEMO), storage=str(tmp_path), log=lines.append)
+        again = build_packs(small, storage=tmp_path, log=lines.append)
         assert "building again" in lines[0]
         assert bytes_of(again) == whole
     (root / "manifest.json").unlink()
-    assert find_packs(make_recipe(small, str(DEMO)), storage=str(tmp_path)) is None
+    assert find_packs(recipe_of(small), storage=str(tmp_path)) is None
 
 
 def test_a_damaged_copy_of_a_part_is_made_again_and_a_damaged_part_is_refused(
@@ -274,7 +268,7 @@ def test_whatever_changes_bytes_changes_the_key(
     packs: Packs, source: Path, change: dict[str, Any]
 ) -> None:
     storage = str(Path(packs.root).parent.parent)
-    changed = make_recipe(config(source, **change), str(DEMO))
+    changed = recipe_of(config(source, **change))
     assert find_packs(changed, storage=storage) is None
 
 
@@ -282,7 +276,7 @@ def test_a_template_file_changes_the_key(packs: Packs, source: Path, tmp_path: P
     template = tmp_path / "chat.jinja"
     template.write_text((DEMO / "chat_template.jinja").read_text() + "\n")
     storage = str(Path(packs.root).parent.parent)
-    changed = make_recipe(config(source, chat_template=str(template)), str(DEMO))
+    changed = recipe_of(config(source, chat_template=str(template)))
     assert find_packs(changed, storage=storage) is None
 
 
@@ -292,14 +286,14 @@ def test_too_many_bad_rows_are_refused_with_the_table(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=r"1 of 11 rows are bad \(9.1 %\)") as caught:
-        build_packs(config(path), str(DEMO), storage=str(tmp_path))
+        build_packs(config(path), storage=tmp_path)
     assert "no assistant turn" in str(caught.value)
     assert f"{path}:3" in str(caught.value)
     assert list((tmp_path / "packs").glob("*/manifest.json")) == []
     tolerant = config(path, max_bad_fraction=0.1)
-    assert build_packs(tolerant, str(DEMO), storage=str(tmp_path)).rows("train") >= 1
+    assert build_packs(tolerant, storage=tmp_path).rows("train") >= 1
     with pytest.raises(DataError, match="1 of 11 rows are bad"):
-        build_packs(config(path), str(DEMO), storage=str(tmp_path))
+        build_packs(config(path), storage=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +308,7 @@ def test_a_broken_line_deep_in_a_file_is_named(
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(DataError, match=message):
-        build_packs(config(path), str(DEMO), storage=str(tmp_path))
+        build_packs(config(path), storage=tmp_path)
     assert list((tmp_path / "packs").glob("*/tmp-*")) == []
 
 
@@ -322,7 +316,7 @@ def test_a_dataset_without_one_good_row_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"messages": []}\n' * 3)
     with pytest.raises(DataError, match="none of 3 conversations can be trained on: 3 no assist"):
-        build_packs(config(path, max_bad_fraction=1.0), str(DEMO), storage=str(tmp_path))
+        build_packs(config(path, max_bad_fraction=1.0), storage=tmp_path)
 
 
 def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Path) -> None:
@@ -334,7 +328,7 @@ def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Pat
     data = config(source, eval_source=str(given))
     for _ in ("built", "found"):
         lines: list[str] = []
-        packs = build_packs(data, str(DEMO), storage=str(tmp_path), log=lines.append)
+        packs = build_packs(data, storage=tmp_path, log=lines.append)
         (line,) = [line for line in lines if line.startswith("overlap: ")]
         assert "30 training conversations begin like" in line
         assert "3 of its 30 are in the training data word for word" in line
@@ -353,7 +347,7 @@ def test_an_evaluation_set_above_a_tenth_of_which_is_trained_on_is_refused(
     lines = [*source.read_text().splitlines()[:4], *map(json.dumps, rows)]
     given.write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"4 of 30 conversations \(13 %\) are in the training data"):
-        build_packs(config(source, eval_source=str(given)), str(DEMO), storage=str(tmp_path))
+        build_packs(config(source, eval_source=str(given)), storage=tmp_path)
     assert list((tmp_path / "packs").glob("*/manifest.json")) == []
 
 
@@ -369,7 +363,7 @@ def test_keys_that_are_not_supported_or_not_read_are_counted_under_each(tmp_path
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = config(path, max_bad_fraction=0.5)
     lines: list[str] = []
-    packs = build_packs(data, str(DEMO), storage=str(tmp_path), log=lines.append)
+    packs = build_packs(data, storage=tmp_path, log=lines.append)
     unread = "train: keys that were not read: loss (2 rows), trainable (1 row)"
     assert unread in lines
     assert unread in inspect_text(packs, rows=0)
@@ -392,7 +386,6 @@ def test_packs_on_a_uri_are_the_same_and_copied_once_a_node(
     monkeypatch.setenv("SFTRAY_CACHE", str(tmp_path / "node"))
     remote = build_packs(
         replace(config(source), source=f"file://{source}"),
-        str(DEMO),
         storage=f"file://{tmp_path}/bucket",
     )
     assert remote.root.startswith("file://")
@@ -409,7 +402,7 @@ def test_packs_on_a_uri_are_the_same_and_copied_once_a_node(
 
 
 def test_an_estimate_is_near_the_packs(packs: Packs, source: Path) -> None:
-    estimated = estimate_packs(make_recipe(config(source), str(DEMO)), sample=600)
+    estimated = estimate_packs(recipe_of(config(source)), sample=600)
     assert estimated["key"] == packs.key
     for split in ("train", "eval"):
         for name in ("conversations", "rows", "tokens", "supervised_tokens"):
@@ -421,10 +414,8 @@ def test_an_estimate_is_near_the_packs(packs: Packs, source: Path) -> None:
 def test_every_dirty_row_is_accounted_for(tmp_path: Path) -> None:
     path = SHARED / "dirty_rows.jsonl"
     with pytest.raises(DataError, match="of 1,199 rows are bad"):
-        build_packs(config(path, max_length=2048), str(DEMO), storage=str(tmp_path))
-    packs = build_packs(
-        config(path, max_length=2048, max_bad_fraction=1.0), str(DEMO), storage=str(tmp_path)
-    )
+        build_packs(config(path, max_length=2048), storage=tmp_path)
+    packs = build_packs(config(path, max_length=2048, max_bad_fraction=1.0), storage=tmp_path)
     facts = packs.manifest["splits"]["train"]
     held = [row["documents"] for split in ("train", "eval") for row in packs.dataset(split)]
     kept = {ordinal for ordinals in held for ordinal in ordinals}

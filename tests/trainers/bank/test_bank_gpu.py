@@ -13,9 +13,9 @@ from reported import into
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sftray.config import DataConfig, TrialConfig
-from sftray.data.packs.packed_rows import MappedRows
-from sftray.data.packs.packs import Packs
-from sftray.data.pipeline import build_packs
+from sftray.data.packs.packs import MappedRows, Packs
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
@@ -44,7 +44,9 @@ def packs(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Packs:
     data = DataConfig(
         str(FOLDER / "chats.jsonl"), max_length=512, num_eval_conversations=50, eval_fraction=0.02
     )
-    return build_packs(data, str(FOLDER), storage=str(tmp_path_factory.mktemp("storage")))
+    return packs_from(
+        make_recipe(data, str(FOLDER)), storage=str(tmp_path_factory.mktemp("storage"))
+    )
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 import torch
 from bank_models import random_rows
 
-from sftray.data.packs.packed_rows import MappedRows
-from sftray.data.packs.packs import Packs
+from sftray.data.packs.packs import MappedRows, Packs
 from sftray.trainers.bank.batches import (
     IDLE,
     Buffers,

@@ -11,7 +11,8 @@ import torch
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
-from sftray.data.pipeline import build_packs
+from sftray.data.pipeline import packs_from
+from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import TrialPlan, plan_trial
@@ -40,7 +41,9 @@ def packs(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Packs:
         num_eval_conversations=50,
         eval_fraction=0.125,
     )
-    return build_packs(data, str(FOLDER), storage=str(tmp_path_factory.mktemp("storage")))
+    return packs_from(
+        make_recipe(data, str(FOLDER)), storage=str(tmp_path_factory.mktemp("storage"))
+    )
 
 
 @pytest.fixture
