@@ -79,9 +79,10 @@ def init(options: argparse.Namespace) -> int:
     memories = gpu_memories()
     gpus = len(memories) if options.gpus is None else options.gpus
     if gpus < 0:
-        raise SftrayError(f"--gpus: got {gpus}, must be at least 0")
+        raise SftrayError(f"--gpus: got {gpus}, must be at least 0", "0 is a CPU")
     if file.suffix != ".py":
-        raise SftrayError(f"{file}: got {file.suffix or 'no ending'!r}, must end on .py")
+        got = file.suffix or "no ending"
+        raise SftrayError(f"{file}: got {got!r}, must end on .py", f"write {file.stem}.py")
     found = propose(
         file.stem,
         options.data,

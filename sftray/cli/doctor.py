@@ -1,6 +1,6 @@
 """What this machine can do, a line a finding: what was found, what it means for a sweep, the fix.
 
-Promise: keys are told as present or absent, never their values. Price: 6 s, most of it torch.
+Promise: a key is reported as present or absent, never its value. Price: 6 s, most of it torch.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ SPILLED_UP_TO = 0.95
 """Of a disk; Ray spills to none that is fuller (RAY_local_fs_capacity_threshold)."""
 HUB_SECONDS = 3.0
 MARKS = {"ok": " ", "note": "·", "problem": "!"}
+WHAT_FOR = {
+    "bitsandbytes": "4-bit bases",
+    "ray": "the cluster",
+    "trl": "the trainer",
+    "peft": "adapters",
+    "optuna": "the search",
+    "wandb": "tracking",
+}
 
 
 @dataclass(frozen=True)
@@ -77,34 +85,31 @@ def as_text(found: list[Finding]) -> str:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    if not torch.cuda.is_available():
-        cores = f"{os.cpu_count()} CPU cores"
-        if smallest_gpu() is None:
-            means = f"sweeps run on {cores} in float32: enough for the demo and small models"
-            yield Finding("GPU", f"none seen by torch {torch.__version__}", means)
-        else:
-            yield Finding(
-                "GPU",
-                f"the driver has one, torch {torch.__version__} does not see it",
-                f"sweeps would run on {cores}",
-                "install a torch with CUDA as new as the driver allows (pytorch.org), or look at "
-                "CUDA_VISIBLE_DEVICES",
-                "problem",
-            )
+    cores, version = f"{os.cpu_count()} CPU cores", torch.__version__
+    if not torch.cuda.is_available() and smallest_gpu() is None:
+        means = f"sweeps run on {cores} in float32: enough for the demo and small models"
+        yield Finding("GPU", f"none seen by torch {version}", means)
         return
-    yield Finding("driver", _driver(), f"torch {torch.__version__}, CUDA {torch.version.cuda}")
+    if not torch.cuda.is_available():
+        found = f"the driver has one, torch {version} does not see it"
+        fix = "install a torch with CUDA as new as the driver allows (pytorch.org), or look at "
+        fix += "CUDA_VISIBLE_DEVICES"
+        yield Finding("GPU", found, f"sweeps would run on {cores}", fix, "problem")
+        return
+    yield Finding("driver", _driver(), f"torch {version}, CUDA {torch.version.cuda}")
     if importlib.util.find_spec("triton") is None:
         means = "the bank's small kernels are PyTorch's, and slower"
         yield Finding("triton", "absent", means, "pip install triton", "note")
+    no_bf16 = (
+        "no bfloat16, in which bases are computed",
+        "use a GPU of compute capability 8.0 or newer (A100, L4, RTX 30 and on)",
+        "problem",
+    )
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         found = f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            yield Finding(f"GPU {index}", found, "bfloat16")
-        else:
-            means = "no bfloat16, in which bases are computed"
-            fix = "use a GPU of compute capability 8.0 or newer (A100, L4, RTX 30 and on)"
-            yield Finding(f"GPU {index}", found, means, fix, "problem")
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        yield Finding(f"GPU {index}", found, *(("bfloat16",) if able else no_bf16))
 
 
 def _driver() -> str:
@@ -113,12 +118,11 @@ def _driver() -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
         return done.stdout.splitlines()[0].strip()
     except (FileNotFoundError, subprocess.SubprocessError, IndexError):
-        return "not told by nvidia-smi"
+        return "unknown to nvidia-smi"
 
 
 def _packages() -> Iterator[Finding]:
-    flash = importlib.util.find_spec("flash_attn") is not None
-    if flash:
+    if importlib.util.find_spec("flash_attn") is not None:
         yield Finding("attention", "flash_attention_2 on a GPU, sdpa on a CPU")
     else:
         fix = "on a GPU pip install 'sftray[gpu]' for FlashAttention, which is faster"
@@ -127,40 +131,26 @@ def _packages() -> Iterator[Finding]:
     try:
         requirements = importlib.metadata.requires("sftray") or []
     except importlib.metadata.PackageNotFoundError:
-        found = "not installed, run from its folder"
-        means = "which versions it wants cannot be told here"
+        found, means = "not installed, run from its folder", "its pins are not known here"
         yield Finding("sftray", found, means, "pip install -e .", "note")
         return
-    for requirement in requirements:
-        pin, _, condition = requirement.partition(";")
-        if "extra" not in condition:
-            yield _package(pin.strip())
+    pins = [requirement.partition(";") for requirement in requirements]
+    yield from (_package(pin.strip()) for pin, _, condition in pins if "extra" not in condition)
 
 
 def _package(pin: str) -> Finding:
     """Whether a package is as new as the pin says, as in "peft>=0.21,<1"."""
     from packaging.requirements import Requirement
 
-    wanted = Requirement(pin)
+    wanted, fix = Requirement(pin), f"pip install '{pin}'"
+    what_for = WHAT_FOR.get(wanted.name, "")
     try:
         version = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
-        fix = f"pip install '{pin}'"
-        return Finding(wanted.name, "absent", WHAT_FOR.get(wanted.name, ""), fix, "problem")
-    if not wanted.specifier.contains(version, prereleases=True):
-        means = f"sftray was made with {wanted.specifier}"
-        return Finding(wanted.name, version, means, f"pip install '{pin}'", "problem")
-    return Finding(wanted.name, version, WHAT_FOR.get(wanted.name, ""))
-
-
-WHAT_FOR = {
-    "bitsandbytes": "4-bit bases",
-    "ray": "the cluster",
-    "trl": "the trainer",
-    "peft": "adapters",
-    "optuna": "the search",
-    "wandb": "tracking",
-}
+        return Finding(wanted.name, "absent", what_for, fix, "problem")
+    if wanted.specifier.contains(version, prereleases=True):
+        return Finding(wanted.name, version, what_for)
+    return Finding(wanted.name, version, f"sftray was made with {wanted.specifier}", fix, "problem")
 
 
 def _four_bits() -> Finding:
@@ -199,25 +189,24 @@ def _disk(name: str, folder: str) -> Finding:
     """Free room where a folder is, or will be."""
     there = nearest_there(folder)
     free = shutil.disk_usage(there).free / 1e9
-    found = f"{free:.0f} GB free"
     if not os.access(there, os.W_OK):
         return Finding(name, f"{there} cannot be written", "", "name another folder", "problem")
-    if free < FREE_DISK_GB:
-        means = "bases and packs may not fit; --plan tells how much a sweep takes"
-        return Finding(name, found, means, f"free some on the disk of {there}", "note")
-    return Finding(name, found)
+    if free >= FREE_DISK_GB:
+        return Finding(name, f"{free:.0f} GB free")
+    means = "bases and packs may not fit; --plan shows how much a sweep takes"
+    return Finding(name, f"{free:.0f} GB free", means, f"free some on the disk of {there}", "note")
 
 
 def _shared_memory() -> Iterator[Finding]:
     if not Path("/dev/shm").is_dir():
         return
     size = shutil.disk_usage("/dev/shm").total / 1e9
-    if size < OBJECT_STORE_GB:
-        means = "Ray's object store goes to the disk, and building packs is slow"
-        fix = "in a container: docker run --shm-size=8g, or an emptyDir of medium Memory"
-        yield Finding("/dev/shm", f"{size:.2f} GB", means, fix, "note")
-    else:
+    if size >= OBJECT_STORE_GB:
         yield Finding("/dev/shm", f"{size:.0f} GB")
+        return
+    means = "Ray's object store goes to the disk, and building packs is slow"
+    fix = "in a container: docker run --shm-size=8g, or an emptyDir of medium Memory"
+    yield Finding("/dev/shm", f"{size:.2f} GB", means, fix, "note")
 
 
 def spilled(folder: str) -> Finding:
@@ -253,9 +242,9 @@ def _keys() -> list[Finding]:
 
     from sftray.views.tracking.mirror_processes import key_present
 
-    hub = "present" if get_token() else "absent"
-    online = "present" if key_present() else "absent"
+    said = {True: "present", False: "absent"}
+    hub = "for gated models, private datasets and `sftray push`"
     return [
-        Finding("HF_TOKEN", hub, "for gated models, private datasets and `sftray push`"),
-        Finding("WANDB_API_KEY", online, "for --wandb online"),
+        Finding("HF_TOKEN", said[bool(get_token())], hub),
+        Finding("WANDB_API_KEY", said[key_present()], "for --wandb online"),
     ]

@@ -7,7 +7,7 @@ import functools
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Annotated, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, NoReturn, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from sftray.config.bounds import Bound
 from sftray.errors import ConfigError
@@ -91,7 +91,12 @@ _KINDS: dict[object, tuple[type | types.UnionType, str]] = {
 def require(condition: bool, what: str, got: str, must: str, hint: str = "") -> None:
     """Raise ConfigError unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{what}: got {got}, must be {must}", hint)
+        refuse(what, got, must, hint)
+
+
+def refuse(what: str, got: str, must: str, hint: str = "") -> NoReturn:
+    """Raise ConfigError for a value that cannot work."""
+    raise ConfigError(f"{what}: got {got}, must be {must}", hint)
 
 
 def known_fields(what: str, names: Iterable[str], config: type) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from sftray.config.bounds import Above, AtLeast, Between, Matches, OneOf
-from sftray.config.checks import check_fields, require, with_known_fields
+from sftray.config.checks import check_fields, refuse, with_known_fields
 
 
 @with_known_fields
@@ -48,9 +48,5 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_fields("data.", self)
-        require(
-            self.eval_source is None or self.eval_split is None,
-            "data.eval_source and data.eval_split",
-            "both",
-            "one of them",
-        )
+        if self.eval_source is not None and self.eval_split is not None:
+            refuse("data.eval_source and data.eval_split", "both", "one of them")

@@ -58,7 +58,7 @@ def _require_plain_field(sweep: SweepConfig, what: str, name: str, assignment: s
 def read_points(path: Path) -> tuple[Mapping[str, Value], ...]:
     """The points of a JSON-lines file, each a mapping of TrialConfig fields."""
     if not path.is_file():
-        raise ConfigError(f"--points {path}: there is no such file")
+        raise ConfigError(f"--points {path}: there is no such file", "give a JSON-lines file")
     points = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():

@@ -15,13 +15,13 @@ from sftray.config.checks import (
     check_fields,
     holds_whole_numbers,
     known_fields,
+    refuse,
     require,
     with_known_fields,
 )
 from sftray.config.data_config import DataConfig
 from sftray.config.spaces import Space, Value
 from sftray.config.trial_config import TrialConfig
-from sftray.errors import ConfigError
 
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 TRAINERS = ("auto", "bank", "train")
@@ -133,25 +133,16 @@ class SweepConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
         self._require_spaces()
-        require(
-            self.metric is not None or self.objective != "metric",
-            "objective",
-            "'metric' without a metric",
-            "'eval_loss', or given with metric='module:function'",
-        )
+        if self.objective == "metric" and self.metric is None:
+            must = "'eval_loss', or given with metric='module:function'"
+            refuse("objective", "'metric' without a metric", must)
         self._require_repetitions()
-        require(
-            not (self.warm_start and self.points),
-            "warm_start",
-            f"{list(self.warm_start)} with points",
-            "a search: given points are run as they are",
-        )
-        require(
-            self.max_cost is None or self.price_per_gpu_hour is not None,
-            "max_cost",
-            f"{self.max_cost} without a price",
-            "given with price_per_gpu_hour",
-        )
+        if self.warm_start and self.points:
+            must = "a search: given points are run as they are"
+            refuse("warm_start", f"{list(self.warm_start)} with points", must)
+        if self.max_cost is not None and self.price_per_gpu_hour is None:
+            must = "given with price_per_gpu_hour"
+            refuse("max_cost", f"{self.max_cost} without a price", must)
         self._require_one_way_to_train()
         corners = ({name: v} for name, space in self.search_space.items() for v in space.corners())
         for point in (*self.points, *corners):
@@ -160,22 +151,19 @@ class SweepConfig:
     def _require_spaces(self) -> None:
         """Every axis is a field of a trial, with a space of its kind."""
         known_fields("search_space", self.search_space, TrialConfig)
-        require(
-            "trust_remote_code" not in self._axes,
-            "trust_remote_code",
-            "a search over it",
-            "a field of `trial`, for all trials: whether foreign code runs is not to be tried",
-        )
+        if "trust_remote_code" in self._axes:
+            must = (
+                "a field of `trial`, for all trials: whether foreign code runs is not to be tried"
+            )
+            refuse("trust_remote_code", "a search over it", must)
         for name, space in self.search_space.items():
             _require_space(name, space)
-        require(
-            not ("lora_r" in self.search_space and self.trial.lora_alpha is not None),
-            "search_space",
-            f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}",
-            "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio",
-        )
-        some = bool(self.search_space or self.points)
-        require(some, "search_space", "nothing", "at least one field to search")
+        if "lora_r" in self.search_space and self.trial.lora_alpha is not None:
+            got = f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}"
+            must = "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio"
+            refuse("search_space", got, must)
+        if not (self.search_space or self.points):
+            refuse("search_space", "nothing", "at least one field to search")
 
     @property
     def _axes(self) -> set[str]:
@@ -183,49 +171,30 @@ class SweepConfig:
 
     def _require_repetitions(self) -> None:
         """Repetitions differ from their trial by the seed alone, and by their eval losses."""
-        require(
-            not (self.confirm_top and self.objective == "metric"),
-            "confirm_top",
-            f"{self.confirm_top} with objective='metric'",
-            "0: repetitions are compared by their eval losses",
-        )
-        require(
-            not (self.confirm_top and "seed" in self.search_space),
-            "confirm_top",
-            f"{self.confirm_top} while search_space has the seed",
-            "0, or a search without the seed, which a confirmation varies",
-        )
+        if self.confirm_top and self.objective == "metric":
+            must = "0: repetitions are compared by their eval losses"
+            refuse("confirm_top", f"{self.confirm_top} with objective='metric'", must)
+        if self.confirm_top and "seed" in self.search_space:
+            must = "0, or a search without the seed, which a confirmation varies"
+            refuse("confirm_top", f"{self.confirm_top} while search_space has the seed", must)
 
     def _require_one_way_to_train(self) -> None:
         """All trials train an adapter, or all of them all weights, and then no bank trains them."""
-        require(
-            "finetune" not in self._axes,
-            "search_space",
-            "'finetune' as an axis",
-            "one for all trials: their best rates differ by a factor of ten; run two sweeps",
-        )
+        if "finetune" in self._axes:
+            must = "one for all trials: their best rates differ by a factor of ten; run two sweeps"
+            refuse("search_space", "'finetune' as an axis", must)
         if self.trial.finetune == "lora":
             return
-        unused = sorted(name for name in self._axes if name.startswith("lora_"))
-        require(
-            not unused,
-            "search_space",
-            f"{', '.join(unused)} with trial.finetune='full'",
-            "other fields, or finetune='lora': all weights are trained, there is no adapter",
-        )
-        require(
-            not self.wandb_adapter,
-            "wandb_adapter",
-            "True with trial.finetune='full'",
-            "False: there is no adapter, and a whole model is gigabytes",
-        )
+        if unused := sorted(name for name in self._axes if name.startswith("lora_")):
+            must = "other fields, or finetune='lora': all weights are trained, there is no adapter"
+            refuse("search_space", f"{', '.join(unused)} with trial.finetune='full'", must)
+        if self.wandb_adapter:
+            must = "False: there is no adapter, and a whole model is gigabytes"
+            refuse("wandb_adapter", "True with trial.finetune='full'", must)
         for name in ("trainer", "confirm_trainer"):
-            require(
-                getattr(self, name) != "bank",
-                name,
-                "'bank' with trial.finetune='full'",
-                f"'train' or left out: {ONE_FROZEN_BASE}",
-            )
+            if getattr(self, name) == "bank":
+                must = f"'train' or left out: {ONE_FROZEN_BASE}"
+                refuse(name, "'bank' with trial.finetune='full'", must)
 
     @property
     def total_trials(self) -> int:
@@ -237,16 +206,13 @@ def _require_space(name: str, space: Space) -> None:
     what = f"search_space[{name!r}]"
     must = "loguniform(…), uniform(…), randint(…) or choice([…])"
     require(isinstance(space, Space), what, repr(space), must)
-    require(
-        not space.fitting or name == "effective_batch_size",
-        what,
-        "fitting([…])",
-        "choice([…]): only effective_batch_size is fitted to the number of rows",
-    )
+    if space.fitting and name != "effective_batch_size":
+        must = "choice([…]): only effective_batch_size is fitted to the number of rows"
+        refuse(what, "fitting([…])", must)
     if holds_whole_numbers(TrialConfig, name) and space.finite_values() is None:
         low, high = map(round, space.ends() or ())
         fix = f"use randint({low}, {high}), or choice([…])"
-        raise ConfigError(f"{what}: got {space.as_code()}, must be whole numbers", fix)
+        refuse(what, space.as_code(), "whole numbers", fix)
 
 
 BUDGETS = ("max_hours", "max_gpu_hours", "max_cost", "price_per_gpu_hour")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from sftray.config.bounds import Above, AtLeast, Matches, OneOf, Share
-from sftray.config.checks import check_fields, known_fields, require, with_known_fields
+from sftray.config.checks import check_fields, known_fields, refuse, with_known_fields
 from sftray.config.spaces import Value
 
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
@@ -77,34 +77,19 @@ class TrialConfig:
         check_fields("trial.", self)
         if isinstance(self.lora_target_modules, list):
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
-        require(
-            self.finetune == "lora" or self.base_precision != "nf4",
-            "trial.base_precision",
-            "'nf4' with finetune='full'",
-            "'bf16' or 'fp32': 4-bit weights cannot be trained",
-        )
-        require(
-            self.effective_batch_size % self.num_workers == 0,
-            "trial.effective_batch_size",
-            f"{self.effective_batch_size} with num_workers={self.num_workers}",
-            "a multiple of num_workers",
-        )
-        if self.shard_base:
-            self._require_a_base_to_shard()
-
-    def _require_a_base_to_shard(self) -> None:
-        require(
-            self.num_workers > 1 and self.base_precision == "nf4",
-            "trial.shard_base",
-            f"True with num_workers={self.num_workers}, base_precision={self.base_precision!r}",
-            "with several workers and an nf4 base",
-        )
-        require(
-            self.lora_target_modules == "all-linear",
-            "trial.shard_base",
-            f"True with lora_target_modules={self.lora_target_modules!r}",
-            "with 'all-linear': only adapted layers can be taken apart",
-        )
+        if self.finetune == "full" and self.base_precision == "nf4":
+            must = "'bf16' or 'fp32': 4-bit weights cannot be trained"
+            refuse("trial.base_precision", "'nf4' with finetune='full'", must)
+        if self.effective_batch_size % self.num_workers:
+            got = f"{self.effective_batch_size} with num_workers={self.num_workers}"
+            refuse("trial.effective_batch_size", got, "a multiple of num_workers")
+        if self.shard_base and (self.num_workers == 1 or self.base_precision != "nf4"):
+            got = f"num_workers={self.num_workers}, base_precision={self.base_precision!r}"
+            refuse("trial.shard_base", f"True with {got}", "with several workers and an nf4 base")
+        if self.shard_base and self.lora_target_modules != "all-linear":
+            got = f"True with lora_target_modules={self.lora_target_modules!r}"
+            must = "with 'all-linear': only adapted layers can be taken apart"
+            refuse("trial.shard_base", got, must)
 
     @property
     def alpha(self) -> float:

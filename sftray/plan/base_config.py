@@ -85,5 +85,6 @@ def refuse_varlen(reason: str) -> NoReturn:
     """Raise ConfigError for a trial that asks for varlen."""
     raise ConfigError(
         f"trial.attention: got 'varlen', but {reason}, which varlen does not compute; must be an "
-        "attention that does; leave it None to take one"
+        "attention that does",
+        "leave it None to take one",
     )

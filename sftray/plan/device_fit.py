@@ -42,7 +42,8 @@ def fit_train(sweep: SweepConfig, base: BaseConfig, memory: float | None) -> Dev
     trials = [sweep.trial.at(point) for point in sweep.points or (smallest,)]
     reasons = [reason for trial in trials if (reason := refuse(trial))]
     if execution is None or reasons:
-        raise ConfigError(f"trial: {reasons[0]}")
+        what, _, fix = reasons[0].rpartition("; ")
+        raise ConfigError(f"trial: {what}", fix)
     return DeviceFit(execution, refuse)
 
 

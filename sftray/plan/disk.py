@@ -74,8 +74,8 @@ def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     if needed.free is not None and wanted > needed.free:
         raise ConfigError(
             f"storage: got {needed.free / 1e9:.1f} GB free at {sweep.storage}, must have "
-            f"{wanted / 1e9:.1f} GB for the sweep's checkpoints; make room, give another "
-            "--storage, or lower num_trials or lora_r"
+            f"{wanted / 1e9:.1f} GB for the sweep's checkpoints",
+            "make room, give another --storage, or lower num_trials or lora_r",
         )
 
 

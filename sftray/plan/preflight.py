@@ -1,9 +1,10 @@
-"""The checks that `--plan` and a start share, before anything runs."""
+"""The checks that `--plan` and a start share, before anything runs; each yields its warnings."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import field_values, reachable
@@ -53,167 +54,150 @@ def check_sweep(
     ]
 
 
-def check_code(trial: TrialConfig) -> list[str]:
-    """A warning where foreign code would run."""
-    if not trial.trust_remote_code:
-        return []
-    pinned = f"at {trial.model_revision}" if trial.model_revision else "at whatever it is today"
-    return [
-        f"trust_remote_code is on: Python code of {trial.model}, {pinned}, runs here and on every "
-        "worker, with all that they may do; read it, and pin trial.model_revision"
-    ]
+def check_code(trial: TrialConfig) -> Iterator[str]:
+    """Where foreign code would run."""
+    if trial.trust_remote_code:
+        pinned = f"at {trial.model_revision}" if trial.model_revision else "at whatever it is today"
+        yield (
+            f"trust_remote_code is on: Python code of {trial.model}, {pinned}, runs here and on "
+            "every worker, with all that they may do; read it, and pin trial.model_revision"
+        )
 
 
-def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) -> list[str]:
-    """Warnings; ConfigError where a point that the search could suggest cannot run."""
-    warnings = []
+def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) -> Iterator[str]:
+    """Trials of few steps; ConfigError where a point that the search could suggest cannot run."""
     for config in shape_corners(sweep):
         planned = plan(config)
         if planned.steps < FEW_STEPS:
-            warnings.append(
+            yield (
                 f"effective_batch_size {config.effective_batch_size} at "
                 f"{config.num_train_epochs:g} epochs gives {planned.steps} optimizer steps; fewer "
                 f"than {FEW_STEPS} are a noisy comparison"
             )
-    return warnings
 
 
-def check_ranks(sweep: SweepConfig, fit: DeviceFit) -> list[str]:
-    """A warning where the search could suggest ranks that do not fit the memory."""
+def check_ranks(sweep: SweepConfig, fit: DeviceFit) -> Iterator[str]:
+    """Where the search could suggest ranks that do not fit the memory."""
     trials = [sweep.trial.at({"lora_r": int(rank)}) for rank in reachable(sweep, "lora_r")]
-    reasons = [reason for trial in trials if (reason := fit.too_large(trial))]
-    if not reasons:
-        return []
-    return [f"{len(reasons)} of {len(trials)} ranks would not be trained: {reasons[0]}"]
+    if reasons := [reason for trial in trials if (reason := fit.too_large(trial))]:
+        yield f"{len(reasons)} of {len(trials)} ranks would not be trained: {reasons[0]}"
 
 
-def check_budgets(sweep: SweepConfig, *, gpus: float) -> list[str]:
-    """A warning where a budget of GPU time will never be spent."""
+def check_budgets(sweep: SweepConfig, *, gpus: float) -> Iterator[str]:
+    """Where a budget of GPU time will never be spent."""
     never = [name for name in ("max_gpu_hours", "max_cost") if getattr(sweep, name) is not None]
-    if gpus or not never:
-        return []
-    return [
-        f"{' and '.join(never)} never end{'s' * (len(never) == 1)} this sweep, for it runs on CPUs "
-        "and no GPU is paid for; max_hours does"
-    ]
+    if never and not gpus:
+        yield (
+            f"{' and '.join(never)} never end{'s' * (len(never) == 1)} this sweep, because it runs "
+            "on CPUs and no GPU is paid for; max_hours does"
+        )
 
 
-def check_batch_sizes(asked: SweepConfig, searched: SweepConfig) -> list[str]:
-    """A warning where too few of the batch sizes that were asked for leave enough steps, so that
-    others were taken."""
+def check_batch_sizes(asked: SweepConfig, searched: SweepConfig) -> Iterator[str]:
+    """Where too few of the batch sizes that were asked for leave enough steps, so that others were
+    taken."""
     sizes = field_values(searched, "effective_batch_size") or []
     wanted = field_values(asked, "effective_batch_size") or []
-    if set(sizes) <= set(wanted):
-        return []
-    return [
-        f"batch sizes {_listed(wanted)} leave fewer than {MIN_STEPS} steps on so few rows; "
-        f"{_listed(sizes)} are searched instead. A shorter data.max_length makes more rows"
-    ]
+    if not set(sizes) <= set(wanted):
+        yield (
+            f"batch sizes {_listed(wanted)} leave fewer than {MIN_STEPS} steps on so few rows; "
+            f"{_listed(sizes)} are searched instead. A shorter data.max_length makes more rows"
+        )
 
 
 def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def check_name(sweep: SweepConfig) -> list[str]:
-    """A warning where the start would be refused, for a sweep of this name is there."""
+def check_name(sweep: SweepConfig) -> Iterator[str]:
+    """Where the start would be refused, because another sweep has this name."""
     try:
         refuse_other_config(sweep, SweepPaths.of(sweep.storage, sweep.name))
     except ConfigError as error:
-        return [str(error)]
-    return []
+        yield str(error)
 
 
-def check_rates(sweep: SweepConfig, base: BaseConfig) -> list[str]:
-    """A warning where the learning rates are not those of such a base: none of LoRA's that are
-    published for its size, or, in full fine-tuning, all above what only small bases bear."""
+def check_rates(sweep: SweepConfig, base: BaseConfig) -> Iterator[str]:
+    """Where the learning rates are not those of such a base: none of LoRA's that are published for
+    its size, or, in full fine-tuning, all above what only small bases bear."""
     shape, values = ModelShape.of(base), reachable(sweep, "learning_rate")
+    low, high = min(values), max(values)
     if sweep.trial.finetune == "lora":
         published = published_rates(shape, str(base.get("model_type"))) if shape else []
-        if not published or any(min(values) <= rate <= max(values) for rate in published):
-            return []
-        usual = published[0]
-        tried = f"{min(values):.3g}" + (f" … {max(values):.3g}" if len(values) > 1 else "")
-        return [
-            f"the learning rate published as good for bases of this size is {usual:.2g}, and "
-            f"{tried} does not hold it: --set 'search_space.learning_rate="
-            f"loguniform({usual / 5:.0e}, {usual * 5:.0e})'"
-        ]
-    small = shape is not None and shape.parameters < BEARS_HIGH_RATES
-    if small or min(values) <= HIGH_RATE:
-        return []
-    return [
-        f"all learning rates are {min(values):.3g} or more; full fine-tuning usually wants 1e-5 … "
-        f"5e-5, a tenth of what LoRA wants, and seldom more than {HIGH_RATE:.0e}"
-    ]
+        if published and not any(low <= rate <= high for rate in published):
+            usual = published[0]
+            tried = f"{low:.3g}" + (f" … {high:.3g}" if len(values) > 1 else "")
+            yield (
+                f"the learning rate published as good for bases of this size is {usual:.2g}, and "
+                f"{tried} does not hold it: --set 'search_space.learning_rate="
+                f"loguniform({usual / 5:.0e}, {usual * 5:.0e})'"
+            )
+    elif low > HIGH_RATE and (shape is None or shape.parameters >= BEARS_HIGH_RATES):
+        yield (
+            f"all learning rates are {low:.3g} or more; full fine-tuning usually wants 1e-5 … "
+            f"5e-5, a tenth of what LoRA wants, and seldom more than {HIGH_RATE:.0e}"
+        )
 
 
-def check_evaluation(evaluation: Counts) -> list[str]:
-    """A warning where the evaluation set is too small to tell trials apart."""
+def check_evaluation(evaluation: Counts) -> Iterator[str]:
+    """Where the evaluation set is too small to tell trials apart."""
     supervised = evaluation["supervised_tokens"]
-    if supervised >= FEW_SUPERVISED:
-        return []
-    return [
-        f"the evaluation set has {evaluation['conversations']} conversations and {supervised:,} "
-        f"trained tokens; fewer than {FEW_SUPERVISED:,} are a noisy comparison: raise "
-        "data.eval_fraction, or give data.eval_source"
-    ]
+    if supervised < FEW_SUPERVISED:
+        yield (
+            f"the evaluation set has {evaluation['conversations']} conversations and "
+            f"{supervised:,} trained tokens; fewer than {FEW_SUPERVISED:,} are a noisy comparison: "
+            "raise data.eval_fraction, or give data.eval_source"
+        )
 
 
-def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> list[str]:
-    """A warning where the base has more than PyTorch's variable-length attention computes."""
+def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> Iterator[str]:
+    """Where the base has more than PyTorch's variable-length attention computes."""
     special = special_attention(base)
-    if not special or not gpus or sweep.trial.attention is not None:
-        return []
-    return [
-        f"the base has {special}, which varlen attention does not compute: trials take "
-        "FlashAttention where it is installed, else sdpa, which is slower"
-    ]
+    if special and gpus and sweep.trial.attention is None:
+        yield (
+            f"the base has {special}, which varlen attention does not compute: trials take "
+            "FlashAttention where it is installed, else sdpa, which is slower"
+        )
 
 
-def check_references(sweep: SweepConfig, prompts: Sequence[Reference]) -> list[str]:
-    """A warning where the metric holds answers against references that are longer than answers may
-    be. `prompts` are a manifest's."""
+def check_references(sweep: SweepConfig, prompts: Sequence[Reference]) -> Iterator[str]:
+    """Where the metric holds answers against references that are longer than answers may be.
+    `prompts` are a manifest's."""
     lengths = [prompt["reference_tokens"] for prompt in prompts[: sweep.num_metric_prompts]]
     longer = sum(length > ANSWER_TOKENS for length in lengths)
-    if sweep.metric is None or not longer:
-        return []
-    return [
-        f"{sweep.metric}: {longer} of {len(lengths)} references ({100 * longer / len(lengths):.0f} "
-        f"%) are longer than the {ANSWER_TOKENS} tokens of an answer (median "
-        f"{statistics.median(lengths):g}, longest {max(lengths):,}), so answers are cut off before "
-        "what they are scored by; take references that fit (data.eval_source), or compare trials "
-        "by eval_loss"
-    ]
+    if sweep.metric is not None and longer:
+        share = 100 * longer / len(lengths)
+        yield (
+            f"{sweep.metric}: {longer} of {len(lengths)} references ({share:.0f} %) are longer "
+            f"than the {ANSWER_TOKENS} tokens of an answer (median "
+            f"{statistics.median(lengths):g}, longest {max(lengths):,}), so answers are cut off "
+            "before what they are scored by; take references that fit (data.eval_source), or "
+            "compare trials by eval_loss"
+        )
 
 
 def shape_corners(sweep: SweepConfig) -> list[TrialConfig]:
     """The baseline at every combination of batch size and epochs that the sweep can reach."""
+    names = ("effective_batch_size", "num_train_epochs")
     if sweep.points:
-        names = ("effective_batch_size", "num_train_epochs")
         trials = [sweep.trial.at(point) for point in sweep.points]
-        shapes = [{name: getattr(trial, name) for name in names} for trial in trials]
-        return list(dict.fromkeys(sweep.trial.at(shape) for shape in shapes))
-    configs = []
-    for batch in reachable(sweep, "effective_batch_size"):
-        for epochs in reachable(sweep, "num_train_epochs"):
-            point = {"effective_batch_size": int(batch), "num_train_epochs": epochs}
-            configs.append(sweep.trial.at(point))
-    return configs
+        shapes = [tuple(getattr(trial, name) for name in names) for trial in trials]
+    else:
+        batches, epochs = (reachable(sweep, name) for name in names)
+        shapes = list(itertools.product(map(int, batches), epochs))
+    return [sweep.trial.at(dict(zip(names, shape, strict=True))) for shape in dict.fromkeys(shapes)]
 
 
-def refusals(data: DataConfig, manifest: Manifest | Estimate) -> list[str]:
+def refusals(data: DataConfig, manifest: Manifest | Estimate) -> Iterator[str]:
     """Why a sweep would not start on its data: a source with too many bad rows, or an evaluation
     set that is trained on."""
-    reasons = []
     for split, facts in manifest["splits"].items():
         bad, rows = sum(facts["dropped"].values()), facts["read"]
         if bad > data.max_bad_fraction * rows:
-            reasons.append(
+            yield (
                 f"{split} data: {bad:,} of {rows:,} rows are bad "
                 f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
-                f"{data.max_bad_fraction:g}"
+                f"{data.max_bad_fraction:g}: the sweep would not start"
             )
     if refusal := overlap_refusal(manifest["eval_overlap"]):
-        reasons.append(refusal)
-    return [f"{reason}: the sweep would not start" for reason in reasons]
+        yield f"{refusal}: the sweep would not start"

@@ -17,21 +17,13 @@ from sftray.data.estimate import estimate_packs
 from sftray.data.packs.manifest import Estimate, Manifest, counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
+from sftray.plan import preflight
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
 from sftray.plan.disk import Disk, disk_needed
 from sftray.plan.memory import Memory, train_memory
 from sftray.plan.model_shape import ModelShape
-from sftray.plan.preflight import (
-    check_batch_sizes,
-    check_code,
-    check_name,
-    check_ranks,
-    check_sweep,
-    refusals,
-    shape_corners,
-)
 from sftray.plan.prior_points import prior_points
 from sftray.plan.rungs import rung_ladder
 from sftray.plan.trainer_choice import pick_trainer, without_bank
@@ -104,19 +96,11 @@ class Preview:
             "packs": self.packs,
             "data": counts_of(self.manifest),
             "dropped": {
-                split: {
-                    "rows": facts["read"],
-                    "reasons": facts["dropped"],
-                    "unread": facts["unread"],
-                }
-                for split, facts in splits.items()
+                split: {"rows": of["read"], "reasons": of["dropped"], "unread": of["unread"]}
+                for split, of in splits.items()
             },
             "overlap": self.manifest["eval_overlap"],
-            "padding": {
-                "waste": splits["train"]["waste"],
-                "waste_padded": splits["train"]["waste_padded"],
-                "waste_longest": splits["train"]["waste_longest"],
-            },
+            "padding": {name: size for name, size in splits["train"].items() if "waste" in name},
             "trials": sweep.total_trials,
             "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},
             "trainer": self.trainer,
@@ -153,21 +137,15 @@ class TrialShape:
         return cls(trial, plan, round(plan.rows * tokens_per_row), round(first * tokens_per_row))
 
     def to_json(self) -> dict[str, object]:
-        trial, plan = self.trial, self.plan
+        of_trial = ("effective_batch_size", "num_workers", "num_train_epochs")
+        of_plan = ("micro_batch_size", "accumulation", "steps", "warmup_steps")
         return {
-            "effective_batch_size": trial.effective_batch_size,
-            "num_workers": trial.num_workers,
-            "num_train_epochs": trial.num_train_epochs,
-            "micro_batch_size": plan.micro_batch_size,
-            "accumulation": plan.accumulation,
-            "steps": plan.steps,
-            "warmup_steps": plan.warmup_steps,
-            "rows": plan.rows,
-            "rows_dropped": plan.rows_dropped,
+            **{name: getattr(self.trial, name) for name in of_trial},
+            **{name: getattr(self.plan, name) for name in (*of_plan, "rows", "rows_dropped")},
             "tokens": self.tokens,
             "tokens_to_first_rung": self.tokens_to_first_rung,
-            "rungs": [{"rows": rung.rows, "step": rung.step} for rung in plan.rungs],
-            "evaluations": len(plan.eval_steps),
+            "rungs": [{"rows": rung.rows, "step": rung.step} for rung in self.plan.rungs],
+            "evaluations": len(self.plan.eval_steps),
         }
 
 
@@ -190,10 +168,11 @@ def make_plan(
     fit = DeviceFit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, train["rows"], execution=fit.execution)
     per_row = train["tokens"] / max(train["rows"], 1)
-    counts, refused = counts_of(manifest), refusals(sweep.data, manifest)
-    warnings = [*check_code(sweep.trial), *refused]
-    warnings += check_sweep(sweep, manifest, base, plan, gpus=gpu_memory is not None)
-    warnings += [*check_ranks(sweep, fit), *check_batch_sizes(asked, sweep), *check_name(asked)]
+    refused = list(preflight.refusals(sweep.data, manifest))
+    warnings = [*preflight.check_code(sweep.trial), *refused]
+    warnings += preflight.check_sweep(sweep, manifest, base, plan, gpus=gpu_memory is not None)
+    warnings += [*preflight.check_ranks(sweep, fit), *preflight.check_batch_sizes(asked, sweep)]
+    warnings += preflight.check_name(asked)
     return Preview(
         sweep=sweep,
         data=data,
@@ -205,8 +184,8 @@ def make_plan(
         gpus=_usual_gpus(sweep, base, trainer),
         first=prior_points(sweep, base),
         rungs=rung_ladder(sweep, train["rows"]),
-        shapes=[TrialShape.of(trial, plan(trial), per_row) for trial in shape_corners(sweep)],
-        disk=disk_needed(sweep, base, counts, at_once=bank.slots if bank else AT_ONCE),
+        shapes=[TrialShape.of(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
+        disk=disk_needed(sweep, base, counts_of(manifest), at_once=bank.slots if bank else AT_ONCE),
         warnings=warnings,
         starts=not refused,
     )

@@ -14,17 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sftray.config import (
-    DataConfig,
-    Space,
-    SweepConfig,
-    TrialConfig,
-    choice,
-    fitting,
-    loguniform,
-    uniform,
-)
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import reachable
+from sftray.config.spaces import Space, choice, fitting, loguniform, uniform
 from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_sample
 from sftray.data.packs.manifest import Estimate, reasons_text
 from sftray.data.recipe import Recipe, make_recipe
@@ -144,19 +136,18 @@ def _rows_that_hold(
 
 
 def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -> TrialConfig:
-    trial = TrialConfig(model, base_precision="nf4" if gpus else "fp32")
-    if not gpus and conversations <= 10_000:
-        trial = replace(trial, num_train_epochs=2.0)
-        reasons["trial.num_train_epochs"] = "a small dataset wants more than one pass"
-    reasons["trial.base_precision"] = (
-        "QLoRA: the frozen base in 4 bits, a quarter of the memory"
-        if gpus
-        else "4 bits are slow on a CPU"
-    )
-    reasons["trial.lora_target_modules"] = (
-        "on all linear layers LoRA learns most; on attention alone it falls behind"
-    )
-    return trial
+    why = "on all linear layers LoRA learns most; on attention alone it falls behind"
+    reasons["trial.lora_target_modules"] = why
+    if gpus:
+        why = "QLoRA: the frozen base in 4 bits, a quarter of the memory"
+        reasons["trial.base_precision"] = why
+        return TrialConfig(model)
+    reasons["trial.base_precision"] = "4 bits are slow on a CPU"
+    trial = TrialConfig(model, base_precision="fp32")
+    if conversations > 10_000:
+        return trial
+    reasons["trial.num_train_epochs"] = "a small dataset wants more than one pass"
+    return replace(trial, num_train_epochs=2.0)
 
 
 def _space(base: BaseConfig, conversations: int, reasons: dict[str, str]) -> dict[str, Space]:
@@ -242,8 +233,8 @@ def _with_enough_rows(
         if shorter < LENGTHS[0]:
             raise DataError(
                 f"{recipe.data.source}: got {counts['conversations']:,} conversations in {rows} "
-                f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to tell anything; give "
-                "more data"
+                f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to tell anything",
+                "give more data",
             )
         recipe = recipe.resized(max_length=shorter, eval_fraction=recipe.data.eval_fraction)
         cut = sample.cut(shorter)
@@ -275,18 +266,14 @@ def _sized(sweep: SweepConfig, rows: int, tokens: int, reasons: dict[str, str]) 
 def _about_the_base(sweep: SweepConfig, base: BaseConfig, gpus: int) -> str:
     shape = ModelShape.of(base)
     trainer, why = pick_trainer(sweep, base)
-    how = (
-        "the bank trains many trials at once" if trainer == "bank" else f"on Ray Train, since {why}"
-    )
+    how = f"on Ray Train, because {why}"
+    if trainer == "bank":
+        how = "the bank trains many trials at once"
     if shape is None:
-        return f"a {base.get('model_type')}, whose config.json does not tell its memory; {how}"
+        return f"a {base.get('model_type')}, of unknown memory by its config.json; {how}"
     unit, name = (1e9, "billion") if shape.parameters >= 1e9 else (1e6, "million")
     size = f"{shape.parameters / unit:.3g} {name} parameters"
-    if not gpus:
-        return f"{size}; {how}"
-    fits = [
-        name
-        for name, gib in USUAL_GPUS.items()
-        if choose_execution(sweep, base, memory=gib * 2**30) is not None
-    ]
-    return f"{size}; {how}; fits GPUs of {fits[0]} and more" if fits else f"{size}; {how}"
+    for name, gib in USUAL_GPUS.items():
+        if gpus and choose_execution(sweep, base, memory=gib * 2**30) is not None:
+            return f"{size}; {how}; fits GPUs of {name} and more"
+    return f"{size}; {how}"

@@ -54,7 +54,7 @@ def pick_trainer(sweep: SweepConfig, base: BaseConfig) -> tuple[str, str]:
     if reason is None:
         return "bank", "plain LoRA trials that share one base"
     if sweep.trainer == "bank":
-        raise ConfigError(f"trainer: got 'bank', but {reason}; leave it 'auto', or take 'train'")
+        raise ConfigError(f"trainer: got 'bank', but {reason}", "leave it 'auto', or take 'train'")
     return "train", reason
 
 
@@ -65,8 +65,8 @@ def without_bank(sweep: SweepConfig) -> tuple[str, str]:
         slots = f"a bank of bank_slots={sweep.bank_slots} does not fit"
     if sweep.trainer == "bank":
         raise ConfigError(
-            f"trainer: got 'bank', but {slots} the GPU's memory; lower data.max_length, or take a "
-            "larger GPU or base_precision='nf4'"
+            f"trainer: got 'bank', but {slots} the GPU's memory",
+            "lower data.max_length, or take a larger GPU or base_precision='nf4'",
         )
     return "train", f"{slots} the GPU's memory"
 

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from sftray.config import SweepConfig, TrialConfig, choice
 from sftray.config.checks import is_number
@@ -88,7 +89,7 @@ def plan_trial(
     available = round(trial.num_train_epochs * rows_per_epoch)
     steps = available // batch
     if steps < MIN_STEPS:
-        raise ConfigError(_too_few_steps(trial, rows_per_epoch, available, steps))
+        _refuse_few_steps(trial, rows_per_epoch, available, steps)
     rungs = tuple(
         Rung(rows, math.ceil(rows / batch), math.ceil(rows / batch) * batch - rows)
         for rows in ladder
@@ -149,11 +150,14 @@ def resolve_batch_sizes(sweep: SweepConfig, rows_per_epoch: int) -> SweepConfig:
     return replace(sweep, search_space=searched)
 
 
-def _too_few_steps(trial: TrialConfig, rows_per_epoch: int, available: int, steps: int) -> str:
+def _refuse_few_steps(
+    trial: TrialConfig, rows_per_epoch: int, available: int, steps: int
+) -> NoReturn:
     usual = [str(batch) for batch in (1, 2, 4, 8, 16, 32, 64) if available // batch >= MIN_STEPS]
-    return (
+    raise ConfigError(
         f"effective_batch_size: got {trial.effective_batch_size}, which gives {steps} optimizer "
         f"steps in {trial.num_train_epochs:g} epochs of {rows_per_epoch} packed rows, must give at "
-        f"least {MIN_STEPS}; batch sizes that fit: {', '.join(usual) or 'none'}; or lower "
-        f"data.max_length (half of it gives about {2 * available} rows), or raise num_train_epochs"
+        f"least {MIN_STEPS}; batch sizes that fit: {', '.join(usual) or 'none'}",
+        f"take one of them, lower data.max_length (half of it gives about {2 * available} rows), "
+        "or raise num_train_epochs",
     )

@@ -73,29 +73,29 @@ def _run(
     began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
     base = _checked_base(sweep, paths, log)
-    trainer, why = pick_trainer(sweep, base)
+    choice = pick_trainer(sweep, base)
     recipe = make_recipe(
         sweep.data,
         sweep.trial.model,
         revision=sweep.trial.model_revision,
         trust_remote_code=sweep.trial.trust_remote_code,
     )
-    at_work = ActiveTrainer(base, connect(log, dashboard=trainer == "train"), local, log)
-    at_work.start(trainer, why, sweep)
-    held = at_work.gpus()
+    cluster = connect(log, dashboard=choice[0] == "train")
+    trainer = ActiveTrainer(choice, sweep, base, cluster, local, log)
+    held = trainer.gpus()
     try:
         packs = packs_from(recipe, storage=sweep.storage, log=log)
         rows = packs.rows("train")
         given, sweep = sweep, resolve_batch_sizes(sweep, rows)
-        trials = at_work.fit(sweep)
+        trials = trainer.fit(sweep)
         fit = trials.fit
         specs = TrialSpecs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
-        _check(specs, packs, base, fit, at_work.runner.gpus, log)
+        _check(specs, packs, base, fit, trainer.runner.gpus, log)
         record = write_record(given, sweep, paths, packs)
-        log(f"trainer: {at_work.told}")
+        log(f"trainer: {trainer}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             journal.append(sweep_started(record["uid"]))
-            meter = Meter(sweep, journal, at_work.gpus, log, clock, (began, held))
+            meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, held))
             search = _begin(specs, base, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, log, meter.look)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
@@ -105,14 +105,14 @@ def _run(
                     trials.run(specs, search, recorder)
                 _settle(search, recorder, meter)
                 if _confirms(sweep, search):
-                    _run_again(specs, rows, search, recorder, at_work, trials)
+                    _run_again(specs, rows, search, recorder, trainer, trials)
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
             finally:
                 recorder.write_leaderboard()
-            return _finish(sweep, paths, packs, at_work.runner, log)
+            return _finish(sweep, paths, packs, trainer.runner, log)
     finally:
-        at_work.runner.close()
+        trainer.runner.close()
 
 
 def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> BaseConfig:
@@ -180,7 +180,9 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
     sweep's budget."""
     recorder.finish_trials()
     if search.damaged:
-        raise DataError(f"{search.damaged}. The sweep stopped; mended, the same command goes on")
+        raise DataError(
+            f"{search.damaged}. The sweep stopped", "mend it; the same command continues"
+        )
     if search.outage:
         raise OutageError(search.outage)
     if search.unfinished() and not meter.used_up:
@@ -200,14 +202,14 @@ def _run_again(
     rows: int,
     search: Search,
     recorder: Recorder,
-    at_work: ActiveTrainer,
+    trainer: ActiveTrainer,
     trials: FittedTrainer,
 ) -> None:
     """Run the best points with other seeds, by `trials` or by the trainer that confirms. rows: of
     the packs."""
     sweep = specs.sweep
     recorder.log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
-    if other := at_work.change_to(sweep.confirm_trainer, sweep):
+    if other := trainer.change_to(sweep.confirm_trainer, sweep):
         trials = other
         specs = replace(specs, plan=planner(sweep, rows, execution=other.fit.execution))
     trials.run(specs, search, recorder)

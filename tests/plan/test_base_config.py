@@ -54,5 +54,5 @@ def test_varlen_is_refused_before_a_start_where_the_base_has_windows(changes: An
 def test_a_plan_for_gpus_says_that_varlen_is_passed_over() -> None:
     (line,) = check_attention(make_sweep(), MISTRAL, gpus=True)
     assert "the base has sliding windows, which varlen attention does not compute" in line
-    assert check_attention(make_sweep(), MISTRAL, gpus=False) == []
-    assert check_attention(make_sweep(), {"model_type": "llama"}, gpus=True) == []
+    assert list(check_attention(make_sweep(), MISTRAL, gpus=False)) == []
+    assert list(check_attention(make_sweep(), {"model_type": "llama"}, gpus=True)) == []

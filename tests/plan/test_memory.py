@@ -232,7 +232,7 @@ def test_rates_that_only_lora_bears_are_warned_of() -> None:
     assert warning.startswith(
         "all learning rates are 0.0003 or more; full fine-tuning usually wants"
     )
-    assert check_rates(sweep_of(FULL), LLAMA_1B) == []
-    assert check_rates(replace(high, trial=TRIAL), LLAMA_1B) == []
+    assert list(check_rates(sweep_of(FULL), LLAMA_1B)) == []
+    assert list(check_rates(replace(high, trial=TRIAL), LLAMA_1B)) == []
     small = LLAMA_1B | {"hidden_size": 64, "vocab_size": 8192}
-    assert check_rates(high, small) == []
+    assert list(check_rates(high, small)) == []
