@@ -29,7 +29,7 @@ from sftray.plan.trial_plan import planner
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage.journal import Journal, read_events, reader
-from sftray.storage.journal.event_types import sweep_ended
+from sftray.storage.journal.event_types import EventName, SweepEnded
 from sftray.storage.paths import SweepPaths
 from sftray.trainers.runner import ToSpec, TrialSpecs, TuneConfig, tune_trials
 
@@ -180,7 +180,7 @@ def live(folder: Path, sweep: SweepConfig) -> None:
         )
         recorder.finish_trials()
         recorder.write_leaderboard()
-        journal.append(sweep_ended())
+        journal.append(SweepEnded(event=EventName.SWEEP_ENDED, trial=None))
     (folder / "life.json").write_text(json.dumps({"replay": replay, "resume": told[0]}))
 
 

@@ -27,7 +27,7 @@ def ray_cluster() -> Iterator[None]:
     tests = {str(path.parent) for path in TESTS.glob("**/*.py")}
     folders = [str(TESTS.parent), *sorted(tests), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
-    from sftray.cluster.connect import dashboard_installed
+    from sftray.cluster.ray_private import dashboard_installed
 
     ray.init("local", num_cpus=2, include_dashboard=dashboard_installed(), log_to_driver=False)
     yield

@@ -114,7 +114,7 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             # the recorder frees them, some seconds later
             ray.init(
                 "local",
-                include_dashboard=dashboard and dashboard_installed(),
+                include_dashboard=dashboard and ray_private.dashboard_installed(),
                 dashboard_host="127.0.0.1",
                 **quiet,
             )
@@ -187,15 +187,6 @@ def head_has_cpus() -> bool:
     """Whether the cluster's head may train."""
     heads = (n for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"])
     return any(head["Resources"].get("CPU", 0) > 0 for head in heads)
-
-
-def dashboard_installed() -> bool:
-    """Whether Ray came with its `default` extra."""
-    try:
-        ray_private.dashboard_dependencies()
-    except ImportError:
-        return False
-    return True
 
 
 def _standing_cluster() -> bool:

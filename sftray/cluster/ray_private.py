@@ -7,9 +7,9 @@ its name. Nothing of Ray is imported before a function is called.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
-from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -104,9 +104,11 @@ def tune_environment() -> set[str]:
     return names
 
 
-def dashboard_dependencies() -> ModuleType:
-    """The module that imports only where Ray came with its `default` extra, which has no public
-    sign. Raises ImportError without it. When it moves: `ray start` checks for the same."""
-    import ray.dashboard.optional_deps
-
-    return cast("ModuleType", ray.dashboard.optional_deps)
+def dashboard_installed() -> bool:
+    """Whether Ray came with its `default` extra, which has no public sign but a module that imports
+    only then. When it moves: `ray start` checks for the same."""
+    try:
+        importlib.import_module("ray.dashboard.optional_deps")
+    except ImportError:
+        return False
+    return True

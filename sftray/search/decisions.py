@@ -13,10 +13,13 @@ from sftray.plan.rungs import Rung
 from sftray.search.asha import Decision, asha
 from sftray.search.search_trials import SearchTrial
 from sftray.storage.journal.event_types import (
+    CONTINUE,
+    STOP,
+    EventName,
     Outcome,
+    RungDecision,
     TrialEvent,
     TrialSuggested,
-    rung_decision,
     trial_ended,
     trial_suggested,
 )
@@ -46,11 +49,12 @@ def consequences(
         if decision is None:
             decision = _judge(sweep, rungs, state, rung, loss)
             events.append(
-                rung_decision(
-                    trial,
+                RungDecision(
+                    event=EventName.DECISION,
+                    trial=trial,
                     step=step,
                     rung=rung.rows,
-                    goes_on=decision.goes_on,
+                    decision=CONTINUE if decision.goes_on else STOP,
                     bracket=state.plan.bracket,
                     cutoff=decision.cutoff,
                 )

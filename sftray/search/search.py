@@ -108,7 +108,12 @@ class Search:
         seed = self._sweep.trial.seed
         seeds = [seed + number for number in range(1, self._sweep.confirm_seeds + 1)]
         chosen = decisions.chosen_points(self._sweep, self._trials.values())
-        self._record([events.confirmation(trial, seeds) for trial in chosen])
+        self._record(
+            [
+                events.Confirmation(event=EventName.CONFIRMATION, trial=trial, seeds=seeds)
+                for trial in chosen
+            ]
+        )
         return self.remaining() > 0
 
     def searching(self) -> bool:
@@ -128,13 +133,23 @@ class Search:
     def attempt(self, trial: str) -> int:
         """Journal that a trial starts, or starts again; returns the how manieth time, from 1."""
         number = self._trials[trial].attempts + 1
-        self._record([events.attempt_started(trial, number)])
+        started = events.AttemptStarted(
+            event=EventName.ATTEMPT_STARTED, trial=trial, attempt=number
+        )
+        self._record([started])
         return number
 
     def attempt_ended(self, trial: str, message: str, what: str = Outcome.FAILED) -> None:
         """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
         started again."""
-        self._record([events.attempt_ended(trial, self._trials[trial].attempts, what, message)])
+        ended: events.AttemptEnded = {
+            "event": EventName.ATTEMPT_ENDED,
+            "trial": trial,
+            "attempt": self._trials[trial].attempts,
+            "class": what,
+            "message": message,
+        }
+        self._record([ended])
 
     def record(
         self,

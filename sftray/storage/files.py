@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import io
 import os
 import re
 import shutil
@@ -94,33 +95,27 @@ def write_text(path: str, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-@patient
 def write_bytes(path: str, data: bytes) -> None:
     """Write a file atomically, making its folder."""
-    filesystem, inner = resolve(path)
-    filesystem.create_dir(os.path.dirname(inner), recursive=True)
-    if is_uri(path):
-        with filesystem.open_output_stream(inner) as stream:
-            stream.write(data)
-        return
-    with _beside(inner) as temporary:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            flush(file)
-        os.replace(temporary, inner)
+    _put(path, data)
 
 
 @patient
 def create(path: str, data: bytes) -> bool:
     """Write a file, making its folder, unless it is there; whether it was written.
 
-    Of several that try at the same moment one is told True. (One is told False, too, where an
+    Of several that try at the same moment one gets True. (One gets False, too, where an
     object store retried a put that had succeeded: `data` then is what lies there.) Raises OSError
     where the storage is out of reach.
     """
     filesystem, inner = resolve(path)
     if isinstance(filesystem, fs.LocalFileSystem):
-        return _create_file(inner, data)
+        with _written_beside(inner, io.BytesIO(data)) as temporary:
+            try:
+                os.link(temporary, inner)  # which, unlike a rename, replaces nothing
+            except FileExistsError:
+                return False
+        return True
     from obstore import put
     from obstore.exceptions import AlreadyExistsError, BaseError
 
@@ -131,8 +126,8 @@ def create(path: str, data: bytes) -> bool:
     except AlreadyExistsError:
         return False
     except BaseError as error:
-        said = _RETRIES.sub(": ", str(error).partition("\n")[0])
-        raise OSError(f"{path}: {said}") from error
+        reason = _RETRIES.sub(": ", str(error).partition("\n")[0])
+        raise OSError(f"{path}: {reason}") from error
     return True
 
 
@@ -155,8 +150,7 @@ def list_below(folder: str) -> list[fs.FileInfo]:
     """All that lies in a folder and in the folders within it; empty if it is not there."""
     filesystem, inner = resolve(folder)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    found: list[fs.FileInfo] = filesystem.get_file_info(selector)
-    return found
+    return list(filesystem.get_file_info(selector))
 
 
 @patient
@@ -192,14 +186,7 @@ def get_folder(folder: str, local: Path | None = None) -> Path:
     if not is_uri(folder):
         return Path(inner)
     local = local or Path(tempfile.mkdtemp(prefix="sftray-"))
-    local.mkdir(parents=True, exist_ok=True)
-    for info in filesystem.get_file_info(fs.FileSelector(inner)):
-        if info.type == fs.FileType.File:
-            with (
-                filesystem.open_input_stream(info.path) as source,
-                open(local / info.base_name, "wb") as target,
-            ):
-                shutil.copyfileobj(source, target)
+    fs.copy_files(inner, str(local), source_filesystem=filesystem)
     return local
 
 
@@ -235,40 +222,30 @@ def _aws_credentials() -> Any:
         return None
 
 
-def _create_file(inner: str, data: bytes) -> bool:
-    os.makedirs(os.path.dirname(inner), exist_ok=True)
-    with _beside(inner) as temporary:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            flush(file)
-        try:
-            os.link(temporary, inner)  # which, unlike a rename, replaces nothing
-        except FileExistsError:
-            return False
-    return True
+@patient
+def _put(path: str, content: bytes | Path) -> None:
+    """Write bytes, or what a local file holds, atomically."""
+    filesystem, inner = resolve(path)
+    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as source:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            with _written_beside(inner, source) as temporary:
+                os.replace(temporary, inner)
+        else:
+            filesystem.create_dir(os.path.dirname(inner), recursive=True)
+            with filesystem.open_output_stream(inner) as target:
+                shutil.copyfileobj(source, target)
 
 
 @contextlib.contextmanager
-def _beside(inner: str) -> Iterator[str]:
-    """The name of a temporary file beside another; it does not stay, whatever happens."""
+def _written_beside(inner: str, source: IO[bytes]) -> Iterator[str]:
+    """The name of a temporary file with the content of another that is to come beside it, on the
+    disk; it does not stay, whatever happens."""
+    os.makedirs(os.path.dirname(inner), exist_ok=True)
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
     try:
+        with open(temporary, "wb") as target:
+            shutil.copyfileobj(source, target)
+            flush(target)
         yield temporary
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-@patient
-def _put(path: str, source: Path) -> None:
-    filesystem, inner = resolve(path)
-    filesystem.create_dir(os.path.dirname(inner), recursive=True)
-    with open(source, "rb") as read:
-        if is_uri(path):
-            with filesystem.open_output_stream(inner) as write:
-                shutil.copyfileobj(read, write)
-            return
-        with _beside(inner) as temporary:
-            with open(temporary, "wb") as file:
-                shutil.copyfileobj(read, file)
-                flush(file)
-            os.replace(temporary, inner)

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from sftray.errors import OutageError, SftrayError
 from sftray.storage.outages import first_line
@@ -37,12 +36,7 @@ class plainly:  # noqa: N801 – a context manager
     def __enter__(self) -> None:
         """Nothing is taken."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if isinstance(error, Exception):
             said = self._words(error, self._path)
             if said is not error:

@@ -99,23 +99,18 @@ def _alone(model: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
         try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            _log.warning("%s: another process of this machine fetches it; waiting for it", model)
-            _acquire(lock, model)
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                _log.warning("%s: another process of this machine fetches it; waiting", model)
+                lock.acquire(timeout=DOWNLOAD_HOURS * 3600)
+        except Timeout as error:
+            raise OutageError(
+                f"{model}: another process of this machine has not fetched it in {DOWNLOAD_HOURS} "
+                "hours",
+                hint="see whether the Hub can be reached, and run the same command to continue",
+            ) from error
     try:
         yield
     finally:
         lock.release()
-
-
-def _acquire(lock: Any, model: str) -> None:
-    from filelock import Timeout
-
-    try:
-        lock.acquire(timeout=DOWNLOAD_HOURS * 3600)
-    except Timeout as error:
-        raise OutageError(
-            f"{model}: another process of this machine has not fetched it in {DOWNLOAD_HOURS} "
-            "hours; see whether the Hub can be reached, and run the same command again: it goes on"
-        ) from error

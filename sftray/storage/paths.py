@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _URI = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
@@ -31,58 +32,51 @@ def nearest_there(path: str | Path) -> Path:
     return next(one for one in (whole, *whole.parents) if one.exists())
 
 
-@dataclass(frozen=True)
-class PacksPaths:
-    """<storage>/packs/<key>: one dataset packed for one tokenizer, shared by sweeps."""
+class _In:
+    """The attribute of a folder that is the path of what has this name in it."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: _Folder, owner: type[_Folder]) -> str:
+        return join(folder.root, self._name)
+
+
+@dataclass(frozen=True)
+class _Folder:
     root: str
 
     @classmethod
-    def of(cls, storage: str, key: str) -> PacksPaths:
-        return cls(join(storage, "packs", key))
+    def of(cls, storage: str, name: str) -> Self:
+        """The folder of that name in a storage."""
+        return cls(join(storage, name))
 
-    @property
-    def manifest(self) -> str:
-        return join(self.root, "manifest.json")
 
-    @property
-    def tokenizer(self) -> str:
-        return join(self.root, "tokenizer.json")
+class PacksPaths(_Folder):
+    """<storage>/packs/<key>: one dataset packed for one tokenizer, shared by sweeps."""
+
+    manifest = _In("manifest.json")
+    tokenizer = _In("tokenizer.json")
+
+    @classmethod
+    def of(cls, storage: str, name: str) -> Self:
+        """The packs of that key in a storage."""
+        return cls(join(storage, "packs", name))
 
     def part(self, split: str, number: int) -> str:
         return join(self.root, split, f"{number:05d}.arrow")
 
 
-@dataclass(frozen=True)
-class TrialPaths:
+class TrialPaths(_Folder):
     """<sweep>/trials/<id>: what one trial leaves."""
 
-    root: str
-
-    @property
-    def config(self) -> str:
-        return join(self.root, "config.json")
-
-    @property
-    def metrics(self) -> str:
-        return join(self.root, "metrics.jsonl")
-
-    @property
-    def outcome(self) -> str:
-        return join(self.root, "outcome.json")
-
-    @property
-    def execution(self) -> str:
-        """How the trial goes on after it has run out of memory."""
-        return join(self.root, "execution.json")
-
-    @property
-    def samples(self) -> str:
-        return join(self.root, "samples.jsonl")
-
-    @property
-    def checkpoints(self) -> str:
-        return join(self.root, "checkpoint")
+    config = _In("config.json")
+    metrics = _In("metrics.jsonl")
+    outcome = _In("outcome.json")
+    execution = _In("execution.json")
+    """How the trial continues after it has run out of memory."""
+    samples = _In("samples.jsonl")
+    checkpoints = _In("checkpoint")
 
     def checkpoint(self, step: int) -> str:
         return join(self.checkpoints, f"step-{step:07d}")
@@ -92,54 +86,21 @@ class TrialPaths:
         return join(self.checkpoint(step), "manifest.json")
 
 
-@dataclass(frozen=True)
-class SweepPaths:
+class SweepPaths(_Folder):
     """<storage>/<name>: the folder that is the record of a sweep."""
 
-    root: str
-
-    @classmethod
-    def of(cls, storage: str, name: str) -> SweepPaths:
-        return cls(join(storage, name))
-
-    @property
-    def sweep(self) -> str:
-        return join(self.root, "sweep.json")
-
-    @property
-    def journal(self) -> str:
-        return join(self.root, "journal.jsonl")
-
-    @property
-    def leaderboard(self) -> str:
-        return join(self.root, "leaderboard.json")
-
-    @property
-    def best(self) -> str:
-        return join(self.root, "best")
-
-    @property
-    def base_samples(self) -> str:
-        """The untrained base's answers to the prompts that the trials answer, too."""
-        return join(self.root, "base_samples.jsonl")
-
-    @property
-    def report(self) -> str:
-        return join(self.root, "report.html")
-
-    @property
-    def banks(self) -> str:
-        """What the banks of the last run spent their time on."""
-        return join(self.root, "banks.json")
-
-    @property
-    def tracking(self) -> str:
-        return join(self.root, "wandb")
-
-    @property
-    def tensorboard(self) -> str:
-        """A folder a trial, of TensorBoard's event files."""
-        return join(self.root, "tensorboard")
+    sweep = _In("sweep.json")
+    journal = _In("journal.jsonl")
+    leaderboard = _In("leaderboard.json")
+    best = _In("best")
+    base_samples = _In("base_samples.jsonl")
+    """The untrained base's answers to the prompts that the trials answer, too."""
+    report = _In("report.html")
+    banks = _In("banks.json")
+    """What the banks of the last run spent their time on."""
+    tracking = _In("wandb")
+    tensorboard = _In("tensorboard")
+    """A folder a trial, of TensorBoard's event files."""
 
     def trial(self, trial: str) -> TrialPaths:
         return TrialPaths(join(self.root, "trials", trial))

@@ -36,7 +36,7 @@ from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
 from sftray.storage.full_disk import plainly
 from sftray.storage.journal import Journal
-from sftray.storage.journal.event_types import sweep_ended, sweep_started
+from sftray.storage.journal.event_types import EventName, SweepEnded, SweepStarted
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer
@@ -94,7 +94,8 @@ def _run(
         record = write_record(given, sweep, paths, packs)
         log(f"trainer: {trainer}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
-            journal.append(sweep_started(record["uid"]))
+            uid = record["uid"]
+            journal.append(SweepStarted(event=EventName.SWEEP_STARTED, trial=None, uid=uid))
             meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, held))
             search = _begin(specs, base, journal, fit, meter, log)
             recorder = Recorder(sweep, paths, journal, log, meter.look)
@@ -220,7 +221,7 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     meter.tell()
     left = search.remaining()
     if not (meter.used_up and left):
-        journal.append(sweep_ended())
+        journal.append(SweepEnded(event=EventName.SWEEP_ENDED, trial=None))
         return
     meter.end()
     budget, limit = meter.used_up, getattr(sweep, meter.used_up)

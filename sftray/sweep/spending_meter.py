@@ -9,7 +9,7 @@ from sftray.config import SweepConfig
 from sftray.errors import Log
 from sftray.results.spending import Spent, shares, spent_in
 from sftray.storage.journal import Journal
-from sftray.storage.journal.event_types import EventName, spent_so_far
+from sftray.storage.journal.event_types import EventName, SpentSoFar
 
 LOOK_SECONDS = 1.0
 """Who asks again sooner gets the same answer."""
@@ -82,7 +82,14 @@ class Meter:
     def _write(self) -> None:
         self._told = self._last
         self._number += 1
-        spent = spent_so_far(self._number, self._wall, self._gpu, self._ended_by)
+        spent = SpentSoFar(
+            event=EventName.SPENT,
+            trial=None,
+            attempt=self._number,
+            wall_seconds=round(self._wall, 3),
+            gpu_seconds=round(self._gpu, 3),
+            budget=self._ended_by,
+        )
         self._journal.append(spent)
 
     def _judge(self) -> None:

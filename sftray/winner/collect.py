@@ -218,23 +218,18 @@ def _texts(facts: BundleFacts) -> dict[str, str]:
 def _write(facts: BundleFacts, check: Check, checkpoint: str, target: str) -> None:
     """Write the bundle to `target`, its facts last."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        _write_files(check.files, checkpoint, folder)
+        folder, scratch = Path(temporary, "bundle"), Path(temporary, "checkpoint")
+        folder.mkdir()
+        copied = None in check.files.values()
+        local = storage_files.get_folder(checkpoint, scratch) if copied else scratch
+        for name, content in check.files.items():
+            if content is None:
+                shutil.copy(local / name, folder / name)
+            else:
+                (folder / name).write_bytes(content)
         for name, text in _texts(facts).items():
             (folder / name).write_text(text, encoding="utf-8")
         storage_files.put_folder(folder, target, last=FACTS)
-
-
-def _write_files(files: dict[str, bytes | None], checkpoint: str, folder: Path) -> None:
-    """Write a check's files into a local folder."""
-    for name, content in files.items():
-        if content is not None:
-            (folder / name).write_bytes(content)
-    if copied := [name for name, content in files.items() if content is None]:
-        with tempfile.TemporaryDirectory() as scratch:
-            local = storage_files.get_folder(checkpoint, Path(scratch))
-            for name in copied:
-                shutil.copy(local / name, folder / name)
 
 
 def _verdict(facts: BundleFacts) -> str:

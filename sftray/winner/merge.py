@@ -167,13 +167,12 @@ def _measure(
     quantised = replace(
         trial, model=str(merged), model_revision=None, base_precision="nf4", shard_base=False
     )
-    return Losses(
-        adapter=_loss("the adapter", lambda: evaluate_adapter(adapter, trial, rows), log),
-        merged=_loss("the merged model", lambda: evaluate_model(merged, trial, rows, dtype), log),
-        in_4_bit=_loss("it in 4 bits", lambda: evaluate_model(merged, quantised, rows), log)
-        if in_4_bit
-        else None,
-    )
+    before = _loss("the adapter", lambda: evaluate_adapter(adapter, trial, rows), log)
+    after = _loss("the merged model", lambda: evaluate_model(merged, trial, rows, dtype), log)
+    if not in_4_bit:
+        return Losses(before, after)
+    again = _loss("it in 4 bits", lambda: evaluate_model(merged, quantised, rows), log)
+    return Losses(before, after, again)
 
 
 def _loss(what: str, compute: Callable[[], float], log: Log) -> float | None:

@@ -12,19 +12,18 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from sftray.data.source.sources import names_files
 from sftray.errors import Log, SftrayError
 from sftray.storage import files
-from sftray.storage.hub_errors import refusal
+from sftray.storage.hub_errors import HUB_ERRORS, refusal
 from sftray.storage.paths import SweepPaths, is_uri, name_of
 from sftray.winner.bundle import FACTS, BundleFacts, open_bundle
 from sftray.winner.model_card import CARD, REPEAT
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-_Answer = TypeVar("_Answer")
 
 TEXTS = (FACTS, CARD, REPEAT)
 """Files of ours, in which paths are cut to names."""
@@ -64,35 +63,27 @@ def push(
         if with_samples:
             _add_samples(folder, facts.trial, staged)
         _cut_paths(staged, facts)
-        user = _call(repo, lambda: hub.whoami())["name"]
-        _list(staged, repo, user, private, facts, log)
-        if not agree(f"upload to {repo}?"):
-            return None
-        _call(repo, lambda: hub.create_repo(repo, private=private, exist_ok=True))
-        done = _call(
-            repo,
-            lambda: hub.upload_folder(
-                repo_id=repo,
-                folder_path=staged,
-                commit_message=f"{facts.sweep}: trial {facts.trial}",
-            ),
-        )
+        try:
+            _list(staged, repo, hub.whoami()["name"], private, facts, log)
+            if not agree(f"upload to {repo}?"):
+                return None
+            hub.create_repo(repo, private=private, exist_ok=True)
+            message = f"{facts.sweep}: trial {facts.trial}"
+            done = hub.upload_folder(repo_id=repo, folder_path=staged, commit_message=message)
+        except HUB_ERRORS as error:
+            raise SftrayError(f"{repo}: {refusal(error)}") from error
     return str(done.commit_url)
 
 
 def _add_samples(folder: str, trial: str, staged: Path) -> None:
     """Prompts, references and answers: text of the dataset."""
     paths = SweepPaths(folder)
-    samples = {
-        "base_samples.jsonl": paths.base_samples,
-        "samples.jsonl": paths.trial(trial).samples,
-    }
-    for name, path in samples.items():
+    for path in (paths.base_samples, paths.trial(trial).samples):
         if not files.exists(path):
             raise SftrayError(
                 f"{path}: there is no such file; --with-samples is for a sweep's folder"
             )
-        (staged / name).write_bytes(files.read_bytes(path))
+        (staged / name_of(path)).write_bytes(files.read_bytes(path))
 
 
 def _cut_paths(staged: Path, facts: BundleFacts) -> None:
@@ -100,10 +91,7 @@ def _cut_paths(staged: Path, facts: BundleFacts) -> None:
     data = facts.data
     known = [facts.packs, data.source, data.eval_source, data.chat_template]
     local = [path for path in known if path and "/" in path and _is_local(path)]
-    for name in TEXTS:
-        file = staged / name
-        if not file.is_file():
-            continue
+    for file in filter(Path.is_file, (staged / name for name in TEXTS)):
         text = file.read_text(encoding="utf-8")
         for path in sorted(local, key=len, reverse=True):
             text = text.replace(json.dumps(path)[1:-1], json.dumps(name_of(path))[1:-1])
@@ -111,8 +99,6 @@ def _cut_paths(staged: Path, facts: BundleFacts) -> None:
 
 
 def _is_local(path: str) -> bool:
-    from sftray.data.source.sources import names_files
-
     return not is_uri(path) and (path.startswith(("/", "~", ".")) or names_files(path))
 
 
@@ -127,12 +113,3 @@ def _list(staged: Path, repo: str, user: str, private: bool, facts: BundleFacts,
     model = facts.config.model
     if Path(model).is_dir():
         log(f"WARNING: its base is a folder of this machine, {model}: others cannot load it")
-
-
-def _call(repo: str, ask: Callable[[], _Answer]) -> _Answer:
-    from sftray.storage.hub_errors import HUB_ERRORS
-
-    try:
-        return ask()
-    except HUB_ERRORS as error:
-        raise SftrayError(f"{repo}: {refusal(error)}") from error

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 
 from sftray.errors import JournalError, Log
 from sftray.storage import files, outages
-from sftray.storage.journal.event_types import Event, EventName, driver_started
+from sftray.storage.journal.event_types import DriverStarted, Event, EventName
 from sftray.storage.journal.events import encode, parse
 from sftray.storage.paths import join
 
@@ -88,13 +88,7 @@ class Objects:
     Raises JournalError where another driver holds it.
     """
 
-    def __init__(
-        self,
-        path: str,
-        owner: str,
-        log: Log = lambda line: None,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
+    def __init__(self, path: str, owner: str, log: Log, clock: Clock) -> None:
         self._path, self._clock = path, clock
         reader = ObjectsReader(path)
         self.events = reader.new()
@@ -106,7 +100,11 @@ class Objects:
             if heard or written:
                 held = _holder(path, self.events)
                 if held and held.is_fresh(clock.now()):
-                    raise JournalError(_refusal(path, held, clock.now()))
+                    raise JournalError(
+                        f"{path}: another driver is running this sweep ({held}, heard of "
+                        f"{max(clock.now() - held.seen, 0):.0f} s ago); wait for it or stop it, or "
+                        "give this one a name of its own with --name"
+                    )
         self._next = reader.read
         self._lease = self._take(held.epoch + 1 if held else 1, owner)
         self._lost_to: Lease | None = None
@@ -122,7 +120,7 @@ class Objects:
             return
         self._lost_to = self._lost_to or _holder(self._path, ObjectsReader(self._path).new())
         raise JournalError(
-            f"{self._object(self._next)}: another driver has taken this sweep over "
+            f"{_object(self._path, self._next)}: another driver has taken this sweep over "
             f"({self._lost_to}), for this one ({self._lease}) was not heard of for "
             f"{LEASE_SECONDS:g} s; this one stops here. Stop the other one first to go on with it"
         )
@@ -158,9 +156,15 @@ class Objects:
 
     def _take(self, epoch: int, owner: str) -> Lease:
         now = round(self._clock.now(), 3)
-        event = driver_started(epoch, owner, uuid.uuid4().hex[:8])
-        event["time"] = now
-        claim, target = encode(event), self._object(self._next)
+        event = DriverStarted(
+            event=EventName.DRIVER_STARTED,
+            trial=None,
+            attempt=epoch,
+            owner=owner,
+            lease=uuid.uuid4().hex[:8],
+            time=now,
+        )
+        claim, target = encode(event), _object(self._path, self._next)
         if not self._create(claim):
             raise JournalError(
                 f"{target}: another driver of this sweep wrote it at this moment; wait for it, or "
@@ -177,7 +181,7 @@ class Objects:
 
     def _create(self, data: bytes) -> bool:
         """Create the next object; False where somebody else has."""
-        target = self._object(self._next)
+        target = _object(self._path, self._next)
         # one that is there already may be ours: created by a put whose answer was lost
         return files.create(target, data) or files.read_bytes(target) == data
 
@@ -200,9 +204,6 @@ class Objects:
     def _write_lease(self, *, released: bool = False) -> None:
         lease = asdict(self._lease) | {"seen": round(self._clock.now(), 3), "released": released}
         files.write_text(_lease_path(self._path), json.dumps(lease))
-
-    def _object(self, number: int) -> str:
-        return _object(self._path, number)
 
 
 class ObjectsReader:
@@ -262,14 +263,6 @@ def _read_lease(path: str) -> Lease | None:
                 raise JournalError(f"{_lease_path(path)}: damaged; delete it to resume") from error
             time.sleep(0.1)
     raise AssertionError
-
-
-def _refusal(path: str, held: Lease, now: float) -> str:
-    ago = max(now - held.seen, 0)
-    return (
-        f"{path}: another driver is running this sweep ({held}, heard of {ago:.0f} s ago); wait "
-        "for it or stop it, or give this one a name of its own with --name"
-    )
 
 
 def _lease_path(path: str) -> str:

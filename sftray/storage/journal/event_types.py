@@ -208,23 +208,10 @@ TrialEvent = (
 Event = DriverStarted | SweepStarted | TrialEvent | SpentSoFar | SweepEnded
 
 
-def driver_started(epoch: int, owner: str, lease: str) -> DriverStarted:
-    return {
-        "event": EventName.DRIVER_STARTED, "trial": None, "attempt": epoch, "owner": owner,
-        "lease": lease,
-    }  # fmt: skip
-
-
-def sweep_started(uid: str) -> SweepStarted:
-    return {"event": EventName.SWEEP_STARTED, "trial": None, "uid": uid}
-
-
 def trial_suggested(
     trial: str, point: Mapping[str, Any], *, confirms: str | None = None, folder: str | None = None
 ) -> TrialSuggested:
-    event: TrialSuggested = {
-        "event": EventName.TRIAL_SUGGESTED, "trial": trial, "point": dict(point)
-    }  # fmt: skip
+    event = TrialSuggested(event=EventName.TRIAL_SUGGESTED, trial=trial, point=dict(point))
     if confirms is not None:
         event["confirms"] = confirms
     if folder is not None:
@@ -232,56 +219,15 @@ def trial_suggested(
     return event
 
 
-def confirmation(trial: str, seeds: list[int]) -> Confirmation:
-    return {"event": EventName.CONFIRMATION, "trial": trial, "seeds": seeds}
-
-
-def attempt_started(trial: str, attempt: int) -> AttemptStarted:
-    return {"event": EventName.ATTEMPT_STARTED, "trial": trial, "attempt": attempt}
-
-
-def attempt_ended(trial: str, attempt: int, what: str, message: str) -> AttemptEnded:
-    """what: "failed", "preempted" or OUTAGE."""
-    return {
-        "event": EventName.ATTEMPT_ENDED, "trial": trial, "attempt": attempt, "class": what,
-        "message": message,
-    }  # fmt: skip
-
-
 def result(trial: str, metrics: Metrics) -> Result:
-    step = int(metrics["step"])
-    return {"event": EventName.RESULT, "trial": trial, "step": step, "metrics": metrics}
-
-
-def rung_decision(
-    trial: str, *, step: int, rung: int, goes_on: bool, bracket: str, cutoff: float | None
-) -> RungDecision:
-    """rung: in rows."""
-    return {
-        "event": EventName.DECISION, "trial": trial, "step": step, "rung": rung,
-        "decision": CONTINUE if goes_on else STOP, "bracket": bracket, "cutoff": cutoff,
-    }  # fmt: skip
+    return Result(event=EventName.RESULT, trial=trial, step=metrics["step"], metrics=metrics)
 
 
 def trial_ended(trial: str, outcome: str, message: str = "") -> TrialEnded:
     """Raises ValueError where `outcome` is none."""
     if outcome not in list(Outcome):
         raise ValueError(f"outcome: got {outcome!r}, must be one of {', '.join(Outcome)}")
-    return {
-        "event": EventName.TRIAL_ENDED, "trial": trial, "outcome": outcome, "message": message
-    }  # fmt: skip
-
-
-def spent_so_far(attempt: int, wall_seconds: float, gpu_seconds: float, budget: str) -> SpentSoFar:
-    return {
-        "event": EventName.SPENT, "trial": None, "attempt": attempt,
-        "wall_seconds": round(wall_seconds, 3), "gpu_seconds": round(gpu_seconds, 3),
-        "budget": budget,
-    }  # fmt: skip
-
-
-def sweep_ended() -> SweepEnded:
-    return {"event": EventName.SWEEP_ENDED, "trial": None}
+    return TrialEnded(event=EventName.TRIAL_ENDED, trial=trial, outcome=outcome, message=message)
 
 
 def add_last_words(event: TrialEnded, report: ReportValues) -> None:

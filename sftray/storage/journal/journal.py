@@ -13,16 +13,10 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import cast
 
 from sftray.errors import Log
-from sftray.storage.journal.bucket_journal import (
-    SYSTEM_CLOCK,
-    Clock,
-    Objects,
-    ObjectsReader,
-)
+from sftray.storage.journal.bucket_journal import SYSTEM_CLOCK, Clock, Objects, ObjectsReader
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import decode, encode
 from sftray.storage.journal.local_journal import File, FileReader
@@ -40,19 +34,13 @@ class Journal:
     """
 
     def __init__(
-        self,
-        path: str,
-        *,
-        log: Log = lambda line: None,
-        clock: Clock = SYSTEM_CLOCK,
+        self, path: str, *, log: Log = lambda line: None, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         """clock: of the lease on a URI."""
         owner = f"process {os.getpid()} on {socket.gethostname()}"
-        self._log: File | Objects
-        if is_uri(path):
-            self._log = Objects(path, owner, log, clock)
-        else:
-            self._log = File(path, owner)
+        self._log: File | Objects = (
+            Objects(path, owner, log, clock) if is_uri(path) else File(path, owner)
+        )
         self._events: list[Event] = []
         self._known: dict[_Key, Event] = {}
         for event in self._log.events:
@@ -99,12 +87,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def _take(self, event: Event) -> None:
