@@ -3,6 +3,7 @@
 Promise: neither ray nor torch is imported.
 """
 
-from sftray.results.load import Results, compare, differences, load
+from sftray.results.load import load
+from sftray.results.tables import Results, compare, differences
 
 __all__ = ["Results", "compare", "differences", "load"]

@@ -18,8 +18,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TypedDict, cast
+from typing import TypedDict
 
 from sftray.config.checks import is_number
 from sftray.config.points import Point
@@ -43,86 +42,36 @@ LEFT_OUT = (Outcome.FAILED, Outcome.PREEMPTED, Outcome.OUT_OF_MEMORY, Outcome.DA
 """Outcomes of a repetition that are no results of its point."""
 
 
-class ConfirmedJson(TypedDict):
-    """A Confirmed as leaderboard.json has it."""
-
-    trial: str
-    point: Point
-    eval_losses: Sequence[float]
-    left_out: Mapping[str, int]
-    mean: float | None
-    interval: Sequence[float] | None
-    tokens: int
-
-
-class ConfirmationJson(TypedDict):
-    """A Confirmation as leaderboard.json has it."""
-
-    points: Sequence[ConfirmedJson]
-    winner: str | None
-    tied: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """A point of the search, run again."""
+class Confirmed(TypedDict):
+    """A point of the search, run again, as leaderboard.json has it."""
 
     trial: str
     """The search's trial."""
     point: Point
-    eval_losses: tuple[float, ...]
+    eval_losses: Sequence[float]
     """The best of each repetition that counts; infinite where it diverged."""
     left_out: Mapping[str, int]
     """How many repetitions do not count, by outcome."""
     mean: float | None
     """None where no repetition counts."""
-    interval: tuple[float, float] | None
+    interval: Sequence[float] | None
     """95 %; None with fewer than two repetitions in all."""
     tokens: int
     """That a repetition trained."""
 
-    @classmethod
-    def of(cls, point: ConfirmedJson) -> Confirmed:
-        """A row of leaderboard.json."""
-        interval = point["interval"]
-        return cls(
-            trial=point["trial"],
-            point=point["point"],
-            eval_losses=tuple(point["eval_losses"]),
-            left_out=point["left_out"],
-            mean=point["mean"],
-            interval=None if interval is None else (interval[0], interval[1]),
-            tokens=point["tokens"],
-        )
 
-    @property
-    def half_width(self) -> float | None:
-        """Half of the interval."""
-        return None if self.interval is None or self.mean is None else self.interval[1] - self.mean
+class Confirmation(TypedDict):
+    """What the repetitions say, as leaderboard.json has it."""
 
-
-@dataclass(frozen=True)
-class Confirmation:
-    """What the repetitions say."""
-
-    points: tuple[Confirmed, ...]
+    points: Sequence[Confirmed]
     """The lowest mean first, those without one last."""
     winner: str | None
     """The search's trial whose point is the answer; None where no repetition counts."""
-    tied: tuple[str, ...]
+    tied: Sequence[str]
     """Trials, the winner among them, that are not told apart from the lowest mean."""
 
-    def answers(self, trial: TrialRecord) -> bool:
-        """Whether a trial ran the answer's point, in the search or again; any may have where
-        repetitions do not say."""
-        return self.winner is None or self.winner in (trial.trial, trial.confirms)
 
-    def to_json(self) -> ConfirmationJson:
-        """As leaderboard.json has it."""
-        return cast(ConfirmationJson, asdict(self))
-
-
-def half_width(one: ConfirmedJson) -> float | None:
+def half_width(one: Confirmed) -> float | None:
     """Half the interval of a point's mean."""
     if one["interval"] is None or one["mean"] is None:
         return None
@@ -137,34 +86,52 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
             repeated.setdefault(trial.confirms, []).append(trial)
     if not repeated:
         return None
-    points = {trial.trial: trial.point for trial in trials}
+    tried = {trial.trial: trial.point for trial in trials}
     half = _half_width(list(repeated.values()))
-    found = sorted(
-        (_confirmed(name, points[name], runs, half) for name, runs in repeated.items()),
-        key=lambda one: (one.mean is None, one.mean or 0.0, one.trial),
+    points = sorted(
+        (_confirmed(name, tried[name], runs, half) for name, runs in repeated.items()),
+        key=lambda one: (one["mean"] is None, one["mean"] or 0.0, one["trial"]),
     )
-    if found[0].mean is None:
-        return Confirmation(tuple(found), None, ())
-    tied = [one for one in found if one is found[0] or _overlap(one, found[0])]
+    best = points[0]
+    if best["mean"] is None:
+        return {"points": points, "winner": None, "tied": []}
+    tied = [one for one in points if one is best or _overlap(one, best)]
     winner = tied[0]
     for one in tied[1:]:
         if _cheaper(one, winner):
             winner = one
-    return Confirmation(tuple(found), winner.trial, tuple(one.trial for one in tied))
+    return {
+        "points": points,
+        "winner": winner["trial"],
+        "tied": [one["trial"] for one in tied],
+    }
+
+
+def answers(confirmed: Confirmation | None, trial: TrialRecord) -> bool:
+    """Whether a trial ran the answer's point, in the search or again; any may have where
+    repetitions do not say."""
+    winner = confirmed and confirmed["winner"]
+    return winner is None or winner in (trial.trial, trial.confirms)
 
 
 def _confirmed(
     name: str, point: Point, runs: Sequence[TrialRecord], half: float | None
 ) -> Confirmed:
     losses = _losses(runs)
-    left_out = Counter(run.outcome for run in runs if run.outcome in LEFT_OUT)
     mean = statistics.fmean(losses) if losses else None
     interval = None
     if half is not None and mean is not None:
         width = half / math.sqrt(len(losses))
-        interval = (mean - width, mean + width)
-    tokens = max(run.last["tokens"] for run in runs)
-    return Confirmed(name, point, tuple(losses), dict(left_out), mean, interval, tokens)
+        interval = [mean - width, mean + width]
+    return {
+        "trial": name,
+        "point": point,
+        "eval_losses": losses,
+        "left_out": Counter(run.outcome for run in runs if run.outcome in LEFT_OUT),
+        "mean": mean,
+        "interval": interval,
+        "tokens": max(run.last["tokens"] for run in runs),
+    }
 
 
 def _losses(runs: Sequence[TrialRecord]) -> list[float]:
@@ -192,14 +159,14 @@ def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:
 
 
 def _overlap(one: Confirmed, best: Confirmed) -> bool:
-    if one.interval is None or best.interval is None:
+    if one["interval"] is None or best["interval"] is None:
         return False
-    return one.interval[0] <= best.interval[1]
+    return one["interval"][0] <= best["interval"][1]
 
 
 def _cheaper(one: Confirmed, other: Confirmed) -> bool:
     """Whether using a point costs less: tokens to train, then the adapter's size."""
-    if abs(one.tokens - other.tokens) >= CHEAPER * other.tokens:
-        return one.tokens < other.tokens
-    rank, other_rank = one.point.get("lora_r"), other.point.get("lora_r")
+    if abs(one["tokens"] - other["tokens"]) >= CHEAPER * other["tokens"]:
+        return one["tokens"] < other["tokens"]
+    rank, other_rank = one["point"].get("lora_r"), other["point"].get("lora_r")
     return is_number(rank) and is_number(other_rank) and rank < other_rank

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sftray.config import SweepConfig
 from sftray.config.points import Point
-from sftray.results.confirmation import ConfirmationJson, confirmation
+from sftray.results.confirmation import Confirmation, answers, confirmation
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.results.records import Records, TrialRecord
 
@@ -55,7 +55,7 @@ class Leaderboard(TypedDict):
     trials: list[RankedTrial]
     """The best first, those without a loss last."""
     budget_spent: NotRequired[str]
-    confirmed: NotRequired[ConfirmationJson]
+    confirmed: NotRequired[Confirmation]
 
 
 _ended: WeakKeyDictionary[Records, tuple[float | None, dict[str, RankedTrial]]] = (
@@ -73,25 +73,25 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
     _ended[records] = (base, ended)
     ranked = sorted(rows.values(), key=lambda row: _rank(sweep, row))
-    answers = {trial.trial for trial in answering(trials)}
+    answer = {trial.trial for trial in answering(trials)}
     measured = (row["trial"] for row in ranked if row["eval_loss"] is not None)
     board: Leaderboard = {
         "sweep": sweep.name,
         "base": {"eval_loss": base},
-        "best": next((trial for trial in measured if trial in answers), None),
+        "best": next((trial for trial in measured if trial in answer), None),
         "trials": ranked,
     }
     if records.budget_spent:
         board["budget_spent"] = records.budget_spent
     if confirmed := confirmation(trials):
-        board["confirmed"] = confirmed.to_json()
+        board["confirmed"] = confirmed
     return board
 
 
 def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials among which the best adapter is: those of the confirmed point, else all."""
     confirmed = confirmation(trials)
-    return [trial for trial in trials if confirmed is None or confirmed.answers(trial)]
+    return [trial for trial in trials if answers(confirmed, trial)]
 
 
 def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> RankedTrial:

@@ -6,7 +6,7 @@ import math
 import textwrap
 
 from sftray.config.points import point_text, short
-from sftray.results.confirmation import ConfirmedJson, half_width
+from sftray.results.confirmation import Confirmed, half_width
 from sftray.results.leaderboard import Leaderboard
 
 
@@ -95,7 +95,7 @@ def confirmed_text(board: Leaderboard) -> str:
     return "\n".join(lines)
 
 
-def _left_out(one: ConfirmedJson) -> str:
+def _left_out(one: Confirmed) -> str:
     """Which repetitions of a point do not count, and how many do."""
     counts, missing = len(one["eval_losses"]), one["left_out"]
     outcomes = ", ".join(f"{number} {outcome}" for outcome, number in missing.items())

@@ -62,3 +62,14 @@ class SweepFolder:
     def packs_key(self) -> str:
         """The packs' fingerprint: of the data's content, the tokenizer, template and options."""
         return name_of(self.record["packs"])
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """The TrialConfig fields that the trials differ in, in the search's order; not the seed
+        that repetitions of a point have."""
+        names = dict.fromkeys(self.config.search_space if not self.config.points else ())
+        for record in self.records:
+            names |= dict.fromkeys(record.point)
+        if "seed" not in self.config.search_space:
+            names.pop("seed", None)
+        return list(names)

@@ -2,16 +2,18 @@
 
 Promise: columns are there before the first trial is, and a number that is not known is NaN, never a
 guess. Axes of the search stand under their TrialConfig names. Times are seconds since the sweep
-began, as the journal has them, pauses between two runs included. Price: pandas, imported here.
+began, as the journal has them, pauses between two runs included. Price: pandas, imported when the
+first table is asked for.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-
-import pandas as pd
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sftray.config.config_json import to_json
 from sftray.results.leaderboard import RankedTrial
@@ -21,6 +23,9 @@ from sftray.results.sweep_folder import SweepFolder
 from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BASE = "base"
 """The `trial` in `samples` where the untrained base answers."""
@@ -40,116 +45,106 @@ _SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags"
 _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 
 
-def axes_of(found: SweepFolder) -> list[str]:
-    """The TrialConfig fields that the trials differ in, in the search's order; not the seed that
-    repetitions of a point have."""
-    names = dict.fromkeys(found.config.search_space if not found.config.points else ())
-    for record in found.records:
-        names |= dict.fromkeys(record.point)
-    if "seed" not in found.config.search_space:
-        names.pop("seed", None)
-    return list(names)
+class Results(SweepFolder):
+    """A sweep's folder with its tables, each made when it is first asked for."""
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, in the order they were suggested.
+
+        `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
+        `metric` is what the sweep's metric said of its answers. `seconds` are those in training
+        steps, `gpu_seconds` its share of its devices' time in them (of its workers' where there is
+        no GPU). `started` is when its first evaluation was done, `ended` when it ended; NaN where
+        it has not. `confirms` names the trial that it repeats with another `seed`, `ran_in` the
+        folder of another sweep that it was taken over from; its times are not known here.
+        """
+        board = {row["trial"]: row for row in self.leaderboard["trials"]}
+        rows = [_trial(self, record, board[record.trial]) for record in self.records]
+        table = _frame(rows, ["trial", *self.axes, *_TRIAL], _MEASURED)
+        return table.astype({"step": "Int64"})
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row an optimizer step of a trial, and one for step 0, the untrained base.
+
+        `train_loss`, `learning_rate` (of that step, by the schedule) and `grad_norm` are known at
+        every step of which the trial has reported; `eval_loss`, `tokens`, `tokens_per_second`,
+        `gpu_memory_gb`, `seconds` and `time` where it was evaluated. A step that came again, after
+        a resume, counts as it came last.
+        """
+        numbers = (*_STEP, *_EVALUATION, "time")
+        rows = [row for record in self.records for row in _curve(self, record)]
+        return _frame(rows, ["trial", "step", "rows", *numbers], numbers)
+
+    @cached_property
+    def rungs(self) -> pd.DataFrame:
+        """One row a decision at a rung, in the order they were taken.
+
+        `rung` is the rows that all trials of the `bracket` had seen there; `cutoff` the eval loss
+        to stay below, NaN where all continued; `decision` is continue or stop.
+        """
+        rows = []
+        for record in self.records:
+            losses = {result["step"]: result["eval_loss"] for result in record.results}
+            for event in record.decisions:
+                row = {name: event.get(name) for name in (*_RUNG, "time")}
+                rows.append(row | {"eval_loss": losses.get(event["step"])})
+        table = _frame(rows, [*_RUNG, "time"], ("eval_loss", "cutoff"))
+        return table.sort_values("time", kind="stable", ignore_index=True)[list(_RUNG)]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row an answer to a fixed prompt; `trial` is "base" where the untrained base answers.
+
+        `prompt` numbers the prompts, `question` is the conversation so far as text, `reference`
+        what the data has as answer, empty where the prompt was given. `flags` are those of
+        `trial.flags` that the answer has, with a space between. Trials answer at the `step` at
+        which they completed, or at each evaluation (`sample_at`).
+        """
+        paths = SweepPaths(self.folder)
+        files = [(BASE, paths.base_samples)]
+        files += [
+            (record.trial, TrialPaths(record.folder or paths.trial(record.trial).root).samples)
+            for record in self.records
+        ]
+        numbers: dict[str, int] = {}
+        rows = [
+            {
+                "prompt": numbers.setdefault(json.dumps(sample["messages"]), len(numbers)),
+                "question": question(sample["messages"]),
+                "reference": sample["reference"] or "",
+                "trial": who,
+                "step": sample["step"],
+                "answer": sample["answer"],
+                "flags": " ".join(sample["flags"]),
+            }
+            for who, path in files
+            for sample in read_samples(path)
+        ]
+        return _frame(rows, _SAMPLE).sort_values("prompt", kind="stable", ignore_index=True)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The row of `trials` with the lowest eval loss, with `base_eval_loss`, `gain` (how far it
+        lies below the base) and `adapter`, the folder of the bundle, which is written at the end.
+        No row before there is one."""
+        base = _number(self.leaderboard["base"]["eval_loss"])
+        row = self.trials[self.trials["trial"] == self.leaderboard["best"]].reset_index(drop=True)
+        return row.assign(
+            base_eval_loss=base,
+            gain=base - row["eval_loss"],
+            adapter=SweepPaths(self.folder).best,
+        )
 
 
-def trials(found: SweepFolder) -> pd.DataFrame:
-    """One row a trial, in the order they were suggested.
-
-    `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
-    `metric` is what the sweep's metric said of its answers. `seconds` are those in training steps,
-    `gpu_seconds` its share of its devices' time in them (of its workers' where there is no GPU).
-    `started` is when its first evaluation was done, `ended` when it ended; NaN where it has not.
-    `confirms` names the trial that it repeats with another `seed`, `ran_in` the folder of another
-    sweep that it was taken over from; its times are not known here.
-    """
-    axes = axes_of(found)
-    board = {row["trial"]: row for row in found.leaderboard["trials"]}
-    rows = [_trial(found, record, axes, board[record.trial]) for record in found.records]
-    table = pd.DataFrame(rows, columns=["trial", *axes, *_TRIAL])
-    return table.astype({**dict.fromkeys(_MEASURED, float), "step": "Int64"})
-
-
-def curves(found: SweepFolder) -> pd.DataFrame:
-    """One row an optimizer step of a trial, and one for step 0, the untrained base.
-
-    `train_loss`, `learning_rate` (of that step, by the schedule) and `grad_norm` are known at every
-    step of which the trial has reported; `eval_loss`, `tokens`, `tokens_per_second`,
-    `gpu_memory_gb`, `seconds` and `time` where it was evaluated. A step that came again, after a
-    resume, counts as it came last.
-    """
-    rows = [row for record in found.records for row in _curve(found, record)]
-    columns = ["trial", "step", "rows", *_STEP, *_EVALUATION, "time"]
-    return pd.DataFrame(rows, columns=columns).astype(
-        dict.fromkeys((*_STEP, *_EVALUATION, "time"), float)
-    )
-
-
-def rungs(found: SweepFolder) -> pd.DataFrame:
-    """One row a decision at a rung, in the order they were taken.
-
-    `rung` is the rows that all trials of the `bracket` had seen there; `cutoff` the eval loss to
-    stay below, NaN where all went on; `decision` is continue or stop.
-    """
-    rows = []
-    for record in found.records:
-        losses = {result["step"]: result["eval_loss"] for result in record.results}
-        for event in record.decisions:
-            row = {name: event.get(name) for name in _RUNG}
-            rows.append(row | {"eval_loss": losses.get(event["step"]), "time": event.get("time")})
-    table = pd.DataFrame(rows, columns=[*_RUNG, "time"]).sort_values("time", kind="stable")
-    return table[list(_RUNG)].astype({"eval_loss": float, "cutoff": float}).reset_index(drop=True)
-
-
-def samples(found: SweepFolder) -> pd.DataFrame:
-    """One row an answer to a fixed prompt; `trial` is "base" where the untrained base answers.
-
-    `prompt` numbers the prompts, `question` is the conversation so far as text, `reference` what
-    the data has as answer, empty where the prompt was given. `flags` are those of `trial.flags`
-    that the answer has, with a space between.
-    Trials answer at the `step` at which they completed, or at each evaluation (`sample_at`).
-    """
-    paths = SweepPaths(found.folder)
-    files = [(BASE, paths.base_samples)]
-    files += [
-        (record.trial, TrialPaths(record.folder or paths.trial(record.trial).root).samples)
-        for record in found.records
-    ]
-    numbers: dict[str, int] = {}
-    rows = [
-        {
-            "prompt": numbers.setdefault(json.dumps(sample["messages"]), len(numbers)),
-            "question": question(sample["messages"]),
-            "reference": sample["reference"] or "",
-            "trial": who,
-            "step": sample["step"],
-            "answer": sample["answer"],
-            "flags": " ".join(sample["flags"]),
-        }
-        for who, path in files
-        for sample in read_samples(path)
-    ]
-    table = pd.DataFrame(rows, columns=list(_SAMPLE))
-    return table.sort_values("prompt", kind="stable").reset_index(drop=True)
-
-
-def best(found: SweepFolder) -> pd.DataFrame:
-    """The row of `trials` with the lowest eval loss, with `base_eval_loss`, `gain` (how far it lies
-    below the base) and `adapter`, the folder of the bundle, which is written at the end."""
-    table = trials(found)
-    base = found.leaderboard["base"]["eval_loss"]
-    row = table[table["trial"] == found.leaderboard["best"]].reset_index(drop=True)
-    return row.assign(
-        base_eval_loss=math.nan if base is None else float(base),
-        gain=math.nan if base is None else float(base) - row["eval_loss"],
-        adapter=SweepPaths(found.folder).best,
-    )
-
-
-def compare(*sweeps: SweepFolder) -> pd.DataFrame:
-    """One row a sweep, in the order given; `comparable` with the first where both have the same
-    packs, hence the same eval rows, and the same base held in the same precision."""
+def compare(*sweeps: Results) -> pd.DataFrame:
+    """One row a sweep, in the order given: its best loss, and what it cost; `comparable` with the
+    first where both have the same packs, hence the same eval rows, and the same base held in the
+    same precision."""
     rows = []
     for found in sweeps:
-        table, row = trials(found), best(found)
+        table, row = found.trials, found.best
         here = table[table["ran_in"].isna()]
         chosen = row.iloc[0] if len(row) else {}
         rows.append(
@@ -166,27 +161,36 @@ def compare(*sweeps: SweepFolder) -> pd.DataFrame:
                 "comparable": _measured_on(found) == _measured_on(sweeps[0]),
             }
         )
-    return pd.DataFrame(rows)
+    return _frame(rows)
 
 
 def differences(*sweeps: SweepFolder) -> pd.DataFrame:
-    """The fields of the configurations that are not the same in all, one row each; a field that a
-    configuration does not have, as an axis that it does not search, is empty."""
+    """The fields of the configurations that are not the same in all, one row each, a column a
+    sweep; a field that a configuration does not have, as an axis that it does not search, is
+    empty."""
     configs = [_flat(to_json(found.config)) for found in sweeps]
     names = dict.fromkeys(name for config in configs for name in config)
-    told = {name: [config.get(name, "") for config in configs] for name in names}
-    rows = {name: values for name, values in told.items() if len(set(values)) > 1}
-    columns = [found.config.name for found in sweeps]
-    return pd.DataFrame(list(rows.values()), index=list(rows), columns=columns)
+    values = {name: [config.get(name, "") for config in configs] for name in names}
+    rows = {name: different for name, different in values.items() if len(set(different)) > 1}
+    table = _frame(list(rows.values()), [found.config.name for found in sweeps])
+    return table.set_axis(list(rows), axis="index")
 
 
-def _trial(
-    found: SweepFolder, record: TrialRecord, axes: list[str], row: RankedTrial
-) -> dict[str, object]:
+def _frame(
+    rows: Sequence[object], columns: Sequence[str] | None = None, numbers: Iterable[str] = ()
+) -> pd.DataFrame:
+    """A table; of the columns that are `numbers` what is missing is NaN."""
+    import pandas as pd
+
+    names = None if columns is None else list(columns)
+    return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(numbers, float))
+
+
+def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[str, object]:
     config, last = found.config.trial.at(record.point), record.last
     memory = [float(result.get("gpu_memory_gb") or 0) for result in record.trained]
     return {
-        **{name: getattr(config, name) for name in axes},
+        **{name: getattr(config, name) for name in found.axes},
         "trial": record.trial,
         "outcome": standing(record.outcome, found.leaderboard),
         "eval_loss": _number(row["eval_loss"]),

@@ -1,10 +1,10 @@
-"""Optuna's TPE behind ask, replay, report and tell.
+"""Optuna's TPE behind one question: what to try next.
 
-Promise: the point of trial n is a function of the sweep's seed, n, and of what had been suggested
-and told before it, so replaying a journal gives the point that an undisturbed sweep would get; no
+Promise: the point of trial n is a function of the sweep's seed, n, and of what is known of the
+trials before it, so replaying a journal gives the point that an undisturbed sweep would get; no
 point is suggested twice. A study is made for every question, and nothing of Optuna's is kept: so a
-trial that still runs can be told as what it is at its last rung, where Optuna would take it for a
-bad one, and under ASHA the trials that still run are the best.
+trial that still runs counts as what it is at its last rung, where Optuna would take it for a bad
+one, and under ASHA the trials that still run are the best.
 """
 
 from __future__ import annotations
@@ -13,31 +13,20 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sftray.config import Space
+from sftray.config import SweepConfig
 from sftray.config.points import Point, all_points, spread_point
 from sftray.search.optuna_space import distributions, to_params, to_point
+from sftray.search.search_trials import SearchTrial
 from sftray.storage.journal.event_types import Outcome
 
 REPEATS = 20
 """How often TPE may draw a point that was suggested before, until another is picked."""
-
-
-@dataclass
-class _Told:
-    """What is known of a suggested point."""
-
-    params: Point
-    at_rungs: dict[int, float] = field(default_factory=dict)
-    """Losses by rows."""
-    outcome: str | None = None
-    value: float | None = None
 
 
 class Sampler:
@@ -48,64 +37,33 @@ class Sampler:
     trials running at the same time spread out.
     """
 
-    def __init__(
-        self,
-        spaces: Mapping[str, Space],
-        *,
-        num_trials: int,
-        seed: int,
-        first: Sequence[Point] = (),
-    ) -> None:
+    def __init__(self, sweep: SweepConfig, first: Sequence[Point] = ()) -> None:
         """first: points to begin with."""
-        self._spaces = spaces
-        self._distributions = distributions(spaces)
-        self._startup = max(startup_trials(num_trials), len(first))
-        self._first = first
-        self._seed = seed
+        self._sweep, self._spaces, self._first = sweep, sweep.search_space, first
+        self._distributions = distributions(self._spaces)
+        self._startup = max(startup_trials(sweep.num_trials), len(first))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._trials: list[_Told] = []
+        self._trials: list[SearchTrial] = []
         self._known: set[str] = set()
+        """Their points."""
         self._drawn = 0
+        """How many of them are of this sweep."""
 
-    def ask(self, number: int) -> Point | None:
-        """The point of trial `number`; asking again gives the same one. None where every point of
-        the space has been suggested."""
-        if number == len(self._trials):
-            point = self._at_the_start() if self._drawn < self._startup else None
-            point = point or self._draw()
-            if point is None:
-                return None
-            self.replay(number, point)
-        return to_point(self._spaces, self._trials[number].params)
+    def ask(self) -> Point | None:
+        """The next point; asking again gives the same one. None where every point of the space has
+        been suggested."""
+        point = self._at_the_start() if self._drawn < self._startup else None
+        return point or self._draw()
 
-    def replay(self, number: int, point: Point, *, drawn: bool = True) -> None:
-        """Put the sampler where `ask` had left it when it gave `point`; a point of another sweep
-        was not `drawn` by this one."""
-        if number == len(self._trials):
-            self._trials.append(_Told(to_params(self._spaces, point)))
-            self._known.add(self._label(point))
-            self._drawn += drawn
+    def add(self, trial: SearchTrial) -> None:
+        """Know a trial, as what it is whenever a point is asked for; no repetition."""
+        self._trials.append(trial)
+        self._known.add(self._label(trial.suggestion.point))
+        self._drawn += trial.folder is None
 
     def left(self) -> float:
         """How many points have not been suggested; infinity in a continuous space."""
         return (len(all_points(self._spaces)) or math.inf) - len(self._known)
-
-    def report(self, number: int, rows: int, loss: float) -> None:
-        """A trial's loss at a rung. Of trials without an end TPE ranks later rungs first, then
-        loss."""
-        self._trials[number].at_rungs[rows] = loss
-
-    def tell(self, number: int, outcome: str, value: float | None) -> None:
-        """A trial's end with its value, which is finite and minimised; None where it has none. Of a
-        diverged trial it is the worst that it had.
-
-        A diverged one counts as bad as the worst there is, not as infinity: it is bad, and does not
-        bend the model. One that does not fit the memory is a violated constraint, so that TPE keeps
-        away from such points. Others that neither ended well nor were pruned teach TPE nothing:
-        their points are as if never drawn.
-        """
-        self._trials[number].outcome = outcome
-        self._trials[number].value = value
 
     def _at_the_start(self) -> Point | None:
         """A point that was not suggested before: known to be good, or apart from the others."""
@@ -114,7 +72,8 @@ class Sampler:
                 return point
         spread = self._drawn - len(self._first)
         for repeat in range(REPEATS):
-            point = spread_point(self._spaces, spread + repeat * self._startup, self._seed)
+            number = spread + repeat * self._startup
+            point = spread_point(self._spaces, number, self._sweep.seed)
             if self._label(point) not in self._known:
                 return point
         return None
@@ -124,7 +83,7 @@ class Sampler:
         study = optuna.create_study()
         study.add_trials(self._as_optuna_has_them())
         for repeat in range(REPEATS):
-            seed = zlib.crc32(f"{self._seed}/{self._drawn}/{repeat}".encode())
+            seed = zlib.crc32(f"{self._sweep.seed}/{self._drawn}/{repeat}".encode())
             study.sampler = _tpe(self._startup, seed)
             trial = study.ask(self._distributions)
             point = to_point(self._spaces, trial.params)
@@ -132,32 +91,36 @@ class Sampler:
                 return point
             study.tell(trial, state=TrialState.FAIL)  # as if never drawn
         left = [p for p in all_points(self._spaces) if self._label(p) not in self._known]
-        return (
-            left[zlib.crc32(f"{self._seed}/{self._drawn}".encode()) % len(left)] if left else None
-        )
+        chosen = zlib.crc32(f"{self._sweep.seed}/{self._drawn}".encode())
+        return left[chosen % len(left)] if left else None
 
     def _as_optuna_has_them(self) -> list[FrozenTrial]:
-        ended = [one.value for one in self._trials if one.outcome and one.value is not None]
-        worst = max(ended, default=None)
-        frozen = [self._frozen(told, worst) for told in self._trials]
+        values = [trial.value for trial in self._trials if trial.value is not None]
+        worst = max(values, default=None)
+        frozen = [self._frozen(trial, worst) for trial in self._trials]
         return [trial for trial in frozen if trial is not None]
 
-    def _frozen(self, told: _Told, worst: float | None) -> FrozenTrial | None:
-        """A trial for TPE; None where it teaches nothing. worst: value of any trial."""
-        make = functools.partial(
-            create_trial, params=told.params, distributions=self._distributions
-        )
-        known = told.value is not None
-        if told.outcome == Outcome.COMPLETED:
-            return make(value=told.value) if known else None
-        if told.outcome == Outcome.PRUNED or (told.outcome is None and told.at_rungs):
-            return make(state=TrialState.PRUNED, intermediate_values=told.at_rungs)
-        if told.outcome is None:
+    def _frozen(self, trial: SearchTrial, worst: float | None) -> FrozenTrial | None:
+        """A trial for TPE; None where it teaches nothing, as if its point were never drawn.
+
+        worst: the value of any. A diverged trial counts as bad as that, not as infinity: it is bad,
+        and does not bend the model. One that does not fit the memory is a violated constraint, so
+        that TPE keeps away from such points. Of trials without an end TPE ranks later rungs first,
+        then loss.
+        """
+        params = to_params(self._spaces, trial.suggestion.point)
+        make = functools.partial(create_trial, params=params, distributions=self._distributions)
+        value, at_rungs = trial.value, trial.at_rungs
+        if trial.outcome == Outcome.COMPLETED:
+            return None if value is None else make(value=value)
+        if trial.outcome == Outcome.PRUNED or (trial.outcome is None and at_rungs):
+            return make(state=TrialState.PRUNED, intermediate_values=at_rungs)
+        if trial.outcome is None:
             return make(state=TrialState.RUNNING)
-        if told.outcome == Outcome.DIVERGED:
-            return make(value=worst) if known else None
-        if told.outcome == Outcome.OUT_OF_MEMORY:  # ranked by the constraint, whatever its value
-            return make(value=told.value if known else 0.0, constraints={"memory": 1.0})
+        if trial.outcome == Outcome.DIVERGED:
+            return None if value is None else make(value=worst)
+        if trial.outcome == Outcome.OUT_OF_MEMORY:  # ranked by the constraint, whatever its value
+            return make(value=value or 0.0, constraints={"memory": 1.0})
         return None
 
     def _label(self, point: Point) -> str:

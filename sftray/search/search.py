@@ -43,14 +43,7 @@ class Search:
         self._plan = plan
         self._too_large = too_large
         self._spent = spent
-        self._sampler: Sampler | None = None
-        if not sweep.points:
-            self._sampler = Sampler(
-                sweep.search_space,
-                num_trials=sweep.num_trials,
-                seed=sweep.seed,
-                first=first,
-            )
+        self._sampler = None if sweep.points else Sampler(sweep, first)
         self._trials: dict[str, SearchTrial] = {}
         self.damaged = ""
         """What a trial has said of damaged data, all trials having the same, since this search was
@@ -59,8 +52,6 @@ class Search:
         """What one has said of a full disk, or of storage that is away; or nothing."""
         self._drawn = 0
         """How many trials are this search's own."""
-        self._asked = 0
-        """How many trials the sampler knows."""
         self._confirmed: dict[str, list[int]] = {}
         """Trials that are run again, with these seeds."""
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
@@ -73,7 +64,7 @@ class Search:
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough, or the
         search has stopped."""
-        while not self.stopped and (event := self._next_point() or self._next_repetition()):
+        while not self.stopped and (event := self._next()):
             self._record([event])
             state = self._trials[event["trial"]]
             if not self._refused(state):
@@ -229,19 +220,14 @@ class Search:
         (loss, step), trial = min(found, key=lambda one: one[0][0])
         return Best(trial, step, loss)
 
-    def _next_point(self) -> events.TrialSuggested | None:
-        """The next point of the search; None where there is none left."""
-        if self._drawn >= self._sweep.total_trials:
-            return None
-        if self._sampler is None:
-            return events.trial_suggested(self._next_trial(), self._sweep.points[self._drawn])
-        point = self._sampler.ask(self._asked)  # None where all of the space has been tried
-        return None if point is None else events.trial_suggested(self._next_trial(), point)
-
-    def _next_repetition(self) -> events.TrialSuggested | None:
-        return decisions.next_repetition(
-            self._sweep, self._trials, self._confirmed, self._next_trial()
-        )
+    def _next(self) -> events.TrialSuggested | None:
+        """The next point of the search, else the next repetition; None where none is left."""
+        trial, point = self._next_trial(), None
+        if self._drawn < self._sweep.total_trials:
+            point = self._sampler.ask() if self._sampler else self._sweep.points[self._drawn]
+        if point is not None:  # None also where all of the space has been tried
+            return events.trial_suggested(trial, point)
+        return decisions.next_repetition(self._sweep, self._trials, self._confirmed, trial)
 
     def _next_trial(self) -> str:
         return f"t{len(self._trials):04d}"
@@ -289,9 +275,7 @@ class Search:
                 state.outcome, state.metric = event["outcome"], event.get("metric")
                 if state.outcome == Outcome.DATA_ERROR:
                     self.damaged = event["message"]
-                if self._sampler and state.number is not None:
-                    value = decisions.objective_value(self._sweep, state)
-                    self._sampler.tell(state.number, state.outcome, value)
+                state.value = decisions.objective_value(self._sweep, state)
 
     def _apply_suggested(self, event: events.TrialSuggested) -> None:
         trial, point, confirms = event["trial"], event["point"], event.get("confirms")
@@ -301,12 +285,11 @@ class Search:
                 f"journal: got {trial} at {point}, which this sweep would not suggest as "
                 f"{expected}; it belongs to another sweep, so give this one another --name"
             )
-        number, folder = None if confirms else self._asked, event.get("folder")
-        if self._sampler and number is not None:
-            self._sampler.replay(number, point, drawn=folder is None)
-        plan = self._plan(self._sweep.trial.at(point))
-        self._trials[trial] = SearchTrial(number, Suggestion(trial, point), plan, confirms, folder)
-        self._asked += confirms is None
+        plan, folder = self._plan(self._sweep.trial.at(point)), event.get("folder")
+        state = SearchTrial(Suggestion(trial, point), plan, confirms, folder)
+        self._trials[trial] = state
+        if self._sampler and not confirms:
+            self._sampler.add(state)
         self._drawn += confirms is None and folder is None
 
     def _apply_decision(self, state: SearchTrial, event: events.RungDecision) -> None:
@@ -315,8 +298,6 @@ class Search:
         goes_on = event["decision"] == CONTINUE
         state.decisions[event["step"]] = Decision(goes_on, event["cutoff"])
         self._rungs[event["bracket"], event["rung"]][event["trial"]] = loss
-        if self._sampler and state.number is not None:
-            self._sampler.report(state.number, event["rung"], loss)
 
     def _possible(self, point: Point) -> bool:
         if self._sweep.points:

@@ -46,8 +46,6 @@ class Best:
 
 @dataclass
 class SearchTrial:
-    number: int | None
-    """Its number for the sampler; None of a repetition."""
     suggestion: Suggestion
     plan: TrialPlan
     confirms: str | None
@@ -60,6 +58,8 @@ class SearchTrial:
     """By step, the losses of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)
     metric: float | None = None
+    value: float | None = None
+    """What the sampler makes small, once it has ended; None where it has nothing."""
     attempts: int = 0
     message: str = ""
     """What ended the last attempt that failed."""
@@ -69,6 +69,14 @@ class SearchTrial:
     def rungs(self) -> tuple[Rung, ...]:
         """Where it is judged; a repetition never is."""
         return () if self.confirms else self.plan.rungs
+
+    @property
+    def at_rungs(self) -> dict[int, float]:
+        """Rows of the rungs that it was judged at → its loss there."""
+        known = {
+            rung.rows: self.losses[rung.step] for rung in self.rungs if rung.step in self.decisions
+        }
+        return {rows: loss for rows, loss in known.items() if loss is not None}
 
     def best(self) -> tuple[float, int] | None:
         """The lowest finite eval loss after the start, and its step."""

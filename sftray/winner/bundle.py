@@ -78,11 +78,9 @@ class BundleFacts:
         path = join(folder, FACTS)
         values = json.loads(files.read_text(path))
         try:
-            confirmed = values["confirmed"]
             typed = {
                 "config": TrialConfig(**values["config"]),
                 "data": DataConfig(**values["data"]),
-                "confirmed": None if confirmed is None else Confirmed(**confirmed),
                 "leaderboard": [ShownTrial(**row) for row in values["leaderboard"]],
             }
             return cls(**{**values, **typed})

@@ -189,8 +189,7 @@ def _confirmed(found: Results) -> Confirmed | None:
     board = found.leaderboard.get("confirmed")
     if board is None:
         return None
-    points = (point for point in board["points"] if point["trial"] == board["winner"])
-    return next(map(Confirmed.of, points), None)
+    return next((point for point in board["points"] if point["trial"] == board["winner"]), None)
 
 
 def _kept(folder: str, trial: str, evaluation: Metrics) -> BundleFacts | None:

@@ -14,7 +14,7 @@ from sftray.config import DataConfig, SweepConfig
 from sftray.config.points import short
 from sftray.config.sweep_file import as_file
 from sftray.data.source.sources import names_files
-from sftray.results.confirmation import Confirmed
+from sftray.results.confirmation import Confirmed, half_width
 from sftray.storage.paths import is_uri
 from sftray.winner.adapter_format import vllm_command
 from sftray.winner.bundle import BundleFacts
@@ -148,10 +148,10 @@ def _losses(facts: BundleFacts) -> str:
 
 
 def _confirmed_row(confirmed: Confirmed | None) -> str:
-    if confirmed is None or confirmed.mean is None:
+    if confirmed is None or confirmed["mean"] is None:
         return ""
-    half, seeds = confirmed.half_width, len(confirmed.eval_losses)
-    mean = f"{confirmed.mean:.4f}" + ("" if half is None else f" ± {half:.4f}")
+    half, seeds = half_width(confirmed), len(confirmed["eval_losses"])
+    mean = f"{confirmed['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
     return f"| its point, mean of {seeds} other seeds (95 %) | {mean} |\n"
 
 

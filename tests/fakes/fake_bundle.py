@@ -21,7 +21,10 @@ from sftray.winner.bundle import BundleFacts, ShownTrial
 from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
 
 END_OF_TURN = 2
-CONFIRMED = Confirmed("t0001", {"learning_rate": 5e-3}, (3.4, 3.6), {}, 3.5, (3.25, 3.75), 100)
+CONFIRMED: Confirmed = {
+    "trial": "t0001", "point": {"learning_rate": 5e-3}, "eval_losses": [3.4, 3.6], "left_out": {},
+    "mean": 3.5, "interval": [3.25, 3.75], "tokens": 100,
+}  # fmt: skip
 
 
 def facts_of(trial: TrialConfig, **changes: Any) -> BundleFacts:

@@ -10,7 +10,6 @@ from fake_folder import EVENTS, RECORDED, found_in
 
 from sftray import results
 from sftray.results import Results
-from sftray.results.tables import axes_of
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import as_lines, flagged, keep
@@ -88,7 +87,7 @@ def test_repetitions_with_other_seeds_name_the_trial_that_they_repeat(recorded: 
     assert again.groupby("confirms")["seed"].apply(list).to_dict() == {
         "t0003": [1, 2], "t0009": [1, 2],
     }  # fmt: skip
-    assert "seed" not in axes_of(recorded)
+    assert "seed" not in recorded.axes
     assert recorded.best["trial"].tolist() == ["t0009"]
     assert recorded.ended
 

@@ -11,6 +11,7 @@ from fake_bundle import CONFIRMED, facts_of
 from sftray.config import TrialConfig
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
+from sftray.results.confirmation import half_width
 from sftray.winner.bundle import FACTS, BundleFacts
 
 TRIAL = TrialConfig("base", learning_rate=5e-3, lora_r=12)
@@ -23,7 +24,7 @@ def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert to_json(again) == to_json(facts)
     assert (again.config, again.data) == (facts.config, facts.data)
     assert again.confirmed is not None
-    assert again.confirmed.half_width == CONFIRMED.half_width == 0.25
+    assert half_width(again.confirmed) == half_width(CONFIRMED) == 0.25
 
 
 @pytest.mark.parametrize("name", ["leaderboard", "evals_per_trial"])

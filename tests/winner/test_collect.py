@@ -8,7 +8,7 @@ import re
 import runpy
 import shutil
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,7 +121,7 @@ def test_a_confirmation_that_comes_later_is_told_in_the_card(
     weights = (folder / "best" / "adapter_model.safetensors").stat().st_mtime_ns
     board = {
         **small_sweep.leaderboard,
-        "confirmed": {"winner": "t0001", "tied": ["t0001"], "points": [asdict(CONFIRMED)]},
+        "confirmed": {"winner": "t0001", "tied": ["t0001"], "points": [CONFIRMED]},
     }
     facts = collect(
         small_sweep_config,

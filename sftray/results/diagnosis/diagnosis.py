@@ -13,7 +13,6 @@ pruned, healthy or too_early.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 from sftray.config import TrialConfig
@@ -43,8 +42,16 @@ def diagnose(trial: TrialRecord, config: TrialConfig, *, base_loss: float | None
     base_loss: the untrained base's eval loss; None, or no finite number, where it is not known.
     """
     course = read_course(trial, config)
-    if trial.outcome in _ENDED:
-        return _ENDED[trial.outcome](trial, config, course)
+    match trial.outcome:
+        case Outcome.DIVERGED:
+            return _diverged(trial, config, course)
+        case Outcome.OUT_OF_MEMORY:
+            return _out_of_memory(trial, config, course)
+        case str() as kind if kind in _ENDED_FROM_OUTSIDE:
+            what, advice = _ENDED_FROM_OUTSIDE[kind]
+            how_far = "" if kind == Outcome.DATA_ERROR else _how_far(course)
+            said = _said(trial, "no reason was given")
+            return Diagnosis(kind, f"{what}{how_far}: {said}.", advice)
     base = base_loss if base_loss is not None and math.isfinite(base_loss) else None
     symptom = first_symptom(config, course, base)
     if trial.outcome == Outcome.PRUNED:
@@ -94,31 +101,6 @@ def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: TrialCurves)
         "out_of_memory",
         f"Out of memory{when}: {said}.",
         f"{less}; the effective batch size does not matter, since rows are accumulated.",
-    )
-
-
-def _data_error(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
-    return Diagnosis(
-        "data_error",
-        f"The data could not be read: {_said(trial, 'no reason was given')}.",
-        "Look at the rows with `sftray inspect`; if a file is damaged, delete the packs and start "
-        "again.",
-    )
-
-
-def _preempted(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
-    return Diagnosis(
-        "preempted",
-        f"Its machine was taken away{_how_far(course)}: {_said(trial, 'no reason was given')}.",
-        "Run the point again with --points, on machines that stay, or raise max_failures.",
-    )
-
-
-def _failed(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> Diagnosis:
-    return Diagnosis(
-        "failed",
-        f"Failed{_how_far(course)}: {_said(trial, 'no reason was given')}.",
-        "Run the point again with --points and --local, which shows the whole traceback.",
     )
 
 
@@ -203,11 +185,19 @@ def _within(sentence: str) -> str:
     return sentence[0].lower() + sentence[1:].rstrip(".")
 
 
-_Ended = Callable[["TrialRecord", TrialConfig, TrialCurves], Diagnosis]
-_ENDED: dict[str | None, _Ended] = {
-    Outcome.DIVERGED: _diverged,
-    Outcome.OUT_OF_MEMORY: _out_of_memory,
-    Outcome.DATA_ERROR: _data_error,
-    Outcome.PREEMPTED: _preempted,
-    Outcome.FAILED: _failed,
+_ENDED_FROM_OUTSIDE = {
+    str(Outcome.DATA_ERROR): (
+        "The data could not be read",
+        "Look at the rows with `sftray inspect`; if a file is damaged, delete the packs and start "
+        "again.",
+    ),
+    str(Outcome.PREEMPTED): (
+        "Its machine was taken away",
+        "Run the point again with --points, on machines that stay, or raise max_failures.",
+    ),
+    str(Outcome.FAILED): (
+        "Failed",
+        "Run the point again with --points and --local, which shows the whole traceback.",
+    ),
 }
+"""Outcome → what happened, and what to do."""

@@ -21,8 +21,8 @@ from sftray.config.points import Point, field_values
 from sftray.config.spaces import label
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
-from sftray.results.load import Results
 from sftray.results.records import TrialRecord
+from sftray.results.tables import Results
 from sftray.storage.journal.event_types import Outcome
 
 
@@ -134,16 +134,13 @@ def comparisons(sweep: Sweep) -> list[Comparison]:
     whatever their epochs; with one only those of the bracket with the most trials.
     """
     if sweep.config.scheduler == "none":
-        return [_at_the_end(sweep.searched, bracket=None)]
+        return [_compared(sweep.searched, bracket=None)]
     if not sweep.searched:
         return []
     bracket = Counter(trial.plan.bracket for trial in sweep.searched).most_common(1)[0][0]
     trials = in_bracket(sweep.searched, bracket)
     rungs = sorted({rung.rows for trial in trials for rung in trial.plan.rungs}, reverse=True)
-    return [
-        _at_the_end(trials, bracket),
-        *(_at_a_rung(trials, bracket, rows) for rows in rungs),
-    ]
+    return [_compared(trials, bracket, rows) for rows in (None, *rungs)]
 
 
 def ranking(sweep: Sweep, *, best_share: float, enough: int) -> Comparison | None:
@@ -218,23 +215,16 @@ def _trial(
     )
 
 
-def _at_the_end(trials: Sequence[ComparedTrial], bracket: str | None) -> Comparison:
+def _compared(
+    trials: Sequence[ComparedTrial], bracket: str | None, rows: int | None = None
+) -> Comparison:
+    """The trials at a rung, or, without rows, at the end of their budgets."""
     losses = {}
     for trial in trials:
-        if trial.final is not None:
-            losses[trial.name] = trial.final
-        elif trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED):
-            losses[trial.name] = math.inf
-    return Comparison(bracket, None, losses, len(trials) - len(losses))
-
-
-def _at_a_rung(trials: Sequence[ComparedTrial], bracket: str, rows: int) -> Comparison:
-    losses = {}
-    for trial in trials:
-        if rows in trial.at_rungs:
-            losses[trial.name] = trial.at_rungs[rows]
-        elif (
-            trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED) and trial.record.last["rows"] < rows
-        ):
+        loss = trial.final if rows is None else trial.at_rungs.get(rows)
+        before = rows is None or trial.record.last["rows"] < rows
+        if loss is not None:
+            losses[trial.name] = loss
+        elif trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED) and before:
             losses[trial.name] = math.inf
     return Comparison(bracket, rows, losses, len(trials) - len(losses))

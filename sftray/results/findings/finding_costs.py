@@ -49,15 +49,6 @@ def pareto_front(costs: Iterable[Cost]) -> tuple[Cost, ...]:
     return tuple(front)
 
 
-def costs_of(trials: Iterable[ComparedTrial]) -> list[Cost]:
-    """The cost of every trial that has an eval loss."""
-    return [
-        Cost(trial.name, trial.best, trial.gpu_seconds)
-        for trial in trials
-        if trial.best is not None
-    ]
-
-
 def regret(trials: Sequence[ComparedTrial], started: str | None) -> tuple[Moment, ...]:
     """The best eval loss so far, at each evaluation that lowered it and at the last one.
 

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 from sftray.results.findings.comparisons import ComparedTrial, read
 from sftray.results.findings.edges import Edge, edges
-from sftray.results.findings.finding_costs import Cost, Moment, costs_of, pareto_front, regret
+from sftray.results.findings.finding_costs import Cost, Moment, pareto_front, regret
 from sftray.results.findings.importance import Importances, importances
 from sftray.results.findings.scaling import Scaling, scaling
 from sftray.results.findings.stopping import Stopping, stopping
 from sftray.results.findings.verdict import noise, verdict
 from sftray.results.leaderboard_text import standing
-from sftray.results.load import Results
+from sftray.results.tables import Results
 from sftray.trial.answer_flags import bad_answers
 
 
@@ -74,7 +74,11 @@ def learn(found: Results) -> Findings:
         edges=ends,
         scaling=scaling(sweep),
         device=_device(trials),
-        pareto=pareto_front(costs_of(trials)),
+        pareto=pareto_front(
+            Cost(trial.name, trial.best, trial.gpu_seconds)
+            for trial in trials
+            if trial.best is not None
+        ),
         regret=regret(trials, found.record.get("started")),
         stopping=stopped,
         bad_answers=_bad_answers(best),

@@ -26,10 +26,10 @@ def text(findings: Findings) -> str:
         ("importance", _importance(findings.importances)),
         ("edges", (edge.says for edge in findings.edges)),
         ("scaling", _scaling(findings.scaling)),
-        ("cost", _pareto(findings.pareto, findings.device)),
+        ("cost", (_cost(one, findings.device) for one in findings.pareto)),
         ("regret", _regret(findings.regret)),
         ("stopping", _stopping(findings.stopping, findings.device)),
-        ("noise", _noise(findings.noise)),
+        ("noise", [_noise(findings.noise)]),
     ):
         label = name
         for paragraph in paragraphs:
@@ -87,11 +87,8 @@ def _scaling(found: Scaling | None) -> Iterator[str]:
         yield f"slope {found.slope:.2f} ({low:.2f} … {high:.2f}): {found.says}"
 
 
-def _pareto(front: Sequence[Cost], device: str) -> Iterator[str]:
-    yield from (
-        f"{cost.trial} {cost.eval_loss:.4f} for {cost.gpu_seconds:,.0f} {device}-seconds"
-        for cost in front
-    )
+def _cost(cost: Cost, device: str) -> str:
+    return f"{cost.trial} {cost.eval_loss:.4f} for {cost.gpu_seconds:,.0f} {device}-seconds"
 
 
 def _regret(moments: Sequence[Moment]) -> Iterator[str]:
@@ -121,9 +118,7 @@ def _stopping(found: Stopping, device: str) -> Iterator[str]:
     yield found.says
 
 
-def _noise(noise: float | None) -> Iterator[str]:
-    yield (
-        "unknown: no point was run with two seeds"
-        if noise is None
-        else f"{noise:.4f}, the standard deviation of final losses by seed alone"
-    )
+def _noise(noise: float | None) -> str:
+    if noise is None:
+        return "unknown: no point was run with two seeds"
+    return f"{noise:.4f}, the standard deviation of final losses by seed alone"

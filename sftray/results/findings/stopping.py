@@ -13,9 +13,10 @@ it errs to the low side; where nothing was stopped, it is of all.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from sftray.results.findings.comparisons import ComparedTrial, in_bracket
 from sftray.storage.journal.event_types import Outcome
@@ -91,18 +92,14 @@ def stopping(trials: Sequence[ComparedTrial]) -> Stopping:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None where one side is all ties."""
-    import numpy as np
-
-    x, y = np.array(_ranks(a)), np.array(_ranks(b))
     if len(set(a)) < 2 or len(set(b)) < 2:
         return None
-    return float(np.corrcoef(x, y)[0, 1])
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
-def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = sorted(values)
-    counts = Counter(values)
-    return [ordered.index(value) + (counts[value] - 1) / 2 for value in values]
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - counts / 2)[places], dtype=float)
 
 
 def _gains(trials: Sequence[ComparedTrial], stopped: ComparedTrial) -> list[float]:

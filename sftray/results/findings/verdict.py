@@ -129,7 +129,7 @@ def _who_decides(
         at = "".join(f", at {_place(edge)}" for edge in edges if edge.name == first.name)
         told = f"{first.name} decides (importance {first.importance:.2f})"
         return f"{told}: {_named(best)} is the best{below}{at}."
-    if importances.axes and confirmed is not None and confirmed.winner is not None:
+    if importances.axes and confirmed is not None and confirmed["winner"] is not None:
         return (
             f"{_named(best)} is the best{below}; {_confirmed(confirmed)}. No single "
             f"hyper-parameter tells the best of {importances.trials} trials beyond chance."
@@ -149,15 +149,14 @@ def _who_decides(
 
 def _confirmed(confirmed: Confirmation) -> str:
     """What other seeds said."""
-    first = next(one for one in confirmed.points if one.trial == confirmed.winner)
-    runs = f"mean {first.mean:.4f} of {len(first.eval_losses)} other seeds"
-    others = [name for name in confirmed.tied if name != confirmed.winner]
-    if others:
-        told = f"the answer, {confirmed.winner} ({runs}),"
-        return f"{told} cannot be told from {', '.join(others)}"
-    if len(confirmed.points) == 1:
-        return f"{confirmed.winner} has a {runs}"
-    return f"other seeds confirm its point, {confirmed.winner} ({runs})"
+    points, winner = confirmed["points"], confirmed["winner"]
+    first = next(one for one in points if one["trial"] == winner)
+    runs = f"mean {first['mean']:.4f} of {len(first['eval_losses'])} other seeds"
+    if others := [name for name in confirmed["tied"] if name != winner]:
+        return f"the answer, {winner} ({runs}), cannot be told from {', '.join(others)}"
+    if len(points) == 1:
+        return f"{winner} has a {runs}"
+    return f"other seeds confirm its point, {winner} ({runs})"
 
 
 def _place(edge: Edge) -> str:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftray.config.points import short
-from sftray.views.live.snapshot import RUNNING, UNFINISHED, State, TrialLine, finite
+from sftray.views.live.snapshot import RUNNING, UNFINISHED, State, TrialLine
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKS = 8
@@ -169,7 +169,7 @@ def _newest(lines: Sequence[str], width: int, room: float) -> list[str]:
 def _trials(state: State, width: int, left: float) -> list[RenderableType]:
     """The table of those that run and, best first, those that have ended, in `left` lines."""
     shown_rows = (*state.running, *state.finished)
-    known = finite([loss for row in shown_rows for loss in row.losses])
+    known = [loss for row in shown_rows for loss in row.losses if math.isfinite(loss)]
     if state.base is not None:
         known = [loss for loss in known if loss <= state.base] or known
     scale = (min(known), max(known)) if known else (0.0, 0.0)

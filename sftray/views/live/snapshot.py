@@ -7,7 +7,6 @@ the sweep has had so far, evaluations and starts included.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -107,23 +106,10 @@ class Clock:
     used_up: str = ""
     """The budget that is spent, as the field is called."""
 
-    @property
-    def elapsed(self) -> float:
-        return self.between(self.first, self.now)
-
     def between(self, start: float, end: float) -> float:
         """Seconds without pauses."""
         paused = sum(min(b, end) - a for a, b in self.pauses if start <= a < end)
         return max(0.0, end - start - paused)
-
-
-@dataclass(frozen=True)
-class ToCome:
-    """Trials that have not begun."""
-
-    searched: int
-    repeated: int
-    """The best points with other seeds."""
 
 
 class Plans:
@@ -169,9 +155,9 @@ def state_of(
     return State(
         sweep=sweep.name,
         doing=f"{used_up} is spent" if used_up and not over else _doing(here, ended=ended),
-        elapsed=clock.elapsed,
+        elapsed=clock.between(clock.first, clock.now),
         left=left,
-        total=len(here) + to_come.searched + to_come.repeated,
+        total=len(here) + sum(to_come),
         tokens=tokens,
         tokens_expected=expected,
         tokens_per_second=_rate(running) or (tokens / training if training else None),
@@ -190,12 +176,13 @@ def state_of(
     )
 
 
-def _to_come(sweep: SweepConfig, trials: Sequence[TrialRecord], *, over: bool) -> ToCome:
+def _to_come(sweep: SweepConfig, trials: Sequence[TrialRecord], *, over: bool) -> tuple[int, int]:
+    """Trials that have not begun: of the search, and the best points with other seeds."""
     if over:  # a search may have tried all that there is
-        return ToCome(0, 0)
+        return 0, 0
     repeated = sum(trial.confirms is not None for trial in trials)
     searched = 0 if repeated else max(0, sweep.total_trials - len(trials))
-    return ToCome(searched, max(0, sweep.confirm_top * sweep.confirm_seeds - repeated))
+    return searched, max(0, sweep.confirm_top * sweep.confirm_seeds - repeated)
 
 
 def _doing(trials: Sequence[TrialRecord], *, ended: bool) -> str:
@@ -231,7 +218,9 @@ def _row(trial: TrialRecord, plans: Plans, *, cut_off: bool) -> TrialLine:
     )
 
 
-def _tokens_expected(trials: Sequence[TrialRecord], to_come: ToCome, plans: Plans) -> float | None:
+def _tokens_expected(
+    trials: Sequence[TrialRecord], to_come: tuple[int, int], plans: Plans
+) -> float | None:
     """Of all trials, those to come included: they get as far as the others on average. A trial that
     runs gets as far as those did on average that survived as many rungs and came further; where
     there are none, and if it is a repetition, to its end."""
@@ -249,8 +238,8 @@ def _tokens_expected(trials: Sequence[TrialRecord], to_come: ToCome, plans: Plan
         further = [other for other in others if other > share and not trial.confirms] or [1.0]
         return float(whole[trial.trial] * sum(further) / len(further))
 
-    later = to_come.searched * sum(map(expected, searched)) / len(searched)
-    later += to_come.repeated * sum(whole.values()) / len(whole)
+    later = to_come[0] * sum(map(expected, searched)) / len(searched)
+    later += to_come[1] * sum(whole.values()) / len(whole)
     return float(sum(map(expected, trials)) + later)
 
 
@@ -284,8 +273,3 @@ def _busy(trials: Sequence[TrialRecord], training: float | None) -> float | None
     spent = [trial.last.get("gpu_seconds") for trial in trials if trial.results]
     known = [seconds for seconds in spent if seconds is not None]
     return sum(known) / training if training and len(known) == len(spent) else None
-
-
-def finite(losses: Sequence[float]) -> list[float]:
-    """Those that are numbers."""
-    return [loss for loss in losses if math.isfinite(loss)]

@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from sftray.results import Results
 from sftray.results.findings.comparisons import read
 from sftray.results.findings.finding_costs import Cost, pareto_front, regret
-from sftray.results.tables import axes_of
 from sftray.storage.journal.event_types import EventName
 from sftray.views.plots import plot_style as style
 
@@ -28,17 +27,12 @@ def timeline(found: Results) -> go.Figure:
     newest = max(found.curves["time"].max(), table["ended"].max())
     table = table.assign(ended=table["ended"].fillna(newest))
     table = table.assign(lane=lanes(list(zip(table["started"], table["ended"], strict=True))))
-    axes, best = axes_of(found), found.leaderboard["best"]
-    kinds = table["outcome"].where(table["trial"] != best, "best")
-    for kind, color in style.OUTCOMES.items():
-        some = table[kinds == kind]
-        if some.empty:
-            continue
+    axes, best = found.axes, found.leaderboard["best"]
+    for kind, color, some in style.by_outcome(table, best):
         minutes = (some["ended"] - some["started"]) / 60
         drawn.add_bar(
             y=some["lane"] + 1, x=minutes, base=some["started"] / 60, orientation="h", width=0.8,
-            name=kind.replace("_", " "),
-            marker={"color": color, "line": {"width": 0}},
+            name=kind, marker={"color": color, "line": {"width": 0}},
             text=some["trial"], textposition="inside", insidetextanchor="middle", textangle=0,
             insidetextfont=style.ON_BAR,
             customdata=[style.hover_text(row, axes) for row in some.to_dict("records")],
@@ -125,28 +119,20 @@ def pareto(found: Results) -> go.Figure:
     costs = [Cost(*row) for row in table[["trial", "eval_loss", "gpu_seconds"]].to_numpy()]
     if not costs:
         return style.nothing(drawn, "no losses yet")
-    trials = {row["trial"]: row for row in found.trials.to_dict("records")}
-    axes, best = axes_of(found), found.leaderboard["best"]
     front = pareto_front(costs)
     drawn.add_scatter(
         x=[cost.gpu_seconds for cost in front], y=[cost.eval_loss for cost in front],
         mode="lines", name="no other is cheaper and better", hoverinfo="skip",
         line={"color": style.INK, "width": 1.5, "shape": "hv", "dash": "dot"},
     )  # fmt: skip
-    kinds = {name: "best" if name == best else row["outcome"] for name, row in trials.items()}
-    for kind, color in style.OUTCOMES.items():
-        some = [cost for cost in costs if kinds[cost.trial] == kind]
-        if some:
-            drawn.add_scatter(
-                x=[cost.gpu_seconds for cost in some], y=[cost.eval_loss for cost in some],
-                mode="markers", name=kind.replace("_", " "),
-                marker={
-                    "color": color, "size": 14 if kind == "best" else 9,
-                    "symbol": "star" if kind == "best" else "circle",
-                },
-                text=[style.hover_text(trials[cost.trial], axes) for cost in some],
-                hovertemplate="%{x:,.0f} seconds<br>%{text}<extra></extra>",
-            )  # fmt: skip
+    for kind, color, some in style.by_outcome(table, found.leaderboard["best"]):
+        size, symbol = (14, "star") if kind == "best" else (9, "circle")
+        drawn.add_scatter(
+            x=some["gpu_seconds"], y=some["eval_loss"], mode="markers", name=kind,
+            marker={"color": color, "size": size, "symbol": symbol},
+            text=[style.hover_text(row, found.axes) for row in some.to_dict("records")],
+            hovertemplate="%{x:,.0f} seconds<br>%{text}<extra></extra>",
+        )  # fmt: skip
     losses = [cost.eval_loss for cost in costs]
     style.cut(drawn, losses, style.sight(losses, found.leaderboard["base"]["eval_loss"]))
     return drawn

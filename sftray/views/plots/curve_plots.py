@@ -8,7 +8,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sftray.results import Results
-from sftray.results.tables import axes_of
 from sftray.views.plots import plot_style as style
 
 SMOOTH = 30
@@ -23,7 +22,7 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
     curves, trials = found.curves.dropna(subset=[loss]), found.trials
     if curves.empty:
         return style.nothing(drawn, "no evaluation yet")
-    axes, best = axes_of(found), found.leaderboard["best"]
+    axes, best = found.axes, found.leaderboard["best"]
     kinds = set()
     by_rank = trials.sort_values("eval_loss", ascending=False, na_position="first")
     for row in by_rank.to_dict("records"):
@@ -71,7 +70,7 @@ def rungs(found: Results) -> go.Figure:
         place=list(map(names.get, zip(table["bracket"], table["rung"], strict=True)))
     )
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}
-    axes, best = axes_of(found), found.leaderboard["best"]
+    axes, best = found.axes, found.leaderboard["best"]
     top = style.sight(table["eval_loss"], found.leaderboard["base"]["eval_loss"])
     for trial, one in table.groupby("trial", sort=False):
         ordered = one.sort_values("rung")

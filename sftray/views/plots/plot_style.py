@@ -4,8 +4,9 @@ their own, and one colour an outcome."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from sftray.config.points import short
@@ -81,6 +82,14 @@ def nothing(drawn: go.Figure, says: str) -> go.Figure:
     drawn.update_xaxes(visible=False)
     drawn.update_yaxes(visible=False)
     return drawn
+
+
+def by_outcome(trials: pd.DataFrame, best: str | None) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Rows of `trials` by outcome, in words and with its colour, the best trial's last."""
+    kinds = trials["outcome"].where(trials["trial"] != best, "best")
+    for kind, color in OUTCOMES.items():
+        if (kinds == kind).any():
+            yield kind.replace("_", " "), color, trials[kinds == kind]
 
 
 def hover_text(row: Mapping[str, object], axes: list[str]) -> str:

@@ -13,7 +13,6 @@ from sftray.config.points import short
 from sftray.results import Results
 from sftray.results.findings.comparisons import comparisons, read
 from sftray.results.findings.importance import Importances, importances
-from sftray.results.tables import axes_of
 from sftray.views.plots import plot_style as style
 
 RATE, BATCH = "learning_rate", "effective_batch_size"
@@ -42,7 +41,7 @@ def learning_rate(found: Results, *, equal_data: bool = True) -> go.Figure:
             table = table.assign(**{axis: getattr(found.config.trial, axis)})
     beyond = style.sight(finite, found.leaderboard["base"]["eval_loss"])
     top = max(finite) if beyond is None else beyond
-    axes, best = axes_of(found), found.leaderboard["best"]
+    axes, best = found.axes, found.leaderboard["best"]
     for number, (batch, some) in enumerate(table.sort_values(RATE).groupby(BATCH)):
         color = style.SERIES[number % len(style.SERIES)]
         drawn.add_scatter(
@@ -70,7 +69,7 @@ def parallel(found: Results) -> go.Figure:
     losses, spaces = table["eval_loss"], found.config.search_space
     # a line of 20 that is far above the rest would leave them one colour
     top = max(losses.quantile(0.8), losses.min() * 1.0001)
-    axes = [_axis(name, table[name].tolist(), spaces.get(name)) for name in axes_of(found)]
+    axes = [_axis(name, table[name].tolist(), spaces.get(name)) for name in found.axes]
     drawn.add_parcoords(
         dimensions=[*axes, {"label": "eval loss", "values": losses.tolist()}],
         line={

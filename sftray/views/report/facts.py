@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 
 from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import Manifest
 from sftray.results import Results
-from sftray.results.confirmation import Confirmed
+from sftray.results.confirmation import half_width
+from sftray.results.diagnosis.symptoms import NOTHING_WRONG
 from sftray.results.findings import Findings
 from sftray.results.leaderboard_text import confirmed_text
-from sftray.results.tables import BASE, axes_of
+from sftray.results.tables import BASE
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD
 from sftray.views.plots.cost_plots import lanes
 from sftray.winner.bundle import FACTS, BundleFacts
 
-_HEALTHY = ("healthy", "pruned", "too_early")
 _SHOWN = 3
 """Answers to a prompt that stand beside each other, the base's, the best trial's and one more."""
 _MORE = 9
@@ -30,147 +28,27 @@ _WORDS = {"empty": "empty", "repeats": "repeats itself", "no_end": "cut off"}
 """Flags as the page has them."""
 
 
-@dataclass(frozen=True)
-class BestFacts:
-    """The best trial, at its best evaluation."""
-
-    trial: str
-    step: float
-    outcome: str
-    eval_loss: float
-    metric: float
-    gain: float
-    """What the loss is below the base's."""
-    ratio: float | None
-    """The perplexity's to the base's; None where the base's loss is not known."""
-    point: Mapping[str, object]
+Facts = dict[str, object]
+"""What the template names; a name that it lacks is an error there."""
 
 
-@dataclass(frozen=True)
-class ConfirmedFacts:
-    """What repetitions with other seeds say."""
-
-    winner: str | None
-    """The trial whose point is the answer."""
-    points: Sequence[Confirmed]
-    """The answer's first."""
-    says: str
-
-
-@dataclass(frozen=True)
-class TrialFacts:
-    """A trial's row of the leaderboard."""
-
-    trial: str
-    confirms: str | None
-    seed: int
-    ran_in: str | None
-    values: Sequence[object]
-    """Of the axes, in their order."""
-    eval_loss: float
-    metric: float
-    steps: int
-    tokens: int
-    seconds: float
-    outcome: str
-    diagnosis: str
-    verdict: str
-    advice: str
-
-    @property
-    def wrong(self) -> bool:
-        """Whether the trial wants a remedy."""
-        return self.diagnosis not in _HEALTHY
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a trial, or the base, answered at a step."""
-
-    trial: str
-    step: int
-    answer: str
-    flags: Sequence[tuple[str, bool]]
-    """In words, and whether nobody wants such an answer."""
-
-
-@dataclass(frozen=True)
-class PromptFacts:
-    """A prompt with its answers."""
-
-    question: str
-    reference: str | None
-    answers: Sequence[Answer]
-    more: Sequence[Answer]
-    left_out: int
-    course: Sequence[Answer]
-    """All of the best trial's, where it has more than one."""
-
-
-@dataclass(frozen=True)
-class SplitFacts:
-    """What is in a split."""
-
-    split: str
-    conversations: int
-    rows: int
-    tokens: int
-    supervised_tokens: int
-    max_length: int
-    dropped: Mapping[str, int]
-    """Rows of its source by reason."""
-
-    @property
-    def supervised(self) -> float:
-        """The share of tokens that are trained on."""
-        return self.supervised_tokens / self.tokens
-
-    @property
-    def waste(self) -> float:
-        """The share of padding."""
-        return 1 - self.tokens / (self.rows * self.max_length)
-
-
-@dataclass(frozen=True)
-class ReportFacts:
-    """The template's values, beside the sweep and its findings."""
-
-    made: str
-    status: str
-    best: BestFacts | None
-    bundle: BundleFacts | None
-    """None before best/ is there."""
-    confirmed: ConfirmedFacts | None
-    costs: Sequence[tuple[str, str]]
-    axes: Sequence[str]
-    trials: Sequence[TrialFacts]
-    """Best first."""
-    prompts: Sequence[PromptFacts]
-    splits: Sequence[SplitFacts]
-    manifest: Manifest | None
-    """The packs', where they are within reach."""
-    provenance: Mapping[str, str | None]
-    config: str
-
-
-def facts_of(found: Results, findings: Findings) -> ReportFacts:
-    """All that the page says of a sweep."""
+def facts_of(found: Results, findings: Findings) -> Facts:
+    """All that the page says of a sweep, beside its figures and findings."""
     manifest, best = _manifest(found), SweepPaths(found.folder).best
-    return ReportFacts(
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        status=_status(found),
-        best=_best(found),
-        bundle=BundleFacts.read(best) if files.exists(join(best, FACTS)) else None,
-        confirmed=_confirmed(found),
-        costs=_costs(found, findings),
-        axes=axes_of(found),
-        trials=_trials(found),
-        prompts=_prompts(found),
-        splits=_splits(found, manifest),
-        manifest=manifest,
-        provenance=_provenance(found),
-        config=json.dumps(to_json(found.config), indent=1, ensure_ascii=False),
-    )
+    return {
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "status": _status(found),
+        "best": _best(found),
+        "bundle": BundleFacts.read(best) if files.exists(join(best, FACTS)) else None,
+        "confirmed": _confirmed(found),
+        "costs": _costs(found, findings),
+        "trials": _trials(found),
+        "prompts": _prompts(found),
+        "splits": _splits(found, manifest),
+        "manifest": manifest,
+        "provenance": _provenance(found),
+        "config": json.dumps(to_json(found.config), indent=1, ensure_ascii=False),
+    }
 
 
 def _status(found: Results) -> str:
@@ -183,26 +61,25 @@ def _status(found: Results) -> str:
     return f"{ended} of {wanted} trials have ended; what follows is how it stands"
 
 
-def _best(found: Results) -> BestFacts | None:
+def _best(found: Results) -> Facts | None:
+    """The row of the best trial, its point, and its perplexity over the base's."""
     if found.best.empty:
         return None
     row = found.best.iloc[0].to_dict()
-    names = ("trial", "step", "outcome", "eval_loss", "metric", "gain")
-    return BestFacts(
-        **{name: row[name] for name in names},
-        ratio=math.exp(-row["gain"]) if math.isfinite(row["base_eval_loss"]) else None,
-        point={name: row[name] for name in axes_of(found)},
-    )
+    ratio = math.exp(-row["gain"]) if math.isfinite(row["base_eval_loss"]) else None
+    return {**row, "ratio": ratio, "point": {name: row[name] for name in found.axes}}
 
 
-def _confirmed(found: Results) -> ConfirmedFacts | None:
+def _confirmed(found: Results) -> Facts | None:
+    """What repetitions with other seeds say, the answer's point first."""
     board = found.leaderboard.get("confirmed")
     if board is None:
         return None
-    points = [Confirmed.of(point) for point in board["points"]]
-    points.sort(key=lambda one: one.trial != board["winner"])
+    points = [{**point, "half_width": half_width(point)} for point in board["points"]]
+    points.sort(key=lambda one: one["trial"] != board["winner"])
     lines = confirmed_text(found.leaderboard).splitlines()
-    return ConfirmedFacts(board["winner"], points, " ".join(lines[1 + len(points) :]))
+    says = " ".join(lines[1 + len(points) :])
+    return {"winner": board["winner"], "points": points, "says": says}
 
 
 def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
@@ -245,60 +122,64 @@ def _busy(spans: list[tuple[float, float]]) -> float:
     return total
 
 
-def _trials(found: Results) -> list[TrialFacts]:
+def _trials(found: Results) -> list[Facts]:
+    """Best first; whether a trial wants a remedy, and its values on the axes."""
     rows = {row["trial"]: row for row in found.trials.to_dict("records")}
-    names = [field.name for field in fields(TrialFacts) if field.name != "values"]
-    axes = axes_of(found)
+    ranked = (rows[one["trial"]] for one in found.leaderboard["trials"])
     return [
-        TrialFacts(**{name: row[name] for name in names}, values=[row[axis] for axis in axes])
-        for row in (rows[one["trial"]] for one in found.leaderboard["trials"])
+        {
+            **row,
+            "wrong": row["diagnosis"] not in NOTHING_WRONG,
+            "at_axes": [row[axis] for axis in found.axes],
+        }
+        for row in ranked
     ]
 
 
-def _prompts(found: Results) -> list[PromptFacts]:
+def _prompts(found: Results) -> list[Facts]:
     """Each prompt with its answers: the base's, the best trial's, then the others' by loss; of each
-    the one at its best evaluation, else the last."""
+    the one at its best evaluation, else the last. And all of the best trial's, where it has more
+    than one."""
     board, best = found.leaderboard["trials"], found.leaderboard["best"] or ""
     ranked = [row["trial"] for row in board if row["trial"] != best]
     at_best = {row["trial"]: row["step"] for row in board}
-    prompts = []
+    prompts: list[Facts] = []
     for _, some in found.samples.groupby("prompt"):
-        rows = some.to_dict("records")
-        by_trial: dict[str, list[Answer]] = {}
-        for row in rows:
+        by_trial: dict[str, list[Facts]] = {}
+        for row in some.to_dict("records"):
             flags = [(_WORDS[flag], flag in BAD) for flag in row["flags"].split()]
-            one = Answer(row["trial"], row["step"], row["answer"], flags)
-            by_trial.setdefault(one.trial, []).append(one)
+            by_trial.setdefault(row["trial"], []).append({**row, "flags": flags})
         answers = [
-            next((one for one in own if one.step == at_best.get(name)), own[-1])
+            next((one for one in own if one["step"] == at_best.get(name)), own[-1])
             for name in (BASE, best, *ranked)
             if (own := by_trial.get(name))
         ]
         course = by_trial.get(best, [])
         prompts.append(
-            PromptFacts(
-                question=rows[0]["question"],
-                reference=rows[0]["reference"],
-                answers=answers[:_SHOWN],
-                more=answers[_SHOWN : _SHOWN + _MORE],
-                left_out=len(answers[_SHOWN + _MORE :]),
-                course=course if len(course) > 1 else [],
-            )
+            {
+                "question": some["question"].iloc[0],
+                "reference": some["reference"].iloc[0],
+                "answers": answers[:_SHOWN],
+                "more": answers[_SHOWN : _SHOWN + _MORE],
+                "left_out": len(answers[_SHOWN + _MORE :]),
+                "course": course if len(course) > 1 else [],
+            }
         )
     return prompts
 
 
-def _splits(found: Results, manifest: Manifest | None) -> list[SplitFacts]:
+def _splits(found: Results, manifest: Manifest | None) -> list[Facts]:
+    """What is in each split; the shares of tokens that are trained on, and of padding."""
+    dropped = {} if manifest is None else manifest["splits"]
+    most = found.config.data.max_length
     return [
-        SplitFacts(
-            split=split,
-            conversations=counts["conversations"],
-            rows=counts["rows"],
-            tokens=counts["tokens"],
-            supervised_tokens=counts["supervised_tokens"],
-            max_length=found.config.data.max_length,
-            dropped={} if manifest is None else manifest["splits"][split].get("dropped") or {},
-        )
+        {
+            **counts,
+            "split": split,
+            "supervised": counts["supervised_tokens"] / counts["tokens"],
+            "waste": 1 - counts["tokens"] / (counts["rows"] * most),
+            "dropped": dropped[split].get("dropped") or {} if dropped else {},
+        }
         for split, counts in found.record["data"].items()
         if counts.get("tokens")
     ]

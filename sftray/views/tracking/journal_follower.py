@@ -15,7 +15,7 @@ import select
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -32,10 +32,6 @@ READING_SHARE = 0.05
 
 class Follower(Protocol):
     """What is kept in step."""
-
-    def begin(self, sweep: SweepConfig, uid: str) -> None:
-        """Before the first event: which sweep it is."""
-        ...
 
     def apply(self, event: Event) -> None:
         """Take an event."""
@@ -56,46 +52,47 @@ def arguments_of(module: str, about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def follow(paths: SweepPaths, folder: Path, follower: Follower, *, until_asked: bool) -> bool:
-    """Keep `follower`, which has `folder` to itself, in step with the journal; whether all of it
+def follow(
+    paths: SweepPaths,
+    folder: Path,
+    start: Callable[[SweepConfig, str], Follower],
+    *,
+    until_asked: bool,
+) -> bool:
+    """Keep a follower, which has `folder` to itself, in step with the journal; whether all of it
     was read and kept.
 
-    until_asked: continue until a line or the end comes on standard input.
+    start: makes the follower of a sweep and its uid, before its first event. until_asked: continue
+    until a line or the end comes on standard input.
     """
+    journal, waiting = reader(paths.journal), deque[Event]()
+    follower, asked = None, not until_asked
     with _lock(folder):
-        all_read = _read(paths, follower, until_asked=until_asked)
-        return follower.close() and all_read
+        while True:
+            started = time.monotonic()
+            try:
+                waiting += journal.new()
+                if waiting and follower is None:
+                    record = json.loads(files.read_text(paths.sweep))
+                    follower = start(sweep_from_json(record["config"]), record["uid"])
+                all_read = True
+            except OSError as error:  # storage out of reach; the next look tries again
+                say(f"{paths.root}: {error}")
+                all_read = False
+            reading = time.monotonic() - started
+            while waiting and follower is not None:
+                follower.apply(waiting.popleft())
+            if asked:
+                kept = follower is None or follower.close()
+                return kept and all_read
+            wait = max(POLL_SECONDS, reading / READING_SHARE)
+            asked = bool(select.select([sys.stdin], [], [], wait)[0])
 
 
 def say(text: str) -> None:
     """A line of mirror.log, which is the process's standard error."""
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
     sys.stderr.flush()
-
-
-def _read(paths: SweepPaths, follower: Follower, *, until_asked: bool) -> bool:
-    """Hand on the journal's events; whether the last look at it was a success."""
-    journal, waiting, begun = reader(paths.journal), deque[Event](), False
-    asked = not until_asked
-    while True:
-        started = time.monotonic()
-        try:
-            waiting += journal.new()
-            if waiting and not begun:
-                record = json.loads(files.read_text(paths.sweep))
-                follower.begin(sweep_from_json(record["config"]), record["uid"])
-                begun = True
-            all_read = True
-        except OSError as error:  # storage out of reach; the next look tries again
-            say(f"{paths.root}: {error}")
-            all_read = False
-        reading = time.monotonic() - started
-        while waiting and begun:
-            follower.apply(waiting.popleft())
-        if asked:
-            return all_read
-        wait = max(POLL_SECONDS, reading / READING_SHARE)
-        asked = bool(select.select([sys.stdin], [], [], wait)[0])
 
 
 @contextlib.contextmanager

@@ -128,23 +128,17 @@ def _start(
 
 def _mode(wanted: str, log: Log) -> str:
     """online, offline or disabled, with the line that says why where it was not asked for."""
-    settings = _wandb_settings()
     if wanted == "auto":
-        wanted = os.environ.get("WANDB_MODE") or settings.get("mode", "auto")
+        wanted = os.environ.get("WANDB_MODE") or _wandb_settings().get("mode", "auto")
     if wanted in ("disabled", "offline"):
         return wanted
-    if _has_key(settings):
+    if key_present():
         return "online"
     if wanted == "online":
         log("W&B: no API key found, so runs are kept offline; `wandb login` switches it online")
         return "offline"
     log("W&B: off, no API key found; `wandb login` switches it on, wandb='offline' keeps it local")
     return "disabled"
-
-
-def key_present() -> bool:
-    """Whether W&B has a key on this machine; the key itself is not read."""
-    return _has_key(_wandb_settings())
 
 
 def _wandb_settings() -> Mapping[str, str]:
@@ -158,10 +152,11 @@ def _wandb_settings() -> Mapping[str, str]:
     return parser["default"] if parser.has_section("default") else {}
 
 
-def _has_key(settings: Mapping[str, str]) -> bool:
-    """Whether wandb.init would find credentials."""
+def key_present() -> bool:
+    """Whether wandb.init would find credentials on this machine; the key itself is not read."""
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
         return True
+    settings = _wandb_settings()
     url = os.environ.get("WANDB_BASE_URL") or settings.get("base_url", "https://api.wandb.ai")
     path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:

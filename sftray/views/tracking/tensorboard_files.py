@@ -17,6 +17,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 
@@ -41,20 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # a NaN is worth no warning here
     paths = SweepPaths(options.folder)
     folder = local_folder(paths.root, paths.tensorboard)
-    files = EventFiles(paths, folder)
-    return 0 if follow(paths, folder, files, until_asked=options.follow) else 1
+    start = partial(EventFiles, paths, folder)
+    return 0 if follow(paths, folder, start, until_asked=options.follow) else 1
 
 
 class EventFiles:
     """The files of a sweep, in `folder`."""
 
-    def __init__(self, paths: SweepPaths, folder: Path) -> None:
-        self._paths, self._folder = paths, folder
+    def __init__(self, paths: SweepPaths, folder: Path, sweep: SweepConfig, uid: str) -> None:
+        self._paths, self._folder, self._sweep = paths, folder, sweep
         self._trials: dict[str, _TrialFile] = {}
         """Those that have not ended."""
-
-    def begin(self, sweep: SweepConfig, uid: str) -> None:
-        self._sweep = sweep
 
     def apply(self, event: Event) -> None:
         name = event["trial"] or ""

@@ -35,7 +35,6 @@ from sftray.views.tracking.tracked_metrics import MetricRow, TrackedTrial, answe
 from sftray.views.tracking.wandb_run import (
     ADAPTER_SECONDS,
     UPLOAD_SECONDS,
-    define_axes,
     log_adapter,
     log_leaderboard,
     log_row,
@@ -65,16 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = SweepPaths(options.folder)
     folder = local_folder(paths.root, paths.tracking)
     os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # what artifacts hold until it is sent
-    mirror = Mirror(
-        paths,
-        folder,
-        project=options.project,
-        mode=options.mode,
-        init_timeout=options.init_timeout,
-        samples=options.samples,
-        adapter=options.adapter,
-    )
-    all_taken = follow(paths, folder, mirror, until_asked=options.follow)
+    start = partial(Mirror, paths, folder, options)
+    all_taken = follow(paths, folder, start, until_asked=options.follow)
     if left := left_offline(folder):
         say(left)
     return 0 if all_taken else 1
@@ -110,36 +101,30 @@ class Mirror:
         self,
         paths: SweepPaths,
         folder: Path,
-        *,
-        project: str,
-        mode: str,
-        init_timeout: float,
-        samples: bool | None,
-        adapter: bool | None,
+        options: argparse.Namespace,
+        sweep: SweepConfig,
+        uid: str,
     ) -> None:
-        """samples, adapter: whether to send them; None: as sweep.json says."""
-        self._paths, self._folder = paths, folder
-        self._mode, self._init_timeout, self._project = mode, init_timeout, project
-        self._samples, self._adapter = samples, adapter
-        self._saved: dict[str, SavedTrial] = {}
-        self._handed_in: list[object] | None = None
+        """options: the command line; where it does not say whether to send samples and the adapter,
+        `sweep` does."""
+        self._paths, self._folder, self._sweep, self._uid = paths, folder, sweep, uid
+        self._mode = options.mode
+        places = (options.project, folder.parent, options.init_timeout)
+        self._start = partial(start_run, sweep, uid, *places)
+        given = (options.samples, options.adapter)
+        wanted = zip(given, (sweep.wandb_samples, sweep.wandb_adapter), strict=True)
+        self._samples, self._adapter = (own if said is None else said for said, own in wanted)
+        path = folder / "mirror.json"
+        state = json.loads(path.read_bytes()) if path.exists() else {}
+        known = state.get("uid") == uid
+        self._saved: dict[str, SavedTrial] = state["trials"] if known else {}
+        self._handed_in: list[object] | None = state.get("handed_in") if known else None
         """Whose leaderboard W&B has: trial, step, number of trials, with adapter or not."""
         self._trials: dict[str, _TrialRun] = {}
         self._offline_until = 0.0
         self._ended = self._used_up = False
         """Whether the sweep, or its budget, has come to its end."""
         self._all_taken = True
-
-    def begin(self, sweep: SweepConfig, uid: str) -> None:
-        self._sweep, self._uid = sweep, uid
-        places = (self._project, self._folder.parent, self._init_timeout)
-        self._start = partial(start_run, sweep, uid, *places)
-        self._samples = sweep.wandb_samples if self._samples is None else self._samples
-        self._adapter = sweep.wandb_adapter if self._adapter is None else self._adapter
-        path = self._folder / "mirror.json"
-        state = json.loads(path.read_bytes()) if path.exists() else {}
-        if state.get("uid") == uid:
-            self._saved, self._handed_in = state["trials"], state.get("handed_in")
 
     def apply(self, event: Event) -> None:
         try:
@@ -206,7 +191,6 @@ class Mirror:
             self._save()
         else:
             one.step = max(one.step, one.run.starting_step - 1)
-        define_axes(one.run)
         return one.run
 
     def _release(self) -> None:

@@ -39,7 +39,7 @@ def start_run(
 
     W&B writes to `folder`/wandb. Raises wandb.errors.Error after `init_timeout` seconds.
     """
-    return wandb.init(
+    run = wandb.init(
         mode=mode,
         project=project,
         group=sweep.name,
@@ -69,11 +69,8 @@ def start_run(
             x_save_requirements=False,
         ),
     )
-
-
-def define_axes(run: wandb.Run) -> None:
-    """Draw evaluations against tokens and the curve against optimizer steps. Every row has step,
-    rows and tokens, so that a panel can be switched to any of them."""
+    # evaluations are drawn against tokens and the curve against optimizer steps; every row has
+    # step, rows and tokens, so that a panel can be switched to any of them
     for axis in ("step", "rows", "tokens"):
         run.define_metric(axis)
     for metric in METRICS:
@@ -81,6 +78,7 @@ def define_axes(run: wandb.Run) -> None:
             run.define_metric(metric, step_metric="tokens")
     for metric in CURVE:
         run.define_metric(metric, step_metric="step")
+    return run
 
 
 def log_start(run: wandb.Run, metrics: Metrics) -> None:
@@ -103,10 +101,14 @@ def log_samples(run: wandb.Run, answers: Sequence[Answer], *, step: int) -> None
 
 def log_leaderboard(run: wandb.Run, sweep: str, board: Mapping[str, Any], *, step: int) -> None:
     """The leaderboard as a table of the run, and as an artifact of the sweep's name."""
+
+    def plain(value: object) -> object:
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
     axes = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
     facts = [name for name in _LEADERBOARD if any(name in row for row in board["trials"])]
     data = [
-        [row["trial"], *(_plain(row["point"].get(axis)) for axis in axes), *map(row.get, facts)]
+        [row["trial"], *(plain(row["point"].get(axis)) for axis in axes), *map(row.get, facts)]
         for row in board["trials"]
     ]
     table = wandb.Table(columns=["trial", *axes, *facts], data=data, allow_mixed_types=True)
@@ -146,7 +148,3 @@ def _config(sweep: SweepConfig, trial: str, point: Mapping[str, object]) -> dict
     """Flat: every TrialConfig field at the trial's point, every DataConfig field as data_…"""
     data = {f"data_{name}": value for name, value in to_json(sweep.data).items()}
     return {"trial": trial, **to_json(sweep.trial), **point, **data}
-
-
-def _plain(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,7 @@ def test_on_a_uri_a_trials_file_is_copied_there(tmp_path: Path) -> None:
         begin(journal)
         journal.append(an_event("result", "0000", step=2, metrics=result(2)))
         journal.append(an_event("trial_ended", "0000", outcome="completed", message=""))
-    files = EventFiles(paths, tmp_path / "here")
-    files.begin(SWEEP, "1f2e3d4c")
+    files = EventFiles(paths, tmp_path / "here", SWEEP, "1f2e3d4c")
     for event in read_events(paths.journal):
         files.apply(event)
     there = SweepPaths(f"{tmp_path}/bucket/{SWEEP.name}")
@@ -146,7 +146,7 @@ def test_on_a_uri_a_trials_file_is_copied_there(tmp_path: Path) -> None:
 
 def write(paths: SweepPaths) -> None:
     folder = Path(paths.tensorboard)
-    assert follow(paths, folder, EventFiles(paths, folder), until_asked=False)
+    assert follow(paths, folder, partial(EventFiles, paths, folder), until_asked=False)
 
 
 def read(paths: SweepPaths, trial: str) -> list[Any]:
