@@ -45,18 +45,12 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
         quantization = nf4_config(compute_dtype(trial, device))
         if trial.shard_base:  # see `sharded_base`
             quantization.bnb_4bit_quant_storage = torch.float32
-    source = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
-    model = AutoModelForCausalLM.from_pretrained(
-        trial.model,
-        trust_remote_code=trial.trust_remote_code,
-        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
+    model = pretrained(
+        trial,
+        dtype,
         device_map={"": device},
-        # else it would ask the Hub whether the base is an adapter
-        adapter_kwargs={"local_files_only": "local_files_only" in source},
-        dtype=dtype,
         attn_implementation=attention.implementation,
         **({} if quantization is None else {"quantization_config": quantization}),
-        **source,
     )
     model.config.use_cache = False
     _keep_gradients_through_4bit(model)
@@ -65,15 +59,17 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
     return model
 
 
-def unquantised(trial: TrialConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The base's own weights in `dtype`, on the CPU."""
+def pretrained(trial: TrialConfig, dtype: torch.dtype, **options: object) -> PreTrainedModel:
+    """The base's own weights in `dtype`, on the CPU unless transformers' `options` say more."""
     source = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
     return AutoModelForCausalLM.from_pretrained(
         trial.model,
         trust_remote_code=trial.trust_remote_code,
-        use_safetensors=True,
+        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
+        # else it would ask the Hub whether the base is an adapter
         adapter_kwargs={"local_files_only": "local_files_only" in source},
         dtype=dtype,
+        **options,
         **source,
     )
 

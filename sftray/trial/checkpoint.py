@@ -11,7 +11,6 @@ damaged) and the best.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import shutil
@@ -70,7 +69,12 @@ def save(
     adapter: tensors on the CPU under the names PEFT saves them by; moments: AdamW's under
     `<parameter name>/<moment>`.
     """
-    _save(paths, functools.partial(_write_adapter, config, adapter), moments, state)
+
+    def write_adapter(folder: Path) -> None:
+        config.save_pretrained(str(folder))
+        save_file(dict(adapter), folder / ADAPTER)
+
+    _save(paths, write_adapter, moments, state)
 
 
 def save_model(
@@ -81,18 +85,13 @@ def save_model(
     max_shard_size: str = SHARD,
 ) -> None:
     """As `save`, of a transformers model all of whose weights are trained."""
-    _save(paths, functools.partial(_write_model, model, max_shard_size), moments, state)
 
+    def write_model(folder: Path) -> None:
+        used, model.config.use_cache = model.config.use_cache, True  # off in training only
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        model.config.use_cache = used
 
-def _write_adapter(config: LoraConfig, adapter: Mapping[str, torch.Tensor], folder: Path) -> None:
-    config.save_pretrained(str(folder))
-    save_file(dict(adapter), folder / ADAPTER)
-
-
-def _write_model(model: PreTrainedModel, max_shard_size: str, folder: Path) -> None:
-    used, model.config.use_cache = model.config.use_cache, True  # off in training only
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
-    model.config.use_cache = used
+    _save(paths, write_model, moments, state)
 
 
 def _save(

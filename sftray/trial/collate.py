@@ -21,7 +21,7 @@ def collate(rows: Sequence[Mapping[str, Any]], *, flatten: bool) -> dict[str, An
     columns = {
         "input_ids": np.stack([np.asarray(row["input_ids"], dtype=np.int64) for row in rows]),
         "labels": np.stack([np.asarray(row["labels"], dtype=np.int64) for row in rows]),
-        "position_ids": np.stack([_positions(row_lengths) for row_lengths in lengths]),
+        "position_ids": np.stack([positions(row_lengths) for row_lengths in lengths]),
     }
     if not flatten:
         return {name: torch.from_numpy(values) for name, values in columns.items()}
@@ -35,8 +35,8 @@ def collate(rows: Sequence[Mapping[str, Any]], *, flatten: bool) -> dict[str, An
     return batch
 
 
-def _positions(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, … within each document: [3, 2] → 0 1 2 0 1."""
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    positions: np.ndarray = np.arange(int(lengths.sum()), dtype=np.int64) - starts
-    return positions
+def positions(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, … within each document: [3, 2] → 0 1 2 0 1, int64."""
+    starts = np.cumsum(lengths) - lengths
+    places: np.ndarray = np.arange(lengths.sum(), dtype=np.int64) - np.repeat(starts, lengths)
+    return places

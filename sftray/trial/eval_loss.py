@@ -15,11 +15,11 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.trial.attention import Attention, choose_attention, settle_attention
-from sftray.trial.base_model import compute_dtype, load_base
+from sftray.trial.base_model import compute_dtype, load_base, pretrained
 from sftray.trial.collate import collate
 from sftray.trial.isolation import prove_isolation
 
@@ -31,24 +31,18 @@ def default_device() -> torch.device:
 
 def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Dataset) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
-    model, attention = load_adapter(adapter, trial)
+    model, attention = load_trained(adapter, trial)
     return packed_eval_loss(model, rows, attention, trial)
-
-
-def load_adapter(adapter: Path, trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
-    """The base as the trial held it, with the adapter loaded by plain PEFT, in eval mode."""
-    base, attention = _base_of(trial)
-    model = PeftModel.from_pretrained(base, str(adapter))
-    prove_isolation(model, attention)
-    return model.eval(), attention
 
 
 def load_trained(folder: Path, trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
     """What a trial has trained and a local folder holds, as the trial ran it, in eval mode: an
-    adapter on its base, or a whole model."""
+    adapter on its base, loaded by plain PEFT, or a whole model."""
     if trial.finetune == "lora":
-        return load_adapter(folder, trial)
-    model, attention = _base_of(replace(trial, model=str(folder), model_revision=None))
+        base, attention = _base_of(trial)
+        model = PeftModel.from_pretrained(base, str(folder))
+    else:
+        model, attention = _base_of(_of_folder(trial, folder))
     prove_isolation(model, attention)
     return model.eval(), attention
 
@@ -56,6 +50,11 @@ def load_trained(folder: Path, trial: TrialConfig) -> tuple[PreTrainedModel, Att
 def load_untrained(trial: TrialConfig) -> PreTrainedModel:
     """The base as the trial held it, in eval mode."""
     return _base_of(trial)[0].eval()
+
+
+def _of_folder(trial: TrialConfig, folder: Path) -> TrialConfig:
+    """The trial with the whole model in a local folder as its base."""
+    return replace(trial, model=str(folder), model_revision=None)
 
 
 def _base_of(trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
@@ -75,15 +74,12 @@ def evaluate_model(
         return packed_eval_loss(model.eval(), rows, attention, trial)
     device = default_device()
     precision = "fp32" if dtype == torch.float32 else "bf16"
-    plain = replace(trial, base_precision=precision, attention=None, shard_base=False)
+    plain = replace(
+        _of_folder(trial, folder), base_precision=precision, attention=None, shard_base=False
+    )
     attention = choose_attention(plain, device)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        device_map={"": device},
-        attn_implementation=attention.implementation,
-        trust_remote_code=trial.trust_remote_code,
-        use_safetensors=True,
+    model = pretrained(
+        plain, dtype, device_map={"": device}, attn_implementation=attention.implementation
     )
     attention = settle_attention(model, attention, plain)
     return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)

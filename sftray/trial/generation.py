@@ -13,18 +13,6 @@ from sftray.metrics import ANSWER_TOKENS
 from sftray.trial.samples import Reply
 
 
-def generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Mapping[str, object]],
-    end_of_turn: int,
-    max_new_tokens: int = ANSWER_TOKENS,
-) -> str:
-    """The greedy answer to `messages` (role, content), through the chat template, until the token
-    `end_of_turn` or what the model's own configuration names."""
-    return reply(model, tokenizer, messages, end_of_turn, max_new_tokens)[0]
-
-
 @torch.no_grad()
 def reply(
     model: PreTrainedModel,
@@ -33,7 +21,8 @@ def reply(
     end_of_turn: int,
     max_new_tokens: int = ANSWER_TOKENS,
 ) -> Reply:
-    """As `generate`, and whether the answer came to its end by itself."""
+    """The greedy answer to `messages` (role, content), through the chat template, until the token
+    `end_of_turn` or what the model's own configuration names; and whether it came to that end."""
     inputs = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
     ).to(model.device)

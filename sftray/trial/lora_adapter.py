@@ -52,8 +52,9 @@ def init_adapters(model: nn.Module, seed: int) -> None:
         if "lora_B" in name:
             parameter.data.zero_()
             continue
-        values = init_lora_a(_plain_name(name), parameter.shape, seed)
-        parameter.data.copy_(values)
+        # without PEFT's wrapping, so that every trainer seeds it alike
+        plain = name.removeprefix("base_model.model.").replace(".default.", ".")
+        parameter.data.copy_(init_lora_a(plain, parameter.shape, seed))
 
 
 def init_lora_a(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
@@ -72,8 +73,3 @@ def require_float32(model: nn.Module) -> None:
             f"{len(wrong)} trained weights are not float32 (first: {wrong[0]}): in bfloat16, AdamW "
             "updates of 1e-5 on weights of 1e-2 round to nothing"
         )
-
-
-def _plain_name(name: str) -> str:
-    """A parameter's name without PEFT's wrapping, so that every trainer seeds it alike."""
-    return name.removeprefix("base_model.model.").replace(".default.", ".")

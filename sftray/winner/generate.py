@@ -14,7 +14,7 @@ def answer(
     trial = facts.as_trained(folder, trust_remote_code)
     from sftray.trial.base_model import saved_tokenizer
     from sftray.trial.eval_loss import computing_as, load_trained, load_untrained
-    from sftray.trial.generation import generate
+    from sftray.trial.generation import reply
 
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
@@ -22,9 +22,9 @@ def answer(
     model, _ = load_trained(local, trial)
     with computing_as(trial, model.device):
         if facts.is_whole:
-            trained = {"model": generate(model, *rest)}
+            trained = {"model": reply(model, *rest)[0]}
             del model  # there may be no room for both
-            return {"base": generate(load_untrained(trial), *rest), **trained}
+            return {"base": reply(load_untrained(trial), *rest)[0], **trained}
         with model.disable_adapter():
-            base = generate(model, *rest)
-        return {"base": base, "adapter": generate(model, *rest)}
+            base, _ = reply(model, *rest)
+        return {"base": base, "adapter": reply(model, *rest)[0]}

@@ -22,7 +22,7 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import Log, PacksError, SftrayError
 from sftray.storage.paths import is_uri
-from sftray.trial.base_model import parameters_of, saved_tokenizer, unquantised
+from sftray.trial.base_model import parameters_of, pretrained, saved_tokenizer
 from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_model
 from sftray.trial.generation import end_with_turns
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
@@ -141,7 +141,7 @@ def _held_out(packs: str, check: bool | None, log: Log) -> Dataset | None:
 def _save(
     adapter: Path, trial: TrialConfig, out: Path, dtype: torch.dtype, shard: str, end_of_turn: int
 ) -> None:
-    base = unquantised(trial, dtype)
+    base = pretrained(trial, dtype)
     # PEFT keeps the adapter in float32, so the sum is float32 and rounded once
     model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]

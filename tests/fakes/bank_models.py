@@ -22,6 +22,7 @@ from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
+from sftray.trainers.bank.batches import Buffers, PackedRow, read_row, smallest
 from sftray.trainers.bank.decoder import Batch
 from sftray.trial.collate import collate
 from sftray.trial.lora_adapter import init_adapters, lora_config
@@ -106,9 +107,16 @@ def loss_sum(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
 
 def bank_batch(rows: list[dict[str, Any]], unused: int = 3) -> Batch:
     """The same rows as the bank takes them, with unused entries in both buffers."""
-    from sftray.trainers.bank.batches import assemble, read_row
+    return roomy_batch([read_row(row) for row in rows], unused, unused)
 
-    return assemble([read_row(row) for row in rows], spare_documents=unused, spare_targets=unused)
+
+def roomy_batch(rows: list[PackedRow], documents: int, targets: int) -> Batch:
+    """A batch of rows in buffers with room for so many documents and targets more."""
+    exact = smallest([rows])
+    roomy = replace(exact, documents=exact.documents + documents, targets=exact.targets + targets)
+    buffers = Buffers(roomy, len(rows), len(rows[0].ids), torch.device("cpu"))
+    buffers.fill(rows)
+    return buffers.batch
 
 
 def save_tiny(folder: Path) -> TrialConfig:

@@ -13,9 +13,8 @@ Names of tensors end in their shape: K slots, P elements of a row, R rank, I inp
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,8 +24,6 @@ from sftray.trainers.bank.frozen_base import GROUPS, DecoderShape
 from sftray.trainers.bank.torch_ops import copy_work
 from sftray.trainers.bank.transfer import Snapshot, Snapshots
 from sftray.trial.lora_adapter import init_lora_a
-
-PARTS = ("lora_A", "lora_B")
 
 ALIGNMENT = 64
 """Elements: every matrix starts at a multiple of 128 bytes of bfloat16."""
@@ -38,12 +35,18 @@ class Place:
 
     layer: int
     projection: str
-    first: int
-    """Start of its lora_A, [rank, input]."""
-    second: int
-    """Start of its lora_B, [output, rank]."""
+    number: int
+    """The projection's own among all of the model."""
     inputs: int
     outputs: int
+    columns: slice
+    """Its columns of the output of its group."""
+    ranks: slice
+    """Its part of the inner activations of its group, the n-th of `rank` columns."""
+    first: int
+    """Start of its lora_A, [rank, input]."""
+    second: int = 0
+    """Start of its lora_B, [output, rank]."""
 
 
 @dataclass(frozen=True)
@@ -60,34 +63,35 @@ class Layout:
 
     def of(self, layer: int, group: int) -> list[Place]:
         """The adapted projections of one group of a layer, in order."""
-        return self._by_group.get((layer, group), [])
-
-    @functools.cached_property
-    def _by_group(self) -> dict[tuple[int, int], list[Place]]:
-        found: dict[tuple[int, int], list[Place]] = {}
-        for place in self.places:
-            group = next(i for i, names in enumerate(GROUPS) if place.projection in names)
-            found.setdefault((place.layer, group), []).append(place)
-        return found
+        names = GROUPS[group]
+        return [
+            place for place in self.places if place.layer == layer and place.projection in names
+        ]
 
 
 def lay_out(shape: DecoderShape, targets: tuple[str, ...], rank: int) -> Layout:
     """The row of a slot whose adapters, of at most `rank`, are on `targets` in every layer."""
     rank = -(-rank // 8) * 8  # rows of 16 bytes in bfloat16, as the GPU's matrix units want them
-    firsts: dict[tuple[int, str], int] = {}
-    offset = 0
+    places: list[Place] = []
+    offset = number = 0
     for layer in range(shape.layers):
         for names in GROUPS:
-            for name in (name for name in names if name in targets):
-                firsts[layer, name] = offset
-                offset += rank * shape.inputs[name]  # without a gap: a group's are one matrix
+            column = inner = 0
+            for name in names:
+                inputs, outputs = shape.inputs[name], shape.outputs[name]
+                if name in targets:
+                    columns, ranks = slice(column, column + outputs), slice(inner, inner + rank)
+                    places.append(
+                        Place(layer, name, number, inputs, outputs, columns, ranks, offset)
+                    )
+                    inner += rank
+                    offset += rank * inputs  # without a gap: a group's are one matrix
+                column, number = column + outputs, number + 1
             offset = _aligned(offset)
     split = offset
-    places = []
-    for (layer, name), first in firsts.items():
-        inputs, outputs = shape.inputs[name], shape.outputs[name]
-        places.append(Place(layer, name, first, offset, inputs, outputs))
-        offset = _aligned(offset + outputs * rank)
+    for index, place in enumerate(places):
+        places[index] = replace(place, second=offset)
+        offset = _aligned(offset + place.outputs * rank)
     return Layout(rank, offset, split, tuple(places))
 
 
@@ -140,18 +144,12 @@ class AdapterState:
         return AdapterState(self.param.pin_memory(), moments)
 
 
-def row_of(values_3P: Tensor) -> AdapterState:
-    """The row of a snapshot."""
-    param_P, first_P, second_P = values_3P
-    return AdapterState(param_P, (first_P, second_P))
-
-
 def fresh_row(layout: Layout, rank: int, seed: int) -> AdapterState:
     """A fresh adapter: lora_A from (seed, module name), lora_B zero."""
     param_P = torch.zeros(layout.size)
-    for place in layout.places:
-        values_RI = init_lora_a(f"{_module(place)}.lora_A.weight", (rank, place.inputs), seed)
-        _matrix(param_P, layout, place, 0)[:rank].copy_(values_RI)
+    for name, (matrix,) in _matrices(layout, rank, param_P):
+        if name.endswith("lora_A"):
+            matrix.copy_(init_lora_a(f"{name}.weight", matrix.shape, seed))
     return AdapterState(param_P, None)
 
 
@@ -163,38 +161,28 @@ def import_row(
     Raises CheckpointError where they are not those of an adapter of this layout and rank.
     """
     param_P, first_P, second_P = (torch.zeros(layout.size) for _ in range(3))
-    for place in layout.places:
-        for part in PARTS:
-            name = _parameter_name(place, part)
-            for row_P, tensors, key in (
-                (param_P, adapter, _adapter_name(place, part)),
-                (first_P, moments, f"{name}/exp_avg"),
-                (second_P, moments, f"{name}/exp_avg_sq"),
-            ):
-                matrix = _used(row_P, layout, place, PARTS.index(part), rank)
-                if key not in tensors or tensors[key].shape != matrix.shape:
-                    raise CheckpointError(
-                        f"{key}: the checkpoint has it not, or not in shape {list(matrix.shape)}: "
-                        "it holds another adapter than this trial's"
-                    )
-                matrix.copy_(tensors[key])
+    tensors = {**adapter, **moments}
+    for name, matrices in _matrices(layout, rank, param_P, first_P, second_P):
+        for key, matrix in zip(_keys(name), matrices, strict=True):
+            if key not in tensors or tensors[key].shape != matrix.shape:
+                raise CheckpointError(
+                    f"{key}: the checkpoint has it not, or not in shape {list(matrix.shape)}: "
+                    "it holds another adapter than this trial's"
+                )
+            matrix.copy_(tensors[key])
     return AdapterState(param_P, (first_P, second_P))
 
 
 def export_row(
-    layout: Layout, row: AdapterState, rank: int, step: int
+    layout: Layout, values_3P: Tensor, rank: int, step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """An adapter and AdamW's state at its own rank, under the names that they have in a PEFT model
-    and in `sftray.trial.checkpoint`."""
-    assert row.moments is not None  # it has been trained
+    """An adapter and AdamW's state, parameters and moments as `Adapters.take` gives them, at its
+    own rank, under the names that they have in a PEFT model and in `sftray.trial.checkpoint`."""
     adapter, state = {}, {}
-    for place in layout.places:
-        for which, part in enumerate(PARTS):
-            adapter[_adapter_name(place, part)] = _cut(row.param, layout, place, which, rank)
-            name = _parameter_name(place, part)
-            state[f"{name}/step"] = torch.tensor(float(step))
-            for moment, values_P in zip(("exp_avg", "exp_avg_sq"), row.moments, strict=True):
-                state[f"{name}/{moment}"] = _cut(values_P, layout, place, which, rank)
+    for name, matrices in _matrices(layout, rank, *values_3P):
+        param, first, second = _keys(name)
+        adapter[param], state[first], state[second] = (matrix.contiguous() for matrix in matrices)
+        state[f"{_parameter(name)}/step"] = torch.tensor(float(step))
     return adapter, state
 
 
@@ -213,38 +201,34 @@ def second(rows_KP: Tensor, place: Place, rank: int) -> Tensor:
     )
 
 
-def _cut(row_P: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
-    return _used(row_P, layout, place, which, rank).contiguous()
+def _matrices(
+    layout: Layout, rank: int, *rows_P: Tensor
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Every matrix that an adapter of `rank` has, by the model's name for it: views of these
+    rows."""
+    for place in layout.places:
+        part = "self_attn" if place.projection in (*GROUPS[0], *GROUPS[1]) else "mlp"
+        module = f"model.layers.{place.layer}.{part}.{place.projection}"
+        firsts = (_view(row_P, place.first, layout.rank, place.inputs) for row_P in rows_P)
+        yield f"{module}.lora_A", tuple(matrix[:rank] for matrix in firsts)
+        seconds = (_view(row_P, place.second, place.outputs, layout.rank) for row_P in rows_P)
+        yield f"{module}.lora_B", tuple(matrix[:, :rank] for matrix in seconds)
 
 
-def _used(row_P: Tensor, layout: Layout, place: Place, which: int, rank: int) -> Tensor:
-    """View the part of a matrix that an adapter of `rank` has."""
-    matrix = _matrix(row_P, layout, place, which)
-    return matrix[:rank] if which == 0 else matrix[:, :rank]
+def _view(row_P: Tensor, start: int, height: int, width: int) -> Tensor:
+    return row_P[start : start + height * width].view(height, width)
 
 
-def _matrix(row_P: Tensor, layout: Layout, place: Place, which: int) -> Tensor:
-    """View a projection's lora_A [rank, input] (which = 0) or lora_B [output, rank] in a row."""
-    start, shape = (
-        (place.second, (place.outputs, layout.rank))
-        if which
-        else (place.first, (layout.rank, place.inputs))
-    )
-    return row_P[start : start + shape[0] * shape[1]].view(shape)
+def _keys(name: str) -> tuple[str, str, str]:
+    """What a matrix, its exp_avg and its exp_avg_sq are called in a checkpoint."""
+    parameter = _parameter(name)
+    adapter = f"base_model.model.{name}.weight"
+    return adapter, f"{parameter}/exp_avg", f"{parameter}/exp_avg_sq"
+
+
+def _parameter(name: str) -> str:
+    return f"base_model.model.{name}.default.weight"
 
 
 def _aligned(offset: int) -> int:
     return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def _module(place: Place) -> str:
-    part = "self_attn" if place.projection in (*GROUPS[0], *GROUPS[1]) else "mlp"
-    return f"model.layers.{place.layer}.{part}.{place.projection}"
-
-
-def _adapter_name(place: Place, part: str) -> str:
-    return f"base_model.model.{_module(place)}.{part}.weight"
-
-
-def _parameter_name(place: Place, part: str) -> str:
-    return f"base_model.model.{_module(place)}.{part}.default.weight"

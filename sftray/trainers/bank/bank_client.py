@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune import Trainable
 
 from sftray.errors import BankError
 from sftray.trainers.bank.bank_process import Opening
-from sftray.trainers.bank.roll_call import RollCall
 from sftray.trainers.report_channel import next_report, tune_step
 from sftray.trainers.runner import ToSpec, TuneConfig
 from sftray.trial.trial_report import Report
 
 if TYPE_CHECKING:
+    from ray import ObjectRef
     from ray.actor import ActorHandle
 
 RESTART_SECONDS = 900.0
@@ -122,3 +122,35 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         if self._dead > 1:
             raise BankError("bank: its process died too often to be started again")
         return [self._banks[number] for number in sorted(leases, key=leases.__getitem__)]
+
+
+class RollCall:
+    """Which of a sweep's banks answer: a cloud may not have given, or may have taken back, the
+    machines of some. One that waits for a machine is not asked twice."""
+
+    def __init__(self, banks: Sequence[ActorHandle]) -> None:
+        self._banks = banks
+        self._asked: dict[int, ObjectRef[int]] = {}
+        """By bank: the question that it has not answered yet."""
+        self.dead = 0
+        """How many could not be asked the last time, for their process was gone for good."""
+
+    def leases(self, timeout: float) -> dict[int, int]:
+        """The leases of each bank that answers in time, in seconds, by its place."""
+        for number, bank in enumerate(self._banks):
+            if number not in self._asked:
+                self._asked[number] = bank.leases.remote()
+        waiting = list(self._asked.values())
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=timeout)
+        leases: dict[int, int] = {}
+        self.dead = 0
+        for number, asked in list(self._asked.items()):
+            if asked in ready:
+                del self._asked[number]
+                try:
+                    leases[number] = ray.get(asked)
+                except ActorDiedError:
+                    self.dead += 1
+                except RayActorError:
+                    continue  # it is being started again
+        return leases

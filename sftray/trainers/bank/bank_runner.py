@@ -25,9 +25,8 @@ from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.model_files import BaseConfig
-from sftray.trainers.bank.bank_client import BankClient
+from sftray.trainers.bank.bank_client import BankClient, RollCall
 from sftray.trainers.bank.bank_process import BankProcess, Opening
-from sftray.trainers.bank.roll_call import RollCall
 from sftray.trainers.runner import FittedTrainer, TrialSpecs, tune_trials
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from torch import Tensor
 from sftray.trainers.bank.decoder import Batch
 from sftray.trainers.bank.packed_attention import Documents
 from sftray.trainers.bank.transfer import Upload
+from sftray.trial.collate import positions
 
 IDLE = 128
 """Tokens of the documents that padding and idle rows are cut into: cheap for attention."""
@@ -69,14 +70,12 @@ def idle_row(length: int) -> PackedRow:
     return PackedRow(np.zeros(length, dtype=np.int64), _pieces(length), nothing, nothing)
 
 
-def smallest(
-    batches: Sequence[Sequence[PackedRow]], *, spare_documents: int = 0, spare_targets: int = 0
-) -> Capacity:
-    """The smallest capacity that holds each of these batches, and what is to spare."""
+def smallest(batches: Sequence[Sequence[PackedRow]]) -> Capacity:
+    """The smallest capacity that holds each of these batches."""
     return Capacity(
-        max(sum(len(row.lengths) for row in rows) for rows in batches) + spare_documents,
+        max(sum(len(row.lengths) for row in rows) for rows in batches),
         max(int(row.lengths.max()) for rows in batches for row in rows),
-        max(sum(len(row.where) for row in rows) for rows in batches) + spare_targets,
+        max(sum(len(row.where) for row in rows) for rows in batches),
     )
 
 
@@ -104,16 +103,10 @@ class Buffers:
 
 
 def assemble(
-    rows: Sequence[PackedRow],
-    device: torch.device | None = None,
-    *,
-    seeds: Sequence[int] | None = None,
-    spare_documents: int = 0,
-    spare_targets: int = 0,
+    rows: Sequence[PackedRow], device: torch.device, seeds: Sequence[int] | None = None
 ) -> Batch:
     """A batch of just these rows."""
-    capacity = smallest([rows], spare_documents=spare_documents, spare_targets=spare_targets)
-    buffers = Buffers(capacity, len(rows), len(rows[0].ids), device or torch.device("cpu"))
+    buffers = Buffers(smallest([rows]), len(rows), len(rows[0].ids), device)
     buffers.fill(rows, seeds)
     return buffers.batch
 
@@ -125,17 +118,17 @@ def _lay_out(
     rows: Sequence[PackedRow],
     seeds: Sequence[int] | None,
 ) -> None:
-    ids, positions, where, targets, row_seeds = (part.numpy() for part in torch.split(longs, sizes))
+    ids, places, where, targets, row_seeds = (part.numpy() for part in torch.split(longs, sizes))
     bounds = boundaries.numpy()
     length = len(rows[0].ids)
     trained = documents = 0
     for number, row in enumerate(rows):
         start = number * length
         ids[start : start + length] = row.ids
-        starts = np.cumsum(row.lengths) - row.lengths
-        positions[start : start + length] = np.arange(length) - np.repeat(starts, row.lengths)
-        bounds[documents : documents + len(starts)] = start + starts
-        documents += len(starts)
+        places[start : start + length] = positions(row.lengths)
+        ends = documents + len(row.lengths)
+        bounds[documents:ends] = start + np.cumsum(row.lengths) - row.lengths
+        documents = ends
         where[trained : trained + len(row.where)] = start + row.where
         targets[trained : trained + len(row.where)] = row.targets
         trained += len(row.where)

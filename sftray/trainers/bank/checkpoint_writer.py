@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from sftray.errors import OutageError, SftrayError
 from sftray.storage.journal.event_types import OUTAGE, Outcome
 from sftray.storage.paths import TrialPaths
-from sftray.trainers.bank.adapters import Layout, export_row, row_of
+from sftray.trainers.bank.adapters import Layout, export_row
 from sftray.trainers.bank.slot import Slot
 from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
@@ -78,26 +81,24 @@ class CheckpointWriter:
         position: Position | None,
     ) -> None:
         try:
-            if position is not None:
-                with position.snapshot.values() as values:
-                    if not slot.lost:
-                        keep(slot.spec.folder, samples)
-                        trial, row = slot.spec.config, row_of(values)
-                        config = replace(
-                            lora_config(trial),
-                            base_model_name_or_path=trial.model,
-                            target_modules=self._targets,
-                        )
-                        step = position.state["step"]
-                        tensors = export_row(self._layout, row, trial.lora_r, step)
-                        paths = TrialPaths(slot.spec.folder)
-                        checkpoints.save(paths, config, *tensors, position.state)
-            elif not slot.lost:
+            with nullcontext() if position is None else position.snapshot.values() as values:
+                if slot.lost:
+                    return
                 keep(slot.spec.folder, samples)
+                if position is not None and values is not None:
+                    self._save(slot, values, position.state)
         except (OSError, SftrayError) as error:
             slot.lost = True
             outcome = OUTAGE if isinstance(error, OutageError) else Outcome.FAILED
             slot.report(Report(outcome=outcome, message=f"its checkpoint: {error}"))
             return
-        if report is not None and not slot.lost:
+        if report is not None:
             slot.report(report)
+
+    def _save(self, slot: Slot, values_3P: Tensor, state: TrialState) -> None:
+        trial = slot.spec.config
+        config = replace(
+            lora_config(trial), base_model_name_or_path=trial.model, target_modules=self._targets
+        )
+        tensors = export_row(self._layout, values_3P, trial.lora_r, state["step"])
+        checkpoints.save(TrialPaths(slot.spec.folder), config, *tensors, state)

@@ -244,14 +244,13 @@ class Engine:
 
     def _settle(self, *, wait: bool) -> None:
         """Take the optimizer steps into account whose loss and norm have come back."""
-        for _, done in self._optimizer.done(wait=wait):
-            of, slot = done.note, done.note.slot
-            if slot not in self._slots:
+        for done, loss, norm in self._optimizer.done(wait=wait):
+            if done.slot not in self._slots:
                 continue
             try:
-                slot.progress.trained(of.step, done.loss, of.rate, done.norm, of.tokens)
+                done.slot.progress.trained(done.step, loss, done.rate, norm, done.tokens)
             except DivergedError as error:
-                self._end(slot, Outcome.DIVERGED, str(error))
+                self._end(done.slot, Outcome.DIVERGED, str(error))
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""

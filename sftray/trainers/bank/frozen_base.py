@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
@@ -26,7 +26,6 @@ from sftray.trial.base_model import load_base
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 """Projections that share an input, in the order of the forward pass."""
-QKV, OUT, GATE_UP, DOWN = range(4)
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that are read as they are."""
 
@@ -133,8 +132,11 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
         outputs=outputs,
         inputs={name: module.in_features for name, module in modules.items()},
     )
-    scratch = _Scratch(dtype, device)
-    layers = [_take_layer(layer, shape, dtype, scratch, resident) for layer in body.layers]
+    scratch = None
+    if not resident and any(hasattr(module.weight, "quant_state") for module in modules.values()):
+        largest = max(sum(outputs[n] for n in names) * shape.inputs[names[0]] for names in GROUPS)
+        scratch = torch.empty(largest, dtype=dtype, device=device)  # for one group at a time
+    layers = [_take_layer(layer, shape, dtype, scratch) for layer in body.layers]
     return Base(
         shape=shape,
         embedding=embedding,
@@ -162,75 +164,43 @@ def _why_not_the_weights(model: Any) -> str | None:
     return None
 
 
-class _Scratch:
-    """Room for one group's dequantised weights, shared by all groups that are not resident."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._buffer = torch.empty(0, dtype=dtype, device=device)
-
-    def matrix(self, rows: int, columns: int) -> Tensor:
-        if self._buffer.numel() < rows * columns:
-            self._buffer = self._buffer.new_empty(rows * columns)
-        return self._buffer[: rows * columns].view(rows, columns)
-
-
 def _take_layer(
-    layer: nn.Module, shape: DecoderShape, dtype: torch.dtype, scratch: _Scratch, resident: bool
+    layer: Any, shape: DecoderShape, dtype: torch.dtype, scratch: Tensor | None
 ) -> Layer:
     modules = _modules(layer)
     groups = []
     for names in GROUPS:
-        group = _take_group([modules[name] for name in names], dtype, scratch, resident)
-        groups.append(group)
+        groups.append(_take_group([modules[name] for name in names], dtype, scratch))
         for name in names:
             del modules[name].weight  # its memory is needed for the next
-    attention: Any = layer.self_attn
-    head_norms = None
+    attention, head_norms = layer.self_attn, None
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm.weight.data, attention.k_norm.weight.data
         head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)]).to(
             dtype
         )
-    norms: Any = layer
-    return Layer(
-        groups,
-        norms.input_layernorm.weight.data.to(dtype),
-        norms.post_attention_layernorm.weight.data.to(dtype),
-        head_norms,
-    )
+    input_norm, middle_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+    return Layer(groups, input_norm.data.to(dtype), middle_norm.data.to(dtype), head_norms)
 
 
-def _take_group(
-    modules: Sequence[Any], dtype: torch.dtype, scratch: _Scratch, resident: bool
-) -> Group:
-    widths = tuple(module.out_features for module in modules)
-    columns = modules[0].in_features
-    weights = [module.weight for module in modules]
-    quantised = hasattr(weights[0], "quant_state")
-    if resident or not quantised:
+def _take_group(modules: Sequence[Any], dtype: torch.dtype, scratch: Tensor | None) -> Group:
+    widths, columns = tuple(module.out_features for module in modules), modules[0].in_features
+    weights, size = [module.weight for module in modules], sum(widths) * columns
+    bias = _bias(modules, widths, dtype)
+    if scratch is None or not hasattr(weights[0], "quant_state"):
         dense = torch.empty(sum(widths), columns, dtype=dtype, device=weights[0].device)
         _fill(dense, weights, widths)
-
-        def matrix() -> Tensor:
-            return dense
-    else:
-        kept = [(weight.data, weight.quant_state) for weight in weights]
-
-        def matrix() -> Tensor:
-            out = scratch.matrix(sum(widths), columns)
-            for part, (data, state) in zip(torch.split(out, list(widths)), kept, strict=True):
-                _dequantise(data, state, part)
-            return out
-
-    return Group(matrix, _bias(modules, widths, dtype), widths)
+        return Group(lambda: dense, bias, widths)
+    return Group(lambda: _fill(scratch[:size].view(-1, columns), weights, widths), bias, widths)
 
 
-def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> None:
+def _fill(out: Tensor, weights: Sequence[Any], widths: Sequence[int]) -> Tensor:
     for part, weight in zip(torch.split(out, list(widths)), weights, strict=True):
         if hasattr(weight, "quant_state"):
             _dequantise(weight.data, weight.quant_state, part)
         else:
             part.copy_(weight.data)
+    return out
 
 
 def _dequantise(data: Tensor, state: Any, out: Tensor) -> None:

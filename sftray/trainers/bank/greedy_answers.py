@@ -7,7 +7,6 @@ token, of as many tokens as there are slots and prompts.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from sftray.metrics import ANSWER_TOKENS
 from sftray.trainers.bank.batches import PackedRow, assemble
 from sftray.trainers.bank.decoder import Batch, Decoder
 from sftray.trainers.bank.packed_attention import Documents
+from sftray.trial.collate import positions
 from sftray.trial.samples import Reply
 
 PROMPT_TOKENS = 4096
@@ -82,9 +82,8 @@ def _continued(
     nothing = np.empty(0, dtype=np.int64)
     row = PackedRow(np.concatenate(texts), lengths, nothing, nothing)
     batch = assemble([row] * slots, device)
-    grown = copy.copy(decoder)  # all but the attention is shared
-    grown.attention = growing = _Growing(decoder, np.tile(lengths, slots))
-    hidden = grown.hidden(batch, work)[growing.last_of_each]
+    growing = _Growing(decoder, np.tile(lengths, slots))
+    hidden = decoder.hidden(batch, work, growing)[growing.last_of_each]
     none = torch.empty(0, dtype=torch.int64, device=device)
     stop = torch.tensor(ends, device=device)
     going = torch.ones(len(hidden), dtype=torch.bool, device=device)
@@ -96,7 +95,7 @@ def _continued(
             return torch.stack(tokens, dim=1)
         growing.by_one()
         batch = Batch(tokens[-1], growing.place, batch.documents, none, none)
-        hidden = grown.hidden(batch, work)
+        hidden = decoder.hidden(batch, work, growing)
 
 
 class _Growing:
@@ -112,11 +111,9 @@ class _Growing:
             torch.zeros(2, *room, dtype=decoder.base.dtype, device=device)
             for _ in range(shape.layers)
         ]
-        starts = np.cumsum(lengths) - lengths
-        self.last_of_each = torch.from_numpy(starts + lengths - 1).to(device)
+        self.last_of_each = torch.from_numpy(np.cumsum(lengths) - 1).to(device)
         self._text = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(device)
-        place = np.arange(lengths.sum()) - np.repeat(starts, lengths)
-        self.place = torch.from_numpy(place).to(device)
+        self.place = torch.from_numpy(positions(lengths)).to(device)
         """Of each token in its text, [tokens of the pass]."""
         self._layer = 0
         self._mask: Tensor | None = None

@@ -56,7 +56,7 @@ class Steps:
         """Add the gradients and losses of K × rows packed rows, slot after slot."""
         fitting = [size for size in self._capacities if size.holds(rows)]
         if not fitting:
-            batch = assemble(rows, self._loss.device, seeds=seeds)
+            batch = assemble(rows, self._loss.device, seeds)
             batch.rate = self.rate
             self._accumulate(batch)
             return

@@ -35,6 +35,11 @@ class Documents:
     mask: Tensor | None = None
     """What `Sdpa` made of the boundaries, for the layers of one pass."""
 
+    @property
+    def places(self) -> tuple[Tensor, Tensor, int, int]:
+        """As variable-length kernels take them, for queries and for keys."""
+        return self.boundaries, self.boundaries, self.longest, self.longest
+
 
 class BankAttention(Protocol):
     """One way to compute it."""
@@ -86,9 +91,8 @@ class Flash:
 
     def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
-        places = (documents.boundaries,) * 2 + (documents.longest,) * 2
         out_TQE, log_sum_QT, _, _ = self._forward(
-            query_TQE, key_TCE, value_TCE, *places, 0.0, self._scale, True
+            query_TQE, key_TCE, value_TCE, *documents.places, 0.0, self._scale, True
         )
         return out_TQE, (out_TQE, log_sum_QT)
 
@@ -98,10 +102,9 @@ class Flash:
         parts, slopes = (
             torch.split(all_heads, self._split, dim=1) for all_heads in (qkv_THE, dqkv_THE)
         )
-        places = (documents.boundaries,) * 2 + (documents.longest,) * 2
         self._backward(
-            dout_TQE, *parts, *saved, *slopes, *places, 0.0, self._scale, True, -1, -1, 0.0, None,
-            torch.are_deterministic_algorithms_enabled(),
+            dout_TQE, *parts, *saved, *slopes, *documents.places, 0.0, self._scale, True,
+            -1, -1, 0.0, None, torch.are_deterministic_algorithms_enabled(),
         )  # fmt: skip
 
 
@@ -142,8 +145,7 @@ class Varlen(_ByAutograd):
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
         share = query_TQE.shape[1] // key_TCE.shape[1]
         key_TQE, value_TQE = (part.repeat_interleave(share, dim=1) for part in (key_TCE, value_TCE))
-        places = (documents.boundaries,) * 2 + (documents.longest,) * 2
-        out_TQE = varlen_attn(query_TQE, key_TQE, value_TQE, *places, window_size=(-1, 0))
+        out_TQE = varlen_attn(query_TQE, key_TQE, value_TQE, *documents.places, window_size=(-1, 0))
         assert isinstance(out_TQE, Tensor)  # it is a pair only where more is asked for
         return out_TQE
 

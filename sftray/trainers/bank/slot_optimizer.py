@@ -9,46 +9,24 @@ and norm come back when they are there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 
 from sftray.config import TrialConfig
+from sftray.trainers.bank import torch_ops as ops
 from sftray.trainers.bank.adapters import Adapters
 from sftray.trainers.bank.backend import fastest
-from sftray.trainers.bank.torch_ops import (
-    BETA1,
-    BETA2,
-    CORRECTION1,
-    CORRECTION2,
-    DECAY,
-    EPS,
-    LORA_SCALE,
-    LR,
-    MAX_NORM,
-)
 from sftray.trainers.bank.transfer import Downloads, Upload
 
 TOKENS, DUE = 9, 10
-"""Columns of the table that the step itself uses, after those of `ops`."""
+"""Columns of the table that the step itself uses, after those of `torch_ops`."""
 COLUMNS = 11
 EPSILON = 1e-8
 """AdamW's, as transformers sets it."""
 
 
 Note = TypeVar("Note")
-
-
-@dataclass(frozen=True)
-class StepDone(Generic[Note]):
-    """An optimizer step of one slot."""
-
-    loss: float
-    """Mean per supervised token."""
-    norm: float
-    """Of the gradient, before clipping."""
-    note: Note
 
 
 class Optimizer(Generic[Note]):
@@ -74,7 +52,7 @@ class Optimizer(Generic[Note]):
         adapters, table = self._adapters, self._upload.device.view(-1, COLUMNS)
         split, tokens, wanted = adapters.layout.split, table[:, TOKENS], table[:, DUE] > 0
         norms = self._ops.row_norms(adapters.grad, table, split) / tokens
-        clip = (table[:, MAX_NORM] / (norms + 1e-6)).clamp(max=1)
+        clip = (table[:, ops.MAX_NORM] / (norms + 1e-6)).clamp(max=1)
         finite = torch.isfinite(norms) & torch.isfinite(self.loss)
         self._ops.adamw_(
             adapters.param,
@@ -90,10 +68,11 @@ class Optimizer(Generic[Note]):
         self._downloads.start(torch.stack([self.loss / tokens, norms], dim=1), notes)
         self.loss.masked_fill_(wanted, 0)
 
-    def done(self, *, wait: bool) -> list[tuple[int, StepDone[Note]]]:
-        """The steps whose loss and norm have come back, oldest first; all of them with `wait`."""
+    def done(self, *, wait: bool) -> list[tuple[Note, float, float]]:
+        """The steps that have come back, oldest first, all of them with `wait`: the note, the mean
+        loss per supervised token, and the gradient's norm before clipping."""
         return [
-            (slot, StepDone(float(values[slot, 0]), float(values[slot, 1]), note))
+            (note, float(values[slot, 0]), float(values[slot, 1]))
             for values, notes in self._downloads.arrived(wait=wait)
             for slot, note in notes.items()
         ]
@@ -103,11 +82,11 @@ def table_row(trial: TrialConfig, step: int, rate: float, tokens: int) -> list[f
     """What the table holds for optimizer step `step` (from 1) at `rate`, over `tokens` supervised
     tokens."""
     row = [0.0] * COLUMNS
-    row[LR], row[EPS], row[DECAY] = rate, EPSILON, trial.weight_decay
-    row[BETA1], row[BETA2] = trial.adam_beta1, trial.adam_beta2
-    row[CORRECTION1] = 1 - trial.adam_beta1**step
-    row[CORRECTION2] = 1 - trial.adam_beta2**step
-    row[LORA_SCALE], row[MAX_NORM] = trial.alpha / trial.lora_r, trial.max_grad_norm
+    row[ops.LR], row[ops.EPS], row[ops.DECAY] = rate, EPSILON, trial.weight_decay
+    row[ops.BETA1], row[ops.BETA2] = trial.adam_beta1, trial.adam_beta2
+    row[ops.CORRECTION1] = 1 - trial.adam_beta1**step
+    row[ops.CORRECTION2] = 1 - trial.adam_beta2**step
+    row[ops.LORA_SCALE], row[ops.MAX_NORM] = trial.alpha / trial.lora_r, trial.max_grad_norm
     row[TOKENS], row[DUE] = max(tokens, 1), 1.0
     return row
 

@@ -556,17 +556,7 @@ def _adamw(
         tl.store(work_KP + at_P, tl.where(place_P < split, value_P, value_P * scale), mask=inside_P)
 
 
-_LR, _BETA1, _BETA2, _EPS, _DECAY, _CORRECTION1, _CORRECTION2, _LORA_SCALE = (
-    tl.constexpr(column)
-    for column in (
-        torch_ops.LR,
-        torch_ops.BETA1,
-        torch_ops.BETA2,
-        torch_ops.EPS,
-        torch_ops.DECAY,
-        torch_ops.CORRECTION1,
-        torch_ops.CORRECTION2,
-        torch_ops.LORA_SCALE,
-    )
+_LR, _BETA1, _BETA2, _EPS, _DECAY, _CORRECTION1, _CORRECTION2, _LORA_SCALE, _MAX_NORM = (
+    tl.constexpr(column) for column in torch_ops.COLUMNS
 )
 _STEP = tl.constexpr(torch_ops._STEP)

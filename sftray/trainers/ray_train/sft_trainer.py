@@ -100,7 +100,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             eval_dataset=datasets["eval"],
             processing_class=tokenizer,
             peft_config=None if trial.finetune == "full" else lora_config(trial),
-            callbacks=[_Evaluations(plan), _StepTimer(self)],
+            callbacks=[_Steps(self)],
         )
         base = self.model
         if trial.finetune == "full":
@@ -284,22 +284,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         """Nothing to load: dropout is seeded at every step."""
 
 
-class _Evaluations(TrainerCallback):  # type: ignore[misc]
-    """Asks for an evaluation and a checkpoint after the plan's steps."""
-
-    def __init__(self, plan: TrialPlan) -> None:
-        self.steps = frozenset(plan.eval_steps)
-
-    def on_step_end(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        control.should_log = True
-        control.should_evaluate = control.should_save = state.global_step in self.steps
-
-
-class _StepTimer(TrainerCallback):  # type: ignore[misc]
-    """Times training steps and seeds dropout by (seed, step, worker), so that a resumed trial
-    draws what it would have drawn."""
+class _Steps(TrainerCallback):  # type: ignore[misc]
+    """Times training steps, asks for an evaluation and a checkpoint after the plan's, and seeds
+    dropout by (seed, step, worker), so that a resumed trial draws what it would have drawn."""
 
     def __init__(self, trainer: PackedSFTTrainer) -> None:
         self.trainer = trainer
@@ -313,6 +300,9 @@ class _StepTimer(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        control.should_log = True
+        evaluated = state.global_step in self.trainer.plan.eval_steps
+        control.should_evaluate = control.should_save = evaluated
         passed = time.perf_counter() - self.trainer.step_started
         self.trainer.seconds += passed
         self.trainer.progress.seconds += passed

@@ -137,12 +137,12 @@ def test_a_client_gets_all_reports_of_its_trial_in_order_to_its_outcome(
     assert usage["slot_steps"] == sum(spec.plan.steps * spec.plan.accumulation for spec in specs)
 
 
-def test_batches_of_8_and_64_meet_at_a_rung_with_the_same_supervised_tokens(
+def test_batches_of_2_and_16_meet_at_a_rung_with_the_same_supervised_tokens(
     start: Start, tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
     """The comparison that a sweep over batch sizes rests on; the rung lies in a later epoch."""
-    bank, rung = start(2), 320
-    epochs = 768 / small_packs.rows("train")
+    bank, rung = start(2), 80
+    epochs = 192 / small_packs.rows("train")
     specs = [
         short_spec(
             small_packs,
@@ -150,7 +150,7 @@ def test_batches_of_8_and_64_meet_at_a_rung_with_the_same_supervised_tokens(
             tmp_path / str(batch),
             ladder=(rung,),
         )
-        for batch in (8, 64)
+        for batch in (2, 16)
     ]
     for spec in specs:
         bank.attach(spec)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bank_models import random_rows
+from bank_models import random_rows, roomy_batch
 
 from sftray.data.packs.packs import MappedRows, Packs
 from sftray.trainers.bank.batches import (
@@ -78,7 +78,7 @@ def test_padding_is_cut_into_pieces_that_are_cheap_for_attention() -> None:
 
 
 def test_rows_lie_behind_each_other_with_the_boundaries_of_their_documents() -> None:
-    batch = assemble([read_row(values) for values in ROWS])
+    batch = assemble([read_row(values) for values in ROWS], CPU)
     assert batch.ids.tolist() == [*range(100, 112), *range(200, 212)]
     assert batch.documents.boundaries.tolist() == [0, 5, 12, 15, 19, 21, 24]
     assert batch.documents.boundaries.dtype == torch.int32
@@ -87,14 +87,14 @@ def test_rows_lie_behind_each_other_with_the_boundaries_of_their_documents() -> 
 
 
 def test_positions_restart_at_every_document_and_piece_of_padding() -> None:
-    batch = assemble([read_row(values) for values in ROWS])
+    batch = assemble([read_row(values) for values in ROWS], CPU)
     first = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]
     second = [0, 1, 2, 0, 1, 2, 3, 0, 1, 0, 1, 2]
     assert batch.positions.tolist() == first + second
 
 
 def test_a_target_is_the_next_token_of_the_same_document_and_row() -> None:
-    batch = assemble([read_row(values) for values in ROWS])
+    batch = assemble([read_row(values) for values in ROWS], CPU)
     document = documents_of(batch)
     assert len(batch.where) == 7 + 6
     for place, target in zip(batch.where.tolist(), batch.targets.tolist(), strict=True):
@@ -105,19 +105,19 @@ def test_a_target_is_the_next_token_of_the_same_document_and_row() -> None:
 
 
 def test_idle_rows_train_nothing_and_are_documents_of_their_own() -> None:
-    batch = assemble([idle_row(LENGTH), read_row(ROWS[0]), idle_row(LENGTH)])
+    batch = assemble([idle_row(LENGTH), read_row(ROWS[0]), idle_row(LENGTH)], CPU)
     assert batch.documents.boundaries.tolist() == [0, 12, 17, 24, 36]
     assert batch.where.min() >= LENGTH
     assert batch.where.max() < 2 * LENGTH
-    alone = assemble([read_row(ROWS[0])])
+    alone = assemble([read_row(ROWS[0])], CPU)
     assert batch.targets.equal(alone.targets)
-    nothing = assemble([idle_row(LENGTH)])
+    nothing = assemble([idle_row(LENGTH)], CPU)
     assert (len(nothing.where), len(nothing.targets)) == (0, 0)
 
 
 def test_unused_entries_point_behind_the_tokens_and_are_empty_documents() -> None:
     rows = [read_row(values) for values in ROWS]
-    exact, roomy = assemble(rows), assemble(rows, spare_documents=3, spare_targets=4)
+    exact, roomy = assemble(rows, CPU), roomy_batch(rows, documents=3, targets=4)
     tokens = len(exact.ids)
     assert roomy.documents.boundaries.tolist() == [
         *exact.documents.boundaries.tolist(),
@@ -134,7 +134,7 @@ def test_a_buffer_forgets_what_it_held_before() -> None:
     for start in (0, 2, 4):
         buffers.fill(rows[start : start + 2], seeds=[3, 4])
     buffers.fill([idle_row(40), rows[5]])
-    batch, expected = buffers.batch, assemble([idle_row(40), rows[5]])
+    batch, expected = buffers.batch, assemble([idle_row(40), rows[5]], CPU)
     assert batch.ids.equal(expected.ids)
     assert batch.positions.equal(expected.positions)
     documents, targets = len(expected.documents.boundaries), len(expected.where)
@@ -150,7 +150,7 @@ def test_a_buffer_forgets_what_it_held_before() -> None:
 
 
 def test_seeds_of_dropout_go_with_their_rows() -> None:
-    batch = assemble([read_row(values) for values in ROWS], seeds=[2**62, 7])
+    batch = assemble([read_row(values) for values in ROWS], CPU, [2**62, 7])
     assert batch.seeds is not None
     assert batch.seeds.tolist() == [2**62, 7]
 

@@ -35,22 +35,22 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
 ) -> None:
     rows = small_packs.rows("train")
     trials = [
-        replace(tiny, learning_rate=2e-3, effective_batch_size=1, num_train_epochs=25 / rows),
-        replace(tiny, effective_batch_size=2, lora_r=8, num_train_epochs=50 / rows),
-        replace(tiny, weight_decay=0.3, effective_batch_size=4, num_train_epochs=60 / rows),
+        replace(tiny, learning_rate=2e-3, effective_batch_size=1, num_train_epochs=10 / rows),
+        replace(tiny, effective_batch_size=2, lora_r=8, num_train_epochs=20 / rows),
+        replace(tiny, weight_decay=0.3, effective_batch_size=4, num_train_epochs=40 / rows),
         replace(
             tiny,
             warmup_ratio=0.2,
             lora_r=3,
             min_lr_ratio=0.1,
             effective_batch_size=1,
-            num_train_epochs=30 / rows,
+            num_train_epochs=12 / rows,
         ),
     ]
     specs = [
         short_spec(small_packs, trial, tmp_path / "bank" / str(k)) for k, trial in enumerate(trials)
     ]
-    assert [spec.plan.steps for spec in specs] == [25, 25, 15, 30]
+    assert [spec.plan.steps for spec in specs] == [10, 10, 10, 12]
     by_bank = _run_bank(tiny, small_packs, specs, slots=4)
     for spec, found in zip(specs, by_bank, strict=True):
         expected: Reports = []
