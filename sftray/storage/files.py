@@ -226,7 +226,7 @@ def _aws_credentials() -> Any:
 def _put(path: str, content: bytes | Path) -> None:
     """Write bytes, or what a local file holds, atomically."""
     filesystem, inner = resolve(path)
-    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as source:
+    with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as source:
         if isinstance(filesystem, fs.LocalFileSystem):
             with _written_beside(inner, source) as temporary:
                 os.replace(temporary, inner)

@@ -26,7 +26,7 @@ MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 MAX_BROAD_EXCEPTS = 3
 MAX_TOP_MODULES = 6
-MAX_PRODUCT_LINES = 26_250
+MAX_PRODUCT_LINES = 26_110
 """Lowered with every clean-up; the aim is 24,000."""
 MAX_UNTYPED = 119
 KERNELS = "triton_kernels.py"
@@ -214,7 +214,7 @@ BROKEN: dict[Rule, dict[str, str]] = {
             """
     },
     top_modules: {f"sftray/{name}.py": "" for name in "abcdefg"},
-    product_lines: {"sftray/plan/rungs.py": "\n" * 26_660},
+    product_lines: {"sftray/plan/rungs.py": "\n" * 26_110},
     untyped_values: {
         "sftray/plan/rungs.py": "Row = dict[str, Any]",
         "sftray/plan/memory.py": "def rows(row: Row) -> list[Any]: ...\n" * 60,
