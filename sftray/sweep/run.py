@@ -1,7 +1,7 @@
 """A sweep from its configuration to its winner: start, resume, finish.
 
 Promise: whatever is known to be wrong is said before anything starts; whatever has been reported is
-in the journal; running the same sweep again goes on where it was.
+in the journal; running the same sweep again continues where it was.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run_sweep(
     log: Log,
     clock: Callable[[], float] = time.monotonic,
 ) -> results.Results:
-    """Run a sweep, or go on with it, to its bundle. One trial at a time in this process if `local`.
+    """Run a sweep, or continue it, to its bundle. One trial at a time in this process if `local`.
     `clock` is what its budgets are measured by, in seconds.
 
     Raises ConfigError or DataError before anything starts, SweepFailedError when no trial finished.
@@ -102,9 +102,10 @@ def _run(
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             at_the_end.callback(meter.tell)
             try:
+                recorder.finish_trials()  # those that the driver before did not get to
                 if search.searching() and not search.stopped:
                     trials.run(specs, search, recorder)
-                _settle(search, recorder, meter)
+                    _settle(search, recorder, meter)
                 if _confirms(sweep, search):
                     _run_again(specs, rows, search, recorder, trainer, trials)
                     _settle(search, recorder, meter)
@@ -176,9 +177,9 @@ def _begins_with(
 
 
 def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
-    """After trials have run. Raises DataError where the data was damaged, OutageError where a disk
-    was full or storage away, KeyboardInterrupt where trials were cut off otherwise than by the
-    sweep's budget."""
+    """After trials have run, not before: what a start finds unfinished has yet to run. Raises
+    DataError where the data was damaged, OutageError where a disk was full or storage away,
+    KeyboardInterrupt where trials were cut off otherwise than by the sweep's budget."""
     recorder.finish_trials()
     if search.damaged:
         raise DataError(
