@@ -14,7 +14,6 @@ from test_sft_trainer import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray.cli.main import main
-from sftray.config.config_json import to_json
 from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.storage import files as storage_files
@@ -30,7 +29,7 @@ from sftray.trial.samples import fixed_prompts
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.bundle import BundleFacts
-from sftray.winner.collect import _assemble, _write_files
+from sftray.winner.collect import _assemble, _write
 from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 from sftray.winner.model_card import model_card
@@ -189,7 +188,6 @@ def test_a_trial_without_memory_halves_its_micro_batch(
 def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """best/ of a sweep whose only trial is `whole`, as `bundle.collect` writes it."""
     folder = tmp_path_factory.mktemp("sweep") / "best"
-    folder.mkdir()
     loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
     checkpoint = whole.paths.checkpoint(step)
     prompts = fixed_prompts(small_packs, (), 1)
@@ -198,7 +196,6 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
     assert check.base_samples.count("\n") == 1  # the untrained base has answered
     large = [name for name, content in check.files.items() if content is None]
     assert large == ["model.safetensors"]
-    _write_files(check.files, checkpoint, folder)
     facts = facts_of(
         FULL,
         eval_loss=loss,
@@ -206,7 +203,7 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
         end_of_turn=small_packs.end_of_turn,
         packs=small_packs.root,
     )
-    (folder / "sweep.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
+    _write(facts, check, checkpoint, str(folder))
     return folder
 
 
