@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from pyarrow import fs
+from pyarrow import BufferReader, fs
 
 from sftray.errors import ConfigError
 from sftray.storage import outages
@@ -226,7 +226,8 @@ def _aws_credentials() -> Any:
 def _put(path: str, content: bytes | Path) -> None:
     """Write bytes, or what a local file holds, atomically."""
     filesystem, inner = resolve(path)
-    with open(content, "rb") if isinstance(content, Path) else io.BytesIO(content) as source:
+    # packs come as a buffer of Arrow's, which is not copied
+    with open(content, "rb") if isinstance(content, Path) else BufferReader(content) as source:
         if isinstance(filesystem, fs.LocalFileSystem):
             with _written_beside(inner, source) as temporary:
                 os.replace(temporary, inner)
