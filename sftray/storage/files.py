@@ -154,6 +154,14 @@ def list_below(folder: str) -> list[fs.FileInfo]:
 
 
 @patient
+def remove(path: str) -> None:
+    """Delete a file, if it is there."""
+    filesystem, inner = resolve(path)
+    if filesystem.get_file_info(inner).type == fs.FileType.File:
+        filesystem.delete_file(inner)
+
+
+@patient
 def remove_folder(folder: str) -> None:
     """Delete a folder and what is in it, if it is there."""
     filesystem, inner = resolve(folder)

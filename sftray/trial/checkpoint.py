@@ -11,7 +11,6 @@ damaged) and the best.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -27,6 +26,7 @@ from transformers import PreTrainedModel
 
 from sftray.errors import CheckpointError
 from sftray.storage import files
+from sftray.storage.checksums import MANIFEST, as_manifest, damaged, read_sums, sums_of
 from sftray.storage.full_disk import plainly
 from sftray.storage.paths import TrialPaths, join
 from sftray.trial.lora_adapter import trained_parameters
@@ -35,7 +35,6 @@ from sftray.trial.progress import TrialState
 ADAPTER = "adapter_model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
-MANIFEST = "manifest.json"
 FILES = (ADAPTER, "adapter_config.json", OPTIMIZER, STATE)
 MODEL_CONFIG = "config.json"
 """Only the checkpoint of a whole model has it."""
@@ -106,8 +105,7 @@ def _save(
             write_weights(folder)
             save_file(dict(moments), folder / OPTIMIZER)
             (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-            sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-            (folder / MANIFEST).write_text(json.dumps({"sha256": sums}, indent=1), encoding="utf-8")
+            (folder / MANIFEST).write_text(as_manifest(sums_of(folder)), encoding="utf-8")
         files.put_folder(folder, paths.checkpoint(state["step"]), last=MANIFEST)
     there = [join(paths.checkpoints, name) for name in files.list_names(paths.checkpoints)]
     last, best = paths.checkpoint(state["step"]), paths.checkpoint(state["best"]["step"])
@@ -135,15 +133,9 @@ def read(folder: str, scratch: Path) -> Checkpoint:
     if not files.exists(join(folder, MANIFEST)):
         raise CheckpointError(f"{folder}: no {MANIFEST}, so it was not written to its end")
     local = files.get_folder(folder, scratch)
-    try:
-        sums = json.loads((local / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-        expected = {str(name): str(digest) for name, digest in sums.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: {MANIFEST} is damaged ({error!r})") from error
-    needed = (OPTIMIZER, STATE) if MODEL_CONFIG in expected else FILES
-    for name in sorted({*needed, *expected}):
-        if not (local / name).is_file() or _sha256(local / name) != expected.get(name):
-            raise CheckpointError(f"{folder}: {name} is missing or differs from its checksum")
+    sums = read_sums(local, folder)
+    for name in damaged(local, sums, (OPTIMIZER, STATE) if MODEL_CONFIG in sums else FILES):
+        raise CheckpointError(f"{folder}: {name} is missing or differs from its checksum")
     return Checkpoint(local, json.loads((local / STATE).read_text(encoding="utf-8")))
 
 
@@ -219,8 +211,3 @@ def export_weights(folder: Path, target: Path) -> None:
     for file in folder.iterdir():
         if file.name not in (OPTIMIZER, STATE, MANIFEST):
             shutil.copy(file, target / file.name)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

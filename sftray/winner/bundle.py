@@ -6,21 +6,30 @@ Promise: text and JSON only; neither ray, torch nor PEFT is imported.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.manifest import Counts
-from sftray.errors import SftrayError
+from sftray.errors import CheckpointError, SftrayError
 from sftray.results.confirmation import Confirmed
 from sftray.storage import files
-from sftray.storage.paths import join
+from sftray.storage.checksums import MANIFEST, as_manifest, damaged, read_sums, sums_of
+from sftray.storage.paths import SweepPaths, is_uri, join
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 """What a bundle has one of: an adapter, a model, or a model in many files."""
 FACTS = "sweep.json"
+CARD = "README.md"
+REPEAT = "repeat.py"
+OWN_TEXTS = (CARD, REPEAT)
+
+_log = logging.getLogger("sftray")
 
 
 @dataclass(frozen=True)
@@ -131,13 +140,80 @@ class BundleFacts:
         return self.config
 
 
-def open_bundle(folder: str) -> tuple[Path, BundleFacts]:
-    """A local copy of a bundle, and its facts; `folder` is the bundle or its sweep."""
+def seal(folder: Path) -> None:
+    """Write the manifest of a bundle's local folder, as the last of its files. The texts that its
+    owner is asked to complete, or may train from again, have no sums."""
+    (folder / MANIFEST).write_text(as_manifest(sums_of(folder, but=OWN_TEXTS)), encoding="utf-8")
+
+
+def open_bundle(folder: str, scratch: Path | None = None) -> tuple[Path, BundleFacts]:
+    """A local copy of a bundle whose files have their sums, and its facts; `folder` is the bundle
+    or its sweep. A copy lies in `scratch`, by default a new temporary folder.
+
+    A damaged file is restored where the trial's checkpoint has the same. Raises SftrayError where
+    there is no bundle, where it is being written, or where it cannot be restored.
+    """
     for candidate in (folder, join(folder, "best")):
-        if any(files.exists(join(candidate, name)) for name in WEIGHTS):
-            local = files.get_folder(candidate)
+        names = files.list_names(candidate)
+        if any(name in names for name in WEIGHTS) or {MANIFEST, FACTS} <= {*names}:
+            local = _whole(candidate, scratch)
             return local, BundleFacts.read(str(local))
+    if names:
+        raise _not_ready(candidate)
     raise SftrayError(
         f"{folder}: got no {' or '.join(WEIGHTS[:2])} there nor in best/, must be a finished "
         "sweep's folder or its best/"
+    )
+
+
+def _whole(folder: str, scratch: Path | None) -> Path:
+    before = _manifest(folder)
+    if before is None:
+        raise _not_ready(folder)
+    local = files.get_folder(folder, scratch)
+    try:
+        sums = read_sums(local, folder)
+        wrong = damaged(local, sums)
+        if wrong and _manifest(folder) != before:
+            raise _not_ready(folder)
+        for name in wrong:
+            _restore(folder, local, name, sums[name])
+    except CheckpointError as error:
+        raise SftrayError(
+            error.message, hint="run the sweep's command again, which makes best/ anew"
+        ) from error
+    return local
+
+
+def _manifest(folder: str) -> bytes | None:
+    try:
+        return files.read_bytes(join(folder, MANIFEST))
+    except FileNotFoundError:
+        return None
+
+
+def _restore(folder: str, local: Path, name: str, digest: str) -> None:
+    """Take a file of a bundle from the trial's checkpoint, where that has the same: it lies in the
+    sweep's folder, as the bundle does if nobody has moved it. Raises CheckpointError."""
+    sweep = os.path.dirname(folder.rstrip("/") if is_uri(folder) else os.path.abspath(folder))
+    try:
+        facts = BundleFacts.read(str(local))
+        checkpoint = SweepPaths(sweep).trial(facts.trial).checkpoint(facts.step)
+        content = files.read_bytes(join(checkpoint, name))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CheckpointError(f"that of {checkpoint} is another")
+        for target in dict.fromkeys((folder, str(local))):
+            files.write_bytes(join(target, name), content)
+    except (OSError, ValueError, KeyError, SftrayError) as error:
+        raise CheckpointError(
+            f"{folder}: {name} is missing or differs from its checksum, and is not restored from "
+            f"the trial's checkpoint ({error})"
+        ) from error
+    _log.warning("%s: %s was damaged; restored from %s", folder, name, checkpoint)
+
+
+def _not_ready(folder: str) -> SftrayError:
+    return SftrayError(
+        f"{folder}: not ready: there is no {MANIFEST}, which is written last",
+        hint="wait for the sweep that writes it; where none runs, run its command again",
     )

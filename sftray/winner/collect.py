@@ -7,6 +7,7 @@ bfloat16 makes of a short eval set, or the sweep says so loudly.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -26,11 +27,12 @@ from sftray.results.confirmation import Confirmed
 from sftray.results.leaderboard import answering
 from sftray.results.records import TrialRecord
 from sftray.storage import files as storage_files
+from sftray.storage.checksums import MANIFEST, as_manifest
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join
 from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged
-from sftray.winner.bundle import FACTS, BundleFacts, ShownTrial
-from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
+from sftray.winner.bundle import CARD, FACTS, REPEAT, BundleFacts, ShownTrial, open_bundle, seal
+from sftray.winner.model_card import model_card, repeat_file
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -82,11 +84,10 @@ def collect(
     """
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     facts_with = partial(_facts, sweep, packs, found, best, evaluation)
-    if old := _kept(paths.best, best.trial, evaluation):
+    if old := _kept(paths.best, best.trial, evaluation, log):
         facts = facts_with(old.reloaded_eval_loss, old.verified)
         if to_json(facts) != to_json(old):
-            for name, text in _texts(facts).items():
-                storage_files.write_text(join(paths.best, name), text)
+            _rewrite(facts, paths.best)
         return facts
     checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
     prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
@@ -192,11 +193,16 @@ def _confirmed(found: Results) -> Confirmed | None:
     return next((point for point in board["points"] if point["trial"] == board["winner"]), None)
 
 
-def _kept(folder: str, trial: str, evaluation: Metrics) -> BundleFacts | None:
-    """The facts in `folder`, if its bundle is of this evaluation."""
-    if not storage_files.exists(join(folder, FACTS)):
+def _kept(folder: str, trial: str, evaluation: Metrics, log: Log) -> BundleFacts | None:
+    """The facts in `folder`, if its bundle is whole and of this evaluation."""
+    if not storage_files.exists(folder):
         return None
-    facts = BundleFacts.read(folder)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            _, facts = open_bundle(folder, Path(scratch))
+    except SftrayError as error:
+        log(f"best/ is made anew: {error.message}")
+        return None
     wanted = (trial, evaluation["step"], evaluation["eval_loss"])
     return facts if (facts.trial, facts.step, facts.eval_loss) == wanted else None
 
@@ -214,8 +220,19 @@ def _texts(facts: BundleFacts) -> dict[str, str]:
     }
 
 
+def _rewrite(facts: BundleFacts, target: str) -> None:
+    """Write the texts of a bundle anew, which is not ready meanwhile."""
+    sums = json.loads(storage_files.read_text(join(target, MANIFEST)))["sha256"]
+    storage_files.remove(join(target, MANIFEST))
+    texts = _texts(facts)
+    for name, text in texts.items():
+        storage_files.write_text(join(target, name), text)
+    sums[FACTS] = hashlib.sha256(texts[FACTS].encode()).hexdigest()
+    storage_files.write_text(join(target, MANIFEST), as_manifest(sums))
+
+
 def _write(facts: BundleFacts, check: Check, checkpoint: str, target: str) -> None:
-    """Write the bundle to `target`, its facts last."""
+    """Write the bundle to `target`, its manifest last."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, scratch = Path(temporary, "bundle"), Path(temporary, "checkpoint")
         folder.mkdir()
@@ -228,7 +245,8 @@ def _write(facts: BundleFacts, check: Check, checkpoint: str, target: str) -> No
                 (folder / name).write_bytes(content)
         for name, text in _texts(facts).items():
             (folder / name).write_text(text, encoding="utf-8")
-        storage_files.put_folder(folder, target, last=FACTS)
+        seal(folder)
+        storage_files.put_folder(folder, target, last=MANIFEST)
 
 
 def _verdict(facts: BundleFacts) -> str:

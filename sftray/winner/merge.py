@@ -27,8 +27,8 @@ from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_mo
 from sftray.trial.generation import end_with_turns
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.winner import DTYPES
-from sftray.winner.bundle import open_bundle
-from sftray.winner.model_card import CARD, merged_card
+from sftray.winner.bundle import CARD, open_bundle
+from sftray.winner.model_card import merged_card
 
 CHECKED_ROWS = 64
 """Held-out rows that the check is of, at most."""

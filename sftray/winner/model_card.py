@@ -17,10 +17,8 @@ from sftray.data.source.sources import names_files
 from sftray.results.confirmation import Confirmed, half_width
 from sftray.storage.paths import is_uri
 from sftray.winner.adapter_format import vllm_command
-from sftray.winner.bundle import BundleFacts
+from sftray.winner.bundle import REPEAT, BundleFacts
 
-REPEAT = "repeat.py"
-CARD = "README.md"
 HERE = "path/of/this/folder"
 SHOWN_VERSIONS = ("sftray", "torch", "transformers", "peft", "trl", "bitsandbytes")
 

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 from sftray.data.source.sources import names_files
 from sftray.errors import Log, SftrayError
 from sftray.storage import files
+from sftray.storage.checksums import MANIFEST
 from sftray.storage.hub_errors import HUB_ERRORS, refusal
 from sftray.storage.paths import SweepPaths, is_uri, name_of
-from sftray.winner.bundle import FACTS, BundleFacts, open_bundle
-from sftray.winner.model_card import CARD, REPEAT
+from sftray.winner.bundle import FACTS, OWN_TEXTS, BundleFacts, open_bundle
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-TEXTS = (FACTS, CARD, REPEAT)
+TEXTS = (FACTS, *OWN_TEXTS)
 """Files of ours, in which paths are cut to names."""
 
 
@@ -59,7 +59,8 @@ def push(
             _, facts = open_bundle(folder)
         else:
             local, facts = open_bundle(folder)
-            shutil.copytree(local, staged)
+            # its sums are of the files before paths are cut
+            shutil.copytree(local, staged, ignore=shutil.ignore_patterns(MANIFEST))
         if with_samples:
             _add_samples(folder, facts.trial, staged)
         _cut_paths(staged, facts)

@@ -17,8 +17,8 @@ from sftray.demo import FOLDER
 from sftray.results.confirmation import Confirmed
 from sftray.sweep.sweep_json import RECORDED_PACKAGES
 from sftray.trial.lora_adapter import lora_config
-from sftray.winner.bundle import BundleFacts, ShownTrial
-from sftray.winner.model_card import CARD, REPEAT, model_card, repeat_file
+from sftray.winner.bundle import CARD, REPEAT, BundleFacts, ShownTrial, seal
+from sftray.winner.model_card import model_card, repeat_file
 
 END_OF_TURN = 2
 CONFIRMED: Confirmed = {
@@ -60,4 +60,5 @@ def save_bundle(folder: Path, trial: TrialConfig, **changes: Any) -> Path:
     for name, text in ((CARD, model_card(facts)), (REPEAT, repeat_file(facts))):
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "sweep.json").write_text(json.dumps(to_json(facts)), encoding="utf-8")
+    seal(folder)
     return folder

@@ -37,6 +37,7 @@ from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import HIDDEN, looks_secret, redact
 from sftray.views.live.screen import shown
 from sftray.views.report.report import page
+from sftray.winner.bundle import seal
 
 HERE = Path(__file__).parents[1]
 KEY = "-----BEGIN PRIVATE KEY-----\\nMIIEplantedgooglekey\\n-----END PRIVATE KEY-----"
@@ -412,6 +413,7 @@ def test_a_folder_cannot_have_code_run(
     facts = json.loads((RECORDED / "best" / "sweep.json").read_text())
     facts["config"] = to_json(TrialConfig("evil/base", trust_remote_code=True))
     (tmp_path / "sweep.json").write_text(json.dumps(facts))
+    seal(tmp_path)
     arguments = ["merge", str(tmp_path), str(tmp_path / "out")]
     if command == "generate":
         arguments = ["generate", str(tmp_path), "hello"]

@@ -31,8 +31,8 @@ from sftray.sweep.run import run_sweep
 from sftray.trainers.runner import submit_task
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import saved_tokenizer
-from sftray.trial.eval_loss import load_adapter, packed_eval_loss
-from sftray.trial.generation import generate
+from sftray.trial.eval_loss import load_trained, packed_eval_loss
+from sftray.trial.generation import reply
 from sftray.trial.samples import read_samples
 from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
 from sftray.winner.bundle import BundleFacts, open_bundle
@@ -161,7 +161,7 @@ def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Pat
 def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
     local, facts = open_bundle(small_sweep.folder)
     trial = facts.config
-    model, _ = load_adapter(local, trial)
+    model, _ = load_trained(local, trial)
     tokenizer = saved_tokenizer(local, trial)
     asked = [{"role": "user", "content": "Hello."}]
     inputs = tokenizer.apply_chat_template(
@@ -169,8 +169,8 @@ def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
     )
     first = int(model(**inputs).logits[0, -1].argmax())
     assert first != facts.end_of_turn
-    whole = generate(model, tokenizer, asked, facts.end_of_turn, max_new_tokens=8)
-    cut = generate(model, tokenizer, asked, first, max_new_tokens=8)
+    whole, _ = reply(model, tokenizer, asked, facts.end_of_turn, max_new_tokens=8)
+    cut, _ = reply(model, tokenizer, asked, first, max_new_tokens=8)
     assert cut == tokenizer.decode([first], skip_special_tokens=True)
     assert whole.startswith(cut)
     assert len(whole) > len(cut)
@@ -194,6 +194,32 @@ def test_a_bundle_is_found_in_its_sweep_or_by_itself(
     assert {path.name for path in copy.iterdir()} == set(files.list_names(folder))
     with pytest.raises(SftrayError, match="must be a finished sweep's folder or its best/"):
         open_bundle(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "gone", "half-written"])
+def test_a_damaged_bundle_is_made_anew_by_the_next_start(
+    small_sweep: Results, small_sweep_config: SweepConfig, tmp_path: Path, damage: str
+) -> None:
+    folder = Path(shutil.copytree(small_sweep.folder, tmp_path / "copy"))
+    best, lines = folder / "best", list[str]()
+    expected = {path.name: path.read_bytes() for path in best.iterdir()}
+    if damage == "zeroed":
+        (best / "tokenizer.json").write_bytes(bytes(100))
+    elif damage == "gone":
+        (best / "tokenizer.json").unlink()
+    else:
+        (best / "manifest.json").unlink()
+    facts = collect(
+        small_sweep_config,
+        SweepPaths(str(folder)),
+        open_packs(small_sweep.record["packs"]),
+        load(str(folder)),
+        log=lines.append,
+        submit=functools.partial(submit_task, use_gpu=False),
+    )
+    assert facts.verified is True
+    assert lines[0].startswith("best/ is made anew: ")
+    assert {path.name: path.read_bytes() for path in best.iterdir()} == expected
 
 
 @pytest.mark.parametrize("damage", ["gone", "damaged"])

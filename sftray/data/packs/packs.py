@@ -22,6 +22,7 @@ import numpy as np
 from sftray.data.packs.manifest import Manifest
 from sftray.errors import PacksError
 from sftray.storage import files
+from sftray.storage.checksums import file_sum
 from sftray.storage.paths import PacksPaths, is_uri, join, node_cache
 
 if TYPE_CHECKING:
@@ -119,12 +120,6 @@ def check_sums(packs: Packs) -> None:
             f"{packs.root}: damaged, the checksum of {', '.join(damaged)} is not the manifest's; "
             "delete the folder and build again"
         )
-
-
-def file_sum(path: Path) -> str:
-    """A local file's SHA-256."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def local_parts(packs: Packs, split: str) -> list[Path]:
