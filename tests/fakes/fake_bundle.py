@@ -27,13 +27,13 @@ CONFIRMED: Confirmed = {
 }  # fmt: skip
 
 
-def facts_of(trial: TrialConfig, **changes: Any) -> BundleFacts:
+def facts_of(config: TrialConfig, **changes: Any) -> BundleFacts:
     """The facts of a bundle."""
     counts = {"conversations": 90, "rows": 20, "tokens": 5000, "supervised_tokens": 2000}
     point = {"learning_rate": 5e-3}
     facts = BundleFacts(
         sweep="fake", trial="t0001", step=12, point=point, eval_loss=3.5, base_eval_loss=5.5,
-        confirmed=None, tokens=4000, config=trial, data=DataConfig(str(FOLDER / "chats.jsonl")),
+        confirmed=None, tokens=4000, config=config, data=DataConfig(str(FOLDER / "chats.jsonl")),
         packs="/home/somebody/results/packs/0123", packs_key="0123",
         data_counts={"train": counts, "eval": counts}, first_rung=112, evals_per_trial=3,
         end_of_turn=END_OF_TURN, trials=2, versions=dict.fromkeys(RECORDED_PACKAGES, "1"),

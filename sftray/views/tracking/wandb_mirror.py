@@ -25,10 +25,11 @@ from typing import Required, TypedDict
 import wandb
 
 from sftray.config import SweepConfig
+from sftray.errors import SftrayError
 from sftray.storage import files
 from sftray.storage.journal import Event
 from sftray.storage.journal.event_types import EventName, Metrics, Outcome, TrialEnded
-from sftray.storage.paths import SweepPaths, join
+from sftray.storage.paths import SweepPaths
 from sftray.views.tracking.journal_follower import arguments_of, follow, say
 from sftray.views.tracking.mirror_processes import left_offline, local_folder
 from sftray.views.tracking.tracked_metrics import MetricRow, TrackedTrial, answers_of
@@ -42,6 +43,7 @@ from sftray.views.tracking.wandb_run import (
     log_start,
     start_run,
 )
+from sftray.winner.bundle import open_bundle
 
 INIT_SECONDS = 20.0
 _TROUBLE = (wandb.errors.Error, OSError, ValueError)
@@ -263,12 +265,16 @@ class Mirror:
             self._save()
 
     def _best_adapter(self, trial: str) -> Path | None:
-        """A local copy of best/, if it is this trial's."""
-        facts = join(self._paths.best, "sweep.json")
-        if not files.exists(facts) or json.loads(files.read_text(facts))["trial"] != trial:
-            say(f"{self._paths.best}: no adapter of trial {trial} there, so W&B gets none")
+        """A local copy of best/, if it is whole and this trial's."""
+        try:
+            local, facts = open_bundle(self._paths.best)
+        except SftrayError as error:
+            say(f"W&B gets no adapter: {error}")
             return None
-        return files.get_folder(self._paths.best)
+        if facts.trial == trial:
+            return local
+        say(f"{self._paths.best}: no adapter of trial {trial} there, so W&B gets none")
+        return None
 
     def _close(self, one: _TrialRun, exit_code: int, *, ended: bool = False) -> bool:
         """End a trial's run, if it has one; whether W&B took all of it."""

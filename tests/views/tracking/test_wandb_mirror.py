@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 from events import an_event
+from fake_bundle import facts_of
 from fake_wandb import fake_wandb
 from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, records, result
 
+from sftray.config import TrialConfig
 from sftray.config.config_json import to_json
 from sftray.results.leaderboard import leaderboard
 from sftray.results.records import Records
@@ -30,6 +32,7 @@ from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import as_lines
 from sftray.views.tracking.mirror_processes import Tracking
 from sftray.views.tracking.tracked_metrics import CURVE, METRICS
+from sftray.winner.bundle import seal
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +139,9 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
     of_base = {**sampled, "step": 0, "answer": "41", "flags": []}
     storage_files.write_text(paths.base_samples, as_lines([of_base]))
     storage_files.write_text(f"{paths.best}/adapter_model.safetensors", "weights")
-    storage_files.write_text(f"{paths.best}/sweep.json", json.dumps({"trial": "0001"}))
+    facts = to_json(facts_of(TrialConfig("base"), trial="0001"))
+    storage_files.write_text(f"{paths.best}/sweep.json", json.dumps(facts))
+    seal(Path(paths.best))
     lines: list[str] = []
     for _ in range(2):
         sweep = replace(SWEEP, wandb_adapter=True)  # when it was begun it was not asked for
@@ -147,7 +152,7 @@ def test_a_sweep_that_has_ended_hands_in_leaderboard_and_adapter_once(paths: Swe
     assert len(runs(paths, "0000")) == 1
     last = pieces[1]["artifacts"]
     assert last["lr-leaderboard"]["metadata"]["best"] == "0001"
-    assert set(last["lr-adapter"]["files"]) == {"adapter_model.safetensors", "sweep.json"}
+    assert set(last["lr-adapter"]["files"]) == {*storage_files.list_names(paths.best)}
     assert last["lr-adapter"]["metadata"]["eval_loss"] == 2.5
     (table,) = tables(paths, "leaderboard")
     board = json.loads(table.read_text())
@@ -234,6 +239,7 @@ def test_the_mirror_ends_with_its_driver(paths: SweepPaths) -> None:
         journal.append(an_event("result", "0000", step=2, metrics=result(2)))
     driver = f"""
 import os, json
+from sftray.config import TrialConfig
 from sftray.config.config_json import sweep_from_json
 from sftray.storage.paths import SweepPaths
 from sftray.results.leaderboard import leaderboard
