@@ -25,7 +25,7 @@ from pyarrow import BufferReader, fs
 
 from sftray.errors import ConfigError
 from sftray.storage import outages
-from sftray.storage.full_disk import plainly
+from sftray.storage.faults import plainly
 from sftray.storage.paths import is_uri, join
 
 P = ParamSpec("P")

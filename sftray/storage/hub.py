@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from sftray.errors import OutageError
 from sftray.storage import outages
-from sftray.storage.full_disk import plainly
+from sftray.storage.faults import plainly
 from sftray.storage.paths import node_cache
 
 T = TypeVar("T")

@@ -33,8 +33,11 @@ workers ask at once."""
 _AWAY = {
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE,
+    errno.ENOTCONN, errno.EREMOTEIO, errno.ENODEV, errno.ENXIO, errno.ENOLCK,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM,
 }  # fmt: skip
-"""What a network filesystem gives while its server is away."""
+"""What a network filesystem or a mount in user space gives while its server is away, and a machine
+that has too much to do."""
 _SIGNS = re.compile(
     "NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING|REQUEST_TIMEOUT|"
     r"UNAVAILABLE|HTTP status 5\d\d|status code: 5\d\d|error sending request|timed out|"
@@ -95,8 +98,8 @@ def patiently(
             said = first_line(error)
             if not _wait_on(place, said, clock()):
                 raise OutageError(
-                    f"{place} does not answer ({said}), and has not for {_span(_patience.get())}; "
-                    f"{advice}, and run the same command again: it goes on"
+                    f"{place} does not answer ({said}), and has not for {_span(_patience.get())}",
+                    hint=f"{advice}, and run the same command to continue",
                 ) from error
             sleep(min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE) * random.uniform(0.5, 1))
         else:
@@ -113,7 +116,7 @@ def is_away(error: Exception) -> bool:
 
 
 def _wait_on(place: str, said: str, now: float) -> bool:
-    """Whether to go on waiting for a place that does not answer; says so the first time."""
+    """Whether to wait longer for a place that does not answer; says so the first time."""
     limit = _patience.get()
     with _lock:
         absence = _away.get(place)

@@ -34,7 +34,7 @@ from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
-from sftray.storage.full_disk import plainly
+from sftray.storage.faults import plainly
 from sftray.storage.journal import Journal
 from sftray.storage.journal.event_types import EventName, SweepEnded, SweepStarted
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors

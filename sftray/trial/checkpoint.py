@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from sftray.errors import CheckpointError
 from sftray.storage import files
 from sftray.storage.checksums import MANIFEST, as_manifest, damaged, read_sums, sums_of
-from sftray.storage.full_disk import plainly
+from sftray.storage.faults import plainly
 from sftray.storage.paths import TrialPaths, join
 from sftray.trial.lora_adapter import trained_parameters
 from sftray.trial.progress import TrialState

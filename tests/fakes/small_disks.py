@@ -30,6 +30,10 @@ class Tmpfs:
     def make_room(self) -> None:
         (self.folder / "filler").unlink()
 
+    def remount(self, mode: str) -> None:
+        """Make it read-only ("ro"), as a kernel does after an error, or writable ("rw")."""
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.folder)], check=True)
+
 
 class Limit:
     """Any disk, on which no file may grow above `most` bytes: for who may not mount one."""
@@ -45,10 +49,11 @@ class Limit:
 
 
 @contextmanager
-def tmpfs(folder: Path) -> Iterator[Tmpfs | None]:
-    """None where none can be mounted."""
+def tmpfs(folder: Path, *, inodes: int = 10_000) -> Iterator[Tmpfs | None]:
+    """None where none can be mounted. `inodes`: how many files it can hold, itself included."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    options = f"size={SIZE},nr_inodes={inodes}"
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:

@@ -23,7 +23,9 @@ from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial import checkpoint
 
-WORDS = r"there is no room \(.*\); .*[GM]B of .*[GM]B are free.*make room and run the same command"
+WORDS = (
+    r"there is no room \(.*\); .*[GM]B of .*[GM]B are free.*; make room and run the same command"
+)
 
 
 @pytest.fixture(params=["tmpfs", "limit"])
@@ -166,3 +168,46 @@ def test_a_trial_that_meets_a_full_disk_stops_the_sweep_and_is_not_to_blame(
     assert len(outcomes) == 8
     assert set(outcomes) <= {"completed", "pruned", "diverged"}
     assert suggested[:2] == [first.point, second.point]
+
+
+# a disk that turns read-only, and one without inodes
+
+
+def test_a_disk_that_turns_read_only_stops_what_writes_and_leaves_all_as_it_was(
+    tmp_path: Path,
+) -> None:
+    with tmpfs(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("no right to mount a small disk")
+        paths, path = SweepPaths(str(disk.folder)), disk.folder / "leaderboard.json"
+        files.write_text(str(path), "old")
+        with Journal(paths.journal) as journal:
+            journal.append(an_event("sweep_started", uid="one"))
+        disk.remount("ro")
+        words = r"its filesystem is read-only \(.*\); see why .* run the same command to continue"
+        for write in (
+            lambda: Journal(paths.journal),
+            lambda: files.write_text(str(path), "new"),
+            lambda: files.write_text(f"{path}.new", "new"),
+            lambda: save(disk.folder / "trial", 1, 1000),
+            lambda: files.remove(str(path)),
+        ):
+            with pytest.raises(OutageError, match=words):
+                write()
+        assert path.read_text() == "old"
+        disk.remount("rw")
+        with Journal(paths.journal) as journal:
+            journal.append(an_event("result", "t0000", step=1, metrics={}))
+        assert [e["event"] for e in read_events(paths.journal)] == ["sweep_started", "result"]
+
+
+def test_a_disk_without_inodes_is_called_so(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", inodes=4) as disk:
+        if disk is None:
+            pytest.skip("no right to mount a small disk")
+        for number in range(3):
+            (disk.folder / str(number)).touch()
+        words = r"its disk has no inodes left \(.*\); all 4 files that it can hold are there"
+        with pytest.raises(OutageError, match=words) as full:
+            files.write_text(str(disk.folder / "x"), "")
+        assert "MB" not in str(full.value)

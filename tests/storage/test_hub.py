@@ -97,7 +97,7 @@ def test_a_hub_that_stays_busy_ends_in_plain_words(hub: FakeHub, tmp_path: Path)
     assert process.returncode == 1
     assert "OutageError: the Hub does not answer" in said.splitlines()[-1]
     assert "HF_TOKEN" in said
-    assert "run the same command again: it goes on" in said
+    assert "run the same command to continue" in said
 
 
 def test_a_model_that_is_not_there_is_not_waited_for(hub: FakeHub, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -38,13 +39,20 @@ AWAY = (
         "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of "
         "PerformWork() - CURL error [7]=Could not connect to server error_info={reason=, domain="
     ),
-    OSError(errno.ESTALE, "Stale file handle"),
+    *(
+        OSError(number, os.strerror(number))
+        for number in (
+            *(errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EREMOTEIO, errno.ENODEV, errno.ENOLCK),
+            *(errno.EMFILE, errno.ENOMEM),
+        )
+    ),
 )
 FOR_GOOD = (
     OSError("When reading: AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
     OSError("Bucket 'none' not found. To create buckets, enable the allow_bucket_creation option."),
     FileNotFoundError(errno.ENOENT, "No such file or directory"),
     PermissionError(errno.EACCES, "Permission denied"),
+    OSError(errno.EROFS, "Read-only file system"),
     ConfigError("storage: connection closed"),
 )
 
@@ -112,7 +120,7 @@ def test_patience_ends_in_plain_words_and_for_all_who_wait(place: str) -> None:
     def wait() -> None:
         outages.patiently(place, failing(1e9, AWAY[0]), sleep=moved.sleep, clock=moved.clock)
 
-    words = rf"{place} does not answer \(.*NETWORK_CONNECTION.*5 minutes.*same command again"
+    words = rf"{place} does not answer \(.*NETWORK_CONNECTION.*5 minutes.*same command to continue"
     with pytest.raises(OutageError, match=words):
         wait()
     assert outages.PATIENCE_SECONDS <= moved.now < outages.PATIENCE_SECONDS + 15
@@ -256,3 +264,13 @@ def test_a_file_on_storage_that_comes_back_is_read(
     with back_when_waited_for(line):
         assert files.read_text(path) == "old"
     assert "s3://sweeps answers again" in caplog.text
+
+
+def test_a_right_that_is_missing_ends_in_plain_words_at_once() -> None:
+    @files.patient
+    def read(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    words = r"/x/y: it may not be used \(Permission denied\); give this user the right to it"
+    with pytest.raises(OutageError, match=words):
+        read("/x/y")

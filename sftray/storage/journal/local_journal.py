@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sftray.errors import JournalError
 from sftray.storage import files
-from sftray.storage.full_disk import plainly
+from sftray.storage.faults import plainly
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import parse
 
