@@ -214,7 +214,7 @@ BROKEN: dict[Rule, dict[str, str]] = {
             """
     },
     top_modules: {f"sftray/{name}.py": "" for name in "abcdefg"},
-    product_lines: {"sftray/plan/rungs.py": "\n" * 26_110},
+    product_lines: {"sftray/plan/rungs.py": "\n" * MAX_PRODUCT_LINES},
     untyped_values: {
         "sftray/plan/rungs.py": "Row = dict[str, Any]",
         "sftray/plan/memory.py": "def rows(row: Row) -> list[Any]: ...\n" * 60,
