@@ -23,6 +23,7 @@ from sftray.cli.main import _parser, main
 from sftray.config import SweepConfig
 from sftray.config.overrides import override
 from sftray.data.source.conversations import conversation, spelling_of
+from sftray.winner.bundle import seal
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
@@ -63,6 +64,7 @@ def _save_an_adapter(folder: Path) -> None:
     pair = {f"{q_proj}.lora_A.weight": np.ones((2, 8), np.float32)}
     pair[f"{q_proj}.lora_B.weight"] = np.ones((8, 2), np.float32)
     save_file(pair, folder / "adapter_model.safetensors")
+    seal(folder)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
