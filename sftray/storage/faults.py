@@ -102,14 +102,14 @@ def _no_room(path: str, error: Exception) -> OutageError:
         where = Path(tempfile.gettempdir())
     disk = nearest_there(where)
     usage, counts = shutil.disk_usage(disk), os.statvfs(disk)
-    what = f"there is no room ({first_line(error)})"
+    what = "cannot be written, there is no room"
     left, fix = f"{_size(usage.free)} of {_size(usage.total)} are free on that disk", "make room"
     if counts.f_files and not counts.f_favail:
-        what = f"its disk has no inodes left ({first_line(error)})"
+        what = "cannot be written, its disk has no inodes left"
         left = f"all {counts.f_files:,} files that it can hold are there, of whatever size"
         fix = "delete files that nobody needs, or name another disk,"
     return OutageError(
-        f"{where}: cannot be written, {what}; {left}. What has been written is whole",
+        f"{where}: {what} ({first_line(error)}); {left}. What has been written is whole",
         hint=f"{fix} {AGAIN}",
     )
 
