@@ -44,24 +44,22 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
             say(inspected(plan.packs, rows=1) + "\n")
         say(json.dumps(plan.to_json(), indent=1) if options.json else plan_text(plan))
         return 0 if plan.starts else 2
-    from sftray.storage import files
-
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.results import load
     from sftray.results.leaderboard_text import table
     from sftray.views.live import shown
 
-    folder = SweepPaths.of(sweep.storage, sweep.name).root
-    if options.fresh:
-        files.remove_folder(folder)
-
+    paths = SweepPaths.of(sweep.storage, sweep.name)
+    folder = paths.root
+    if options.fresh and not options.yes:
+        _agree_to_delete(paths)
     try:
         # a debugger and a view do not share a terminal
         with shown(sweep, plain=options.plain or options.local) as log:
             from sftray.sweep.run import run_sweep
 
-            found = run_sweep(sweep, local=options.local, log=log)
+            found = run_sweep(sweep, local=options.local, fresh=options.fresh, log=log)
     except KeyboardInterrupt:
         with contextlib.suppress(SftrayError):  # it may not have begun
             say("\n" + table(load(folder).leaderboard, top=20))
@@ -71,6 +69,20 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     kind = "model" if sweep.trial.finetune == "full" else "adapter"
     say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
     return 0
+
+
+def _agree_to_delete(paths: SweepPaths) -> None:
+    """Ask where finished trials would be lost. Raises SftrayError where the answer is no."""
+    from sftray.sweep.fresh import finished_trials
+
+    lost = finished_trials(paths)
+    if lost == 0:
+        return
+    what = "an unreadable journal" if lost is None else f"{lost} finished trial{'s' * (lost > 1)}"
+    if not sys.stdin.isatty():
+        raise SftrayError(f"--fresh: {paths.root} has {what}", "add --yes to delete them")
+    if input(f"delete {paths.root}, with {what}? [y/N] ").lower() not in ("y", "yes"):
+        raise SftrayError(f"--fresh: {paths.root} stays", "use --name for a new sweep beside it")
 
 
 def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
@@ -118,7 +130,8 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--wandb", choices=WANDB_MODES)
     add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
-    add("--fresh", action="store_true", help="delete the sweep of this name first")
+    add("--fresh", action="store_true", help="begin anew: delete the sweep of this name")
+    add("--yes", action="store_true", help="with --fresh: do not ask, whatever is lost")
     add(
         "--set",
         action="append",

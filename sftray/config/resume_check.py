@@ -1,4 +1,4 @@
-"""A sweep that continues under another configuration is refused, with the fields that differ."""
+"""A start under a name that another sweep has, or something else, is refused with what differs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from sftray.config.config_json import differing_fields, to_json
 from sftray.config.sweep_config import BUDGETS, SweepConfig
 from sftray.errors import ConfigError
 from sftray.storage import files
-from sftray.storage.paths import SweepPaths
+from sftray.storage.paths import SweepPaths, name_of
 
 _MAY_CHANGE = (
     *BUDGETS, "num_trials", "confirm_top", "confirm_seeds", "confirm_trainer",
     "max_concurrent_trials", "max_failures", "hang_minutes", "wandb", "wandb_project",
     "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated", "sample_prompts",
-    "sample_at", "storage",
+    "sample_at", "storage", "data.revision", "trial.model_revision",
 )  # fmt: skip
-"""Fields that a resumed sweep may change without making its trials incomparable."""
+"""Fields that a resumed sweep may change without making its trials incomparable: a revision only
+names what `plan.identities` compares."""
 
 
 def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
@@ -31,4 +32,16 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
             f"{paths.root}: this sweep exists with another configuration; it differs in "
             f"{', '.join(differing)}",
             "use --name for a new sweep, or --fresh to delete this one",
+        )
+
+
+def require_no_stranger(paths: SweepPaths) -> None:
+    """Raise ConfigError where something else than a sweep lies under its name."""
+    marks = (paths.sweep, paths.journal, paths.lock, paths.lease, paths.deleting)
+    known = {name_of(path) for path in marks}  # one of them is there from the first moment on
+    names = {""} if files.is_file(paths.root) else set(files.list_names(paths.root))
+    if names and not names & known:
+        raise ConfigError(
+            f"name: got {name_of(paths.root)!r}, but {paths.root} is there and no sweep's",
+            "give the sweep another --name, or another --storage",
         )

@@ -22,6 +22,7 @@ from sftray.config.checks import (
 from sftray.config.data_config import DataConfig
 from sftray.config.spaces import Space, Value
 from sftray.config.trial_config import TrialConfig
+from sftray.storage.paths import PACKS
 
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 TRAINERS = ("auto", "bank", "train")
@@ -133,6 +134,8 @@ class SweepConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
         self._require_spaces()
+        if self.name == PACKS:
+            refuse("name", repr(PACKS), "another: the packs of all sweeps lie in this folder")
         if self.objective == "metric" and self.metric is None:
             must = "'eval_loss', or given with metric='module:function'"
             refuse("objective", "'metric' without a metric", must)

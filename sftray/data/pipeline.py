@@ -139,7 +139,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
     began = time.monotonic()
     data = recipe.data
     if not is_uri(root):
-        files.remove_folder(root)  # what a build that was cut short has left
+        files.remove(root)  # what a build that was cut short has left
     temporary = join(root, f"tmp-{uuid.uuid4().hex[:8]}")
     try:
         train = tokenise(recipe.train, chat, data, join(temporary, "source"), log, each)
@@ -185,8 +185,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         manifest["sha256"] = manifest_sum(manifest)
         files.write_text(PacksPaths(root).manifest, json.dumps(manifest, indent=1))
     finally:
-        files.remove_folder(temporary)
-        files.remove_folder(str(node_copy(temporary)))
+        files.remove(temporary)
+        files.remove(str(node_copy(temporary)))
     return open_packs(root)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import field_values, reachable
-from sftray.config.resume_check import refuse_other_config
+from sftray.config.resume_check import refuse_other_config, require_no_stranger
 from sftray.data.packs.manifest import (
     Counts,
     Estimate,
@@ -18,13 +18,16 @@ from sftray.data.packs.manifest import (
     overlap_refusal,
     reasons_text,
 )
+from sftray.data.recipe import Recipe
 from sftray.errors import ConfigError
 from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.base_config import special_attention
 from sftray.plan.device_fit import DeviceFit
+from sftray.plan.identities import identities, refuse_other_identities
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.prior_points import published_rates
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
+from sftray.storage import files
 from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths
 
@@ -109,10 +112,14 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def check_name(sweep: SweepConfig) -> Iterator[str]:
-    """Where the start would be refused, because another sweep has this name."""
+def check_name(sweep: SweepConfig, recipe: Recipe) -> Iterator[str]:
+    """Where the start would be refused, because another sweep has this name, or something else."""
+    paths = SweepPaths.of(sweep.storage, sweep.name)
     try:
-        refuse_other_config(sweep, SweepPaths.of(sweep.storage, sweep.name))
+        require_no_stranger(paths)
+        refuse_other_config(sweep, paths)
+        if files.exists(paths.sweep):
+            refuse_other_identities(identities(recipe), paths)
     except ConfigError as error:
         yield str(error)
 

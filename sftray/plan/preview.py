@@ -157,7 +157,7 @@ def make_plan(
 
     Raises ConfigError where a point of the search could not run.
     """
-    data = estimate or _packs_or_estimate(asked)
+    data, taken = (estimate, []) if estimate else _packs_or_estimate(asked)
     manifest = data.manifest if isinstance(data, Packs) else data
     train = manifest["splits"]["train"]
     sweep = resolve_batch_sizes(asked, train["rows"])
@@ -172,7 +172,7 @@ def make_plan(
     warnings = [*preflight.check_code(sweep.trial), *refused]
     warnings += preflight.check_sweep(sweep, manifest, base, plan, gpus=gpu_memory is not None)
     warnings += [*preflight.check_ranks(sweep, fit), *preflight.check_batch_sizes(asked, sweep)]
-    warnings += preflight.check_name(asked)
+    warnings += taken
     return Preview(
         sweep=sweep,
         data=data,
@@ -191,7 +191,8 @@ def make_plan(
     )
 
 
-def _packs_or_estimate(sweep: SweepConfig) -> Packs | Estimate:
+def _packs_or_estimate(sweep: SweepConfig) -> tuple[Packs | Estimate, list[str]]:
+    """The sweep's data, and why a start under its name would be refused."""
     trial = sweep.trial
     recipe = make_recipe(
         sweep.data,
@@ -199,7 +200,8 @@ def _packs_or_estimate(sweep: SweepConfig) -> Packs | Estimate:
         revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
     )
-    return find_packs(recipe, storage=sweep.storage) or estimate_packs(recipe)
+    data = find_packs(recipe, storage=sweep.storage) or estimate_packs(recipe)
+    return data, list(preflight.check_name(sweep, recipe))
 
 
 def _trainer(

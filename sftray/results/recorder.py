@@ -134,7 +134,7 @@ class Recorder:
         there = {join(folder.checkpoints, name) for name in files.list_names(folder.checkpoints)}
         kept = {folder.checkpoint(evaluation["step"]) for evaluation in wanted if evaluation}
         for checkpoint in there - kept if kept and kept <= there else ():
-            files.remove_folder(checkpoint)
+            files.remove(checkpoint)
 
     def _begun(self, trial: str, metrics: ReportValues) -> None:
         self._write_config(trial, metrics)

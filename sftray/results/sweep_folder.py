@@ -28,6 +28,8 @@ class SweepRecord(TypedDict):
     """As it was fitted to the packs."""
     packs: str
     """Their root."""
+    identities: Mapping[str, str]
+    """What the names in the configuration stood for, as `plan.identities` has it."""
     data: Mapping[str, Counts]
     """By split."""
     versions: dict[str, str]

@@ -77,6 +77,11 @@ def exists(path: str) -> bool:
     return bool(info(path).type != fs.FileType.NotFound)
 
 
+def is_file(path: str) -> bool:
+    """Whether a file is there, and no folder."""
+    return bool(info(path).type == fs.FileType.File)
+
+
 @patient
 def read_bytes(path: str) -> bytes:
     """The whole of a file."""
@@ -155,18 +160,13 @@ def list_below(folder: str) -> list[fs.FileInfo]:
 
 @patient
 def remove(path: str) -> None:
-    """Delete a file, if it is there."""
+    """Delete a file, or a folder and what is in it, if it is there."""
     filesystem, inner = resolve(path)
-    if filesystem.get_file_info(inner).type == fs.FileType.File:
-        filesystem.delete_file(inner)
-
-
-@patient
-def remove_folder(folder: str) -> None:
-    """Delete a folder and what is in it, if it is there."""
-    filesystem, inner = resolve(folder)
-    if filesystem.get_file_info(inner).type == fs.FileType.Directory:
-        filesystem.delete_dir(inner)
+    match filesystem.get_file_info(inner).type:
+        case fs.FileType.Directory:
+            filesystem.delete_dir(inner)
+        case fs.FileType.File:
+            filesystem.delete_file(inner)
 
 
 def put_folder(local: Path, folder: str, *, last: str) -> None:
@@ -175,14 +175,14 @@ def put_folder(local: Path, folder: str, *, last: str) -> None:
     A reader that finds `last` finds all of it. An older folder of that name is replaced; of what
     cannot be written to its end nothing stays.
     """
-    remove_folder(folder)
+    remove(folder)
     names = sorted(path.name for path in local.iterdir() if path.name != last)
     try:
         for name in [*names, last]:
             _put(join(folder, name), local / name)
     except OSError:
         with contextlib.suppress(OSError), outages.patience(0):
-            remove_folder(folder)
+            remove(folder)
         raise
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+PACKS = "packs"
+"""The name in a storage that is no sweep's."""
 _URI = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
 
@@ -61,7 +63,7 @@ class PacksPaths(_Folder):
     @classmethod
     def of(cls, storage: str, name: str) -> Self:
         """The packs of that key in a storage."""
-        return cls(join(storage, "packs", name))
+        return cls(join(storage, PACKS, name))
 
     def part(self, split: str, number: int) -> str:
         return join(self.root, split, f"{number:05d}.arrow")
@@ -91,6 +93,10 @@ class SweepPaths(_Folder):
 
     sweep = _In("sweep.json")
     journal = _In("journal.jsonl")
+    lock = _In("journal.jsonl.lock")
+    lease = _In("journal.jsonl.lease")
+    deleting = _In("deleting")
+    """There while the sweep is being deleted."""
     leaderboard = _In("leaderboard.json")
     best = _In("best")
     base_samples = _In("base_samples.jsonl")

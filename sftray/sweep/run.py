@@ -18,15 +18,16 @@ from sftray.cluster.connect import connect
 from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
-from sftray.config.resume_check import refuse_other_config
+from sftray.config.resume_check import refuse_other_config, require_no_stranger
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
-from sftray.data.recipe import make_recipe
+from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError, Log, OutageError, SweepFailedError
 from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
+from sftray.plan.identities import Identities, identities, refuse_other_identities
 from sftray.plan.preflight import check_code, check_sweep
 from sftray.plan.prior_points import prior_points
 from sftray.plan.trainer_choice import pick_trainer
@@ -34,12 +35,14 @@ from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.search.search_trials import KnownTrial
+from sftray.storage import files
 from sftray.storage.faults import plainly
-from sftray.storage.journal import Journal
+from sftray.storage.journal import Journal, held
 from sftray.storage.journal.event_types import EventName, SweepEnded, SweepStarted
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer
+from sftray.sweep.fresh import delete_sweep
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
@@ -52,26 +55,30 @@ def run_sweep(
     sweep: SweepConfig,
     *,
     local: bool = False,
+    fresh: bool = False,
     log: Log,
     clock: Callable[[], float] = time.monotonic,
 ) -> results.Results:
-    """Run a sweep, or continue it, to its bundle. One trial at a time in this process if `local`.
-    `clock` is what its budgets are measured by, in seconds.
+    """Run a sweep, or continue it, to its bundle. One trial at a time in this process if `local`;
+    `fresh` deletes the sweep of this name once all else has been checked. `clock` is what its
+    budgets are measured by, in seconds.
 
-    Raises ConfigError or DataError before anything starts, SweepFailedError when no trial finished.
+    Raises ConfigError or DataError before anything starts, SweepFailedError when no trial finished,
+    JournalError where another driver runs the sweep or its folder is no longer the same.
     KeyboardInterrupt, and OutageError for a full disk or storage that is away, leave a folder that
     the same call resumes.
     """
     sweep = _with_absolute_storage(sweep)
     with plainly(sweep.storage, plain):
-        return _run(sweep, local=local, log=log, clock=clock)
+        return _run(sweep, local=local, fresh=fresh, log=log, clock=clock)
 
 
 def _run(
-    sweep: SweepConfig, *, local: bool, log: Log, clock: Callable[[], float]
+    sweep: SweepConfig, *, local: bool, fresh: bool, log: Log, clock: Callable[[], float]
 ) -> results.Results:
     began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
+    fresh = fresh or files.exists(paths.deleting)  # by a start that was cut off
     base = _checked_base(sweep, paths, log)
     choice = pick_trainer(sweep, base)
     recipe = make_recipe(
@@ -80,24 +87,30 @@ def _run(
         revision=sweep.trial.model_revision,
         trust_remote_code=sweep.trial.trust_remote_code,
     )
+    now = identities(recipe)
+    if not fresh:
+        _refuse_another(sweep, now, paths)
+    given, sweep = sweep, _at_one_commit(sweep, recipe)
     cluster = connect(log, dashboard=choice[0] == "train")
     trainer = ActiveTrainer(choice, sweep, base, cluster, local, log)
-    held = trainer.gpus()
+    usable = trainer.gpus()
     try:
         packs = packs_from(recipe, storage=sweep.storage, log=log)
         rows = packs.rows("train")
-        given, sweep = sweep, resolve_batch_sizes(sweep, rows)
+        sweep = resolve_batch_sizes(sweep, rows)
         trials = trainer.fit(sweep)
         fit = trials.fit
         specs = TrialSpecs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
         _check(specs, packs, base, fit, trainer.runner.gpus, log)
-        record = write_record(given, sweep, paths, packs)
+        if fresh:
+            delete_sweep(paths, log)
         log(f"trainer: {trainer}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
-            uid = record["uid"]
+            _refuse_another(given, now, paths)  # nobody else writes it any more
+            uid = write_record(given, sweep, paths, packs, now)["uid"]
             journal.append(SweepStarted(event=EventName.SWEEP_STARTED, trial=None, uid=uid))
-            meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, held))
-            search = _begin(specs, base, journal, fit, meter, log)
+            meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, usable))
+            search = _begin(specs, base, journal, fit, meter, now, log)
             recorder = Recorder(sweep, paths, journal, log, meter.look)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             at_the_end.callback(meter.tell)
@@ -111,8 +124,11 @@ def _run(
                     _settle(search, recorder, meter)
                 _end(sweep, journal, search, meter, log)
             finally:
+                journal.require_same()
                 recorder.write_leaderboard()
-            return _finish(sweep, paths, packs, trainer.runner, log)
+            found = _finish(sweep, paths, packs, trainer.runner, log)
+            journal.require_same()
+            return found
     finally:
         trainer.runner.close()
 
@@ -121,14 +137,30 @@ def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> BaseConfig
     """The base's config.json, after what can be checked without the data."""
     for warning in check_code(sweep.trial):
         log(f"warning: {warning}")
+    require_no_stranger(paths)
+    if files.exists(paths.lock):
+        with held(paths.journal):
+            pass  # nobody runs it
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     require_safetensors(sweep.trial.model, sweep.trial.model_revision)
     require_attention(sweep, base)
-    refuse_other_config(sweep, paths)
     if sweep.metric:
         load_metric(sweep.metric)
     require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     return base
+
+
+def _refuse_another(sweep: SweepConfig, now: Identities, paths: SweepPaths) -> None:
+    """Raise ConfigError where a sweep of this name has another configuration, or began with other
+    data, another tokenizer or base."""
+    refuse_other_config(sweep, paths)
+    refuse_other_identities(now, paths)
+
+
+def _at_one_commit(sweep: SweepConfig, recipe: Recipe) -> SweepConfig:
+    """All workers load the base of the commit that its name stands for now."""
+    revision = recipe.model_revision or sweep.trial.model_revision
+    return replace(sweep, trial=replace(sweep.trial, model_revision=revision))
 
 
 def _check(
@@ -149,12 +181,13 @@ def _begin(
     journal: Journal,
     fit: DeviceFit,
     meter: Meter,
+    now: Identities,
     log: Log,
 ) -> Search:
     """The search as its journal has it."""
     sweep = specs.sweep
     earlier = [results.load(folder) for folder in sweep.warm_start]
-    known, theirs = learn_from(sweep, specs.packs, earlier)
+    known, theirs = learn_from(sweep, now, earlier, log)
     priors = prior_points(sweep, base)
     search = Search(sweep, journal, specs.plan, fit.too_large, [*theirs, *priors], meter.look)
     search.take_over(known)

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
@@ -24,7 +25,11 @@ RECORDED_PACKAGES = (
 
 
 def write_record(
-    given: SweepConfig, sweep: SweepConfig, paths: SweepPaths, packs: Packs
+    given: SweepConfig,
+    sweep: SweepConfig,
+    paths: SweepPaths,
+    packs: Packs,
+    identities: Mapping[str, str],
 ) -> SweepRecord:
     """Write sweep.json and return it; one that is there already is returned unchanged.
 
@@ -38,6 +43,7 @@ def write_record(
         "config": to_json(given),
         "search_space": to_json(sweep)["search_space"],
         "packs": packs.root,
+        "identities": identities,
         "data": counts_of(packs.manifest),
         "versions": _versions(),
         "python": platform.python_version(),

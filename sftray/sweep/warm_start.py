@@ -1,8 +1,9 @@
 """What earlier sweeps tell a new one.
 
-Promise: a trial is taken over only where this sweep would have run exactly it: the same packs, base
-and seed, and every field that changes what is learnt. Of other sweeps only the order of their
-points is taken, for their losses are of other data.
+Promise: a trial is taken over only where this sweep would have run exactly it: the same packs and
+base, by their content, the same seed, and every field that changes what is learnt. Of other sweeps
+only the order of their points is taken, because their losses are of something else, and a line
+says of what.
 """
 
 from __future__ import annotations
@@ -12,32 +13,35 @@ from dataclasses import replace
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, in_space
+from sftray.errors import Log
+from sftray.plan.identities import Identities, changes
 from sftray.results import Results
 from sftray.results.records import TrialRecord
 from sftray.search.search_trials import KnownTrial
 from sftray.storage.journal.event_types import Outcome
-from sftray.storage.paths import SweepPaths, name_of
+from sftray.storage.paths import SweepPaths
 
 TOP = 3
 """Points of a sweep on other data or another base to begin with."""
 
 
 def learn_from(
-    sweep: SweepConfig, packs: str, earlier: Sequence[Results]
+    sweep: SweepConfig, now: Identities, earlier: Sequence[Results], log: Log
 ) -> tuple[list[KnownTrial], list[Point]]:
     """The trials of earlier sweeps that need not be run again, and points to begin with.
 
-    packs: the root of this sweep's packs, whose name is their content's.
+    now: what this sweep's data and base are, of which each earlier one has a record.
     """
     known: list[KnownTrial] = []
     first: list[Point] = []
     for found in earlier:
-        same_data = name_of(found.record["packs"]) == name_of(packs)
+        if other := changes(found.record.get("identities", {}), now):
+            log(f"earlier: {found.folder} had others: {other}. Its points count, not its losses")
+            first += _best_points(sweep, found)
+            continue
         taken = [one for trial in found.records if (one := _taken(sweep, found, trial)) is not None]
-        fresh = [one for one in taken if one.point not in [other.point for other in known]]
-        if same_data:
-            known += fresh
-        if not same_data or not taken:
+        known += [one for one in taken if one.point not in [other.point for other in known]]
+        if not taken:
             first += _best_points(sweep, found)
     return known, first
 
@@ -61,6 +65,8 @@ def _learned_from(config: TrialConfig) -> TrialConfig:
     """A configuration without what says how a trial is run, not what it learns."""
     return replace(
         config,
+        model="the same",  # its identity is
+        model_revision=None,
         num_workers=1,
         micro_batch_size=None,
         activation_checkpointing=None,

@@ -112,7 +112,7 @@ def _save(
     before = max((other for other in there if other < last), default=last)
     for other in there:
         if other not in (last, best, before):
-            files.remove_folder(other)
+            files.remove(other)
 
 
 def newest(paths: TrialPaths, scratch: Path) -> Checkpoint | None:

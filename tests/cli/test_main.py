@@ -54,7 +54,7 @@ def test_launch_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for flag in (
         "--plan", "--demo", "--local", "--data", "--model", "--storage", "--name", "--num-trials",
-        "--trainer", "--points", "--set", "--wandb", "--fresh", "--json", "--plain",
+        "--trainer", "--points", "--set", "--wandb", "--fresh", "--yes", "--json", "--plain",
     ):  # fmt: skip
         assert flag in text
 

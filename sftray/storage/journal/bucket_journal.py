@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from sftray.errors import JournalError, Log
 from sftray.storage import files, outages
 from sftray.storage.journal.event_types import DriverStarted, Event, EventName
-from sftray.storage.journal.events import encode, parse
+from sftray.storage.journal.events import encode, no_longer_ours, parse
 from sftray.storage.paths import join
 
 LEASE_SECONDS = 60.0
@@ -94,35 +94,47 @@ class Objects:
         self.events = reader.new()
         held = _holder(path, self.events)
         if held and held.is_fresh(clock.now()):
-            heard = self._hears_of(held, log)
+            heard = _hears_of(path, held, log, clock)
             written = reader.new()
             self.events += written
             if heard or written:
                 held = _holder(path, self.events)
                 if held and held.is_fresh(clock.now()):
-                    raise JournalError(
-                        f"{path}: another driver is running this sweep ({held}, heard of "
-                        f"{max(clock.now() - held.seen, 0):.0f} s ago); wait for it or stop it, or "
-                        "give this one a name of its own with --name"
-                    )
-        self._next = reader.read
-        self._lease = self._take(held.epoch + 1 if held else 1, owner)
+                    raise _refusal(path, held, clock)
+        self._first = self._next = reader.read
+        before = [lease.epoch for lease in (held, _read_lease(path)) if lease]
+        self._lease = self._take(max(before, default=0) + 1, owner)
         self._lost_to: Lease | None = None
+        self._heard = self._lease.seen
+        """When the driver last said that it lives, without a gap in which it may be followed."""
         self._closed = threading.Event()
         self._write_lease()
         self._heart = threading.Thread(target=self._beat, name=HEARTBEAT, daemon=True)
         self._heart.start()
 
+    def require_same(self) -> None:
+        """Raise JournalError where the object that this driver began with is no longer there."""
+        target, there = _object(self._path, self._first), b""
+        if files.exists(target):
+            there = files.read_bytes(target)
+        if there != self._claim:
+            raise no_longer_ours(target, "is not what this driver wrote: deleted or replaced")
+
     def write(self, data: bytes) -> None:
-        """Create the next object. Raises JournalError where another driver has taken over."""
+        """Create the next object. Raises JournalError where another driver has taken over, or the
+        sweep has been deleted while this driver was not heard of."""
+        if self._clock.now() - self._heard >= LEASE_SECONDS:
+            self.require_same()
+            self._heard = self._clock.now()
         if self._lost_to is None and self._create(data):
             self._next += 1
             return
         self._lost_to = self._lost_to or _holder(self._path, ObjectsReader(self._path).new())
         raise JournalError(
             f"{_object(self._path, self._next)}: another driver has taken this sweep over "
-            f"({self._lost_to}), for this one ({self._lease}) was not heard of for "
-            f"{LEASE_SECONDS:g} s; this one stops here. Stop the other one first to go on with it"
+            f"({self._lost_to}), because this one ({self._lease}) was not heard of for "
+            f"{LEASE_SECONDS:g} s; this one stops here",
+            "stop the other one first to continue here",
         )
 
     def close(self) -> None:
@@ -136,24 +148,6 @@ class Objects:
             if not self._is_lost():
                 self._write_lease(released=True)
 
-    def _hears_of(self, held: Lease, log: Log) -> bool:
-        """Whether a driver, or one that has followed it, is heard of before its lease runs out."""
-        ago = self._clock.now() - held.seen
-        left = LEASE_SECONDS - min(max(ago, 0), LEASE_SECONDS)  # its clock may be another
-        log(
-            f"journal: another driver ({held}) was heard of {LEASE_SECONDS - left:.0f} s ago; "
-            f"waiting up to {left:.0f} s to see whether it lives"
-        )
-        first = _read_lease(self._path)
-        while left > 0:
-            pause = min(left, LEASE_SECONDS / _BEATS / 3)
-            self._clock.pause(pause)
-            left -= pause
-            told = _read_lease(self._path)
-            if told and told != first and told.epoch >= held.epoch:
-                return True
-        return False
-
     def _take(self, epoch: int, owner: str) -> Lease:
         now = round(self._clock.now(), 3)
         event = DriverStarted(
@@ -164,13 +158,13 @@ class Objects:
             lease=uuid.uuid4().hex[:8],
             time=now,
         )
-        claim, target = encode(event), _object(self._path, self._next)
-        if not self._create(claim):
+        self._claim, target = encode(event), _object(self._path, self._next)
+        if not self._create(self._claim):
             raise JournalError(
-                f"{target}: another driver of this sweep wrote it at this moment; wait for it, or "
-                "give this one a name of its own with --name"
+                f"{target}: another driver of this sweep wrote it at this moment",
+                "wait for it, or give this one a name of its own with --name",
             )
-        if files.create(target, claim):
+        if files.create(target, self._claim):
             raise JournalError(
                 f"{target}: the object store wrote it twice, must refuse to (If-None-Match): two "
                 "drivers could not be kept apart; put `storage` on S3, GCS, or a local folder"
@@ -193,6 +187,8 @@ class Objects:
                     if self._is_lost():
                         return
                 self._write_lease()
+                if self._clock.now() - self._heard < LEASE_SECONDS:  # else `write` looks first
+                    self._heard = self._clock.now()
 
     def _is_lost(self) -> bool:
         """Whether the lease is known to be a later driver's."""
@@ -204,6 +200,40 @@ class Objects:
     def _write_lease(self, *, released: bool = False) -> None:
         lease = asdict(self._lease) | {"seen": round(self._clock.now(), 3), "released": released}
         files.write_text(_lease_path(self._path), json.dumps(lease))
+
+
+def require_silence(path: str, log: Log, clock: Clock) -> None:
+    """Raise JournalError where a driver of this journal lives, by its lease alone."""
+    held = _read_lease(path)
+    if held and held.is_fresh(clock.now()) and _hears_of(path, held, log, clock):
+        raise _refusal(path, held, clock)
+
+
+def _hears_of(path: str, held: Lease, log: Log, clock: Clock) -> bool:
+    """Whether a driver, or one that has followed it, is heard of before its lease runs out."""
+    ago = clock.now() - held.seen
+    left = LEASE_SECONDS - min(max(ago, 0), LEASE_SECONDS)  # its clock may be another
+    log(
+        f"journal: another driver ({held}) was heard of {LEASE_SECONDS - left:.0f} s ago; "
+        f"waiting up to {left:.0f} s to see whether it lives"
+    )
+    first = _read_lease(path)
+    while left > 0:
+        pause = min(left, LEASE_SECONDS / _BEATS / 3)
+        clock.pause(pause)
+        left -= pause
+        now = _read_lease(path)
+        if now and now != first and now.epoch >= held.epoch:
+            return True
+    return False
+
+
+def _refusal(path: str, held: Lease, clock: Clock) -> JournalError:
+    ago = max(clock.now() - held.seen, 0)
+    return JournalError(
+        f"{path}: another driver is running this sweep ({held}, heard of {ago:.0f} s ago)",
+        "wait for it or stop it, or give this one a name of its own with --name",
+    )
 
 
 class ObjectsReader:

@@ -79,3 +79,11 @@ def _restored(value: object) -> object:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def no_longer_ours(path: str, what: str) -> JournalError:
+    """The error of a driver whose sweep has gone from under it."""
+    return JournalError(
+        f"{path} {what}. This driver stops here, and claims no result",
+        "if no other driver has taken the sweep over, put the folder back and start it again",
+    )

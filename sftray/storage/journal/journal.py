@@ -9,17 +9,25 @@ one write and one fsync, or one put, a call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from sftray.errors import Log
-from sftray.storage.journal.bucket_journal import SYSTEM_CLOCK, Clock, Objects, ObjectsReader
+from sftray.storage import files
+from sftray.storage.journal.bucket_journal import (
+    SYSTEM_CLOCK,
+    Clock,
+    Objects,
+    ObjectsReader,
+    require_silence,
+)
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import decode, encode
-from sftray.storage.journal.local_journal import File, FileReader
+from sftray.storage.journal.local_journal import File, FileReader, take_lock
 from sftray.storage.paths import is_uri
 from sftray.storage.redact import redact
 
@@ -37,9 +45,8 @@ class Journal:
         self, path: str, *, log: Log = lambda line: None, clock: Clock = SYSTEM_CLOCK
     ) -> None:
         """clock: of the lease on a URI."""
-        owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._log: File | Objects = (
-            Objects(path, owner, log, clock) if is_uri(path) else File(path, owner)
+            Objects(path, _owner(), log, clock) if is_uri(path) else File(path, _owner())
         )
         self._events: list[Event] = []
         self._known: dict[_Key, Event] = {}
@@ -80,6 +87,10 @@ class Journal:
         """All events but the first `since`, oldest first."""
         return self._events[since:]
 
+    def require_same(self) -> None:
+        """Raise JournalError where another journal lies under this one's path by now, or none."""
+        self._log.require_same()
+
     def close(self) -> None:
         """Let go of the lock or the lease."""
         self._log.close()
@@ -93,6 +104,25 @@ class Journal:
     def _take(self, event: Event) -> None:
         if self._known.setdefault(_key(event), event) is event:
             self._events.append(event)
+
+
+@contextlib.contextmanager
+def held(path: str, *, log: Log = lambda line: None, clock: Clock = SYSTEM_CLOCK) -> Iterator[None]:
+    """No driver runs the sweep of this journal meanwhile, whether or not it can be read; on a URI
+    as far as the lease says at the start. Raises JournalError where one does."""
+    if is_uri(path):
+        require_silence(path, log, clock)
+        yield
+        return
+    lock = take_lock(files.resolve(path)[1], _owner())
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _owner() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def read_events(path: str) -> list[Event]:

@@ -16,7 +16,7 @@ from s3_server import s3_server
 
 from sftray.errors import JournalError, Log
 from sftray.storage import files
-from sftray.storage.journal import Event, Journal, read_events, reader
+from sftray.storage.journal import Event, Journal, held, read_events, reader
 from sftray.storage.journal.bucket_journal import LEASE_SECONDS
 from sftray.storage.paths import join
 
@@ -112,6 +112,32 @@ def test_a_dead_driver_is_followed_and_fenced_off_when_it_wakes_up(path: str) ->
     events = read_events(path)
     assert names(events) == ["driver_started", "sweep_started", "driver_started", "trial_suggested"]
     assert events[-1]["point"] == {"lora_r": 8}
+
+
+def test_a_driver_that_wakes_up_after_its_sweep_was_deleted_writes_nothing(path: str) -> None:
+    old = Dead(path)
+    old.append(an_event("sweep_started"))
+    CLOCK.pause(LEASE_SECONDS)
+    with held(path, clock=CLOCK):
+        files.remove(path)  # the lease stays
+    with pytest.raises(JournalError, match="This driver stops here, and claims no result"):
+        old.append(an_event("trial_suggested", "t0000", point={}))
+    with pytest.raises(JournalError, match="This driver stops here"):
+        old.require_same()
+    with drive(path) as new:
+        assert new.events()[0]["attempt"] == 2  # a later epoch, by which the old one knows it
+        with pytest.raises(JournalError):
+            old.append(an_event("trial_suggested", "t0000", point={}))
+        new.append(an_event("sweep_started"))
+        new.require_same()
+    assert names(read_events(path)) == ["driver_started", "sweep_started"]
+
+
+def test_a_journal_whose_driver_lives_is_not_held_by_another(path: str) -> None:
+    with drive(path) as journal:
+        with pytest.raises(JournalError, match="driver is running"), held(path, clock=CLOCK):
+            pass
+        journal.append(an_event("sweep_started"))
 
 
 def test_a_driver_that_wakes_up_sees_the_higher_epoch_before_it_writes(path: str) -> None:

@@ -1,15 +1,17 @@
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from events import an_event
 
 from sftray.errors import JournalError
-from sftray.storage.journal import Journal, read_events, reader
+from sftray.storage.journal import Journal, held, read_events, reader
 
 
 @pytest.fixture
@@ -133,6 +135,64 @@ time.sleep(600)
     child.stdout.close()
     with Journal(path) as journal:
         assert len(journal.events()) == 1
+
+
+def test_whose_lock_was_deleted_is_still_the_only_driver_and_stops(path: str) -> None:
+    with Journal(path) as first:
+        first.append(an_event("sweep_started"))
+        Path(f"{path}.lock").unlink()
+        with pytest.raises(JournalError, match="another driver is running this sweep"):
+            Journal(path)
+        with pytest.raises(
+            JournalError, match=r"journal\.jsonl\.lock is not what .* opened"
+        ) as error:
+            first.append(an_event("sweep_ended"))
+        assert error.value.hint
+    assert [event["event"] for event in read_events(path)] == ["sweep_started"]
+
+
+def moved(folder: Path) -> None:
+    """The sweep's folder is renamed, and another sweep begins in its place."""
+    folder.rename(folder.with_name("moved"))
+    write_some(str(folder / "journal.jsonl"))
+
+
+def saved_by_an_editor(folder: Path) -> None:
+    text = (folder / "journal.jsonl").read_text()
+    (folder / "new").write_text(text)
+    (folder / "new").replace(folder / "journal.jsonl")
+
+
+def appended_to(folder: Path) -> None:
+    with open(folder / "journal.jsonl", "a") as file:
+        file.write("{}\n")
+
+
+@pytest.mark.parametrize("change", [shutil.rmtree, moved, saved_by_an_editor, appended_to])
+def test_a_driver_whose_sweep_is_no_longer_there_writes_nothing(
+    path: str, change: Callable[[Path], object]
+) -> None:
+    folder = Path(path).parent
+    with Journal(path) as journal:
+        journal.append(an_event("sweep_started"))
+        journal.require_same()
+        change(folder)
+        before = Path(path).read_bytes() if folder.exists() else None
+        for _ in range(2):
+            with pytest.raises(JournalError, match="This driver stops here, and claims no result"):
+                journal.append(an_event("sweep_ended"))
+            with pytest.raises(JournalError, match="This driver stops here"):
+                journal.require_same()
+    assert (Path(path).read_bytes() if folder.exists() else None) == before
+
+
+def test_a_journal_that_cannot_be_read_is_held_all_the_same(path: str) -> None:
+    write_some(path)
+    Path(path).write_text("no JSON\n{}\n")
+    with held(path), pytest.raises(JournalError, match="another driver is running"), held(path):
+        pass
+    with held(path):
+        pass
 
 
 def test_a_write_that_fails_halfway_leaves_whole_lines(path: str) -> None:

@@ -475,7 +475,7 @@ def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
     with contextlib.suppress(KilledError):
         run_trial(spec, report, CPU, stepped=lambda: True)
     paths = TrialPaths(spec.folder)
-    files.remove_folder(paths.checkpoint(8))
+    files.remove(paths.checkpoint(8))
     kept = checkpoints.newest(paths, tmp_path / "scratch")
     assert kept is not None
     assert kept.step not in spec.plan.eval_steps
