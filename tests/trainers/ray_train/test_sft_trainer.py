@@ -102,9 +102,10 @@ def run(
     *,
     micro: int = 2,
     killed_at: int | None = None,
+    samples: int = 0,
     sample_at: str = "end",
 ) -> Run:
-    """Run a trial, or go on with it; it is killed by its report of step `killed_at`."""
+    """Run a trial, or continue it; it is killed by its report of step `killed_at`."""
     reports: list[dict[str, Any]] = []
 
     def report(one: Report) -> None:
@@ -113,7 +114,9 @@ def run(
             raise KilledError
 
     plan = plan_of(trial, packs, micro)
-    spec = TrialSpec("t0000", trial, plan, packs.root, str(folder), None, sample_at=sample_at)
+    spec = TrialSpec(
+        "t0000", trial, plan, packs.root, str(folder), None, samples, sample_at=sample_at
+    )
     try:
         run_trial(spec, report, CPU)
     except KilledError:
@@ -139,7 +142,7 @@ def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2)
 @pytest.fixture(scope="module")
 def whole(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A trial with dropout that was never interrupted."""
-    return run(DROPOUT, small_packs, tmp_path_factory.mktemp("whole"))
+    return run(DROPOUT, small_packs, tmp_path_factory.mktemp("whole"), samples=2)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +253,7 @@ def test_a_trial_calls_nothing_that_a_library_gives_up(small_packs: Packs, tmp_p
         warnings.simplefilter("error", FutureWarning)
         warnings.filterwarnings("error", category=DeprecationWarning, module=r"sftray\.")
         for name in ("t0000", "t0001"):  # the second on the base that the first has kept
-            spec = TrialSpec(name, TRIAL, plan, small_packs.root, str(tmp_path / name), None)
+            spec = TrialSpec(name, TRIAL, plan, small_packs.root, str(tmp_path / name), None, 1)
             run_trial(spec, lambda report: None, CPU, bases)
 
 
@@ -446,8 +449,9 @@ def test_an_evaluation_takes_no_gradient_from_a_4bit_base(small_packs: Packs) ->
 def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
     whole: Run, small_packs: Packs, tmp_path: Path
 ) -> None:
-    killed = run(DROPOUT, small_packs, tmp_path, killed_at=8, sample_at="evaluations")
-    again = run(DROPOUT, small_packs, tmp_path, sample_at="evaluations")  # which changes no loss
+    asked: dict[str, Any] = {"samples": 2, "sample_at": "evaluations"}  # which changes no loss
+    killed = run(DROPOUT, small_packs, tmp_path, killed_at=8, **asked)
+    again = run(DROPOUT, small_packs, tmp_path, **asked)
     assert [report["step"] for report in again.reports if "resumed_from_step" in report] == [8]
     assert again.outcome == "completed"
     losses = killed.losses | again.losses
@@ -470,7 +474,7 @@ def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
             raise KilledError
 
     spec = TrialSpec(
-        "t0000", DROPOUT, plan_of(DROPOUT, small_packs), small_packs.root, str(tmp_path), None
+        "t0000", DROPOUT, plan_of(DROPOUT, small_packs), small_packs.root, str(tmp_path), None, 0
     )
     with contextlib.suppress(KilledError):
         run_trial(spec, report, CPU, stepped=lambda: True)
@@ -645,7 +649,7 @@ def test_a_base_that_was_used_before_trains_as_one_loaded_anew(
         plan = plan_trial(
             config, small_packs.rows("train"), ladder=(), evals_per_trial=2, execution=execution
         )
-        spec = TrialSpec(name, config, plan, small_packs.root, str(tmp_path / name), None)
+        spec = TrialSpec(name, config, plan, small_packs.root, str(tmp_path / name), None, 0)
         run_trial(spec, into(reports), CPU, kept)
         losses.append(Run(reports, TrialPaths(spec.folder)).losses)
     fresh, _, after = losses
