@@ -5,7 +5,7 @@ from __future__ import annotations
 from sftray.config.points import Point, point_text
 from sftray.results.records import Records
 from sftray.storage.journal import Event
-from sftray.storage.journal.event_types import EventName, Metrics
+from sftray.storage.journal.event_types import SUSPENDED, AttemptEnded, EventName, Metrics
 
 
 def line(event: Event, records: Records) -> str | None:
@@ -17,7 +17,7 @@ def line(event: Event, records: Records) -> str | None:
         case EventName.RESULT:
             return progress(event["trial"], event["metrics"])
         case EventName.ATTEMPT_ENDED:
-            return recovers(event["trial"], event["message"])
+            return recovers(event)
         case EventName.TRIAL_ENDED:
             return ended(event["trial"], event["outcome"], event["message"])
         case EventName.SWEEP_ENDED:
@@ -41,10 +41,11 @@ def progress(trial: str, metrics: Metrics) -> str:
     )
 
 
-def recovers(trial: str, message: str) -> str:
-    """Of an attempt that died."""
-    words = f" ({message})" if message else ""
-    return f"{trial}  its attempt died{words}; it starts again from its last checkpoint"
+def recovers(ended: AttemptEnded) -> str:
+    """Of an attempt that died, or was cut off without a fault of its own."""
+    words = f" ({ended['message']})" if ended["message"] else ""
+    what = "was cut off" if ended["class"] == SUSPENDED else "died"
+    return f"{ended['trial']}  its attempt {what}{words}; it starts again from its last checkpoint"
 
 
 def ended(trial: str, outcome: str, message: str) -> str:

@@ -80,9 +80,10 @@ class Recorder:
     def recovers(self, trial: str) -> None:
         """Say that a trial's attempt has died and that it is started again."""
         self._catch_up()
-        attempts = self._records[trial].attempts
-        died = [event["message"] for event in attempts if event["event"] == EventName.ATTEMPT_ENDED]
-        self.log(log_lines.recovers(trial, died[-1] if died else ""))
+        for event in reversed(self._records[trial].attempts):
+            if event["event"] == EventName.ATTEMPT_ENDED:
+                self.log(log_lines.recovers(event))
+                return
 
     def finish_trials(self, free: Callable[[str], None] = lambda trial: None) -> None:
         """Write what has ended since the last call, and have the trainer `free` it."""

@@ -131,8 +131,8 @@ class Search:
         return number
 
     def attempt_ended(self, trial: str, message: str, what: str = Outcome.FAILED) -> None:
-        """Journal that the running attempt of a trial "failed" or was "preempted". The trial may be
-        started again."""
+        """Journal that the running attempt of a trial "failed", or was "preempted" or SUSPENDED.
+        The trial may be started again."""
         ended: events.AttemptEnded = {
             "event": EventName.ATTEMPT_ENDED,
             "trial": trial,

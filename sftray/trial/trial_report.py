@@ -27,7 +27,7 @@ class Report:
     """Of the trial's last report."""
     message: str = ""
     interrupted: str | None = None
-    """ "failed" or "preempted": an attempt has died, and another continues."""
+    """ "failed", "preempted" or SUSPENDED: an attempt has died, and another continues."""
     last_curve: list[list[float]] | None = None
     """What was trained after the last evaluation, where a trial diverged."""
     waits: bool = False

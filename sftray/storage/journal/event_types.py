@@ -41,6 +41,9 @@ class Outcome(StrEnum):
 
 OUTAGE: Final = "outage"
 """What a trial reports instead of an outcome: the sweep stops, and the trial stays unfinished."""
+SUSPENDED: Final = "suspended"
+"""How an attempt ended that was cut off while its driver, or all that it runs on, was suspended: it
+counts for nothing, and another continues."""
 CONTINUE: Final = "continue"
 STOP: Final = "stop"
 
@@ -157,7 +160,7 @@ AttemptEnded = TypedDict(
         "message": str,
     },
 )
-"""`class` is "failed", "preempted" or OUTAGE."""
+"""`class` is "failed", "preempted", SUSPENDED or OUTAGE."""
 
 
 class Result(_OfTrial):

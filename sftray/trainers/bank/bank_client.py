@@ -9,15 +9,18 @@ no failure: the trial continues in another one, or in the same when Ray has star
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune import Trainable
 
+from sftray.cluster.awake_clock import AwakeClock
 from sftray.errors import BankError
+from sftray.storage.journal.event_types import SUSPENDED
 from sftray.trainers.bank.bank_process import Opening
+from sftray.trainers.bank.leases import LEASE_SECONDS, LapsedError
 from sftray.trainers.report_channel import next_report, tune_step
 from sftray.trainers.runner import ToSpec, TuneConfig
 from sftray.trial.trial_report import Report
@@ -46,7 +49,11 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         banks: Sequence[ActorHandle],
         to_spec: ToSpec,
         opening: Opening,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock, self._awake = clock, AwakeClock.started()
+        self._asked = clock()
+        """When the driver has asked for a report, or got one, last."""
         self._banks, self._to_spec, self._opening = banks, to_spec, opening
         self._roll = RollCall(banks)
         self._dead = 0
@@ -54,7 +61,9 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._begin(config)
 
     def step(self) -> Mapping[str, object]:
-        self._last, values = tune_step(self._last, self._following)
+        silent = self._clock() - self._asked
+        self._last, values = tune_step(self._last, lambda: self._following(silent))
+        self._asked = self._clock()
         return values
 
     def reset_config(self, new_config: TuneConfig) -> bool:
@@ -74,9 +83,10 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         self._bank = self._free_bank()
         """None where it has to look for one."""
 
-    def _following(self) -> Report:
-        """The trial's next report. Where no machine comes in the place of one that was taken back,
-        the trial has ended. Raises BankError where the bank died."""
+    def _following(self, silent: float) -> Report:
+        """The trial's next report, for a driver that has asked for none for so many seconds: longer
+        than a lease lasts, it was suspended. Where no machine comes in the place of one that was
+        taken back, the trial has ended. Raises BankError where the bank died."""
         if self._bank is None:
             self._bank = self._free_bank()
         if self._bank is None:
@@ -87,6 +97,12 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         try:
             while (report := next_report(self._bank, self._spec.trial, report)).taken_back:
                 self._taken_back = True
+        except LapsedError:
+            if silent < LEASE_SECONDS:
+                raise
+            self._bank = None
+            message = f"its driver was suspended for {silent / 60:.0f} min"
+            return Report(interrupted=SUSPENDED, message=message)
         except RayActorError as error:
             self._taken_back = self._taken_back or error.preempted
             if not self._taken_back:
@@ -100,8 +116,8 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         was taken back. Raises BankError where a bank that died does not come back."""
         preempted, self._taken_back = self._taken_back, False
         patience = PREEMPTED_SECONDS if preempted else RESTART_SECONDS
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        deadline = self._awake() + patience
+        while self._awake() < deadline:
             # where several clients ask at once, all see the same bank as the emptiest
             for bank in self._by_leases():
                 try:

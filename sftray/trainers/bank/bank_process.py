@@ -26,6 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from sftray.cluster.awake_clock import AwakeClock
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig, TrialConfig
@@ -76,15 +77,15 @@ class BankProcess:
         use_gpu: bool,
         threads: int,
         hang_seconds: float = 1800.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         watch: PreemptionWatch | None = None,
     ) -> None:
         """Begin to load the base of `trial`, what the sweep's trials have in common. `threads` is
         what a CPU computes with, `hang_seconds` how long one step may take, by `clock`, which times
-        leases, too; `watch` sees the machine's end coming."""
+        leases, too, by default an AwakeClock; `watch` sees the machine's end coming."""
         import torch
 
-        self._clock = clock
+        self._clock = clock = clock or AwakeClock.started()
         self._watch = watch or PreemptionWatch(_this_node())
         self._trial = trial
         self._device = torch.device("cuda", 0) if use_gpu else torch.device("cpu")

@@ -28,6 +28,10 @@ LEASE_SECONDS = PATIENCE_SECONDS + 60
 """A client that is alive asks far more often, but where the driver waits for storage."""
 
 
+class LapsedError(BankError):
+    """A trial without a lease: it was given up because nobody asked, or the bank is a new one."""
+
+
 @dataclass
 class Lease:
     spec: TrialSpec
@@ -87,7 +91,7 @@ class Leases:
             return len(self._leases)
 
     def next_report(self, trial: str) -> Report | None:
-        """A trial's next report; None if there is none yet. Raises BankError where the lease has
+        """A trial's next report; None if there is none yet. Raises LapsedError where the lease has
         been given up."""
         lease = self._of(trial)
         report = lease.channel.next_report()
@@ -96,7 +100,7 @@ class Leases:
 
     def go_on(self, trial: str) -> None:
         """The search lets a trial continue from the rung whose report its client has got. Raises
-        BankError where the lease has been given up."""
+        LapsedError where the lease has been given up."""
         lease = self._of(trial)
         if lease.channel.go_on() and lease.slot is not None:
             self._go_on(lease.slot)
@@ -168,7 +172,7 @@ class Leases:
     def _of(self, trial: str) -> Lease:
         lease = self._leases.get(trial)
         if lease is None:
-            raise BankError(f"{trial}: its lease was given up, since nobody asked for it")
+            raise LapsedError(f"{trial}: its lease was given up, since nobody asked for it")
         lease.client.alive()
         return lease
 

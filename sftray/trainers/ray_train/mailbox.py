@@ -10,13 +10,13 @@ waits longer asks again.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sftray.cluster.awake_clock import AwakeClock
 from sftray.errors import WorkersError
-from sftray.storage.journal.event_types import OUTAGE
+from sftray.storage.journal.event_types import OUTAGE, SUSPENDED
 from sftray.trainers.report_channel import POLL_SECONDS, ReportChannel, SignsOfLife
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
@@ -35,12 +35,14 @@ class Mailbox:
         self,
         max_failures: int,
         hang_seconds: float = 1800.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: AwakeClock | None = None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         """`max_failures`: how often a trial is begun again whose worker has died; `hang_seconds`:
-        how long its workers may be silent, by `clock`; `poll_seconds`: how long a wait is."""
+        how long its workers may be silent, by `clock`; `poll_seconds`: how long a wait is. That
+        workers end when this process, and they with it, was suspended is not counted."""
         self._max_failures, self._poll_seconds = max_failures, poll_seconds
+        self._clock = clock = clock or AwakeClock.started()
         self._workers = SignsOfLife(hang_seconds, clock)
         self._changed = threading.Condition()
         self._sent: deque[_Sent] = deque()
@@ -203,9 +205,12 @@ class Mailbox:
         """The workers have died, and others are to continue."""
         self._begun.clear()
         self._workers.rest()
-        self._failures += is_failure and not self._taken_back
-        what = "preempted" if self._taken_back else "failed"
-        words = f"its machine was taken back: {words}" if self._taken_back else words
+        what = "failed"
+        if self._taken_back:
+            what, words = "preempted", f"its machine was taken back: {words}"
+        elif self._clock.woke_lately():
+            what, words = SUSPENDED, f"its workers were suspended: {words}"
+        self._failures += is_failure and what == "failed"
         self._taken_back = False
         self._report(Report(interrupted=what, message=words))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 
+from sftray.cluster.awake_clock import AwakeClock
 from sftray.config import TrialConfig
 from sftray.errors import WorkersError
 from sftray.plan.effective_batch import ONE_ROW
@@ -148,7 +150,7 @@ def test_machines_that_are_taken_back_are_no_failures() -> None:
 
 def test_workers_that_are_silent_too_long_are_taken_for_dead() -> None:
     now = 0.0
-    box = Mailbox(max_failures=2, hang_seconds=60.0, clock=lambda: now)
+    box = Mailbox(max_failures=2, hang_seconds=60.0, clock=AwakeClock(lambda: now, math.inf))
     box.send(ONE)
     now = 1000.0
     assert box.next_report("t0000") is None  # no worker has come yet
@@ -161,6 +163,32 @@ def test_workers_that_are_silent_too_long_are_taken_for_dead() -> None:
     now += 2
     with pytest.raises(WorkersError, match="hang: no sign of life for 61 s"):
         box.next_report("t0000")
+
+
+def test_workers_that_were_suspended_are_neither_silent_nor_counted_as_dead() -> None:
+    now = 0.0
+    box = Mailbox(max_failures=0, hang_seconds=60.0, clock=AwakeClock(lambda: now))
+    box.send(ONE)
+    for _ in range(3):
+        assert box.take(0, 0) == (1, ONE)
+        now += 600  # all processes of the machine are stopped
+        assert box.next_report("t0000") is None
+        box.died(1, "RuntimeError: connection closed", "failure")
+        report = box.next_report("t0000")
+        assert report is not None
+        assert report.interrupted == "suspended"
+    assert box.take(0, 0) == (1, ONE)
+    for _ in range(7):
+        now += 10
+        box.alive(1)
+    box.died(1, "ValueError: bad", "failure")  # and this is a failure of its own
+    assert box.take(0, 0) is None
+    died = box.next_report("t0000")
+    assert died is not None
+    assert died.interrupted == "failed"
+    ended = box.next_report("t0000")
+    assert ended is not None
+    assert ended.outcome == "failed"
 
 
 def test_a_trial_for_which_no_memory_is_little_enough_ends_and_the_next_begins() -> None:
