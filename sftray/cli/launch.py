@@ -35,6 +35,8 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
 
 def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     sweep = _overridden(sweep, options)
+    if options.address:
+        os.environ["RAY_ADDRESS"] = options.address
     if options.plan:
         from sftray.plan.preview import make_plan
         from sftray.plan.preview_text import plan_text
@@ -130,6 +132,7 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--wandb", choices=WANDB_MODES)
     add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
+    add("--address", help="the Ray cluster to join: host:port of its head (or set RAY_ADDRESS)")
     add("--fresh", action="store_true", help="begin anew: delete the sweep of this name")
     add("--yes", action="store_true", help="with --fresh: do not ask, whatever is lost")
     add(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sftray.cluster import ray_private
+from sftray.cluster import ray_private, ray_watch
+from sftray.cluster.addresses import no_cluster, standing_clusters, to_join
 from sftray.cluster.autoscaler_limits import reachable
 from sftray.cluster.gpus import smallest_gpu
 from sftray.config import SweepConfig
@@ -26,8 +25,6 @@ NO_TOKEN = (
 
 GPU_SECONDS = 900.0
 """How long a cluster may take to bring its first GPU."""
-ANSWER_SECONDS = 10.0
-"""How long the head of a cluster may take to accept a connection."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +88,23 @@ def _gpu_here() -> float:
 
 
 def connect(log: Log, *, dashboard: bool) -> Cluster:
-    """Join the Ray cluster that RAY_ADDRESS or `ray start` names, or start one here: with
-    its dashboard, which costs seconds, where that is wanted and installed. Raises ConfigError where
-    RAY_ADDRESS names no cluster that answers."""
+    """Join the Ray cluster that RAY_ADDRESS names, or that this user's `ray start` has put up here,
+    or start one: with its dashboard, which costs seconds, where that is wanted and installed. Where
+    it ends, this process does (`ray_watch`). Raises ConfigError where RAY_ADDRESS names no cluster
+    that answers."""
     if not ray.is_initialized():
         os.environ.update({name: os.environ.get(name, value) for name, value in _RAY_SETTINGS})
         for name in _LOUD_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         quiet = {"logging_level": "WARNING", "log_to_driver": False}
-        address = os.environ.get("RAY_ADDRESS")
-        if address or _standing_cluster():
-            if address and address != "auto":
-                check_address(address)
-                _show_token(address)
+        address, owner = to_join(os.environ.get("RAY_ADDRESS", ""), standing_clusters(), log)
+        if address:
+            _show_token(address)
             try:
-                ray.init(address=address or "auto", **quiet)
+                ray.init(address=address, **quiet)
             except ConnectionError as error:
-                raise _no_cluster(address or "auto", error) from error
-            log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address}")
+                raise no_cluster(address, error) from error
+            log(f"joined the Ray cluster at {ray.get_runtime_context().gcs_address} {owner}")
         else:
             # it serves the State API, by which Ray Train frees a stopped trial's GPUs; without it
             # the recorder frees them, some seconds later
@@ -124,31 +120,16 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
         # by now Ray has set it, unless it is set otherwise or the cluster it joined has no token
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             log(f"warning: {NO_TOKEN}")
+        _watch(started=not address)
     total = reachable()
     return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
 
-def check_address(address: str, *, seconds: float = ANSWER_SECONDS) -> None:
-    """Raise ConfigError where RAY_ADDRESS is not the host:port of a head that accepts connections:
-    Ray itself takes 40 s to fail, and names a part of its own."""
-    host, _, port = address.rpartition(":")
-    if "/" in host or not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        raise ConfigError(
-            f"RAY_ADDRESS: got {address!r}, must be host:port of a cluster's head, as "
-            "10.0.0.4:6379, or auto; unset it to start Ray on this machine"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except OSError as error:
-        raise _no_cluster(address, error) from error
-
-
-def _no_cluster(address: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"RAY_ADDRESS: got {address}, where no Ray cluster answers ({error}), must be the head of "
-        "one that runs; start it there (`ray start --head`), or unset RAY_ADDRESS to start Ray on "
-        "this machine"
-    )
+def _watch(*, started: bool) -> None:
+    context = ray.get_runtime_context()
+    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    raylet = here["NodeManagerAddress"], here["NodeManagerPort"]
+    ray_watch.watch(context.gcs_address, raylet, started=started)
 
 
 def _show_token(address: str) -> None:
@@ -158,7 +139,7 @@ def _show_token(address: str) -> None:
     try:
         ray_private.gcs_client()(address=address)
     except ray.exceptions.RpcError as error:
-        raise _no_cluster(address, error) from error
+        raise no_cluster(address, error) from error
     except ray.exceptions.AuthenticationError as error:
         if not ray_private.use_token():
             raise ConfigError(
@@ -187,17 +168,3 @@ def head_has_cpus() -> bool:
     """Whether the cluster's head may train."""
     heads = (n for n in ray.nodes() if n["Alive"] and "node:__internal_head__" in n["Resources"])
     return any(head["Resources"].get("CPU", 0) > 0 for head in heads)
-
-
-def _standing_cluster() -> bool:
-    """Whether `ray start` has put up a cluster here.
-
-    A cluster that lives inside another Python process (`ray.init`) would die with it under us, or
-    is just dying after it, so it is not joined. It leaves the port to chance, `ray start` does not.
-    """
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] == "gcs_server":
-            with contextlib.suppress(psutil.Error):
-                if "--gcs_server_port=0" not in process.cmdline():
-                    return True
-    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sftray.cluster.ray_watch import lost
 from sftray.errors import OutageError, SftrayError
 from sftray.storage.faults import AGAIN, in_words
 from sftray.storage.outages import first_line
@@ -12,6 +13,8 @@ _FULL_OBJECT_STORE = {"ObjectStoreFullError", "OutOfDiskError"}
 def plain(error: Exception, path: str) -> Exception:
     """An error without what Ray has wrapped around it, and in words where it is a fault of the
     machine. `path`: where the sweep writes."""
+    if not isinstance(error, SftrayError) and (gone := lost()):
+        return gone  # whatever has failed, has failed by that
     inner: BaseException | None = error
     while inner is not None:
         cause = getattr(inner, "cause", None)  # of a RayTaskError, which is of its type, too

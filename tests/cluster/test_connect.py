@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from sftray.cluster.connect import check_address
-from sftray.errors import ConfigError
 
 JOIN = "from sftray.cluster.connect import connect; connect(print, dashboard=False)"
 
@@ -39,7 +34,7 @@ def join(address: str, home: Path) -> subprocess.CompletedProcess[str]:
 def test_a_cluster_that_asks_for_a_token_is_shown_this_machine_s(address: str) -> None:
     done = join(address, Path.home())
     assert done.returncode == 0, done.stderr
-    assert f"joined the Ray cluster at {address}" in done.stdout
+    assert f"joined the Ray cluster at {address} (RAY_ADDRESS)" in done.stdout
     assert "warning" not in done.stdout
 
 
@@ -48,38 +43,3 @@ def test_a_machine_without_the_token_is_told_where_to_get_it(address: str, tmp_p
     done = join(address, tmp_path)
     assert done.returncode != 0
     assert "copy ~/.ray/auth_token of the machine that started it" in done.stderr
-
-
-@pytest.fixture
-def listening() -> Iterator[tuple[socket.socket, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server, server.getsockname()[1]
-
-
-@pytest.mark.parametrize(
-    "address", ["ray://10.0.0.4:10001", "local", "10.0.0.4", ":6379", "head:", "head:0", "h:70000"]
-)
-def test_an_address_that_is_not_host_and_port_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"RAY_ADDRESS: got .*, must be host:port .*; unset it"):
-        check_address(address)
-
-
-def test_an_address_where_nothing_answers_is_refused(
-    listening: tuple[socket.socket, int],
-) -> None:
-    server, port = listening
-    server.close()
-    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}, where no Ray cluster answers .*"):
-        check_address(f"127.0.0.1:{port}")
-
-
-def test_a_name_that_is_no_machine_is_refused() -> None:
-    with pytest.raises(ConfigError, match="where no Ray cluster answers"):
-        check_address("no-such-head.invalid:6379")
-
-
-def test_an_address_that_accepts_connections_passes(
-    listening: tuple[socket.socket, int],
-) -> None:
-    _, port = listening
-    check_address(f"127.0.0.1:{port}")

@@ -1,0 +1,111 @@
+"""A Ray that is killed beneath a sweep ends it in our words, and blames no trial."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray.exceptions
+
+from sftray.cluster import ray_watch
+from sftray.cluster.ray_errors import plain
+from sftray.cluster.ray_watch import Part
+from sftray.errors import DataError, OutageError
+
+DRIVER = """
+from sftray.cli.terminal import with_plain_errors
+from sftray.cluster.connect import connect
+import ray, sys, time
+
+connect(print, dashboard=False)
+print("connected", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def closed() -> tuple[str, int]:
+    """An address at which nothing listens any more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return "127.0.0.1", server.getsockname()[1]
+
+
+@pytest.fixture
+def watched(closed: tuple[str, int]) -> Iterator[None]:
+    ray_watch._watched[:] = [Part("raylet of this machine", *closed, 0.0)]
+    yield
+    ray_watch._watched.clear()
+
+
+@pytest.mark.usefixtures("watched")
+def test_what_fails_when_ray_has_gone_is_no_trial_s_failure() -> None:
+    for error in (ray.exceptions.ActorDiedError(), RuntimeError("without a word")):
+        found = plain(error, "/x")
+        assert isinstance(found, OutageError)
+        assert found.message.startswith("Ray's raylet of this machine has ended")
+        assert found.hint.endswith("run the same command to continue")
+    own = DataError("chats.jsonl, line 7")
+    assert plain(own, "/x") is own
+
+
+def test_a_ray_that_lives_or_that_nobody_watches_changes_no_error() -> None:
+    error = ray.exceptions.ActorDiedError()
+    assert plain(error, "/x") is error
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ray_watch._watched[:] = [Part("raylet", *server.getsockname(), 0.0)]
+        assert plain(error, "/x") is error
+    ray_watch._watched.clear()
+
+
+def test_a_control_process_of_a_joined_cluster_may_come_back(closed: tuple[str, int]) -> None:
+    now = [0.0]
+    part = Part("gcs_server", *closed, patience=45.0, clock=lambda: now[0])
+    seen = [part.is_lost()]
+    now[0] += 44
+    seen.append(part.is_lost())
+    with socket.create_server(closed):
+        seen.append(part.is_lost())
+    for passed in (44, 44):  # from here on, anew
+        now[0] += passed
+        seen.append(part.is_lost())
+    assert not any(seen)
+    now[0] += 1
+    assert part.is_lost()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_killed_part_of_ray_ends_the_driver_with_our_words(name: str) -> None:
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    with tempfile.TemporaryDirectory(prefix="ray-") as short:  # a socket's path is limited
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            env=env | {"RAY_TMPDIR": short},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert driver.stdout is not None
+            assert any(line == "connected\n" for line in driver.stdout)
+            below = psutil.Process(driver.pid).children(recursive=True)
+            next(one for one in below if one.name() == name).send_signal(signal.SIGKILL)
+            _, said = driver.communicate(timeout=300)
+        finally:
+            driver.kill()
+    assert driver.returncode == 2
+    assert f"error: Ray's {name} " in said
+    assert "run the same command to continue\n" in said
+    _, alive = psutil.wait_procs(below, timeout=30)
+    assert alive == [], "what was started goes with the driver"
