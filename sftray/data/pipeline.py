@@ -51,6 +51,7 @@ from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.sources import first_rows, spelling_of_source
 from sftray.errors import DataError, Log, PacksError
 from sftray.storage import files
+from sftray.storage.faults import plainly
 from sftray.storage.paths import PacksPaths, is_uri, join
 
 _COMPARED = 200
@@ -69,11 +70,13 @@ def packs_from(
     evaluation set is trained on, and TemplateError where the assistant's tokens are not certain.
     """
     root = PacksPaths.of(storage, recipe.key).root
-    with _only_builder(root, log):
-        packs = _find(root, log)
-        if packs is None:
-            wake_workers(recipe.train)  # they start while the tokenizer is loaded here
-            packs = _build(recipe, _chat_format(recipe, log), root, log, each)
+    packs = _find(root, log=lambda line: None)  # whole ones need no lock, nor a right to write
+    if packs is None:
+        with _only_builder(root, log):
+            packs = _find(root, log)
+            if packs is None:
+                wake_workers(recipe.train)  # they start while the tokenizer is loaded here
+                packs = _build(recipe, _chat_format(recipe, log), root, log, each)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     if overlap := packs.manifest["eval_overlap"]:
         log(overlap_text(overlap))
@@ -102,13 +105,15 @@ def _only_builder(root: str, log: Log) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     _, inner = files.resolve(root)
-    os.makedirs(os.path.dirname(inner), exist_ok=True)
-    lock = FileLock(f"{inner}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log(f"packs {root}: another process builds them; waiting at most {_BUILD_HOURS} hours")
-        lock.acquire(timeout=_BUILD_HOURS * 3600)
+    with plainly(f"{inner}.lock"):
+        files.make_folder(os.path.dirname(inner))
+        os.close(files.open_shared(f"{inner}.lock", os.O_RDWR | os.O_CREAT))
+        lock = FileLock(f"{inner}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log(f"packs {root}: another process builds them; waiting at most {_BUILD_HOURS} hours")
+            lock.acquire(timeout=_BUILD_HOURS * 3600)
     try:
         yield
     finally:

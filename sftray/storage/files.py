@@ -14,6 +14,7 @@ import io
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -136,6 +137,31 @@ def create(path: str, data: bytes) -> bool:
     return True
 
 
+def make_folder(path: str) -> None:
+    """Make a local folder and those above it, for the group where the one that is there is so."""
+    missing = [one for one in (Path(path), *Path(path).parents) if not one.exists()]
+    os.makedirs(path, exist_ok=True)
+    for one in reversed(missing):
+        _share(str(one))
+
+
+def open_shared(path: str, flags: int) -> int:
+    """A descriptor of a local file; where it is made here, for the group as its folder is."""
+    is_new = not os.path.exists(path)
+    descriptor = os.open(path, flags, 0o644)
+    if is_new:
+        _share(path)
+    return descriptor
+
+
+def _share(path: str) -> None:
+    """Let the group write what was made in a folder that is shared with it: group-writable, and
+    handing its group on (`chmod g+ws`)."""
+    above = os.stat(os.path.dirname(path)).st_mode
+    if above & stat.S_ISGID and above & stat.S_IWGRP:
+        os.chmod(path, os.stat(path).st_mode | stat.S_IRGRP | stat.S_IWGRP)
+
+
 def flush(file: IO[Any]) -> None:
     """Force what was written to the disk."""
     file.flush()
@@ -249,12 +275,13 @@ def _put(path: str, content: bytes | Path) -> None:
 def _written_beside(inner: str, source: IO[bytes]) -> Iterator[str]:
     """The name of a temporary file with the content of another that is to come beside it, on the
     disk; it does not stay, whatever happens."""
-    os.makedirs(os.path.dirname(inner), exist_ok=True)
+    make_folder(os.path.dirname(inner))
     temporary = f"{inner}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(temporary, "wb") as target:
             shutil.copyfileobj(source, target)
             flush(target)
+        _share(temporary)
         yield temporary
     finally:
         Path(temporary).unlink(missing_ok=True)

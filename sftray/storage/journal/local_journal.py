@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from sftray.errors import JournalError
-from sftray.storage import files
+from sftray.storage import files, outages
 from sftray.storage.faults import plainly
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import no_longer_ours, parse
@@ -27,11 +27,13 @@ class File:
     def __init__(self, path: str, owner: str) -> None:
         _, inner = files.resolve(path)
         self._path, folder = inner, os.path.dirname(inner)
-        os.makedirs(folder, exist_ok=True)
+        self._torn = False
+        """Whether a write has failed, and may have left half a line."""
         with plainly(inner):
+            files.make_folder(folder)
             self._lock = take_lock(inner, owner)
-        self._folder = os.open(folder, os.O_RDONLY)
-        self._file = os.open(inner, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._folder = os.open(folder, os.O_RDONLY)
+            self._file = files.open_shared(inner, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             _lock(self._file, inner, self._lock)
             self.events, self._end = parse(Path(inner).read_bytes(), path)
@@ -59,18 +61,27 @@ class File:
             raise no_longer_ours(self._path, "was written to by somebody else")
 
     def write(self, data: bytes) -> None:
-        """Append whole lines, or nothing. Raises JournalError as `require_same` does."""
+        """Append whole lines, or nothing; again where the storage is away. Raises JournalError as
+        `require_same` does."""
         with plainly(self._path):
-            self.require_same()
-            try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(self._file, rest) :]
-                os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, self._end)  # no half line may stand before a whole one
-                raise
+            outages.patiently(os.path.dirname(self._path), lambda: self._append(data))
         self._end += len(data)
+
+    def _append(self, data: bytes) -> None:
+        if self._torn:
+            os.ftruncate(self._file, self._end)  # no half line may stand before a whole one
+            self._torn = False
+        self.require_same()
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            os.fsync(self._file)
+        except OSError:
+            self._torn = True
+            with contextlib.suppress(OSError):  # the next try does it
+                os.ftruncate(self._file, self._end)
+            raise
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -103,7 +114,7 @@ class FileReader:
 def take_lock(inner: str, owner: str) -> int:
     """A descriptor of the lock beside a journal, held until it is closed. Raises JournalError where
     another driver has it."""
-    lock = os.open(f"{inner}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = files.open_shared(f"{inner}.lock", os.O_RDWR | os.O_CREAT)
     try:
         _lock(lock, inner, lock)
     except JournalError:

@@ -1,5 +1,7 @@
+import errno
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -251,3 +253,25 @@ def test_a_journal_is_followed_as_it_grows(path: str) -> None:
     Path(path).write_bytes(lines + b"no event\n{}\n")
     with pytest.raises(JournalError, match="line 3"):
         follower.new()
+
+
+def test_a_journal_waits_where_its_storage_is_away_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A write that fails in its middle, on a network disk say, is made again and whole."""
+    path = str(tmp_path / "journal.jsonl")
+    with Journal(path) as journal:
+        journal.append(an_event("sweep_started", uid="one"))
+        real, failures = os.write, iter([7])
+
+        def write(descriptor: int, data: bytes) -> int:
+            for sent in failures:
+                real(descriptor, data[:sent])
+                raise OSError(errno.EIO, "Input/output error")
+            return real(descriptor, data)
+
+        monkeypatch.setattr(os, "write", write)
+        journal.append(an_event("result", "t0000", step=1, metrics={}))
+    assert [event["event"] for event in read_events(path)] == ["sweep_started", "result"]
+    assert "does not answer (Input/output error)" in caplog.text
+    assert "answers again" in caplog.text
