@@ -44,8 +44,8 @@ def progress(trial: str, metrics: Metrics) -> str:
 def recovers(ended: AttemptEnded) -> str:
     """Of an attempt that died, or was cut off without a fault of its own."""
     words = f" ({ended['message']})" if ended["message"] else ""
-    what = "was cut off" if ended["class"] == SUSPENDED else "died"
-    return f"{ended['trial']}  its attempt {what}{words}; it starts again from its last checkpoint"
+    what = "its attempt was cut off" if ended["class"] == SUSPENDED else "its attempt died"
+    return f"{ended['trial']}  {what}{words}; it starts again from its last checkpoint"
 
 
 def ended(trial: str, outcome: str, message: str) -> str:
