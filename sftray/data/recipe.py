@@ -58,6 +58,12 @@ class Recipe:
         text = json.dumps(self.inputs, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def files(self) -> list[str]:
+        """What is read of the sources, but for datasets of the Hub."""
+        chunks = [*self.train.chunks, *(self.evaluation.chunks if self.evaluation else ())]
+        return [*dict.fromkeys(chunk.path for chunk in chunks if chunk.kind != "hub")]
+
     def resized(self, *, max_length: int, eval_fraction: float) -> Recipe:
         """The same sources in rows of another length, with another share of `train` held out."""
         data = replace(self.data, max_length=max_length, eval_fraction=eval_fraction)

@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from sftray import results
 from sftray.cluster.connect import connect
+from sftray.cluster.node_sight import Sight, ask_nodes
 from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
 from sftray.config.resume_check import refuse_other_config, require_no_stranger
 from sftray.data.packs.packs import Packs
+from sftray.data.packs.ray_passes import each_on_ray
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError, Log, OutageError, SweepFailedError
@@ -94,13 +97,15 @@ def _run(
     cluster = connect(log, dashboard=choice[0] == "train")
     trainer = ActiveTrainer(choice, sweep, base, cluster, local, log)
     usable = trainer.gpus()
+    sight = Sight.of(sweep.storage, recipe.files, sweep.trial.model)
     try:
-        packs = packs_from(recipe, storage=sweep.storage, log=log)
+        packs = _packs(recipe, sight, log)
         rows = packs.rows("train")
         sweep = resolve_batch_sizes(sweep, rows)
         trials = trainer.fit(sweep)
         fit = trials.fit
-        specs = TrialSpecs(sweep, paths, packs.root, planner(sweep, rows, execution=fit.execution))
+        plan = planner(sweep, rows, execution=fit.execution)
+        specs = TrialSpecs(sweep, paths, packs.root, plan, sight)
         _check(specs, packs, base, fit, trainer.runner.gpus, log)
         if fresh:
             delete_sweep(paths, log)
@@ -131,6 +136,16 @@ def _run(
             return found
     finally:
         trainer.runner.close()
+        sight.remove()
+
+
+def _packs(recipe: Recipe, sight: Sight, log: Log) -> Packs:
+    """The packs, after all nodes have been asked what they see."""
+    sight.write()
+    ask_nodes(sight)
+    return packs_from(
+        recipe, storage=sight.storage, log=log, each=partial(each_on_ray, sight=sight)
+    )
 
 
 def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> BaseConfig:

@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune import Callback, CheckpointConfig
 
 from sftray.cluster import ray_private
+from sftray.cluster.node_sight import Sight
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point
 from sftray.plan.device_fit import DeviceFit
@@ -54,6 +55,7 @@ class TrialSpecs:
     packs: str
     """Root of the packs."""
     plan: Callable[[TrialConfig], TrialPlan]
+    sight: Sight | None = None
 
     def of(self, config: TuneConfig) -> TrialSpec:
         trial = self.sweep.trial.at(config["point"])
@@ -70,6 +72,7 @@ class TrialSpecs:
             sample_at=self.sweep.sample_at,
             metric=self.sweep.metric,
             num_metric_prompts=self.sweep.num_metric_prompts,
+            sight=self.sight,
         )
 
 

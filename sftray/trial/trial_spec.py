@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sftray.cluster.node_sight import Sight
 from sftray.config import TrialConfig
 from sftray.plan.trial_plan import TrialPlan
 
@@ -28,3 +29,5 @@ class TrialSpec:
     metric: str | None = None
     """ "module:function" of `metrics`."""
     num_metric_prompts: int = 0
+    sight: Sight | None = None
+    """What its node has to see."""

@@ -20,6 +20,7 @@ from typing import Protocol, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.cluster.node_sight import Sight, require_sight
 from sftray.cluster.ray_errors import plain
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
@@ -150,8 +151,10 @@ class _Row(TypedDict):
     pickle: bytes
 
 
-def each_on_ray(task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> list[_Answer]:
-    """By Ray Data."""
+def each_on_ray(
+    task: Callable[[_Item], _Answer], items: Sequence[_Item], sight: Sight | None = None
+) -> list[_Answer]:
+    """By Ray Data, on nodes that see what a sweep needs."""
     import ray
 
     context = ray.data.DataContext.get_current()
@@ -163,7 +166,7 @@ def each_on_ray(task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> lis
     try:
         rows = [{"number": n, "pickle": pickle.dumps(item)} for n, item in enumerate(items)]
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
-        for row in dataset.map(_answered, fn_kwargs={"task": task}).iter_rows():
+        for row in dataset.map(_answered, fn_kwargs={"task": task, "sight": sight}).iter_rows():
             answer = pickle.loads(row["pickle"])
             if isinstance(answer, SftrayError):
                 raise answer
@@ -174,10 +177,12 @@ def each_on_ray(task: Callable[[_Item], _Answer], items: Sequence[_Item]) -> lis
     return [answers[number] for number in range(len(items))]
 
 
-def _answered(row: _Row, *, task: Callable[[_Item], _Answer]) -> _Row:
+def _answered(row: _Row, *, task: Callable[[_Item], _Answer], sight: Sight | None) -> _Row:
     """A task's answer, or its SftrayError, of which Ray Data would pass on a traceback."""
     answer: _Answer | Exception
     try:
+        if sight is not None:
+            require_sight(sight)
         answer = task(pickle.loads(row["pickle"]))
     except (SftrayError, OSError) as error:
         answer = plain(error, tempfile.gettempdir())  # in words where a disk is full

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from sftray.cluster.awake_clock import AwakeClock
+from sftray.cluster.node_sight import require_sight
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig, TrialConfig
@@ -127,12 +128,15 @@ class BankProcess:
         0 where another bank is to be asked: those that it begins with have all come, or its machine
         is about to be taken back.
 
-        `opening` is what the bank was opened with, in case this process is a new one.
+        `opening` is what the bank was opened with, in case this process is a new one. Raises
+        OutageError where this node does not see what the trial needs.
         """
         if self._broken is not None:
             raise BankError(self._broken)
         if self._watch.noticed:
             return 0
+        if spec.sight is not None:
+            require_sight(spec.sight)
         self.open(opening)
         return self._leases.attach(spec)
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from ray.actor import ActorHandle
 
+from sftray.cluster.node_sight import require_sight
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.cluster.ray_errors import plain
 from sftray.errors import OutageError, PacksError, last_line
@@ -43,6 +44,8 @@ def work_for(mailbox: ActorHandle) -> None:
         done, spec = taken
         stepped = _Stepped(mailbox, done, rank)
         with _LastWords(mailbox, done), contextlib.suppress(StoppedError):
+            if spec.sight is not None:
+                require_sight(spec.sight)
             run_trial(spec, _Reports(mailbox, done, rank), device, bases, stepped)
         if rank == 0:
             ray.get(mailbox.finished.remote(done))
