@@ -84,12 +84,7 @@ def _run(
     fresh = fresh or files.exists(paths.deleting)  # by a start that was cut off
     base = _checked_base(sweep, paths, log)
     choice = pick_trainer(sweep, base)
-    recipe = make_recipe(
-        sweep.data,
-        sweep.trial.model,
-        revision=sweep.trial.model_revision,
-        trust_remote_code=sweep.trial.trust_remote_code,
-    )
+    recipe = _recipe(sweep)
     now = identities(recipe)
     if not fresh:
         _refuse_another(sweep, now, paths)
@@ -137,6 +132,16 @@ def _run(
     finally:
         trainer.runner.close()
         sight.remove()
+
+
+def _recipe(sweep: SweepConfig) -> Recipe:
+    trial = sweep.trial
+    return make_recipe(
+        sweep.data,
+        trial.model,
+        revision=trial.model_revision,
+        trust_remote_code=trial.trust_remote_code,
+    )
 
 
 def _packs(recipe: Recipe, sight: Sight, log: Log) -> Packs:
