@@ -15,6 +15,7 @@ from sftray.cli.terminal import quiet_libraries, say
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths
+from sftray.storage.terminal_text import visible
 
 if TYPE_CHECKING:
     from sftray.results import Results
@@ -173,6 +174,10 @@ def push(options: argparse.Namespace) -> int:
         quiet_libraries()
     from sftray.winner.push import push as pushed
 
+    def agree(question: str) -> bool:
+        asked = visible(f"{question} [y/N] ")
+        return options.yes or input(asked).lower() in ("y", "yes")
+
     address = pushed(
         options.dir,
         options.repo,
@@ -180,7 +185,9 @@ def push(options: argparse.Namespace) -> int:
         merged=options.merged,
         with_samples=options.with_samples,
         trust_remote_code=options.trust_remote_code,
-        agree=lambda question: options.yes or input(f"{question} [y/N] ").lower() in ("y", "yes"),
+        agree=lambda question: (
+            options.yes or input(visible(f"{question} [y/N] ")).lower() in ("y", "yes")
+        ),
         log=say,
     )
     say(address or "nothing was uploaded")
@@ -213,7 +220,7 @@ def inspect(options: argparse.Namespace) -> int:
             f"{root}: there is neither sweep.json nor manifest.json",
             "name a sweep's folder (<storage>/<name>) or a pack's (<storage>/packs/<key>)",
         )
-    say(inspected(root, rows=options.rows, as_json=options.json))
+    say(inspected(root, rows=options.rows, as_json=options.json), coloured=True)
     return 0
 
 

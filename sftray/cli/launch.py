@@ -43,7 +43,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
         plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
         if plan.packs and not options.json:
-            say(inspected(plan.packs, rows=1) + "\n")
+            say(inspected(plan.packs, rows=1) + "\n", coloured=True)
         say(json.dumps(plan.to_json(), indent=1) if options.json else plan_text(plan))
         return 0 if plan.starts else 2
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sftray.cli import commands
-from sftray.cli.terminal import with_plain_errors
+from sftray.cli.terminal import hook_without_secrets, with_plain_errors
 from sftray.winner import DTYPES
 
 _Run = Callable[[argparse.Namespace], int]
@@ -19,6 +19,7 @@ _Command = Callable[[_Run, str], argparse.ArgumentParser]
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The `sftray` command."""
     options = _parser().parse_args(arguments)
+    sys.excepthook = hook_without_secrets
     sys.exit(with_plain_errors(lambda: options.run(options)))
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.storage.redact import redact
+from sftray.storage.terminal_text import put
 
 
 def with_plain_errors(run: Callable[[], int]) -> int:
@@ -16,11 +17,11 @@ def with_plain_errors(run: Callable[[], int]) -> int:
     try:
         return run()
     except SftrayError as error:
-        hint = f"hint: {error.hint}\n" if error.hint else ""
-        sys.stderr.write(redact(f"error: {error.message}\n{hint}"))
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        put(redact(f"error: {error.message}{hint}"), sys.stderr)
         return 1 if isinstance(error, SweepFailedError) else 2
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; the same command continues from here\n")
+        put("\ninterrupted; the same command continues from here", sys.stderr)
         return 130
 
 
@@ -28,12 +29,12 @@ def hook_without_secrets(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """A traceback as Python prints it, but for the secrets that libraries put into messages."""
-    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+    put(redact("".join(traceback.format_exception(kind, error, trace)).rstrip()), sys.stderr)
 
 
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def say(text: str, *, coloured: bool = False) -> None:
+    """Print; coloured text has all that others wrote in it made visible."""
+    put(text, coloured=coloured)
 
 
 def quiet_libraries() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from sftray.cluster import ray_private
+from sftray.storage.terminal_text import log_handler
 
 START_SECONDS = 120.0
 """How long the head may take to answer; in a pod this runs beside `ray start`."""
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="at most COUNT machines with these resources each; may be given again",
     )
     asked = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     groups = [group_of(words, f"group-{i}") for i, words in enumerate(asked.group)]
     if asked.launcher:
         import yaml  # type: ignore[import-untyped]  # comes with Ray

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sftray.cluster import ray_private
+from sftray.storage.terminal_text import log_handler
 
 POLL_SECONDS = 2.0
 HTTP_SECONDS = 2.0
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", required=True, help="the head's GCS, host:port")
     parser.add_argument("--metadata", help="another metadata service, for a test")
     asked = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     look, service = CLOUDS[asked.cloud]
     service = asked.metadata or service
     _log.info("watching %s for a spot notice every %g s", service, POLL_SECONDS)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sftray.errors import OutageError, SftrayError
+from sftray.storage.terminal_text import log_line
 
 T = TypeVar("T")
 
@@ -121,7 +122,9 @@ def _wait_on(place: str, said: str, now: float) -> bool:
     with _lock:
         absence = _away.get(place)
         if absence is None or now - absence.last > PATIENCE_SECONDS:  # another absence
-            _log.warning("%s does not answer (%s); trying again for %s", place, said, _span(limit))
+            _log.warning(
+                "%s does not answer (%s); trying again for %s", place, log_line(said), _span(limit)
+            )
             absence = _away[place] = _Absence(now, now)
         absence.last = now
         return now - absence.since < limit

@@ -1,6 +1,7 @@
 """A pack for the eye: decoded rows with the trained tokens marked, lengths, waste, dropped rows.
 
-Promise: everything shown comes from the pack's own folder, tokenizer included; no torch, no model.
+Promise: everything shown comes from the pack's own folder, tokenizer included, and the data's
+control characters are shown, not sent; no torch, no model.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sftray.data.packs.packing import Ints, padding_text
 from sftray.data.packs.packs import SPLITS, MappedRows, Packs
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
+from sftray.storage.terminal_text import visible
 
 _GREEN, _GREY, _PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 _BAR = 40
@@ -42,7 +44,7 @@ def inspect_json(packs: Packs) -> dict[str, object]:
 
 def inspect_text(packs: Packs, rows: int = 3, *, color: bool = False) -> str:
     """The pack as text; `color` marks trained tokens green, else they stand in ⟦…⟧."""
-    parts = [_summary(packs), _lengths(packs), _dropped(packs)]
+    parts = [visible(part) for part in (_summary(packs), _lengths(packs), _dropped(packs))]
     parts += _rows(packs, rows, color)
     return "\n\n".join(part for part in parts if part)
 
@@ -136,7 +138,7 @@ def _marked(tokenizer: Tokenizer, ids: Ints, trained: NDArray[np.bool_], color: 
     edges = [0, *(np.flatnonzero(np.diff(trained)) + 1), len(ids)]
     for start, stop in pairwise(edges):
         is_trained = trained[start]
-        text = tokenizer.decode(ids[start:stop].tolist(), skip_special_tokens=False)
+        text = visible(tokenizer.decode(ids[start:stop].tolist(), skip_special_tokens=False))
         if color:
             pieces.append(f"{_GREEN if is_trained else _GREY}{text}{_PLAIN}")
         else:

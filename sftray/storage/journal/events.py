@@ -20,12 +20,15 @@ _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def encode(event: Event) -> bytes:
     """The line of an event."""
-    return (json.dumps(_plain(event), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    line = json.dumps(_plain(event), ensure_ascii=False, allow_nan=False) + "\n"
+    return line.encode("utf-8", "replace")  # half a character, as in a file's name, is "?"
 
 
 def decode(line: bytes) -> Event:
     """The event of a line; ValueError where it is none."""
     event = _restored(json.loads(line, parse_constant=_no_constant))
+    if b"\\ud" in line or b"\\uD" in line:  # half a character, which no table and no terminal takes
+        event = json.loads(json.dumps(event, ensure_ascii=False).encode("utf-8", "replace"))
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise ValueError("an object with a name under 'event'")
     return cast(Event, event)

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftray.config.points import short
+from sftray.storage.terminal_text import visible
 from sftray.views.live.snapshot import RUNNING, UNFINISHED, State, TrialLine
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -84,13 +85,13 @@ def _head(state: State, width: int) -> list[Text]:
     time = f"{duration(state.elapsed)} elapsed"
     if state.left is not None and state.doing != "ended":
         time += f", ≈ {duration(state.left)} left"
-    title = f"{state.sweep}  {state.doing}"
+    title = visible(f"{state.sweep}  {state.doing}")
     lines = [Text(f"{title}{time:>{max(0, width - len(title))}}", style="bold")]
     if len(title) + 2 + len(time) > width:
         lines = [Text(title, style="bold"), Text(time)]
     for name, facts in _facts(state).items():
         style = "bold green" if name == "best" else ""
-        for at, one in enumerate(_wrap(facts, width - 8)):
+        for at, one in enumerate(_wrap(visible(facts), width - 8)):
             lines.append(Text.assemble(f"{'' if at else name:<8}", (one, style)))
     return lines
 
@@ -211,7 +212,7 @@ def _columns(rows: Sequence[Mapping[str, str]], width: int) -> tuple[list[str], 
 def _cells(row: TrialLine, scale: tuple[float, float], state: State) -> dict[str, str]:
     is_best = state.best is not None and row.trial == state.best.trial
     return {
-        "trial": f"{'*' if is_best else ' '}{row.trial}",
+        "trial": visible(f"{'*' if is_best else ' '}{row.trial}"),
         "step": f"{row.step}/{row.steps}",
         "rows": f"{row.rows:,}",
         "tokens": _count(row.tokens),
@@ -220,7 +221,7 @@ def _cells(row: TrialLine, scale: tuple[float, float], state: State) -> dict[str
         "train": _loss(row.train_loss),
         "eval": _loss(row.eval_loss),
         "losses": sparkline(row.losses, *scale),
-        "outcome": row.outcome.replace("out_of_memory", "no memory").replace("_", " "),
+        "outcome": visible(row.outcome.replace("out_of_memory", "no memory").replace("_", " ")),
     }
 
 
@@ -238,7 +239,9 @@ def _fitting(heights: Sequence[int], left: float) -> int:
 
 
 def _point(point: Mapping[str, object]) -> list[str]:
-    return [f"{SHORT_NAMES.get(name, name)}={short(value)}" for name, value in point.items()]
+    return [
+        visible(f"{SHORT_NAMES.get(name, name)}={short(value)}") for name, value in point.items()
+    ]
 
 
 def _wrap(text: str, width: int, behind: str = "") -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from sftray.config import SweepConfig
 from sftray.errors import Log, SftrayError
@@ -24,6 +25,7 @@ from sftray.results.load import no_sweep
 from sftray.storage import files, outages
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
+from sftray.storage.terminal_text import log_line, put
 from sftray.views.live.live_view import view
 from sftray.views.live.watched import KEPT_LINES, Watched
 
@@ -38,11 +40,11 @@ def shown(sweep: SweepConfig, *, plain: bool) -> Iterator[Log]:
     started = time.monotonic()
 
     def stamped(line: str) -> str:
-        return redact(f"{time.monotonic() - started:7.1f}s  {line}")
+        return log_line(redact(f"{time.monotonic() - started:7.1f}s  {line}"))
 
     console = Console()
     if plain or not _can_draw(console):
-        yield lambda line: _say(stamped(line))
+        yield lambda line: put(stamped(line))
         return
     watched = Watched(SweepPaths.of(sweep.storage, sweep.name).root, sweep)
     with _Screen(console, watched, deque(maxlen=KEPT_LINES)) as screen:
@@ -58,7 +60,7 @@ def watch(folder: str, *, plain: bool) -> None:
     if plain or not _can_draw(console):
         while True:
             for line in watched.catch_up():
-                _say(line)
+                put(line)
             if watched.over:
                 return
             time.sleep(watched.poll_seconds)
@@ -98,7 +100,7 @@ class _Screen:
     def log(self, line: str) -> None:
         """Show a line below; a warning stays above the view."""
         if "warning:" in line.lower():
-            self._console.print(line, markup=False, highlight=False)
+            self._console.print(Text(line))
         elif self._lines is not None:
             self._lines.append(line)
 
@@ -128,15 +130,10 @@ class _Screen:
                 self._watched.catch_up()
         except (OSError, SftrayError) as error:  # the next look may go better
             if str(error) != self._complained:
-                self._console.print(f"warning: {error}", markup=False, highlight=False)
+                self._console.print(Text(log_line(f"warning: {error}")))
             self._complained = str(error)
         self._read = time.monotonic()
 
 
 def _can_draw(console: Console) -> bool:
     return console.is_interactive and sys.stdout.isatty()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

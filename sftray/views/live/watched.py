@@ -15,6 +15,7 @@ from sftray.storage import files
 from sftray.storage.journal import Event, reader
 from sftray.storage.journal.event_types import EventName, SpentSoFar
 from sftray.storage.paths import SweepPaths, is_uri, name_of
+from sftray.storage.terminal_text import log_line
 from sftray.views.live.snapshot import Clock, Plans, State, state_of
 
 PAUSE_SECONDS = 60.0
@@ -59,7 +60,7 @@ class Watched:
             self._take(event)
             self._records.add([event])
             if text := line(event, self._records):
-                fresh.append(f"{event['time'] - self._first:7.1f}s  {text}")
+                fresh.append(log_line(f"{event['time'] - self._first:7.1f}s  {text}"))
         self.lines.extend(fresh)
         return fresh
 

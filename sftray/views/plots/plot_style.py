@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sftray.config.points import short
+from sftray.storage.terminal_text import visible
 
 INK = "#808891"
 """Text: 3.6 times as bright as black, a quarter as bright as white."""
@@ -100,7 +101,7 @@ def hover_text(row: Mapping[str, object], axes: list[str]) -> str:
         lines.append(f"{name} {short(value.item() if hasattr(value, 'item') else value)}")
     if row["eval_loss"] == row["eval_loss"]:
         lines.append(f"best eval loss {row['eval_loss']:.4f} at step {row['step']:.0f}")
-    return "<br>".join(lines)
+    return visible("<br>".join(lines))
 
 
 def spans_much(values: list[float]) -> bool:

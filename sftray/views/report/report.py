@@ -23,6 +23,7 @@ from sftray.results import Results, load
 from sftray.results.findings import Findings, learn
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
+from sftray.storage.terminal_text import visible
 from sftray.views import plots
 from sftray.views.report.facts import facts_of
 
@@ -60,6 +61,7 @@ def page(found: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_as_shown,
     )
     pages.filters |= {"count": "{:,.0f}".format, "loss": _loss, "percent": _percent}
     pages.filters |= {"short": short, "point": point_text, "quote": shlex.quote}
@@ -126,6 +128,11 @@ def _for_script(shown: list[Shown]) -> Markup:
     """The figures as JSON within a script: no text in them can end it."""
     drawn = {one.name: json.loads(one.figure.to_json()) for one in shown if one.figure is not None}
     return Markup(json.dumps(drawn).replace("<", "\\u003c"))
+
+
+def _as_shown(value: object) -> object:
+    """What the template writes; a browser heeds characters that turn the direction of text."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _loss(value: float | None) -> str:

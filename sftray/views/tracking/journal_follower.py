@@ -25,6 +25,7 @@ from sftray.storage import files
 from sftray.storage.journal import Event, reader
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
+from sftray.storage.terminal_text import log_line, put
 
 POLL_SECONDS = 1.0
 READING_SHARE = 0.05
@@ -91,8 +92,7 @@ def follow(
 
 def say(text: str) -> None:
     """A line of mirror.log, which is the process's standard error."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}\n")
-    sys.stderr.flush()
+    put(log_line(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redact(text)}"), sys.stderr)
 
 
 @contextlib.contextmanager

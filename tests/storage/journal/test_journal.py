@@ -14,6 +14,8 @@ from events import an_event
 
 from sftray.errors import JournalError
 from sftray.storage.journal import Journal, held, read_events, reader
+from sftray.storage.journal.event_types import trial_ended
+from sftray.storage.journal.events import decode
 
 
 @pytest.fixture
@@ -63,6 +65,16 @@ def test_floats_come_back_bit_for_bit_and_the_file_is_strict_json(path: str) -> 
     for event in (recorded, read_events(path)[0]):
         assert math.isnan(event["metrics"].pop("a"))
         assert event["metrics"] == {"b": math.inf, "c": [-math.inf, 0.1 + 0.2], "d": 1e-300, "e": 3}
+
+
+def test_half_a_character_neither_stops_a_driver_nor_a_reader(path: str) -> None:
+    """As the name of a file that is no UTF-8 has it."""
+    said = "no such file: a\udcff.txt, 👩"
+    with Journal(path) as journal:
+        (event,) = journal.append_all([trial_ended("t0000", "failed", said)])
+    assert event["message"] == "no such file: a?.txt, 👩"
+    line = json.dumps({"event": "trial_ended", "message": said}).encode()
+    assert decode(line)["message"] == event["message"]
 
 
 def test_numpy_scalars_are_written_as_numbers(path: str) -> None:
