@@ -12,11 +12,10 @@ import os
 from sftray.config.config_json import sweep_from_json
 from sftray.errors import SftrayError
 from sftray.results.leaderboard import leaderboard
-from sftray.results.records import Records
+from sftray.results.records import read_records
 from sftray.results.sweep_folder import SweepRecord
 from sftray.results.tables import Results
 from sftray.storage import files
-from sftray.storage.journal import read_events
 from sftray.storage.paths import SweepPaths, is_uri, join
 
 
@@ -26,7 +25,7 @@ def load(folder: str) -> Results:
     if not files.exists(paths.sweep):
         raise SftrayError(no_sweep(folder))
     record: SweepRecord = json.loads(files.read_text(paths.sweep))
-    records = Records(read_events(paths.journal))
+    records = read_records(paths.journal)
     return Results(
         folder=folder,
         record=record,

@@ -9,16 +9,22 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sftray.config.checks import is_number
 from sftray.config.points import Point
-from sftray.storage.journal import Event
+from sftray.storage.journal import Event, reader
 from sftray.storage.journal.event_types import (
     AttemptEnded,
     AttemptStarted,
+    Curve,
     EventName,
     Metrics,
     RungDecision,
 )
 
+Floats = NDArray[np.float64]
 _NOTHING: Metrics = {
     "step": 0, "rows": 0, "tokens": 0, "supervised_tokens": 0, "eval_loss": math.nan, "seconds": 0.0
 }  # fmt: skip
@@ -78,6 +84,43 @@ class TrialRecord:
         """In training steps so far, times workers, of a bank's its share; seconds where the sweep
         is older than that."""
         return float(self.last.get("gpu_seconds", self.last["seconds"]))
+
+
+def read_records(path: str) -> Records:
+    """The trials of a journal that another process may be writing. Of a long one a part is read at
+    a time, and a curve is kept as an array: a sixth of the room."""
+    records = Records()
+    for batch in reader(path).batches():
+        for event in batch:
+            if event["event"] == EventName.RESULT and (curve := event["metrics"].get("curve")):
+                event["metrics"]["curve"] = points_of(curve)
+        records.add(batch)
+    return records
+
+
+def points_of(curve: Curve | None) -> Floats:
+    """[step, train loss, learning rate, gradient norm] of each step, NaN where one is missing."""
+    if isinstance(curve, np.ndarray):
+        return curve
+    try:
+        points = np.array(curve or [], dtype=float).reshape(-1, 4)
+    except (ValueError, TypeError, OverflowError):  # not four each, or no numbers
+        whole = [[as_number(one) for one in entry] for entry in curve or () if len(entry) == 4]
+        points = np.array(whole, dtype=float).reshape(-1, 4)
+    return np.asarray(points[np.isfinite(points[:, 0])], dtype=float)
+
+
+def as_number(value: object) -> float:
+    """A number of a journal; NaN where it is none, or one of 400 digits."""
+    try:
+        return float(value) if is_number(value) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def as_reported(metrics: Metrics) -> Metrics:
+    """Metrics that were read as they were reported."""
+    return {**metrics, "curve": points_of(metrics.get("curve")).tolist()}
 
 
 class Records:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict
 
-from sftray.config import SweepConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import sweep_from_json
 from sftray.data.packs.manifest import Counts
 from sftray.results.leaderboard import Leaderboard
@@ -40,7 +40,7 @@ class SweepRecord(TypedDict):
     """ISO 8601, UTC."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SweepFolder:
     """A sweep's folder, read."""
 
@@ -64,6 +64,11 @@ class SweepFolder:
     def packs_key(self) -> str:
         """The packs' fingerprint: of the data's content, the tokenizer, template and options."""
         return name_of(self.record["packs"])
+
+    @cached_property
+    def trial_configs(self) -> dict[str, TrialConfig]:
+        """What each trial ran as."""
+        return {one.trial: self.config.trial.at(one.point) for one in self.records}
 
     @cached_property
     def axes(self) -> list[str]:

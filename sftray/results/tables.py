@@ -15,10 +15,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sftray.config.config_json import to_json
 from sftray.results.leaderboard import RankedTrial
 from sftray.results.leaderboard_text import standing
-from sftray.results.records import TrialRecord
+from sftray.results.records import Floats, TrialRecord, as_number, points_of
 from sftray.results.sweep_folder import SweepFolder
 from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, TrialPaths
@@ -41,6 +44,7 @@ _MEASURED = (
 )  # fmt: skip
 _STEP = ("train_loss", "learning_rate", "grad_norm")
 _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "seconds")
+_NUMBERS = (*_STEP, *_EVALUATION, "time")
 _SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags")
 _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 
@@ -73,9 +77,17 @@ class Results(SweepFolder):
         `gpu_memory_gb`, `seconds` and `time` where it was evaluated. A step that came again, after
         a resume, counts as it came last.
         """
-        numbers = (*_STEP, *_EVALUATION, "time")
-        rows = [row for record in self.records for row in _curve(self, record)]
-        return _frame(rows, ["trial", "step", "rows", *numbers], numbers)
+        curves = [_curve(self, record) for record in self.records]
+        configs = self.trial_configs.values()
+        batches = [config.effective_batch_size for config in configs]
+        counts = [len(steps) for steps, _ in curves]
+        steps = np.concatenate([np.empty(0, dtype=int), *(steps for steps, _ in curves)])
+        known = np.concatenate([np.empty((0, len(_NUMBERS))), *(known for _, known in curves)])
+        table = _frame(known, _NUMBERS)
+        table.insert(0, "trial", np.repeat([*self.trial_configs], counts))
+        table.insert(1, "step", steps)
+        table.insert(2, "rows", steps * np.repeat(np.array(batches, dtype=int), counts))
+        return table
 
     @cached_property
     def rungs(self) -> pd.DataFrame:
@@ -129,7 +141,7 @@ class Results(SweepFolder):
         """The row of `trials` with the lowest eval loss, with `base_eval_loss`, `gain` (how far it
         lies below the base) and `adapter`, the folder of the bundle, which is written at the end.
         No row before there is one."""
-        base = _number(self.leaderboard["base"]["eval_loss"])
+        base = as_number(self.leaderboard["base"]["eval_loss"])
         row = self.trials[self.trials["trial"] == self.leaderboard["best"]].reset_index(drop=True)
         return row.assign(
             base_eval_loss=base,
@@ -150,7 +162,7 @@ def compare(*sweeps: Results) -> pd.DataFrame:
         rows.append(
             {
                 "sweep": found.config.name,
-                "base_eval_loss": _number(found.leaderboard["base"]["eval_loss"]),
+                "base_eval_loss": as_number(found.leaderboard["base"]["eval_loss"]),
                 "eval_loss": chosen.get("eval_loss", math.nan),
                 "gain": chosen.get("gain", math.nan),
                 "trial": chosen.get("trial"),
@@ -177,7 +189,9 @@ def differences(*sweeps: SweepFolder) -> pd.DataFrame:
 
 
 def _frame(
-    rows: Sequence[object], columns: Sequence[str] | None = None, numbers: Iterable[str] = ()
+    rows: Sequence[object] | Floats,
+    columns: Sequence[str] | None = None,
+    numbers: Iterable[str] = (),
 ) -> pd.DataFrame:
     """A table; of the columns that are `numbers` what is missing is NaN."""
     import pandas as pd
@@ -187,16 +201,16 @@ def _frame(
 
 
 def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[str, object]:
-    config, last = found.config.trial.at(record.point), record.last
+    config, last = found.trial_configs[record.trial], record.last
     memory = [float(result.get("gpu_memory_gb") or 0) for result in record.trained]
     return {
         **{name: getattr(config, name) for name in found.axes},
         "trial": record.trial,
         "outcome": standing(record.outcome, found.leaderboard),
-        "eval_loss": _number(row["eval_loss"]),
-        "metric": _number(record.metric),
+        "eval_loss": as_number(row["eval_loss"]),
+        "metric": as_number(record.metric),
         "step": row["step"],
-        "last_eval_loss": _number(last.get("eval_loss")) if last["step"] else math.nan,
+        "last_eval_loss": as_number(last.get("eval_loss")) if last["step"] else math.nan,
         "steps": last["step"],
         "rows": last["rows"],
         "tokens": last["tokens"],
@@ -218,20 +232,23 @@ def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[st
     }
 
 
-def _curve(found: SweepFolder, record: TrialRecord) -> list[dict[str, object]]:
-    batch = found.config.trial.at(record.point).effective_batch_size
-    steps: dict[int, dict[str, object]] = {}
-
-    def at(step: int) -> dict[str, object]:
-        new = {"trial": record.trial, "step": step, "rows": step * batch}
-        return steps.setdefault(step, new)
-
-    for time, result in zip(record.times, record.results, strict=True):
-        for step, *values in result.get("curve") or ():
-            at(int(step)).update(zip(_STEP, values, strict=True))
-        evaluated = {name: result.get(name) for name in _EVALUATION}
-        at(result["step"]).update(evaluated, time=_since_start(found, record, time))
-    return [steps[step] for step in sorted(steps)]
+def _curve(found: SweepFolder, record: TrialRecord) -> tuple[NDArray[np.int64], Floats]:
+    """The steps of which a trial has reported, and what is known of each, as _STEP, _EVALUATION and
+    the time."""
+    points = np.concatenate(
+        [np.empty((0, 4)), *(points_of(result.get("curve")) for result in record.results)]
+    )
+    evaluated = np.array([result["step"] for result in record.results], dtype=int)
+    steps = np.union1d(points[:, 0].astype(int), evaluated)
+    known = np.full((len(steps), len(_NUMBERS)), np.nan)
+    known[np.searchsorted(steps, points[:, 0]), : len(_STEP)] = points[:, 1:]
+    rows = [
+        [*map(as_number, map(result.get, _EVALUATION)), _since_start(found, record, time)]
+        for time, result in zip(record.times, record.results, strict=True)
+    ]
+    if rows:
+        known[np.searchsorted(steps, evaluated), len(_STEP) :] = rows
+    return steps, known
 
 
 def _since_start(found: SweepFolder, record: TrialRecord, time: float | None) -> float:
@@ -255,7 +272,3 @@ def _flat(values: object, name: str = "") -> dict[str, str]:
         for inner, value in values.items()
         for key, text in _flat(value, f"{name}.{inner}" if name else inner).items()
     }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

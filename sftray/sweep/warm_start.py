@@ -16,7 +16,7 @@ from sftray.config.points import Point, in_space
 from sftray.errors import Log
 from sftray.plan.identities import Identities, changes
 from sftray.results import Results
-from sftray.results.records import TrialRecord
+from sftray.results.records import TrialRecord, as_reported
 from sftray.search.search_trials import KnownTrial
 from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths
@@ -57,8 +57,9 @@ def _taken(sweep: SweepConfig, found: Results, trial: TrialRecord) -> KnownTrial
     ours = sweep.trial.at(point)
     if _learned_from(ours) != _learned_from(theirs):
         return None
+    results = [as_reported(metrics) for metrics in trial.results]
     folder = trial.folder or SweepPaths(found.folder).trial(trial.trial).root
-    return KnownTrial(point, trial.results, trial.outcome, found.folder, folder)
+    return KnownTrial(point, results, trial.outcome, found.folder, folder)
 
 
 def _learned_from(config: TrialConfig) -> TrialConfig:

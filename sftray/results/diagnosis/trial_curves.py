@@ -6,18 +6,14 @@ that who reads a course finds finite numbers in the order of steps. Price: numpy
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from sftray.config import TrialConfig
-from sftray.results.records import TrialRecord
-
-Floats = NDArray[np.float64]
+from sftray.results.records import Floats, TrialRecord, points_of
 
 USUAL_STEPS = 20
 """What is usual is the median of so many steps before: a warm-up long, and two spikes in a row do
@@ -129,13 +125,11 @@ def falls(values: Floats) -> bool:
 
 
 def _curve(trial: TrialRecord) -> Floats:
-    stepped: dict[float, list[float]] = {}
-    curves = [metrics.get("curve") or () for metrics in trial.results]
-    for entry in itertools.chain(*curves, trial.last_curve):
-        numbers = [number for value in entry if (number := _number(value)) is not None]
-        if len(numbers) == 4:
-            stepped[numbers[0]] = numbers
-    return np.array([stepped[step] for step in sorted(stepped)], dtype=float).reshape(-1, 4)
+    parts = [points_of(metrics.get("curve")) for metrics in trial.results]
+    newest_first: Floats = np.concatenate([*parts, points_of(trial.last_curve)])[::-1]
+    finite: Floats = newest_first[np.isfinite(newest_first).all(axis=1)]
+    _, firsts = np.unique(finite[:, 0], return_index=True)
+    return np.asarray(finite[firsts], dtype=float)
 
 
 def _number(value: object) -> float | None:

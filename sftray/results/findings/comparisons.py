@@ -13,7 +13,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sftray.config import Space, SweepConfig, TrialConfig, choice, loguniform, uniform
 from sftray.config.checks import is_number
@@ -46,7 +48,7 @@ class ComparedTrial:
     def outcome(self) -> str | None:
         return self.record.outcome
 
-    @property
+    @cached_property
     def final(self) -> float | None:
         """The eval loss after the whole budget; None where it did not come so far."""
         last = self.record.last
@@ -54,7 +56,7 @@ class ComparedTrial:
             return None
         return float(last["eval_loss"]) if math.isfinite(last["eval_loss"]) else None
 
-    @property
+    @cached_property
     def best(self) -> float | None:
         """The lowest finite eval loss of the adapter."""
         best = self.record.best
@@ -103,7 +105,7 @@ class Comparison:
     left_out: int
     """Trials of which this place says nothing: they passed it by, or are not there yet."""
 
-    @property
+    @cached_property
     def finite(self) -> dict[str, float]:
         """The losses that were measured here."""
         return {trial: loss for trial, loss in self.losses.items() if math.isfinite(loss)}
@@ -117,13 +119,23 @@ class Comparison:
         return f"{len(self.finite)} losses at {where}{bracket}{stopped}{left_out}"
 
 
+_read: WeakKeyDictionary[Results, Sweep] = WeakKeyDictionary()
+
+
 def read(found: Results) -> Sweep:
-    """The trials of a sweep with their plans."""
+    """The trials of a sweep with their plans, made once."""
+    if found not in _read:
+        _read[found] = _made_comparable(found)
+    return _read[found]
+
+
+def _made_comparable(found: Results) -> Sweep:
     config = found.config
     plan = planner(_judged(config), found.record["data"]["train"]["rows"], execution=ONE_ROW)
     spaces = _spaces(config)
     spaces.pop("seed", None)  # not a setting but chance: see `verdict.noise`
-    trials = [_trial(config, spaces, plan, record) for record in found.records]
+    configs = found.trial_configs
+    trials = [_trial(configs[record.trial], spaces, plan, record) for record in found.records]
     return Sweep(config, spaces, trials, plan)
 
 
@@ -198,12 +210,11 @@ def _space_of(values: Sequence[Any]) -> Space:
 
 
 def _trial(
-    sweep: SweepConfig,
+    config: TrialConfig,
     axes: Iterable[str],
     planned: Callable[[TrialConfig], TrialPlan],
     record: TrialRecord,
 ) -> ComparedTrial:
-    config = sweep.trial.at(record.point)
     plan = planned(config)
     losses = {result["step"]: float(result["eval_loss"]) for result in record.trained}
     return ComparedTrial(

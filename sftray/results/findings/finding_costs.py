@@ -8,6 +8,7 @@ same point costs less where more trials train beside it. Without a GPU they are 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -64,8 +65,9 @@ def regret(trials: Sequence[ComparedTrial], started: str | None) -> tuple[Moment
     evaluations.sort(key=lambda one: one[0] or 0.0)  # stable: without times as they are
     moments: list[Moment] = []
     newest: Moment | None = None
-    spent: dict[str, int] = {}
+    spent, tokens = defaultdict[str, int](int), 0
     for when, trial, result in evaluations:
+        tokens += result["tokens"] - spent[trial]
         spent[trial] = result["tokens"]
         if result["step"] == 0 or not math.isfinite(result["eval_loss"]):
             continue
@@ -73,7 +75,7 @@ def regret(trials: Sequence[ComparedTrial], started: str | None) -> tuple[Moment
         if newest is not None and newest.eval_loss <= best[0]:
             best = (newest.eval_loss, newest.trial)
         seconds = None if when is None or begun is None else max(0.0, when - begun)
-        newest = Moment(sum(spent.values()), seconds, best[1], best[0], regret=0.0)
+        newest = Moment(tokens, seconds, best[1], best[0], regret=0.0)
         if not moments or best[0] < moments[-1].eval_loss:
             moments.append(newest)
     if newest is None:

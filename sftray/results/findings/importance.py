@@ -32,6 +32,8 @@ SAFE_TRIALS = 24
 """So many find an axis that decides in 14 to 19 of 20 synthetic sweeps, 16 in 7 to 12."""
 SHUFFLES = 200
 """Chance is known to 1/200; half a second for four axes."""
+MOST_TRIALS = 400
+"""Of more, so many are taken, evenly over the order of their losses: a second for three axes."""
 SURE = 0.05
 """An axis decides where chance gives as much in fewer than this, over the number of axes."""
 
@@ -74,8 +76,10 @@ def importances(sweep: Sweep) -> Importances:
     missing = ", ".join(name for name in sweep.spaces if name not in names)
     if missing:
         missing += ": not told apart, all that can be compared have one value"
-    axes = _axes(sweep, found, points, names) if names else ()
-    return Importances(axes, len(found.losses), str(found), missing)
+    losses = _sampled(_ordered(found))
+    sample = "" if len(losses) == len(found.losses) else f", of these {len(losses)} evenly by loss"
+    axes = _axes(sweep, losses, points, names) if names else ()
+    return Importances(axes, len(found.losses), f"{found}{sample}", missing)
 
 
 def _differ(points: Mapping[str, Point], name: str) -> bool:
@@ -83,7 +87,7 @@ def _differ(points: Mapping[str, Point], name: str) -> bool:
 
 
 def _axes(
-    sweep: Sweep, found: Comparison, points: Mapping[str, Point], names: list[str]
+    sweep: Sweep, by_trial: Mapping[str, float], points: Mapping[str, Point], names: list[str]
 ) -> tuple[Axis, ...]:
     import numpy as np
     import optuna
@@ -101,10 +105,10 @@ def _axes(
                 distributions=distributions(spaces),
                 value=loss,
             )
-            for name, loss in _ordered(found).items()
+            for name, loss in by_trial.items()
         ]
     )
-    losses = [trial.value for trial in study.trials]
+    losses = list(by_trial.values())
     evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
 
     def divergences(values: list[float]) -> list[float]:
@@ -132,3 +136,11 @@ def _ordered(found: Comparison) -> dict[str, float]:
     """Finite losses for all: PED-ANOVA looks at their order alone."""
     worst = max(found.finite.values()) + 1
     return {trial: min(loss, worst) for trial, loss in found.losses.items()}
+
+
+def _sampled(losses: Mapping[str, float]) -> dict[str, float]:
+    """At most MOST_TRIALS of the trials, the best and the worst among them, in their order."""
+    ranked = sorted(losses, key=lambda trial: losses[trial])
+    kept = min(len(ranked), MOST_TRIALS)
+    chosen = {ranked[place * (len(ranked) - 1) // max(kept - 1, 1)] for place in range(kept)}
+    return {trial: loss for trial, loss in losses.items() if trial in chosen}

@@ -13,6 +13,7 @@ it errs to the low side; where nothing was stopped, it is of all.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,12 +65,13 @@ def stopping(trials: Sequence[ComparedTrial]) -> Stopping:
     """The account of a sweep; zeros where nothing was stopped."""
     stopped = [trial for trial in trials if trial.outcome == Outcome.PRUNED]
     best = min((trial.best for trial in trials if trial.best is not None), default=None)
-    gains = {trial.name: _gains(trials, trial) for trial in stopped}
-    unknown = sum(len(found) < MIN_GAINS for found in gains.values())
+    gains = _gains(trials)
+    spread = {trial.name: gains.get(_last_rung(trial), []) for trial in stopped}
+    unknown = sum(len(found) < MIN_GAINS for found in spread.values())
     within = tuple(
         trial.name
         for trial in stopped
-        if len(found := gains[trial.name]) >= MIN_GAINS
+        if len(found := spread[trial.name]) >= MIN_GAINS
         and best is not None
         and trial.at_rungs[max(trial.at_rungs)] - max(found) < best
     )
@@ -102,16 +104,23 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
     return np.asarray((np.cumsum(counts) - counts / 2)[places], dtype=float)
 
 
-def _gains(trials: Sequence[ComparedTrial], stopped: ComparedTrial) -> list[float]:
-    """What each completed trial gained from the rung that `stopped` was stopped at."""
-    if not stopped.at_rungs:
-        return []
-    rung = max(stopped.at_rungs)
-    return [
-        trial.at_rungs[rung] - trial.final
-        for trial in in_bracket(trials, stopped.plan.bracket)
-        if trial.final is not None and rung in trial.at_rungs
-    ]
+_Rung = tuple[str, int]
+"""A bracket, and rows."""
+
+
+def _gains(trials: Sequence[ComparedTrial]) -> dict[_Rung, list[float]]:
+    """By rung what each completed trial gained from there."""
+    gains: dict[_Rung, list[float]] = defaultdict(list)
+    for trial in trials:
+        if (final := trial.final) is not None:
+            for rows, loss in trial.at_rungs.items():
+                gains[trial.plan.bracket, rows].append(loss - final)
+    return gains
+
+
+def _last_rung(trial: ComparedTrial) -> _Rung:
+    """The rung that a trial was stopped at."""
+    return trial.plan.bracket, max(trial.at_rungs, default=0)
 
 
 def _agreement(trials: Sequence[ComparedTrial]) -> tuple[Agreement, ...]:

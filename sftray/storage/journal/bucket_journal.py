@@ -19,6 +19,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -38,6 +39,8 @@ _READS = 4
 """Of a lease that cannot be read."""
 _READERS = 16
 """Objects that are read at once."""
+BATCH_OBJECTS = 1000
+"""Objects whose events are handed on together."""
 _NAME = re.compile(r"\d{8}\.jsonl")
 
 
@@ -244,9 +247,9 @@ class ObjectsReader:
         self.read = 0
         """How many objects have been read."""
 
-    def new(self) -> list[Event]:
-        """The events that were written since the last call. Raises JournalError where an object is
-        missing or damaged."""
+    def batches(self, size: int = BATCH_OBJECTS) -> Iterator[list[Event]]:
+        """The events that were written since they were last asked for, of so many objects at a
+        time. Raises JournalError where an object is missing or damaged."""
         names = [name for name in files.list_names(self._path) if _NAME.fullmatch(name)]
         targets = []
         for number, name in enumerate(names[self.read :], start=self.read):
@@ -256,9 +259,15 @@ class ObjectsReader:
                     f"{targets[-1]}: missing, but {name} is there; restore it to resume"
                 )
         with ThreadPoolExecutor(_READERS) as pool:
-            batches = list(pool.map(_read, targets))
-        self.read += len(targets)
-        return [event for batch in batches for event in batch]
+            for start in range(0, len(targets), size):
+                some = targets[start : start + size]
+                events = [event for batch in pool.map(_read, some) for event in batch]
+                self.read += len(some)
+                yield events
+
+    def new(self) -> list[Event]:
+        """All of them at once."""
+        return [event for batch in self.batches() for event in batch]
 
 
 def _read(target: str) -> list[Event]:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Union
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class EventName(StrEnum):
@@ -46,6 +50,10 @@ SUSPENDED: Final = "suspended"
 counts for nothing, and another continues."""
 CONTINUE: Final = "continue"
 STOP: Final = "stop"
+
+
+Curve = Union[Sequence[Sequence[float]], "NDArray[np.float64]"]
+"""Of some steps [step, train_loss, learning_rate, grad_norm]; an array where many are kept."""
 
 
 class RanWith(TypedDict, total=False):
@@ -86,7 +94,7 @@ class Metrics(RanWith):
     tokens_per_second: NotRequired[float]
     gpu_memory_gb: NotRequired[float]
     data_wait: NotRequired[float]
-    curve: NotRequired[list[list[float]]]
+    curve: NotRequired[Curve]
     """[step, train_loss, learning_rate, grad_norm] of each step since the last evaluation."""
     rung_peers: NotRequired[Sequence[tuple[str, float]]]
     """[trial, eval_loss] of trials that reached the same rung in the same step."""

@@ -132,7 +132,7 @@ def read_events(path: str) -> list[Event]:
 
 def reader(path: str) -> FileReader | ObjectsReader:
     """A journal that another process may be writing, to be read as it grows: `new` gives what came
-    since it was last asked."""
+    since it was last asked, `batches` the same some at a time."""
     return ObjectsReader(path) if is_uri(path) else FileReader(path)
 
 

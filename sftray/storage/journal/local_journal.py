@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from sftray.errors import JournalError
@@ -19,6 +20,9 @@ from sftray.storage import files, outages
 from sftray.storage.faults import plainly
 from sftray.storage.journal.event_types import Event
 from sftray.storage.journal.events import no_longer_ours, parse
+
+BATCH_BYTES = 2**22
+"""Of a journal that are read at a time: what they say takes ten times the room."""
 
 
 class File:
@@ -99,16 +103,26 @@ class FileReader:
         _, self._inner = files.resolve(path)
         self._read = self._lines = 0
 
-    def new(self) -> list[Event]:
-        """The events that were written since the last call."""
+    def batches(self, size: int = BATCH_BYTES) -> Iterator[list[Event]]:
+        """The events that were written since they were last asked for, some at a time."""
         if not os.path.exists(self._inner):
-            return []
+            return
+        most = size
         with open(self._inner, "rb") as file:
-            file.seek(self._read)
-            events, end = parse(file.read(), self._path, first=self._lines + 1)
-        self._read += end
-        self._lines += len(events)
-        return events
+            while True:
+                file.seek(self._read)
+                data = file.read(most)
+                events, end = parse(data, self._path, first=self._lines + 1)
+                self._read += end
+                self._lines += len(events)
+                yield events
+                if len(data) < most:
+                    return
+                most = size if end else 2 * most  # a line may be longer than a batch
+
+    def new(self) -> list[Event]:
+        """All of them at once."""
+        return [event for batch in self.batches() for event in batch]
 
 
 def take_lock(inner: str, owner: str) -> int:

@@ -187,7 +187,8 @@ def _rates(found: Results) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_memory(drawn: go.Figure, found: Results) -> None:
     curves = found.curves.dropna(subset=["time", "gpu_memory_gb"])
-    for trial, curve in curves.groupby("trial", sort=False):
+    trials, _ = style.with_curves(found)
+    for trial, curve in curves[curves["trial"].isin(trials["trial"])].groupby("trial", sort=False):
         drawn.add_scatter(
             x=curve["time"] / 60, y=curve["gpu_memory_gb"], mode="lines+markers", name=trial,
             line={"color": style.SERIES[3], "width": 1}, marker={"size": 4}, row=2, col=1,

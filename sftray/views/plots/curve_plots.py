@@ -18,16 +18,16 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
     """`eval_loss` or `train_loss` of every trial against the rows it was trained on, at which all
     trials have seen the same data; the best trial on top, the base as a line."""
     words, evaluated = loss.replace("_", " "), loss == "eval_loss"
-    drawn = style.figure(f"Learning curves: {words}", "rows trained on", words)
-    curves, trials = found.curves.dropna(subset=[loss]), found.trials
+    trials, how_many = style.with_curves(found)
+    drawn = style.figure(f"Learning curves: {words}{how_many}", "rows trained on", words)
+    curves = found.curves.dropna(subset=[loss])
     if curves.empty:
         return style.nothing(drawn, "no evaluation yet")
     axes, best = found.axes, found.leaderboard["best"]
     kinds = set()
-    by_rank = trials.sort_values("eval_loss", ascending=False, na_position="first")
-    for row in by_rank.to_dict("records"):
-        curve = curves[curves["trial"] == row["trial"]]
-        if curve.empty:
+    by_trial = dict(iter(curves.groupby("trial")))
+    for row in trials.to_dict("records"):
+        if (curve := by_trial.get(row["trial"])) is None:
             continue
         winner = row["trial"] == best
         kind = "best" if winner else row["outcome"]
@@ -72,12 +72,17 @@ def rungs(found: Results) -> go.Figure:
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}
     axes, best = found.axes, found.leaderboard["best"]
     top = style.sight(table["eval_loss"], found.leaderboard["base"]["eval_loss"])
-    for trial, one in table.groupby("trial", sort=False):
-        ordered = one.sort_values("rung")
-        color = style.BEST if trial == best else "rgba(128, 136, 145, 0.35)"
+    ordered = table.sort_values(["trial", "rung"], ignore_index=True)
+    for lines, color, width in (
+        (ordered[ordered["trial"] != best], "rgba(128, 136, 145, 0.35)", 1),
+        (ordered[ordered["trial"] == best], style.BEST, 2.5),
+    ):
+        ends = lines["trial"].ne(lines["trial"].shift(-1))  # a gap between two trials' lines
+        gaps = lines[ends].assign(eval_loss=math.nan)
+        both = pd.concat([lines, gaps]).sort_index(kind="stable")
         drawn.add_scatter(
-            x=ordered["place"], y=ordered["eval_loss"], mode="lines", hoverinfo="skip",
-            showlegend=False, line={"color": color, "width": 2.5 if trial == best else 1},
+            x=both["place"], y=both["eval_loss"], mode="lines", hoverinfo="skip",
+            showlegend=False, line={"color": color, "width": width},
         )  # fmt: skip
     for decision, name, color, symbol in (
         ("continue", "went on", style.OUTCOMES["completed"], "circle"),

@@ -6,10 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from sftray.config.points import short
+from sftray.results import Results
 from sftray.storage.terminal_text import visible
 
 INK = "#808891"
@@ -35,6 +37,8 @@ SERIES = ("#3d86d1", "#e8762c", "#2fa36b", "#a765c9", "#c9992e", "#d8434e", "#27
 LOSSES = ((0.0, "#e8762c"), (0.25, "#c7689c"), (0.6, "#6f74cf"), (1.0, "#5aa0c8"))
 """From the lowest loss to the highest."""
 FAR = 0.3
+MOST_CURVES = 200
+"""More lines in one figure are neither seen apart nor drawn in time."""
 ON_BAR = {"color": "#ffffff"}
 _ABOVE_THE_LEGEND = {"x": 0, "xref": "paper", "y": 1, "yanchor": "top", "pad": {"t": 12}}
 BEYOND = "triangle-up"
@@ -91,6 +95,18 @@ def by_outcome(trials: pd.DataFrame, best: str | None) -> Iterator[tuple[str, st
     for kind, color in OUTCOMES.items():
         if (kinds == kind).any():
             yield kind.replace("_", " "), color, trials[kinds == kind]
+
+
+def with_curves(found: Results) -> tuple[pd.DataFrame, str]:
+    """The trials whose curves are drawn, the best last, and how many they are, if not all: of more
+    than MOST_CURVES the better half of these are the best, the others lie evenly below."""
+    trials = found.trials.sort_values("eval_loss", ascending=False, na_position="first")
+    if len(trials) <= MOST_CURVES:
+        return trials, ""
+    best = MOST_CURVES // 2
+    others = np.linspace(0, len(trials) - best - 1, MOST_CURVES - best).astype(int)
+    places = [*others, *range(len(trials) - best, len(trials))]
+    return trials.iloc[places], f" ({MOST_CURVES} of {len(trials):,} trials)"
 
 
 def hover_text(row: Mapping[str, object], axes: list[str]) -> str:
