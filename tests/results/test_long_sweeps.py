@@ -102,3 +102,17 @@ def test_of_a_long_curve_numbers_are_kept_and_no_objects(tmp_path: Path) -> None
     assert steps > 8000
     assert kept < 100 * steps
     assert found.records[0].results[-1]["curve"].shape[1] == 4  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_of_many_trials_some_curves_are_drawn_the_best_among_them_and_it_is_said(
+    tmp_path: Path,
+) -> None:
+    found = load(str(write_sweep(tmp_path, 300, 1)))
+    drawn = plots.learning_curves(found)
+    assert len(drawn.data) == plots.plot_style.MOST_CURVES
+    assert drawn.layout.title.text.endswith("(200 of 300 trials)")
+    assert drawn.data[-1].name == f"best: {found.leaderboard['best']}"
+    assert len(plots.rungs(found).data) == 5
+    few = load(str(write_sweep(tmp_path / "few", 30, 1)))
+    assert "trials)" not in plots.learning_curves(few).layout.title.text
