@@ -11,11 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftray.cli.terminal import quiet_libraries, say
+from sftray.cli.terminal import agreed, quiet_libraries, say
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths
-from sftray.storage.terminal_text import visible
 
 if TYPE_CHECKING:
     from sftray.results import Results
@@ -174,10 +173,6 @@ def push(options: argparse.Namespace) -> int:
         quiet_libraries()
     from sftray.winner.push import push as pushed
 
-    def agree(question: str) -> bool:
-        asked = visible(f"{question} [y/N] ")
-        return options.yes or input(asked).lower() in ("y", "yes")
-
     address = pushed(
         options.dir,
         options.repo,
@@ -185,9 +180,7 @@ def push(options: argparse.Namespace) -> int:
         merged=options.merged,
         with_samples=options.with_samples,
         trust_remote_code=options.trust_remote_code,
-        agree=lambda question: (
-            options.yes or input(visible(f"{question} [y/N] ")).lower() in ("y", "yes")
-        ),
+        agree=lambda question: options.yes or agreed(question),
         log=say,
     )
     say(address or "nothing was uploaded")

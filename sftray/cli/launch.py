@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sftray.cli.commands import inspected, say_results
-from sftray.cli.terminal import hook_without_secrets, say, with_plain_errors
+from sftray.cli.terminal import agreed, hook_without_secrets, say, with_plain_errors
 from sftray.config import SweepConfig
 from sftray.config.overrides import override, read_points
 from sftray.config.sweep_config import TRAINERS, WANDB_MODES
@@ -83,7 +83,7 @@ def _agree_to_delete(paths: SweepPaths) -> None:
     what = "an unreadable journal" if lost is None else f"{lost} finished trial{'s' * (lost > 1)}"
     if not sys.stdin.isatty():
         raise SftrayError(f"--fresh: {paths.root} has {what}", "add --yes to delete them")
-    if input(f"delete {paths.root}, with {what}? [y/N] ").lower() not in ("y", "yes"):
+    if not agreed(f"delete {paths.root}, with {what}?"):
         raise SftrayError(f"--fresh: {paths.root} stays", "use --name for a new sweep beside it")
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.storage.redact import redact
-from sftray.storage.terminal_text import put
+from sftray.storage.terminal_text import put, visible
 
 
 def with_plain_errors(run: Callable[[], int]) -> int:
@@ -35,6 +35,11 @@ def hook_without_secrets(
 def say(text: str, *, coloured: bool = False) -> None:
     """Print; coloured text has all that others wrote in it made visible."""
     put(text, coloured=coloured)
+
+
+def agreed(question: str) -> bool:
+    """Ask; whether the answer is yes."""
+    return input(visible(f"{question} [y/N] ")).lower() in ("y", "yes")
 
 
 def quiet_libraries() -> None:

@@ -20,6 +20,7 @@ import psutil
 
 from sftray.errors import OutageError
 from sftray.storage.faults import AGAIN
+from sftray.storage.terminal_text import put, visible
 
 LOOK_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
@@ -97,8 +98,8 @@ def _look_on(started: bool) -> None:
 def _end(error: OutageError, started: bool) -> None:
     """End this process: its other threads wait within Ray, which does not come back."""
     show_cursor = "\033[?25h" if sys.stderr.isatty() else ""
-    sys.stderr.write(f"{show_cursor}error: {error.message}\nhint: {error.hint}\n")
-    sys.stderr.flush()
+    words = visible(f"error: {error.message}\nhint: {error.hint}")
+    put(f"{show_cursor}{words}", sys.stderr, coloured=True)
     if started:
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

@@ -17,7 +17,8 @@ _UNSEEN = re.compile(
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # right to left
     "\u2028\u2029\ud800-\udfff]"  # line ends for some, and halves of characters
 )
-_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+_COLOUR = re.compile(r"(\x1b\[(?:[0-9;]*m|\?25h))")
+"""And what shows the cursor again."""
 _INDENT = " " * 10
 """As wide as the time before a line of a sweep's log."""
 

@@ -40,7 +40,7 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u202
 DOORS = {
     "storage/terminal_text.py": "the door",
     "views/live/screen.py": "rich's Console, which is given visible text alone",
-    "cli/commands.py": "a question that is made visible",
+    "cli/terminal.py": "a question that is made visible",
 }
 SHOWN = r"a\x1b[31mred\x1b]52;c;cm0gLXJm\x07\x9b2J\x1b[8mhidden\rover\x08\x7f\u202eturned\u2066"
 
