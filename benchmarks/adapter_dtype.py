@@ -30,7 +30,7 @@ from sftray.data.recipe import make_recipe
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import learning_rate, plan_trial
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import possible_attentions, use_attention
 from sftray.trial.base_model import compute_dtype, load_base
 from sftray.trial.collate import collate
 from sftray.trial.eval_loss import default_device, packed_eval_loss
@@ -73,8 +73,9 @@ def main() -> None:
 def _train(
     trial: TrialConfig, packs: Packs, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    attention = choose_attention(trial, device)
-    base = load_base(trial, device, attention)
+    attention = possible_attentions(trial, device)[0]
+    base = load_base(trial, device)
+    use_attention(base, attention)
     make_resident(base)
     model = get_peft_model(base, lora_config(trial))
     init_adapters(model, trial.seed)
@@ -95,7 +96,7 @@ def _train(
     size = trial.effective_batch_size
     for step in range(1, plan.steps + 1):
         picked = order[(step - 1) * size : step * size]
-        batch = collate([rows[int(index)] for index in picked], flatten=attention.flatten)
+        batch = collate([rows[int(index)] for index in picked], attention.layout)
         inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         autocast = compute_dtype(trial, device) == torch.bfloat16
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):

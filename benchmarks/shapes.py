@@ -25,6 +25,7 @@ from sftray.config import DataConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
 from sftray.demo import FOLDER
+from sftray.trial.attention import Attention, use_attention
 from sftray.trial.base_model import nf4_config
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -104,7 +105,7 @@ def model_config(shape: str) -> Any:
 def random_model(
     shape: str,
     device: torch.device,
-    attention: str,
+    attention: Attention,
     storage: torch.dtype | None = None,
     *,
     quantised: bool = True,
@@ -123,13 +124,14 @@ def random_model(
         state_dict=_weights(skeleton, dtype, device),
         dtype=dtype,
         **({"quantization_config": quantisation} if quantised else {}),
-        attn_implementation=attention,
+        attn_implementation="eager",
         device_map={"": device},
     )
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             # on CPUs with AVX512-BF16 it would be repacked, and its gradients gone
             module.support_avx512bf16_for_cpu = False
+    use_attention(model, attention)
     return model.requires_grad_(False)
 
 

@@ -23,6 +23,7 @@ from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
+from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import compute_dtype
 from sftray.trial.gpu_memory import peak_memory_gb
 
@@ -40,9 +41,9 @@ class Bank:
         self._rows = MappedRows(packs.dataset("train"))
         self._device, self._step = device, 0
         dtype = compute_dtype(self._trial, device)
-        base = take_base(
-            random_model(shape, device, "sdpa"), dtype, resident=self.settings.resident
-        )
+        sdpa = possible_attentions(TrialConfig(shape, attention="sdpa"), device)[0]
+        model = random_model(shape, device, sdpa)
+        base = take_base(model, dtype, resident=self.settings.resident)
         layout = lay_out(base.shape, PROJECTIONS, self._trial.lora_r)
         self._decoder = Decoder(base, layout, packs.max_length)
         self._adapters = Adapters(layout, slots, dtype, device)

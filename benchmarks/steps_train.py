@@ -29,7 +29,7 @@ from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train import sft_trainer as trainer_file
 from sftray.trainers.ray_train.fused_lora import make_resident
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import possible_attentions
 from sftray.trial.gpu_memory import peak_memory_gb
 
 WAITLESS, LIGER, FUSED = "no waits for metrics", "Liger kernels", "fused LoRA"
@@ -60,12 +60,12 @@ class Train:
         self._trial = TrialConfig(shape, learning_rate=1e-4, lora_r=16)
         if full:
             self._trial = replace(self._trial, finetune="full", base_precision="bf16")
-        self._attention = choose_attention(self._trial, device)
+        self._attention = possible_attentions(self._trial, device)[0]
         self._packs, self._device = packs, device
         self._model = random_model(
             shape,
             device,
-            self._attention.implementation,
+            self._attention,
             storage=torch.float32 if spread else None,
             quantised=not full,
         )

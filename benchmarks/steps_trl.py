@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import possible_attentions
 from sftray.trial.gpu_memory import is_out_of_memory, peak_memory_gb
 
 MICRO_BATCHES = (4096, 8192, 16384, 32768)
@@ -50,10 +50,10 @@ class Trl:
     """One base, trained under one set of flags after another."""
 
     def __init__(self, shape: str, packs: Packs, device: torch.device) -> None:
-        attention = choose_attention(TrialConfig(shape), device)
+        attention = possible_attentions(TrialConfig(shape), device)[0]
         self.attention = attention.name
         self._rows, self._length, self._device = packs.dataset("train"), packs.max_length, device
-        self._model = random_model(shape, device, attention.implementation)
+        self._model = random_model(shape, device, attention)
         self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 
     def as_taught(self, repeats: int) -> Speed:

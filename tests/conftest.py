@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
@@ -13,6 +14,9 @@ from sftray.data.packs.packs import Packs
 from sftray.results import Results
 
 TESTS = Path(__file__).parent
+# a busy machine decides no test
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # the bundled base is so small that a second thread waits more than it works
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -11,7 +11,7 @@ from sftray.config.bounds import Above, AtLeast, Matches, OneOf, Share
 from sftray.config.checks import check_fields, known_fields, refuse, with_known_fields
 from sftray.config.spaces import Value
 
-ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa")
+ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa", "eager", "apart")
 
 
 @with_known_fields
@@ -67,7 +67,8 @@ class TrialConfig:
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass; None derives it."""
     attention: Annotated[str | None, OneOf(*ATTENTIONS)] = None
-    """flash_attention_3, flash_attention_2, varlen or sdpa; None takes the fastest that works."""
+    """flash_attention_3, flash_attention_2, varlen, sdpa, eager, or apart (the documents of a row
+    one by one); None takes the fastest that is proved on the loaded base."""
     shard_base: bool = False
     """Spread the base over the trial's workers (FSDP2), instead of a whole one on each."""
     seed: int = 0

@@ -1,17 +1,15 @@
-"""Which attention a trial's model computes with, and the proof that it keeps documents apart.
+"""The attentions that a trial's model may compute with.
 
-Promise: documents of one packed row never see each other. Whatever is chosen is proved on the
-loaded model by `prove_isolation`, and refused if it leaks. No attention drops what a model passes
-it: PyTorch's kernel raises, and `settle_attention` takes the next.
+Promise: documents of one packed row never see each other, and no attention drops what a model
+passes it: PyTorch's kernel raises. Whatever is taken is proved on the loaded model (`proof`).
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -19,10 +17,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import bidirectional_mask_function, flash_attention_mask
 
 from sftray.config import TrialConfig
-from sftray.config.trial_config import ATTENTIONS
 from sftray.errors import ConfigError
-from sftray.plan.base_config import refuse_varlen, special_attention
-from sftray.trial.collate import collate
+from sftray.trial.collate import RowLayout
 
 HARMLESS = frozenset(
     {
@@ -36,6 +32,7 @@ HARMLESS = frozenset(
         "output_router_logits",
         "position_ids",
         "return_dict",
+        "seq_idx",  # what cu_seq_lens says already
         "use_cache",
     }
 )
@@ -54,92 +51,68 @@ class Attention:
     """The name in TrialConfig.attention and in reports."""
     implementation: str
     """The name transformers knows it by."""
-    flatten: bool
-    """Rows are laid end to end, boundaries in cu_seq_lens, instead of stacked."""
+    layout: RowLayout
     reason: str = ""
     """Why a faster one was not taken, where the base is the reason."""
 
 
-_FLASH_3 = Attention("flash_attention_3", "flash_attention_3", flatten=True)
-_FLASH_2 = Attention("flash_attention_2", "flash_attention_2", flatten=True)
-_VARLEN = Attention("varlen", "sftray_varlen", flatten=True)
-_SDPA = Attention("sdpa", "sdpa", flatten=False)
+_FLASH_3 = Attention("flash_attention_3", "flash_attention_3", "flat")
+_FLASH_2 = Attention("flash_attention_2", "flash_attention_2", "flat")
+_VARLEN = Attention("varlen", "sftray_varlen", "flat")
+_SDPA = Attention("sdpa", "sdpa", "stacked")
+_EAGER = Attention("eager", "eager", "stacked")
+_APART = Attention("apart", "sdpa", "apart")
+_APART_EAGER = Attention("apart", "eager", "apart")
 
 
-def choose_attention(trial: TrialConfig, device: torch.device) -> Attention:
-    """The cheapest attention that works on `device`, or the one the trial asks for: FlashAttention
-    3 or 2 where installed, PyTorch's variable-length kernel, or SDPA under a block-diagonal mask.
-    Whether it computes what the base wants is seen once that is loaded, by `settle_attention`.
+def possible_attentions(trial: TrialConfig, device: torch.device) -> list[Attention]:
+    """What may compute a trial on `device`, the fastest first, or the one that it asks for:
+    FlashAttention 3 or 2 where installed, PyTorch's variable-length kernel, SDPA and eager
+    attention under a block-diagonal mask, and the documents of a row apart. Which of them computes
+    the base is seen once that is loaded, by `proof.prove`.
 
     Raises ConfigError where the one asked for cannot run here.
     """
-    possible = {attention.name: attention for attention in _possible(trial, device)}
-    wanted = trial.attention or next(iter(possible))
-    if wanted not in possible:
+    possible = [*_variable_length(trial, device), _SDPA, _EAGER, _APART, _APART_EAGER]
+    asked = [a for a in possible if trial.attention in (None, a.name)]
+    if not asked:
         raise ConfigError(
-            f"trial.attention: got {wanted!r} on {device.type} with "
-            f"base_precision={trial.base_precision!r}, must be of {', '.join(possible)}: others "
+            f"trial.attention: got {trial.attention!r} on {device.type} with "
+            f"base_precision={trial.base_precision!r}, must be of "
+            f"{', '.join(dict.fromkeys(a.name for a in possible))}: others "
             "need a GPU of compute capability 8.0 or newer (FlashAttention-3: 9.0), 16-bit compute "
             "and, but for varlen, their package; leave it None to take what works"
         )
-    chosen = possible[wanted]
-    if chosen is _VARLEN:
+    return asked
+
+
+def use_attention(model: PreTrainedModel, attention: Attention) -> None:
+    """Have a loaded model compute with `attention`. Raises NotComputedError where transformers does
+    not have it for this model."""
+    if attention == _VARLEN:
         AttentionInterface.register(_VARLEN.implementation, _varlen_forward)
         AttentionMaskInterface.register(_VARLEN.implementation, _varlen_mask)
-    return chosen
-
-
-def settle_attention(model: PreTrainedModel, attention: Attention, trial: TrialConfig) -> Attention:
-    """The attention that computes a model loaded with `attention`: that one, or SDPA, which is set
-    in the model, where the model wants what PyTorch's variable-length kernel does not compute.
-
-    The model's configuration shows it, or what it passes in a forward pass. Raises ConfigError
-    where the trial asks for varlen, or the model cannot have SDPA either.
-    """
-    if attention.name != _VARLEN.name:
-        return attention
-    special = special_attention(model.config.to_dict())
-    reason = f"the base has {special}" if special else _not_computed(model, attention)
-    if reason is None:
-        return attention
-    if trial.attention == attention.name:
-        refuse_varlen(reason)
     try:
-        model.set_attn_implementation(_SDPA.implementation)
-    except ValueError as error:
-        raise ConfigError(
-            f"trial.model: got {trial.model}, of which varlen and sdpa attention do not compute "
-            f"that {reason}, must be a base that one of {', '.join(ATTENTIONS)} computes here; "
-            "install FlashAttention, or take another base"
-        ) from error
-    return replace(_SDPA, reason=f"varlen does not compute that {reason}")
+        model.set_attn_implementation(attention.implementation)
+    except (ValueError, ImportError) as error:
+        raise NotComputedError(str(error).splitlines()[0]) from error
+    if model.config._attn_implementation != attention.implementation:
+        raise NotComputedError(f"transformers has no {attention.name} for {type(model).__name__}")
 
 
-def _not_computed(model: PreTrainedModel, attention: Attention) -> str | None:
-    """What a model wants of its attention in a forward pass that this does not compute."""
-    was_training = model.training
-    try:
-        row_logits(model.eval(), np.zeros(sum(PROBE_LENGTHS), dtype=np.int64), attention)
-    except NotComputedError as error:
-        return str(error)
-    finally:
-        model.train(was_training)
-    return None
-
-
-def _possible(trial: TrialConfig, device: torch.device) -> list[Attention]:
-    """What works here, the fastest first."""
-    works = []
-    if device.type == "cuda" and trial.base_precision != "fp32":
-        capability = torch.cuda.get_device_capability(device)
+def _variable_length(trial: TrialConfig, device: torch.device) -> list[Attention]:
+    if device.type != "cuda" or trial.base_precision == "fp32":
+        return []
+    capability = torch.cuda.get_device_capability(device)
+    return [
+        attention
         for attention, module, needed in (
             (_FLASH_3, "flash_attn_interface", (9, 0)),
             (_FLASH_2, "flash_attn", (8, 0)),
             (_VARLEN, "torch.nn.attention.varlen", (8, 0)),
-        ):
-            if capability >= needed and importlib.util.find_spec(module) is not None:
-                works.append(attention)
-    return [*works, _SDPA]
+        )
+        if capability >= needed and importlib.util.find_spec(module) is not None
+    ]
 
 
 def _varlen_forward(
@@ -152,12 +125,13 @@ def _varlen_forward(
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
     is_causal: bool | None = None,
+    sliding_window: int | None = None,
     **rest: object,
 ) -> tuple[torch.Tensor, None]:
     """PyTorch's kernel over [1, heads, T, head_dim], in the form that transformers calls; a text
-    that comes without boundaries, as in generation, goes to SDPA.
+    that comes without boundaries, as in generation, goes to SDPA, its window in the mask.
 
-    Raises NotComputedError for what would be dropped: a window, a soft cap, sinks, dropout, …
+    Raises NotComputedError for what would be dropped: a soft cap, sinks, dropout, …
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if not causal:
@@ -178,7 +152,9 @@ def _varlen_forward(
         part.transpose(1, 2).flatten(0, 1).contiguous() for part in (query, key, value)
     )
     places = (cu_seq_lens_q,) * 2 + (max_length_q,) * 2
-    mixed = varlen_attn(query, key, value, *places, scale=scaling, window_size=(-1, 0))
+    # transformers' window holds the token itself, the kernel's what lies before it
+    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    mixed = varlen_attn(query, key, value, *places, scale=scaling, window_size=window)
     assert isinstance(mixed, torch.Tensor)  # it is a pair only where more is asked for
     return mixed.unsqueeze(0), None
 
@@ -196,32 +172,10 @@ def _refuse_dropped(passed: Mapping[str, object]) -> None:
 def _varlen_mask(*, mask_function: Callable[..., object], **rest: object) -> torch.Tensor | None:
     """FlashAttention's mask for PyTorch's kernel, which is given none but that of a causal model.
 
-    Raises NotComputedError for any other: a window or a chunk (`local_size`), a mask that is not
-    causal, or one with the model's own functions (`use_vmap`).
+    A window comes to the attention itself. Raises NotComputedError for a mask that is not causal,
+    or one with the model's own functions (`use_vmap`).
     """
-    size = rest.get("local_size")
-    if size is not None:
-        raise NotComputedError(f"the base masks all but {size} positions")
     if rest.get("use_vmap") or mask_function is bidirectional_mask_function:
         raise NotComputedError("the base has a mask that is not the causal one")
     mask: torch.Tensor | None = flash_attention_mask(mask_function=mask_function, **rest)
     return mask
-
-
-PROBE_LENGTHS = (7, 11, 6)
-"""Tokens of the documents with which an attention is proved to keep them apart."""
-
-
-def row_logits(model: PreTrainedModel, tokens: np.ndarray, attention: Attention) -> torch.Tensor:
-    row = {
-        "input_ids": tokens,
-        "labels": np.full(tokens.shape, -100),
-        "seq_lengths": np.array(PROBE_LENGTHS),
-    }
-    batch = collate([row], flatten=attention.flatten)
-    batch.pop("labels")
-    device = model.get_input_embeddings().weight.device
-    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=attention.flatten):
-        logits = model(**inputs, use_cache=False).logits
-    return torch.as_tensor(logits[0].float().cpu())

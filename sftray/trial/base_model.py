@@ -7,6 +7,8 @@ gradients on the CPU too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,7 +24,9 @@ from transformers import (
 
 from sftray.config import TrialConfig
 from sftray.storage.hub import fetched
-from sftray.trial.attention import Attention
+
+Computing = Callable[[], AbstractContextManager[object]]
+"""A context in which a trial computes."""
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
@@ -32,9 +36,16 @@ def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def load_base(trial: TrialConfig, device: torch.device, attention: Attention) -> PreTrainedModel:
-    """The base on `device`, frozen, quantised to NF4 while loading where the trial says so; in
-    float32 where all of it is to be trained (`train_all`)."""
+def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
+    """A context in which weights of float32 are computed with as the trial does."""
+    enabled = compute_dtype(trial, device) == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
+    """The base on `device` with eager attention, which every model has; frozen, quantised to NF4
+    while loading where the trial says so; in float32 where all of it is to be trained
+    (`train_all`)."""
     dtype = compute_dtype(trial, device)
     if trial.finetune == "full":
         dtype = torch.float32
@@ -49,7 +60,7 @@ def load_base(trial: TrialConfig, device: torch.device, attention: Attention) ->
         trial,
         dtype,
         device_map={"": device},
-        attn_implementation=attention.implementation,
+        attn_implementation="eager",
         **({} if quantization is None else {"quantization_config": quantization}),
     )
     model.config.use_cache = False

@@ -4,26 +4,39 @@ no attention mask is passed, since an all-ones mask would take the isolation awa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+RowLayout = Literal["stacked", "flat", "apart"]
+"""One row beneath another; laid end to end; or every document a row of its own."""
+ALIKE = 0.75
+"""Of the longest document of a group, what its shortest has at least."""
 
-def collate(rows: Sequence[Mapping[str, Any]], *, flatten: bool) -> dict[str, Any]:
+
+def collate(rows: Sequence[Mapping[str, Any]], layout: RowLayout) -> dict[str, Any]:
     """The model inputs of `rows`, each with input_ids and labels [L] and seq_lengths summing to L.
 
-    Returns input_ids, labels and position_ids (restarting at every document), int64, of shape
-    [B, L]; with `flatten`, of shape [1, B·L] together with the boundaries that variable-length
-    attention kernels take: cu_seq_lens_q/k int32 [documents + 1] and max_length_q/k.
+    Stacked: input_ids, labels and position_ids (restarting at every document), int64 [B, L]. Flat:
+    the same as [1, B·L], with the boundaries that variable-length attention kernels take,
+    cu_seq_lens_q/k int32 [documents + 1] and max_length_q/k, and what convolutions and recurrences
+    take, seq_idx int32 [1, B·L]. Apart: input_ids and labels as stacked, and as `documents` the
+    model inputs of groups of documents of like length, padded on the right, which a causal model
+    does not see.
     """
     lengths = [np.asarray(row["seq_lengths"]) for row in rows]
     columns = {
-        "input_ids": np.stack([np.asarray(row["input_ids"], dtype=np.int64) for row in rows]),
-        "labels": np.stack([np.asarray(row["labels"], dtype=np.int64) for row in rows]),
-        "position_ids": np.stack([positions(row_lengths) for row_lengths in lengths]),
+        name: np.stack([np.asarray(row[name], dtype=np.int64) for row in rows])
+        for name in ("input_ids", "labels")
     }
-    if not flatten:
+    if layout == "apart":
+        flat = {name: values.reshape(-1) for name, values in columns.items()}
+        groups = groups_of(np.concatenate(lengths))
+        stacked = {name: torch.from_numpy(values) for name, values in columns.items()}
+        return stacked | {"documents": [_padded(flat, group) for group in groups]}
+    columns["position_ids"] = np.stack([positions(row_lengths) for row_lengths in lengths])
+    if layout == "stacked":
         return {name: torch.from_numpy(values) for name, values in columns.items()}
     batch: dict[str, Any] = {
         name: torch.from_numpy(values.reshape(1, -1)) for name, values in columns.items()
@@ -32,6 +45,8 @@ def collate(rows: Sequence[Mapping[str, Any]], *, flatten: bool) -> dict[str, An
     boundaries = torch.from_numpy(np.concatenate([[0], np.cumsum(documents)]).astype(np.int32))
     batch["cu_seq_lens_q"] = batch["cu_seq_lens_k"] = boundaries
     batch["max_length_q"] = batch["max_length_k"] = int(documents.max())
+    numbers = np.repeat(np.arange(len(documents), dtype=np.int32), documents)
+    batch["seq_idx"] = torch.from_numpy(numbers)[None]
     return batch
 
 
@@ -40,3 +55,33 @@ def positions(lengths: np.ndarray) -> np.ndarray:
     starts = np.cumsum(lengths) - lengths
     places: np.ndarray = np.arange(lengths.sum(), dtype=np.int64) - np.repeat(starts, lengths)
     return places
+
+
+def model_inputs(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a model is to be called with, one after another: a batch, or its documents."""
+    documents: list[dict[str, Any]] | None = batch.get("documents")
+    return [dict(batch)] if documents is None else documents
+
+
+def groups_of(lengths: np.ndarray) -> list[list[tuple[int, int]]]:
+    """(start, length) of documents that lie end to end, in groups of like length, longest first."""
+    starts = np.cumsum(lengths) - lengths
+    groups: list[list[tuple[int, int]]] = []
+    for number in np.argsort(-lengths, kind="stable"):
+        document = int(starts[number]), int(lengths[number])
+        if groups and document[1] >= ALIKE * groups[-1][0][1]:
+            groups[-1].append(document)
+        else:
+            groups.append([document])
+    return groups
+
+
+def _padded(
+    columns: Mapping[str, np.ndarray], documents: Sequence[tuple[int, int]]
+) -> dict[str, torch.Tensor]:
+    shape = len(documents), documents[0][1]
+    ids, labels = np.zeros(shape, dtype=np.int64), np.full(shape, -100, dtype=np.int64)
+    for row, (start, length) in enumerate(documents):
+        ids[row, :length] = columns["input_ids"][start : start + length]
+        labels[row, :length] = columns["labels"][start : start + length]
+    return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}

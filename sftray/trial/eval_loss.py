@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
-from sftray.trial.attention import Attention, choose_attention, settle_attention
-from sftray.trial.base_model import compute_dtype, load_base, pretrained
-from sftray.trial.collate import collate
-from sftray.trial.isolation import prove_isolation
+from sftray.trial.attention import Attention, possible_attentions, use_attention
+from sftray.trial.base_model import computing_as, load_base, pretrained
+from sftray.trial.collate import collate, model_inputs
+from sftray.trial.proof import prove
 
 
 def default_device() -> torch.device:
@@ -31,25 +32,30 @@ def default_device() -> torch.device:
 
 def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Dataset) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
-    model, attention = load_trained(adapter, trial)
+    model, attention = load_trained(adapter, trial, row_length(rows))
     return packed_eval_loss(model, rows, attention, trial)
 
 
-def load_trained(folder: Path, trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
+def load_trained(
+    folder: Path, trial: TrialConfig, max_length: int
+) -> tuple[PreTrainedModel, Attention]:
     """What a trial has trained and a local folder holds, as the trial ran it, in eval mode: an
-    adapter on its base, loaded by plain PEFT, or a whole model."""
+    adapter on its base, loaded by plain PEFT, or a whole model; with the attention that
+    is proved for rows of `max_length` tokens."""
     if trial.finetune == "lora":
-        base, attention = _base_of(trial)
+        base, attention = _base_of(trial, max_length)
         model = PeftModel.from_pretrained(base, str(folder))
     else:
-        model, attention = _base_of(_of_folder(trial, folder))
-    prove_isolation(model, attention)
+        model, attention = _base_of(_of_folder(trial, folder), max_length)
     return model.eval(), attention
 
 
 def load_untrained(trial: TrialConfig) -> PreTrainedModel:
-    """The base as the trial held it, in eval mode."""
-    return _base_of(trial)[0].eval()
+    """The base as the trial held it, in eval mode, to be asked with the attention of transformers'
+    own choice."""
+    model = load_base(trial, default_device())
+    use_attention(model, possible_attentions(trial, model.device)[0])
+    return model.eval()
 
 
 def _of_folder(trial: TrialConfig, folder: Path) -> TrialConfig:
@@ -57,11 +63,14 @@ def _of_folder(trial: TrialConfig, folder: Path) -> TrialConfig:
     return replace(trial, model=str(folder), model_revision=None)
 
 
-def _base_of(trial: TrialConfig) -> tuple[PreTrainedModel, Attention]:
-    device = default_device()
-    attention = choose_attention(trial, device)
-    model = load_base(trial, device, attention)
-    return model, settle_attention(model, attention, trial)
+def row_length(rows: Dataset) -> int:
+    """Tokens of each packed row."""
+    return len(rows[0]["input_ids"])
+
+
+def _base_of(trial: TrialConfig, max_length: int) -> tuple[PreTrainedModel, Attention]:
+    model = load_base(trial, default_device())
+    return model, prove(model, trial, max_length).attention
 
 
 def evaluate_model(
@@ -70,25 +79,15 @@ def evaluate_model(
     """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
     None: as the trial holds its base, which is then that folder."""
     if dtype is None:
-        model, attention = _base_of(trial)
+        model, attention = _base_of(trial, row_length(rows))
         return packed_eval_loss(model.eval(), rows, attention, trial)
-    device = default_device()
     precision = "fp32" if dtype == torch.float32 else "bf16"
     plain = replace(
         _of_folder(trial, folder), base_precision=precision, attention=None, shard_base=False
     )
-    attention = choose_attention(plain, device)
-    model = pretrained(
-        plain, dtype, device_map={"": device}, attn_implementation=attention.implementation
-    )
-    attention = settle_attention(model, attention, plain)
+    model = pretrained(plain, dtype, device_map={"": default_device()}, attn_implementation="eager")
+    attention = prove(model, plain, row_length(rows), contextlib.nullcontext).attention
     return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
-
-
-def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
-    """A context in which weights of float32 are computed with as the trial does."""
-    enabled = compute_dtype(trial, device) == torch.bfloat16
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()
@@ -107,15 +106,15 @@ def packed_eval_loss(
     device = model.get_input_embeddings().weight.device
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
-        batch = collate([row], flatten=attention.flatten)
-        labels = batch.pop("labels")[0, 1:].to(device)
-        inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        with computing_as(trial, device) if autocast else contextlib.nullcontext():
-            logits = model(**inputs, use_cache=False).logits[0, :-1]
-        supervised = labels != -100
-        losses = functional.cross_entropy(
-            logits[supervised].float(), labels[supervised], reduction="none"
-        )
-        total += float(losses.double().sum())
-        count += int(supervised.sum())
+        for batch in model_inputs(collate([row], attention.layout)):
+            labels = batch.pop("labels")[:, 1:].to(device)
+            inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            with computing_as(trial, device) if autocast else contextlib.nullcontext():
+                logits = model(**inputs, use_cache=False).logits[:, :-1]
+            supervised = labels != -100
+            losses = functional.cross_entropy(
+                logits[supervised].float(), labels[supervised], reduction="none"
+            )
+            total += float(losses.double().sum())
+            count += int(supervised.sum())
     return total / count

@@ -266,10 +266,9 @@ def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence
     `prompts`, and take the bundle's files with the tokenizer's."""
     import torch
 
-    from sftray.trial.base_model import compute_dtype, load_tokenizer
+    from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
     from sftray.trial.eval_loss import (
-        computing_as,
         default_device,
         load_trained,
         load_untrained,
@@ -286,7 +285,7 @@ def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence
         export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
-        model, attention = load_trained(Path(folder), trial)
+        model, attention = load_trained(Path(folder), trial, opened.max_length)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
         whole = trial.finetune == "full"
         if whole:

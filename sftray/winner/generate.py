@@ -12,14 +12,14 @@ def answer(
     turn."""
     local, facts = open_bundle(folder)
     trial = facts.as_trained(folder, trust_remote_code)
-    from sftray.trial.base_model import saved_tokenizer
-    from sftray.trial.eval_loss import computing_as, load_trained, load_untrained
+    from sftray.trial.base_model import computing_as, saved_tokenizer
+    from sftray.trial.eval_loss import load_trained, load_untrained
     from sftray.trial.generation import reply
 
     tokenizer = saved_tokenizer(local, trial)
     messages = [{"role": "user", "content": prompt}]
     rest = (tokenizer, messages, facts.end_of_turn, max_new_tokens)
-    model, _ = load_trained(local, trial)
+    model, _ = load_trained(local, trial, facts.data.max_length)
     with computing_as(trial, model.device):
         if facts.is_whole:
             trained = {"model": reply(model, *rest)[0]}

@@ -98,7 +98,7 @@ def peft_model(model: Any, trial: TrialConfig, seed: int, spread: float = 0.05) 
 
 def loss_sum(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
     """The sum of token losses, by transformers and PEFT."""
-    batch = collate(rows, flatten=False)
+    batch = collate(rows, "stacked")
     labels = batch.pop("labels")[:, 1:]
     logits = model(**batch, use_cache=False).logits[:, :-1]
     kept = labels != -100

@@ -57,12 +57,11 @@ def test_a_hub_that_has_too_much_to_do_is_waited_for_and_the_model_loaded_from_t
     hub.busy = 2
     code = (
         "import torch\n"
-        "from sftray.trial.attention import choose_attention\n"
         "from sftray.config.sweep_config import TrialConfig\n"
         "from sftray.trial.base_model import load_base, load_tokenizer\n"
         f"trial = TrialConfig({MODEL!r}, base_precision='fp32')\n"
         "device = torch.device('cpu')\n"
-        "model = load_base(trial, device, choose_attention(trial, device))\n"
+        "model = load_base(trial, device)\n"
         "print(model.name_or_path, type(load_tokenizer(trial, '')).__name__)\n"
     )
     process = started(hub, tmp_path, code)

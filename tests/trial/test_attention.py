@@ -1,129 +1,144 @@
-"""PyTorch's variable-length attention drops nothing that a model passes it: the next is taken."""
+"""PyTorch's variable-length attention computes what it is given, drops nothing that a model passes
+it, and gives way to the next where it cannot."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 import transformers as t
-from bank_models import SIZES, random_model, random_rows
+from bank_models import SIZES
 from torch.nn.attention import varlen
-from transformers import AttentionInterface, AttentionMaskInterface
 
-from sftray.config import TrialConfig
-from sftray.errors import ConfigError
 from sftray.trial import attention
-from sftray.trial.attention import NotComputedError, settle_attention
-from sftray.trial.collate import collate
-from sftray.trial.isolation import prove_isolation
+from sftray.trial.attention import NotComputedError
+from sftray.trial.equality import Reference
+from sftray.trial.proof import Proof, first_that_passes
 
-TRIAL = TrialConfig("base", base_precision="fp32")
-NAME = attention._VARLEN.implementation
-
-SPECIAL: dict[str, Any] = {
+CHAIN = [
+    attention._VARLEN, attention._SDPA, attention._EAGER, attention._APART, attention._APART_EAGER
+]  # fmt: skip
+WINDOWS: dict[str, Any] = {
     "mistral": lambda: t.MistralConfig(**SIZES, sliding_window=8),
     "qwen2": lambda: t.Qwen2Config(
         **SIZES, sliding_window=8, use_sliding_window=True, max_window_layers=1
     ),
     "phi3": lambda: t.Phi3Config(**SIZES, sliding_window=8, pad_token_id=0),
-    "gemma3": lambda: t.Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=8),
-    "llama4, chunks": lambda: t.Llama4TextConfig(
-        **SIZES, head_dim=8, attention_chunk_size=8, num_local_experts=2, intermediate_size_mlp=48
+    "gemma3": lambda: t.Gemma3TextConfig(
+        **SIZES, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
     ),
-    "llama, not causal": lambda: _not_causal(t.LlamaConfig(**SIZES)),
-    "llama, dropout": lambda: t.LlamaConfig(**SIZES, attention_dropout=0.1),
+    "cohere2": lambda: t.Cohere2Config(**SIZES, sliding_window=8, pad_token_id=0),
 }
-NEITHER: dict[str, Any] = {
-    "gemma2, soft cap": lambda: t.Gemma2Config(**SIZES, head_dim=8, attn_logit_softcapping=5.0),
-    "gpt_oss, sinks": lambda: t.GptOssConfig(
-        **SIZES, head_dim=8, num_local_experts=4, num_experts_per_tok=2,
-        layer_types=["full_attention"] * 2,
+FULL: dict[str, Any] = {
+    "llama": lambda: t.LlamaConfig(**SIZES),
+    "qwen3": lambda: t.Qwen3Config(**SIZES, head_dim=16),
+    "mistral": lambda: t.MistralConfig(**SIZES, sliding_window=None),
+}
+OTHERS: dict[str, tuple[Any, str]] = {
+    "llama4, chunks": (
+        lambda: t.Llama4TextConfig(
+            **SIZES, head_dim=8, attention_chunk_size=8, num_local_experts=2,
+            intermediate_size_mlp=48,
+        ),
+        "sdpa",
+    ),
+    "gemma2, soft cap": (
+        lambda: t.Gemma2Config(
+            **SIZES, head_dim=8, attn_logit_softcapping=5.0, layer_types=["full_attention"] * 2
+        ),
+        "eager",
+    ),
+    "gpt_oss, sinks": (
+        lambda: t.GptOssConfig(
+            **SIZES, head_dim=8, num_local_experts=4, num_experts_per_tok=2,
+            layer_types=["full_attention"] * 2,
+        ),
+        "apart",  # transformers masks its packed rows in no other way
     ),
 }  # fmt: skip
 
 
-def _not_causal(config: Any) -> Any:
-    config.is_causal = False
-    return config
+def attend(
+    q: Any, k: Any, v: Any, bounds: Any, *_: Any, scale: float, window_size: Any, **__: Any
+) -> Any:
+    """What PyTorch's kernel computes: causal, each document by itself, a window."""
+    out = torch.empty_like(q)
+    for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        places = torch.arange(end - start)
+        back = places[:, None] - places[None]
+        seen = (back >= 0) & ((back <= window_size[0]) | (window_size[0] < 0))
+        parts = (part[start:end].transpose(0, 1) for part in (q, k, v))
+        mixed = torch.nn.functional.scaled_dot_product_attention(
+            *parts, attn_mask=seen, scale=scale
+        )
+        out[start:end] = mixed.transpose(0, 1)
+    return out
 
 
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands for the kernel, which wants a GPU: causal, each document by itself."""
-
-    def attend(q: Any, k: Any, v: Any, bounds: Any, *_: Any, scale: float, **__: Any) -> Any:
-        out = torch.empty_like(q)
-        for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            parts = (part[start:end].transpose(0, 1) for part in (q, k, v))
-            mixed = torch.nn.functional.scaled_dot_product_attention(
-                *parts, is_causal=True, scale=scale
-            )
-            out[start:end] = mixed.transpose(0, 1)
-        return out
-
+    """Stands for the kernel, which wants a GPU."""
     monkeypatch.setattr(varlen, "varlen_attn", attend)
-    AttentionInterface.register(NAME, attention._varlen_forward)
-    AttentionMaskInterface.register(NAME, attention._varlen_mask)
 
 
-def model_of(config: Any) -> Any:
+def proof_of(config: Any, max_length: int = 200) -> Proof:
     torch.manual_seed(0)
     model = t.AutoModelForCausalLM.from_config(
-        config, attn_implementation=NAME, dtype=torch.float32
+        config, attn_implementation="eager", dtype=torch.float32
     )
-    return model.requires_grad_(False).eval()
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.2)
+    model.requires_grad_(False).eval()
+    reference = Reference(model, max_length)
+    proof, refused = first_that_passes(model, CHAIN, reference, contextlib.nullcontext)
+    assert proof is not None, refused
+    assert model.config._attn_implementation == proof.attention.implementation
+    return proof
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
-def test_a_base_of_full_causal_attention_stays_on_varlen(family: str) -> None:
-    model = random_model(family)
-    rows = random_rows(2, 40, 97, seed=1)
-    stacked = model(**without_labels(rows, flatten=False), use_cache=False).logits
-    model.set_attn_implementation(NAME)
-    settled = settle_attention(model, attention._VARLEN, TRIAL)
-    assert settled == attention._VARLEN
-    assert prove_isolation(model, settled) == 0
-    flat = model(**without_labels(rows, flatten=True), use_cache=False).logits
-    torch.testing.assert_close(flat.view_as(stacked), stacked)
+@pytest.mark.parametrize("family", FULL)
+def test_full_causal_attention_stays_on_varlen(family: str) -> None:
+    proof = proof_of(FULL[family]())
+    assert (proof.attention.name, proof.isolation) == ("varlen", 0)
 
 
-@pytest.mark.parametrize("family", SPECIAL)
-def test_a_base_that_wants_more_than_varlen_computes_gets_sdpa_with_the_reason(family: str) -> None:
-    model = model_of(SPECIAL[family]())
-    settled = settle_attention(model, attention._VARLEN, TRIAL)
-    assert (settled.name, settled.flatten) == ("sdpa", False)
-    assert settled.reason.startswith("varlen does not compute that the base ")
-    assert model.config._attn_implementation == "sdpa"
+@pytest.mark.parametrize("family", WINDOWS)
+def test_varlen_computes_windows(family: str) -> None:
+    proof = proof_of(WINDOWS[family]())
+    assert proof.attention.name == "varlen"
+    assert proof.equality.window is None
 
 
-@pytest.mark.parametrize("family", SPECIAL.keys() - {"llama, dropout"})  # off in evaluation
-def test_what_the_configuration_does_not_tell_is_found_in_a_forward_pass(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "special_attention", lambda config: None)
-    settled = settle_attention(model_of(SPECIAL[family]()), attention._VARLEN, TRIAL)
-    assert settled.name == "sdpa"
+@pytest.mark.parametrize("family", WINDOWS)
+def test_a_kernel_without_windows_gives_way(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, scale: float, **_: Any) -> Any:
+        return attend(*args, scale=scale, window_size=(-1, 0))
+
+    monkeypatch.setattr(varlen, "varlen_attn", full)
+    proof = proof_of(WINDOWS[family]())
+    assert proof.attention.name == "sdpa"
+    assert "differs from eager attention in float32" in proof.attention.reason
 
 
-@pytest.mark.parametrize("family", SPECIAL)
-def test_varlen_that_is_asked_for_is_refused_where_it_would_drop_something(family: str) -> None:
-    wanted = replace(TRIAL, attention="varlen")
-    with pytest.raises(ConfigError, match=r"got 'varlen', but the base .* leave it None"):
-        settle_attention(model_of(SPECIAL[family]()), attention._VARLEN, wanted)
+def test_a_window_that_no_document_can_reach_is_said() -> None:
+    proof = proof_of(t.MistralConfig(**SIZES, sliding_window=80), max_length=64)
+    assert proof.equality.window == 80
+    assert "no document reaches beyond its window of 80" in proof.equality.text()
 
 
-@pytest.mark.parametrize("family", NEITHER)
-def test_a_base_that_neither_computes_is_refused(family: str) -> None:
-    with pytest.raises(ConfigError, match="varlen and sdpa attention do not compute"):
-        settle_attention(model_of(NEITHER[family]()), attention._VARLEN, TRIAL)
+@pytest.mark.parametrize("family", OTHERS)
+def test_what_varlen_does_not_compute_gets_the_next_with_the_reason(family: str) -> None:
+    config, name = OTHERS[family]
+    proof = proof_of(config())
+    assert proof.attention.name == name
+    assert proof.attention.reason.startswith("varlen: ")
 
 
 @pytest.mark.parametrize(
     "passed",
     [
-        {"sliding_window": 8},
         {"softcap": 5.0},
         {"s_aux": torch.zeros(4)},
         {"dropout": 0.1},
@@ -141,9 +156,3 @@ def test_a_keyword_that_would_be_dropped_is_an_error(passed: Any, packed: bool) 
     attend(module, heads, heads, heads, None, scaling=1.0, dropout=0.0, softcap=None, **bounds)
     with pytest.raises(NotComputedError, match="the base "):
         attend(module, heads, heads, heads, None, scaling=1.0, **bounds, **passed)
-
-
-def without_labels(rows: Any, *, flatten: bool) -> dict[str, Any]:
-    batch = collate(rows, flatten=flatten)
-    del batch["labels"]
-    return batch

@@ -24,12 +24,12 @@ ROWS = [row(3, 2, 1), row(1, 5, first=6)]
 
 
 def test_positions_restart_at_every_document() -> None:
-    batch = collate(ROWS, flatten=False)
+    batch = collate(ROWS, "stacked")
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]]
 
 
 def test_rows_are_stacked_as_they_are() -> None:
-    batch = collate(ROWS, flatten=False)
+    batch = collate(ROWS, "stacked")
     assert batch["input_ids"].tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
     assert batch["labels"].tolist() == [[-100, 1, -100, 3, -100, 5], [-100, 7, -100, 9, -100, 11]]
     assert {values.dtype for values in batch.values()} == {torch.int64}
@@ -37,11 +37,11 @@ def test_rows_are_stacked_as_they_are() -> None:
 
 def test_no_attention_mask_is_passed() -> None:
     # an all-ones mask would let the documents of a row see each other (pitfall P15)
-    assert set(collate(ROWS, flatten=False)) == {"input_ids", "labels", "position_ids"}
+    assert set(collate(ROWS, "stacked")) == {"input_ids", "labels", "position_ids"}
 
 
 def test_flattened_rows_carry_the_boundaries_of_their_documents() -> None:
-    flat, stacked = collate(ROWS, flatten=True), collate(ROWS, flatten=False)
+    flat, stacked = collate(ROWS, "flat"), collate(ROWS, "stacked")
     for name in ("input_ids", "labels", "position_ids"):
         assert flat[name].shape == (1, 12)
         assert flat[name].flatten().equal(stacked[name].flatten())

@@ -42,7 +42,7 @@ from sftray.winner.merge import merge
 
 pytestmark = pytest.mark.ray
 
-SDPA = Attention("sdpa", "sdpa", flatten=False)
+SDPA = Attention("sdpa", "sdpa", "stacked")
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Pat
 def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
     local, facts = open_bundle(small_sweep.folder)
     trial = facts.config
-    model, _ = load_trained(local, trial)
+    model, _ = load_trained(local, trial, facts.data.max_length)
     tokenizer = saved_tokenizer(local, trial)
     asked = [{"role": "user", "content": "Hello."}]
     inputs = tokenizer.apply_chat_template(

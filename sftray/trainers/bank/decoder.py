@@ -104,10 +104,33 @@ class Decoder:
             saved = kept.pop()
             if recompute:
                 saved = self._layer(saved, index, batch, work_KP)[1]
-            dx_TD = self._layer_backward(dx_TD, saved, index, batch, work_KP, grad_KP)
+            both = (batch, work_KP, grad_KP)
+            # the embedding is frozen
+            dx_TD = self._layer_backward(dx_TD, saved, index, *both, to_input=index > 0)
             del saved
         batch.documents.mask = None
         return self._sums(losses_M, batch, work_KP.shape[0])
+
+    @torch.no_grad()
+    def layer_gradient(
+        self, x_TD: Tensor, dy_TD: Tensor, index: int, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """A layer's output [T, D] without adapters, and for its gradient `dy` that of x."""
+        work_KP = x_TD.new_zeros(1, self.layout.size)
+        grad_KP = torch.zeros_like(work_KP, dtype=torch.float32)
+        y_TD, saved = self._layer(x_TD, index, batch, work_KP)
+        y_TD = y_TD.clone()
+        dx_TD = self._layer_backward(
+            dy_TD.clone(), saved, index, batch, work_KP, grad_KP, to_input=True
+        )
+        batch.documents.mask = None
+        return y_TD, dx_TD
+
+    @torch.no_grad()
+    def head_gradient(self, x_TD: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The losses of the supervised positions [M], and the gradient of their sum [T, D]."""
+        losses_M, dx_TD = self._head(x_TD, batch, gradient=True)
+        return losses_M, dx_TD
 
     def _last(
         self, batch: Batch, work_KP: Tensor, attention: BankAttention | None = None
@@ -149,9 +172,18 @@ class Decoder:
         return out_TD, (first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ))
 
     def _layer_backward(
-        self, dx_TD: Tensor, saved: Any, index: int, batch: Batch, work_KP: Tensor, grad_KP: Tensor
+        self,
+        dx_TD: Tensor,
+        saved: Any,
+        index: int,
+        batch: Batch,
+        work_KP: Tensor,
+        grad_KP: Tensor,
+        *,
+        to_input: bool,
     ) -> Tensor:
-        """Turn the gradient of a layer's output into that of its input, in place."""
+        """Turn the gradient of a layer's output into that of its input, in place; without
+        `to_input` only that of its adapters is computed."""
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
         qkv, out, gate_up, down = self._linears[index]
         first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ) = saved
@@ -175,7 +207,7 @@ class Decoder:
         if raw_THE is not None:
             fast.head_norm_backward_(dheads_THE, raw_THE, layer.head_norms, shape.epsilon)
         dqkv_TO = dheads_THE.view(x_TD.shape[0], -1)
-        if index == 0:  # the embedding is frozen
+        if not to_input:
             dh_KSJ = qkv.inner_gradient(dqkv_TO, work_KP)
             qkv.add_gradients(dqkv_TO, normed_TD, hq_KSJ, dh_KSJ, batch, grad_KP)
             return dx_TD

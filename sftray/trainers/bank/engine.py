@@ -7,6 +7,7 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 import time
@@ -15,7 +16,6 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,10 +33,11 @@ from sftray.trainers.bank.adapters import (
     import_row,
     lay_out,
 )
-from sftray.trainers.bank.batches import PackedRow, assemble, idle_row, read_row
+from sftray.trainers.bank.batches import PackedRow, idle_row, read_row
 from sftray.trainers.bank.checkpoint_writer import CheckpointWriter, Position
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.decoder_proof import prove_equality, prove_isolation
 from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.greedy_answers import greedy_answers
@@ -44,11 +45,10 @@ from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot import Slot, SlotStep, Usage, dropout_seed, rung_of, slot_update
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import PROBE_LENGTHS
-from sftray.trial.base_model import compute_dtype, load_tokenizer
+from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
+from sftray.trial.equality import Reference
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
-from sftray.trial.isolation import isolation_change, refuse_leak
 from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_stream
 from sftray.trial.samples import Sample, judged, prompts_at
@@ -73,6 +73,8 @@ class Engine:
         self.settings, self._trial, self._packs = settings, trial, packs
         dtype = compute_dtype(trial, device)
         self._ends = end_tokens(model, packs.end_of_turn)
+        computing = functools.partial(computing_as, trial, device)
+        reference = Reference(model, packs.max_length, computing)
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(trial.lora_target_modules)
         if targets is None:
@@ -82,6 +84,7 @@ class Engine:
         self._row_tokens = self._train.tokens()
         self._decoder = Decoder(base, layout, packs.max_length, trial.attention)
         self._isolation = prove_isolation(self._decoder)
+        self._equality = prove_equality(self._decoder, reference)
         self._adapters = Adapters(layout, settings.slots, dtype, device)
         self._optimizer: Optimizer[SlotStep] = Optimizer(self._adapters)
         self._writer = CheckpointWriter(layout, targets, writer)
@@ -320,6 +323,7 @@ class Engine:
         on_gpu = self._device.type == "cuda"
         return {
             "attention": self._decoder.attention.name,
+            "equality": self._equality.text(),
             "isolation_max_change": self._isolation,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "trained_parameters": slot.spec.config.lora_r
@@ -329,20 +333,3 @@ class Engine:
             "bank_slots": self.settings.slots,
             "resident_base": self._decoder.base.resident,
         }
-
-
-@torch.no_grad()
-def prove_isolation(decoder: Decoder) -> float:
-    """The largest change of a document's hidden states when another of its row is changed: 0, or a
-    RuntimeError. As `model.prove_isolation`, on the bank's own decoder."""
-    nothing = np.empty(0, dtype=np.int64)
-    base = decoder.base
-    work = torch.zeros(1, decoder.layout.size, dtype=base.dtype, device=base.device)
-
-    def states(ids: np.ndarray) -> torch.Tensor:
-        row = PackedRow(ids, np.array(PROBE_LENGTHS), nothing, nothing)
-        return decoder.hidden(assemble([row], base.device), work)
-
-    change = isolation_change(base.shape.vocabulary, states)
-    refuse_leak(decoder.attention.name, "hidden states", change)
-    return change

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import why_not_the_base
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import load_base
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
@@ -92,8 +92,8 @@ def load_model(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
 
     Raises ConfigError where the attention that the trials ask for cannot run here.
     """
-    choose_attention(trial, device)
-    return load_base(trial, device, choose_attention(replace(trial, attention="sdpa"), device))
+    possible_attentions(trial, device)
+    return load_base(trial, device)
 
 
 @torch.no_grad()

@@ -22,11 +22,11 @@ from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_tokenizer
 from sftray.trial.generation import reply
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Reporter, StoppedError
+from sftray.trial.proof import Proof
 from sftray.trial.samples import Reply, judged, keep, prompts_at
 from sftray.trial.trial_report import Answers, Report
 from sftray.trial.trial_spec import TrialSpec
@@ -124,9 +124,8 @@ class _Attempt:
         started = time.perf_counter()
         spec, trial, packs = self._spec, self._spec.config, self._packs
         self._scratch.mkdir()
-        chosen = choose_attention(trial, self._device)
-        model, attention, isolation = self._bases.take(
-            trial, self._device, chosen, resident=spec.plan.execution.resident
+        model, proof = self._bases.take(
+            trial, self._device, packs.max_length, resident=spec.plan.execution.resident
         )
         trainer = self._trainer = PackedSFTTrainer(
             model,
@@ -134,14 +133,14 @@ class _Attempt:
             trial,
             spec.plan,
             {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
-            attention,
+            proof.attention,
             TrialPaths(spec.folder),
             self._report,
             self._scratch,
             self._stepped,
             self._answer,
         )
-        facts = self._facts(trainer, isolation)
+        facts = self._facts(trainer, proof)
         checkpoint = rescued or checkpoints.newest(
             TrialPaths(spec.folder), self._scratch / "checkpoints"
         )
@@ -159,9 +158,9 @@ class _Attempt:
                     self._report(report)
             self._finish(trainer, checkpoint, {} if rescued is None else facts)
         except StoppedError:
-            self._bases.keep(trainer.model, attention, isolation, trial)
+            self._bases.keep(trainer.model, proof, trial)
             raise
-        self._bases.keep(trainer.model, attention, isolation, trial)
+        self._bases.keep(trainer.model, proof, trial)
 
     def _finish(
         self,
@@ -194,7 +193,7 @@ class _Attempt:
             keep(spec.folder, samples)
         return answers
 
-    def _facts(self, trainer: PackedSFTTrainer, isolation: float) -> RanWith:
+    def _facts(self, trainer: PackedSFTTrainer, proof: Proof) -> RanWith:
         """What the trial runs with."""
         plan, attention = self._spec.plan, trainer.attention
         on_gpu = self._device.type == "cuda"
@@ -203,7 +202,8 @@ class _Attempt:
         if attention.reason:
             facts["attention_because"] = attention.reason
         facts |= {
-            "isolation_max_change": isolation,
+            "equality": proof.equality.text(),
+            "isolation_max_change": proof.isolation,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "activation_checkpointing": plan.execution.activation_checkpointing,

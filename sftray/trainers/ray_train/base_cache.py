@@ -15,10 +15,9 @@ from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.trainers.ray_train.fused_lora import make_resident
-from sftray.trial.attention import Attention, settle_attention
 from sftray.trial.base_model import load_base
 from sftray.trial.gpu_memory import free_memory
-from sftray.trial.isolation import prove_isolation
+from sftray.trial.proof import Proof, prove
 
 
 class Bases:
@@ -26,15 +25,15 @@ class Bases:
 
     def __init__(self) -> None:
         self._key: tuple[Hashable, ...] = ()
-        self._kept: tuple[PreTrainedModel, Attention, float] | None = None
+        self._kept: tuple[PreTrainedModel, Proof] | None = None
         self._forward: Callable[..., object] | None = None
         """The base's own, where it is not that of its class."""
 
     def take(
-        self, trial: TrialConfig, device: torch.device, attention: Attention, *, resident: bool
-    ) -> tuple[PreTrainedModel, Attention, float]:
-        """The base for a trial, dequantised where it is to be `resident`, the attention that
-        computes it (`attention`, or the next), and what proving that has found."""
+        self, trial: TrialConfig, device: torch.device, max_length: int, *, resident: bool
+    ) -> tuple[PreTrainedModel, Proof]:
+        """The base for a trial on rows of `max_length` tokens, dequantised where it is to be
+        `resident`, and the proof of the attention that it computes with."""
         key = (
             trial.model,
             trial.model_revision,
@@ -42,7 +41,8 @@ class Bases:
             trial.finetune,
             trial.base_precision,
             trial.shard_base,
-            attention,
+            trial.attention,
+            max_length,
             device,
             resident,
         )
@@ -51,17 +51,14 @@ class Bases:
             return kept
         del kept
         free_memory()
-        model = load_base(trial, device, attention)
-        settled = settle_attention(model, attention, trial)
-        change = prove_isolation(model, settled)
+        model = load_base(trial, device)
+        proof = prove(model, trial, max_length)
         if resident:
             make_resident(model)
         self._key, self._forward = key, vars(model).get("forward")
-        return model, settled, change
+        return model, proof
 
-    def keep(
-        self, trained: PeftModel, attention: Attention, change: float, trial: TrialConfig
-    ) -> None:
+    def keep(self, trained: PeftModel, proof: Proof, trial: TrialConfig) -> None:
         """Take the adapter off a PEFT model and keep its base; not one that was taken apart, or
         whose own weights were trained."""
         if trial.shard_base or trial.finetune == "full":
@@ -75,4 +72,4 @@ class Bases:
         if self._forward is not None:
             base.forward = self._forward
         base.eval().requires_grad_(False)
-        self._kept = base, attention, change
+        self._kept = base, proof

@@ -40,7 +40,7 @@ from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
 from sftray.trainers.ray_train.trl_private import fused_lm_head
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
-from sftray.trial.collate import collate
+from sftray.trial.collate import collate, model_inputs
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.lora_adapter import (
     init_adapters,
@@ -95,7 +95,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(
             model=model,
             args=sft_arguments(trial, plan, scratch, model),
-            data_collator=functools.partial(collate, flatten=attention.flatten),
+            data_collator=functools.partial(collate, layout=attention.layout),
             train_dataset=rows.select(order),
             eval_dataset=datasets["eval"],
             processing_class=tokenizer,
@@ -165,8 +165,11 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
         TRL's, without the metrics for which it waits for the GPU four times a micro-batch.
         """
-        log_probs = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
-        loss: Tensor = -log_probs.sum() / torch.as_tensor(num_items_in_batch).clamp(min=1)
+        total = sum(
+            model(**part, use_cache=False, fused_lm_head=True).log_probs.sum()
+            for part in model_inputs(inputs)
+        )
+        loss: Tensor = -total / torch.as_tensor(num_items_in_batch).clamp(min=1)
         workers: int = self.accelerator.num_processes
         return loss * workers  # DDP takes the mean of the gradients
 
@@ -190,14 +193,14 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         for start in range(0, most, self.plan.micro_batch_size):
             indices = mine[start : start + self.plan.micro_batch_size]
             batch = self.data_collator([rows[i] for i in indices] or [rows[0]])
-            if not indices:
-                batch["labels"].fill_(-100)
             self.stepped()
             batch = self._prepare_inputs(batch)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
-                outputs = self.model(**batch, fused_lm_head=True)
-            sums[0] -= outputs.log_probs.double().sum()
-            sums[1] += outputs.label_mask.sum()
+                for part in model_inputs(batch):
+                    outputs = self.model(**part, fused_lm_head=True)
+                    if indices:
+                        sums[0] -= outputs.log_probs.double().sum()
+                        sums[1] += outputs.label_mask.sum()
         self.model.train()
         if self.args.world_size > 1:
             dist.all_reduce(sums)

@@ -18,7 +18,6 @@ from sftray.plan.trainer_choice import target_projections
 from sftray.trainers.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.frozen_base import take_base
-from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base
 
 CPU = torch.device("cpu")
@@ -82,13 +81,12 @@ def test_a_subset_of_the_projections_can_be_adapted() -> None:
 def test_a_4bit_base_gives_what_bitsandbytes_gives(resident: bool) -> None:
     trial = TrialConfig(str(FOLDER), lora_r=4)
     rows = random_rows(2, LENGTH, 500, seed=1)
-    attention = choose_attention(trial, CPU)
-    model = peft_model(load_base(trial, CPU, attention), trial, seed=0)
+    model = peft_model(load_base(trial, CPU), trial, seed=0)
     loss = loss_sum(model, rows)
     loss.backward()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     tensors = {name.replace(".default", ""): p.detach() for name, p in trained.items()}
-    base = take_base(load_base(trial, CPU, attention), torch.float32, resident=resident)
+    base = take_base(load_base(trial, CPU), torch.float32, resident=resident)
     layout = lay_out(base.shape, PROJECTIONS, trial.lora_r)
     adapters = Adapters(layout, 1, base.dtype, base.device)
     row = import_row(layout, trial.lora_r, tensors, _no_moments(tensors))

@@ -21,7 +21,7 @@ from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import choose_attention
+from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.progress import StoppedError
@@ -47,7 +47,7 @@ def whole(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def base() -> Any:
-    return load_base(FULL, CPU, choose_attention(FULL, CPU))
+    return load_base(FULL, CPU)
 
 
 def test_all_weights_are_trained_and_the_loss_falls(
@@ -57,7 +57,7 @@ def test_all_weights_are_trained_and_the_loss_falls(
     assert whole.reports[0]["trained_parameters"] == sum(p.numel() for p in base.parameters())
     assert whole.reports[-1]["eval_loss"] < whole.eval_losses[0] - 0.5
     rows = small_packs.dataset("eval")
-    untrained = packed_eval_loss(base.eval(), rows, choose_attention(FULL, CPU), FULL)
+    untrained = packed_eval_loss(base.eval(), rows, possible_attentions(FULL, CPU)[0], FULL)
     assert whole.eval_losses[0] == pytest.approx(untrained, abs=2e-6)
 
 
@@ -95,7 +95,7 @@ def test_a_checkpoint_is_a_model_that_plain_transformers_loads(
     assert model.dtype == torch.float32
     assert model.config.use_cache
     rows = small_packs.dataset("eval")
-    again = packed_eval_loss(model.eval(), rows, choose_attention(FULL, CPU), FULL)
+    again = packed_eval_loss(model.eval(), rows, possible_attentions(FULL, CPU)[0], FULL)
     assert again == pytest.approx(loss, abs=1e-5)
     before = dict(base.named_parameters())
     assert not any(p.equal(before[name]) for name, p in model.named_parameters())  # all have moved
@@ -123,7 +123,7 @@ def test_weights_and_moments_come_back_as_they_were_also_from_many_files(
     base: Any, tmp_path: Path
 ) -> None:
     paths = TrialPaths(str(tmp_path))
-    model = load_base(FULL, CPU, choose_attention(FULL, CPU)).requires_grad_(True)
+    model = load_base(FULL, CPU).requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     optimizer.step()
@@ -133,7 +133,7 @@ def test_weights_and_moments_come_back_as_they_were_also_from_many_files(
     found = checkpoints.newest(paths, tmp_path)
     assert found is not None
     assert len(list(found.folder.glob("model-*.safetensors"))) > 1
-    other = load_base(FULL, CPU, choose_attention(FULL, CPU)).requires_grad_(True)
+    other = load_base(FULL, CPU).requires_grad_(True)
     fresh = torch.optim.AdamW(other.parameters(), lr=1e-3)
     checkpoints.load_model(other, found)
     checkpoints.load_moments(other, fresh, found)
@@ -223,7 +223,7 @@ def test_the_bundle_is_a_whole_model_that_loads_as_sftray_says(
     names: dict[str, Any] = {}
     exec(code, names)
     rows = small_packs.dataset("eval")
-    loss = packed_eval_loss(names["model"].eval(), rows, choose_attention(FULL, CPU), FULL)
+    loss = packed_eval_loss(names["model"].eval(), rows, possible_attentions(FULL, CPU)[0], FULL)
     assert loss == pytest.approx(json.loads((bundle / "sweep.json").read_text())["eval_loss"])
     ends = names["model"].generation_config.eos_token_id
     assert small_packs.end_of_turn in (ends if isinstance(ends, list) else [ends])

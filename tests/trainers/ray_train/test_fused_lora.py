@@ -13,7 +13,6 @@ from peft import LoraConfig, get_peft_model
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
 from sftray.trainers.ray_train.fused_lora import fuse_lora, make_resident
-from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base
 from sftray.trial.lora_adapter import init_adapters
 
@@ -72,9 +71,8 @@ def test_fused_layers_compute_what_peft_computes(kind: str, dropout: float) -> N
 @pytest.mark.parametrize("resident", [False, True])
 def test_fused_layers_over_a_4bit_base(resident: bool) -> None:
     trial = TrialConfig(str(FOLDER), base_precision="nf4")
-    attention = choose_attention(trial, CPU)
-    theirs = peft_model(load_base(trial, CPU, attention))
-    base = load_base(trial, CPU, attention)
+    theirs = peft_model(load_base(trial, CPU))
+    base = load_base(trial, CPU)
     if resident:
         make_resident(base)
     ours = peft_model(base)

@@ -32,7 +32,7 @@ from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.attention import Attention, choose_attention
+from sftray.trial.attention import Attention, possible_attentions, use_attention
 from sftray.trial.base_model import load_base, load_tokenizer
 from sftray.trial.collate import collate
 from sftray.trial.eval_loss import evaluate_adapter, packed_eval_loss
@@ -125,9 +125,11 @@ def run(
 
 
 def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2) -> Any:
-    attention = choose_attention(trial, CPU)
+    attention = possible_attentions(trial, CPU)[0]
+    model = load_base(trial, CPU)
+    use_attention(model, attention)
     return PackedSFTTrainer(
-        load_base(trial, CPU, attention),
+        model,
         load_tokenizer(trial, packs.chat_template),
         trial,
         plan_of(trial, packs, micro),
@@ -147,7 +149,7 @@ def whole(small_packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def base() -> Any:
-    return load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)).eval()
+    return load_base(TRIAL, CPU).eval()
 
 
 # what a trial computes
@@ -181,7 +183,7 @@ def test_the_first_step_takes_the_first_rows_of_the_stream(
     first = run(TRIAL, small_packs, tmp_path, killed_at=4)
     rows = small_packs.dataset("train")
     taken = rows.select(row_stream(len(rows), TRIAL.effective_batch_size, TRIAL.seed))
-    expected = packed_eval_loss(base, taken, choose_attention(TRIAL, CPU), TRIAL)
+    expected = packed_eval_loss(base, taken, possible_attentions(TRIAL, CPU)[0], TRIAL)
     assert first.losses[1] == pytest.approx(expected, abs=1e-5)
 
 
@@ -207,7 +209,7 @@ def test_eval_loss_is_exact_and_does_not_depend_on_the_micro_batch(
     rows = small_packs.dataset("eval")
     total, count = 0.0, 0
     for row in rows.with_format("numpy"):
-        inputs = collate([row], flatten=False)
+        inputs = collate([row], "stacked")
         labels = inputs.pop("labels")[0, 1:]
         with torch.no_grad():
             logits = base(**inputs, use_cache=False).logits[0, :-1]
@@ -303,7 +305,9 @@ def test_the_packed_loss_of_50_conversations_is_their_loss_one_by_one(
         losses = functional.cross_entropy(logits[trained], tokens[0, 1:][trained], reduction="sum")
         total, count = total + float(losses), count + int(trained.sum())
     assert counts["supervised_tokens"] == count
-    packed = packed_eval_loss(base, packs.dataset("eval"), choose_attention(TRIAL, CPU), TRIAL)
+    packed = packed_eval_loss(
+        base, packs.dataset("eval"), possible_attentions(TRIAL, CPU)[0], TRIAL
+    )
     assert packed == pytest.approx(total / count, abs=1e-4)
 
 
@@ -326,7 +330,7 @@ def test_changing_one_document_of_a_row_leaves_all_others_unchanged(
 
 @torch.no_grad()
 def logits_of(model: Any, row: dict[str, Any]) -> torch.Tensor:
-    inputs = collate([row], flatten=False)
+    inputs = collate([row], "stacked")
     del inputs["labels"]
     logits: torch.Tensor = model(**inputs, use_cache=False).logits[0]
     return logits
@@ -348,17 +352,17 @@ class Leaky(nn.Module):
 
 
 def test_an_attention_that_leaks_is_refused(base: Any) -> None:
-    attention = choose_attention(TRIAL, CPU)
-    assert prove_isolation(base, attention) == 0.0
+    attention = possible_attentions(TRIAL, CPU)[0]
+    assert prove_isolation(base, attention, contextlib.nullcontext) == 0.0
     with pytest.raises(RuntimeError, match="'sdpa' lets the documents of a packed row see each"):
-        prove_isolation(Leaky(base), attention)
+        prove_isolation(Leaky(base), attention, contextlib.nullcontext)
 
 
 def test_the_proof_leaves_the_model_in_its_mode(base: Any) -> None:
     model = nn.Sequential(nn.Dropout())  # a mode of its own
     assert model.training
     base.train()
-    prove_isolation(base, Attention("sdpa", "sdpa", flatten=False))
+    prove_isolation(base, Attention("sdpa", "sdpa", "stacked"), contextlib.nullcontext)
     assert base.training
     base.eval()
 
@@ -401,7 +405,7 @@ def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path)
 
 
 def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any) -> None:
-    model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
+    model = get_peft_model(load_base(TRIAL, CPU), lora_config(TRIAL))
     next(iter(trained_parameters(model).values())).data = torch.zeros(1, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="1 trained weights are not float32"):
         require_float32(model)
@@ -409,7 +413,7 @@ def test_an_optimizer_is_never_made_over_adapters_that_are_not_float32(base: Any
 
 def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
     def adapters(seed: int) -> dict[str, torch.Tensor]:
-        model = load_base(TRIAL, CPU, choose_attention(TRIAL, CPU))
+        model = load_base(TRIAL, CPU)
         model = get_peft_model(model, lora_config(TRIAL))
         init_adapters(model, seed)
         return {name: p.detach() for name, p in trained_parameters(model).items()}
@@ -426,12 +430,12 @@ def test_adapters_start_the_same_whatever_was_drawn_before() -> None:
 def test_an_evaluation_takes_no_gradient_from_a_4bit_base(small_packs: Packs) -> None:
     # pitfall P41: on some CPUs the first no-grad forward repacks Linear4bit for inference
     trial = replace(TRIAL, base_precision="nf4")
-    attention = choose_attention(trial, CPU)
-    model = load_base(trial, CPU, attention)
+    attention = possible_attentions(trial, CPU)[0]
+    model = load_base(trial, CPU)
     rows = small_packs.dataset("eval")
 
     def input_gradients() -> torch.Tensor:
-        inputs = collate([rows.with_format("numpy")[0]], flatten=False)
+        inputs = collate([rows.with_format("numpy")[0]], "stacked")
         embedded = model.get_input_embeddings()(inputs.pop("input_ids")).detach().requires_grad_()
         model.train()(inputs_embeds=embedded, **inputs).loss.backward()
         assert embedded.grad is not None
@@ -549,7 +553,7 @@ class Saved:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Saved:
-    model = get_peft_model(load_base(TRIAL, CPU, choose_attention(TRIAL, CPU)), lora_config(TRIAL))
+    model = get_peft_model(load_base(TRIAL, CPU), lora_config(TRIAL))
     init_adapters(model, seed=0)
     optimizer = torch.optim.AdamW(trained_parameters(model).values(), lr=1e-3)
     model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
@@ -616,7 +620,7 @@ def test_the_checkpoint_of_another_rank_is_refused(saved: Saved, tmp_path: Path)
     saved.save({"step": 4, "best": {"step": 4, "eval_loss": 1.0}})
     checkpoint = checkpoints.read(TrialPaths(str(tmp_path)).checkpoint(4), tmp_path / "scratch")
     other = replace(TRIAL, lora_r=8)
-    model = get_peft_model(load_base(other, CPU, choose_attention(other, CPU)), lora_config(other))
+    model = get_peft_model(load_base(other, CPU), lora_config(other))
     with pytest.raises(CheckpointError, match="holds another adapter than this trial's"):
         checkpoints.load_adapter(model, checkpoint)
 
@@ -668,8 +672,7 @@ def test_a_trial_that_was_stopped_leaves_its_base(small_packs: Packs, tmp_path: 
         spec = TrialSpec(name, TRIAL, plan, small_packs.root, str(tmp_path / name), None)
         with pytest.raises(StoppedError):
             run_trial(spec, stop, CPU, bases)
-    attention = choose_attention(TRIAL, CPU)
-    assert bases.take(TRIAL, CPU, attention, resident=False)[2] == 0
+    assert bases.take(TRIAL, CPU, small_packs.max_length, resident=False)[1].isolation == 0
     assert len(model) == 2
 
 

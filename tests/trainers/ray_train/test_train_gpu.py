@@ -17,11 +17,10 @@ from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import TrialPlan, plan_trial
 from sftray.trainers.ray_train.attempts import run_trial
-from sftray.trial.attention import choose_attention
 from sftray.trial.base_model import load_base
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.gpu_memory import free_memory
-from sftray.trial.isolation import prove_isolation
+from sftray.trial.proof import prove
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
@@ -53,17 +52,15 @@ def device() -> torch.device:
 
 def test_flash_attention_keeps_documents_apart(device: torch.device) -> None:
     pytest.importorskip("flash_attn")
-    attention = choose_attention(TRIAL, device)
-    assert attention.name == "flash_attention_2"
-    model = load_base(TRIAL, device, attention)
-    assert prove_isolation(model, attention) == 0
+    proof = prove(load_base(TRIAL, device), TRIAL, 512)
+    assert proof.attention.name == "flash_attention_2"
+    assert proof.isolation == 0
 
 
 @pytest.mark.parametrize("name", ["varlen", "sdpa"])
 def test_other_attentions_keep_documents_apart(device: torch.device, name: str) -> None:
     trial = replace(TRIAL, attention=name)
-    attention = choose_attention(trial, device)
-    assert prove_isolation(load_base(trial, device, attention), attention) == 0
+    assert prove(load_base(trial, device), trial, 512).isolation == 0
 
 
 def test_eval_loss_of_flash_attention_and_sdpa_agree(packs: Packs, device: torch.device) -> None:
@@ -72,8 +69,8 @@ def test_eval_loss_of_flash_attention_and_sdpa_agree(packs: Packs, device: torch
         if name == "flash_attention_2":
             pytest.importorskip("flash_attn")
         trial = replace(TRIAL, attention=name)
-        attention = choose_attention(trial, device)
-        model = load_base(trial, device, attention).eval()
+        model = load_base(trial, device).eval()
+        attention = prove(model, trial, packs.max_length).attention
         losses.append(packed_eval_loss(model, packs.dataset("eval"), attention, trial))
     assert losses == pytest.approx([losses[0]] * len(losses), abs=2e-3)
 

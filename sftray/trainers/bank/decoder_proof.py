@@ -1,0 +1,60 @@
+"""The proof that the bank's decoder computes the loaded base: isolation and equality.
+
+Promise: as `trial.equality` for a model of transformers, on the weights that the bank has taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sftray.errors import ConfigError
+from sftray.trainers.bank.batches import PackedRow, assemble
+from sftray.trainers.bank.decoder import Decoder
+from sftray.trial.equality import Equality, Reference
+from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
+from sftray.trial.layer_trace import EMBEDDING, GRADIENT, HEAD, OUTPUT, Place, directions
+
+
+@torch.no_grad()
+def prove_isolation(decoder: Decoder) -> float:
+    """The largest change of a document's hidden states when another of its row is changed: 0, or a
+    RuntimeError. As `trial.isolation`, on the bank's own decoder."""
+    nothing = np.empty(0, dtype=np.int64)
+    base = decoder.base
+    work = torch.zeros(1, decoder.layout.size, dtype=base.dtype, device=base.device)
+
+    def states(ids: np.ndarray) -> Tensor:
+        row = PackedRow(ids, np.array(PROBE_LENGTHS), nothing, nothing)
+        return decoder.hidden(assemble([row], base.device), work)
+
+    change = isolation_change(base.shape.vocabulary, states)
+    refuse_leak(decoder.attention.name, "hidden states", change)
+    return change
+
+
+def prove_equality(decoder: Decoder, reference: Reference) -> Equality:
+    """How far the decoder is from the reference of the model that its weights were taken from.
+
+    Raises ConfigError where that is too far.
+    """
+    base, ids = decoder.base, reference.tokens
+    lengths, where = np.array(reference.lengths), reference.where
+    row = PackedRow(ids, lengths, where, ids[where + 1])
+    batch = assemble([row], base.device)
+    values: dict[Place, Tensor] = {(EMBEDDING, OUTPUT): base.embedding[batch.ids].float()}
+    for number, place in reference.layers.items():
+        x_TD = reference.inputs(place).to(base.device, base.dtype)
+        dy_TD = directions(0, *x_TD.shape).to(base.device, base.dtype)
+        y_TD, dx_TD = decoder.layer_gradient(x_TD, dy_TD, number, batch)
+        values |= {(place, OUTPUT): y_TD.float(), (place, GRADIENT): dx_TD.float()}
+    x_TD = reference.inputs(HEAD).to(base.device, base.dtype)
+    losses_M, dx_TD = decoder.head_gradient(x_TD, batch)
+    values |= {(HEAD, OUTPUT): losses_M[: len(where), None], (HEAD, GRADIENT): dx_TD.float()}
+    equality = reference.judge(values)
+    if not equality.passed:
+        raise ConfigError(
+            f"trainer: got 'bank', but in its decoder {equality.text()}; take 'train'"
+        )
+    return equality

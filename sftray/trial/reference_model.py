@@ -1,0 +1,194 @@
+"""A loaded base computed plainly: eager attention, weights decoded here, in float32 or as loaded.
+
+Promise: nothing of what a trial computes with is in it: no kernel of an attention package, no 4-bit
+product of bitsandbytes. Weights are shared with the loaded model and decoded a product at a time.
+Price: one decoded matrix at a time, and a copy of the parameters that are no matrices.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+MOST_DECODED = 2**26
+"""Elements of a matrix that are decoded at once: 256 MB in float32."""
+
+
+def hollow(layer: nn.Module) -> nn.Module:
+    """A layer without its parts, in the place of one that is passed by: models ask layers for their
+    settings."""
+    empty = copy.copy(layer)
+    empty.__dict__ = {**vars(layer), "_modules": {}, "_parameters": {}, "_buffers": {}}
+    return empty
+
+
+def reference_model(
+    model: PreTrainedModel, replaced: dict[nn.Module, nn.Module], dtype: torch.dtype | None
+) -> PreTrainedModel:
+    """A copy of `model` with eager attention, computed in `dtype`; None: in the loaded one.
+
+    `replaced` modules are others in the copy. Matrices are the model's own, decoded when they are
+    multiplied with; all else is copied.
+    """
+    memo: dict[int, Any] = {id(old): new for old, new in replaced.items()}
+    gone = {inner for old in replaced for inner in old.modules()}
+    matrices = [module for module in model.modules() if _is_matrix(module) and module not in gone]
+    memo |= {id(p): p for module in matrices for p in module.parameters(recurse=False)}
+    memo |= _large_embeddings(model, gone)
+    memo[id(model)] = shell = copy.copy(model)
+    # `model` itself goes through copy.copy, so that methods set on it are not bound to the original
+    shell.__dict__ = copy.deepcopy({k: v for k, v in vars(model).items() if k != "forward"}, memo)
+    for parent in list(shell.modules()):
+        for name, child in parent.named_children():
+            if _is_matrix(child):
+                setattr(parent, name, _Product(child, dtype))
+            elif isinstance(child, nn.Embedding) and child.weight.numel() > MOST_DECODED:
+                setattr(parent, name, _Gathered(child, dtype))
+    if dtype is not None:
+        _cast(shell, dtype, keep=(_Product, _Gathered))
+    shell.set_attn_implementation("eager")
+    return shell.eval()
+
+
+def decoded(module: nn.Module) -> Tensor:
+    """A linear module's weight [output, input]. A quantised one is decoded to float32 by our own
+    arithmetic: NF4 and FP4 (Dettmers et al. 2023, arXiv:2305.14314), LLM.int8 (Dettmers et al.
+    2022, arXiv:2208.07339)."""
+    weight: Any = module.weight
+    state = getattr(weight, "quant_state", None) or getattr(module, "quant_state", None)
+    if state is not None:
+        return _from_4_bit(weight.data, state)
+    scales = getattr(weight, "SCB", None)
+    if scales is None and type(module).__name__ == "Linear8bitLt":
+        scales = module.state.SCB  # type: ignore[union-attr]
+    if scales is not None:
+        dense: Tensor = weight.data.float() * (scales.float()[:, None] / 127)
+        return dense
+    data: Tensor = weight.data
+    return data
+
+
+def _from_4_bit(data: Tensor, state: Any) -> Tensor:
+    """Two codes a byte, the first in the high half; a scale for each block of the flat weight,
+    which with double quantisation is a code itself."""
+    packed = data.view(torch.uint8).flatten()
+    codes = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
+    scales = state.absmax
+    if state.nested:
+        outer = state.state2
+        steps = outer.code.float()[scales.long()]
+        scales = _scaled(steps, outer.absmax.float(), outer.blocksize) + state.offset
+    values = state.code.float()[codes.int()]
+    return _scaled(values, scales.float(), state.blocksize)[: state.shape.numel()].view(state.shape)
+
+
+def _scaled(values: Tensor, scales: Tensor, block: int) -> Tensor:
+    rest = -len(values) % block
+    padded = functional.pad(values, (0, rest)) if rest else values
+    return (padded.view(-1, block) * scales.view(-1, 1)).flatten()[: len(values)]
+
+
+class _Product(nn.Module):
+    """A linear module whose weight is decoded in every pass, forward and backward."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.__dict__["module"], self._dtype = module, dtype
+        self.in_features, self.out_features = module.in_features, module.out_features
+        # some models ask a module for its weight's dtype
+        self.__dict__["weight"] = module.weight
+        self.bias = module.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = self._dtype or _compute_dtype(x)
+        y: Tensor = _Multiply.apply(x.to(dtype), self.__dict__["module"])  # type: ignore[no-untyped-call]
+        bias: Tensor | None = self.__dict__["module"].bias
+        return y if bias is None else y + bias.to(dtype)
+
+
+class _Multiply(torch.autograd.Function):
+    """x [..., input] times a module's decoded weight, some rows of the weight at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: nn.Module) -> Tensor:
+        ctx.module = module
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.cat([x @ rows.to(x.dtype).T for rows in _row_blocks(module)], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (dy,) = gradients
+        parts = _row_blocks(ctx.module)
+        sizes = [len(part) for part in parts]
+        with torch.autocast(dy.device.type, enabled=False):
+            products = (
+                g @ w.to(g.dtype) for g, w in zip(torch.split(dy, sizes, -1), parts, strict=True)
+            )
+            return sum(products, start=torch.zeros((), dtype=dy.dtype, device=dy.device)), None
+
+
+def _row_blocks(module: nn.Module) -> tuple[Tensor, ...]:
+    weight = decoded(module)
+    parts: tuple[Tensor, ...] = torch.split(weight, max(1, MOST_DECODED // weight.shape[1]))
+    return parts
+
+
+class _Gathered(nn.Module):
+    """A large embedding, of which only the rows that are asked for are copied."""
+
+    def __init__(self, module: nn.Embedding, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.__dict__["module"], self._dtype = module, dtype
+        self.__dict__["weight"] = module.weight
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        module: nn.Embedding = self.__dict__["module"]
+        ids, places = torch.unique(input_ids, return_inverse=True)
+        small = copy.copy(module)
+        rows = module.weight.data[ids]
+        weight = nn.Parameter(rows.to(self._dtype or rows.dtype), requires_grad=False)
+        small.__dict__ = {**vars(module), "_parameters": {"weight": weight}, "padding_idx": None}
+        small.num_embeddings = len(ids)
+        found: Tensor = small(places)
+        return found
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    """nn.Linear, and what bitsandbytes makes of it; not what a model derives from it."""
+    return type(module) is nn.Linear or type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def _large_embeddings(model: nn.Module, gone: Collection[nn.Module]) -> dict[int, Tensor]:
+    return {
+        id(module.weight): module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        and module not in gone
+        and module.weight.numel() > MOST_DECODED
+    }
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """What nn.Linear would compute in: autocast's dtype, if that is on."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def _cast(model: nn.Module, dtype: torch.dtype, keep: tuple[type[nn.Module], ...]) -> None:
+    for module in model.modules():
+        if isinstance(module, keep):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_floating_point():
+                new = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+                setattr(module, name, new)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.to(dtype))
