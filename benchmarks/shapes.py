@@ -157,10 +157,6 @@ def write_model(shape: str, folder: Path) -> None:
 
 def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Packs]:
     """Packs of the conversations in `data`, one for each row length, kept under `storage`."""
-    import ray
-
-    from sftray.data.pipeline import packs_from
-
     found = {}
     for length in sorted(set(lengths)):
         config = DataConfig(
@@ -170,16 +166,23 @@ def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Pac
             num_eval_conversations=64,
             max_bad_fraction=1.0,  # short rows drop long conversations
         )
-        packs = find_packs(make_recipe(config, str(FOLDER)), storage=storage)
-        if packs is None:
-            if not ray.is_initialized():
-                quiet = {"logging_level": "ERROR", "log_to_driver": False}
-                ray.init("local", include_dashboard=False, **quiet)
-            packs = packs_from(make_recipe(config, str(FOLDER)), storage=storage)
-        found[length] = packs
-    if ray.is_initialized():
-        ray.shutdown()  # its processes would share the machine with what is measured
+        found[length] = packs_of(config, str(FOLDER), storage)
     return found
+
+
+def packs_of(data: DataConfig, model: str, storage: str) -> Packs:
+    """Packs of some data for a base, kept under `storage`."""
+    import ray
+
+    from sftray.data.pipeline import packs_from
+
+    recipe = make_recipe(data, model)
+    packs = find_packs(recipe, storage=storage)
+    if packs is None:
+        ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        packs = packs_from(recipe, storage=storage)
+        ray.shutdown()  # its processes would share the machine with what is measured
+    return packs
 
 
 def _skeleton(config: Any, dtype: torch.dtype) -> Any:
