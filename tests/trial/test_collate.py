@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sftray.trial.collate import collate
+from sftray.trial.collate import ALIKE, collate, groups_of, model_inputs
 
 
 def row(*lengths: int, first: int = 0) -> dict[str, Any]:
@@ -49,3 +49,32 @@ def test_flattened_rows_carry_the_boundaries_of_their_documents() -> None:
         assert flat[f"cu_seq_lens_{side}"].tolist() == [0, 3, 5, 6, 7, 12]
         assert flat[f"cu_seq_lens_{side}"].dtype == torch.int32
         assert flat[f"max_length_{side}"] == 5
+
+
+def test_flattened_rows_number_their_documents_for_recurrences() -> None:
+    assert collate(ROWS, "flat")["seq_idx"].tolist() == [[0, 0, 0, 1, 1, 2, 3, 4, 4, 4, 4, 4]]
+
+
+def test_documents_apart_are_all_there_once_with_their_labels() -> None:
+    batch = collate(ROWS, "apart")
+    groups = model_inputs(batch)
+    assert batch["labels"].equal(collate(ROWS, "stacked")["labels"])
+    tokens = sorted(
+        (int(token), int(label))
+        for group in groups
+        for ids, labels in zip(group["input_ids"], group["labels"], strict=True)
+        for token, label in zip(ids, labels, strict=True)
+        if label != -100
+    )
+    expected = [(n, n) for n in range(12) if n % 2]
+    assert tokens == expected
+    assert {tuple(group["input_ids"].shape) for group in groups} == {(1, 5), (1, 3), (1, 2), (2, 1)}
+
+
+def test_a_group_is_padded_by_a_third_at_most() -> None:
+    lengths = np.random.default_rng(0).integers(1, 500, size=200)
+    groups = groups_of(lengths)
+    padded = sum(len(group) * group[0][1] for group in groups)
+    assert padded <= lengths.sum() / ALIKE
+    starts = [start for group in groups for start, _ in group]
+    assert sorted(starts) == (np.cumsum(lengths) - lengths).tolist()

@@ -235,6 +235,16 @@ def test_losses_do_not_depend_on_the_micro_batch(small_packs: Packs, tmp_path: P
     assert one.eval_losses == pytest.approx(two.eval_losses, abs=1e-5)
 
 
+def test_losses_are_the_same_with_the_documents_of_a_row_apart(
+    small_packs: Packs, tmp_path: Path
+) -> None:
+    packed = run(TRIAL, small_packs, tmp_path / "packed", killed_at=4)
+    apart = run(replace(TRIAL, attention="apart"), small_packs, tmp_path / "apart", killed_at=4)
+    assert apart.reports[0]["attention"] == "apart"
+    assert apart.losses == pytest.approx(packed.losses, abs=1e-5)
+    assert apart.eval_losses == pytest.approx(packed.eval_losses, abs=1e-5)
+
+
 def test_activation_checkpointing_changes_nothing_but_memory(
     small_packs: Packs, whole: Run, tmp_path: Path
 ) -> None:
