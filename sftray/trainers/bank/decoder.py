@@ -74,7 +74,7 @@ class Decoder:
     def losses(self, batch: Batch, work_KP: Tensor) -> Tensor:
         """Losses in nats of the supervised positions, float32 [M], under the adapters `work`;
         nothing is kept for a backward pass."""
-        return self._head(self._last(batch, work_KP), batch, gradient=False)[0]
+        return self.head(self._last(batch, work_KP), batch, gradient=False)[0]
 
     @torch.inference_mode()
     def hidden(
@@ -95,42 +95,21 @@ class Decoder:
         kept: list[Any] = []
         for index in range(self.base.shape.layers):
             before_TD = x_TD
-            x_TD, saved = self._layer(x_TD, index, batch, work_KP)
+            x_TD, saved = self.layer(x_TD, index, batch, work_KP)
             kept.append(before_TD if recompute else saved)
             del saved, before_TD
-        losses_M, dx_TD = self._head(x_TD, batch, gradient=True)
+        losses_M, dx_TD = self.head(x_TD, batch, gradient=True)
         del x_TD
         for index in reversed(range(self.base.shape.layers)):
             saved = kept.pop()
             if recompute:
-                saved = self._layer(saved, index, batch, work_KP)[1]
+                saved = self.layer(saved, index, batch, work_KP)[1]
             both = (batch, work_KP, grad_KP)
             # the embedding is frozen
-            dx_TD = self._layer_backward(dx_TD, saved, index, *both, to_input=index > 0)
+            dx_TD = self.layer_backward(dx_TD, saved, index, *both, to_input=index > 0)
             del saved
         batch.documents.mask = None
         return self._sums(losses_M, batch, work_KP.shape[0])
-
-    @torch.no_grad()
-    def layer_gradient(
-        self, x_TD: Tensor, dy_TD: Tensor, index: int, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
-        """A layer's output [T, D] without adapters, and for its gradient `dy` that of x."""
-        work_KP = x_TD.new_zeros(1, self.layout.size)
-        grad_KP = torch.zeros_like(work_KP, dtype=torch.float32)
-        y_TD, saved = self._layer(x_TD, index, batch, work_KP)
-        y_TD = y_TD.clone()
-        dx_TD = self._layer_backward(
-            dy_TD.clone(), saved, index, batch, work_KP, grad_KP, to_input=True
-        )
-        batch.documents.mask = None
-        return y_TD, dx_TD
-
-    @torch.no_grad()
-    def head_gradient(self, x_TD: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The losses of the supervised positions [M], and the gradient of their sum [T, D]."""
-        losses_M, dx_TD = self._head(x_TD, batch, gradient=True)
-        return losses_M, dx_TD
 
     def _last(
         self, batch: Batch, work_KP: Tensor, attention: BankAttention | None = None
@@ -138,11 +117,11 @@ class Decoder:
         """The last layer's output, with nothing kept."""
         x_TD = self.base.embedding[batch.ids]
         for index in range(self.base.shape.layers):
-            x_TD, _ = self._layer(x_TD, index, batch, work_KP, attention)
+            x_TD, _ = self.layer(x_TD, index, batch, work_KP, attention)
         batch.documents.mask = None
         return x_TD
 
-    def _layer(
+    def layer(
         self,
         x_TD: Tensor,
         index: int,
@@ -171,7 +150,7 @@ class Decoder:
         first = (x_TD, normed_TD, rstd_T, hq_KSJ, raw_THE, heads_THE, mixed_TI, attended, ho_KSJ)
         return out_TD, (first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ))
 
-    def _layer_backward(
+    def layer_backward(
         self,
         dx_TD: Tensor,
         saved: Any,
@@ -220,7 +199,7 @@ class Decoder:
         normed_TD, rstd_T = self._ops.rms_norm(x_TD, weight_D, self.base.shape.epsilon)
         return normed_TD, rstd_T
 
-    def _head(self, x_TD: Tensor, batch: Batch, *, gradient: bool) -> tuple[Tensor, Any]:
+    def head(self, x_TD: Tensor, batch: Batch, *, gradient: bool) -> tuple[Tensor, Any]:
         """Losses of the supervised positions and, with `gradient`, that of their sum, [T, D]."""
         base, tokens = self.base, x_TD.shape[0]
         picked_MD = x_TD[batch.where.clamp(max=tokens - 1)]

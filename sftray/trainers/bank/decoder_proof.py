@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sftray.errors import ConfigError
 from sftray.trainers.bank.batches import PackedRow, assemble
-from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.decoder import Batch, Decoder
 from sftray.trial.equality import Equality, Reference
 from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
 from sftray.trial.layer_trace import EMBEDDING, GRADIENT, HEAD, OUTPUT, Place, directions
@@ -47,10 +47,10 @@ def prove_equality(decoder: Decoder, reference: Reference) -> Equality:
     for number, place in reference.layers.items():
         x_TD = reference.inputs(place).to(base.device, base.dtype)
         dy_TD = directions(0, *x_TD.shape).to(base.device, base.dtype)
-        y_TD, dx_TD = decoder.layer_gradient(x_TD, dy_TD, number, batch)
+        y_TD, dx_TD = _layer_gradient(decoder, x_TD, dy_TD, number, batch)
         values |= {(place, OUTPUT): y_TD.float(), (place, GRADIENT): dx_TD.float()}
     x_TD = reference.inputs(HEAD).to(base.device, base.dtype)
-    losses_M, dx_TD = decoder.head_gradient(x_TD, batch)
+    losses_M, dx_TD = decoder.head(x_TD, batch, gradient=True)
     values |= {(HEAD, OUTPUT): losses_M[: len(where), None], (HEAD, GRADIENT): dx_TD.float()}
     equality = reference.judge(values)
     if not equality.passed:
@@ -58,3 +58,17 @@ def prove_equality(decoder: Decoder, reference: Reference) -> Equality:
             f"trainer: got 'bank', but in its decoder {equality.text()}; take 'train'"
         )
     return equality
+
+
+def _layer_gradient(
+    decoder: Decoder, x_TD: Tensor, dy_TD: Tensor, index: int, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """A layer's output [T, D] without adapters, and for its gradient `dy` that of x."""
+    work_KP = x_TD.new_zeros(1, decoder.layout.size)
+    grad_KP = torch.zeros_like(work_KP, dtype=torch.float32)
+    y_TD, saved = decoder.layer(x_TD, index, batch, work_KP)
+    y_TD = y_TD.clone()  # the backward pass writes over what it has read
+    where = (saved, index, batch, work_KP, grad_KP)
+    dx_TD = decoder.layer_backward(dy_TD.clone(), *where, to_input=True)
+    batch.documents.mask = None
+    return y_TD, dx_TD
