@@ -9,6 +9,9 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+
+MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,28 @@ def OneOf(*names: str) -> Bound:
 def Matches(pattern: str, words: str) -> Bound:
     """Text that a regular expression matches as a whole, which is `words`."""
     return Bound(lambda value: re.fullmatch(pattern, value) is not None, words)
+
+
+def Seed() -> Bound:
+    """A whole number that all generators take: PyTorch's, and numpy's of 32 bits."""
+    return Between(0, MAX_SEED)
+
+
+def Date() -> Bound:
+    """A date as YYYY-MM-DD."""
+
+    def holds(value: str) -> bool:
+        try:
+            return date.fromisoformat(value).isoformat() == value
+        except ValueError:
+            return False
+
+    return Bound(holds, "YYYY-MM-DD, a date that there is")
+
+
+def Filled() -> Bound:
+    """Text that is not empty."""
+    return Bound(lambda value: value.strip() != "", "a text that is not empty")
 
 
 def Texts(words: str) -> Bound:

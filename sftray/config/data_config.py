@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from sftray.config.bounds import Above, AtLeast, Between, Matches, OneOf
+from sftray.config.bounds import Above, AtLeast, Between, Date, Filled, Matches, OneOf, Seed
 from sftray.config.checks import check_fields, refuse, with_known_fields
 
 
@@ -16,18 +16,18 @@ class DataConfig:
 
     source: Annotated[str, Matches("(?s).+", "a path, a URI or a Hub id")]
     """A .jsonl or .parquet path or glob, an s3:// or gs:// URI of either, or a Hub dataset id."""
-    split: str = "train"
+    split: Annotated[str, Filled()] = "train"
     """The split of a Hub dataset; files have none."""
-    revision: str | None = None
+    revision: Annotated[str | None, Filled()] = None
     """Git revision of a Hub dataset; None takes the newest and records it."""
     columns: Annotated[
         str, OneOf("auto", "messages", "conversations", "prompt_completion", "instruction")
     ] = "auto"
     """How conversations are spelled: auto, messages, conversations, prompt_completion,
     instruction."""
-    eval_source: str | None = None
+    eval_source: Annotated[str | None, Filled()] = None
     """Evaluation conversations of their own; None holds some out of the training data."""
-    eval_split: str | None = None
+    eval_split: Annotated[str | None, Filled()] = None
     """Evaluation split of the same Hub dataset."""
     eval_fraction: Annotated[float, Above(0, 1)] = 0.02
     """Share of the conversations held out, chosen by a hash of their first user turn."""
@@ -39,11 +39,11 @@ class DataConfig:
     """Tokens a packed row holds; longer conversations lose trailing exchanges."""
     max_bad_fraction: Annotated[float, Between(0, 1)] = 0.05
     """Refuse to start when more than this share of the rows had to be dropped."""
-    chat_template: str | None = None
+    chat_template: Annotated[str | None, Filled()] = None
     """Path of a Jinja chat template; None takes the tokenizer's own."""
-    template_date: Annotated[str, Matches(r"\d{4}-\d{2}-\d{2}", "YYYY-MM-DD")] = "2025-01-01"
+    template_date: Annotated[str, Date()] = "2025-01-01"
     """The date that templates print, frozen so that packs and prompts repeat (YYYY-MM-DD)."""
-    seed: int = 0
+    seed: Annotated[int, Seed()] = 0
     """Seed of the held-out choice and of the order of packed rows."""
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ def read_points(path: Path) -> tuple[Mapping[str, Value], ...]:
             continue
         try:
             point = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of 6,000 digits, deep nesting
             raise ConfigError(f"--points {path}, line {number}: not JSON ({error})") from error
         require(isinstance(point, dict), f"--points {path}, line {number}", repr(line), "an object")
         points.append(point)
@@ -76,7 +76,7 @@ def read_points(path: Path) -> tuple[Mapping[str, Value], ...]:
 def _parse(text: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {"None": None, "True": True, "False": False}.get(text, text)
 
 

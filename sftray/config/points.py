@@ -71,6 +71,15 @@ def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
     return None if values is None else sorted(filter(is_number, values))
 
 
+def all_values(sweep: SweepConfig, name: str) -> set[Value]:
+    """All values that a field can take in a sweep, but those within a continuous range."""
+    default = getattr(sweep.trial, name)
+    if sweep.points:
+        return {getattr(sweep.trial.at(point), name) for point in sweep.points}
+    space = sweep.search_space.get(name)
+    return {default} if space is None else set(space.finite_values() or ())
+
+
 def reachable(sweep: SweepConfig, name: str) -> list[float]:
     """All values of a field, or the ends of its continuous range."""
     values = field_values(sweep, name)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from sftray.config.bounds import Above, AtLeast, Between, Matches, OneOf, Texts
+from sftray.config.bounds import MAX_SEED, Above, AtLeast, Between, Matches, OneOf, Texts
 from sftray.config.checks import (
     check_fields,
     holds_whole_numbers,
@@ -71,7 +71,7 @@ class SweepConfig:
     """How often each of them is run again: other row orders, initialisations and dropout."""
     confirm_trainer: Annotated[str | None, OneOf("bank", "train")] = None
     """bank or train; None: what the search was run with."""
-    evals_per_trial: Annotated[int, AtLeast(1)] = 8
+    evals_per_trial: Annotated[int, Between(1, 10_000)] = 8
     """Evaluations spread evenly over a trial, besides those at the rungs and at the start."""
     max_concurrent_trials: Annotated[int | None, AtLeast(1)] = None
     """None derives it from the cluster's CPUs and GPUs."""
@@ -98,10 +98,10 @@ class SweepConfig:
     sample_at: Annotated[str, OneOf("end", "evaluations")] = "end"
     """end: a trial answers when it has completed; evaluations: at each of its evaluations. A time
     takes 0.7 % of the demo's trials in a bank, 4 % of one in `train` (2 prompts, on a CPU)."""
-    max_failures: Annotated[int, AtLeast(0)] = 2
+    max_failures: Annotated[int, Between(0, 10_000)] = 2
     """How often a trial that lost its worker is started again from its last checkpoint; machines
     that the cloud took back are not counted."""
-    hang_minutes: Annotated[float, Above(0)] = 30.0
+    hang_minutes: Annotated[float, AtLeast(0.1)] = 30.0
     """A worker or a bank that has taken no step for so long is taken for dead."""
 
     max_hours: Annotated[float | None, Above(0)] = None
@@ -177,6 +177,9 @@ class SweepConfig:
         if self.confirm_top and self.objective == "metric":
             must = "0: repetitions are compared by their eval losses"
             refuse("confirm_top", f"{self.confirm_top} with objective='metric'", must)
+        if self.confirm_top and self.trial.seed + self.confirm_seeds > MAX_SEED:
+            must = f"at most {MAX_SEED - self.confirm_seeds}: a confirmation counts on from it"
+            refuse("trial.seed", f"{self.trial.seed} with confirm_seeds", must)
         if self.confirm_top and "seed" in self.search_space:
             must = "0, or a search without the seed, which a confirmation varies"
             refuse("confirm_top", f"{self.confirm_top} while search_space has the seed", must)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from sftray.config.bounds import Above, AtLeast, Matches, OneOf, Share
-from sftray.config.checks import check_fields, known_fields, refuse, with_known_fields
+from sftray.config.bounds import Above, AtLeast, Between, Filled, Matches, OneOf, Seed, Share
+from sftray.config.checks import check_fields, known_fields, refuse, require, with_known_fields
 from sftray.config.spaces import Value
 
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa", "eager", "apart")
@@ -21,7 +22,7 @@ class TrialConfig:
 
     model: Annotated[str, Matches("(?s).+", "a folder or a Hub model id")]
     """The base: a local folder or a Hub model id."""
-    model_revision: str | None = None
+    model_revision: Annotated[str | None, Filled()] = None
     """Git revision of a Hub model; None takes the newest and records it."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
@@ -31,7 +32,7 @@ class TrialConfig:
     """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32. In full
     fine-tuning, where no nf4 is: what is computed in."""
 
-    learning_rate: Annotated[float, Above(0)] = 1e-4
+    learning_rate: Annotated[float, Above(0, 1e37)] = 1e-4
     """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4, full fine-tuning
     1e-5 … 5e-5."""
     effective_batch_size: Annotated[int, AtLeast(1)] = 16
@@ -49,7 +50,7 @@ class TrialConfig:
     adam_beta1: Annotated[float, Share()] = 0.9
     adam_beta2: Annotated[float, Share()] = 0.999
 
-    lora_r: Annotated[int, AtLeast(1)] = 16
+    lora_r: Annotated[int, Between(1, 8192)] = 16
     """LoRA rank."""
     lora_alpha: Annotated[float | None, Above(0), "or None for lora_alpha_ratio × lora_r"] = None
     """LoRA's alpha; None derives lora_alpha_ratio × lora_r, so that rank can be searched alone."""
@@ -71,13 +72,14 @@ class TrialConfig:
     one by one); None takes the fastest that is proved on the loaded base."""
     shard_base: bool = False
     """Spread the base over the trial's workers (FSDP2), instead of a whole one on each."""
-    seed: int = 0
+    seed: Annotated[int, Seed()] = 0
     """Row order, adapter initialisation and dropout."""
 
     def __post_init__(self) -> None:
         check_fields("trial.", self)
         if isinstance(self.lora_target_modules, list):
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
+        self._require_targets()
         if self.finetune == "full" and self.base_precision == "nf4":
             must = "'bf16' or 'fp32': 4-bit weights cannot be trained"
             refuse("trial.base_precision", "'nf4' with finetune='full'", must)
@@ -91,6 +93,19 @@ class TrialConfig:
             got = f"True with lora_target_modules={self.lora_target_modules!r}"
             must = "with 'all-linear': only adapted layers can be taken apart"
             refuse("trial.shard_base", got, must)
+
+    def _require_targets(self) -> None:
+        targets, what = self.lora_target_modules, "trial.lora_target_modules"
+        must = "'all-linear', a pattern, or a list of modules"
+        if not targets or not isinstance(targets, str | tuple) or not all(targets):
+            refuse(what, repr(targets), must)
+        if isinstance(targets, tuple):
+            require(all(isinstance(one, str) for one in targets), what, repr(targets), must)
+            return
+        try:
+            re.compile(targets)
+        except re.error as error:
+            refuse(what, repr(targets), f"{must}; as a pattern it has {error}")
 
     @property
     def alpha(self) -> float:

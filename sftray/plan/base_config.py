@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from sftray.config import SweepConfig
+from sftray.config.points import all_values
 from sftray.errors import ConfigError
 from sftray.storage.model_files import BaseConfig
 
@@ -72,13 +73,24 @@ def special_attention(base: BaseConfig) -> str | None:
 
 
 def require_attention(sweep: SweepConfig, base: BaseConfig) -> None:
-    """Raise ConfigError where trials ask for varlen on a base that has more than it computes."""
-    asked = {sweep.trial.attention, *(point.get("attention") for point in sweep.points)}
-    space = sweep.search_space.get("attention")
-    asked |= set((space and space.finite_values()) or ())
+    """Raise ConfigError where trials ask for varlen on a base that has more than it computes, or
+    for another attention than sdpa in float32."""
+    asked = all_values(sweep, "attention")
     special = special_attention(base)
     if special and "varlen" in asked:
         refuse_varlen(f"the base has {special}")
+    if all_values(sweep, "base_precision") == {"fp32"}:
+        require_sdpa(sweep, "an fp32 base")
+
+
+def require_sdpa(sweep: SweepConfig, on: str) -> None:
+    """Raise ConfigError where trials ask for an attention that is not computed `on` this."""
+    if others := all_values(sweep, "attention") - {None, "sdpa"}:
+        name = sorted(map(str, others))[0]
+        raise ConfigError(
+            f"trial.attention: got {name!r} on {on}, must be 'sdpa': others need 16 bits on a GPU",
+            "leave it None to take what works",
+        )
 
 
 def refuse_varlen(reason: str) -> NoReturn:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config.checks import refuse
 from sftray.config.points import field_values, reachable
 from sftray.config.resume_check import refuse_other_config, require_no_stranger
 from sftray.data.packs.manifest import (
@@ -19,11 +21,13 @@ from sftray.data.packs.manifest import (
     reasons_text,
 )
 from sftray.data.recipe import Recipe
+from sftray.data.source.sources import names_files
 from sftray.errors import ConfigError
 from sftray.metrics import ANSWER_TOKENS
-from sftray.plan.base_config import special_attention
+from sftray.plan.base_config import require_sdpa, special_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.identities import identities, refuse_other_identities
+from sftray.plan.lora_targets import require_targets
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.prior_points import published_rates
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
@@ -47,6 +51,8 @@ def check_sweep(
 ) -> list[str]:
     """What is doubtful about a sweep on its data and base, a line each. Raises ConfigError where
     a point that the search could suggest cannot run."""
+    require_targets(sweep, base)
+    _require_no_idle_revision(sweep)
     return [
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_references(sweep, manifest["sample_prompts"]),
@@ -55,6 +61,16 @@ def check_sweep(
         *check_rates(sweep, base),
         *check_attention(sweep, base, gpus=gpus),
     ]
+
+
+def _require_no_idle_revision(sweep: SweepConfig) -> None:
+    """Raise ConfigError where a revision is given for what has none."""
+    if sweep.trial.model_revision and Path(sweep.trial.model).expanduser().is_dir():
+        got = f"{sweep.trial.model_revision!r} with the folder {sweep.trial.model}"
+        refuse("trial.model_revision", got, "None: only a Hub model has revisions")
+    if sweep.data.revision and names_files(sweep.data.source):
+        got = f"{sweep.data.revision!r} with the files {sweep.data.source}"
+        refuse("data.revision", got, "None: only a Hub dataset has revisions")
 
 
 def check_code(trial: TrialConfig) -> Iterator[str]:
@@ -158,7 +174,10 @@ def check_evaluation(evaluation: Counts) -> Iterator[str]:
 
 
 def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> Iterator[str]:
-    """Where the base has more than PyTorch's variable-length attention computes."""
+    """Where the base has more than PyTorch's variable-length attention computes; ConfigError where
+    trials on CPUs ask for another than sdpa."""
+    if not gpus:
+        require_sdpa(sweep, "CPUs")
     special = special_attention(base)
     if special and gpus and sweep.trial.attention is None:
         yield (

@@ -17,6 +17,7 @@ from sftray.data.estimate import estimate_packs
 from sftray.data.packs.manifest import Estimate, Manifest, counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
+from sftray.metrics import load_metric
 from sftray.plan import preflight
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.base_config import require_attention
@@ -164,6 +165,8 @@ def make_plan(
     base = model_config(sweep.trial.model, sweep.trial.model_revision)
     require_safetensors(sweep.trial.model, sweep.trial.model_revision)
     require_attention(sweep, base)
+    if sweep.metric:
+        load_metric(sweep.metric)
     trainer, why, bank = _trainer(sweep, base, gpu_memory)
     fit = DeviceFit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, train["rows"], execution=fit.execution)

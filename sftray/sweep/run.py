@@ -179,6 +179,8 @@ def _refuse_another(sweep: SweepConfig, now: Identities, paths: SweepPaths) -> N
 
 def _at_one_commit(sweep: SweepConfig, recipe: Recipe) -> SweepConfig:
     """All workers load the base of the commit that its name stands for now."""
+    if Path(sweep.trial.model).expanduser().is_dir():
+        return sweep
     revision = recipe.model_revision or sweep.trial.model_revision
     return replace(sweep, trial=replace(sweep.trial, model_revision=revision))
 
