@@ -2,7 +2,8 @@
 
 Promise: the assistant's tokens are those from the end of the generation prompt through the
 end-of-turn token; a template from which they cannot be told for certain is a TemplateError, found
-on one small conversation before any data is read. Price: a dozen renderings.
+on one small conversation before any data is read, and so is one that comes to no end. Price: a
+dozen renderings.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import jinja2
+from functools import partial
 
 from sftray.data.chat.chat_format import (
     MARKERS,
     PREFIXES,
     TRAINING_TEMPLATE,
     ChatFormat,
-    Span,
-    TemplateTurns,
     as_parts,
     has_markers,
     render,
     training_template,
+)
+from sftray.data.chat.template_process import (
+    LIMITS,
+    Limits,
+    OverLimitsError,
+    RefusedError,
+    Span,
+    TemplateTurns,
 )
 from sftray.data.chat.tokenizer import ModelTokenizer, backend
 from sftray.data.source.conversations import Message
@@ -39,8 +45,17 @@ _PROBE: list[Message] = [
 """Written into every template to see how it begins and ends a turn."""
 
 
+COMPARED_TURNS = 40
+"""So many of a sample, beside a system turn, are compared at most."""
+
+
 def choose_format(
-    tokenizer: ModelTokenizer, *, template: str | None, date: str, samples: Sequence[list[Message]]
+    tokenizer: ModelTokenizer,
+    *,
+    template: str | None,
+    date: str,
+    samples: Sequence[list[Message]],
+    limits: Limits = LIMITS,
 ) -> ChatFormat:
     """The format of a tokenizer with its own template, or with `template` in its place.
 
@@ -55,18 +70,19 @@ def choose_format(
     training = None if has_markers(own) else training_template(own)
     if training is None:
         method = MARKERS if has_markers(own) else PREFIXES
-        return _probe(tokenizer, own, own, method, date)
-    chat = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date)
-    differences = _differences(chat, [_PROBE, *samples])
+        return _probe(tokenizer, own, own, method, date, limits)
+    chat = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date, limits)
+    starts = (turns[: COMPARED_TURNS + (turns[0]["role"] == "system")] for turns in samples)
+    differences = _differences(chat, [_PROBE, *starts])
     return dataclasses.replace(chat, differences=(*chat.differences, *differences))
 
 
 def _probe(
-    tokenizer: ModelTokenizer, template: str, own: str, method: str, date: str
+    tokenizer: ModelTokenizer, template: str, own: str, method: str, date: str, limits: Limits
 ) -> ChatFormat:
     """Learn from one conversation how the template begins and ends what the assistant writes."""
     variables = dict(tokenizer.special_tokens)
-    written = _write_probe(tokenizer, template, date, spans=method != PREFIXES)
+    written = _write_probe(tokenizer, template, date, limits)
     text, answers = written.text, written.answers
     starts = [_shared(tokenizer, prompt, text) for prompt in written.prompts]
     if method == PREFIXES:
@@ -102,6 +118,7 @@ def _probe(
         ends=(middle.strip(), end.strip()),
         end_of_turn_id=vocabulary.encode(end.strip(), add_special_tokens=False).ids[-1],
         pad_token_id=_pad_token_id(tokenizer),
+        limits=limits,
         differences=_prompt_differences(written, starts),
         control_tokens=tuple(t for t in tokens if t in text or t in variables.values()),
     )
@@ -130,23 +147,29 @@ class _Written:
     as_parts: bool
 
 
-def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, *, spans: bool) -> _Written:
-    variables = dict(tokenizer.special_tokens)
+def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, limits: Limits) -> _Written:
+    write = partial(
+        render, template, variables=dict(tokenizer.special_tokens), date=date, limits=limits
+    )
     refusal = ""
     for parts in (False, True):
         probe: TemplateTurns = as_parts(_PROBE) if parts else _PROBE
         try:
-            (text,), marked = render(template, [probe], variables=variables, date=date, spans=spans)
-            prompts, _ = render(
-                template, [probe[:1], probe[:3]], variables=variables, date=date, prompt=True
-            )
-        except (jinja2.TemplateError, TypeError) as error:  # TypeError: a list where text is meant
+            (text,), (spans,) = write([probe])
+            prompts, _ = write([probe], prompt=True, stops=[[1, 3]])
+        except OverLimitsError as error:
+            raise TemplateError(
+                f"{tokenizer.name}: the chat template comes to no end for a conversation of "
+                f"{len(_PROBE)} short turns ({error})",
+                "set data.chat_template to one that does",
+            ) from error
+        except RefusedError as error:  # perhaps because of a list where text is meant
             refusal = f" ({error})"
             continue
         words = [turn["content"] for turn in _PROBE if turn["role"] == "assistant"]
         if all(word in text for word in words):
             answers = [(text.index(word), text.index(word) + len(word)) for word in words]
-            return _Written(text, merged(marked[0]) if spans else [], answers, prompts, parts)
+            return _Written(text, merged(spans), answers, prompts, parts)
     raise TemplateError(
         f"{tokenizer.name}: the chat template does not write the answers of a plain conversation "
         f"of user and assistant{refusal}; set data.chat_template to one that does"
@@ -243,7 +266,7 @@ def _differences(chat: ChatFormat, samples: Sequence[list[Message]]) -> tuple[st
         try:
             (own,), _ = chat.render([sample], own=True)
             (ours,), _ = chat.render([sample])
-        except jinja2.TemplateError:
+        except RefusedError:
             continue  # a conversation that the template refuses is dropped and counted later
         if own != ours:
             pairs = enumerate(zip(own, ours, strict=False))

@@ -2,21 +2,22 @@
 
 Promise: each conversation is tokenised on its own, an answer is trained on from the end of the
 generation prompt through its end-of-turn token or not at all, and whatever does not fit loses whole
-trailing exchanges. Price: see docs/performance.md.
+trailing exchanges. A conversation's work grows with its length, not with the square of it. Price:
+see docs/performance.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from sftray.data.chat.chat_format import PREFIXES, ChatFormat, Span
+from sftray.data.chat.chat_format import PREFIXES, ChatFormat
 from sftray.data.chat.format_probe import merged
+from sftray.data.chat.template_process import OverLimitsError, RefusedError, Span
 from sftray.data.chat.tokenizer import backend
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
@@ -27,6 +28,13 @@ TOO_LONG = "first exchange longer than max_length"
 NOTHING = "nothing to train on"
 STRADDLES = "a token straddles the edge of an answer"
 NO_END = "answer without an end-of-turn token"
+OVER_LIMITS = "the chat template takes too long or too much memory"
+UNCERTAIN = "too many exchanges for a chat template without {% generation %}"
+
+ASKED = 4
+"""Prompts of a conversation without markers that are rendered, at either end."""
+MOST_TURNS = 1000
+"""Where those differ, all are: half a second's work for so many turns, four minutes for 20,000."""
 
 Written = tuple[str, list[Span] | str]
 """A text, and the characters to train on or the reason why there are none."""
@@ -62,59 +70,68 @@ class Dropped(NamedTuple):
 
 
 def encode(
-    chat: ChatFormat, conversations: Sequence[list[Message]], max_length: int
+    chat: ChatFormat, conversations: Sequence[list[Message]], max_length: int, *, asked: int = ASKED
 ) -> list[Document | Dropped]:
     """A Document for each conversation, or the reason why it is dropped.
 
-    Raises TemplateError where the template turns out to rewrite earlier turns.
+    Without markers, `asked` prompts at either end are rendered. Raises TemplateError where the
+    template turns out to rewrite earlier turns.
     """
     clean = [not _has_control_token(chat, turns) for turns in conversations]
     kept = [turns for turns, is_clean in zip(conversations, clean, strict=True) if is_clean]
-    written = _write(chat, kept)
-    documents = (
-        _fit(chat, turns, spans, tokens, max_length)
-        for turns, (_, spans), tokens in zip(kept, written, _tokens(chat, written), strict=True)
-    )
-    return [next(documents) if is_clean else Dropped(CONTROL_TOKEN) for is_clean in clean]
+    written = _write(chat, kept, asked)
+    tokenised = zip(kept, written, _tokens(chat, written), strict=True)
+    documents: list[Document | Dropped] = []
+    for is_clean in clean:
+        if not is_clean:
+            documents.append(Dropped(CONTROL_TOKEN))
+            continue
+        turns, (_, spans), tokens = next(tokenised)
+        document = _document(spans, tokens)
+        if isinstance(document, Document) and len(tokens.ids) > max_length:
+            document = _shortened(chat, turns, document, tokens, max_length, asked)
+        documents.append(document)
+    return documents
 
 
 def _has_control_token(chat: ChatFormat, turns: Sequence[Message]) -> bool:
     return any(token in turn["content"] for turn in turns for token in chat.control_tokens)
 
 
-def _write(chat: ChatFormat, conversations: Sequence[list[Message]]) -> list[Written]:
+def _write(chat: ChatFormat, conversations: Sequence[list[Message]], asked: int) -> list[Written]:
     """Each conversation as text with the characters to train on; alone where one is refused."""
-    write = _write_by_prefixes if chat.method == PREFIXES else _write_by_markers
     try:
-        return write(chat, conversations)
-    except jinja2.TemplateError:
+        texts, marked = chat.render(conversations)
+        if chat.method != PREFIXES:
+            return [
+                (text, _marked_spans(chat, text, merged(spans)))
+                for text, spans in zip(texts, marked, strict=True)
+            ]
+        stops = [_asked(turns, asked) for turns in conversations]
+        prompts = iter(chat.render(conversations, prompt=True, stops=stops)[0])
+    except RefusedError as error:
         if len(conversations) == 1:
-            return [("", REFUSED)]
-        return [_write(chat, [turns])[0] for turns in conversations]
-
-
-def _write_by_markers(chat: ChatFormat, conversations: Sequence[list[Message]]) -> list[Written]:
-    texts, marked = chat.render(conversations, spans=True)
-    return [
-        (text, _marked_spans(chat, text, merged(spans)))
-        for text, spans in zip(texts, marked, strict=True)
-    ]
-
-
-def _write_by_prefixes(chat: ChatFormat, conversations: Sequence[list[Message]]) -> list[Written]:
-    texts, _ = chat.render(conversations)
-    places = [_answers(turns) for turns in conversations]
-    prefixes = [turns[:k] for turns, mine in zip(conversations, places, strict=True) for k in mine]
-    prompts = iter(chat.render(prefixes, prompt=True)[0])
+            return [("", OVER_LIMITS if isinstance(error, OverLimitsError) else REFUSED)]
+        return [_write(chat, [turns], asked)[0] for turns in conversations]
     written: list[Written] = []
-    for text, turns, mine in zip(texts, conversations, places, strict=True):
-        words = [turns[k]["content"] for k in mine]
-        written.append((text, _prefix_spans(chat, text, words, [next(prompts) for _ in mine])))
+    for text, turns, places in zip(texts, conversations, stops, strict=True):
+        known = {place: next(prompts) for place in places}
+        spans = _prefix_spans(chat, text, turns, known)
+        if spans == UNCERTAIN and len(turns) <= MOST_TURNS:
+            ((_, spans),) = _write(chat, [turns], len(turns))
+        written.append((text, spans))
     return written
 
 
 def _answers(turns: Sequence[Message]) -> list[int]:
     return [k for k, turn in enumerate(turns) if turn["role"] == "assistant"]
+
+
+def _asked(turns: Sequence[Message], number: int) -> list[int]:
+    """The answers whose prompts are rendered: of a long conversation the first few and the last,
+    or its work would grow with the square of its length."""
+    answers = _answers(turns)
+    return answers if len(answers) <= 2 * number else answers[:number] + answers[-number:]
 
 
 def _marked_spans(chat: ChatFormat, text: str, marked: list[Span]) -> list[Span] | str:
@@ -138,30 +155,58 @@ def _marked_spans(chat: ChatFormat, text: str, marked: list[Span]) -> list[Span]
 
 
 def _prefix_spans(
-    chat: ChatFormat, text: str, answers: list[str], prompts: list[str]
+    chat: ChatFormat, text: str, turns: Sequence[Message], prompts: Mapping[int, str]
 ) -> list[Span] | str:
-    """From the end of each prompt, which must begin the text, through the end of turn."""
+    """From the end of each answer's prompt, which must begin the text, through the end of turn.
+
+    `prompts` are rendered, by the place of their answers. Another answer's prompt ends as they all
+    do; UNCERTAIN where they differ.
+    """
+    answers, header = _answers(turns), ""
+    if len(prompts) < len(answers):
+        header = _header(chat, turns, prompts)
+        if not header:
+            return UNCERTAIN
     spans: list[Span] = []
-    for answer, prompt in zip(answers, prompts, strict=True):
-        if not text.startswith(prompt):
+    for place in answers:
+        answer, prompt = turns[place]["content"].strip(), prompts.get(place)
+        start, before = -1 if prompt is None else len(prompt), spans[-1][1] if spans else 0
+        if prompt is not None and not text.startswith(prompt):
             raise TemplateError(
                 f"the chat template rewrites earlier turns: the conversation begins with "
                 f"{text[:200]!r}, but its prompt was {prompt[-200:]!r}; give data.chat_template "
                 "with {% generation %} markers"
             )
-        at = text.find(answer.strip(), len(prompt))
-        closing = at + len(answer.strip())
+        if header:
+            found = text.find(header, before) + len(header)
+            if found < len(header) or start not in (-1, found):
+                return UNCERTAIN
+            start = found
+        at = text.find(answer, start)
+        closing = at + len(answer)
         stop = next((e for e in (_closed(text, closing, end) for end in chat.ends) if e), None)
-        if at < 0 or (stop is None and any(end in text[len(prompt) :] for end in chat.ends)):
+        if at < 0 or (stop is None and any(end in text[start:] for end in chat.ends)):
             raise TemplateError(
                 f"the chat template rewrites earlier answers: {answer[:80]!r} became "
-                f"{text[len(prompt) :][:80]!r}; give data.chat_template with "
+                f"{text[start : start + 80]!r}; give data.chat_template with "
                 "{% generation %} markers"
             )
         if stop is None:
             return NO_END
-        spans.append((len(prompt), stop))
+        spans.append((start, stop))
     return spans
+
+
+def _header(chat: ChatFormat, turns: Sequence[Message], prompts: Mapping[int, str]) -> str:
+    """What all prompts have behind the user's words; empty if it differs or a text may hold it."""
+    headers = {
+        prompt.rpartition(turns[place - 1]["content"].strip())[2]
+        for place, prompt in prompts.items()
+    }
+    header = headers.pop()
+    core = header.strip()
+    certain = not headers and core and not any(core in turn["content"] for turn in turns)
+    return header if certain else ""
 
 
 def _closed(text: str, position: int, end: str) -> int | None:
@@ -175,40 +220,29 @@ def _tokens(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
     """Each text in tokens."""
     texts = [text for text, _ in written]
     encodings = backend(chat.tokenizer).encode_batch(texts, add_special_tokens=False)
-    tokens = []
-    for (text, spans), encoding in zip(written, encodings, strict=True):
-        places = [] if isinstance(spans, str) else spans
-        edges = [_token_edges(encoding, start, stop, len(text)) for start, stop in places]
-        tokens.append(Tokens(np.array(encoding.ids, np.int32), edges))
-    return tokens
+    return [
+        Tokens(np.array(encoding.ids, np.int32), _token_edges(encoding, spans))
+        for (_, spans), encoding in zip(written, encodings, strict=True)
+    ]
 
 
-def _token_edges(encoding: Encoding, start: int, stop: int, length: int) -> Span | None:
-    """The tokens of characters [start, stop) of a text of `length`; None if a token straddles."""
-    first = _token_at(encoding, start, length)
-    last = _token_at(encoding, stop, length)
-    return None if first is None or last is None else (first, last)
+def _token_edges(encoding: Encoding, spans: list[Span] | str) -> list[Span | None]:
+    """The tokens of spans of characters; None where a token covers an edge and the character
+    before."""
+    if isinstance(spans, str):
+        return []
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    tokens = np.flatnonzero(offsets[:, 0] < offsets[:, 1])  # without those of no character
+    starts, ends = offsets[tokens].T
+    positions = np.array(spans, np.int64).reshape(-1)
+    at = np.searchsorted(ends, positions, side="right")  # the first that ends behind
+    straddled = np.append(starts, len(offsets) + positions.max(initial=0))[at] < positions
+    places = np.where(straddled, -1, np.append(tokens, len(offsets))[at])
+    return [None if -1 in edge else (edge[0], edge[1]) for edge in places.reshape(-1, 2).tolist()]
 
 
-def _token_at(encoding: Encoding, position: int, length: int) -> int | None:
-    """The first token at or after a character; None if one covers it and the character before."""
-    while position < length:
-        token = encoding.char_to_token(position)
-        if token is not None:
-            start, _ = encoding.token_to_chars(token) or (0, 0)
-            return token if start >= position else None
-        position += 1  # a character that the tokenizer's normaliser takes away
-    return len(encoding)
-
-
-def _fit(
-    chat: ChatFormat,
-    turns: list[Message],
-    spans: list[Span] | str,
-    tokens: Tokens,
-    max_length: int,
-) -> Document | Dropped:
-    """The conversation as tokens, without the trailing exchanges that do not fit."""
+def _document(spans: list[Span] | str, tokens: Tokens) -> Document | Dropped:
+    """The conversation as tokens, however long."""
     if isinstance(spans, str):
         return Dropped(spans)
     edges = [edge for edge in tokens.edges if edge is not None]
@@ -216,26 +250,36 @@ def _fit(
         return Dropped(STRADDLES)
     if not any(stop > 1 and start < stop for start, stop in edges):
         return Dropped(NOTHING)
-    length = len(tokens.ids)
-    if length <= max_length:
-        return _document(tokens.ids, edges)
-    answers = _answers(turns)
-    asked = next(k for k, turn in enumerate(turns) if turn["role"] == "user")
-    for lost, last in enumerate(reversed(answers[:-1]), start=1):
-        kept = len(answers) - lost
-        if last < asked:
-            break
-        if len(edges) == len(answers) and edges[kept - 1][1] > max_length:
-            continue  # too long before it is rendered again
-        (shorter,) = encode(chat, [turns[: last + 1]], max_length)
-        if isinstance(shorter, Document) and shorter.lost_exchanges == 0:
-            return shorter._replace(full_length=length, lost_exchanges=lost)
-    return Dropped(TOO_LONG, length, edges[0][1])
-
-
-def _document(ids: NDArray[np.int32], edges: list[Span]) -> Document:
-    trained = np.zeros(len(ids), dtype=np.bool_)
+    trained = np.zeros(len(tokens.ids), dtype=np.bool_)
     for start, stop in edges:
         trained[start:stop] = True
     trained[0] = False  # nothing of its own document comes before it
-    return Document(ids, trained, len(ids), edges[0][1], 0)
+    return Document(tokens.ids, trained, len(tokens.ids), edges[0][1], 0)
+
+
+def _shortened(
+    chat: ChatFormat,
+    turns: list[Message],
+    whole: Document,
+    tokens: Tokens,
+    max_length: int,
+    asked: int,
+) -> Document | Dropped:
+    """The most exchanges that fit, found by halving, since a text only grows with each."""
+    answers = _answers(turns)
+    first = next(k for k, turn in enumerate(turns) if turn["role"] == "user")
+    least, most = sum(k < first for k in answers) + 1, len(answers) - 1
+    if len(tokens.edges) == len(answers):  # as many as end in time, of which nearly always all fit
+        most = min(most, sum(edge is not None and edge[1] <= max_length for edge in tokens.edges))
+    fit, number = None, most
+    while least <= most:
+        ((_, spans),) = written = _write(chat, [turns[: answers[number - 1] + 1]], asked)
+        shorter = _document(spans, *_tokens(chat, written))
+        if isinstance(shorter, Document) and len(shorter.input_ids) <= max_length:
+            lost = len(answers) - number
+            fit = shorter._replace(full_length=whole.full_length, lost_exchanges=lost)
+            least = number + 1
+        else:
+            most = number - 1
+        number = (least + most + 1) // 2
+    return fit or Dropped(TOO_LONG, whole.full_length, whole.first_exchange)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
-import jinja2
 import numpy as np
 import pytest
 from data_templates import (
@@ -26,6 +27,7 @@ from sftray.data.chat import loss_mask as reasons
 from sftray.data.chat.chat_format import MARKERS, PREFIXES, ChatFormat, render, training_template
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import Document, Dropped, encode
+from sftray.data.chat.template_process import RefusedError
 from sftray.data.chat.tokenizer import ModelTokenizer, backend, load_tokenizer, read_tokenizer
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
@@ -130,6 +132,63 @@ def test_prefixes_and_markers_give_the_demo_the_same_mask(demo: ChatFormat) -> N
         a, b = document(demo, turns), document(by_prefix, turns)
         assert a.input_ids.tolist() == b.input_ids.tolist()
         assert a.trained.tolist() == b.trained.tolist()
+
+
+def talk(exchanges: int) -> list[Message]:
+    texts = (f"{'Say' if k % 2 else 'No.'} {k // 2}" for k in range(1, 2 * exchanges + 1))
+    roles = itertools.cycle(("user", "assistant"))
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+
+
+@pytest.mark.parametrize("template", [CHATML, template_text("gemma"), template_text("phi3")])
+@pytest.mark.parametrize("max_length", [4096, 150])
+def test_few_prompts_give_a_long_conversation_the_mask_that_all_prompts_give(
+    template: str, max_length: int
+) -> None:
+    chat = replace(format_of(template), template=template, method=PREFIXES)
+    (few,) = encode(chat, [talk(40)], max_length, asked=3)
+    (all_of_them,) = encode(chat, [talk(40)], max_length, asked=40)
+    assert isinstance(few, Document)
+    assert isinstance(all_of_them, Document)
+    assert few.lost_exchanges == all_of_them.lost_exchanges
+    assert few.input_ids.tolist() == all_of_them.input_ids.tolist()
+    assert few.trained.tolist() == all_of_them.trained.tolist()
+
+
+def test_a_long_conversation_whose_prompts_differ_has_them_all_rendered() -> None:
+    template = CHATML.replace("m['role'] }}", "m['role'] }} {{ loop.index }}")
+    template = template.replace("assistant\n", "assistant {{ messages|length + 1 }}\n")
+    chat = format_of(template)
+    assert chat.method == PREFIXES
+    few, many = talk(40), talk(600)
+    assert trained_text(chat, document(chat, few, 8192))[39] == "No. 40<|im_end|>"
+    assert encode(chat, [many], 2**20) == [Dropped(reasons.UNCERTAIN)]
+
+
+def test_words_of_a_user_that_are_the_end_of_a_prompt_do_not_move_the_mask() -> None:
+    template = (
+        "{% for m in messages %}{{ '### ' + m['role'] + ':\n' + m['content'] + '</s>\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"
+    )
+    chat = format_of(template)
+    turns = talk(20)
+    turns[20]["content"] = "Why '### assistant:\n' here?"
+    few, all_of_them = (encode(chat, [turns], 8192, asked=asked)[0] for asked in (3, 20))
+    assert isinstance(few, Document)
+    assert isinstance(all_of_them, Document)
+    assert few.trained.tolist() == all_of_them.trained.tolist()
+    assert trained_text(chat, few)[10] == "No. 11</s>"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chatml", "qwen3"])
+def test_a_conversation_of_20_000_exchanges_is_tokenised(name: str) -> None:
+    """Which took over 4 minutes when its work grew with the square of its length."""
+    turns = talk(20_000)
+    tokenizer = tokenizer_of(CHATML if name == "chatml" else template_text(name))
+    chat = choose_format(tokenizer, template=None, date="2025-01-01", samples=[turns])
+    assert document(chat, turns, 2**20).lost_exchanges == 0
+    assert document(chat, turns, 2048).lost_exchanges > 19_000
 
 
 def test_a_token_that_straddles_the_end_of_the_prompt_is_an_error() -> None:
@@ -341,7 +400,7 @@ def test_a_template_has_the_tokenizer_s_tokens_and_no_tools() -> None:
     ],
 )
 def test_a_template_that_reaches_out_of_the_sandbox_is_refused(template: str) -> None:
-    with pytest.raises(jinja2.TemplateError):
+    with pytest.raises(RefusedError):
         written(template)
 
 
@@ -351,9 +410,9 @@ def test_a_template_that_breaks_off_leaves_no_marks_behind() -> None:
         "{% if m.content == 'no' %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
     )
     refused = [{"role": "user", "content": "no"}]
-    with pytest.raises(jinja2.TemplateError, match="no"):
-        render(template, [TURNS, refused], **GIVEN, spans=True)
-    assert render(template, [TURNS], **GIVEN, spans=True) == (["HiHo"], [[(0, 2), (2, 4)]])
+    with pytest.raises(RefusedError, match="no"):
+        render(template, [TURNS, refused], **GIVEN)
+    assert render(template, [TURNS], **GIVEN) == (["HiHo"], [[(0, 2), (2, 4)]])
 
 
 def test_workers_render_without_torch() -> None:
@@ -362,7 +421,7 @@ def test_workers_render_without_torch() -> None:
         "from sftray.data.packs import tokenize_pass\n"
         f"template = open({str(DEMO / 'chat_template.jinja')!r}).read()\n"
         "turns = [{'role': 'user', 'content': 'Hi'}]\n"
-        "render(template, [turns], variables={}, date='2024-02-29', spans=True)\n"
+        "render(template, [turns], variables={}, date='2024-02-29')\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
