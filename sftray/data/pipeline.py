@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.template_process import template_process
 from sftray.data.chat.tokenizer import load_tokenizer
 from sftray.data.packs.manifest import (
     Manifest,
@@ -75,7 +76,8 @@ def packs_from(
         with _only_builder(root, log):
             packs = _find(root, log)
             if packs is None:
-                wake_workers(recipe.train)  # they start while the tokenizer is loaded here
+                wake_workers(recipe.train)  # they start while the tokenizer is loaded here, as
+                template_process().start()  # does what renders here
                 packs = _build(recipe, _chat_format(recipe, log), root, log, each)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     if overlap := packs.manifest["eval_overlap"]:

@@ -7,13 +7,18 @@ given. TRL's templates are read as files; neither torch nor transformers is impo
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftray.data.chat.template_process import LIMITS, Limits, Rendered, TemplateTurns, process_of
+from sftray.data.chat.template_process import (
+    LIMITS,
+    Limits,
+    Rendered,
+    TemplateTurns,
+    template_process,
+)
 from sftray.data.source.conversations import Message
 from sftray.errors import TemplateError
 
@@ -92,7 +97,7 @@ def render(
     `prompt` adds the generation prompt; `date` (YYYY-MM-DD) is today to the template. Raises
     RefusedError.
     """
-    return process_of(os.getpid(), limits).render(
+    return template_process(limits).render(
         {
             "template": template,
             "conversations": conversations,

@@ -8,6 +8,8 @@ see docs/performance.md.
 
 from __future__ import annotations
 
+import bisect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -95,7 +97,8 @@ def encode(
 
 
 def _has_control_token(chat: ChatFormat, turns: Sequence[Message]) -> bool:
-    return any(token in turn["content"] for turn in turns for token in chat.control_tokens)
+    texts = "\0".join([turn["content"] for turn in turns])
+    return any(token in texts for token in chat.control_tokens)
 
 
 def _write(chat: ChatFormat, conversations: Sequence[list[Message]], asked: int) -> list[Written]:
@@ -227,18 +230,20 @@ def _tokens(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
 
 
 def _token_edges(encoding: Encoding, spans: list[Span] | str) -> list[Span | None]:
-    """The tokens of spans of characters; None where a token covers an edge and the character
-    before."""
+    """The tokens of spans of characters; None where a token straddles an edge."""
     if isinstance(spans, str):
         return []
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
-    tokens = np.flatnonzero(offsets[:, 0] < offsets[:, 1])  # without those of no character
-    starts, ends = offsets[tokens].T
-    positions = np.array(spans, np.int64).reshape(-1)
-    at = np.searchsorted(ends, positions, side="right")  # the first that ends behind
-    straddled = np.append(starts, len(offsets) + positions.max(initial=0))[at] < positions
-    places = np.where(straddled, -1, np.append(tokens, len(offsets))[at])
-    return [None if -1 in edge else (edge[0], edge[1]) for edge in places.reshape(-1, 2).tolist()]
+    offsets: list[Span] = encoding.offsets
+    edges = ((_token_at(offsets, start), _token_at(offsets, stop)) for start, stop in spans)
+    return [None if first is None or last is None else (first, last) for first, last in edges]
+
+
+def _token_at(offsets: list[Span], position: int) -> int | None:
+    """The first token at or after a character; None if one covers it and the character before."""
+    at = bisect.bisect_right(offsets, position, key=operator.itemgetter(1))
+    while at < len(offsets) and offsets[at][0] == offsets[at][1]:
+        at += 1  # a token of no character
+    return None if at < len(offsets) and offsets[at][0] < position else at
 
 
 def _document(spans: list[Span] | str, tokens: Tokens) -> Document | Dropped:

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -18,7 +19,7 @@ from itertools import chain
 import jinja2
 import psutil
 
-from sftray.data.chat.template_process import OVER, Request, Span, TemplateTurns
+from sftray.data.chat.template_process import OVER, Answer, Request, TemplateTurns
 from sftray.data.chat.transformers_private import compiled_template, tracking
 
 _TIMES, _MORE = 64, 2**20
@@ -38,19 +39,21 @@ def serve(*, seconds: float, mebibytes: int) -> None:
     size = psutil.Process().memory_info().vms + mebibytes * 2**20
     with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    for line in sys.stdin.buffer:
+    while size := sys.stdin.buffer.read(8):
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            answer = _answer(json.loads(line), _MORE + _TIMES * len(line))
+            asked = sys.stdin.buffer.read(int.from_bytes(size))
+            answer, texts = _answer(pickle.loads(asked), _MORE + _TIMES * len(asked))
         except MemoryError:
             os._exit(OVER)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(answer + b"\n")
+        sys.stdout.buffer.write(b"".join([json.dumps(answer).encode(), b"\n", *texts]))
         sys.stdout.buffer.flush()
 
 
-def _answer(request: Request, most: int) -> bytes:
-    texts, marked = [], []
+def _answer(request: Request, most: int) -> tuple[Answer, list[bytes]]:
+    texts: list[bytes] = []
+    answer: Answer = {"refusal": "", "sizes": [], "spans": []}
     try:
         template = compiled_template()(request["template"])
         today = datetime.datetime.strptime(request["date"], "%Y-%m-%d")
@@ -59,29 +62,30 @@ def _answer(request: Request, most: int) -> bytes:
         for turns, stops in zip(request["conversations"], request["stops"], strict=True):
             for stop in stops:
                 text, spans = _write(template, turns[:stop], variables, most)
-                texts.append(text)
-                marked.append(spans)
-        return json.dumps({"texts": texts, "spans": marked}, ensure_ascii=False).encode()
+                texts.append(text.encode())
+                answer["spans"].append(spans)
+        answer["sizes"] = [len(text) for text in texts]
+        return answer, texts
     except _REFUSALS as error:
-        return json.dumps({"refused": str(error) or type(error).__name__}).encode()
+        return {"refusal": str(error) or type(error).__name__, "sizes": [], "spans": []}, []
 
 
 def _write(
     template: jinja2.Template, turns: TemplateTurns, variables: dict[str, object], most: int
-) -> tuple[str, list[Span]]:
+) -> tuple[str, list[list[int]]]:
     """A text, and the spans of its {% generation %} blocks.
 
     The tracker measures the blocks so far when a {% generation %} block begins; it sees none here,
     so that it does not join them all each time.
     """
     blocks: list[str] = []
-    spans: list[Span] = []
-    marks: list[Span] = []
+    spans: list[list[int]] = []
+    marks: list[tuple[int, int]] = []
     length = 0
     written = template.generate(messages=turns, tools=None, documents=None, **variables)
     with tracking(template, marks):
         for block in chain(written, [""]):
-            spans += [(length + start, length + stop) for start, stop in marks]
+            spans += [[length + start, length + stop] for start, stop in marks]
             marks.clear()
             blocks.append(block)
             length += len(block)

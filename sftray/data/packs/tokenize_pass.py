@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.loss_mask import Document, Dropped, encode
+from sftray.data.chat.template_process import template_process
 from sftray.data.packs.lengths import Lengths, count_lengths
 from sftray.data.source.conversations import (
     BadRowError,
@@ -77,7 +78,8 @@ class ChunkReport:
 def warm_up() -> None:
     """A Ray task that leaves its process with all that `tokenise_chunk` needs there."""
     import ray.data  # noqa: F401 — Ray Data's own tasks import it
-    from transformers.utils import chat_template_utils  # noqa: F401 — 0.9 s, for the templates
+
+    template_process().start()
 
 
 def tokenise_chunk(
