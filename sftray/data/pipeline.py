@@ -49,7 +49,7 @@ from sftray.data.packs.ray_passes import (
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.data.source.eval_split import held_out, limited
-from sftray.data.source.sources import first_rows, spelling_of_source
+from sftray.data.source.sources import check_unchanged, first_rows, spelling_of_source
 from sftray.errors import DataError, Log, PacksError
 from sftray.storage import files
 from sftray.storage.faults import plainly
@@ -153,6 +153,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         evaluation, given = None, join(temporary, "given")
         if recipe.evaluation is not None:
             evaluation = tokenise(recipe.evaluation, chat, data, given, log, each)
+        for source in filter(None, (recipe.train, recipe.evaluation)):
+            check_unchanged(source)
         described = {
             "train": train.described,
             "eval": describe([], []) if evaluation is None else evaluation.described,
@@ -167,8 +169,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for split, counts in packed.items():
             log(_split_line(split, counts))
-        source, chosen = splits["eval"]
-        prompted = source.conversations(np.flatnonzero(chosen).tolist())
+        held_out_of, chosen = splits["eval"]
+        prompted = held_out_of.conversations(np.flatnonzero(chosen).tolist())
         manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -163,7 +164,10 @@ def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
     report.dropped[reason] += 1
     shown = report.examples.setdefault(reason, [])
     if len(shown) < EXAMPLES:
-        text = json.dumps(row, ensure_ascii=False, default=str)
+        try:
+            text = json.dumps(row, ensure_ascii=False, default=str)
+        except RecursionError:  # whatever made the row bad, it is nested deep, too
+            text = reprlib.repr(row)
         text = text.encode("utf-8", "replace").decode()
         shown.append(BadRow(line, text if len(text) <= 240 else f"{text[:239]}…"))
 

@@ -31,6 +31,9 @@ NOT_TEXT = "content not text"
 REPEATED_ROLE = "two turns of one role in a row"
 LATE_SYSTEM = "system turn after the start"
 MALFORMED = "turns not a list of role and content"
+TOO_DEEP = "values nested too deep"
+TOO_MANY_DIGITS = "number of thousands of digits"
+TWICE = "one key twice"
 
 COLUMNS = {
     "messages": ("messages",),
@@ -74,6 +77,14 @@ class BadRowError(Exception):
     """A row that cannot be trained on; the message is the reason it is counted under."""
 
 
+class UnreadableRow(dict[str, object]):
+    """A line that is JSON, but not a row that can be read, and why; it begins with `text`."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text=text)
+        self.reason = reason
+
+
 def spelling_of(columns: Sequence[str]) -> str | None:
     """Which of COLUMNS a row with these columns has, the first that is complete; None if none."""
     for spelling, needed in COLUMNS.items():
@@ -88,6 +99,8 @@ def conversation(row: SourceRow, spelling: str) -> tuple[list[Message], bool]:
     The row has the columns of its spelling. Raises BadRowError with the reason where it cannot be
     trained on.
     """
+    if isinstance(row, UnreadableRow):
+        raise BadRowError(row.reason)
     _refuse_keys(row)
     turns = [_message(turn) for turn in _turns(row, spelling)]
     system = row.get("system")
@@ -137,13 +150,20 @@ def _refuse_keys(held: SourceRow) -> None:
 
 def _is_empty(value: object) -> bool:
     """Whether a key is there for the table's sake only: null, or nothing in it at any depth."""
-    if isinstance(value, str):
-        return value.strip() in _EMPTY_JSON
-    if isinstance(value, Mapping):
-        return all(_is_empty(inner) for inner in value.values())
-    if isinstance(value, list):
-        return all(_is_empty(inner) for inner in value)
-    return value is None
+    values = [value]
+    while values:  # no recursion: JSON may be nested deeper than functions
+        match values.pop():
+            case str(text) if text.strip() not in _EMPTY_JSON:
+                return False
+            case Mapping() as held:
+                values += held.values()
+            case list(held):
+                values += held
+            case str() | None:
+                pass
+            case _:
+                return False
+    return True
 
 
 def _turns(row: SourceRow, spelling: str) -> list[object]:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from sftray.data.source.conversations import COLUMNS, SourceRow
+from sftray.data.source.conversations import (
+    COLUMNS,
+    TOO_DEEP,
+    TOO_MANY_DIGITS,
+    TWICE,
+    BadRowError,
+    SourceRow,
+    UnreadableRow,
+)
 from sftray.errors import DataError, OutageError
 from sftray.storage import files
 from sftray.storage.hub import asked_patiently
@@ -30,6 +38,8 @@ CHUNK_BYTES = 1024**2
 cheap."""
 CHUNK_ROWS = 2048
 """Hub rows a chunk."""
+MAX_LINE_BYTES = 64 * 1024**2
+"""A longer line is no conversation, but a file of another kind."""
 
 NumberedRow = tuple[int, SourceRow]
 """(1-based line or row within the chunk, columns)."""
@@ -99,6 +109,8 @@ def read_chunk(chunk: Chunk) -> Iterator[NumberedRow]:
 
 def check_columns(row: SourceRow, spelling: str, line: int) -> None:
     """Raise BadLineError where a row lacks a column of its spelling."""
+    if isinstance(row, UnreadableRow):
+        return
     missing = [name for name in COLUMNS[spelling] if name not in row]
     if missing:
         raise BadLineError(
@@ -130,12 +142,34 @@ def _read_jsonl(chunk: Chunk) -> Iterator[NumberedRow]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _parse(line)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise BadLineError(number, f"not JSON ({error})") from error
         if not isinstance(row, dict):
             raise BadLineError(number, f"got {line[:60]!r}, must be a JSON object")
         yield number, row
+
+
+def _parse(line: bytes) -> object:
+    """A line of JSON; an UnreadableRow where Python's limits or the line itself are in the way."""
+    try:
+        return json.loads(line, object_pairs_hook=_object)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except RecursionError:
+        reason = TOO_DEEP
+    except ValueError:
+        reason = TOO_MANY_DIGITS
+    except BadRowError as error:
+        reason = str(error)
+    return UnreadableRow(reason, line[:240].decode("utf-8", "replace"))
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise BadRowError(TWICE)
+    return values
 
 
 def _lines(chunk: Chunk) -> list[bytes]:
@@ -158,20 +192,29 @@ def _whole_lines(path: str, first: int, stop: int) -> bytes:
     """A file's bytes from `first` to the end of the line that `stop` lies in."""
     filesystem, inner = files.resolve(path)
     with filesystem.open_input_file(inner) as file:
-        data: bytes = file.read_at(stop - first, first)
-        while data and not data.endswith(b"\n"):
-            more = file.read_at(256 * 1024, stop)
-            if not more:
-                break
-            stop += len(more)
-            data += more[: more.find(b"\n") + 1] or more
-    return data
+        parts: list[bytes] = [file.read_at(stop - first, first)]
+        if len(parts[0]) < stop - first:
+            raise DataError(
+                f"{path}: became shorter while it was read", "run the same command again"
+            )
+        end = stop
+        while not parts[-1].endswith(b"\n") and (more := file.read_at(256 * 1024, end)):
+            end += len(more)
+            parts.append(more[: more.find(b"\n") + 1] or more)
+            if end - stop > MAX_LINE_BYTES:
+                raise DataError(
+                    f"{path}: got more than {MAX_LINE_BYTES:,} bytes without a line break, must be "
+                    "JSON, a conversation a line"
+                )
+    return b"".join(parts)
 
 
 def _read_parquet(chunk: Chunk) -> Iterator[NumberedRow]:
-    batches = open_parquet(chunk.path).iter_batches(row_groups=[chunk.start], batch_size=1024)
-    rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-    yield from enumerate(rows, start=1)
+    file = open_parquet(chunk.path)
+    with readable(f"{chunk.path}: row group {chunk.start} is damaged"):
+        batches = file.iter_batches(row_groups=[chunk.start], batch_size=1024)
+        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        yield from enumerate(rows, start=1)
 
 
 def open_parquet(path: str) -> pq.ParquetFile:

@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 from pyarrow import fs
 
-from sftray.data.source.conversations import COLUMNS, SourceRow, spelling_of
+from sftray.data.source.conversations import COLUMNS, SourceRow, UnreadableRow, spelling_of
 from sftray.data.source.readers import (
     CHUNK_BYTES,
     CHUNK_ROWS,
@@ -53,6 +53,8 @@ class Source:
     fingerprint: str
     size: int
     """Bytes of the files; rows of a Hub dataset."""
+    files: tuple[tuple[str, int, int], ...] = ()
+    """Each file with its size and time."""
     revision: str | None = None
     """The commit of a Hub dataset."""
 
@@ -89,6 +91,14 @@ def open_source(
     if max_rows is not None:
         source = replace(source, chunks=tuple(_first_rows(source.chunks, max_rows)))
     return source
+
+
+def check_unchanged(source: Source) -> None:
+    """Raise DataError where a file is no longer the one that the fingerprint was taken of."""
+    for path, *facts in source.files:
+        info = storage_files.info(path)
+        if [info.size, info.mtime_ns] != facts:
+            raise DataError(f"{path}: changed while it was read", "run the same command again")
 
 
 def spelling_of_source(source: Source, columns: str) -> str:
@@ -148,8 +158,9 @@ def located(source: Source, number: int, error: BadLineError) -> DataError:
 def _rows(source: Source) -> Iterator[tuple[Chunk, NumberedRow]]:
     for number, chunk in enumerate(source.chunks):
         try:
-            for row in read_chunk(chunk):
-                yield chunk, row
+            for line, row in read_chunk(chunk):
+                if not isinstance(row, UnreadableRow):
+                    yield chunk, (line, row)
         except BadLineError as error:
             raise located(source, number, error) from error
 
@@ -162,16 +173,19 @@ def names_files(name: str) -> bool:
 
 
 def _open_files(name: str, chunk_bytes: int) -> Source:
-    files = _list_files(name)
+    listed = _list_files(name)
     chunks: list[Chunk] = []
     digest = hashlib.sha256()
-    for info, path in files:
+    for info, path in listed:
         if path.endswith(".parquet"):
             chunks += chunks_of("parquet", path, open_parquet(path).metadata.num_row_groups, 1)
         else:
             chunks += chunks_of("jsonl", path, info.size, chunk_bytes)
-        digest.update(_file_fingerprint(info, path).encode())
-    return Source(name, tuple(chunks), digest.hexdigest(), sum(info.size for info, _ in files))
+        with readable(f"{path}: cannot be read"):
+            digest.update(_file_fingerprint(info, path).encode())
+    files = tuple((path, info.size, info.mtime_ns) for info, path in listed)
+    size = sum(info.size for info, _ in listed)
+    return Source(name, tuple(chunks), digest.hexdigest(), size, files)
 
 
 def _list_files(name: str) -> list[tuple[fs.FileInfo, str]]:
@@ -181,12 +195,17 @@ def _list_files(name: str) -> list[tuple[fs.FileInfo, str]]:
             files = _list_uri(name)
         else:
             paths = sorted(glob.glob(os.path.expanduser(name), recursive=True))
-            paths = paths or ([name] if os.path.isfile(name) else [])
+            paths = paths or [name]
             files = [(fs.LocalFileSystem().get_file_info(os.path.abspath(p)), p) for p in paths]
-    files = [(info, path) for info, path in files if info.type == fs.FileType.File]
-    if not files:
+    regular = [(info, path) for info, path in files if info.type == fs.FileType.File]
+    if not regular and all(info.type == fs.FileType.NotFound for info, _ in files):
         raise DataError(f"{name}: there is no such file")
-    return files
+    if not regular:
+        kind = "a folder" if files[0][0].type == fs.FileType.Directory else "no regular file"
+        raise DataError(
+            f"{name}: is {kind}, must be a file", "name files, as in 'folder/*.jsonl' with quotes"
+        )
+    return regular
 
 
 def _list_uri(name: str) -> list[tuple[fs.FileInfo, str]]:
@@ -221,7 +240,8 @@ def _open_hub(name: str, split: str, revision: str | None, chunk_rows: int) -> S
     revision = _pinned(name, revision)
     dataset = load_hub(name, split, revision)
     chunks = chunks_of("hub", name, len(dataset), chunk_rows, split, revision)
-    return Source(name, tuple(chunks), f"{split} {dataset._fingerprint}", len(dataset), revision)
+    fingerprint = f"{split} {dataset._fingerprint}"
+    return Source(name, tuple(chunks), fingerprint, len(dataset), revision=revision)
 
 
 def _pinned(name: str, revision: str | None) -> str | None:
