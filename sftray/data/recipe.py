@@ -20,7 +20,7 @@ from sftray.data.packs.packs import Packs, open_packs
 from sftray.data.source.readers import CHUNK_BYTES
 from sftray.data.source.sources import Source, names_files, open_source
 from sftray.errors import DataError, PacksError
-from sftray.storage.model_files import tokenizer_folder
+from sftray.storage.model_files import text_file, tokenizer_folder
 from sftray.storage.paths import PacksPaths
 
 PART_POSITIONS = 2**21
@@ -130,7 +130,7 @@ def _read_template(path: str | None) -> str | None:
         return None
     if not Path(path).expanduser().is_file():
         raise DataError(f"data.chat_template: there is no file {path}")
-    return Path(path).expanduser().read_text(encoding="utf-8")
+    return text_file(Path(path).expanduser())
 
 
 def find_packs(recipe: Recipe, *, storage: str) -> Packs | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast, get_args, get_origin, get_type_hints
 
 from sftray.errors import DataError, OutageError
 from sftray.storage.hub import snapshot
@@ -24,6 +26,23 @@ FILES = (
     "config.json",
 )
 """What a tokenizer is made of; a change in any of them is a change of the packs."""
+
+
+_LARGEST = {
+    "hidden_size": 2**24,
+    "intermediate_size": 2**26,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 2**16,
+    "num_key_value_heads": 2**16,
+    "head_dim": 2**16,
+    "vocab_size": 2**27,
+    "max_position_embeddings": 2**31,
+}
+"""What a size is at most; far above any model there is, far below what overflows."""
+_WORDS: dict[object, str] = {
+    str: "text", bool: "true or false", int: "a whole number", float: "a number",
+    list: "a list", dict: "an object", type(None): "null",
+}  # fmt: skip
 
 
 class BaseConfig(TypedDict, total=False):
@@ -83,8 +102,53 @@ def model_config(model: str, revision: str | None = None) -> BaseConfig:
     file = tokenizer_folder(model, revision) / "config.json"
     if not file.is_file():
         raise DataError(f"model: {model} has no config.json, must be a transformers model")
-    config: BaseConfig = json.loads(file.read_text(encoding="utf-8"))
-    return config
+    config = json_object(file)
+    _check(config, file)
+    return cast("BaseConfig", config)
+
+
+def json_object(file: Path) -> dict[str, object]:
+    """What a file of a model holds. Raises DataError where that is no JSON object."""
+    try:
+        values = json.loads(text_file(file))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"model: {file}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise DataError(f"model: {file}: got {reprlib.repr(values)}, must be a JSON object")
+    return values
+
+
+def text_file(file: Path) -> str:
+    """What a file of a model or a template says. Raises DataError where that is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as UTF-8 ({error})") from error
+
+
+def _check(config: Mapping[str, object], file: Path) -> None:
+    """Raise DataError where a value that is read here cannot be a model's. A size may be a list, of
+    a size for each layer."""
+    if "model_type" not in config:
+        raise DataError(f"model: {file}: has no model_type, must be a transformers model's")
+    for name, hint in get_type_hints(BaseConfig).items():
+        value, most = config.get(name), _LARGEST.get(name)
+        kinds = {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
+        kinds |= {dict} if BaseConfig in kinds else {int} if float in kinds else set()
+        right = value is None or type(value) in kinds
+        if most:
+            right = value is None or type(value) in (int, list)
+            right &= not isinstance(value, int) or 1 <= value <= most
+        if not right:
+            must = (
+                f"1 … {most:,}"
+                if most
+                else " or ".join(_WORDS[kind] for kind in _WORDS if kind in kinds)
+            )
+            raise DataError(f"model: {file}: {name}: got {reprlib.repr(value)}, must be {must}")
+    text = config.get("text_config")
+    if isinstance(text, dict):
+        _check({"model_type": "", **text}, file)
 
 
 def require_safetensors(model: str, revision: str | None = None) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from sftray.errors import TemplateError
-from sftray.storage.model_files import FILES, tokenizer_folder
+from sftray.errors import DataError, TemplateError
+from sftray.storage.model_files import FILES, json_object, text_file, tokenizer_folder
+from sftray.storage.outages import first_line
 
 _NAMED_TOKENS = tuple(
     f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -59,7 +61,14 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     folder = tokenizer_folder(model, revision, code=trust_remote_code)
-    loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    _settings(folder)
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
+        raise DataError(
+            f"model: the tokenizer in {folder} cannot be loaded "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
     if not loaded.is_fast:
         raise TemplateError(
             f"{model}: got {type(loaded).__name__}, must be a fast tokenizer (tokenizer.json): the "
@@ -69,7 +78,7 @@ def load_tokenizer(
     return ModelTokenizer(
         model,
         loaded.backend_tokenizer.to_str(),
-        template["default"] if isinstance(template, dict) else template,
+        template.get("default") if isinstance(template, dict) else template,
         _text_tokens(loaded.special_tokens_map),
     )
 
@@ -79,18 +88,17 @@ def read_tokenizer(model: str, *, revision: str | None = None) -> ModelTokenizer
     folder = tokenizer_folder(model, revision)
     if not (folder / "tokenizer.json").is_file():
         raise TemplateError(f"{model}: has no tokenizer.json, must be a fast tokenizer")
-    settings = _read_json(folder / "tokenizer_config.json")
+    settings = _settings(folder)
     template = settings.get("chat_template")
     if isinstance(template, list):  # of several, by name
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     if (folder / "chat_template.jinja").is_file():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    tokens = {**_read_json(folder / "special_tokens_map.json"), **settings}
+        template = text_file(folder / "chat_template.jinja")
     return ModelTokenizer(
         model,
-        (folder / "tokenizer.json").read_text(encoding="utf-8"),
+        text_file(folder / "tokenizer.json"),
         template if isinstance(template, str) else None,
-        _text_tokens(tokens),
+        _text_tokens(settings),
     )
 
 
@@ -101,23 +109,46 @@ def backend(tokenizer_json: str) -> Tokenizer:
     The post-processor is taken out: templates write special tokens themselves, and byte-level ones
     trim the offsets of leading spaces, which would hide a token that straddles two turns.
     """
-    values = json.loads(tokenizer_json)
-    values.update(post_processor=None, truncation=None, padding=None)
-    return Tokenizer.from_str(json.dumps(values))
+    try:
+        values = json.loads(tokenizer_json)
+        values.update(post_processor=None, truncation=None, padding=None)
+        return Tokenizer.from_str(json.dumps(values))
+    except Exception as error:  # noqa: BLE001 – tokenizers raises nothing narrower
+        raise DataError(f"model: its tokenizer.json is no fast tokenizer ({error})") from error
 
 
 def _text_tokens(tokens: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    texts = {}
+    texts = {name: _text_of(tokens.get(name)) for name in _NAMED_TOKENS}
+    return tuple((name, text) for name, text in texts.items() if text)
+
+
+def _text_of(token: object) -> str:
+    return str((token.get("content") if isinstance(token, dict) else token) or "")
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    """special_tokens_map.json and, before it, tokenizer_config.json. Raises DataError."""
+    files = [folder / "special_tokens_map.json", folder / "tokenizer_config.json"]
+    settings: dict[str, object] = {}
+    for file in files:
+        settings |= json_object(file) if file.is_file() else {}
     for name in _NAMED_TOKENS:
-        value = tokens.get(name)
-        text = value.get("content") if isinstance(value, dict) else value
-        if text:
-            texts[name] = str(text)
-    return tuple(texts.items())
+        token = settings.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(text, str | None):
+            raise DataError(
+                f"model: {files[1]}: {name}: got {reprlib.repr(token)}, must be text, or null"
+            )
+    template = settings.get("chat_template")
+    named = template if isinstance(template, list) else []
+    if not isinstance(template, str | list | None) or not all(map(_is_named, named)):
+        raise DataError(
+            f"model: {files[1]}: chat_template: got {reprlib.repr(template)}, must be text, or "
+            "texts by name"
+        )
+    return settings
 
 
-def _read_json(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        return {}
-    values: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    return values
+def _is_named(entry: object) -> bool:
+    texts = [entry.get(key) for key in ("name", "template")] if isinstance(entry, dict) else [None]
+    return all(isinstance(text, str) for text in texts)
