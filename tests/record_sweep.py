@@ -23,7 +23,7 @@ FILES = (
 def record(sweep: Path, out: Path = RECORDED) -> None:
     """Write <out>/<name>/ and the manifest of its packs, <out>/packs/<key>/."""
     facts = json.loads((sweep / "sweep.json").read_text())
-    packs = Path(facts["packs"])
+    packs = (sweep / facts["packs"]).resolve()
     taken = [(path, out / sweep.name / path.relative_to(sweep)) for name in FILES
              for path in sorted(sweep.glob(name))]  # fmt: skip
     taken.append((packs / "manifest.json", out / "packs" / packs.name / "manifest.json"))

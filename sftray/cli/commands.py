@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sftray.cli.terminal import agreed, quiet_libraries, say
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
-from sftray.storage.paths import PacksPaths, SweepPaths
+from sftray.storage.paths import PacksPaths, SweepPaths, resolved
 
 if TYPE_CHECKING:
     from sftray.results import Results
@@ -207,7 +207,7 @@ def inspect(options: argparse.Namespace) -> int:
 
     root = options.dir
     if files.exists(SweepPaths(root).sweep):
-        root = json.loads(files.read_text(SweepPaths(root).sweep))["packs"]
+        root = resolved(root, json.loads(files.read_text(SweepPaths(root).sweep))["packs"])
     elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
             f"{root}: there is neither sweep.json nor manifest.json",

@@ -74,15 +74,17 @@ def packs_from(
     packs = _find(root, log=lambda line: None)  # whole ones need no lock, nor a right to write
     if packs is None:
         with _only_builder(root, log):
-            packs = _find(root, log)
-            if packs is None:
-                wake_workers(recipe.train)  # they start while the tokenizer is loaded here, as
-                template_process().start()  # does what renders here
-                packs = _build(recipe, _chat_format(recipe, log), root, log, each)
+            packs = _find(root, log) or _built(recipe, root, log, each)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     if overlap := packs.manifest["eval_overlap"]:
         log(overlap_text(overlap))
     return packs
+
+
+def _built(recipe: Recipe, root: str, log: Log, each: Each) -> Packs:
+    wake_workers(recipe.train)  # they start while the tokenizer is loaded here, as does
+    template_process().start()
+    return _build(recipe, _chat_format(recipe, log), root, log, each)
 
 
 def _find(root: str, log: Log) -> Packs | None:

@@ -15,7 +15,7 @@ from sftray.config.config_json import sweep_from_json
 from sftray.data.packs.manifest import Counts
 from sftray.results.leaderboard import Leaderboard
 from sftray.results.records import TrialRecord
-from sftray.storage.paths import name_of
+from sftray.storage.paths import name_of, resolved
 
 
 class SweepRecord(TypedDict):
@@ -27,7 +27,7 @@ class SweepRecord(TypedDict):
     search_space: object
     """As it was fitted to the packs."""
     packs: str
-    """Their root."""
+    """Their root, as seen from the sweep's folder, so that both may be moved."""
     identities: Mapping[str, str]
     """What the names in the configuration stood for, as `plan.identities` has it."""
     data: Mapping[str, Counts]
@@ -59,6 +59,11 @@ class SweepFolder:
         return sweep_from_json(
             {**self.record["config"], "search_space": self.record["search_space"]}
         )
+
+    @property
+    def packs(self) -> str:
+        """The packs' root."""
+        return resolved(self.folder, self.record["packs"])
 
     @property
     def packs_key(self) -> str:

@@ -28,6 +28,16 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *parts])
 
 
+def resolved(folder: str, recorded: str) -> str:
+    """The path or URI that a file in a folder means: each ../ at its start takes a part off."""
+    if not recorded.startswith("../"):
+        return recorded
+    root = folder.rstrip("/") if is_uri(folder) else str(Path(folder).expanduser().resolve())
+    while recorded.startswith("../"):
+        root, recorded = root.rpartition("/")[0], recorded[3:]
+    return join(root, recorded)
+
+
 def nearest_there(path: str | Path) -> Path:
     """A local path, or the nearest folder above it that is there already."""
     whole = Path(path).expanduser().absolute()

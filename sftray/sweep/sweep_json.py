@@ -16,7 +16,7 @@ from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
 from sftray.results.sweep_folder import SweepRecord
 from sftray.storage import files
-from sftray.storage.paths import SweepPaths
+from sftray.storage.paths import SweepPaths, name_of
 
 RECORDED_PACKAGES = (
     "sftray", "ray", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "optuna",
@@ -42,7 +42,7 @@ def write_record(
         "uid": os.urandom(4).hex(),
         "config": to_json(given),
         "search_space": to_json(sweep)["search_space"],
-        "packs": packs.root,
+        "packs": f"../packs/{name_of(packs.root)}",
         "identities": identities,
         "data": counts_of(packs.manifest),
         "versions": _versions(),

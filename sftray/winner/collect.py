@@ -29,7 +29,7 @@ from sftray.results.records import TrialRecord
 from sftray.storage import files as storage_files
 from sftray.storage.checksums import MANIFEST, as_manifest
 from sftray.storage.journal.event_types import Metrics
-from sftray.storage.paths import SweepPaths, TrialPaths, join
+from sftray.storage.paths import SweepPaths, TrialPaths, join, name_of
 from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged
 from sftray.winner.bundle import CARD, FACTS, REPEAT, BundleFacts, ShownTrial, open_bundle, seal
 from sftray.winner.model_card import model_card, repeat_file
@@ -161,7 +161,7 @@ def _facts(
         tokens=evaluation["tokens"],
         config=sweep.trial.at(best.point),
         data=sweep.data,
-        packs=packs.root,
+        packs=f"../../packs/{name_of(packs.root)}",
         packs_key=found.packs_key,
         data_counts=counts_of(packs.manifest),
         first_rung=ladder[0] if ladder else None,

@@ -21,13 +21,14 @@ from peft import PeftModel
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import Log, PacksError, SftrayError
-from sftray.storage.paths import is_uri
+from sftray.storage import files
+from sftray.storage.paths import SweepPaths, is_uri, resolved
 from sftray.trial.base_model import parameters_of, pretrained, saved_tokenizer
 from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_model
 from sftray.trial.generation import end_with_turns
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.winner import DTYPES
-from sftray.winner.bundle import CARD, open_bundle
+from sftray.winner.bundle import CARD, BundleFacts, open_bundle
 from sftray.winner.model_card import merged_card
 
 CHECKED_ROWS = 64
@@ -71,7 +72,7 @@ def merge(
     trial = facts.as_trained(folder, trust_remote_code)
     held, target = getattr(torch, DTYPES[dtype]), Path(out)
     _require_room(target, trial, held)
-    rows = None if check is False else _held_out(facts.packs, check, log)
+    rows = None if check is False else _held_out(_packs(folder, facts), check, log)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         _save(local, trial, partial, held, max_shard_size, facts.end_of_turn)
@@ -122,6 +123,12 @@ def _require_room(out: Path, trial: TrialConfig, dtype: torch.dtype) -> None:
             f"{out}: got {free / 1e9:.1f} GB of free disk, must be {needed / 1e9:.1f} GB and some "
             f"more for {trial.model} in {str(dtype).removeprefix('torch.')}; name another disk"
         )
+
+
+def _packs(folder: str, facts: BundleFacts) -> str:
+    """The packs of a sweep's folder or of its bundle's."""
+    roots = [resolved(one, facts.packs) for one in (SweepPaths(folder).best, folder)]
+    return next((root for root in roots if files.exists(root)), roots[1])
 
 
 def _held_out(packs: str, check: bool | None, log: Log) -> Dataset | None:

@@ -349,7 +349,7 @@ def test_a_plan_is_exact_where_the_packs_are(
         launch(small_sweep_config, ["--plan", "--json"])
     planned = json.loads(capsys.readouterr().out)
     assert planned["exact"] is True
-    assert planned["packs"] == small_sweep.record["packs"]
+    assert planned["packs"] == small_sweep.packs
     assert planned["data"] == small_sweep.record["data"]
     assert planned["rungs"] == [10]
     assert [shape["steps"] for shape in planned["shapes"]] == [12]  # one shape for all three points

@@ -67,7 +67,7 @@ def test_the_bundle_loads_with_plain_peft_and_has_the_recorded_loss(
     folder = Path(small_sweep.folder, "best")
     model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     assert isinstance(model, PeftModel)
-    rows = open_packs(small_sweep.record["packs"]).dataset("eval")
+    rows = open_packs(small_sweep.packs).dataset("eval")
     loss = packed_eval_loss(model, rows, SDPA, facts.config)
     assert abs(loss - facts.eval_loss) <= TOLERANCE
     messages = [{"role": "user", "content": "Hello."}]
@@ -126,7 +126,7 @@ def test_a_confirmation_that_comes_later_is_told_in_the_card(
     facts = collect(
         small_sweep_config,
         SweepPaths(str(folder)),
-        open_packs(small_sweep.record["packs"]),
+        open_packs(small_sweep.packs),
         replace(small_sweep, folder=str(folder), leaderboard=board),
         log=lambda line: None,
         submit=lambda *_: pytest.fail("the adapter was checked again"),
@@ -212,7 +212,7 @@ def test_a_damaged_bundle_is_made_anew_by_the_next_start(
     facts = collect(
         small_sweep_config,
         SweepPaths(str(folder)),
-        open_packs(small_sweep.record["packs"]),
+        open_packs(small_sweep.packs),
         load(str(folder)),
         log=lines.append,
         submit=functools.partial(submit_task, use_gpu=False),
@@ -236,7 +236,7 @@ def test_a_checkpoint_that_is_gone_or_damaged_is_passed_over_for_the_next_best(
         shutil.rmtree(checkpoint)
     else:
         (checkpoint / "adapter_model.safetensors").write_bytes(b"")
-    packs = open_packs(small_sweep.record["packs"])
+    packs = open_packs(small_sweep.packs)
     submit = functools.partial(submit_task, use_gpu=False)
     facts = collect(
         small_sweep_config, paths, packs, load(str(folder)), log=lines.append, submit=submit

@@ -186,13 +186,12 @@ def _splits(found: Results, manifest: Manifest | None) -> list[Facts]:
 
 
 def _manifest(found: Results) -> Manifest | None:
-    """The packs' manifest, where they were or, if the storage was copied, beside the sweep."""
-    beside = join(found.folder.rstrip("/").rpartition("/")[0] or ".", "packs", found.packs_key)
-    for packs in (found.record["packs"], beside):
-        if files.exists(PacksPaths(packs).manifest):
-            manifest: Manifest = json.loads(files.read_text(PacksPaths(packs).manifest))
-            return manifest
-    return None
+    """The packs' manifest, where it is there."""
+    path = PacksPaths(found.packs).manifest
+    if not files.exists(path):
+        return None
+    manifest: Manifest = json.loads(files.read_text(path))
+    return manifest
 
 
 def _provenance(found: Results) -> dict[str, str | None]:

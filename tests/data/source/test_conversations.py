@@ -139,6 +139,14 @@ def test_an_empty_value_of_such_a_key_is_no_use_of_it(empty: Any) -> None:
     assert conversation(row, "messages") == ([USER, ANSWER], False)
 
 
+def test_an_empty_value_may_be_nested_deeper_than_functions() -> None:
+    value: Any = None
+    for _ in range(100_000):
+        value = [value]
+    row = {"messages": [USER, ANSWER], "tools": value}
+    assert conversation(row, "messages") == ([USER, ANSWER], False)
+
+
 @pytest.mark.parametrize("role", sorted(conversations.REFUSED_ROLES))
 def test_a_turn_around_a_tool_call_drops_the_row_for_its_role(role: str) -> None:
     for turn in ({"role": role, "content": None}, {"from": role, "value": "3"}, {"role": role}):

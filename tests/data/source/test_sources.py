@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sftray.data.source.conversations import BadRowError, conversation
 from sftray.data.source.readers import read_chunk
 from sftray.data.source.sources import (
     _pinned,
+    check_unchanged,
     first_rows,
     open_source,
     sample_rows,
@@ -111,6 +114,66 @@ def test_a_missing_file_an_empty_one_and_a_broken_one_are_errors(tmp_path: Path)
     (tmp_path / "a.parquet").write_text("no parquet")
     with pytest.raises(DataError, match="not a Parquet file"):
         open_source(str(tmp_path / "a.parquet"), split="train")
+
+
+DEEP = '{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}"
+DIGITS = '{"prompt": "?", "completion": "!", "n": ' + "9" * 6000 + "}"
+DOUBLED = '{"prompt": "?", "prompt": "??", "completion": "!"}'
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (DEEP, "values nested too deep"),
+        (DIGITS, "number of thousands of digits"),
+        (DOUBLED, "one key twice"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 7])
+def test_a_line_beyond_what_python_reads_is_dropped_for_its_reason(
+    tmp_path: Path, line: str, reason: str, place: int
+) -> None:
+    lines = [json.dumps(row) for row in ROWS[1:10]]
+    lines.insert(place, line)
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines))
+    source = open_source(str(path), split="train")
+    assert first_rows(source, 100) == ROWS[1:10]
+    assert spelling_of_source(source, "auto") == "prompt_completion"
+    rows = [row for _, row in source.read(0)]
+    assert len(rows) == 10
+    with pytest.raises(BadRowError, match=reason):
+        conversation(rows[place], "prompt_completion")
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    source = open_source(str(path), split="train", chunk_bytes=300)
+    check_unchanged(source)
+    path.write_text(path.read_text()[:500])
+    with pytest.raises(DataError, match=r"a\.jsonl: became shorter while it was read"):
+        first_rows(source, 1000)
+    with pytest.raises(DataError, match=r"a\.jsonl: changed while it was read"):
+        check_unchanged(source)
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    for name, kind in (("folder", "is a folder"), ("pipe", "is no regular file")):
+        with pytest.raises(DataError, match=f"{name}.jsonl: {kind}, must be a file"):
+            open_source(str(tmp_path / f"{name}.jsonl"), split="train")
+    with pytest.raises(DataError, match="there is no such file"):
+        open_source(str(tmp_path / "loop.jsonl"), split="train")
+
+
+def test_a_file_without_line_breaks_ends_at_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.truncate(2**30)  # zeros that take no room
+    with pytest.raises(DataError, match="bytes without a line break, must be JSON"):
+        first_rows(open_source(str(path), split="train"), 1)
 
 
 def test_files_have_no_splits(tmp_path: Path) -> None:

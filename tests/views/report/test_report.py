@@ -188,9 +188,8 @@ def test_a_report_can_be_made_at_every_moment_of_a_sweep(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_command_writes_the_page_and_says_where(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # the packs' path is relative, and a demo may have made them
     shutil.copytree(RECORDED, tmp_path / "lr_batch")
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["report", str(tmp_path / "lr_batch")])
