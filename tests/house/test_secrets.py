@@ -328,6 +328,8 @@ def test_a_sweeps_own_ray_is_this_machines_alone_and_asks_for_its_token(ran: Ran
 
 SOURCES = HERE.parent / "sftray"
 BETWEEN_PROCESSES = {
+    "data/chat/rendering.py": "a request, by the child that sftray has started for it",
+    "data/chat/template_process.py": "nothing: what comes back is JSON",
     "data/packs/ray_passes.py": "a task's item and its answer",
     "search/tune_adapters.py": "an actor's exception, in the temporary folder that Tune was given",
 }

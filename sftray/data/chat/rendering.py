@@ -20,7 +20,7 @@ import jinja2
 import psutil
 
 from sftray.data.chat.template_process import OVER, Answer, Request, TemplateTurns
-from sftray.data.chat.transformers_private import compiled_template, tracking
+from sftray.data.chat.transformers_private import activate_tracker, compiled_template
 
 _TIMES, _MORE = 64, 2**20
 """Characters that a text may have for each of its request's, and so many more."""
@@ -29,13 +29,13 @@ _REFUSALS = (
     *(AttributeError, RecursionError, SyntaxError),
 )
 """What a template, and Python compiled from it, raises where it cannot write a conversation."""
+_activate = activate_tracker()  # imported before the limits hold
 
 
 def serve(*, seconds: float, mebibytes: int) -> None:
     """Answer requests, a line each, until there are none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that asks
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    compiled_template()  # the import, before the limits hold
     size = psutil.Process().memory_info().vms + mebibytes * 2**20
     with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
@@ -83,7 +83,7 @@ def _write(
     marks: list[tuple[int, int]] = []
     length = 0
     written = template.generate(messages=turns, tools=None, documents=None, **variables)
-    with tracking(template, marks):
+    with _activate(template)([], marks):
         for block in chain(written, [""]):
             spans += [[length + start, length + stop] for start, stop in marks]
             marks.clear()

@@ -17,6 +17,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from sftray.errors import DataError, TemplateError
+from sftray.storage.faults import plainly
 from sftray.storage.model_files import FILES, json_object, text_file, tokenizer_folder
 from sftray.storage.outages import first_line
 
@@ -109,12 +110,15 @@ def backend(tokenizer_json: str) -> Tokenizer:
     The post-processor is taken out: templates write special tokens themselves, and byte-level ones
     trim the offsets of leading spaces, which would hide a token that straddles two turns.
     """
-    try:
+    with plainly("tokenizer.json", _is_none):
         values = json.loads(tokenizer_json)
         values.update(post_processor=None, truncation=None, padding=None)
         return Tokenizer.from_str(json.dumps(values))
-    except Exception as error:  # noqa: BLE001 – tokenizers raises nothing narrower
-        raise DataError(f"model: its tokenizer.json is no fast tokenizer ({error})") from error
+
+
+def _is_none(error: Exception, name: str) -> Exception:
+    """tokenizers raises nothing narrower than Exception."""
+    return DataError(f"model: its {name} is no fast tokenizer ({error})")
 
 
 def _text_tokens(tokens: Mapping[str, object]) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ its name. Price: the import of transformers' template code, 0.9 s a process, wit
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import operator
 from typing import Any
 
 
@@ -21,10 +21,11 @@ def compiled_template() -> Any:
     return _compile_jinja_template
 
 
-def tracking(template: Any, marks: list[tuple[int, int]]) -> AbstractContextManager[None]:
-    """activate_tracker, which `_compile_jinja_template` gives a template's environment, for the
-    characters of {% generation %} blocks, counted from the last piece that `generate` gave:
-    `render_jinja_template` counts from the start, and joins all pieces for each block. When it
-    moves: look for what writes generation indices; test_chat_format.py finds masks that differ."""
-    context: AbstractContextManager[None] = template.environment.activate_tracker([], marks)
-    return context
+def activate_tracker() -> Any:
+    """activate_tracker, which `_compile_jinja_template` gives a template's environment: it notes
+    the characters of {% generation %} blocks. `render_jinja_template` counts them from the start,
+    and joins all pieces so far at each. When it moves: look for what writes generation indices;
+    test_chat_format.py finds masks that differ."""
+    activate = operator.attrgetter("environment.activate_tracker")
+    activate(compiled_template()(""))
+    return activate

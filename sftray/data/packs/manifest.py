@@ -10,6 +10,7 @@ from typing import TypedDict
 import numpy as np
 
 from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.template_process import RefusedError
 from sftray.data.chat.tokenizer import backend
 from sftray.data.packs.lengths import LengthTable, lengths_of
 from sftray.data.packs.packing import Padding
@@ -293,11 +294,15 @@ def format_facts(chat: ChatFormat) -> ChatFacts:
 
 
 def sample_prompts(chat: ChatFormat, conversations: Iterable[list[Message]]) -> list[SamplePrompt]:
-    """The first few held-out conversations as prompts: messages, text, ids, and the answer."""
+    """The first few held-out conversations as prompts: messages, text, ids, and the answer; those
+    that the model's own template refuses are passed over."""
     prompts: list[SamplePrompt] = []
     for turns in islice(conversations, SAMPLE_PROMPTS):
         before = turns[:-1]
-        (text,), _ = chat.render([before], own=True, prompt=True)
+        try:
+            (text,), _ = chat.render([before], own=True, prompt=True)
+        except RefusedError:
+            continue
         reference = turns[-1]["content"]
         prompts.append(
             {

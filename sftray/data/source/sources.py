@@ -114,7 +114,10 @@ def spelling_of_source(source: Source, columns: str) -> str:
         except BadLineError as error:
             raise DataError(f"{place}: {error.message}") from error
         return spelling
-    raise DataError(f"{source.name}: the dataset is empty, must hold at least one conversation")
+    raise DataError(
+        f"{source.name}: the dataset is empty or none of its lines can be read, must hold at least "
+        "one conversation"
+    )
 
 
 def first_rows(source: Source, number: int) -> list[SourceRow]:

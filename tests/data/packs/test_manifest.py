@@ -1,0 +1,70 @@
+"""What a manifest counts is what the data held: rows that were dropped, references in tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packs_here import build_packs_here
+
+from sftray.config import DataConfig, SweepConfig
+from sftray.data.estimate import estimate_packs
+from sftray.data.packs.inspect import inspect_json, inspect_text
+from sftray.data.recipe import make_recipe
+from sftray.demo import FOLDER
+from sftray.plan.preflight import check_references
+
+KEYS = ("tool_calls", "tools", "functions", "function_call", "reasoning", "reasoning_content")
+KEYS += ("reasoning_details", "thinking", "weight", "train")
+ANSWER = {"role": "assistant", "content": "It is so."}
+
+
+def config(tmp_path: Path, rows: list[dict[str, Any]]) -> DataConfig:
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DataConfig(str(path), max_length=512, eval_fraction=0.1, max_bad_fraction=0.9)
+
+
+def talk(number: int, answer: str = "It is so.") -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": f"Is it {number}?"},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def test_rows_with_a_key_that_nothing_reads_are_dropped_and_counted_everywhere(
+    tmp_path: Path,
+) -> None:
+    """Each key once in the row and twice in its turns; a row without any is kept."""
+    rows: list[dict[str, Any]] = [{"messages": talk(k)} for k in range(60)]
+    for number, key in enumerate(KEYS):
+        rows[3 * number][key] = "used"
+        for turn in (0, 1):
+            rows[3 * number + 1 + turn]["messages"][turn][key] = "used"
+    data = config(tmp_path, rows)
+    expected = {f"{key} not supported": 3 for key in sorted(KEYS)}
+    packs = build_packs_here(data, str(FOLDER), storage=str(tmp_path))
+    assert packs.manifest["splits"]["train"]["dropped"] == expected
+    kept = sum(packs.manifest["splits"][split]["conversations"] for split in ("train", "eval"))
+    assert kept == 60 - 3 * len(KEYS)
+    estimate = estimate_packs(make_recipe(data, str(FOLDER)))
+    assert estimate["splits"]["train"]["dropped"] == expected
+    assert inspect_json(packs)["train"]["dropped"] == expected  # type: ignore[index]
+    assert all(f"3  {reason}" in inspect_text(packs, rows=0) for reason in expected)
+
+
+@pytest.mark.parametrize(("words", "warned"), [(5, False), (40, True)])
+def test_a_metric_warns_where_references_are_longer_than_answers(
+    tmp_path: Path, small_sweep_config: SweepConfig, words: int, warned: bool
+) -> None:
+    rows = [{"messages": talk(k, f"{k} " + "it is so " * words)} for k in range(60)]
+    data = config(tmp_path, rows)
+    sweep = replace(small_sweep_config, metric="sftray.metrics:exact_match")
+    packs = build_packs_here(data, str(FOLDER), storage=str(tmp_path))
+    for manifest in (packs.manifest, estimate_packs(make_recipe(data, str(FOLDER)))):
+        (*warnings,) = check_references(sweep, manifest["sample_prompts"])
+        assert len(warnings) == warned
+        assert not warned or "references (100 %) are longer than the 64 tokens" in warnings[0]
