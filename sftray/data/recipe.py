@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,36 +131,6 @@ def _read_template(path: str | None) -> str | None:
     if not Path(path).expanduser().is_file():
         raise DataError(f"data.chat_template: there is no file {path}")
     return text_file(Path(path).expanduser())
-
-
-_NAMES = {
-    "source": "the content of data.source",
-    "eval_source": "the content of the evaluation data",
-    "tokenizer": "the base's tokenizer, chat template or config.json",
-    "template": "the text of data.chat_template",
-    "packing_version": "sftray's way to pack",
-    "format_version": "sftray's format of packs",
-}
-"""What an input is called where it is no field of DataConfig."""
-
-
-def changed_inputs(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """What differs between the inputs of two recipes, and from what to what; a line each. Long
-    texts are shortened to a digest."""
-    lines = []
-    for name in dict.fromkeys([*old, *new]):
-        before, after, called = old.get(name), new.get(name), _NAMES.get(name, f"data.{name}")
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            versions = changed_inputs(before, after)
-            lines += [line.replace("data.", "the version of ", 1) for line in versions]
-        elif before != after:
-            lines.append(f"{called}: {_short(before)} → {_short(after)}")
-    return lines
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 20 else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def find_packs(recipe: Recipe, *, storage: str) -> Packs | None:
