@@ -13,6 +13,7 @@ import os
 import pickle
 import resource
 import signal
+import socket
 import sys
 from itertools import chain
 
@@ -39,16 +40,17 @@ def serve(*, seconds: float, mebibytes: int) -> None:
     size = psutil.Process().memory_info().vms + mebibytes * 2**20
     with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    while size := sys.stdin.buffer.read(8):
+    stream = socket.socket(fileno=sys.stdin.fileno()).makefile("rwb")
+    while size := stream.read(8):
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            asked = sys.stdin.buffer.read(int.from_bytes(size))
+            asked = stream.read(int.from_bytes(size))
             answer, texts = _answer(pickle.loads(asked), _MORE + _TIMES * len(asked))
         except MemoryError:
             os._exit(OVER)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(b"".join([json.dumps(answer).encode(), b"\n", *texts]))
-        sys.stdout.buffer.flush()
+        stream.write(b"".join([json.dumps(answer).encode(), b"\n", *texts]))
+        stream.flush()
 
 
 def _answer(request: Request, most: int) -> tuple[Answer, list[bytes]]:

@@ -166,7 +166,7 @@ def _start(limits: Limits) -> Running:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         return process, ours.makefile("rwb")
