@@ -31,6 +31,8 @@ from sftray.winner import DTYPES
 from sftray.winner.bundle import CARD, BundleFacts, open_bundle
 from sftray.winner.model_card import merged_card
 
+MODEL_CONFIG = "config.json"
+"""The last of the files: without it nothing is loaded."""
 CHECKED_ROWS = 64
 """Held-out rows that the check is of, at most."""
 
@@ -70,10 +72,12 @@ def merge(
     local, facts = open_bundle(folder)
     facts.require_adapter(folder)
     trial = facts.as_trained(folder, trust_remote_code)
-    held, target = getattr(torch, DTYPES[dtype]), Path(out)
+    held, target = getattr(torch, DTYPES[dtype]), Path(out).absolute()
     _require_room(target, trial, held)
     rows = None if check is False else _held_out(_packs(folder, facts), check, log)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    # an empty folder may be the current one, or a disk: it stays, and is filled
+    place = target / "model" if target.is_dir() else target
+    partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         _save(local, trial, partial, held, max_shard_size, facts.end_of_turn)
         log(f"merged into {trial.model} in {dtype}")
@@ -83,9 +87,11 @@ def merge(
             losses = _measure(local, trial, partial, held, rows, in_4_bit, log)
         words = in_words(losses, trial, dtype, facts.base_eval_loss - facts.eval_loss)
         (partial / CARD).write_text(merged_card(facts, dtype, words), encoding="utf-8")
-        if target.exists():
-            target.rmdir()
-        os.replace(partial, target)
+        if place == target:
+            os.replace(partial, target)
+        else:
+            for name in sorted(os.listdir(partial), key=lambda name: name == MODEL_CONFIG):
+                os.replace(partial / name, target / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if words:

@@ -72,6 +72,24 @@ def test_shards_tokenizer_template_and_end_of_turn_are_there(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("out", [".", "empty"])
+def test_an_empty_folder_is_filled_the_current_one_too(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    here = tmp_path / "empty"
+    here.mkdir()
+    same = here.stat().st_ino
+    monkeypatch.chdir(here if out == "." else tmp_path)
+    assert merged(bundle, out, check=False)[-1] == f"saved in {out}"
+    assert here.stat().st_ino == same
+    names = {path.name for path in here.iterdir()}
+    assert {"config.json", "model.safetensors", "README.md", "tokenizer.json"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    AutoModelForCausalLM.from_pretrained(here)
+    with pytest.raises(SftrayError, match="must be new or empty"):
+        merged(bundle, out, check=False)
+
+
 def test_a_check_without_packs_is_left_out_or_refused(bundle: Path, tmp_path: Path) -> None:
     lines = merged(bundle, tmp_path / "out")
     assert lines[0].startswith("the eval loss is not checked: /home/somebody/results/packs/0123")
