@@ -19,7 +19,7 @@ AGAIN_SECONDS = 15.0
 
 
 def draining_nodes() -> set[str]:
-    """The nodes that Ray has been told to drain, as hex ids: what `ray.train.get_preemption_info`
+    """The nodes that Ray drains, as hex ids: what `ray.train.get_preemption_info`
     reads, too, but without all workers having to ask in the same step."""
     return set(ray_private.cluster_state().get_draining_nodes())
 

@@ -8,6 +8,7 @@ a line of its own and status 1. Price: two connections a second, to this machine
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -28,6 +29,8 @@ RETURN_SECONDS = 45.0
 """How long the control process of a cluster that was joined may be away: with its state in Redis it
 comes back. Ray ends a driver after 60 s."""
 STATUS = 2
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+"""This process cannot ask."""
 
 
 @dataclass
@@ -38,18 +41,22 @@ class Part:
     host: str
     port: int
     patience: float
-    """Seconds for which it may be away."""
+    """Seconds for which it may refuse connections; it may be silent for RETURN_SECONDS, since it or
+    this machine may have too much to do."""
     clock: Callable[[], float] = time.monotonic
+    connect_seconds: float = CONNECT_SECONDS
     _away_since: float | None = field(default=None, init=False)
 
     def is_lost(self) -> bool:
         """Whether it has not accepted connections for longer than it may."""
         try:
-            socket.create_connection((self.host, self.port), timeout=CONNECT_SECONDS).close()
-        except OSError:
-            now = self.clock()
+            socket.create_connection((self.host, self.port), timeout=self.connect_seconds).close()
+        except OSError as error:
+            if error.errno in _OURS:
+                return False
+            now, refused = self.clock(), isinstance(error, ConnectionRefusedError)
             self._away_since = now if self._away_since is None else self._away_since
-            return now - self._away_since >= self.patience
+            return now - self._away_since >= (self.patience if refused else RETURN_SECONDS)
         self._away_since = None
         return False
 

@@ -6,7 +6,7 @@ Promise: seconds after the notice Ray places nothing new on this machine's nodes
 actors that they are about to go and when, and counts what dies with them as preempted, not as
 failed. Price: one or two small HTTP requests to the machine's own metadata service every two
 seconds; Ray is imported at the notice. Ray's cluster launcher has no such watcher; on Kubernetes
-the raylet drains itself when its pod is told to end.
+the raylet drains itself when its pod is asked to end.
 """
 
 from __future__ import annotations

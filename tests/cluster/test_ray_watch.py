@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -78,6 +79,21 @@ def test_a_control_process_of_a_joined_cluster_may_come_back(closed: tuple[str, 
     assert not any(seen)
     now[0] += 1
     assert part.is_lost()
+
+
+def test_a_part_that_is_silent_is_not_taken_for_dead_at_once() -> None:
+    """As one that is suspended, or that has more to do than it can: its queue is full."""
+    now = [0.0]
+    with contextlib.ExitStack() as queued, socket.create_server(("127.0.0.1", 0), backlog=0) as it:
+        address = it.getsockname()
+        for _ in range(4):
+            waiting = queued.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        part = Part("raylet", *address, 0.0, clock=lambda: now[0], connect_seconds=0.1)
+        assert not part.is_lost()
+        now[0] += ray_watch.RETURN_SECONDS
+        assert part.is_lost()
 
 
 @pytest.mark.ray
