@@ -14,6 +14,7 @@ sweep = SweepConfig(
     evals_per_trial=1,
     num_samples_generated=0,
     wandb="disabled",
+    on_broken_base="warn",  # its weights are random
 )
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ reference is eager attention in float32, each document alone. A type runs in a p
     python benchmarks/models.py                     # every type in float32 on this machine's CPU
     python benchmarks/models.py --device cuda       # in bfloat16, FlashAttention and varlen too
     python benchmarks/models.py --types gemma3_text qwen3_5_text
+    python benchmarks/models.py --table cpu.json gpu.json   # the table of docs/models.md
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ MLA = {"num_key_value_heads": 4, "head_dim": 8}
 """Latent attention: as many keys as queries."""
 OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": MLA, "deepseek_v3": MLA, "glm4_moe_lite": MLA, "youtu": MLA,
-    "longcat_flash": MLA,
     "falcon": {"num_kv_heads": 4, "new_decoder_architecture": False, "multi_query": False},
     "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 4096},
     "gpt_neo": {"hidden_size": 64, "num_heads": 4, "num_layers": 4, "intermediate_size": 96,
@@ -76,12 +76,16 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen3_next": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "qwen3_5_moe_text": {"layer_types": ["linear_attention", "full_attention"] * 2},
-    "nemotron_h": {"hybrid_override_pattern": "M*M-", "layers_block_type": None},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention", "mamba", "moe"], "n_groups": 1},
+    "falcon_h1": {"mamba_d_ssm": 128},
+    "mamba2": {"num_heads": 4, "head_dim": 32, "n_groups": 1},
+    "longcat_flash": {**MLA, "num_layers": 4},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
     "bamba": {"attn_layer_indices": [1, 3]},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "mamba_d_state": 16},
     "recurrent_gemma": {"attention_window_size": WINDOW, "lru_width": 64},
-    "zamba2": {"num_mem_blocks": 1, "hybrid_layer_ids": [1, 3], "mamba_ngroups": 1},
+    "zamba2": {"num_mem_blocks": 1, "layers_block_type": ["mamba", "hybrid"] * 2,
+               "n_mamba_heads": 4},
 }  # fmt: skip
 TYPES = """
 afmoe apertus arcee bamba biogpt bitnet bloom codegen cohere cohere2 cohere2_moe cwm deepseek_v2
@@ -195,14 +199,60 @@ def as_text(lines: Sequence[Line]) -> str:
     return "\n".join(out)
 
 
+def as_table(cpu: Sequence[Line], gpu: Sequence[Line]) -> str:
+    """docs/models.md's table."""
+    by_kind = {line.kind: line for line in gpu}
+    out = ["| type | on a CPU | on an H200, bf16 | in a bank | memory | LoRA reaches |"]
+    out.append("|---|---|---|---|---|---|")
+    for line in cpu:
+        found = [_cell(one) for one in (line, by_kind.get(line.kind, Line(line.kind)))]
+        bank = "yes" if not line.bank else line.bank.replace("the base ", "").replace("|", "")
+        memory = "planned" if line.memory else "–"
+        modules = line.lora or by_kind.get(line.kind, line).lora
+        out.append(f"| {line.kind} | {' | '.join(found)} | {bank} | {memory} | {modules} |")
+    return "\n".join(out)
+
+
+def _cell(line: Line) -> str:
+    """The attention, and why what is faster on that device was passed over."""
+    if not line.attention:
+        return f"refused: {line.failed[:80]}" if line.failed else "–"
+    reasons = dict(reason.split(": ", 1) for reason in line.refused)
+    short = [f"{name}: {_short(reason)}" for name, reason in reasons.items()]
+    return line.attention + (f" ({'; '.join(short)})" if short else "")
+
+
+def _short(reason: str) -> str:
+    known = {
+        "see each other": "documents leak",
+        "does not support": "not in transformers",
+        "transformers has no": "not in transformers",
+        "differs from eager": "not equal",
+        "only supports head dimension": "head dimension",
+        "can't keep packed": "kernel packages missing",
+        "passes s_aux": "sinks",
+        "passes softcap": "soft cap",
+        "`kernels` is": "kernel packages missing",
+    }
+    return next((word for sign, word in known.items() if sign in reason), reason[:60])
+
+
+def read_lines(path: str) -> list[Line]:
+    return [Line(**line) for line in json.loads(Path(path).read_text())]
+
+
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--types", nargs="*", default=TYPES.split())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON")
+    parser.add_argument("--table", nargs=2, metavar=("CPU", "GPU"), help="JSON of two runs")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.table:
+        say(as_table(*map(read_lines, options.table)))
+        return
     if options.one:
         transformers.logging.set_verbosity_error()
         say(json.dumps(asdict(examine(options.one, torch.device(options.device)))))

@@ -22,6 +22,14 @@ class ConfigError(SftrayError):
     """A configuration that cannot work, found before anything started."""
 
 
+class BrokenBaseError(ConfigError):
+    """A base that no attention here computes as its definition says."""
+
+
+class UnfitTrainerError(ConfigError):
+    """A trainer that does not compute a base as its definition says; another may."""
+
+
 class DataError(SftrayError):
     """Input data that cannot be read or trained on; names the file and the line."""
 

@@ -12,9 +12,9 @@ from sftray.storage.paths import SweepPaths, name_of
 
 _MAY_CHANGE = (
     *BUDGETS, "num_trials", "confirm_top", "confirm_seeds", "confirm_trainer",
-    "max_concurrent_trials", "max_failures", "hang_minutes", "wandb", "wandb_project",
-    "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated", "sample_prompts",
-    "sample_at", "storage", "data.revision", "trial.model_revision",
+    "max_concurrent_trials", "max_failures", "on_broken_base", "hang_minutes", "wandb",
+    "wandb_project", "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated",
+    "sample_prompts", "sample_at", "storage", "data.revision", "trial.model_revision",
 )  # fmt: skip
 """Fields that a resumed sweep may change without making its trials incomparable: a revision only
 names what `plan.identities` compares."""

@@ -104,6 +104,11 @@ class SweepConfig:
     hang_minutes: Annotated[float, AtLeast(0.1)] = 30.0
     """A worker or a bank that has taken no step for so long is taken for dead."""
 
+    on_broken_base: Annotated[str, OneOf("stop", "warn")] = "stop"
+    """What a base calls for that cannot be trained: its eval loss is not finite, or three trials
+    end worse than it, one of them at or below the learning rate published for its size. "warn" is
+    for random weights."""
+
     max_hours: Annotated[float | None, Above(0)] = None
     """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
     has: trials that run stop at their next evaluation, and go on if the budget is raised."""

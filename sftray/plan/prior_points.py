@@ -59,3 +59,10 @@ def published_rates(shape: ModelShape, model_type: str) -> list[float]:
     elif shape.parameters > 6e9:
         rates.append(2e-4)
     return rates
+
+
+def usual_rate(base: BaseConfig) -> float | None:
+    """The lowest LoRA learning rate published for bases of about this size; None where the size is
+    not known."""
+    shape = ModelShape.of(base)
+    return None if shape is None else min(published_rates(shape, str(base.get("model_type"))))

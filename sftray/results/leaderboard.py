@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from sftray.config import SweepConfig
 from sftray.config.points import Point
 from sftray.results.confirmation import Confirmation, answers, confirmation
+from sftray.results.diagnosis.broken_base import without_rates
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.results.records import Records, TrialRecord
 
@@ -58,20 +59,20 @@ class Leaderboard(TypedDict):
     confirmed: NotRequired[Confirmation]
 
 
-_ended: WeakKeyDictionary[Records, tuple[float | None, dict[str, RankedTrial]]] = (
-    WeakKeyDictionary()
-)
-"""The base's loss, and the rows of trials that have ended, diagnosed by it."""
+_Seen = tuple[float | None, str]
+_ended: WeakKeyDictionary[Records, tuple[_Seen, dict[str, RankedTrial]]] = WeakKeyDictionary()
+"""The base's loss and why it is doubted, and the rows of trials that have ended, diagnosed so."""
 
 
 def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     """Every trial with its best eval loss and its diagnosis."""
     trials, base = records.trials, records.base_eval_loss()
-    known_base, known = _ended.get(records, (base, {}))
-    known = known if known_base == base else {}
-    rows = {one.trial: known.get(one.trial) or _row(sweep, one, base) for one in trials}
+    seen = (base, records.base_doubted)
+    known_seen, known = _ended.get(records, (seen, {}))
+    known = known if known_seen == seen else {}
+    rows = {one.trial: known.get(one.trial) or _row(sweep, one, records) for one in trials}
     ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
-    _ended[records] = (base, ended)
+    _ended[records] = (seen, ended)
     ranked = sorted(rows.values(), key=lambda row: _rank(sweep, row))
     answer = {trial.trial for trial in answering(trials)}
     measured = (row["trial"] for row in ranked if row["eval_loss"] is not None)
@@ -94,9 +95,10 @@ def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in trials if answers(confirmed, trial)]
 
 
-def _row(sweep: SweepConfig, trial: TrialRecord, base: float | None) -> RankedTrial:
-    best = trial.best
+def _row(sweep: SweepConfig, trial: TrialRecord, records: Records) -> RankedTrial:
+    best, base = trial.best, records.base_eval_loss()
     diagnosis = diagnose(trial, sweep.trial.at(trial.point), base_loss=base)
+    diagnosis = without_rates(diagnosis, trial, records)
     row: RankedTrial = {
         "trial": trial.trial,
         "point": trial.point,

@@ -4,12 +4,14 @@ line an evaluation; and the placement groups that it frees if Ray does not."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.errors import Log
 from sftray.results import log_lines
+from sftray.results.diagnosis.broken_base import base_warning, without_rates
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.results.leaderboard import leaderboard
 from sftray.results.records import Records, TrialRecord
@@ -33,8 +35,11 @@ class Recorder:
         journal: Journal,
         log: Log,
         stepped: Callable[[], object] = lambda: None,
+        entropy: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        """`stepped` is to be called as long as trials run, several times a second."""
+        """`stepped` is to be called as long as trials run, several times a second. `entropy`: of
+        the tokens that are trained on, in nats."""
+        self._entropy = entropy
         self.stepped, self.log = stepped, log
         self._sweep, self._paths, self._journal = sweep, paths, journal
         self._records = Records()
@@ -75,6 +80,10 @@ class Recorder:
         self._told[trial] = metrics["step"]
         if not self._base_known:
             self._base_known = True
+            loss = self._records.base_eval_loss()
+            warning = None if loss is None else base_warning(loss, self._entropy())
+            if warning and not metrics.get("resumed_from_step"):
+                self.log(warning)
             self.write_leaderboard()
 
     def recovers(self, trial: str) -> None:
@@ -101,6 +110,7 @@ class Recorder:
             self.log(log_lines.ended(name, trial.outcome or "", trial.message))
             self._prune(trial)
             diagnosis = diagnose(trial, self._sweep.trial.at(trial.point), base_loss=base)
+            diagnosis = without_rates(diagnosis, trial, self._records)
             if diagnosis.wrong:
                 self.log(f"{name}  {diagnosis.verdict} {diagnosis.advice}")
         self._unlisted += len(ended)

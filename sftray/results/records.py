@@ -130,6 +130,8 @@ class Records:
         self._trials: dict[str, TrialRecord] = {}
         self.budget_spent = ""
         """The budget that has ended the sweep before its time, as the field is called."""
+        self.base_doubted = ""
+        """Why the base, its template or its attention must be broken; or nothing."""
         self.ended = False
         """Whether the sweep has come to its end."""
         self.add(events)
@@ -146,6 +148,8 @@ class Records:
         """Take what the journal has got since."""
         for event in events:
             match event["event"]:
+                case EventName.BASE_DOUBTED:
+                    self.base_doubted = event["message"]
                 case EventName.SPENT:
                     self.budget_spent = event["budget"]
                 case EventName.SWEEP_ENDED:

@@ -28,6 +28,44 @@ Rungs = Mapping[tuple[str, int], Mapping[str, float]]
 """(bracket, rows) → the losses recorded there, by trial."""
 
 
+DOUBTED_AFTER = 3
+"""Trials that end worse than the base before it is doubted."""
+
+
+def doubt_of_base(
+    sweep: SweepConfig,
+    trials: Iterable[SearchTrial],
+    base_loss: float | None,
+    usual_rate: float | None,
+) -> str | None:
+    """Why the base, its template or its attention must be broken, not the learning rate: the base's
+    eval loss is not finite; or of the trials none has come below it, and DOUBTED_AFTER have ended,
+    one of them at or below `usual_rate`. None where there is no such sign."""
+    if base_loss is None:
+        return None
+    if not math.isfinite(base_loss):
+        return f"the base's own eval loss is {base_loss}"
+    own = [trial for trial in trials if trial.folder is None]
+    if any((best := trial.best()) and best[0] <= base_loss for trial in own):
+        return None
+    ended = [trial for trial in own if trial.outcome in _TRAINED]
+    if usual_rate is None or len(ended) < DOUBTED_AFTER:
+        return None
+    rates = {t.suggestion.trial: sweep.trial.at(t.suggestion.point).learning_rate for t in ended}
+    lowest = min(rates, key=rates.__getitem__)
+    if rates[lowest] > usual_rate:
+        return None
+    return (
+        f"{len(ended)} trials have ended worse than the base, whose eval loss is {base_loss:.4f}, "
+        f"and {lowest} ran at a learning rate of {rates[lowest]:.3g}, at or below the "
+        f"{usual_rate:.3g} published for bases of its size: the base, its chat template or its "
+        "attention is broken, not the learning rate"
+    )
+
+
+_TRAINED = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)
+
+
 def consequences(
     sweep: SweepConfig,
     rungs: Rungs,

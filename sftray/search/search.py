@@ -20,7 +20,7 @@ from sftray.search.sampler import Sampler
 from sftray.search.search_trials import Best, KnownTrial, SearchTrial, Suggestion
 from sftray.storage.journal import Event, Journal
 from sftray.storage.journal import event_types as events
-from sftray.storage.journal.event_types import CONTINUE, OUTAGE, STOP, EventName, Outcome
+from sftray.storage.journal.event_types import CONTINUE, HALTS, OUTAGE, STOP, EventName, Outcome
 
 
 class Search:
@@ -34,22 +34,26 @@ class Search:
         too_large: Callable[[TrialConfig], str | None] = lambda trial: None,
         first: Sequence[Point] = (),
         spent: Callable[[], str] = lambda: "",
+        usual_rate: float | None = None,
     ) -> None:
         """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
         the points that the search begins with. `spent` says which of the sweep's budgets is spent:
-        then no trial goes on."""
+        then no trial continues. `usual_rate`: the learning rate published for the base's size."""
         self._sweep = sweep
         self._journal = journal
         self._plan = plan
         self._too_large = too_large
         self._spent = spent
+        self._usual_rate = usual_rate
         self._sampler = None if sweep.points else Sampler(sweep, first)
         self._trials: dict[str, SearchTrial] = {}
         self.damaged = ""
         """What a trial has said of damaged data, all trials having the same, since this search was
         made; or nothing."""
-        self.outage = ""
-        """What one has said of a full disk, or of storage that is away; or nothing."""
+        self.halted: tuple[str, str] | None = None
+        """Which of HALTS a trial has met, and its message."""
+        self.doubted = ""
+        """Why the base, its template or its attention must be broken; or nothing."""
         self._drawn = 0
         """How many trials are this search's own."""
         self._confirmed: dict[str, list[int]] = {}
@@ -60,6 +64,8 @@ class Search:
             self._apply(event)
         self.damaged = ""  # it may have been mended since
         self._finish_what_was_begun()
+        if not self.doubted:
+            self._doubt_base()
 
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough, or the
@@ -168,14 +174,14 @@ class Search:
                     events.add_last_words(event, metrics)
             known = step in state.losses
             self._record(found if known else [events.result(trial, metrics), *found])
-        if state.outcome is not None or self.damaged or self.outage:
+        if state.outcome is not None or self.damaged or self.halted or self.broken:
             return STOP
         return STOP if self._spent() and step < state.plan.steps else CONTINUE
 
     def end(self, trial: str, outcome: str, message: str = "") -> None:
-        """Journal a trial's end; the first outcome of a trial stands. An outage is none."""
-        if outcome == OUTAGE:
-            self.met_outage(trial, message)
+        """Journal a trial's end; the first outcome of a trial stands. One of HALTS is none."""
+        if outcome in HALTS:
+            self.halt(trial, message, outcome)
         elif self._trials[trial].outcome is None:
             self._record([events.trial_ended(trial, outcome, message)])
 
@@ -190,18 +196,27 @@ class Search:
 
     def gave_up(self, trial: str) -> None:
         """End a trial that is not started again after its last attempt failed."""
-        if not self.outage:
+        if not self.halted:
             self.end(trial, Outcome.FAILED, self._trials[trial].message)
 
-    def met_outage(self, trial: str, message: str) -> None:
-        """Stop: a trial has met a full disk, or storage that is away. It stays unfinished."""
-        self.attempt_ended(trial, message, OUTAGE)
-        self.outage = self.outage or message
+    def halt(self, trial: str, message: str, what: str = OUTAGE) -> None:
+        """Stop: a trial has met what no trial can do about. It stays unfinished."""
+        self.attempt_ended(trial, message, what)
+        self.halted = self.halted or (what, message)
+
+    def continue_elsewhere(self) -> None:
+        """Another trainer has taken the place of one that was unfit."""
+        self.halted = None
+
+    @property
+    def broken(self) -> str:
+        """`doubted`, where that stops the sweep."""
+        return self.doubted if self._sweep.on_broken_base == "stop" else ""
 
     @property
     def stopped(self) -> bool:
         """Whether no trial is to go on, for a reason that is the same for all."""
-        return bool(self.damaged or self.outage or self._spent())
+        return bool(self.damaged or self.halted or self.broken or self._spent())
 
     def outcome_of(self, trial: str) -> str | None:
         """A trial's outcome; None while it has none."""
@@ -235,6 +250,16 @@ class Search:
     def _record(self, fresh: Sequence[events.TrialEvent]) -> None:
         for event in self._journal.append_all(fresh):
             self._apply(event)
+        if not self.doubted:
+            self._doubt_base()
+
+    def _doubt_base(self) -> None:
+        base, trials = self.base_eval_loss(), self._trials.values()
+        doubt = decisions.doubt_of_base(self._sweep, trials, base, self._usual_rate)
+        if doubt:
+            event = events.BaseDoubted(event=EventName.BASE_DOUBTED, trial=None, message=doubt)
+            for written in self._journal.append_all([event]):
+                self._apply(written)
 
     def _refused(self, state: SearchTrial) -> bool:
         """End a trial that does not fit the memory."""
@@ -255,6 +280,8 @@ class Search:
         if event["event"] == EventName.TRIAL_SUGGESTED:
             self._apply_suggested(event)
             return
+        if event["event"] == EventName.BASE_DOUBTED:
+            self.doubted = event["message"]
         state = self._trials.get(event["trial"]) if event["trial"] else None
         if state is None:
             return

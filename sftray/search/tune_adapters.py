@@ -111,7 +111,7 @@ class SftrayScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         error = plain(_error_of(trial), tempfile.gettempdir())
         if isinstance(error, OutageError):
-            self._search.met_outage(_name(trial), str(error))
+            self._search.halt(_name(trial), str(error))
         else:
             self._search.attempt_ended(_name(trial), _failure_of(trial))
 

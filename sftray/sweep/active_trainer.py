@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sftray.cluster.connect import Cluster
 from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
 from sftray.plan.trainer_choice import without_bank
+from sftray.plan.trial_plan import planner
+from sftray.results.recorder import Recorder
+from sftray.search.search import Search
+from sftray.storage.journal.event_types import UNFIT_TRAINER
 from sftray.storage.model_files import BaseConfig
 from sftray.trainers.ray_train.local_runner import LocalRunner
-from sftray.trainers.runner import FittedTrainer, Runner
+from sftray.trainers.runner import FittedTrainer, Runner, TrialSpecs
+
+
+def refitted(specs: TrialSpecs, rows: int, trials: FittedTrainer) -> TrialSpecs:
+    """The trials as another trainer runs them. rows: of the packs."""
+    return replace(specs, plan=planner(specs.sweep, rows, execution=trials.fit.execution))
 
 
 class ActiveTrainer:
@@ -41,6 +52,25 @@ class ActiveTrainer:
         if self._local or trainer is None or trainer == self._trainer:
             return None
         return self._replaced(trainer, "asked for", sweep)
+
+    def run(
+        self,
+        trials: FittedTrainer,
+        specs: TrialSpecs,
+        rows: int,
+        search: Search,
+        recorder: Recorder,
+    ) -> None:
+        """Run trials until the search has no more; by `train` where a bank turns out not to compute
+        the base, unless a bank is asked for. rows: of the packs."""
+        trials.run(specs, search, recorder)
+        halt = search.halted
+        if halt is None or halt[0] != UNFIT_TRAINER or specs.sweep.trainer == "bank":
+            return
+        self._log(f"trainer: train takes the bank's place: {halt[1]}")
+        search.continue_elsewhere()
+        other = self._replaced("train", halt[1], specs.sweep)
+        self.run(other, refitted(specs, rows, other), rows, search, recorder)
 
     def gpus(self) -> float:
         """How many of those that the sweep asked for are up."""

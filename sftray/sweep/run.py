@@ -25,14 +25,14 @@ from sftray.data.packs.packs import Packs
 from sftray.data.packs.ray_passes import each_on_ray
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import Recipe, make_recipe
-from sftray.errors import DataError, Log, OutageError, SweepFailedError
+from sftray.errors import BrokenBaseError, DataError, Log, OutageError, SweepFailedError
 from sftray.metrics import load_metric
 from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
 from sftray.plan.identities import Identities, identities, refuse_other_identities
 from sftray.plan.preflight import check_code, check_sweep
-from sftray.plan.prior_points import prior_points
+from sftray.plan.prior_points import prior_points, usual_rate
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.results.recorder import Recorder
@@ -41,10 +41,10 @@ from sftray.search.search_trials import KnownTrial
 from sftray.storage import files
 from sftray.storage.faults import plainly
 from sftray.storage.journal import Journal, held
-from sftray.storage.journal.event_types import EventName, SweepEnded, SweepStarted
+from sftray.storage.journal.event_types import OUTAGE, EventName, SweepEnded, SweepStarted
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
-from sftray.sweep.active_trainer import ActiveTrainer
+from sftray.sweep.active_trainer import ActiveTrainer, refitted
 from sftray.sweep.fresh import delete_sweep
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
@@ -111,13 +111,14 @@ def _run(
             journal.append(SweepStarted(event=EventName.SWEEP_STARTED, trial=None, uid=uid))
             meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, usable))
             search = _begin(specs, base, journal, fit, meter, now, log)
-            recorder = Recorder(sweep, paths, journal, log, meter.look)
+            entropy = packs.target_entropy
+            recorder = Recorder(sweep, paths, journal, log, meter.look, entropy)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
             at_the_end.callback(meter.tell)
             try:
                 recorder.finish_trials()  # those that the driver before did not get to
                 if search.searching() and not search.stopped:
-                    trials.run(specs, search, recorder)
+                    trainer.run(trials, specs, rows, search, recorder)
                     _settle(search, recorder, meter)
                 if _confirms(sweep, search):
                     _run_again(specs, rows, search, recorder, trainer, trials)
@@ -211,7 +212,9 @@ def _begin(
     earlier = [results.load(folder) for folder in sweep.warm_start]
     known, theirs = learn_from(sweep, now, earlier, log)
     priors = prior_points(sweep, base)
-    search = Search(sweep, journal, specs.plan, fit.too_large, [*theirs, *priors], meter.look)
+    usual = usual_rate(base)
+    first = [*theirs, *priors]
+    search = Search(sweep, journal, specs.plan, fit.too_large, first, meter.look, usual)
     search.take_over(known)
     for line in _begins_with(known, theirs, priors):
         log(line)
@@ -240,8 +243,15 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
         raise DataError(
             f"{search.damaged}. The sweep stopped", "mend it; the same command continues"
         )
-    if search.outage:
-        raise OutageError(search.outage)
+    if search.halted:
+        what, message = search.halted
+        raise (OutageError if what == OUTAGE else BrokenBaseError)(message)
+    if search.broken:
+        raise BrokenBaseError(
+            f"{search.broken}. The sweep stopped",
+            "look at `sftray inspect` and the base's answers, or take another base; "
+            "on_broken_base='warn' continues the same sweep",
+        )
     if search.unfinished() and not meter.used_up:
         raise KeyboardInterrupt
 
@@ -268,8 +278,8 @@ def _run_again(
     recorder.log(f"the best points are run again with {sweep.confirm_seeds} new seeds each")
     if other := trainer.change_to(sweep.confirm_trainer, sweep):
         trials = other
-        specs = replace(specs, plan=planner(sweep, rows, execution=other.fit.execution))
-    trials.run(specs, search, recorder)
+        specs = refitted(specs, rows, other)
+    trainer.run(trials, specs, rows, search, recorder)
 
 
 def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:

@@ -97,7 +97,9 @@ def use_attention(model: PreTrainedModel, attention: Attention) -> None:
     except (ValueError, ImportError) as error:
         raise NotComputedError(str(error).splitlines()[0]) from error
     if model.config._attn_implementation != attention.implementation:
-        raise NotComputedError(f"transformers has no {attention.name} for {type(model).__name__}")
+        raise NotComputedError(
+            f"transformers has no {attention.implementation} attention for {type(model).__name__}"
+        )
 
 
 def _variable_length(trial: TrialConfig, device: torch.device) -> list[Attention]:

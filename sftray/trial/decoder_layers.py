@@ -20,11 +20,13 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     lists = [
         module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and "vision" not in name
+        if isinstance(module, nn.ModuleList) and "vision" not in name
     ]
     if not lists:
-        raise ValueError(f"{type(model).__name__}: got no list of {count} layers")
-    return max(lists, key=lambda layers: sum(p.numel() for p in layers.parameters()))
+        raise ValueError(f"{type(model).__name__}: got no list of layers")
+    # a configuration may count two attentions of one layer
+    known = [layers for layers in lists if len(layers) == count]
+    return max(known or lists, key=lambda layers: sum(p.numel() for p in layers.parameters()))
 
 
 def first_of_each_kind(model: PreTrainedModel) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
-from sftray.errors import ConfigError
+from sftray.errors import BrokenBaseError
 from sftray.trial.attention import Attention, possible_attentions, use_attention
 from sftray.trial.base_model import Computing, computing_as
 from sftray.trial.equality import Equality, Reference
@@ -33,10 +33,6 @@ class Proof:
     """The largest change of a document's logits when another of its row is changed."""
 
 
-class BrokenModelError(ConfigError):
-    """No attention computes the base as transformers' eager attention in float32 does."""
-
-
 def prove(
     model: PreTrainedModel,
     trial: TrialConfig,
@@ -46,18 +42,33 @@ def prove(
     """Set the fastest attention in `model` that computes it right on rows of `max_length` tokens,
     in the context `computing`, by default the trial's.
 
-    Raises BrokenModelError where none does.
+    Raises BrokenBaseError where none does.
     """
     computing = computing or functools.partial(computing_as, trial, model.device)
     was_training = model.training
     model.eval()
-    reference = Reference(model, max_length, computing)
+    reference = _reference(model, trial, max_length, computing)
     candidates = possible_attentions(trial, model.device)
     proof, refused = first_that_passes(model, candidates, reference, computing)
     model.train(was_training)
     if proof is None:
-        raise BrokenModelError(_none_left(trial, refused))
+        raise BrokenBaseError(*_none_left(trial, refused))
     return proof
+
+
+def _reference(
+    model: PreTrainedModel, trial: TrialConfig, max_length: int, computing: Computing
+) -> Reference:
+    try:
+        return Reference(model, max_length, computing)
+    except (ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        raise BrokenBaseError(
+            f"trial.model: got {trial.model}, which eager attention does not compute here "
+            f"({str(error).splitlines()[0]})",
+            "take another base, or another base_precision",
+        ) from error
 
 
 def first_that_passes(
@@ -96,10 +107,12 @@ def _prove_one(
     return Proof(attention, equality, change) if equality.passed else equality.text()
 
 
-def _none_left(trial: TrialConfig, refused: Sequence[str]) -> str:
+def _none_left(trial: TrialConfig, refused: Sequence[str]) -> tuple[str, str]:
+    """What is wrong, and the fix."""
     asked = "" if trial.attention is None else f" with attention={trial.attention!r}"
     fix = "leave trial.attention None to take one that does" if asked else "take another base"
-    return (
+    wrong = (
         f"trial.model: got {trial.model}{asked}, which no attention computes as transformers' "
-        f"eager attention in float32 does ({'; '.join(refused)}); {fix}"
+        f"eager attention in float32 does ({'; '.join(refused)})"
     )
+    return wrong, fix

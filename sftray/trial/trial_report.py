@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from sftray.errors import BrokenBaseError, OutageError, UnfitTrainerError
 from sftray.storage.journal import event_types
-from sftray.storage.journal.event_types import Metrics
+from sftray.storage.journal.event_types import BROKEN_BASE, OUTAGE, UNFIT_TRAINER, Metrics
+
+
+def halt_of(error: BaseException) -> str | None:
+    """Which of HALTS an error means for the sweep; None where it is its trial's own."""
+    if isinstance(error, OutageError):
+        return OUTAGE
+    if isinstance(error, BrokenBaseError):
+        return BROKEN_BASE
+    return UNFIT_TRAINER if isinstance(error, UnfitTrainerError) else None
 
 
 @dataclass(frozen=True)

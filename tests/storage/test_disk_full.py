@@ -150,7 +150,7 @@ def test_a_trial_that_meets_a_full_disk_stops_the_sweep_and_is_not_to_blame(
         for one in (first, second):
             search.attempt(one.trial)
         search.end(first.trial, "outage", "/disk: no room")
-        assert search.outage == "/disk: no room"
+        assert search.halted == ("outage", "/disk: no room")
         assert search.suggest() is None
         assert search.record(second.trial, {"step": 0, "eval_loss": 3.0}) == "stop"
         search.gave_up(second.trial)  # cut off with the sweep

@@ -16,10 +16,11 @@ from transformers.masking_utils import sdpa_mask
 
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
+from sftray.errors import BrokenBaseError
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import load_base
 from sftray.trial.equality import Equality, Reference, document_lengths
-from sftray.trial.proof import BrokenModelError, first_that_passes, prove
+from sftray.trial.proof import first_that_passes, prove
 from sftray.trial.reference_model import decoded
 
 CPU = torch.device("cpu")
@@ -116,7 +117,7 @@ def test_a_4_bit_product_without_a_gradient_is_refused() -> None:
     product = model.model.layers[0].mlp.down_proj
     forward = product.forward
     product.forward = lambda x: forward(x.detach())
-    with pytest.raises(BrokenModelError, match=r"the gradient of .*layer 0"):
+    with pytest.raises(BrokenBaseError, match=r"the gradient of .*layer 0"):
         prove(model, trial, 256)
 
 

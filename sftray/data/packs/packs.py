@@ -60,6 +60,10 @@ class Packs:
         """The token that ends the assistant's turns."""
         return self.manifest["end_of_turn_id"]
 
+    def target_entropy(self) -> float:
+        """`MappedRows.target_entropy` of the training rows."""
+        return MappedRows(self.dataset("train")).target_entropy()
+
     def rows(self, split: str) -> int:
         """Packed rows of "train" or "eval"."""
         return self.manifest["splits"][split]["rows"]
@@ -195,6 +199,18 @@ class MappedRows:
             sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
             tokens.append(sums[starts[:-1] + np.diff(documents)] - sums[starts[:-1]])
         return np.concatenate(tokens)
+
+    def target_entropy(self) -> float:
+        """Entropy of the frequencies of the tokens that are trained on, in nats: the loss of one
+        who knows nothing else."""
+        counts = np.zeros(1, dtype=np.int64)
+        for _, labels in self._columns["labels"]:
+            found = np.bincount(labels[labels >= 0])
+            longer, shorter = sorted((counts, found), key=len, reverse=True)
+            counts = longer.copy()
+            counts[: len(shorter)] += shorter
+        shares = counts[counts > 0] / max(counts.sum(), 1)
+        return float(-(shares * np.log(shares)).sum())
 
     def most_documents(self) -> int:
         """The most documents of a row, padding left out."""

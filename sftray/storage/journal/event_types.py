@@ -29,6 +29,7 @@ class EventName(StrEnum):
     TRIAL_ENDED = "trial_ended"
     SPENT = "spent"
     SWEEP_ENDED = "sweep_ended"
+    BASE_DOUBTED = "base_doubted"
 
 
 class Outcome(StrEnum):
@@ -45,6 +46,11 @@ class Outcome(StrEnum):
 
 OUTAGE: Final = "outage"
 """What a trial reports instead of an outcome: the sweep stops, and the trial stays unfinished."""
+BROKEN_BASE: Final = "broken_base"
+"""As OUTAGE, where no attention computes the base."""
+UNFIT_TRAINER: Final = "unfit_trainer"
+"""As OUTAGE, where the trainer does not compute the base; another takes its place."""
+HALTS: Final = (OUTAGE, BROKEN_BASE, UNFIT_TRAINER)
 SUSPENDED: Final = "suspended"
 """How an attempt ended that was cut off while its driver, or all that it runs on, was suspended: it
 counts for nothing, and another continues."""
@@ -170,7 +176,7 @@ AttemptEnded = TypedDict(
         "message": str,
     },
 )
-"""`class` is "failed", "preempted", SUSPENDED or OUTAGE."""
+"""`class` is "failed", "preempted", SUSPENDED or one of HALTS."""
 
 
 class Result(_OfTrial):
@@ -210,6 +216,13 @@ class SpentSoFar(_OfSweep):
     """The budget that has ended the sweep, as the field is called; or nothing."""
 
 
+class BaseDoubted(_OfSweep):
+    """The base, its template or its attention is broken, as far as the trials show."""
+
+    event: Literal[EventName.BASE_DOUBTED]
+    message: str
+
+
 class SweepEnded(_OfSweep):
     event: Literal[EventName.SWEEP_ENDED]
 
@@ -218,7 +231,7 @@ TrialEvent = (
     TrialSuggested | Confirmation | AttemptStarted | AttemptEnded | Result | RungDecision
     | TrialEnded
 )  # fmt: skip
-Event = DriverStarted | SweepStarted | TrialEvent | SpentSoFar | SweepEnded
+Event = DriverStarted | SweepStarted | TrialEvent | SpentSoFar | BaseDoubted | SweepEnded
 
 
 def trial_suggested(

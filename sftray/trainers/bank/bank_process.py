@@ -32,13 +32,12 @@ from sftray.cluster.preemption import PreemptionWatch
 from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig, TrialConfig
 from sftray.data.packs.packs import open_packs
-from sftray.errors import BankError, OutageError
+from sftray.errors import BankError
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.out_of_memory import cheaper
-from sftray.storage.journal.event_types import OUTAGE
 from sftray.trainers.bank.leases import Lease, Leases
 from sftray.trainers.report_channel import POLL_SECONDS, ReportChannel, SignsOfLife
-from sftray.trial.trial_report import Report
+from sftray.trial.trial_report import Report, halt_of
 from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -237,8 +236,8 @@ class BankProcess:
             BaseException
         ) as error:  # whatever it is, the clients hear of it and the process ends
             fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
-            if isinstance(fault, OutageError):
-                self._leases.put(Report(outcome=OUTAGE, message=str(fault)))
+            if halt := halt_of(fault or error):
+                self._leases.put(Report(outcome=halt, message=str(fault or error)))
                 self._end()
             logging.exception("bank: broken")
             self._break(f"bank: {type(error).__name__}: {error}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sftray.errors import ConfigError
+from sftray.errors import UnfitTrainerError
 from sftray.trainers.bank.batches import PackedRow, assemble
 from sftray.trainers.bank.decoder import Batch, Decoder
 from sftray.trial.equality import Equality, Reference
@@ -37,7 +37,7 @@ def prove_isolation(decoder: Decoder) -> float:
 def prove_equality(decoder: Decoder, reference: Reference) -> Equality:
     """How far the decoder is from the reference of the model that its weights were taken from.
 
-    Raises ConfigError where that is too far.
+    Raises UnfitTrainerError where that is too far.
     """
     base, ids = decoder.base, reference.tokens
     lengths, where = np.array(reference.lengths), reference.where
@@ -54,9 +54,7 @@ def prove_equality(decoder: Decoder, reference: Reference) -> Equality:
     values |= {(HEAD, OUTPUT): losses_M[: len(where), None], (HEAD, GRADIENT): dx_TD.float()}
     equality = reference.judge(values)
     if not equality.passed:
-        raise ConfigError(
-            f"trainer: got 'bank', but in its decoder {equality.text()}; take 'train'"
-        )
+        raise UnfitTrainerError(f"in the bank's decoder {equality.text()}", "take trainer='train'")
     return equality
 
 

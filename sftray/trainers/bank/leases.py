@@ -14,11 +14,11 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sftray.errors import BankError, OutageError, PacksError, SftrayError
-from sftray.storage.journal.event_types import OUTAGE, Outcome
+from sftray.errors import BankError, PacksError, SftrayError
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.outages import PATIENCE_SECONDS
 from sftray.trainers.report_channel import ReportChannel, SignsOfLife
-from sftray.trial.trial_report import Report
+from sftray.trial.trial_report import Report, halt_of
 from sftray.trial.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -179,6 +179,6 @@ class Leases:
 
 def _outcome(error: Exception) -> str:
     """What becomes of a trial that could not be prepared."""
-    if isinstance(error, OutageError):
-        return OUTAGE
+    if halt := halt_of(error):
+        return halt
     return Outcome.DATA_ERROR if isinstance(error, PacksError) else Outcome.FAILED

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sftray.cluster.awake_clock import AwakeClock
 from sftray.errors import WorkersError
-from sftray.storage.journal.event_types import OUTAGE, SUSPENDED
+from sftray.storage.journal.event_types import HALTS, SUSPENDED
 from sftray.trainers.report_channel import POLL_SECONDS, ReportChannel, SignsOfLife
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
@@ -166,13 +166,13 @@ class Mailbox:
     def died(self, number: int, words: str, meaning: str) -> None:
         """A worker is about to end in the middle of a trial: a "failure"; or all begin "again" with
         what takes less memory; or the meaning is the trial's outcome: there was not enough
-        ("out_of_memory"), or the data is damaged ("data_error"); or a disk is full or storage away
-        ("outage")."""
+        ("out_of_memory"), or the data is damaged ("data_error"); or the sweep halts (one of
+        HALTS)."""
         with self._changed:
             if number != self._number or self._last_words is not None or not self._under_way:
                 return
             self._last_words = words
-            if meaning in ("out_of_memory", "data_error", OUTAGE):
+            if meaning in ("out_of_memory", "data_error", *HALTS):
                 self._end(meaning, words)
             else:
                 self._interrupted(words, is_failure=meaning == "failure")

@@ -19,13 +19,12 @@ from ray.actor import ActorHandle
 from sftray.cluster.node_sight import require_sight
 from sftray.cluster.preemption import PreemptionWatch
 from sftray.cluster.ray_errors import plain
-from sftray.errors import OutageError, PacksError, last_line
-from sftray.storage.journal.event_types import OUTAGE
+from sftray.errors import PacksError, last_line
 from sftray.trainers.ray_train.attempts import NothingLessError, run_trial
 from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trial.gpu_memory import free_memory
 from sftray.trial.progress import StoppedError
-from sftray.trial.trial_report import Report
+from sftray.trial.trial_report import Report, halt_of
 
 SIGN_SECONDS = 5.0
 """From one sign of life to the next."""
@@ -74,8 +73,8 @@ class _LastWords:
 def _last_words(error: BaseException) -> tuple[str, str]:
     """What a worker says before it ends, and what it means for its trial: `Mailbox.died`."""
     fault = plain(error, tempfile.gettempdir()) if isinstance(error, Exception) else None
-    if isinstance(fault, OutageError):
-        return str(fault), OUTAGE
+    if halt := halt_of(fault or error):
+        return str(fault or error), halt
     words = last_line(str(error))
     if isinstance(error, NothingLessError):
         return words, "out_of_memory"

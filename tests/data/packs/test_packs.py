@@ -430,3 +430,12 @@ def test_every_dirty_row_is_accounted_for(tmp_path: Path) -> None:
     assert facts["dropped"]["empty answer"] >= 188
     assert facts["lost_last_user_turn"] > 0
     assert facts["lost_exchanges"] > 0
+
+
+def test_the_entropy_of_the_targets_is_that_of_their_frequencies(small_packs: Packs) -> None:
+    labels = np.concatenate(
+        [row["labels"] for row in small_packs.dataset("train").with_format("numpy")]
+    )
+    _, counts = np.unique(labels[labels >= 0], return_counts=True)
+    shares = counts / counts.sum()
+    assert small_packs.target_entropy() == pytest.approx(-(shares * np.log(shares)).sum())
