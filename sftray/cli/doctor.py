@@ -54,6 +54,8 @@ class Finding:
 
 def findings(storage: str = ".") -> list[Finding]:
     """All of them, for sweeps that are kept in the folder `storage`."""
+    from huggingface_hub import constants
+
     return [
         Finding("python", sys.version.split()[0]),
         *_devices(),
@@ -64,7 +66,7 @@ def findings(storage: str = ".") -> list[Finding]:
         _disk("Hub's cache", os.environ.get("HF_HOME", "~/.cache/huggingface")),
         *_shared_memory(),
         spilled(tempfile.gettempdir()),
-        _hub(),
+        _hub(constants.ENDPOINT, constants.is_offline_mode()),
         *_keys(),
     ]
 
@@ -219,17 +221,17 @@ def spilled(folder: str) -> Finding:
     return Finding("spilled to", found, means, "make room there, or set TMPDIR", "problem")
 
 
-def _hub() -> Finding:
-    from huggingface_hub import constants, get_session
+def _hub(endpoint: str, offline: bool) -> Finding:
+    from huggingface_hub import get_session
 
     from sftray.storage.hub_errors import HUB_ERRORS, refusal
 
-    address = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
-    if constants.is_offline_mode():
+    address = re.sub(r"//[^/@]*@", "//", endpoint)
+    if offline:
         means = "bases and data come from local folders and the cache alone"
         return Finding("Hub", "offline, as HF_HUB_OFFLINE says", means)
     try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        get_session().head(endpoint, timeout=HUB_SECONDS)
     except HUB_ERRORS as error:
         means = "fine, if base and data are local or in the cache"
         found = f"{address}: {refusal(error).partition(';')[0]}"

@@ -29,8 +29,10 @@ def demo(sweep: SweepConfig) -> SweepConfig:
     spaces, rate, rank = SPACES, 4e-3, 8
     if sweep.trial.finetune == "full":
         spaces, rate, rank = {**SPACES, "learning_rate": FULL_RATES}, 1e-3, sweep.trial.lora_r
-    data = replace(sweep.data, source=str(FOLDER / "chats.jsonl"), split="train")
-    trial = replace(sweep.trial, model=str(FOLDER), learning_rate=rate, lora_r=rank)
+    files = str(FOLDER / "chats.jsonl")
+    data = replace(sweep.data, source=files, split="train", revision=None, eval_split=None)
+    trial = replace(sweep.trial, model=str(FOLDER), model_revision=None)
+    trial = replace(trial, learning_rate=rate, lora_r=rank)
     return replace(
         sweep,
         name=f"demo-{sweep.name}",

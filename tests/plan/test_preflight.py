@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
 from sftray.config.overrides import override, read_points
-from sftray.demo import FOLDER
+from sftray.demo import FOLDER, demo
 from sftray.errors import ConfigError
 from sftray.plan.lora_targets import require_targets
 from sftray.plan.preview import make_plan
@@ -61,6 +62,13 @@ def test_an_attention_that_needs_a_gpu_is_refused_on_cpus_alone() -> None:
     with pytest.raises(ConfigError, match="got 'varlen' on CPUs, must be 'sdpa'"):
         make_plan(sweep, gpu_memory=None)
     make_plan(sweep, gpu_memory=80e9)
+
+
+def test_the_demo_of_a_pinned_sweep_has_no_revision_of_its_files() -> None:
+    data, trial = DataConfig("org/chats", revision="c0ffee"), TrialConfig("org/base")
+    pinned = replace(SWEEP, data=data, trial=replace(trial, model_revision="abc123"))
+    small = demo(replace(pinned, points=(), search_space={"learning_rate": loguniform(1e-4, 1e-2)}))
+    assert make_plan(small, gpu_memory=None).starts
 
 
 def test_repetitions_count_on_from_a_seed_that_leaves_them_room() -> None:

@@ -82,7 +82,10 @@ def test_nothing_is_deleted_where_the_new_sweep_cannot_start(
     assert whole(paths)
 
 
-def test_a_sweep_that_runs_is_not_deleted(sweep: SweepConfig, paths: SweepPaths) -> None:
+def test_a_sweep_that_runs_is_not_deleted(
+    sweep: SweepConfig, paths: SweepPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sftray.sweep.run.connect", lambda *_, **__: pytest.fail("Ray was started"))
     with Journal(paths.journal) as journal:
         with pytest.raises(JournalError, match="another driver is running this sweep"):
             run_sweep(sweep, local=True, fresh=True, log=silent)
