@@ -1,7 +1,7 @@
 """Which modules of a base `lora_target_modules` names, known before the base is loaded.
 
-Promise: for the families that the bank computes, whose modules have the same names in every base.
-Of others nothing is known here, and PEFT says what is wrong when the first trial begins.
+Promise: for the families whose modules have the same names in every base. Of others nothing is
+known here, and PEFT says what is wrong when the first trial begins.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sftray.config import SweepConfig
 from sftray.config.checks import refuse
 from sftray.config.points import all_values
 from sftray.plan.model_shape import PROJECTIONS
-from sftray.plan.trainer_choice import FAMILIES
 from sftray.storage.model_files import BaseConfig
 
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 EMBEDDING = "embed_tokens"
 _ATTENTION = PROJECTIONS[:4]
 _LAYER = ("input_layernorm", "post_attention_layernorm")
@@ -27,7 +27,7 @@ def require_targets(sweep: SweepConfig, base: BaseConfig) -> None:
     adapter. PEFT passes by a name that is none beside one that is."""
     if base.get("model_type") not in FAMILIES or sweep.trial.finetune == "full":
         return
-    modules = list(_modules(base.get("num_hidden_layers", 1)))
+    modules = list(module_names(base.get("num_hidden_layers", 1)))
     for targets in all_values(sweep, "lora_target_modules") - {"all-linear"}:
         names = [targets] if isinstance(targets, str) else list(targets or ())  # type: ignore[arg-type]
         for name in names:
@@ -48,7 +48,8 @@ def _require(name: str, matched: Sequence[str], *, pattern: bool) -> None:
         refuse(what, f"{name!r}, which matches {others[0]}", f"of {known}: it carries no adapter")
 
 
-def _modules(layers: int) -> Iterator[str]:
+def module_names(layers: int) -> Iterator[str]:
+    """The modules of a base of these families, as transformers calls them."""
     yield from (f"model.{EMBEDDING}", "model.norm", "lm_head")
     for number in range(layers):
         for name in PROJECTIONS:

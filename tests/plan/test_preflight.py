@@ -12,7 +12,7 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, logunifo
 from sftray.config.overrides import override, read_points
 from sftray.demo import FOLDER, demo
 from sftray.errors import ConfigError
-from sftray.plan.lora_targets import require_targets
+from sftray.plan.lora_targets import FAMILIES, module_names, require_targets
 from sftray.plan.preview import make_plan
 from sftray.storage.model_files import model_config
 
@@ -80,6 +80,18 @@ def test_repetitions_count_on_from_a_seed_that_leaves_them_room() -> None:
 def test_modules_that_the_base_has_are_taken(targets: str | tuple[str, ...]) -> None:
     sweep = make_sweep(trial=TrialConfig("base", lora_target_modules=targets))
     require_targets(sweep, model_config(str(FOLDER)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_calls_the_modules_of_a_family_so(family: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        config = AutoConfig.for_model(family, num_hidden_layers=2)
+        names = {name for name, _ in AutoModelForCausalLM.from_config(config).named_modules()}
+    assert set(module_names(2)) <= names
 
 
 def test_of_bases_with_other_names_nothing_is_known() -> None:

@@ -17,6 +17,7 @@ from sftray.demo import FOLDER
 from sftray.plan.identities import identities
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
+from sftray.sweep.run import _at_one_commit
 
 
 @pytest.fixture
@@ -91,3 +92,10 @@ def test_the_plan_says_that_such_a_start_would_be_refused(
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(sweep, ["--plan"])
     assert "has changed under its name" in capsys.readouterr().out
+
+
+def test_all_workers_load_a_base_of_the_hub_at_the_commit_of_the_start(sweep: SweepConfig) -> None:
+    recipe = replace(make_recipe(sweep.data, sweep.trial.model), model_revision="abc123")
+    assert _at_one_commit(sweep, recipe) == sweep  # a folder has none
+    hub = replace(sweep, trial=replace(sweep.trial, model="org/base"))
+    assert _at_one_commit(hub, recipe).trial.model_revision == "abc123"
