@@ -25,8 +25,8 @@ def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoRetu
     """Run `sweep` as the command line says; what every sweep file calls last.
 
     Exit status: 0 when the sweep ended, 1 when no trial finished, 2 for a request that cannot work,
-    or where a disk is full or storage away (the same command goes on then), 130 when interrupted
-    (it does, too).
+    or where a disk is full or storage away, 130 when interrupted; the same command continues after
+    both.
     """
     options = _sweep_parser(sweep).parse_args(arguments)
     sys.excepthook = hook_without_secrets

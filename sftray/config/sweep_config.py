@@ -59,7 +59,7 @@ class SweepConfig:
     scheduler: Annotated[str, OneOf("asha", "none")] = "asha"
     """asha stops weak trials at rungs of equal data; none runs all to their end."""
     reduction_factor: Annotated[int, AtLeast(2)] = 3
-    """Of the trials at a rung the best 1/reduction_factor go on (ASHA's eta)."""
+    """Of the trials at a rung the best 1/reduction_factor continue (ASHA's eta)."""
     grace_rows: Annotated[int | None, AtLeast(1)] = None
     """Rows every trial is sure of; None derives the smallest budget / reduction_factor²."""
     early_stopping_patience: Annotated[int | None, AtLeast(1)] = None
@@ -111,7 +111,7 @@ class SweepConfig:
 
     max_hours: Annotated[float | None, Above(0)] = None
     """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
-    has: trials that run stop at their next evaluation, and go on if the budget is raised."""
+    has: trials that run stop at their next evaluation, and continue if the budget is raised."""
     max_gpu_hours: Annotated[float | None, Above(0)] = None
     """Of the GPUs that the sweep holds, whether they train or wait."""
     max_cost: Annotated[float | None, Above(0)] = None

@@ -53,7 +53,7 @@ def choose_execution(
     """The fastest way to run the sweep's trials by the `train` trainer on a device of `memory`
     bytes (None: a CPU); None where not even the smallest trial fits.
 
-    It fits the largest rank that can be run at all; `too_large` tells of those that cannot. `base`
+    It fits the largest rank that can be run at all; `too_large` names those that cannot. `base`
     is the base's config.json; where its memory cannot be estimated, a micro-batch of FEW_TOKENS
     under activation checkpointing is taken.
     """

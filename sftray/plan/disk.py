@@ -1,4 +1,4 @@
-"""The disk that a sweep takes, from the base's config.json and the number of packed rows: told by
+"""The disk that a sweep takes, from the base's config.json and the number of packed rows: shown by
 `--plan`, and checked before a sweep starts.
 
 Promise: without torch. What is left of a trial that has ended is its best checkpoint, and its last
@@ -25,7 +25,7 @@ POSITION_BYTES = 8
 MOMENTS_BYTES = 12
 """A parameter in a checkpoint: itself and AdamW's two moments."""
 UNKNOWN = 1_000_000_000
-"""Parameters of a model whose config.json does not tell; all of them are trained of small ones."""
+"""Parameters of a model whose config.json has no sizes; all of them are trained of small ones."""
 KEPT = 4
 """Checkpoints of a trial that runs: the last, the one before, the best, and the one that is being
 written."""

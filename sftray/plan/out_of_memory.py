@@ -11,7 +11,7 @@ from sftray.plan.trial_plan import TrialPlan
 
 
 def in_less_memory(plan: TrialPlan, trial: TrialConfig) -> TrialPlan | None:
-    """The plan to go on with after it has run out of memory; None where nothing is left to try.
+    """The plan to continue with after it has run out of memory; None where nothing is left to try.
 
     The micro-batch halves and accumulation makes up for it, so the effective batch stays; at one
     row a 4-bit base is no longer kept dequantised, then activations are recomputed, unless the

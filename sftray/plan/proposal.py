@@ -233,7 +233,7 @@ def _with_enough_rows(
         if shorter < LENGTHS[0]:
             raise DataError(
                 f"{recipe.data.source}: got {counts['conversations']:,} conversations in {rows} "
-                f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to tell anything",
+                f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to show anything",
                 "give more data",
             )
         recipe = recipe.resized(max_length=shorter, eval_fraction=recipe.data.eval_fraction)
@@ -258,7 +258,7 @@ def _sized(sweep: SweepConfig, rows: int, tokens: int, reasons: dict[str, str]) 
     if grace is not None:
         reasons["grace_rows"] = (
             f"rows every trial is sure of: about a ninth of the shortest budget, and {GRACE_STEPS} "
-            "steps of the smallest batch; then the best third go on"
+            "steps of the smallest batch; then the best third continue"
         )
     return replace(sweep, trial=trial, grace_rows=grace)
 

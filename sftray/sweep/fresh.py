@@ -26,6 +26,8 @@ def finished_trials(paths: SweepPaths) -> int | None:
 def delete_sweep(paths: SweepPaths, log: Log) -> None:
     """Delete all that a sweep has left but its lock or lease, which a driver that wakes up still
     meets. Raises JournalError where a driver runs it."""
+    if not files.exists(paths.root):
+        return
     with held(paths.journal, log=log):
         files.write_text(paths.deleting, "")
         kept = {name_of(path) for path in (paths.lock, paths.lease, paths.deleting)}

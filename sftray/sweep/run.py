@@ -107,14 +107,15 @@ def _run(
         log(f"trainer: {trainer}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             _refuse_another(given, now, paths)  # nobody else writes it any more
-            uid = write_record(given, sweep, paths, packs, now)["uid"]
+            begun = any(event["trial"] for event in journal.events())
+            uid = write_record(given, sweep, paths, packs, now, begun=begun)["uid"]
             journal.append(SweepStarted(event=EventName.SWEEP_STARTED, trial=None, uid=uid))
             meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, usable))
             search = _begin(specs, base, journal, fit, meter, now, log)
             entropy = packs.target_entropy
             recorder = Recorder(sweep, paths, journal, log, meter.look, entropy)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
-            at_the_end.callback(meter.tell)
+            at_the_end.callback(meter.record)
             try:
                 recorder.finish_trials()  # those that the driver before did not get to
                 if search.searching() and not search.stopped:
@@ -284,7 +285,7 @@ def _run_again(
 
 def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log: Log) -> None:
     """Journal that the sweep has ended: all of it, or as much as its budget allowed."""
-    meter.tell()
+    meter.record()
     left = search.remaining()
     if not (meter.used_up and left):
         journal.append(SweepEnded(event=EventName.SWEEP_ENDED, trial=None))
@@ -296,7 +297,7 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     where = f" ({', '.join(cut)})" if cut else ""
     log(
         f"{budget} = {limit:g} is spent ({meter.spent}). Trials cut off: {len(cut)}{where}; not "
-        f"begun: {left - len(cut)}. With a larger {budget} the same command goes on exactly there"
+        f"begun: {left - len(cut)}. With a larger {budget} the same command continues exactly there"
     )
 
 

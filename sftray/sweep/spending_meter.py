@@ -13,7 +13,7 @@ from sftray.storage.journal.event_types import EventName, SpentSoFar
 
 LOOK_SECONDS = 1.0
 """Who asks again sooner gets the same answer."""
-TELL_SECONDS = 60.0
+RECORD_SECONDS = 60.0
 """From one event of the journal to the next."""
 NEARLY = 0.8
 """Of a budget, when that is said."""
@@ -39,14 +39,14 @@ class Meter:
         self._wall, self._gpu = before.wall_seconds, before.gpu_seconds
         self._number = sum(event["event"] == EventName.SPENT for event in journal.events())
         self._last, self._held = began or (clock(), gpus())
-        self._told = self._last
+        self._recorded = self._last
         self._warned = False
         self.used_up = ""
         """The budget that is spent, as the field is called; or nothing."""
         self._ended_by = ""
         self._count()
         if self._number:  # a budget may have been raised
-            self.tell()
+            self.record()
 
     @property
     def spent(self) -> Spent:
@@ -57,11 +57,11 @@ class Meter:
         """Which budget is spent now, as the field is called; or nothing."""
         if self._clock() - self._last >= LOOK_SECONDS:
             self._count()
-        if self._last - self._told >= TELL_SECONDS:
+        if self._last - self._recorded >= RECORD_SECONDS:
             self._write()
         return self.used_up
 
-    def tell(self) -> None:
+    def record(self) -> None:
         """Journal what has been spent until now."""
         self._count()
         self._write()
@@ -69,7 +69,7 @@ class Meter:
     def end(self) -> None:
         """Journal that the sweep ends here by its budget, with trials left."""
         self._ended_by = self.used_up
-        self.tell()
+        self.record()
 
     def _count(self) -> None:
         now, held = self._clock(), self._gpus()
@@ -80,7 +80,7 @@ class Meter:
         self._judge()
 
     def _write(self) -> None:
-        self._told = self._last
+        self._recorded = self._last
         self._number += 1
         spent = SpentSoFar(
             event=EventName.SPENT,

@@ -1,4 +1,4 @@
-"""What earlier sweeps tell a new one.
+"""What a new sweep learns from earlier ones.
 
 Promise: a trial is taken over only where this sweep would have run exactly it: the same packs and
 base, by their content, the same seed, and every field that changes what is learnt. Of other sweeps

@@ -22,10 +22,10 @@ PATTERNS = {
 ALLOWED = {
     "verb first": (1, 0),
     "for as because": (1, 0),
-    "told": (34, 2),
-    "goes on": (64, 4),
+    "told": (11, 2),
+    "goes on": (18, 1),
     "of X it is": (0, 0),
-    "what was said": (5, 0),
+    "what was said": (2, 0),
 }
 """Occurrences in the texts of sftray/ and on the pages that are still there: lower a number with
 each that goes, and never raise one."""

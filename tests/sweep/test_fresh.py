@@ -14,13 +14,16 @@ from events import an_event
 
 from sftray.cli.launch import launch
 from sftray.config import SweepConfig
+from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, JournalError
 from sftray.results import Results
+from sftray.results.sweep_folder import SweepRecord
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
 from sftray.sweep.fresh import delete_sweep
 from sftray.sweep.run import run_sweep
+from sftray.sweep.sweep_json import write_record
 
 MORE = pytest.mark.exhaustive
 
@@ -118,8 +121,23 @@ def test_all_goes_but_the_lock(paths: SweepPaths) -> None:
     assert files.list_names(paths.root) == ["journal.jsonl.lock"]
 
 
-class Died(BaseException):
-    """A driver's death: nobody catches it on the way."""
+def test_where_nothing_is_there_is_nothing_to_delete(sweep: SweepConfig) -> None:
+    paths = SweepPaths.of(sweep.storage, "new")
+    delete_sweep(paths, silent)
+    assert not files.exists(paths.root)
+
+
+def test_trials_without_the_record_of_their_sweep_are_not_continued(
+    sweep: SweepConfig, paths: SweepPaths, small_packs: Packs
+) -> None:
+    def start(*, begun: bool) -> SweepRecord:
+        return write_record(sweep, sweep, paths, small_packs, {}, begun=begun)
+
+    assert start(begun=True) == {}  # as the fixture has it
+    files.remove(paths.sweep)
+    with pytest.raises(JournalError, match=r"sweep\.json: missing, but the journal .* has trials"):
+        start(begun=True)
+    assert start(begun=False)["uid"]
 
 
 @pytest.mark.ray

@@ -73,7 +73,7 @@ def test_a_meter_asks_how_many_gpus_there_are_once_a_second(tmp_path: Path) -> N
             meter.look()
         assert len(asked) == 12
         assert journal.events() == []  # not a minute yet
-        meter.tell()
+        meter.record()
         assert meter.spent == Spent(12.5, 12.5, None)
         assert spent_in(make_sweep(), journal.events()) == meter.spent
 
@@ -91,7 +91,7 @@ def test_a_sweep_is_marked_as_ended_by_its_budget_until_it_goes_on(tmp_path: Pat
         assert marked(journal) == ""  # it may yet come to its own end
         meter.end()
         assert marked(journal) == "max_hours"
-        meter.tell()  # the winner has been checked
+        meter.record()  # the winner has been checked
         assert marked(journal) == "max_hours"
         Meter(replace(sweep, max_hours=2.0), journal, lambda: 0.0, _silent, clock)
         assert marked(journal) == ""
