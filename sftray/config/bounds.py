@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -47,6 +47,25 @@ def Share() -> Bound:
 def OneOf(*names: str) -> Bound:
     """One of some names."""
     return Bound(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def Maps(*names: str) -> Bound:
+    """Texts by text, each one of some names and none twice."""
+
+    def holds(value: object) -> bool:
+        if not isinstance(value, Mapping) or not value:
+            return False
+        known = all(isinstance(key, str) and value[key] in names for key in value)
+        return known and len(set(value.values())) == len(value)
+
+    return Bound(holds, f"names mapped to one each of {', '.join(names)}")
+
+
+def Either(one: Bound, other: Bound) -> Bound:
+    """What one of two bounds holds of."""
+    return Bound(
+        lambda value: one.holds(value) or other.holds(value), f"{one.must}, or {other.must}"
+    )
 
 
 def Matches(pattern: str, words: str) -> Bound:

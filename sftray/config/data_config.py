@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from sftray.config.bounds import Above, AtLeast, Between, Date, Filled, Matches, OneOf, Seed
+from sftray.config.bounds import (
+    Above,
+    AtLeast,
+    Between,
+    Date,
+    Either,
+    Filled,
+    Maps,
+    Matches,
+    OneOf,
+    Seed,
+)
 from sftray.config.checks import check_fields, refuse, with_known_fields
+
+SPELLINGS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
+COLUMNS = (
+    *("messages", "conversations", "system", "prompt", "completion"),
+    *("instruction", "input", "output"),
+)
+"""What a column may be called."""
 
 
 @with_known_fields
@@ -15,16 +34,16 @@ class DataConfig:
     """Which conversations to train on, and how they become packed rows."""
 
     source: Annotated[str, Matches("(?s).+", "a path, a URI or a Hub id")]
-    """A .jsonl or .parquet path or glob, an s3:// or gs:// URI of either, or a Hub dataset id."""
+    """Path or glob of files (JSON, CSV, Parquet, Arrow, compressed or not), a folder of
+    `save_to_disk`, an s3:// or gs:// URI of .jsonl or .parquet, or a Hub dataset id."""
     split: Annotated[str, Filled()] = "train"
     """The split of a Hub dataset; files have none."""
     revision: Annotated[str | None, Filled()] = None
     """Git revision of a Hub dataset; None takes the newest and records it."""
-    columns: Annotated[
-        str, OneOf("auto", "messages", "conversations", "prompt_completion", "instruction")
-    ] = "auto"
+    columns: Annotated[str | Mapping[str, str], Either(OneOf(*SPELLINGS), Maps(*COLUMNS))] = "auto"
     """How conversations are spelled: auto, messages, conversations, prompt_completion,
-    instruction."""
+    instruction; or what the columns of the data are called here, as in {"question": "prompt",
+    "answer": "completion"}."""
     eval_source: Annotated[str | None, Filled()] = None
     """Evaluation conversations of their own; None holds some out of the training data."""
     eval_split: Annotated[str | None, Filled()] = None
@@ -45,6 +64,11 @@ class DataConfig:
     """The date that templates print, frozen so that packs and prompts repeat (YYYY-MM-DD)."""
     seed: Annotated[int, Seed()] = 0
     """Seed of the held-out choice and of the order of packed rows."""
+
+    @property
+    def spelling(self) -> str:
+        """One of SPELLINGS."""
+        return self.columns if isinstance(self.columns, str) else "auto"
 
     def __post_init__(self) -> None:
         check_fields("data.", self)

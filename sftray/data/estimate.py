@@ -32,7 +32,7 @@ from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.readers import NumberedRow
-from sftray.data.source.sources import Source, sample_rows, spelling_of_source
+from sftray.data.source.sources import Source, check_spelling, sample_rows
 from sftray.errors import DataError
 
 _PACKED = 50_000
@@ -164,7 +164,8 @@ def take_sample(recipe: Recipe, size: int) -> Sample:
 
 
 def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> Sample:
-    spelling = spelling_of_source(source, recipe.data.columns)
+    spelling = recipe.data.spelling
+    check_spelling(source, spelling)
     rows, total = sample_rows(source, sample, spelling)
     if recipe.data.max_conversations is not None and source is recipe.train:
         total = min(total, recipe.data.max_conversations)

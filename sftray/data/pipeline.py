@@ -49,7 +49,7 @@ from sftray.data.packs.ray_passes import (
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import BadRowError, conversation
 from sftray.data.source.eval_split import held_out, limited
-from sftray.data.source.sources import check_unchanged, first_rows, spelling_of_source
+from sftray.data.source.sources import check_spelling, check_unchanged, first_rows
 from sftray.errors import DataError, Log, PacksError
 from sftray.storage import files
 from sftray.storage.faults import plainly
@@ -130,7 +130,8 @@ def _chat_format(recipe: Recipe, log: Log) -> ChatFormat:
         revision=recipe.model_revision,
         trust_remote_code=recipe.trust_remote_code,
     )
-    spelling = spelling_of_source(recipe.train, recipe.data.columns)
+    spelling = recipe.data.spelling
+    check_spelling(recipe.train, spelling)
     samples = []
     for row in first_rows(recipe.train, _COMPARED):
         with contextlib.suppress(BadRowError):

@@ -86,20 +86,23 @@ def make_recipe(
         split=data.split,
         revision=data.revision,
         max_rows=data.max_conversations,
+        columns=data.columns,
         chunk_bytes=chunk_bytes,
     )
     evaluation = None
     if data.eval_source is not None:
         split = "train" if names_files(data.eval_source) else data.split
-        evaluation = open_source(data.eval_source, split=split)
+        evaluation = open_source(data.eval_source, split=split, columns=data.columns)
     elif data.eval_split is not None:
-        evaluation = open_source(data.source, split=data.eval_split, revision=data.revision)
+        evaluation = open_source(
+            data.source, split=data.eval_split, revision=data.revision, columns=data.columns
+        )
     template = _read_template(data.chat_template)
     folder = tokenizer_folder(model, revision, code=trust_remote_code)
     inputs: dict[str, object] = {
         "source": train.fingerprint,
         "eval_source": evaluation.fingerprint if evaluation else None,
-        "columns": data.columns,
+        "columns": data.columns if isinstance(data.columns, str) else dict(data.columns),
         "eval_fraction": None if evaluation else data.eval_fraction,
         "num_eval_conversations": data.num_eval_conversations,
         "max_conversations": data.max_conversations,

@@ -47,6 +47,12 @@ def make_sweep(**changes: Any) -> SweepConfig:
         (DataConfig, {"source": ""}, "data.source: got '', must be a path, a URI or a Hub id"),
         (
             DataConfig,
+            {"columns": {"question": "prompt", "answer": "prompt"}},
+            "data.columns: got {'question': 'prompt', 'answer': 'prompt'}, must be one of auto",
+        ),
+        (DataConfig, {"columns": {"text": "texts"}}, "or names mapped to one each of messages"),
+        (
+            DataConfig,
             {"columns": "chatml"},
             "data.columns: got 'chatml', must be one of auto, messages, conversations, "
             "prompt_completion, instruction",

@@ -22,7 +22,7 @@ from sftray.cli.launch import _sweep_parser, launch
 from sftray.cli.main import _parser, main
 from sftray.config import SweepConfig
 from sftray.config.overrides import override
-from sftray.data.source.conversations import conversation, spelling_of
+from sftray.data.source.conversations import conversation
 from sftray.winner.bundle import seal
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -138,7 +138,7 @@ def _python(block: Block) -> None:
 def _conversations(block: Block) -> None:
     for line in block.text.splitlines():
         row = json.loads(line)
-        assert conversation(row, spelling_of(list(row)) or "")[0][-1]["role"] == "assistant"
+        assert conversation(row, "auto")[0][-1]["role"] == "assistant"
 
 
 def _output(block: Block) -> None:

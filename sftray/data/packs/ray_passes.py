@@ -30,7 +30,7 @@ from sftray.data.packs.packing import Rows, pack, padding_of, shuffled
 from sftray.data.packs.tokenize_pass import tokenise_chunk, warm_up
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Message, conversation
-from sftray.data.source.sources import Source, spelling_of_source
+from sftray.data.source.sources import Source, check_spelling
 from sftray.errors import DataError, Log, SftrayError
 
 _BLOCKS = 4096
@@ -84,11 +84,11 @@ def tokenise(
 ) -> Tokenised:
     """The first pass. Raises DataError for a file that cannot be read, or TemplateError."""
     began = time.monotonic()
-    spelling = spelling_of_source(source, data.columns)
+    check_spelling(source, data.spelling)
     task = partial(
         tokenise_chunk,
         source=source,
-        spelling=spelling,
+        spelling=data.spelling,
         chat=chat,
         max_length=data.max_length,
         seed=data.seed,
@@ -107,7 +107,7 @@ def tokenise(
         f"tokenised {rows:,} conversations of {source.name} in {seconds:.1f} s "
         f"({rows / seconds:,.0f} a second)"
     )
-    return Tokenised(source, spelling, folder, described, documents)
+    return Tokenised(source, data.spelling, folder, described, documents)
 
 
 def pack_splits(

@@ -7,6 +7,7 @@ nobody answered, which is taken off.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
@@ -35,8 +36,9 @@ TOO_DEEP = "values nested too deep"
 TOO_MANY_DIGITS = "number of thousands of digits"
 TWICE = "one key twice"
 
+MESSAGES = "messages"
 COLUMNS = {
-    "messages": ("messages",),
+    MESSAGES: (MESSAGES,),
     "conversations": ("conversations",),
     "prompt_completion": ("prompt", "completion"),
     "instruction": ("instruction", "output"),
@@ -85,19 +87,21 @@ class UnreadableRow(dict[str, object]):
         self.reason = reason
 
 
-def spelling_of(columns: Sequence[str]) -> str | None:
-    """Which of COLUMNS a row with these columns has, the first that is complete; None if none."""
+def spelling_of(row: SourceRow) -> str | None:
+    """Which of COLUMNS a row has, the first that is complete; None if none. A column that is null
+    may be there for other rows of its table, and counts where no other spelling is complete."""
     for spelling, needed in COLUMNS.items():
-        if all(name in columns for name in needed):
+        if all(row.get(name) is not None for name in needed):
             return spelling
-    return None
+    complete = (spelling for spelling, needed in COLUMNS.items() if row.keys() >= set(needed))
+    return next(complete, None)
 
 
 def conversation(row: SourceRow, spelling: str) -> tuple[list[Message], bool]:
     """The turns of a row, ending on an answer, and whether it lost a last user turn for that.
 
-    The row has the columns of its spelling. Raises BadRowError with the reason where it cannot be
-    trained on.
+    The row has the columns of its spelling, or with "auto" those of any. Raises BadRowError with
+    the reason where it cannot be trained on.
     """
     if isinstance(row, UnreadableRow):
         raise BadRowError(row.reason)
@@ -124,12 +128,23 @@ def first_user_turn(turns: Sequence[Message]) -> str:
 def unread_keys(row: SourceRow, spelling: str) -> set[str]:
     """Keys of a row, and of its turns, that have a value which nothing reads; of a row that is a
     `conversation`."""
+    spelling = _known(row, spelling)
     optional = ("system", "input") if spelling == "instruction" else ("system",)
     keys = _unread(row, *COLUMNS[spelling], *optional)
     for turn in _turns(row, spelling):
         if isinstance(turn, Mapping) and len(turn) > 2:
-            keys |= _unread(turn, *(("role", "content") if "role" in turn else ("from", "value")))
+            keys |= _unread(turn, *_keys_of(turn))
     return keys
+
+
+def _known(row: SourceRow, spelling: str) -> str:
+    return (spelling_of(row) or MESSAGES) if spelling == "auto" else spelling
+
+
+def _keys_of(turn: SourceRow) -> tuple[str, str]:
+    """Those of role and content; in a table of both spellings one pair is null."""
+    sharegpt = turn.get("role") is None and turn.get("from") is not None
+    return ("from", "value") if sharegpt or "role" not in turn else ("role", "content")
 
 
 def _unread(held: SourceRow, *read: str) -> set[str]:
@@ -167,6 +182,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _turns(row: SourceRow, spelling: str) -> list[object]:
+    spelling = _known(row, spelling)
     if spelling == "prompt_completion":
         return _as_turns(row["prompt"], "user") + _as_turns(row["completion"], "assistant")
     if spelling == "instruction":
@@ -175,6 +191,11 @@ def _turns(row: SourceRow, spelling: str) -> list[object]:
             question = f"{question}\n\n{context}"
         return _as_turns(question, "user") + _as_turns(row["output"], "assistant")
     turns = row[spelling]
+    if isinstance(turns, str):  # as a table without lists has them
+        try:
+            turns = json.loads(turns)
+        except (ValueError, RecursionError) as error:
+            raise BadRowError(MALFORMED) from error
     if not isinstance(turns, list):
         raise BadRowError(MALFORMED)
     return turns
@@ -189,7 +210,7 @@ def _message(turn: object) -> Message:
     if not isinstance(turn, Mapping):
         raise BadRowError(MALFORMED)
     _refuse_keys(turn)
-    keys = ("role", "content") if "role" in turn else ("from", "value")
+    keys = _keys_of(turn)
     role = turn.get(keys[0])
     if isinstance(role, str) and role in REFUSED_ROLES:
         raise BadRowError(unsupported(f"role {role!r}"))
@@ -199,9 +220,28 @@ def _message(turn: object) -> Message:
     known = _ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         raise BadRowError(UNKNOWN_ROLE)
+    if isinstance(content, list) and content:
+        content = "".join(map(_part, content))
     if not isinstance(content, str) or not _is_unicode(content):
         raise BadRowError(NOT_TEXT)
     return {"role": known, "content": content}
+
+
+def _part(part: object) -> str:
+    """The text of a part of a content; of other kinds of parts none is supported."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise BadRowError(NOT_TEXT)
+    kind, text = part.get("type"), part.get("text")
+    if kind != "text":
+        raise BadRowError(unsupported(f"{kind} part") if isinstance(kind, str) else NOT_TEXT)
+    used = [key for key in part.keys() - {"type", "text"} if not _is_empty(part[key])]
+    if used:
+        raise BadRowError(unsupported(f"{min(used)} of a part"))
+    if not isinstance(text, str):
+        raise BadRowError(NOT_TEXT)
+    return text
 
 
 def _is_unicode(text: str) -> bool:

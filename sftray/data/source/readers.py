@@ -1,8 +1,9 @@
-"""A source in pieces, and the rows of each piece: JSONL, Parquet and Hub datasets.
+"""A source in pieces, and the rows of each piece: JSONL, Parquet, and what `datasets` reads.
 
 Promise: the borders of chunks depend on the files alone (1 MiB of JSONL, a Parquet row group, 2,048
-rows of a Hub dataset) and every row lies in exactly one, so that whoever reads them in whatever
-order sees the same rows.
+rows of another table or of a Hub dataset) and every row lies in exactly one, so that whoever reads
+them in whatever order sees the same rows. JSON arrays, CSV, TSV, Arrow and compressed files become
+an Arrow table in the cache of `datasets`, once a node.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Iterator
+import os
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
@@ -25,10 +29,12 @@ from sftray.data.source.conversations import (
     BadRowError,
     SourceRow,
     UnreadableRow,
+    spelling_of,
 )
 from sftray.errors import DataError, OutageError
 from sftray.storage import files
 from sftray.storage.hub import asked_patiently
+from sftray.storage.paths import is_uri
 
 if TYPE_CHECKING:
     import datasets
@@ -41,6 +47,10 @@ CHUNK_ROWS = 2048
 MAX_LINE_BYTES = 64 * 1024**2
 """A longer line is no conversation, but a file of another kind."""
 
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", *COMPRESSED)
+"""Names of files end so."""
+
 NumberedRow = tuple[int, SourceRow]
 """(1-based line or row within the chunk, columns)."""
 
@@ -50,11 +60,11 @@ class Chunk:
     """A piece of a source that one task reads."""
 
     kind: str
-    """jsonl, parquet or hub."""
+    """jsonl, parquet, hub or, for a file that `datasets` reads, table."""
     path: str
     """The file, or the Hub dataset's id."""
     start: int
-    """First byte (jsonl), row group (parquet) or row (hub)."""
+    """First byte (jsonl), row group (parquet) or row."""
     stop: int
     """One past the last; a JSONL line belongs to the chunk in which it starts."""
     max_rows: int | None = None
@@ -73,14 +83,41 @@ class BadLineError(Exception):
 
 
 @contextlib.contextmanager
-def readable(what: str) -> Iterator[None]:
+def readable(what: str, *errors: type[Exception]) -> Iterator[None]:
     """Raise DataError where a source cannot be read, because of `what`."""
+    caught: tuple[type[Exception], ...] = (ValueError, OSError, *errors)
     try:
         yield
     except OutageError:
         raise
-    except (ValueError, OSError) as error:
-        raise DataError(f"{what} ({error})") from error
+    except caught as error:
+        raise DataError(f"{what} ({error.__cause__ or error})") from error
+
+
+def kind_of(path: str) -> str:
+    """How a file is read, by its name; of JSON by its first character, too."""
+    suffix, compressed = _suffix(path)
+    if suffix == ".parquet" and not compressed:
+        return "parquet"
+    if compressed or suffix in (".csv", ".tsv", ".arrow"):
+        return "table"
+    return "table" if _whole_start(path).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[" else "jsonl"
+
+
+def _suffix(path: str) -> tuple[str, bool]:
+    """What a file holds, by its name, and whether that is compressed."""
+    stem, suffix = os.path.splitext(path.lower())
+    if suffix not in COMPRESSED:
+        return suffix, False
+    return os.path.splitext(stem)[1], True
+
+
+@files.patient
+def _whole_start(path: str) -> bytes:
+    filesystem, inner = files.resolve(path)
+    with filesystem.open_input_stream(inner) as file:
+        start: bytes = file.read(4096)
+        return start
 
 
 def chunks_of(
@@ -100,17 +137,33 @@ def chunks_of(
 
 def read_chunk(chunk: Chunk) -> Iterator[NumberedRow]:
     """The rows of a chunk; blank lines are skipped but counted. Raises DataError."""
-    readers = {"jsonl": _read_jsonl, "parquet": _read_parquet, "hub": _read_hub}
-    for number, row in enumerate(readers[chunk.kind](chunk)):
+    readers = {"jsonl": _read_jsonl, "parquet": _read_parquet}
+    for number, row in enumerate(readers.get(chunk.kind, _read_table)(chunk)):
         if chunk.max_rows is not None and number >= chunk.max_rows:
             return
         yield row
 
 
-def check_columns(row: SourceRow, spelling: str, line: int) -> None:
-    """Raise BadLineError where a row lacks a column of its spelling."""
+def renamed(row: SourceRow, names: Mapping[str, str]) -> SourceRow:
+    """A row whose columns are called as `names` says; another of such a name is not read."""
     if isinstance(row, UnreadableRow):
+        return row
+    taken = set(names.values())
+    return {
+        names.get(name, f"{name} (not mapped)" if name in taken else name): value
+        for name, value in row.items()
+    }
+
+
+def check_columns(row: SourceRow, spelling: str, line: int) -> None:
+    """Raise BadLineError where a row lacks a column of its spelling, or with "auto" of any."""
+    if isinstance(row, UnreadableRow) or (spelling == "auto" and spelling_of(row)):
         return
+    if spelling == "auto":
+        known = "; ".join(" and ".join(names) for names in COLUMNS.values())
+        raise BadLineError(
+            line, f"got the columns {', '.join(row) or 'none'}, must have one of: {known}"
+        )
     missing = [name for name in COLUMNS[spelling] if name not in row]
     if missing:
         raise BadLineError(
@@ -132,9 +185,55 @@ def load_hub(name: str, split: str, revision: str | None) -> datasets.Dataset:
     """A Hub dataset, or one in a folder. Raises DataError."""
     import datasets  # 1 s, and only Hub sources need it
 
-    what = "is no .jsonl or .parquet file that is there, nor a dataset whose split"
-    with readable(f"{name}: {what} {split!r} could be loaded from the Hub"):
+    folder = Path(name).expanduser()
+    if any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
+        with readable(f"{name}: cannot be loaded as a folder of save_to_disk"):
+            saved = datasets.load_from_disk(folder)
+        if isinstance(saved, datasets.Dataset):
+            return saved
+        if split in saved:
+            return saved[split]
+        raise DataError(f"{name}: has no split {split!r}, must be one of {', '.join(saved)}")
+    what = "is no file that is there (.jsonl, .csv, .parquet, …), nor a dataset whose split"
+    errors = datasets.exceptions.DatasetsError
+    with readable(f"{name}: {what} {split!r} could be loaded from the Hub", errors):
         return asked_patiently(lambda: datasets.load_dataset(name, split=split, revision=revision))
+
+
+@functools.lru_cache(maxsize=4)
+def load_table(path: str) -> datasets.Dataset:
+    """A local file as `datasets` reads it; all columns of CSV are text. Raises DataError."""
+    import datasets
+
+    if is_uri(path):
+        raise DataError(
+            f"{path}: got a URI, must be JSON lines or Parquet there",
+            "copy it to a local disk, or convert it",
+        )
+    suffix, _ = _suffix(path)
+    builder = {".csv": "csv", ".tsv": "csv", ".arrow": "arrow", ".parquet": "parquet"}.get(suffix)
+    options: dict[str, object] = {} if builder else {"encoding": "utf-8-sig"}
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    errors = (datasets.exceptions.DatasetsError, ImportError, EOFError, Warning)
+    try:
+        with readable(f"{path}: cannot be read as {builder or 'JSON'}", *errors):
+            if builder == "csv":
+                import pandas
+
+                format_ = {"sep": "\t" if suffix == ".tsv" else ",", "encoding": "utf-8-sig"}
+                names = pandas.read_csv(path, nrows=0, **format_).columns
+                text = datasets.Features({name: datasets.Value("string") for name in names})
+                options = {**format_, "features": text, "keep_default_na": False}
+                options["index_col"] = False  # where a line has more columns than the first
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "Length of header or names does not match")
+                return datasets.load_dataset(
+                    builder or "json", data_files=path, split="train", **options
+                )
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _read_jsonl(chunk: Chunk) -> Iterator[NumberedRow]:
@@ -229,8 +328,11 @@ def _parquet_file(path: str) -> pq.ParquetFile:
     return pq.ParquetFile(inner, filesystem=filesystem)
 
 
-def _read_hub(chunk: Chunk) -> Iterator[NumberedRow]:
-    dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
+def _read_table(chunk: Chunk) -> Iterator[NumberedRow]:
+    if chunk.kind == "table":
+        dataset = load_table(chunk.path)
+    else:
+        dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
     yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)
 
 

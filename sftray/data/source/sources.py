@@ -11,27 +11,31 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 from pyarrow import fs
 
-from sftray.data.source.conversations import COLUMNS, SourceRow, UnreadableRow, spelling_of
+from sftray.data.source.conversations import SourceRow, UnreadableRow
 from sftray.data.source.readers import (
     CHUNK_BYTES,
     CHUNK_ROWS,
+    SUFFIXES,
     BadLineError,
     Chunk,
     NumberedRow,
     check_columns,
     chunks_of,
     count_rows,
+    kind_of,
     load_hub,
+    load_table,
     open_parquet,
     read_chunk,
     readable,
+    renamed,
 )
 from sftray.errors import DataError
 from sftray.storage import files as storage_files
@@ -57,10 +61,15 @@ class Source:
     """Each file with its size and time."""
     revision: str | None = None
     """The commit of a Hub dataset."""
+    names: tuple[tuple[str, str], ...] = ()
+    """Columns that have another name here, and that name."""
 
     def read(self, number: int) -> Iterator[NumberedRow]:
         """The rows of one chunk."""
-        return read_chunk(self.chunks[number])
+        rows = read_chunk(self.chunks[number])
+        return (
+            ((line, renamed(row, dict(self.names))) for line, row in rows) if self.names else rows
+        )
 
 
 def open_source(
@@ -69,18 +78,19 @@ def open_source(
     split: str,
     revision: str | None = None,
     max_rows: int | None = None,
+    columns: str | Mapping[str, str] = "auto",
     chunk_bytes: int = CHUNK_BYTES,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Source:
     """Find a dataset and cut it into chunks, at most `max_rows` rows from its start: JSONL by
-    `chunk_bytes`, what is on the Hub by `chunk_rows`.
+    `chunk_bytes`, tables and what is on the Hub by `chunk_rows`. `columns` may rename them.
 
     Raises DataError where there is no such file, dataset or split, or where it is empty.
     """
     if not names_files(name):
         source = _open_hub(name, split, revision, chunk_rows)
     elif split == "train":
-        source = _open_files(name, chunk_bytes)
+        source = _open_files(name, chunk_bytes, chunk_rows)
     else:
         raise DataError(
             f"{name}: files have no splits, got {split!r}, must be 'train'; for an evaluation set "
@@ -90,6 +100,8 @@ def open_source(
         raise DataError(f"{name}: the dataset is empty, must hold at least one conversation")
     if max_rows is not None:
         source = replace(source, chunks=tuple(_first_rows(source.chunks, max_rows)))
+    if not isinstance(columns, str):
+        source = replace(source, names=tuple(columns.items()))
     return source
 
 
@@ -101,19 +113,14 @@ def check_unchanged(source: Source) -> None:
             raise DataError(f"{path}: changed while it was read", "run the same command again")
 
 
-def spelling_of_source(source: Source, columns: str) -> str:
-    """How a source spells its conversations, by its first row; DataError if in no known way."""
+def check_spelling(source: Source, spelling: str) -> None:
+    """Raise DataError where the first row is not spelled so, or with "auto" in no known way."""
     for chunk, (line, row) in _rows(source):
-        place = f"{chunk.path}, line {line}"
-        spelling = spelling_of(list(row)) if columns == "auto" else columns
-        if spelling is None:
-            known = "; ".join(" and ".join(names) for names in COLUMNS.values())
-            raise DataError(f"{place}: got the columns {', '.join(row)}, must have one of: {known}")
         try:
             check_columns(row, spelling, line)
         except BadLineError as error:
-            raise DataError(f"{place}: {error.message}") from error
-        return spelling
+            raise DataError(f"{chunk.path}, line {line}: {error.message}") from error
+        return
     raise DataError(
         f"{source.name}: the dataset is empty or none of its lines can be read, must hold at least "
         "one conversation"
@@ -139,12 +146,12 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Number
     rows: list[NumberedRow] = []
     for place in places:
         try:
-            for line, row in islice(read_chunk(source.chunks[place]), each):
+            for line, row in islice(source.read(place), each):
                 check_columns(row, spelling, line)
                 rows.append((line, row))
         except BadLineError as error:
             raise located(source, place, error) from error
-    if source.chunks[0].kind != "jsonl":
+    if any(chunk.kind != "jsonl" for chunk in source.chunks):
         return rows, sum(count_rows(chunk) for chunk in source.chunks)
     looked_at = sum(source.chunks[place].stop - source.chunks[place].start for place in places)
     return rows, round(sum(counts.values()) * source.size / looked_at)
@@ -161,7 +168,7 @@ def located(source: Source, number: int, error: BadLineError) -> DataError:
 def _rows(source: Source) -> Iterator[tuple[Chunk, NumberedRow]]:
     for number, chunk in enumerate(source.chunks):
         try:
-            for line, row in read_chunk(chunk):
+            for line, row in source.read(number):
                 if not isinstance(row, UnreadableRow):
                     yield chunk, (line, row)
         except BadLineError as error:
@@ -172,20 +179,24 @@ def names_files(name: str) -> bool:
     """Whether a source is files rather than a dataset for `load_dataset`."""
     if is_uri(name) or any(character in name for character in "*?["):
         return True
-    return os.path.isfile(name) or name.endswith((".jsonl", ".json", ".parquet"))
+    return os.path.isfile(os.path.expanduser(name)) or name.endswith(SUFFIXES)
 
 
-def _open_files(name: str, chunk_bytes: int) -> Source:
+def _open_files(name: str, chunk_bytes: int, chunk_rows: int) -> Source:
     listed = _list_files(name)
     chunks: list[Chunk] = []
     digest = hashlib.sha256()
     for info, path in listed:
-        if path.endswith(".parquet"):
-            chunks += chunks_of("parquet", path, open_parquet(path).metadata.num_row_groups, 1)
-        else:
-            chunks += chunks_of("jsonl", path, info.size, chunk_bytes)
         with readable(f"{path}: cannot be read"):
             digest.update(_file_fingerprint(info, path).encode())
+            kind = kind_of(path)
+        if kind == "parquet":
+            chunks += chunks_of(kind, path, open_parquet(path).metadata.num_row_groups, 1)
+        elif kind == "table":
+            digest.update(os.path.splitext(path)[1].encode())
+            chunks += chunks_of(kind, path, len(load_table(path)), chunk_rows)
+        else:
+            chunks += chunks_of(kind, path, info.size, chunk_bytes)
     files = tuple((path, info.size, info.mtime_ns) for info, path in listed)
     size = sum(info.size for info, _ in listed)
     return Source(name, tuple(chunks), digest.hexdigest(), size, files)

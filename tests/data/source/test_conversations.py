@@ -44,7 +44,7 @@ def roles(row: dict[str, Any], spelling: str = "messages") -> list[str]:
     ],
 )
 def test_every_spelling_is_told_by_its_columns_and_read(row: dict[str, Any], spelling: str) -> None:
-    assert spelling_of(list(row)) == spelling
+    assert spelling_of(row) == spelling
     assert roles(row, spelling) == ["user", "assistant"]
 
 
@@ -60,7 +60,7 @@ def test_a_system_column_or_turn_comes_first_and_an_empty_one_is_left_out() -> N
 
 
 def test_unknown_columns_have_no_spelling() -> None:
-    assert spelling_of(["text", "label"]) is None
+    assert spelling_of({"text": "a", "label": 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_unknown_columns_have_no_spelling() -> None:
         ([USER, ANSWER, {"role": "narrator", "content": "3"}], conversations.UNKNOWN_ROLE),
         ([{"role": None, "content": "?"}, ANSWER], conversations.UNKNOWN_ROLE),
         ([USER, {"role": "assistant", "content": None}], conversations.NOT_TEXT),
-        (
-            [USER, {"role": "assistant", "content": [{"type": "text", "text": "x"}]}],
-            conversations.NOT_TEXT,
-        ),
+        ([USER, {"role": "assistant", "content": [5]}], conversations.NOT_TEXT),
+        ([USER, {"role": "assistant", "content": [{"text": "x"}]}], conversations.NOT_TEXT),
+        ([USER, {"role": "assistant", "content": [{"type": "text"}]}], conversations.NOT_TEXT),
+        ([USER, {"role": "assistant", "content": [{"type": "image"}]}], "image part not supported"),
         ([USER, {"role": "assistant", "content": json.loads('"\\ud800"')}], conversations.NOT_TEXT),
         ([USER, USER, ANSWER], conversations.REPEATED_ROLE),
         ([USER, ANSWER, ANSWER], conversations.REPEATED_ROLE),
@@ -152,6 +152,40 @@ def test_a_turn_around_a_tool_call_drops_the_row_for_its_role(role: str) -> None
     for turn in ({"role": role, "content": None}, {"from": role, "value": "3"}, {"role": role}):
         with pytest.raises(BadRowError, match=f"^role '{role}' not supported$"):
             conversation({"messages": [USER, ANSWER, turn]}, "messages")
+
+
+@pytest.mark.parametrize(
+    ("row", "spelling"),
+    [
+        ({"messages": json.dumps([USER, ANSWER])}, "messages"),
+        ({"conversations": json.dumps([USER, ANSWER])}, "auto"),
+        ({"messages": [USER, {"role": "assistant", "content": ["Be", "cause."]}]}, "auto"),
+        ({"messages": [USER, {"role": "assistant", "content": [
+            {"type": "text", "text": "Be", "image": None}, {"type": "text", "text": "cause."}]}]},
+         "messages"),
+        ({"messages": None, "prompt": "Why?", "completion": "Because."}, "auto"),
+        ({"prompt": None, "completion": None, "messages": [USER, ANSWER]}, "auto"),
+        ({"conversations": [
+            {"role": None, "content": None, "from": "human", "value": "Why?"},
+            {"role": None, "content": None, "from": "gpt", "value": "Because."}]}, "auto"),
+        ({"conversations": [{**USER, "from": None, "value": None}, ANSWER]}, "conversations"),
+    ],
+)  # fmt: skip
+def test_what_tables_make_of_conversations_is_read(row: dict[str, Any], spelling: str) -> None:
+    assert conversation(row, spelling) == ([USER, ANSWER], False)
+    assert unread_keys(row, spelling) == set()
+
+
+@pytest.mark.parametrize("text", ["Why?", "[", "[" * 100_000, "{}"])
+def test_a_text_that_is_no_list_of_turns_is_malformed(text: str) -> None:
+    with pytest.raises(BadRowError, match=conversations.MALFORMED):
+        conversation({"messages": text}, "messages")
+
+
+def test_a_part_with_a_key_that_nothing_reads_is_dropped_for_it() -> None:
+    part = {"type": "text", "text": "Because.", "weight": 0}
+    with pytest.raises(BadRowError, match=r"^weight of a part not supported$"):
+        conversation({"messages": [USER, {"role": "assistant", "content": [part]}]}, "messages")
 
 
 def test_a_conversation_that_ends_on_the_user_loses_that_turn_and_is_kept() -> None:

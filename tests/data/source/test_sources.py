@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import functools
+import gzip
+import io
 import json
+import lzma
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
-from sftray.data.source.conversations import BadRowError, conversation
+from sftray.data.source.conversations import BadRowError, conversation, unread_keys
 from sftray.data.source.readers import read_chunk
 from sftray.data.source.sources import (
     _pinned,
+    check_spelling,
     check_unchanged,
     first_rows,
     open_source,
     sample_rows,
-    spelling_of_source,
 )
 from sftray.errors import DataError
 
@@ -63,6 +71,108 @@ def test_parquet_gives_the_same_rows_a_row_group_a_chunk(tmp_path: Path) -> None
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet", row_group_size=16)
     assert len(open_source(str(tmp_path / "a.parquet"), split="train").chunks) == 3
     assert rows_of(tmp_path / "a.parquet") == ROWS
+
+
+SPOKEN = [{"prompt": f"Line {k},\n'{k}'", "completion": str(k)} for k in range(30)]
+
+
+def csv_text(separator: str) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["prompt", "completion"], delimiter=separator)
+    writer.writeheader()
+    writer.writerows(SPOKEN)
+    return out.getvalue()
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in SPOKEN).encode()
+BYTES: dict[str, bytes] = {
+    "array.json": json.dumps(SPOKEN).encode(),
+    "pretty.json": b"\xef\xbb\xbf \n" + json.dumps(SPOKEN, indent=1).encode(),
+    "array.jsonl": json.dumps(SPOKEN).encode(),
+    "lines.json": LINES,
+    "lines.ndjson": LINES,
+    "a.csv": csv_text(",").encode(),
+    "bom.CSV": b"\xef\xbb\xbf" + csv_text(",").encode(),
+    "a.tsv": csv_text("\t").encode(),
+    "a.csv.gz": gzip.compress(csv_text(",").encode()),
+    "a.jsonl.gz": gzip.compress(LINES),
+    "a.jsonl.bz2": bz2.compress(LINES),
+    "a.jsonl.xz": lzma.compress(LINES),
+    "a.jsonl.zst": zstandard.compress(LINES),
+    "array.json.gz": gzip.compress(json.dumps(SPOKEN).encode()),
+}
+
+
+@pytest.fixture
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize("name", BYTES)
+def test_files_of_other_kinds_give_the_same_rows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(BYTES[name])
+    assert rows_of(tmp_path / name, chunk_rows=7) == SPOKEN
+
+
+@pytest.mark.usefixtures("_cache")
+def test_arrow_files_and_folders_of_save_to_disk_give_the_same_rows(tmp_path: Path) -> None:
+    dataset = datasets.Dataset.from_list(SPOKEN)
+    dataset.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict(train=dataset, test=dataset.select([3])).save_to_disk(tmp_path / "both")
+    with pa.ipc.new_file(tmp_path / "a.arrow", dataset.data.schema) as writer:
+        writer.write_table(dataset.data.table)
+    for name in ("saved", "both", "a.arrow"):
+        assert rows_of(tmp_path / name) == SPOKEN
+    assert len(open_source(str(tmp_path / "both"), split="test").chunks) == 1
+    with pytest.raises(DataError, match="has no split 'eval', must be one of train, test"):
+        open_source(str(tmp_path / "both"), split="eval")
+
+
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"prompt,completion\na,b,c\n", "loss of data"),
+        ("a.csv", b"prompt,completion\na,b\na,b,c\n", "Expected 2 fields in line 3, saw 3"),
+        ("a.csv", b"prompt,completion\n\xe9,b\n", "can't decode byte 0xe9"),
+        ("a.csv", b"", "No columns"),
+        ("a.json", b"[]", "cannot be read as JSON"),
+        ("a.json", b'[{"a": 1},', "cannot be read as JSON"),
+        ("a.json", b"[" * 5000 + b"]" * 5000, "cannot be read as JSON"),
+        ("a.jsonl.gz", gzip.compress(LINES)[:-9], "ended before the end-of-stream marker"),
+        ("a.jsonl.gz", b"\x1f\x8bnot", "cannot be read as JSON"),
+        ("a.parquet.gz", gzip.compress(b"PAR1"), "cannot be read as parquet"),
+    ],
+)
+def test_a_table_that_loses_rows_or_cannot_be_read_is_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path / name), split="train")
+
+
+def test_a_table_on_a_uri_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(BYTES["a.csv"])
+    with pytest.raises(DataError, match="got a URI, must be JSON lines or Parquet there"):
+        open_source(f"file://{tmp_path}/a.csv", split="train")
+
+
+def test_columns_are_called_as_the_mapping_says_and_no_other_is_taken_for_one(
+    tmp_path: Path,
+) -> None:
+    rows = [{"question": "?", "answer": "!", "prompt": "x", "id": k} for k in range(9)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    names = {"question": "prompt", "answer": "completion"}
+    source = open_source(str(path), split="train", columns=names, chunk_bytes=100)
+    check_spelling(source, "auto")
+    first = {"prompt": "?", "completion": "!", "prompt (not mapped)": "x", "id": 0}
+    assert first_rows(source, 1) == [first]
+    assert sample_rows(source, 100, "auto")[0][0][1] == first
+    assert unread_keys(first, "auto") == {"prompt (not mapped)"}
+    with pytest.raises(DataError, match="got the columns prompt, answer"):
+        check_spelling(replace(source, names=(("question", "prompt"),)), "auto")
 
 
 def test_a_dataset_that_load_dataset_knows_is_read_by_split(
@@ -110,7 +220,7 @@ def test_a_missing_file_an_empty_one_and_a_broken_one_are_errors(tmp_path: Path)
         open_source(str(tmp_path / "empty.jsonl"), split="train")
     (tmp_path / "blank.jsonl").write_text("\n\n")
     with pytest.raises(DataError, match="the dataset is empty"):
-        spelling_of_source(open_source(str(tmp_path / "blank.jsonl"), split="train"), "auto")
+        check_spelling(open_source(str(tmp_path / "blank.jsonl"), split="train"), "auto")
     (tmp_path / "a.parquet").write_text("no parquet")
     with pytest.raises(DataError, match="not a Parquet file"):
         open_source(str(tmp_path / "a.parquet"), split="train")
@@ -139,7 +249,7 @@ def test_a_line_beyond_what_python_reads_is_dropped_for_its_reason(
     path.write_text("\n".join(lines))
     source = open_source(str(path), split="train")
     assert first_rows(source, 100) == ROWS[1:10]
-    assert spelling_of_source(source, "auto") == "prompt_completion"
+    check_spelling(source, "auto")
     rows = [row for _, row in source.read(0)]
     assert len(rows) == 10
     with pytest.raises(BadRowError, match=reason):
@@ -189,7 +299,7 @@ def test_a_dataset_that_is_nowhere_is_an_error(
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"nobody/nothing: is no \.jsonl or \.parquet file"):
+    with pytest.raises(DataError, match=r"nobody/nothing: is no file that is there"):
         open_source("nobody/nothing", split="train")
 
 
@@ -197,9 +307,9 @@ def test_a_missing_column_is_named_with_its_file_and_line(tmp_path: Path) -> Non
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "x"}])
     source = open_source(str(path), split="train")
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: got the columns text, must have one"):
-        spelling_of_source(source, "auto")
+        check_spelling(source, "auto")
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: has no column messages"):
-        spelling_of_source(source, "messages")
+        check_spelling(source, "messages")
 
 
 def test_a_column_that_only_a_later_line_lacks_is_named_with_its_file_and_line(
@@ -209,7 +319,7 @@ def test_a_column_that_only_a_later_line_lacks_is_named_with_its_file_and_line(
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     source = open_source(str(path), split="train", chunk_bytes=500)
     with pytest.raises(DataError, match=r"a\.jsonl, line 22: has no column prompt"):
-        sample_rows(source, 4000, spelling_of_source(source, "auto"))
+        sample_rows(source, 4000, "prompt_completion")
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_path(tmp_path: Path) -> None:
