@@ -39,7 +39,8 @@ class DataConfig:
     split: Annotated[str, Filled()] = "train"
     """The split of a Hub dataset; files have none."""
     revision: Annotated[str | None, Filled()] = None
-    """Git revision of a Hub dataset; None takes the newest and records it."""
+    """Git revision of a Hub dataset; None takes the newest at the first start, and a later start is
+    refused where there is a newer one."""
     columns: Annotated[str | Mapping[str, str], Either(OneOf(*SPELLINGS), Maps(*COLUMNS))] = "auto"
     """How conversations are spelled: auto, messages, conversations, prompt_completion,
     instruction; or what the columns of the data are called here, as in {"question": "prompt",

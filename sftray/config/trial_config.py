@@ -23,7 +23,8 @@ class TrialConfig:
     model: Annotated[str, Matches("(?s).+", "a folder or a Hub model id")]
     """The base: a local folder or a Hub model id."""
     model_revision: Annotated[str | None, Filled()] = None
-    """Git revision of a Hub model; None takes the newest and records it."""
+    """Git revision of a Hub model; None takes the newest at the first start, and a later start is
+    refused where there is a newer one."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
     finetune: Annotated[str, OneOf("lora", "full")] = "lora"

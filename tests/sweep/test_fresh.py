@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from events import an_event
+from s3_server import s3_server
 
 from sftray.cli.launch import launch
 from sftray.config import SweepConfig
+from sftray.config.resume_check import require_no_stranger
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, JournalError
 from sftray.results import Results
@@ -21,7 +23,7 @@ from sftray.results.sweep_folder import SweepRecord
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
-from sftray.sweep.fresh import delete_sweep
+from sftray.sweep.fresh import delete_sweep, finished_trials
 from sftray.sweep.run import run_sweep
 from sftray.sweep.sweep_json import write_record
 
@@ -41,12 +43,16 @@ def sweep(small_sweep_config: SweepConfig, tmp_path: Path) -> SweepConfig:
 def paths(sweep: SweepConfig) -> SweepPaths:
     """A sweep of that name, with a finished trial."""
     paths = SweepPaths.of(sweep.storage, sweep.name)
+    begun(paths)
+    return paths
+
+
+def begun(paths: SweepPaths) -> None:
     with Journal(paths.journal) as journal:
         journal.append(an_event("trial_suggested", "t0000", point={}))
         journal.append(an_event("trial_ended", "t0000", outcome="completed", message=""))
     files.write_text(paths.sweep, "{}")
     files.write_text(paths.trial("t0000").outcome, "{}")
-    return paths
 
 
 def launched(sweep: SweepConfig, *arguments: str, status: int = 2) -> None:
@@ -119,6 +125,19 @@ def test_a_folder_that_is_no_sweeps_is_left_alone(
 def test_all_goes_but_the_lock(paths: SweepPaths) -> None:
     delete_sweep(paths, silent)
     assert files.list_names(paths.root) == ["journal.jsonl.lock"]
+
+
+def test_on_s3_all_goes_but_the_lease() -> None:
+    with s3_server("sweeps") as bucket:
+        paths = SweepPaths.of(bucket, "one")
+        begun(paths)
+        assert finished_trials(paths) == 1
+        delete_sweep(paths, silent)
+        assert files.list_names(paths.root) == ["journal.jsonl.lease"]
+        assert not files.exists(paths.trial("t0000").outcome)
+        files.write_text(f"{bucket}/mine/thesis.tex", "")
+        with pytest.raises(ConfigError, match="got 'mine', but .* no sweep's"):
+            require_no_stranger(SweepPaths.of(bucket, "mine"))
 
 
 def test_where_nothing_is_there_is_nothing_to_delete(sweep: SweepConfig) -> None:
