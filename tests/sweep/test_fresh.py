@@ -136,7 +136,7 @@ def test_on_s3_all_goes_but_the_lease() -> None:
         assert files.list_names(paths.root) == ["journal.jsonl.lease"]
         assert not files.exists(paths.trial("t0000").outcome)
         files.write_text(f"{bucket}/mine/thesis.tex", "")
-        with pytest.raises(ConfigError, match="got 'mine', but .* no sweep's"):
+        with pytest.raises(ConfigError, match=r"got 'mine', but .* no sweep's"):
             require_no_stranger(SweepPaths.of(bucket, "mine"))
 
 
