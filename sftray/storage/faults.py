@@ -25,8 +25,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_SIGNS = re.compile(r"\(os error (27|28|122)\)|No space left on device|errno 28\b")
 """What safetensors and pyarrow say of a full disk."""
 _OTHER_SIGNS = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]")
-_REFUSED_SIGNS = re.compile("ACCESS_DENIED|EXPIRED_?TOKEN|INVALID_ACCESS_KEY", re.IGNORECASE)
-"""What pyarrow says of a bucket that may not be used, or no longer."""
+_REFUSED_SIGNS = re.compile(
+    "ACCESS_?DENIED|EXPIRED_?TOKEN|INVALID_?ACCESS_?KEY|SIGNATURE_?DOES_?NOT_?MATCH|403 Forbidden",
+    re.IGNORECASE,
+)
+"""What pyarrow and obstore say of a bucket that may not be used, or no longer."""
 
 _RIGHTS = "give this user the right to it, or name another place"
 _PROCESSES = "close what else holds files, or raise the limit (`ulimit -n`)"
