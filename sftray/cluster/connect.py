@@ -97,9 +97,13 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
         for name in _LOUD_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         quiet = {"logging_level": "WARNING", "log_to_driver": False}
-        address, owner = to_join(os.environ.get("RAY_ADDRESS", ""), standing_clusters(), log)
+        named = os.environ.get("RAY_ADDRESS", "")
+        address, owner = to_join(named, standing_clusters(), log)
         if address:
-            _show_token(address)
+            if address == named:
+                _show_token(address)
+            else:
+                ray_private.use_token()  # as Ray does where it finds the cluster itself
             try:
                 ray.init(address=address, **quiet)
             except ConnectionError as error:
