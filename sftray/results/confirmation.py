@@ -38,6 +38,10 @@ CHEAPER = 0.05
 of an epoch differ by less."""
 
 
+HUGE = 1e100
+"""A loss beyond this has diverged, too: its square is no float."""
+
+
 LEFT_OUT = (Outcome.FAILED, Outcome.PREEMPTED, Outcome.OUT_OF_MEMORY, Outcome.DATA_ERROR)
 """Outcomes of a repetition that are no results of its point."""
 
@@ -81,12 +85,12 @@ def half_width(one: Confirmed) -> float | None:
 def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
     """What the repetitions among the trials say; None where none has ended."""
     repeated: dict[str, list[TrialRecord]] = {}
+    tried = {trial.trial: trial.point for trial in trials}
     for trial in trials:
-        if trial.confirms is not None and trial.outcome is not None:
+        if trial.confirms in tried and trial.outcome is not None:
             repeated.setdefault(trial.confirms, []).append(trial)
     if not repeated:
         return None
-    tried = {trial.trial: trial.point for trial in trials}
     half = _half_width(list(repeated.values()))
     points = sorted(
         (_confirmed(name, tried[name], runs, half) for name, runs in repeated.items()),
@@ -141,8 +145,9 @@ def _losses(runs: Sequence[TrialRecord]) -> list[float]:
 
 def _loss(run: TrialRecord) -> float:
     best = run.best
-    ended = run.outcome == Outcome.COMPLETED and best is not None
-    return float(best["eval_loss"]) if ended and best is not None else math.inf
+    if run.outcome != Outcome.COMPLETED or best is None or abs(best["eval_loss"]) > HUGE:
+        return math.inf
+    return float(best["eval_loss"])
 
 
 def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:

@@ -10,6 +10,8 @@ from sftray.storage.journal.event_types import SUSPENDED, AttemptEnded, EventNam
 
 def line(event: Event, records: Records) -> str | None:
     """The line of an event that the records have; None of one that the log leaves out."""
+    if event["trial"] is not None and event["trial"] not in records:
+        return None
     match event["event"]:
         case EventName.RESULT if event["step"] == 0:
             trial = event["trial"]
@@ -32,13 +34,23 @@ def begun(trial: str, point: Point, metrics: Metrics) -> str:
 
 def progress(trial: str, metrics: Metrics) -> str:
     """Of an evaluation."""
-    memory = f"  {metrics['gpu_memory_gb']:.1f} GB" if metrics["gpu_memory_gb"] else ""
-    return (
-        f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}  "
-        f"train {metrics['train_loss']:.4f}  eval {metrics['eval_loss']:.4f}  "
-        f"lr {metrics['learning_rate']:.2e}  |g| {metrics['grad_norm']:.2f}  "
-        f"{metrics['tokens_per_second']:,.0f} tok/s{memory}"
-    )
+    memory, speed = metrics.get("gpu_memory_gb"), metrics.get("tokens_per_second")
+    words = [
+        f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}",
+        *(
+            f"{name} {value:{form}}"
+            for name, value, form in (
+                ("train", metrics.get("train_loss"), ".4f"),
+                ("eval", metrics["eval_loss"], ".4f"),
+                ("lr", metrics.get("learning_rate"), ".2e"),
+                ("|g|", metrics.get("grad_norm"), ".2f"),
+            )
+            if value is not None
+        ),
+        "" if speed is None else f"{speed:,.0f} tok/s",
+        f"{memory:.1f} GB" if memory else "",
+    ]
+    return "  ".join(filter(None, words))
 
 
 def recovers(ended: AttemptEnded) -> str:
@@ -57,4 +69,5 @@ def where(metrics: Metrics) -> str:
     """What a trial runs on."""
     reason = metrics.get("attention_because")
     passed_over = f" ({reason})" if reason else ""
-    return f"{metrics['device']}, attention {metrics['attention']}{passed_over}"
+    on = (metrics.get("device") or "", f"attention {metrics.get('attention')}{passed_over}")
+    return ", ".join(on if metrics.get("attention") else on[:1])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sftray.config.checks import is_number
 from sftray.config.points import Point
+from sftray.errors import JournalError
 from sftray.storage.journal import Event, reader
 from sftray.storage.journal.event_types import (
     AttemptEnded,
@@ -83,7 +84,8 @@ class TrialRecord:
     def gpu_seconds(self) -> float:
         """In training steps so far, times workers, of a bank's its share; seconds where the sweep
         is older than that."""
-        return float(self.last.get("gpu_seconds", self.last["seconds"]))
+        known = self.last.get("gpu_seconds")
+        return float(self.last["seconds"] if known is None else known)
 
 
 def read_records(path: str) -> Records:
@@ -136,6 +138,9 @@ class Records:
         """Whether the sweep has come to its end."""
         self.add(events)
 
+    def __contains__(self, trial: str | None) -> bool:
+        return trial in self._trials
+
     def __getitem__(self, trial: str) -> TrialRecord:
         return self._trials[trial]
 
@@ -154,7 +159,7 @@ class Records:
                     self.budget_spent = event["budget"]
                 case EventName.SWEEP_ENDED:
                     self.ended = True
-                case EventName.TRIAL_SUGGESTED:
+                case EventName.TRIAL_SUGGESTED if event["trial"] not in self._trials:
                     self._trials[event["trial"]] = TrialRecord(
                         event["trial"],
                         event["point"],
@@ -176,13 +181,19 @@ class Records:
 def _apply(trial: TrialRecord, event: Event) -> None:
     match event["event"]:
         case EventName.RESULT:
+            if missing := [name for name in _NOTHING if event["metrics"].get(name) is None]:
+                raise JournalError(
+                    f"journal: the result of {trial.trial} at step {event['step']} has no "
+                    f"{', '.join(missing)}",
+                    "restore the journal from a copy, or start the sweep afresh under another name",
+                )
             trial.results.append(event["metrics"])
             trial.times.append(event.get("time"))
         case EventName.DECISION:
             trial.decisions.append(event)
         case EventName.ATTEMPT_STARTED | EventName.ATTEMPT_ENDED:
             trial.attempts.append(event)
-        case EventName.TRIAL_ENDED:
+        case EventName.TRIAL_ENDED if trial.outcome is None:  # the first stands
             trial.ended = event.get("time")
             trial.outcome = event["outcome"]
             trial.message = event["message"]

@@ -320,8 +320,13 @@ class Search:
         self._drawn += confirms is None and folder is None
 
     def _apply_decision(self, state: SearchTrial, event: events.RungDecision) -> None:
-        loss = state.losses[event["step"]]
-        assert loss is not None  # a decision is only made on a finite loss
+        loss = state.losses.get(event["step"])
+        if loss is None:
+            raise JournalError(
+                f"journal: got a decision for {event['trial']} at step {event['step']}, where it "
+                "has no eval loss",
+                "restore the journal from a copy, or start the sweep afresh under another --name",
+            )
         goes_on = event["decision"] == CONTINUE
         state.decisions[event["step"]] = Decision(goes_on, event["cutoff"])
         self._rungs[event["bracket"], event["rung"]][event["trial"]] = loss

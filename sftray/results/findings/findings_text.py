@@ -108,7 +108,7 @@ def _regret(moments: Sequence[Moment]) -> Iterator[str]:
 
 
 def _stopping(found: Stopping, device: str) -> Iterator[str]:
-    if found.stopped:
+    if found.stopped and found.tokens:
         full = found.tokens + found.tokens_saved
         yield (
             f"stopped {found.stopped} of {found.trials} trials: {found.tokens_saved:,} tokens and "

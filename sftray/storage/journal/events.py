@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NoReturn, cast
 
 from sftray.errors import JournalError
+from sftray.storage.journal.event_checks import refusal
 from sftray.storage.journal.event_types import Event
 
 _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -34,13 +35,14 @@ def decode(line: bytes) -> Event:
         event = json.loads(json.dumps(event, ensure_ascii=False).encode("utf-8", "replace"))
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise ValueError("an object with a name under 'event'")
+    event.setdefault("trial", None)
     return cast(Event, event)
 
 
 def parse(data: bytes, path: str, *, first: int = 1) -> tuple[list[Event], int]:
     """The events of whole lines, and where the last of these ends. first: the first line's number.
 
-    Raises JournalError where a line before the last is no event.
+    Raises JournalError where a line before the last is no event, or any is one that no sweep has.
     """
     events: list[Event] = []
     end = 0
@@ -55,6 +57,11 @@ def parse(data: bytes, path: str, *, first: int = 1) -> tuple[list[Event], int]:
                 f"{path}, line {number}: got {line[:80]!r}, must be a JSON event ({error}); "
                 "restore the file from a copy, or start the sweep afresh under another name"
             ) from error
+        if wrong := refusal(events[-1]):
+            raise JournalError(
+                f"{path}, line {number}: {wrong}",
+                "restore the file from a copy, or start the sweep afresh under another name",
+            )
         end += len(line) + 1
     return events, end
 

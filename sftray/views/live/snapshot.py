@@ -238,7 +238,7 @@ def _tokens_expected(
         further = [other for other in others if other > share and not trial.confirms] or [1.0]
         return float(whole[trial.trial] * sum(further) / len(further))
 
-    later = to_come[0] * sum(map(expected, searched)) / len(searched)
+    later = to_come[0] * sum(map(expected, searched)) / max(len(searched), 1)
     later += to_come[1] * sum(whole.values()) / len(whole)
     return float(sum(map(expected, trials)) + later)
 

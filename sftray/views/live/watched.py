@@ -60,7 +60,7 @@ class Watched:
             self._take(event)
             self._records.add([event])
             if text := line(event, self._records):
-                fresh.append(log_line(f"{event['time'] - self._first:7.1f}s  {text}"))
+                fresh.append(log_line(f"{self._last - self._first:7.1f}s  {text}"))
         self.lines.extend(fresh)
         return fresh
 
@@ -82,10 +82,11 @@ class Watched:
         return state_of(self._plans, self._records, self._clock(), shown, ended=self._ended)
 
     def _take(self, event: Event) -> None:
-        self._first = self._first or event["time"]
-        if event["event"] in _STARTS and event["time"] - self._last > PAUSE_SECONDS and self._last:
-            self._pauses.append((self._last, event["time"]))
-        self._last = event["time"]
+        time = event.get("time", self._last)
+        self._first = self._first or time
+        if event["event"] in _STARTS and time - self._last > PAUSE_SECONDS and self._last:
+            self._pauses.append((self._last, time))
+        self._last = time
         if event["event"] == EventName.SPENT:
             self._take_spent(event)
         self._ended = self._ended or event["event"] == EventName.SWEEP_ENDED

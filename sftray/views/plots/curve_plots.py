@@ -36,7 +36,7 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
             name=f"best: {row['trial']}" if winner else kind.replace("_", " "),
             legendgroup=kind, showlegend=kind not in kinds, opacity=1 if winner else 0.75,
             mode="lines+markers" if evaluated else "lines",
-            line={"color": style.OUTCOMES[kind], "width": 3 if winner else 1.5},
+            line={"color": style.OUTCOMES.get(kind, style.INK), "width": 3 if winner else 1.5},
             marker={"size": 7 if winner else 5},
             hovertemplate="%{y:.4f} at row %{x:,}<br>" + style.hover_text(row, axes)
             + "<extra></extra>",

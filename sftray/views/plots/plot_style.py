@@ -92,9 +92,10 @@ def nothing(drawn: go.Figure, says: str) -> go.Figure:
 def by_outcome(trials: pd.DataFrame, best: str | None) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Rows of `trials` by outcome, in words and with its colour, the best trial's last."""
     kinds = trials["outcome"].where(trials["trial"] != best, "best")
-    for kind, color in OUTCOMES.items():
+    of_later_versions = sorted(set(kinds) - OUTCOMES.keys())
+    for kind in (*of_later_versions, *OUTCOMES):
         if (kinds == kind).any():
-            yield kind.replace("_", " "), color, trials[kinds == kind]
+            yield kind.replace("_", " "), OUTCOMES.get(kind, INK), trials[kinds == kind]
 
 
 def with_curves(found: Results) -> tuple[pd.DataFrame, str]:
