@@ -44,7 +44,7 @@ def begin(journal: Journal) -> None:
 def result(step: int) -> dict[str, Any]:
     """The metrics of an evaluation, every two steps."""
     base = {"step": step, "rows": 4 * step, "curve": [], "attention": "sdpa"}
-    metrics = {name: 100.0 * step + number for number, name in enumerate(METRICS)}
+    metrics = {name: 100 * step + number for number, name in enumerate(METRICS)}
     curve = [[at, 3.0 / at, 1e-4, 0.5] for at in (step - 1, step) if at > 0]
     return {**metrics, **base, "curve": curve, "eval_loss": 4.0 - step / 4}
 

@@ -22,10 +22,12 @@ from sftray.results import load
 from sftray.results.findings import learn, text
 from sftray.results.leaderboard_text import confirmed_text, table, verdicts
 from sftray.search.search import Search
-from sftray.storage.journal import Journal
+from sftray.storage.journal import Journal, read_events
+from sftray.storage.paths import SweepPaths
 from sftray.views import plots
 from sftray.views.live.live_view import view
 from sftray.views.live.watched import Watched
+from sftray.views.tracking.tensorboard_files import EventFiles
 
 Event = dict[str, Any]
 Change = Callable[[Event], Event | list[Event] | None]
@@ -105,6 +107,10 @@ def look(folder: Path) -> None:
         assert tables is not None
     plots.learning_curves(found)
     plots.timeline(found)
+    files = EventFiles(SweepPaths(str(folder)), folder / "tensorboard", found.config, "1f2e3d4c")
+    for event in read_events(str(folder / "journal.jsonl")):
+        files.apply(event)
+    files.close()
     watched = Watched(str(folder))
     watched.catch_up()
     console = Console(file=io.StringIO(), width=100)

@@ -55,13 +55,13 @@ class EventFiles:
         """Those that have not ended."""
 
     def apply(self, event: Event) -> None:
-        name = event["trial"] or ""
+        name, time = event["trial"] or "", event.get("time", 0.0)
         if event["event"] == EventName.TRIAL_SUGGESTED:
             trial = TrackedTrial(self._sweep, name, event["point"])
-            self._trials[name] = _TrialFile(self._folder / name, trial, event["time"])
+            self._trials[name] = _TrialFile(self._folder / name, trial, time)
         elif file := self._trials.get(name):
             if event["event"] == EventName.RESULT:
-                file.add(event["time"], file.trial.evaluated(event["metrics"]))
+                file.add(time, file.trial.evaluated(event["metrics"]))
             elif event["event"] == EventName.TRIAL_ENDED:
                 file.end(event, answers_of(self._paths, name))
                 self._leave(self._trials.pop(name))
@@ -112,7 +112,7 @@ class _TrialFile:
                     self.writer.add_scalar(f"{BY_TOKENS}/{name}", value, row.tokens, time)
 
     def end(self, event: TrialEnded, answers: Sequence[Answer]) -> None:
-        time, step = event["time"], self.trial.step
+        time, step = event.get("time", 0.0), self.trial.step
         self.add(time, self.trial.lost(event.get("last_curve", [])))
         prompts = list(dict.fromkeys(answer["prompt"] for answer in answers))
         for answer in answers:

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from sftray.config import SweepConfig
 from sftray.config.points import Point
+from sftray.results.records import points_of
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import question, read_samples
@@ -72,8 +73,8 @@ class TrackedTrial:
         elif loss is not None and loss < self.best_eval_loss:
             self.best_eval_loss = loss
         rows, newest = [], dict[str, float]()
-        for at, *numbers in metrics.get("curve", []):
-            newest = dict(zip(CURVE, numbers, strict=False))
+        for at, *numbers in points_of(metrics.get("curve")).tolist() if step > self.step else ():
+            newest = dict(zip(CURVE, numbers, strict=True))
             if at != step:
                 share = (at - self.step) / (step - self.step)
                 between = round(self._tokens + (tokens - self._tokens) * share)
@@ -87,10 +88,10 @@ class TrackedTrial:
 
     def lost(self, curve: Sequence[Sequence[float]]) -> Iterator[MetricRow]:
         """Of the steps after the last evaluation, of a trial that diverged there."""
-        for at, *numbers in curve:
+        for at, *numbers in points_of(curve).tolist():
             tokens = round(self._tokens * at / self.step) if self.step else None
             yield MetricRow(
-                int(at), int(at) * self._batch, tokens, dict(zip(CURVE, numbers, strict=False))
+                int(at), int(at) * self._batch, tokens, dict(zip(CURVE, numbers, strict=True))
             )
 
 
