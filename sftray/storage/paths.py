@@ -118,8 +118,10 @@ class SweepPaths(_Folder):
     tensorboard = _In("tensorboard")
     """A folder a trial, of TensorBoard's event files."""
 
+    trials = _In("trials")
+
     def trial(self, trial: str) -> TrialPaths:
-        return TrialPaths(join(self.root, "trials", trial))
+        return TrialPaths(join(self.trials, trial))
 
 
 def node_cache() -> Path:

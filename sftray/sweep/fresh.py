@@ -23,6 +23,19 @@ def finished_trials(paths: SweepPaths) -> int | None:
     return sum(event["event"] == EventName.TRIAL_ENDED for event in events)
 
 
+def require_whole(paths: SweepPaths, *, begun: bool) -> None:
+    """Raise JournalError where a part of the folder is missing: the record of what trials that have
+    `begun` were made from, or the journal of what lies in trials/, whose checkpoints another sweep
+    would continue from."""
+    what = ""
+    if begun and not files.exists(paths.sweep):
+        what = f"{paths.sweep}: missing, but the journal beside it has trials"
+    elif not begun and files.list_names(paths.trials):
+        what = f"{paths.trials}: is not empty, but the journal beside it has no trials"
+    if what:
+        raise JournalError(what, "restore what is missing, or begin anew with --fresh")
+
+
 def delete_sweep(paths: SweepPaths, log: Log) -> None:
     """Delete all that a sweep has left but its lock or lease, which a driver that wakes up still
     meets. Raises JournalError where a driver runs it."""

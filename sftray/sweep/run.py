@@ -45,7 +45,7 @@ from sftray.storage.journal.event_types import OUTAGE, EventName, SweepEnded, Sw
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer, refitted
-from sftray.sweep.fresh import delete_sweep
+from sftray.sweep.fresh import delete_sweep, require_whole
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
 from sftray.sweep.warm_start import learn_from
@@ -107,8 +107,8 @@ def _run(
         log(f"trainer: {trainer}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
             _refuse_another(given, now, paths)  # nobody else writes it any more
-            begun = any(event["trial"] for event in journal.events())
-            uid = write_record(given, sweep, paths, packs, now, begun=begun)["uid"]
+            require_whole(paths, begun=any(event["trial"] for event in journal.events()))
+            uid = write_record(given, sweep, paths, packs, now)["uid"]
             journal.append(SweepStarted(event=EventName.SWEEP_STARTED, trial=None, uid=uid))
             meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, usable))
             search = _begin(specs, base, journal, fit, meter, now, log)

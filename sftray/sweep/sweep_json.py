@@ -14,7 +14,6 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
-from sftray.errors import JournalError
 from sftray.results.sweep_folder import SweepRecord
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths, name_of
@@ -31,22 +30,14 @@ def write_record(
     paths: SweepPaths,
     packs: Packs,
     identities: Mapping[str, str],
-    *,
-    begun: bool,
 ) -> SweepRecord:
     """Write sweep.json and return it; one that is there already is returned unchanged.
 
-    `given` is the configuration as the user wrote it, `sweep` the same fitted to the packs. Raises
-    JournalError where trials have been `begun` and nothing says with what.
+    `given` is the configuration as the user wrote it, `sweep` the same fitted to the packs.
     """
     if files.exists(paths.sweep):
         existing: SweepRecord = json.loads(files.read_text(paths.sweep))
         return existing
-    if begun:
-        raise JournalError(
-            f"{paths.sweep}: missing, but the journal beside it has trials",
-            "restore it, or begin anew with --fresh",
-        )
     record: SweepRecord = {
         "uid": os.urandom(4).hex(),
         "config": to_json(given),

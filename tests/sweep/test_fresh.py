@@ -16,16 +16,13 @@ from s3_server import s3_server
 from sftray.cli.launch import launch
 from sftray.config import SweepConfig
 from sftray.config.resume_check import require_no_stranger
-from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError, JournalError
 from sftray.results import Results
-from sftray.results.sweep_folder import SweepRecord
 from sftray.storage import files
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
-from sftray.sweep.fresh import delete_sweep, finished_trials
+from sftray.sweep.fresh import delete_sweep, finished_trials, require_whole
 from sftray.sweep.run import run_sweep
-from sftray.sweep.sweep_json import write_record
 
 MORE = pytest.mark.exhaustive
 
@@ -146,17 +143,15 @@ def test_where_nothing_is_there_is_nothing_to_delete(sweep: SweepConfig) -> None
     assert not files.exists(paths.root)
 
 
-def test_trials_without_the_record_of_their_sweep_are_not_continued(
-    sweep: SweepConfig, paths: SweepPaths, small_packs: Packs
-) -> None:
-    def start(*, begun: bool) -> SweepRecord:
-        return write_record(sweep, sweep, paths, small_packs, {}, begun=begun)
-
-    assert start(begun=True) == {}  # as the fixture has it
+def test_what_is_left_of_a_sweep_is_not_continued(paths: SweepPaths) -> None:
+    require_whole(paths, begun=True)
+    with pytest.raises(JournalError, match=r"trials: is not empty, but the journal .* no trials"):
+        require_whole(paths, begun=False)
     files.remove(paths.sweep)
     with pytest.raises(JournalError, match=r"sweep\.json: missing, but the journal .* has trials"):
-        start(begun=True)
-    assert start(begun=False)["uid"]
+        require_whole(paths, begun=True)
+    files.remove(paths.trials)
+    require_whole(paths, begun=False)
 
 
 @pytest.mark.ray

@@ -28,7 +28,7 @@ def test_a_storage_that_was_moved_or_copied_is_inspected(
     shutil.copytree(small_packs.root, root)
     sweep = replace(small_sweep_config, storage=str(old))
     paths = SweepPaths.of(str(old), sweep.name)
-    write_record(sweep, sweep, paths, open_packs(str(root)), {}, begun=False)
+    write_record(sweep, sweep, paths, open_packs(str(root)), {})
     assert callable(act)
     act(old, new)
     shutil.rmtree(old, ignore_errors=True)
