@@ -25,6 +25,7 @@ import torch
 import transformers
 from console import argument_parser, say
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sftray.config import TrialConfig
 from sftray.plan.model_shape import ModelShape
@@ -173,7 +174,7 @@ def _lora_targets(model: Any) -> list[str]:
     names = [
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
     ]
     return list(dict.fromkeys(names))
 
@@ -199,6 +200,9 @@ def as_text(lines: Sequence[Line]) -> str:
     return "\n".join(out)
 
 
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
 def as_table(cpu: Sequence[Line], gpu: Sequence[Line]) -> str:
     """docs/models.md's table."""
     by_kind = {line.kind: line for line in gpu}
@@ -206,10 +210,16 @@ def as_table(cpu: Sequence[Line], gpu: Sequence[Line]) -> str:
     out.append("|---|---|---|---|---|---|")
     for line in cpu:
         found = [_cell(one) for one in (line, by_kind.get(line.kind, Line(line.kind)))]
-        bank = "yes" if not line.bank else line.bank.replace("the base ", "").replace("|", "")
+        bank = line.bank.removeprefix("the base has ") or "yes"
+        bank = "no" if "the bank computes" in bank else bank
         memory = "planned" if line.memory else "–"
-        modules = line.lora or by_kind.get(line.kind, line).lora
-        out.append(f"| {line.kind} | {' | '.join(found)} | {bank} | {memory} | {modules} |")
+        modules = (line.lora or by_kind.get(line.kind, line).lora).split(", ")
+        shown = ["all seven"] if modules == SEVEN else [m for m in modules if m] or ["–"]
+        rest = [name for name in shown if name not in SEVEN]
+        if shown != rest and set(SEVEN) <= set(shown):
+            shown = ["all seven", *rest]
+        cells = [line.kind, *found, bank, memory, ", ".join(shown)]
+        out.append(f"| {' | '.join(cells)} |")
     return "\n".join(out)
 
 
@@ -217,8 +227,11 @@ def _cell(line: Line) -> str:
     """The attention, and why what is faster on that device was passed over."""
     if not line.attention:
         return f"refused: {line.failed[:80]}" if line.failed else "–"
-    reasons = dict(reason.split(": ", 1) for reason in line.refused)
-    short = [f"{name}: {_short(reason)}" for name, reason in reasons.items()]
+    names: dict[str, list[str]] = {}
+    for reason in line.refused:
+        name, why = reason.split(": ", 1)
+        names.setdefault(_short(why), []).append(name)
+    short = [f"{why}: {', '.join(dict.fromkeys(who))}" for why, who in names.items()]
     return line.attention + (f" ({'; '.join(short)})" if short else "")
 
 

@@ -43,25 +43,22 @@ DEFAULTS: dict[str, BaseConfig] = {
 read here."""
 
 
+ANYWHERE = ("sdpa", "eager", "apart")
+"""Attentions that need no GPU."""
+
+
 def with_defaults(base: BaseConfig) -> BaseConfig:
     """A config.json with the defaults of its model type filled in; null is a value."""
     return DEFAULTS.get(base.get("model_type", ""), BaseConfig()) | base
 
 
 def special_attention(base: BaseConfig) -> str | None:
-    """What the base's attention has besides full causal attention, as "sliding windows"; None where
-    its configuration says nothing of the kind. Sinks, for one, are in no configuration."""
+    """What the base's attention has that PyTorch's variable-length kernel does not compute, as "a
+    soft cap"; None where its configuration says nothing of the kind. Sinks, for one, are in no
+    configuration."""
     base = with_defaults(base)
     base = base | (base.get("text_config") or BaseConfig())
-    layers = base.get("layer_types")
-    if layers:
-        windows = "sliding_attention" in layers
-    else:
-        used = base.get("use_sliding_window", "qwen" not in str(base.get("model_type")))
-        windows = base.get("sliding_window") is not None and bool(used)
-    if windows:
-        return "sliding windows"
-    if "chunked_attention" in (layers or ()):
+    if "chunked_attention" in (base.get("layer_types") or ()):
         return "chunked attention"
     if base.get("attn_logit_softcapping"):
         return "a soft cap"
@@ -74,21 +71,22 @@ def special_attention(base: BaseConfig) -> str | None:
 
 def require_attention(sweep: SweepConfig, base: BaseConfig) -> None:
     """Raise ConfigError where trials ask for varlen on a base that has more than it computes, or
-    for another attention than sdpa in float32."""
+    for one that needs a GPU in float32."""
     asked = all_values(sweep, "attention")
     special = special_attention(base)
     if special and "varlen" in asked:
         refuse_varlen(f"the base has {special}")
     if all_values(sweep, "base_precision") == {"fp32"}:
-        require_sdpa(sweep, "an fp32 base")
+        require_anywhere(sweep, "an fp32 base")
 
 
-def require_sdpa(sweep: SweepConfig, on: str) -> None:
+def require_anywhere(sweep: SweepConfig, on: str) -> None:
     """Raise ConfigError where trials ask for an attention that is not computed `on` this."""
-    if others := all_values(sweep, "attention") - {None, "sdpa"}:
+    if others := all_values(sweep, "attention") - {None, *ANYWHERE}:
         name = sorted(map(str, others))[0]
         raise ConfigError(
-            f"trial.attention: got {name!r} on {on}, must be 'sdpa': others need 16 bits on a GPU",
+            f"trial.attention: got {name!r} on {on}, must be of {', '.join(ANYWHERE)}: others need "
+            "16 bits on a GPU",
             "leave it None to take what works",
         )
 

@@ -24,7 +24,7 @@ from sftray.data.recipe import Recipe
 from sftray.data.source.sources import names_files
 from sftray.errors import ConfigError
 from sftray.metrics import ANSWER_TOKENS
-from sftray.plan.base_config import require_sdpa, special_attention
+from sftray.plan.base_config import require_anywhere, special_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.identities import identities, refuse_other_identities
 from sftray.plan.lora_targets import require_targets
@@ -175,9 +175,9 @@ def check_evaluation(evaluation: Counts) -> Iterator[str]:
 
 def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> Iterator[str]:
     """Where the base has more than PyTorch's variable-length attention computes; ConfigError where
-    trials on CPUs ask for another than sdpa."""
+    trials on CPUs ask for one that needs a GPU."""
     if not gpus:
-        require_sdpa(sweep, "CPUs")
+        require_anywhere(sweep, "CPUs")
     special = special_attention(base)
     if special and gpus and sweep.trial.attention is None:
         yield (

@@ -67,7 +67,14 @@ def ended(trial: str, outcome: str, message: str) -> str:
 
 def where(metrics: Metrics) -> str:
     """What a trial runs on."""
-    reason = metrics.get("attention_because")
-    passed_over = f" ({reason})" if reason else ""
-    on = (metrics.get("device") or "", f"attention {metrics.get('attention')}{passed_over}")
-    return ", ".join(on if metrics.get("attention") else on[:1])
+    attention = metrics.get("attention")
+    on = (metrics.get("device") or "", f"attention {attention}")
+    return ", ".join(on if attention else on[:1])
+
+
+def proof(metrics: Metrics) -> str:
+    """What is proved of a trial's attention, and which were passed over and why; empty where that
+    is not known."""
+    reason, equality = metrics.get("attention_because"), metrics.get("equality")
+    passed_over = f"; passed over: {reason}" if reason else ""
+    return f"attention {metrics.get('attention')}: {equality}{passed_over}" if equality else ""

@@ -58,6 +58,8 @@ class Recorder:
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
+        self._proof = ""
+        """What was said last of a trial's attention."""
 
     def result(self, trial: str, metrics: ReportValues) -> None:
         """After a report was journalled: one line, and the trial's folder."""
@@ -150,6 +152,10 @@ class Recorder:
     def _begun(self, trial: str, metrics: ReportValues) -> None:
         self._write_config(trial, metrics)
         point = self._records[trial].point
+        proof = log_lines.proof(metrics)
+        if proof and proof != self._proof:
+            self._proof = proof
+            self.log(proof)
         self.log(log_lines.begun(trial, point, metrics))
 
     def _write_config(self, trial: str, metrics: ReportValues) -> None:

@@ -83,7 +83,7 @@ def first_that_passes(
     for attention in candidates:
         found = _prove_one(model, attention, reference, computing)
         if not isinstance(found, str):
-            reason = "; ".join(refused)
+            reason = "; ".join(dict.fromkeys(refused))
             return replace(found, attention=replace(attention, reason=reason)), refused
         refused.append(f"{attention.name}: {found}")
     return None, refused

@@ -18,6 +18,8 @@ from sftray.plan.trainer_choice import FAMILIES, why_not_the_base
 
 KEYS = sorted({key for defaults in DEFAULTS.values() for key in defaults})
 MISTRAL = {"model_type": "mistral", **SIZES}
+GEMMA2: dict[str, Any] = {"model_type": "gemma2", "attn_logit_softcapping": 50.0}
+GEMMA2: dict[str, Any] = {"model_type": "gemma2", "attn_logit_softcapping": 50.0}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -32,9 +34,10 @@ def test_a_key_that_is_left_out_is_the_loaded_configurations(family: str, absent
     assert special_attention(base) == special_attention(loaded)
 
 
-def test_a_mistral_without_the_key_has_a_window() -> None:
-    assert special_attention(MISTRAL) == "sliding windows"
-    assert special_attention({**MISTRAL, "sliding_window": None}) is None
+def test_varlen_computes_windows_but_no_soft_caps_or_chunks() -> None:
+    assert special_attention(MISTRAL) is None
+    assert special_attention(GEMMA2) == "a soft cap"
+    assert special_attention({"layer_types": ["chunked_attention"]}) == "chunked attention"
 
 
 @pytest.mark.parametrize(
@@ -45,14 +48,14 @@ def test_a_mistral_without_the_key_has_a_window() -> None:
         {"points": ({"attention": "varlen"},)},
     ],
 )
-def test_varlen_is_refused_before_a_start_where_the_base_has_windows(changes: Any) -> None:
-    require_attention(make_sweep(**changes), {**MISTRAL, "sliding_window": None})
-    with pytest.raises(ConfigError, match="got 'varlen', but the base has sliding windows"):
-        require_attention(make_sweep(**changes), MISTRAL)
+def test_varlen_is_refused_before_a_start_where_the_base_has_a_soft_cap(changes: Any) -> None:
+    require_attention(make_sweep(**changes), MISTRAL)
+    with pytest.raises(ConfigError, match="got 'varlen', but the base has a soft cap"):
+        require_attention(make_sweep(**changes), GEMMA2)
 
 
 def test_a_plan_for_gpus_says_that_varlen_is_passed_over() -> None:
-    (line,) = check_attention(make_sweep(), MISTRAL, gpus=True)
-    assert "the base has sliding windows, which varlen attention does not compute" in line
-    assert list(check_attention(make_sweep(), MISTRAL, gpus=False)) == []
+    (line,) = check_attention(make_sweep(), GEMMA2, gpus=True)
+    assert "the base has a soft cap, which varlen attention does not compute" in line
+    assert list(check_attention(make_sweep(), GEMMA2, gpus=False)) == []
     assert list(check_attention(make_sweep(), {"model_type": "llama"}, gpus=True)) == []

@@ -37,7 +37,7 @@ REFUSED = {
     'trial.lora_target_modules=["q_proj", "k_prj"]': "did you mean 'k_proj'?",
     'trial.lora_target_modules=["lm_head"]': "which matches lm_head, must be of q_proj, k_proj",
     'trial.lora_target_modules=["norm"]': "which matches norm, must be of q_proj",
-    "trial.attention=varlen": "got 'varlen' on an fp32 base, must be 'sdpa'",
+    "trial.attention=varlen": "got 'varlen' on an fp32 base, must be of sdpa, eager, apart",
     "trial.model_revision=main": "got 'main' with the folder",
     "trial.model_revision=": "trial.model_revision: got '', must be a text that is not empty",
     "data.revision=main": "got 'main' with the files",
@@ -59,7 +59,7 @@ def test_a_value_that_would_fail_every_trial_is_refused(assignment: str) -> None
 
 def test_an_attention_that_needs_a_gpu_is_refused_on_cpus_alone() -> None:
     sweep = override(override(SWEEP, "trial.base_precision=bf16"), "trial.attention=varlen")
-    with pytest.raises(ConfigError, match="got 'varlen' on CPUs, must be 'sdpa'"):
+    with pytest.raises(ConfigError, match="got 'varlen' on CPUs, must be of sdpa"):
         make_plan(sweep, gpu_memory=None)
     make_plan(sweep, gpu_memory=80e9)
 
