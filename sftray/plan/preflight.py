@@ -59,6 +59,7 @@ def check_sweep(
         *check_plans(sweep, plan),
         *check_budgets(sweep, gpus=gpus),
         *check_rates(sweep, base),
+        *check_vocabulary(manifest, base),
         *check_attention(sweep, base, gpus=gpus),
     ]
 
@@ -138,6 +139,21 @@ def check_name(sweep: SweepConfig, recipe: Recipe) -> Iterator[str]:
             refuse_other_identities(identities(recipe), paths)
     except ConfigError as error:
         yield str(error)
+
+
+def check_vocabulary(manifest: Manifest | Estimate, base: BaseConfig) -> Iterator[str]:
+    """Nothing to warn of; ConfigError where the data has a token that the base has no row for."""
+    rows = (base.get("text_config") or base).get("vocab_size")
+    splits = manifest["splits"]
+    # packs of an earlier version do not have it
+    highest = max(splits[name].get("highest_token_id", 0) for name in ("train", "eval"))
+    if rows is not None and highest >= rows:
+        raise ConfigError(
+            f"trial.model: got a base whose embedding has {rows:,} rows, must be more than "
+            f"{highest:,}, a token id that its tokenizer gives the data",
+            "resize its embedding to its tokenizer, or take the tokenizer that it was trained with",
+        )
+    yield from ()
 
 
 def check_rates(sweep: SweepConfig, base: BaseConfig) -> Iterator[str]:

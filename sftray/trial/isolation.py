@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -24,7 +25,9 @@ SUMS = 2e-6
 
 
 @torch.no_grad()
-def prove_isolation(model: PreTrainedModel, attention: Attention, computing: Computing) -> float:
+def prove_isolation(
+    model: PreTrainedModel, attention: Attention, computing: Computing = nullcontext
+) -> float:
     """The largest change of any document's logits when another document of its row is changed.
 
     Three documents of 7, 11 and 6 tokens; the middle one is replaced and the logits of the others

@@ -10,9 +10,11 @@ from fake_trials import make_sweep
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice, loguniform
 from sftray.config.overrides import override, read_points
+from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER, demo
 from sftray.errors import ConfigError
 from sftray.plan.lora_targets import FAMILIES, module_names, require_targets
+from sftray.plan.preflight import check_vocabulary
 from sftray.plan.preview import make_plan
 from sftray.storage.model_files import model_config
 
@@ -119,3 +121,13 @@ def test_json_that_python_does_not_read_is_a_message(tmp_path: Path) -> None:
             read_points(file)
     with pytest.raises(ConfigError, match="must be a whole number"):
         override(SWEEP, f"num_trials={'9' * 6000}")
+
+
+def test_a_base_without_a_row_for_a_token_of_the_data_is_refused(small_packs: Packs) -> None:
+    manifest = small_packs.manifest
+    highest = max(int(max(row["input_ids"])) for row in small_packs.dataset("train"))
+    assert list(check_vocabulary(manifest, {"vocab_size": 8192})) == []
+    with pytest.raises(ConfigError, match=f"has 8,000 rows, must be more than {highest:,}"):
+        list(check_vocabulary(manifest, {"vocab_size": 8000}))
+    with pytest.raises(ConfigError, match="has 97 rows"):
+        list(check_vocabulary(manifest, {"text_config": {"vocab_size": 97}}))

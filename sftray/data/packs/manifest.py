@@ -66,6 +66,8 @@ class Reading(TypedDict):
     read: int
     dropped: dict[str, int]
     """The bad ones among them by reason, most frequent first."""
+    highest_token_id: int
+    """Of the good ones."""
     unread: dict[str, int]
     """The good ones by key that nothing reads, most frequent first."""
 
@@ -245,6 +247,7 @@ def reading_of(reports: Sequence[ChunkReport]) -> Reading:
     unread: Counter[str] = sum((report.unread for report in reports), Counter())
     return {
         "read": sum(report.rows for report in reports),
+        "highest_token_id": max((report.highest_token for report in reports), default=0),
         "dropped": dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
         "unread": dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))),
     }

@@ -74,6 +74,8 @@ class ChunkReport:
     lengths: Lengths = field(default_factory=Lengths)
     """Of whole conversations, those that were dropped for their length too."""
     kept: Kept = field(default_factory=lambda: np.empty(0, KEPT))
+    highest_token: int = 0
+    """Of the conversations kept and their padding, the highest token id."""
 
 
 def warm_up() -> None:
@@ -119,7 +121,7 @@ def read_and_encode(
     rows: Iterable[NumberedRow], spelling: str, chat: ChatFormat, max_length: int, seed: int
 ) -> tuple[ChunkReport, list[Document]]:
     """The report of some rows, and the conversations kept of them. Raises BadLineError."""
-    report = ChunkReport()
+    report = ChunkReport(highest_token=chat.pad_token_id)  # rows are padded with it
     documents: list[Document] = []
     kept: list[tuple[int, int, int, int, int]] = []
     lengths: list[tuple[int, int]] = []
@@ -134,6 +136,7 @@ def read_and_encode(
                 _drop(report, document.reason, line, turns)
                 continue
             documents.append(document)
+            report.highest_token = max(report.highest_token, int(document.input_ids.max()))
             report.lost_exchanges += document.lost_exchanges > 0
             hashes = turn_hash(first_user_turn(turns), seed), conversation_hash(turns)
             trained = int(np.count_nonzero(document.trained))
