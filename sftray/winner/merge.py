@@ -22,6 +22,7 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import Log, PacksError, SftrayError
 from sftray.storage import files
+from sftray.storage.model_files import BaseConfig, model_config
 from sftray.storage.paths import SweepPaths, is_uri, resolved
 from sftray.trial.base_model import parameters_of, pretrained, saved_tokenizer
 from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_model
@@ -72,6 +73,7 @@ def merge(
     local, facts = open_bundle(folder)
     facts.require_adapter(folder)
     trial = facts.as_trained(folder, trust_remote_code)
+    require_unquantised(trial.model, model_config(trial.model, trial.model_revision))
     held, target = getattr(torch, DTYPES[dtype]), Path(out).absolute()
     _require_room(target, trial, held)
     rows = None if check is False else _held_out(_packs(folder, facts), check, log)
@@ -98,6 +100,16 @@ def merge(
         log(words)
     log(f"saved in {out}")
     return losses
+
+
+def require_unquantised(model: str, base: BaseConfig) -> None:
+    """Raise SftrayError where the base's own weights are quantised."""
+    if base.get("quantization_config"):
+        raise SftrayError(
+            f"{model}: got a base whose own weights are quantised, must be in floating point to "
+            "merge into",
+            "merge into the checkpoint that it was quantised from, or serve base and adapter",
+        )
 
 
 def in_words(losses: Losses, trial: TrialConfig, dtype: str, gained: float) -> str:

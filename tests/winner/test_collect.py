@@ -38,7 +38,7 @@ from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_probl
 from sftray.winner.bundle import BundleFacts, open_bundle
 from sftray.winner.collect import TOLERANCE, collect
 from sftray.winner.generate import answer
-from sftray.winner.merge import merge
+from sftray.winner.merge import merge, require_unquantised
 
 pytestmark = pytest.mark.ray
 
@@ -156,6 +156,12 @@ def test_a_merged_base_has_the_adapters_loss(small_sweep: Results, tmp_path: Pat
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
     with pytest.raises(SftrayError, match="must be new or empty"):
         merge(small_sweep.folder, out, log=lines.append)
+
+
+def test_a_base_that_is_quantised_already_is_not_merged_into() -> None:
+    require_unquantised("org/base", {"model_type": "llama"})
+    with pytest.raises(SftrayError, match="org/base: got a base whose own weights are quantised"):
+        require_unquantised("org/base", {"quantization_config": {"load_in_4bit": True}})
 
 
 def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
