@@ -205,9 +205,9 @@ def _restore(folder: str, local: Path, name: str, digest: str) -> None:
         for target in dict.fromkeys((folder, str(local))):
             files.write_bytes(join(target, name), content)
     except (OSError, ValueError, KeyError, SftrayError) as error:
+        why = "has none" if isinstance(error, FileNotFoundError) else f"does not help: {error}"
         raise CheckpointError(
-            f"{folder}: {name} is missing or differs from its checksum, and is not restored from "
-            f"the trial's checkpoint ({error})"
+            f"{folder}: {name} is missing or differs from its checksum; the trial's checkpoint {why}"
         ) from error
     _log.warning("%s: %s was damaged; restored from %s", folder, name, checkpoint)
 
