@@ -207,7 +207,8 @@ def _restore(folder: str, local: Path, name: str, digest: str) -> None:
     except (OSError, ValueError, KeyError, SftrayError) as error:
         why = "has none" if isinstance(error, FileNotFoundError) else f"does not help: {error}"
         raise CheckpointError(
-            f"{folder}: {name} is missing or differs from its checksum; the trial's checkpoint {why}"
+            f"{folder}: {name} is missing or differs from its checksum, and the trial's checkpoint "
+            f"{why}"
         ) from error
     _log.warning("%s: %s was damaged; restored from %s", folder, name, checkpoint)
 
