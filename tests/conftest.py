@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,9 @@ TESTS = Path(__file__).parent
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# proofs of an earlier run do not count in this one
+os.environ["SFTRAY_CACHE"] = tempfile.mkdtemp(prefix="sftray-tests-")
+atexit.register(shutil.rmtree, os.environ["SFTRAY_CACHE"], ignore_errors=True)
 # the bundled base is so small that a second thread waits more than it works
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

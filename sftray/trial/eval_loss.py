@@ -22,6 +22,7 @@ from sftray.config import TrialConfig
 from sftray.trial.attention import Attention, possible_attentions, use_attention
 from sftray.trial.base_model import computing_as, load_base, pretrained
 from sftray.trial.collate import collate, model_inputs
+from sftray.trial.kept_proofs import prove_once
 from sftray.trial.proof import prove
 
 
@@ -70,7 +71,7 @@ def row_length(rows: Dataset) -> int:
 
 def _base_of(trial: TrialConfig, max_length: int) -> tuple[PreTrainedModel, Attention]:
     model = load_base(trial, default_device())
-    return model, prove(model, trial, max_length).attention
+    return model, prove_once(model, trial, max_length).attention
 
 
 def evaluate_model(

@@ -5,16 +5,57 @@ Promise: as `trial.equality` for a model of transformers, on the weights that th
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from sftray.config import TrialConfig
 from sftray.errors import UnfitTrainerError
 from sftray.trainers.bank.batches import PackedRow, assemble
 from sftray.trainers.bank.decoder import Batch, Decoder
+from sftray.trial.base_model import computing_as
 from sftray.trial.equality import Equality, Reference
 from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
+from sftray.trial.kept_proofs import found_in, proof_key, read, write
 from sftray.trial.layer_trace import EMBEDDING, GRADIENT, HEAD, OUTPUT, Place, directions
+
+
+@dataclass(frozen=True)
+class DecoderProof:
+    """What was found of a decoder."""
+
+    equality: Equality
+    isolation: float
+
+
+def begin_proof(
+    model: PreTrainedModel, trial: TrialConfig, max_length: int
+) -> Callable[[Decoder], DecoderProof]:
+    """Begin with a loaded model, before its weights are taken; what is returned ends the proof with
+    the decoder that has them. One that this machine has made before is not made again.
+
+    It raises RuntimeError where documents see each other, UnfitTrainerError where the decoder is
+    not equal to the model.
+    """
+    key = proof_key(model, trial, max_length, of="bank")
+    with contextlib.suppress(KeyError, TypeError):  # none, or of another version
+        kept = DecoderProof(*found_in(read(key) or {}))
+        return lambda decoder: kept
+    reference = Reference(model, max_length, functools.partial(computing_as, trial, model.device))
+
+    def end_proof(decoder: Decoder) -> DecoderProof:
+        isolation = prove_isolation(decoder)
+        proof = DecoderProof(prove_equality(decoder, reference), isolation)
+        write(key, asdict(proof))
+        return proof
+
+    return end_proof
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 
 from __future__ import annotations
 
-import functools
 import math
 import tempfile
 import time
@@ -37,7 +36,7 @@ from sftray.trainers.bank.batches import PackedRow, idle_row, read_row
 from sftray.trainers.bank.checkpoint_writer import CheckpointWriter, Position
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
-from sftray.trainers.bank.decoder_proof import prove_equality, prove_isolation
+from sftray.trainers.bank.decoder_proof import begin_proof
 from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.greedy_answers import greedy_answers
@@ -45,8 +44,7 @@ from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot import Slot, SlotStep, Usage, dropout_seed, rung_of, slot_update
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
-from sftray.trial.equality import Reference
+from sftray.trial.base_model import compute_dtype, load_tokenizer
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
@@ -73,8 +71,7 @@ class Engine:
         self.settings, self._trial, self._packs = settings, trial, packs
         dtype = compute_dtype(trial, device)
         self._ends = end_tokens(model, packs.end_of_turn)
-        computing = functools.partial(computing_as, trial, device)
-        reference = Reference(model, packs.max_length, computing)
+        end_proof = begin_proof(model, trial, packs.max_length)
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(trial.lora_target_modules)
         if targets is None:
@@ -83,8 +80,7 @@ class Engine:
         self._train, evals = (MappedRows(packs.dataset(split)) for split in ("train", "eval"))
         self._row_tokens = self._train.tokens()
         self._decoder = Decoder(base, layout, packs.max_length, trial.attention)
-        self._isolation = prove_isolation(self._decoder)
-        self._equality = prove_equality(self._decoder, reference)
+        self._proof = end_proof(self._decoder)
         self._adapters = Adapters(layout, settings.slots, dtype, device)
         self._optimizer: Optimizer[SlotStep] = Optimizer(self._adapters)
         self._writer = CheckpointWriter(layout, targets, writer)
@@ -323,8 +319,8 @@ class Engine:
         on_gpu = self._device.type == "cuda"
         return {
             "attention": self._decoder.attention.name,
-            "equality": self._equality.text(),
-            "isolation_max_change": self._isolation,
+            "equality": self._proof.equality.text(),
+            "isolation_max_change": self._proof.isolation,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "trained_parameters": slot.spec.config.lora_r
             * sum(place.inputs + place.outputs for place in places),

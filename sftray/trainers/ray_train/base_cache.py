@@ -17,7 +17,8 @@ from sftray.config import TrialConfig
 from sftray.trainers.ray_train.fused_lora import make_resident
 from sftray.trial.base_model import load_base
 from sftray.trial.gpu_memory import free_memory
-from sftray.trial.proof import Proof, prove
+from sftray.trial.kept_proofs import prove_once
+from sftray.trial.proof import Proof
 
 
 class Bases:
@@ -52,7 +53,7 @@ class Bases:
         del kept
         free_memory()
         model = load_base(trial, device)
-        proof = prove(model, trial, max_length)
+        proof = prove_once(model, trial, max_length)
         if resident:
             make_resident(model)
         self._key, self._forward = key, vars(model).get("forward")
