@@ -4,10 +4,12 @@ docs/reliability.md says of it, and how to have it again.
     python benchmarks/chaos_ray.py                       # 20 kills, given points, both trainers
     python benchmarks/chaos_ray.py --demos 5             # five sweeps as `make demo` runs them
     python benchmarks/chaos_ray.py --trainer bank --kills 4 --seed 1
+    python benchmarks/chaos_ray.py --seeds 5 --seed 100 --suspend 600
     python benchmarks/chaos_ray.py --trainer bank --kills 3 --full-disk --storage FOLDER
 
 Victims in turn: the driver (and Ray with it), the bank's process or a Ray Train worker, a trial's
-client, the Train controller, and, stopped instead of killed, a worker that hangs. The sweep runs
+client, the Train controller, and, stopped instead of killed, a worker that hangs. With --suspend
+the driver is stopped, too, for so many seconds (a lease lasts 360), and continues. The sweep runs
 on, or its command is given again; one that has come to its end is followed by another, with the
 next seed, until all have been killed. With --full-disk nobody is killed: the disk of FOLDER (a
 small one: `mount -t tmpfs -o size=100m tmpfs FOLDER`) is filled until the sweep ends by itself with
@@ -70,6 +72,7 @@ VICTIMS = {
 }
 """Titles of Ray's processes; a trial's client is Tune's ResourceTrainable."""
 FULL_DISK = "full disk"
+SUSPENDED = "driver suspended for"
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -79,7 +82,11 @@ def main() -> None:
     parser.add_argument("--trainer", choices=sorted(VICTIMS), help="this alone")
     parser.add_argument("--demos", type=int, default=0, help="so many demo sweeps instead")
     parser.add_argument("--full-disk", action="store_true", help="fill its disk instead")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first sweep")
+    parser.add_argument("--seeds", type=int, help="so many sweeps of each trainer instead")
+    parser.add_argument(
+        "--suspend", type=float, default=0, help="also suspend the driver, for so many seconds"
+    )
     parser.add_argument("--storage", default=None, help="folder for the sweeps")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -94,14 +101,14 @@ def main() -> None:
             quiet = f"{trainer}-undisturbed"
             kill_through(sweep_file(folder, quiet, trainer), folder, quiet, [], 0)
             chosen = cycle([FULL_DISK] if given.full_disk else VICTIMS[trainer])
-            victims = list(islice(chosen, given.kills))
+            first = [f"{SUSPENDED} {given.suspend:g} s"] * (given.suspend > 0)
+            victims = [*first, *islice(chosen, given.kills)]
             for seed in count(given.seed):
-                if not victims:
+                if seed - given.seed == given.seeds or not victims:
                     break
                 loud = f"{trainer}-{seed}"
-                victims = kill_through(
-                    sweep_file(folder, loud, trainer), folder, loud, victims, seed
-                )
+                left = kill_through(sweep_file(folder, loud, trainer), folder, loud, victims, seed)
+                victims = victims if given.seeds else left
                 same_losses(join(folder, quiet), join(folder, loud))
 
 
@@ -214,6 +221,11 @@ class Sweep:
             return victim
         if victim == FULL_DISK:
             self.fill_its_disk()
+            return victim
+        if victim.startswith(SUSPENDED):
+            self.driver.suspend()
+            time.sleep(float(victim.removeprefix(SUSPENDED).removesuffix("s")))
+            self.driver.resume()
             return victim
         hangs = victim.startswith("hung ")
         found = self.processes(victim.removeprefix("hung "))

@@ -1,8 +1,10 @@
-"""A sweep whose storage is away for 30 s in its middle: what docs/reliability.md says of it, and
-how to have it again.
+"""A sweep whose storage is away for 30 s in its middle, and whose driver is suspended for ten
+minutes now and then (by a clock of ours): what docs/reliability.md says of it, and how to have it
+again.
 
     python benchmarks/outage.py
     python benchmarks/outage.py --seconds 100 --times 2
+    python benchmarks/outage.py --seeds 5 --seed 100
 
 Searcher, scheduler, journal, recorder and leaderboard as they are, with trials that are formulas
 (tests/fakes/fake_trials.py), on an S3 server on this machine (moto) that is reached by a line which
@@ -13,14 +15,17 @@ disk. A check that fails raises.
 
 from __future__ import annotations
 
+import random
 import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from console import argument_parser, say
 
+from sftray.config import SweepConfig
 from sftray.results.recorder import Recorder
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths, join
@@ -29,9 +34,11 @@ sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
 
 from fake_trials import Kept  # noqa: E402
 from flaky import Line, line_to_s3  # noqa: E402
-from killed_sweeps import Survived, check, drive, sweep_of, undisturbed  # noqa: E402
+from killed_sweeps import Sleeper, Survived, check, drive, sweep_of, undisturbed  # noqa: E402
 from s3_server import s3_server  # noqa: E402
 
+BYTES_BETWEEN = 10_000
+"""Of the journal, on average, before its driver is suspended."""
 EVENTS_BEFORE = 40
 """Storage goes away when there are so many more events."""
 
@@ -40,14 +47,22 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=30.0, help="that storage is away")
     parser.add_argument("--times", type=int, default=1, help="that it goes away")
+    parser.add_argument("--seed", type=int, default=0, help="of the first sweep")
+    parser.add_argument("--seeds", type=int, default=1, help="so many sweeps, one after another")
     given = parser.parse_args()
-    sweep = sweep_of("TPE + ASHA")
+    for seed in range(given.seed, given.seed + given.seeds):
+        one_sweep(sweep_of("TPE + ASHA", seed=seed), seed, given.seconds, given.times)
+
+
+def one_sweep(sweep: SweepConfig, seed: int, seconds: float, times: int) -> None:
+    dice = random.Random(seed)
     with s3_server("sweeps") as bucket, line_to_s3() as line, tempfile.TemporaryDirectory() as here:
         scratch, kept = Path(here), Kept(Path(here))
         paths, began = SweepPaths(join(bucket, "outage")), time.monotonic()
-        with Journal(paths.journal, log=say) as journal:
+        lasts = partial(dice.randrange, 2 * BYTES_BETWEEN)
+        with Sleeper(paths.journal, lasts, lambda: None, log=say) as journal:
             done = threading.Event()
-            arguments = (line, journal, given.seconds, given.times, done)
+            arguments = (line, journal, seconds, times, done)
             disturber = threading.Thread(target=come_and_go, args=arguments)
             disturber.start()
             recorders: dict[object, Recorder] = {}
@@ -66,8 +81,8 @@ def main() -> None:
         expected = [event for event in undisturbed(sweep, scratch) if event["trial"]]
         assert told(events) == told(expected)
         say(
-            f"{len(told(events))} trials, {len(events)} events in {took:.1f} s; those of a sweep "
-            "on a disk, each once"
+            f"seed {seed}: {len(told(events))} trials, {len(events)} events in {took:.1f} s, "
+            f"{journal.suspended} times suspended; those of a sweep on a disk, each once"
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_trials import make_search, make_sweep, run
-from killed_sweeps import SWEEPS, check, survive, sweep_of, timeless
+from killed_sweeps import SWEEPS, check, survive, survive_asleep, sweep_of, timeless
 
 from sftray.config import SweepConfig
 from sftray.storage.journal import Event, Journal
@@ -21,6 +21,18 @@ SEED = 20
 def test_a_sweep_is_not_lost_however_often_its_driver_dies(tmp_path: Path, kind: str) -> None:
     survived = survive(sweep_of(kind, seed=SEED), tmp_path, seed=SEED, bytes_a_life=2000)
     assert survived.kills > 10
+    check(survived, tmp_path, every=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SWEEPS)
+def test_a_driver_that_is_suspended_for_ten_minutes_continues_or_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    """On a URI, where another driver may take over; no clock is waited for."""
+    survived = survive_asleep(sweep_of(kind, seed=SEED), tmp_path, seed=SEED, bytes_a_life=2000)
+    assert survived.suspended > 2
+    assert survived.kills > 0
     check(survived, tmp_path, every=5)
 
 

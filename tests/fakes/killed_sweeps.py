@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from events import an_event
+from fake_clock import FakeClock
 from fake_trials import Kept, make_search, make_sweep, run
 
 from sftray.config import SweepConfig
+from sftray.errors import JournalError, Log
 from sftray.results.leaderboard import leaderboard
 from sftray.results.records import Records
 from sftray.search.search import Search
-from sftray.storage.journal import Event, Journal
+from sftray.storage.journal import Event, Journal, read_events
+from sftray.storage.journal.bucket_journal import HEARTBEAT, Objects
 from sftray.storage.journal.events import encode
 
 POINTS = tuple(
@@ -29,6 +33,9 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "TPE + ASHA": {},
     "TPE + ASHA, confirmed": {"confirm_top": 2, "confirm_seeds": 3},
 }
+SUSPENDED_SECONDS = 600.0
+CLOCK = FakeClock()
+"""Of all drivers that are suspended."""
 SLOTS = 3
 """Trials at a time."""
 
@@ -53,6 +60,44 @@ class Mortal(Journal):
         self._left -= len(data)
 
 
+class Sleeper(Journal):
+    """A journal on a URI whose driver is suspended for ten minutes whenever it is about to write
+    more than so many bytes; then others may do something."""
+
+    def __init__(
+        self,
+        path: str,
+        dice: Callable[[], int],
+        meanwhile: Callable[[], None],
+        log: Log = lambda line: None,
+    ) -> None:
+        """dice: how many bytes until it is suspended, the next time."""
+        super().__init__(path, clock=CLOCK, log=log)
+        assert isinstance(self._log, Objects)
+        self._alive, self._dice, self._meanwhile = self._log.write, dice, meanwhile
+        self._left = dice()
+        self.suspended = 0
+        self._log.write = self._write  # type: ignore[method-assign]
+
+    def _write(self, data: bytes) -> None:
+        if len(data) > self._left:
+            self._sleep()
+        self._left -= len(data)
+        self._alive(data)
+
+    def _sleep(self) -> None:
+        log, self.suspended = self._log, self.suspended + 1
+        assert isinstance(log, Objects)
+        log._closed.set()  # its heart stands still, too
+        log._heart.join()
+        CLOCK.pause(SUSPENDED_SECONDS)
+        self._meanwhile()
+        log._closed = threading.Event()
+        log._heart = threading.Thread(target=log._beat, name=HEARTBEAT, daemon=True)
+        log._heart.start()
+        self._left = self._dice()
+
+
 @dataclass(frozen=True)
 class Survived:
     """A sweep that has ended, however often its driver had died."""
@@ -61,6 +106,8 @@ class Survived:
     kills: int
     events: list[Event]
     kept: Kept
+    suspended: int = 0
+    """How often a driver was suspended for ten minutes."""
 
 
 def sweep_of(kind: str, **changes: Any) -> SweepConfig:
@@ -97,6 +144,33 @@ def survive(sweep: SweepConfig, folder: Path, *, seed: int, bytes_a_life: int) -
             kills += 1
         finally:
             journal.close()
+
+
+def survive_asleep(sweep: SweepConfig, folder: Path, *, seed: int, bytes_a_life: int) -> Survived:
+    """Run a sweep to its end whose drivers are suspended for ten minutes at random bytes. Of two
+    such drivers one is followed by another in the meantime, which runs the sweep to its end."""
+    dice, kept = random.Random(seed), Kept(folder)
+    path, replaced, suspended = f"file://{folder}/journal.jsonl", 0, 0
+
+    def live() -> None:
+        nonlocal replaced, suspended
+        journal = Sleeper(
+            path,
+            lambda: dice.randrange(2 * bytes_a_life),
+            lambda: live() if dice.random() < 0.5 else None,
+        )
+        try:
+            drive(sweep, journal, kept, order=replaced)
+        except JournalError as error:
+            if "another driver has taken this sweep over" not in str(error):
+                raise
+            replaced += 1
+        finally:
+            suspended += journal.suspended
+            journal.close()
+
+    live()
+    return Survived(sweep, replaced, read_events(path), kept, suspended)
 
 
 def check(survived: Survived, scratch: Path, *, every: int = 1) -> None:
