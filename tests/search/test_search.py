@@ -1,10 +1,12 @@
 import math
 from collections import Counter, defaultdict
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 from fake_trials import ROWS, make_search, make_sweep, run
+from killed_sweeps import check_made_again
 
 from sftray.config import TrialConfig, choice, loguniform
 from sftray.errors import JournalError
@@ -14,6 +16,7 @@ from sftray.search.asha import asha
 from sftray.search.search import Search
 from sftray.search.search_trials import Best, KnownTrial, Suggestion
 from sftray.storage.journal import Event, Journal, read_events
+from sftray.storage.journal.event_types import SUSPENDED
 
 SPENT = {"tokens": 100, "supervised_tokens": 50, "seconds": 1.0, "gpu_seconds": 1.0}
 
@@ -475,3 +478,31 @@ def test_the_highest_metric_is_the_best_whatever_its_loss(path: str) -> None:
     assert board["best"] == best["trial"]
     assert best["metric"] == max(row["metric"] for row in board["trials"]) > 0.95
     assert best["eval_loss"] > min(row["eval_loss"] for row in board["trials"])
+
+
+@pytest.mark.parametrize("what", [SUSPENDED, "preempted", "failed", "outage"])
+def test_attempts_that_end_change_no_suggestion_no_decision_and_no_place(
+    what: str, tmp_path: Path
+) -> None:
+    """TPE and the leaderboard hear of evaluations and ends, and of nothing between them."""
+    sweep = make_sweep(num_trials=12)
+    with Journal(str(tmp_path / "quiet.jsonl")) as journal:
+        run(sweep, make_search(sweep, journal))
+        quiet = journal.events()
+    disturbed: list[Event] = []
+    attempts: Counter[str] = Counter()
+    for event in quiet:
+        disturbed.append(event)
+        attempts[event["trial"]] += event["event"] in ("attempt_started", "result")
+        if event["event"] == "result":
+            again = {"trial": event["trial"], "time": event["time"], "message": "cut off"}
+            number = attempts[event["trial"]]
+            disturbed += [
+                {**again, "event": "attempt_ended", "attempt": number - 1, "class": what},
+                {**again, "event": "attempt_started", "attempt": number},
+            ]
+    assert leaderboard(sweep, Records(disturbed)) == leaderboard(sweep, Records(quiet))
+    for number, event in enumerate(disturbed):
+        if event["event"] in ("trial_suggested", "decision"):
+            make = partial(make_search, sweep)
+            check_made_again(make, disturbed, number, tmp_path / "prefix.jsonl")
