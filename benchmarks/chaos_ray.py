@@ -84,9 +84,7 @@ def main() -> None:
     parser.add_argument("--full-disk", action="store_true", help="fill its disk instead")
     parser.add_argument("--seed", type=int, default=0, help="of the first sweep")
     parser.add_argument("--seeds", type=int, help="so many sweeps of each trainer instead")
-    parser.add_argument(
-        "--suspend", type=float, default=0, help="also suspend the driver, for so many seconds"
-    )
+    parser.add_argument("--suspend", type=float, default=0, help="the driver, for so many seconds")
     parser.add_argument("--storage", default=None, help="folder for the sweeps")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

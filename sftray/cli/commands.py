@@ -110,12 +110,7 @@ def best(options: argparse.Namespace) -> int:
         return 0
     point = ", ".join(f"{name}={value}" for name, value in facts.point.items())
     checked = "checked" if facts.verified else "NOT CONFIRMED by reloading"
-    say(
-        f"trial {facts.trial} at step {facts.step}: {point}\n"
-        f"eval loss {facts.eval_loss:.4f} (base {facts.base_eval_loss:.4f}), {checked}\n"
-        f"{how}\n\n"
-        f"again: python {folder / 'repeat.py'}"
-    )
+    say(f"{facts.says}, {checked}\n{point}\n{how}\n\nagain: python {folder / 'repeat.py'}")
     return 0
 
 

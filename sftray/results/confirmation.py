@@ -6,7 +6,8 @@ their scatter is what a seed alone makes of it. The scatter is pooled over all r
 a few seeds tell little of a point's own; the interval is Student's.
 
 A repetition that diverged is a result of its point, an infinite one. One that failed, ran out of
-memory or was preempted says nothing of the point: it is left out, and counted.
+memory, was preempted or stopped by the search says nothing of the point: it is left out, and
+counted. Where seeds were searched or given, all trials of a point are its repetitions.
 
 Promise: points whose intervals overlap with the best one's are not told apart. Of those the lowest
 mean is the answer, unless another costs less by more than a few rows. Price: standard library only.
@@ -22,6 +23,7 @@ from typing import TypedDict
 
 from sftray.config.checks import is_number
 from sftray.config.points import Point
+from sftray.config.spaces import label
 from sftray.results.records import TrialRecord
 from sftray.storage.journal.event_types import Outcome
 
@@ -42,16 +44,21 @@ HUGE = 1e100
 """A loss beyond this has diverged, too: its square is no float."""
 
 
-LEFT_OUT = (Outcome.FAILED, Outcome.PREEMPTED, Outcome.OUT_OF_MEMORY, Outcome.DATA_ERROR)
+LEFT_OUT = (
+    Outcome.FAILED, Outcome.PREEMPTED, Outcome.OUT_OF_MEMORY, Outcome.DATA_ERROR, Outcome.PRUNED,
+)  # fmt: skip
 """Outcomes of a repetition that are no results of its point."""
 
 
 class Confirmed(TypedDict):
-    """A point of the search, run again, as leaderboard.json has it."""
+    """A point that was run with several seeds, as leaderboard.json has it."""
 
     trial: str
-    """The search's trial."""
+    """The search's trial; where seeds were searched or given, the point's first."""
     point: Point
+    runs: Sequence[str]
+    """The trials that count for the mean or are left out; the search's own is none of those that
+    repeat it, because it was picked for its loss."""
     eval_losses: Sequence[float]
     """The best of each repetition that counts; infinite where it diverged."""
     left_out: Mapping[str, int]
@@ -84,11 +91,8 @@ def half_width(one: Confirmed) -> float | None:
 
 def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
     """What the repetitions among the trials say; None where none has ended."""
-    repeated: dict[str, list[TrialRecord]] = {}
     tried = {trial.trial: trial.point for trial in trials}
-    for trial in trials:
-        if trial.confirms in tried and trial.outcome is not None:
-            repeated.setdefault(trial.confirms, []).append(trial)
+    repeated = _repetitions(trials) or _by_point(trials)
     if not repeated:
         return None
     half = _half_width(list(repeated.values()))
@@ -115,7 +119,32 @@ def answers(confirmed: Confirmation | None, trial: TrialRecord) -> bool:
     """Whether a trial ran the answer's point, in the search or again; any may have where
     repetitions do not say."""
     winner = confirmed and confirmed["winner"]
-    return winner is None or winner in (trial.trial, trial.confirms)
+    if confirmed is None or winner is None:
+        return True
+    runs = next(one["runs"] for one in confirmed["points"] if one["trial"] == winner)
+    return trial.trial == winner or trial.trial in runs
+
+
+def _repetitions(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """Those that have ended, by the trial that they repeat."""
+    known = {trial.trial for trial in trials}
+    repeated: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.confirms in known and trial.outcome is not None:
+            repeated.setdefault(trial.confirms, []).append(trial)
+    return repeated
+
+
+def _by_point(trials: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """Trials that have ended by the first that differs from them in nothing but its seed; nothing
+    where no two are alike."""
+    alike: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.outcome is not None:
+            point = {name: label(value) for name, value in trial.point.items() if name != "seed"}
+            alike.setdefault(repr(sorted(point.items())), []).append(trial)
+    groups = {runs[0].trial: runs for runs in alike.values()}
+    return groups if any(len(runs) > 1 for runs in groups.values()) else {}
 
 
 def _confirmed(
@@ -129,7 +158,8 @@ def _confirmed(
         interval = [mean - width, mean + width]
     return {
         "trial": name,
-        "point": point,
+        "point": {n: value for n, value in point.items() if n != "seed"},
+        "runs": [run.trial for run in runs],
         "eval_losses": losses,
         "left_out": Counter(run.outcome for run in runs if run.outcome in LEFT_OUT),
         "mean": mean,

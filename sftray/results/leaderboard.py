@@ -53,6 +53,7 @@ class Leaderboard(TypedDict):
     sweep: str
     base: Base
     best: str | None
+    """Whose point is recommended; `leaderboard_text.recommended` says why."""
     trials: list[RankedTrial]
     """The best first, those without a loss last."""
     budget_spent: NotRequired[str]
@@ -74,23 +75,31 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
     _ended[records] = (seen, ended)
     ranked = sorted(rows.values(), key=lambda row: _rank(sweep, row))
-    answer = {trial.trial for trial in answering(trials)}
-    measured = (row["trial"] for row in ranked if row["eval_loss"] is not None)
+    confirmed = confirmation(trials)
     board: Leaderboard = {
         "sweep": sweep.name,
         "base": {"eval_loss": base},
-        "best": next((trial for trial in measured if trial in answer), None),
+        "best": _recommended(ranked, confirmed),
         "trials": ranked,
     }
     if records.budget_spent:
         board["budget_spent"] = records.budget_spent
-    if confirmed := confirmation(trials):
+    if confirmed:
         board["confirmed"] = confirmed
     return board
 
 
+def _recommended(ranked: Sequence[RankedTrial], confirmed: Confirmation | None) -> str | None:
+    """The trial whose point is recommended, and whose adapter goes to best/: by the mean over seeds
+    where a point was run with several, never its luckiest run; else the first in rank."""
+    losses = {row["trial"]: row["eval_loss"] for row in ranked}
+    if confirmed and confirmed["winner"] and losses.get(confirmed["winner"]) is not None:
+        return confirmed["winner"]
+    return next((trial for trial, loss in losses.items() if loss is not None), None)
+
+
 def answering(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials among which the best adapter is: those of the confirmed point, else all."""
+    """The trials that can stand in for the recommended one: those of its point, else all."""
     confirmed = confirmation(trials)
     return [trial for trial in trials if answers(confirmed, trial)]
 

@@ -60,6 +60,34 @@ def verdicts(board: Leaderboard, *, top: int | None = None) -> str:
     )
 
 
+def recommended(board: Leaderboard) -> str:
+    """What is recommended and by which numbers, in the words of every place that says so; nothing
+    where there is no trial to recommend."""
+    row = next((row for row in board["trials"] if row["trial"] == board["best"]), None)
+    if row is None or row["eval_loss"] is None:
+        return ""
+    loss, base = row["eval_loss"], board["base"]["eval_loss"]
+    below = "" if base is None or not math.isfinite(base) else f", {base - loss:.4f} below the base"
+    own = f"{row['trial']}: eval loss {loss:.4f} at step {row['step']}{below}"
+    confirmed = board.get("confirmed")
+    points = [] if confirmed is None else confirmed["points"]
+    one = next((point for point in points if point["trial"] == row["trial"]), None)
+    if confirmed is None or one is None or one["mean"] is None:
+        return own
+    tied = [name for name in confirmed["tied"] if name != row["trial"]]
+    alike = f", not distinguishable from {', '.join(tied)}" if tied else ""
+    return f"{own}; {mean_text(one)}{alike}"
+
+
+def mean_text(one: Confirmed) -> str:
+    """The mean of a point's runs: `mean of 3 other seeds 1.2345 ± 0.0123`."""
+    number, half = len(one["eval_losses"]), half_width(one)
+    other = "" if one["trial"] in one["runs"] else "other "
+    seeds = f"{number} {other}seed{'s' if number != 1 else ''}"
+    spread = "" if half is None or not math.isfinite(half) else f" ± {half:.4f}"
+    return f"mean of {seeds} {_loss(one['mean'])}{spread}"
+
+
 def confirmed_text(board: Leaderboard) -> str:
     """What repetitions with new seeds said, as text; empty where there were none."""
     told = board.get("confirmed")
@@ -67,7 +95,10 @@ def confirmed_text(board: Leaderboard) -> str:
         return ""
     points, winner = told["points"], told["winner"]
     means = [one for one in points if one["mean"] is not None]
-    lines = ["run again with new seeds (mean eval loss, 95 % interval):"]
+    new = "run again with new seeds"
+    if any(one["trial"] in one["runs"] for one in points):
+        new = "over the seeds of each point"
+    lines = [f"{new} (mean eval loss, 95 % interval):"]
     for one in points:
         mean = _loss(one["mean"])
         half = half_width(one)

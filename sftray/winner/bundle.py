@@ -57,6 +57,8 @@ class BundleFacts:
     """Of the untrained base."""
     confirmed: Confirmed | None
     """What repetitions with other seeds said of the point."""
+    says: str
+    """What is recommended, in the words of the leaderboard."""
     tokens: int
     """That the trial had trained on."""
     config: TrialConfig

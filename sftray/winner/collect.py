@@ -25,6 +25,7 @@ from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.results.confirmation import Confirmed
 from sftray.results.leaderboard import answering
+from sftray.results.leaderboard_text import recommended
 from sftray.results.records import TrialRecord
 from sftray.storage import files as storage_files
 from sftray.storage.checksums import MANIFEST, as_manifest
@@ -115,11 +116,12 @@ def _best_kept(
     trial's last weights."""
     place = {row["trial"]: number for number, row in enumerate(found.leaderboard["trials"])}
 
-    def order(evaluation: tuple[TrialRecord, Metrics]) -> tuple[float, str, int]:
+    def order(evaluation: tuple[TrialRecord, Metrics]) -> tuple[bool, float, str, int]:
         trial, result = evaluation
+        other = trial.trial != found.leaderboard["best"]
         if sweep.objective == "metric":
-            return (place[trial.trial], "", -result["step"])
-        return (result["eval_loss"], trial.trial, result["step"])
+            return (other, place[trial.trial], "", -result["step"])
+        return (other, result["eval_loss"], trial.trial, result["step"])
 
     candidates = answering(found.records)
     for trial, result in sorted(((t, r) for t in candidates for r in t.trained), key=order):
@@ -158,6 +160,7 @@ def _facts(
         eval_loss=evaluation["eval_loss"],
         base_eval_loss=base,
         confirmed=_confirmed(found),
+        says=recommended({**board, "best": best.trial}),
         tokens=evaluation["tokens"],
         config=sweep.trial.at(best.point),
         data=sweep.data,

@@ -22,8 +22,8 @@ from sftray.winner.model_card import model_card, repeat_file
 
 END_OF_TURN = 2
 CONFIRMED: Confirmed = {
-    "trial": "t0001", "point": {"learning_rate": 5e-3}, "eval_losses": [3.4, 3.6], "left_out": {},
-    "mean": 3.5, "interval": [3.25, 3.75], "tokens": 100,
+    "trial": "t0001", "point": {"learning_rate": 5e-3}, "runs": ["t0002", "t0003"],
+    "eval_losses": [3.4, 3.6], "left_out": {}, "mean": 3.5, "interval": [3.25, 3.75], "tokens": 100,
 }  # fmt: skip
 
 
@@ -33,7 +33,8 @@ def facts_of(config: TrialConfig, **changes: Any) -> BundleFacts:
     point = {"learning_rate": 5e-3}
     facts = BundleFacts(
         sweep="fake", trial="t0001", step=12, point=point, eval_loss=3.5, base_eval_loss=5.5,
-        confirmed=None, tokens=4000, config=config, data=DataConfig(str(FOLDER / "chats.jsonl")),
+        confirmed=None, says="t0001: eval loss 3.5000 at step 12, 2.0000 below the base",
+        tokens=4000, config=config, data=DataConfig(str(FOLDER / "chats.jsonl")),
         packs="/home/somebody/results/packs/0123", packs_key="0123",
         data_counts={"train": counts, "eval": counts}, first_rung=112, evals_per_trial=3,
         end_of_turn=END_OF_TURN, trials=2, versions=dict.fromkeys(RECORDED_PACKAGES, "1"),

@@ -1,12 +1,15 @@
 import math
 import statistics
+from collections.abc import Sequence
 
 import pytest
+from fake_trials import make_sweep
 
 from sftray.results.confirmation import LEFT_OUT, confirmation
-from sftray.results.leaderboard import answering
-from sftray.results.leaderboard_text import confirmed_text
-from sftray.results.records import TrialRecord
+from sftray.results.leaderboard import answering, leaderboard
+from sftray.results.leaderboard_text import confirmed_text, recommended, table
+from sftray.results.records import Records, TrialRecord
+from sftray.storage.journal import Event
 
 
 def trial(
@@ -122,6 +125,65 @@ def test_where_no_repetition_counts_the_search_has_the_answer() -> None:
     assert answering(trials) == trials
     text = confirmed_text({"confirmed": found})
     assert "a: 0 of 2 repetitions count, 2 preempted left out" in text
+
+
+def seeded(name: str, loss: float, rate: float, seed: int) -> TrialRecord:
+    one = trial(name, loss)
+    one.point = {"learning_rate": rate, "seed": seed}
+    return one
+
+
+def test_where_seeds_were_given_a_point_is_judged_by_its_mean_never_by_its_luckiest_run() -> None:
+    rates = {"lucky": 1e-3, "steady": 2e-3}
+    losses = {"lucky": [1.3, 0.9, 1.3], "steady": [1.0, 1.02, 1.01]}
+    trials = [
+        seeded(f"{name}-{seed}", loss, rates[name], seed)
+        for name, own in losses.items()
+        for seed, loss in enumerate(own)
+    ]
+    found = confirmation(trials)
+    assert found is not None
+    assert [one["trial"] for one in found["points"]] == ["steady-0", "lucky-0"]
+    assert found["points"][0]["mean"] == pytest.approx(1.01)
+    assert found["points"][0]["point"] == {"learning_rate": 2e-3}
+    board = leaderboard(make_sweep(), Records(told(trials)))
+    assert board["trials"][0]["trial"] == "lucky-1"
+    assert board["best"] == "steady-0"
+    assert recommended(board).startswith(
+        "steady-0: eval loss 1.0000 at step 10; mean of 3 seeds 1.0100 ± "
+    )
+    assert "over the seeds of each point" in confirmed_text(board)
+    assert {one.trial for one in answering(trials)} == {f"steady-{seed}" for seed in range(3)}
+
+
+def test_points_that_each_ran_once_are_judged_by_that() -> None:
+    trials = [seeded(f"t{n}", 1.0 + n, 10.0**-n, n) for n in range(3)]
+    assert confirmation(trials) is None
+
+
+def test_the_searchs_own_run_is_starred_and_no_luckier_repetition() -> None:
+    trials = sweep(a=[1.0, 0.8, 1.2], b=[2.0, 2.1, 2.2])
+    board = leaderboard(make_sweep(), Records(told(trials)))
+    assert board["best"] == "a"
+    assert board["trials"][0]["trial"] == "a"  # the search has the lowest of its losses, 0.8
+    assert board["trials"][1]["trial"] == "a-1"
+    words = recommended(board)
+    assert words.startswith("a: eval loss 0.8000 at step 10; mean of 3 other seeds 1.0000 ± ")
+    (line,) = [line for line in table(board).splitlines() if line.lstrip().startswith("*")]
+    assert line.split()[1] == "a"
+
+
+def told(trials: Sequence[TrialRecord]) -> list[Event]:
+    """Their events."""
+    events: list[Event] = []
+    for one in trials:
+        begun = {"event": "trial_suggested", "trial": one.trial, "point": one.point}
+        events.append({**begun, "confirms": one.confirms} if one.confirms else begun)
+        result = {"event": "result", "trial": one.trial, "step": 10}
+        events.append({**result, "metrics": {**one.results[0], "rows": 40, "seconds": 1.0}})
+        ended = {"event": "trial_ended", "trial": one.trial, "message": ""}
+        events.append({**ended, "outcome": one.outcome})
+    return events
 
 
 def test_one_repetition_has_no_interval_and_no_repetition_no_confirmation() -> None:

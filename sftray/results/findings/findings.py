@@ -13,7 +13,7 @@ from sftray.results.findings.importance import Importances, importances
 from sftray.results.findings.scaling import Scaling, scaling
 from sftray.results.findings.stopping import Stopping, stopping
 from sftray.results.findings.verdict import noise, verdict
-from sftray.results.leaderboard_text import standing
+from sftray.results.leaderboard_text import recommended, standing
 from sftray.results.tables import Results
 from sftray.trial.answer_flags import bad_answers
 
@@ -63,7 +63,8 @@ def learn(found: Results) -> Findings:
     ends = edges(sweep, best) if best is not None else ()
     stopped = stopping(trials)
     base = found.leaderboard["base"]["eval_loss"]
-    judged, advised = verdict(sweep, base, best, counted, ends, stopped)
+    words = recommended(found.leaderboard)
+    judged, advised = verdict(sweep, base, best, words, counted, ends, stopped)
     return Findings(
         sweep=sweep.config.name,
         outcomes=dict(Counter(standing(trial.outcome, found.leaderboard) for trial in trials)),

@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from sftray.config import Space, loguniform
 from sftray.config.config_json import to_json
 from sftray.config.points import short
-from sftray.results.confirmation import Confirmation, confirmation
 from sftray.results.findings.comparisons import ComparedTrial, Sweep
 from sftray.results.findings.edges import Edge
 from sftray.results.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
 from sftray.results.findings.stopping import Stopping
 from sftray.storage.journal.event_types import Outcome
 
-FLAT = 0.02
-"""Final losses within this share of what the best has gained on the base hardly differ."""
 SPANS = 4
 """Standard deviations between the best and the worst of trials that differ by chance alone: 3 of 10
 normal values, 4 of 30."""
@@ -27,11 +24,12 @@ def verdict(
     sweep: Sweep,
     base: float | None,
     best: ComparedTrial | None,
+    recommended: str,
     importances: Importances,
     edges: Sequence[Edge],
     stopping: Stopping,
 ) -> tuple[str, str]:
-    """Verdict and advice."""
+    """Verdict and advice. recommended: the words of `leaderboard_text.recommended` for the best."""
     trials = sweep.trials
     if best is None or best.best is None:
         return _nothing(sweep)
@@ -49,10 +47,10 @@ def verdict(
             "be compared with.",
             "Set more grace_rows, under another --name, to see more trials to their end.",
         )
-    if flat := _flat(trials, base, best.best, importances.axes):
-        return flat, _without_difference(trials)
-    said = _who_decides(best, base, importances, edges, confirmation([t.record for t in trials]))
-    return said, _next(sweep, importances, edges, stopping)
+    if flat := _flat(trials, importances.axes):
+        return flat, f"Take {recommended}; or search other fields, wider ranges."
+    said = _who_decides(recommended, importances, edges)
+    return said, _next(sweep, best, importances, edges, stopping)
 
 
 def noise(trials: Sequence[ComparedTrial]) -> float | None:
@@ -89,74 +87,37 @@ def _nothing(sweep: Sweep) -> tuple[str, str]:
     )
 
 
-def _flat(
-    trials: Sequence[ComparedTrial], base: float | None, best: float, axes: Sequence[Axis]
-) -> str | None:
-    """That nothing makes a difference, where it is so; None where weak trials were stopped, since
-    those that are left lie close together."""
+def _flat(trials: Sequence[ComparedTrial], axes: Sequence[Axis]) -> str | None:
+    """That nothing makes a difference beyond what seeds make, where it is so; None where that is
+    not known, and where weak trials were stopped, since those that are left lie close together."""
     final = [trial.final for trial in trials if trial.final is not None]
     stopped = any(trial.outcome in (Outcome.PRUNED, Outcome.DIVERGED) for trial in trials)
-    if len(final) < 3 or stopped or any(axis.decides for axis in axes):
+    chance = noise(trials)
+    if len(final) < 3 or chance is None or stopped or any(axis.decides for axis in axes):
         return None
-    span, chance = max(final) - min(final), noise(trials)
-    ends = f"{len(final)} completed trials end within {span:.4f} of each other"
-    if chance is not None and span <= SPANS * chance:
-        return f"No difference beyond noise: {ends}, and other seeds alone make {chance:.4f}."
-    if base is not None and span <= FLAT * (base - best):
-        part = 100 * span / (base - best)
-        return f"Hardly a difference: {ends}, {part:.1f} % of what the best gained on the base."
-    return None
-
-
-def _without_difference(trials: Sequence[ComparedTrial]) -> str:
-    completed = [trial for trial in trials if trial.final is not None]
-    cheapest = min(completed, key=lambda trial: trial.gpu_seconds)
-    seed = "" if noise(trials) is not None else ", run a point with another seed"
-    return f"Take what is cheapest ({cheapest.name}){seed}, or search other fields, wider ranges."
-
-
-def _who_decides(
-    best: ComparedTrial,
-    base: float | None,
-    importances: Importances,
-    edges: Sequence[Edge],
-    confirmed: Confirmation | None,
-) -> str:
-    below = "" if base is None or best.best is None else f", {base - best.best:.4f} below the base"
-    deciding = [axis for axis in importances.axes if axis.decides]
-    if deciding:
-        first = deciding[0]
-        at = "".join(f", at {_place(edge)}" for edge in edges if edge.name == first.name)
-        told = f"{first.name} decides (importance {first.importance:.2f})"
-        return f"{told}: {_named(best)} is the best{below}{at}."
-    if importances.axes and confirmed is not None and confirmed["winner"] is not None:
-        return (
-            f"{_named(best)} is the best{below}; {_confirmed(confirmed)}. No single "
-            f"hyper-parameter tells the best of {importances.trials} trials beyond chance."
-        )
-    if importances.axes:
-        return (
-            f"No difference beyond chance: no hyper-parameter tells the best of "
-            f"{importances.trials} trials from the others, so {_named(best)}{below}, may be the "
-            "best by luck."
-        )
-    at = "".join(f"; {edge.name} is at {_place(edge)}" for edge in edges if edge.at)
+    span = max(final) - min(final)
+    if span > SPANS * chance:
+        return None
     return (
-        f"{_named(best)} is the best{below}; what decides cannot be told "
-        f"({importances.missing}){at}."
+        f"No difference beyond noise: {len(final)} completed trials end within {span:.4f} of each "
+        f"other, and other seeds alone make {chance:.4f}."
     )
 
 
-def _confirmed(confirmed: Confirmation) -> str:
-    """What other seeds said."""
-    points, winner = confirmed["points"], confirmed["winner"]
-    first = next(one for one in points if one["trial"] == winner)
-    runs = f"mean {first['mean']:.4f} of {len(first['eval_losses'])} other seeds"
-    if others := [name for name in confirmed["tied"] if name != winner]:
-        return f"the answer, {winner} ({runs}), cannot be told from {', '.join(others)}"
-    if len(points) == 1:
-        return f"{winner} has a {runs}"
-    return f"other seeds confirm its point, {winner} ({runs})"
+def _who_decides(recommended: str, importances: Importances, edges: Sequence[Edge]) -> str:
+    deciding = [axis for axis in importances.axes if axis.decides]
+    if deciding:
+        first = deciding[0]
+        at = "".join(f", best at {_place(edge)}" for edge in edges if edge.name == first.name)
+        decides = f"{first.name} decides (importance {first.importance:.2f}){at}"
+        return f"{decides}. The best is {recommended}."
+    if importances.axes:
+        return (
+            f"No hyper-parameter tells the best of {importances.trials} trials from the others "
+            f"beyond chance. The best is {recommended}."
+        )
+    at = "".join(f"; {edge.name} is at {_place(edge)}" for edge in edges if edge.at)
+    return f"The best is {recommended}; what decides is not known ({importances.missing}){at}."
 
 
 def _place(edge: Edge) -> str:
@@ -164,7 +125,13 @@ def _place(edge: Edge) -> str:
     return f"{short(edge.best)}, {place} its range"
 
 
-def _next(sweep: Sweep, importances: Importances, edges: Sequence[Edge], stopping: Stopping) -> str:
+def _next(
+    sweep: Sweep,
+    best: ComparedTrial,
+    importances: Importances,
+    edges: Sequence[Edge],
+    stopping: Stopping,
+) -> str:
     """Widen what decides, then tell more apart, then doubt the stopping."""
     deciding = {axis.name for axis in importances.axes if axis.decides}
     open_ends = [
@@ -199,8 +166,8 @@ def _next(sweep: Sweep, importances: Importances, edges: Sequence[Edge], stoppin
             "under another --name."
         )
     if noise(sweep.trials) is None:
-        return "Take the best; confirm_top=3 runs the best points with other seeds."
-    return "Take the best."
+        return f"Take {best.name}; confirm_top=3 runs the best points with other seeds."
+    return f"Take {best.name}."
 
 
 def _towards(edge: Edge) -> str:

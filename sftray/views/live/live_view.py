@@ -114,8 +114,8 @@ def _facts(state: State) -> dict[str, str]:
     if state.device:
         facts["CPU" if state.device == "cpu" else "GPU"] = _use(state)
     facts["spent"] = _spent(state)
-    if state.best is not None and state.best.eval_loss is not None:
-        facts["best"] = _best(state, state.best)
+    if state.best is not None and state.says:
+        facts["best"] = f"{state.says}  {' '.join(_point(state.best.point))}"
     return facts
 
 
@@ -149,11 +149,6 @@ def _spent(state: State) -> str:
             rest = "" if limit is None else f" ({max(0.0, limit - value):.2f} left)"
             words.append(f"{value:.2f}{most}{unit}{rest}")
     return ", ".join(words)
-
-
-def _best(state: State, best: TrialLine) -> str:
-    base = "" if state.base is None else f" (base {state.base:.4f})"
-    return f"{best.trial}  eval {best.eval_loss:.4f}{base}  {' '.join(_point(best.point))}"
 
 
 def _newest(lines: Sequence[str], width: int, room: float) -> list[str]:

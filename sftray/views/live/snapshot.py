@@ -17,6 +17,7 @@ from sftray.config.sweep_config import BUDGETS
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.leaderboard import leaderboard
+from sftray.results.leaderboard_text import recommended
 from sftray.results.records import Records, TrialRecord
 from sftray.results.spending import Spent
 
@@ -83,6 +84,8 @@ class State:
     """Fields of the sweep that limit it, and its price; those that it has."""
     base: float | None = None
     best: TrialLine | None = None
+    says: str = ""
+    """What is recommended, in the words of the leaderboard."""
     running: tuple[TrialLine, ...] = ()
     finished: tuple[TrialLine, ...] = ()
     """Best first."""
@@ -170,6 +173,7 @@ def state_of(
         budgets={name: value for name in BUDGETS if (value := getattr(sweep, name)) is not None},
         base=board["base"]["eval_loss"],
         best=rows.get(board["best"] or ""),
+        says=recommended(board),
         running=tuple(rows[trial.trial] for trial in running),
         finished=tuple(rows[one["trial"]] for one in board["trials"] if one["outcome"]),
         lines=tuple(lines),

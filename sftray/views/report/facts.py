@@ -12,7 +12,7 @@ from sftray.results import Results
 from sftray.results.confirmation import half_width
 from sftray.results.diagnosis.symptoms import NOTHING_WRONG
 from sftray.results.findings import Findings
-from sftray.results.leaderboard_text import confirmed_text
+from sftray.results.leaderboard_text import confirmed_text, mean_text
 from sftray.results.tables import BASE
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
@@ -75,7 +75,10 @@ def _confirmed(found: Results) -> Facts | None:
     board = found.leaderboard.get("confirmed")
     if board is None:
         return None
-    points = [{**point, "half_width": half_width(point)} for point in board["points"]]
+    points = [
+        {**point, "half_width": half_width(point), "says": mean_text(point)}
+        for point in board["points"]
+    ]
     points.sort(key=lambda one: one["trial"] != board["winner"])
     lines = confirmed_text(found.leaderboard).splitlines()
     says = " ".join(lines[1 + len(points) :])
@@ -125,10 +128,15 @@ def _busy(spans: list[tuple[float, float]]) -> float:
 def _trials(found: Results) -> list[Facts]:
     """Best first; whether a trial wants a remedy, and its values on the axes."""
     rows = {row["trial"]: row for row in found.trials.to_dict("records")}
+
+    def text_of(value: object) -> str:  # pandas has NaN where there is none
+        return value if isinstance(value, str) else ""
+
     ranked = (rows[one["trial"]] for one in found.leaderboard["trials"])
     return [
         {
             **row,
+            **{name: text_of(row[name]) for name in ("confirms", "ran_in")},
             "wrong": row["diagnosis"] not in NOTHING_WRONG,
             "at_axes": [row[axis] for axis in found.axes],
         }

@@ -68,9 +68,10 @@ def test_a_view_tells_the_sweep_its_trials_and_what_was_logged(tmp_path: Path) -
     assert lines[1:4] == [
         "trials  6 of 20 ended, 5 running",
         "tokens  146,190 of ≈ 480,329 at 1,449 tok/s",
-        "best    t0003  eval 3.6727 (base 5.4998)  lr=0.00343 batch=2",
+        "best    t0003: eval loss 3.6727 at step 36, 1.8271 below the base  lr=0.00343",
     ]
-    assert lines[4].split() == [
+    assert lines[4] == "        batch=2"
+    assert lines[5].split() == [
         "trial",
         "point",
         "step",
@@ -80,7 +81,7 @@ def test_a_view_tells_the_sweep_its_trials_and_what_was_logged(tmp_path: Path) -
         "losses",
         "outcome",
     ]
-    table = [line.split() for line in lines[5:16]]
+    table = [line.split() for line in lines[6:17]]
     running = "*t0003 lr=0.00343 batch=2 36/39 2/2 3.7891 3.6727 ▃▂▁ running"
     assert table[0] == running.split()
     assert [row[-1] for row in table] == ["running"] * 3 + ["starting"] * 2 + ["pruned"] * 6
