@@ -29,7 +29,7 @@ from sftray.data.packs.manifest import (
 from sftray.data.packs.packing import pack, padding_of
 from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
 from sftray.data.recipe import Recipe
-from sftray.data.source.conversations import conversation
+from sftray.data.source.conversations import conversation, spelling_of
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, check_spelling, sample_rows
@@ -108,6 +108,14 @@ class Sample:
     @property
     def kept(self) -> Kept:
         return self.report.kept
+
+    @property
+    def spelled(self) -> str:
+        """How its rows spell conversations, each way once."""
+        if self.spelling != "auto":
+            return self.spelling
+        ways = (spelling_of(row) for _, row in self.rows if isinstance(row, dict))
+        return " or ".join(dict.fromkeys(filter(None, ways)))
 
     @property
     def conversations(self) -> int:

@@ -115,7 +115,7 @@ def _rows_that_hold(
         rows, reason = sample.report.rows, reasons_text(dropped)
         bad = f"of {rows:,} looked at {sum(dropped.values()):,} are bad ({reason}); "
     reasons["data.source"] = (
-        f"about {total:,} conversations, spelled as {sample.spelling.replace('_', '/')}; "
+        f"about {total:,} conversations, spelled as {sample.spelled.replace('_', '/')}; "
         f"{bad}{lengths.mean():,.0f} tokens each on average"
     )
     reasons["data.max_length"] = (
