@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import import_watch
 import pytest
 from bank_models import settings_for, short_spec
 from small_disks import tmpfs
@@ -107,6 +110,16 @@ def trial(tiny: TrialConfig) -> TrialConfig:
 
 def checkpoints(spec: TrialSpec) -> list[str]:
     return files.list_names(TrialPaths(spec.folder).checkpoints)
+
+
+@pytest.mark.parametrize("way", ["open", "lend"])
+def test_while_the_base_is_loaded_one_thread_imports_transformers(
+    tiny: TrialConfig, small_packs: Packs, way: str
+) -> None:
+    """Its lazy modules fail a second one: a winner could not be checked by a bank just started."""
+    command = [sys.executable, import_watch.__file__, tiny.model, small_packs.root, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
 
 
 def test_a_client_gets_all_reports_of_its_trial_in_order_to_its_outcome(
