@@ -155,18 +155,22 @@ def write_model(shape: str, folder: Path) -> None:
     unfinished.rename(folder)
 
 
+def data_of(data: str, length: int) -> DataConfig:
+    """The conversations in `data`, packed to rows of one length."""
+    return DataConfig(
+        data,
+        max_length=length,
+        max_conversations=CONVERSATIONS,
+        num_eval_conversations=64,
+        max_bad_fraction=1.0,  # short rows drop long conversations
+    )
+
+
 def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Packs]:
     """Packs of the conversations in `data`, one for each row length, kept under `storage`."""
     found = {}
     for length in sorted(set(lengths)):
-        config = DataConfig(
-            data,
-            max_length=length,
-            max_conversations=CONVERSATIONS,
-            num_eval_conversations=64,
-            max_bad_fraction=1.0,  # short rows drop long conversations
-        )
-        found[length] = packs_of(config, str(FOLDER), storage)
+        found[length] = packs_of(data_of(data, length), str(FOLDER), storage)
     return found
 
 

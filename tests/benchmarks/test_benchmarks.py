@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
+from packs_here import build_packs_here
 
 from sftray.demo import FOLDER
 
@@ -16,9 +18,18 @@ BANK = Path(__file__).parents[2] / "benchmarks" / "bank.py"
 
 
 @pytest.mark.slow
-def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(tmp_path: Path) -> None:
+def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "chats.jsonl"
+    with open(FOLDER / "chats.jsonl", encoding="utf-8") as lines:
+        data.write_text("".join(islice(lines, 200)), encoding="utf-8")
+    monkeypatch.syspath_prepend(BANK.parent)  # as for a script
+    import shapes
+
+    build_packs_here(shapes.data_of(str(data), 128), str(FOLDER), storage=str(tmp_path))
     command = [sys.executable, BANK, "--settings", "tiny:3:128", "--repeats", "3"]
-    command += ["--data", FOLDER / "chats.jsonl", "--storage", tmp_path, "--out", tmp_path / "out"]
+    command += ["--data", data, "--storage", tmp_path, "--out", tmp_path / "out"]
     done = subprocess.run(
         [str(part) for part in command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},

@@ -91,7 +91,7 @@ def pair() -> Iterator[Workers]:
         yield crew
 
 
-STEPS = 20
+STEPS = 10
 """Over which losses are compared."""
 
 
@@ -107,11 +107,13 @@ def trial(small_packs: Packs, small_sweep_config: SweepConfig) -> TrialConfig:
     )
 
 
-def spec_of(trial: TrialConfig, packs: Packs, folder: Path, rows: int = 1) -> TrialSpec:
+def spec_of(
+    trial: TrialConfig, packs: Packs, folder: Path, rows: int = 1, samples: int = 0
+) -> TrialSpec:
     plan = plan_trial(
         trial, packs.rows("train"), ladder=(), evals_per_trial=2, execution=Execution(rows)
     )
-    return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 1)
+    return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, samples)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +168,7 @@ def test_two_workers_train_all_weights_as_one(
     full = replace(trial, finetune="full", learning_rate=1e-3)
     expected: list[dict[str, Any]] = []
     run_trial(spec_of(full, small_packs, tmp_path / "single"), into(expected), torch.device("cpu"))
-    assert expected[-1]["eval_loss"] < expected[0]["eval_loss"] - 0.5
+    assert expected[-1]["eval_loss"] < expected[0]["eval_loss"] - 0.2
     both = spec_of(replace(full, num_workers=2), small_packs, tmp_path / "both")
     assert_same(pair.train(both), expected)
 
@@ -175,11 +177,12 @@ def test_two_workers_train_all_weights_as_one(
 def test_a_base_spread_over_two_workers_trains_as_a_whole_one(
     pair: Workers, trial: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
-    whole = replace(trial, base_precision="nf4", num_train_epochs=0.5 * trial.num_train_epochs)
+    whole = replace(trial, base_precision="nf4")
     alone: list[dict[str, Any]] = []
-    run_trial(spec_of(whole, small_packs, tmp_path / "one"), into(alone), torch.device("cpu"))
+    one = spec_of(whole, small_packs, tmp_path / "one", samples=1)
+    run_trial(one, into(alone), torch.device("cpu"))
     spread = replace(whole, num_workers=2, shard_base=True)
-    found = pair.train(spec_of(spread, small_packs, tmp_path / "spread"))
+    found = pair.train(spec_of(spread, small_packs, tmp_path / "spread", samples=1))
     assert [m["step"] for m in found] == [m["step"] for m in alone]
     assert [m["eval_loss"] for m in found] == pytest.approx(
         [m["eval_loss"] for m in alone], abs=1e-4
