@@ -56,8 +56,6 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         """When the driver has asked for a report, or got one, last."""
         self._banks, self._to_spec, self._opening = banks, to_spec, opening
         self._roll = RollCall(banks)
-        self._dead = 0
-        """How often in a row all banks have been dead."""
         self._begin(config)
 
     def step(self) -> Mapping[str, object]:
@@ -133,9 +131,7 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
     def _by_leases(self) -> list[ActorHandle]:
         """The banks that answer, the emptiest first. One that waits for a machine does not."""
         leases = self._roll.leases(RETRY_SECONDS)
-        # once, the questions may have been lost with the processes that they were put to
-        self._dead = self._dead + 1 if self._roll.dead == len(self._banks) else 0
-        if self._dead > 1:
+        if self._roll.all_dead:
             raise BankError("bank: its process died too often to be started again")
         return [self._banks[number] for number in sorted(leases, key=leases.__getitem__)]
 
@@ -148,8 +144,14 @@ class RollCall:
         self._banks = banks
         self._asked: dict[int, ObjectRef[int]] = {}
         """By bank: the question that it has not answered yet."""
-        self.dead = 0
-        """How many could not be asked the last time, for their process was gone for good."""
+        self._dead = 0
+        """How often in a row all of them have been dead."""
+
+    @property
+    def all_dead(self) -> bool:
+        """Whether all are gone for good: of one roll call alone, the questions may have been lost
+        with the processes that they were put to."""
+        return self._dead > 1
 
     def leases(self, timeout: float) -> dict[int, int]:
         """The leases of each bank that answers in time, in seconds, by its place."""
@@ -159,14 +161,15 @@ class RollCall:
         waiting = list(self._asked.values())
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=timeout)
         leases: dict[int, int] = {}
-        self.dead = 0
+        dead = 0
         for number, asked in list(self._asked.items()):
             if asked in ready:
                 del self._asked[number]
                 try:
                     leases[number] = ray.get(asked)
                 except ActorDiedError:
-                    self.dead += 1
+                    dead += 1
                 except RayActorError:
                     continue  # it is being started again
+        self._dead = self._dead + 1 if dead == len(self._banks) else 0
         return leases

@@ -6,6 +6,7 @@ the last is done with it. Neither torch nor the base come to the driver.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 
 from sftray.cluster.connect import Cluster, head_has_cpus
 from sftray.config import SweepConfig
@@ -25,13 +27,12 @@ from sftray.results.recorder import Recorder
 from sftray.search.search import Search
 from sftray.storage import files
 from sftray.storage.model_files import BaseConfig
-from sftray.trainers.bank.bank_client import BankClient, RollCall
+from sftray.trainers.bank.bank_client import RETRY_SECONDS, BankClient, RollCall
 from sftray.trainers.bank.bank_process import BankProcess, Opening
-from sftray.trainers.runner import FittedTrainer, TrialSpecs, tune_trials
+from sftray.trainers.runner import FittedTrainer, TrialSpecs, submit_task, tune_trials
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from ray.actor import ActorHandle
 
 THREADS = 256
 """Methods that a bank runs at the same time; each client's question is one."""
@@ -49,6 +50,8 @@ LATE_SECONDS = 60.0
 the rest may never come."""
 ANSWER_SECONDS = 10.0
 """A bank that is there answers at once."""
+TRIES = 2
+"""How often what a bank was asked for is asked again that died over it."""
 
 
 class BankRunner:
@@ -105,16 +108,22 @@ class BankRunner:
             BankClient, banks=self._banks, to_spec=specs.of, opening=opening
         )
         tune_trials(trainable, specs, search, recorder, at_once=at_once, free=self._free)
-        used = [usage for bank in self._there() if (usage := ray.get(bank.usage.remote()))]
+        used = self._usage()
         files.write_text(specs.paths.banks, json.dumps(used, indent=1))
         for usage in used:
             self._log(usage_text(usage))
 
     def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
-        """In a bank's process, which has all that it takes loaded."""
-        while not (there := self._there()):
+        """In a bank's process, which has all that it takes loaded, and again where that dies; in
+        one of its own where no bank is started again."""
+        roll = RollCall(self._banks)
+        while not (there := roll.leases(ANSWER_SECONDS)):
+            if roll.all_dead:
+                return submit_task(function, *arguments, use_gpu=self.gpus > 0)
             self._log("waiting for a bank's machine to check the winner on")
-        return there[0].lend.remote(function, *arguments)
+            time.sleep(RETRY_SECONDS)
+        lend = self._banks[min(there)].lend.options(max_task_retries=TRIES)
+        return lend.remote(function, *arguments)
 
     def close(self) -> None:
         for bank in self._banks:
@@ -123,7 +132,7 @@ class BankRunner:
     def _memory(self) -> list[float | None]:
         """`BankProcess.memory` of the banks that are there: of all, or of those that have come in
         time; the others join when they come."""
-        waiting = [bank.memory.remote() for bank in self._banks]
+        waiting = [bank.memory.options(max_task_retries=TRIES).remote() for bank in self._banks]
         memory: list[float | None] = []
         began, until = time.monotonic(), float("inf")
         while waiting and time.monotonic() < until:
@@ -139,9 +148,13 @@ class BankRunner:
             self._log(f"{there}; the sweep begins, and the others join when their machines come")
         return memory
 
-    def _there(self) -> list[ActorHandle]:
-        """The banks that answer."""
-        return [self._banks[number] for number in RollCall(self._banks).leases(ANSWER_SECONDS)]
+    def _usage(self) -> list[dict[str, float]]:
+        """`BankProcess.usage` of the banks that are there and were built."""
+        used = []
+        for number in RollCall(self._banks).leases(ANSWER_SECONDS):
+            with contextlib.suppress(RayActorError):  # it has died since
+                used.append(ray.get(self._banks[number].usage.remote()))
+        return [usage for usage in used if usage]
 
     def _free(self, trial: str) -> None:
         """Let go of a trial that has ended, before Tune gets round to telling its client."""
