@@ -3,11 +3,13 @@ undisturbed answer."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +66,15 @@ def sweep(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> SweepC
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    ray_cluster: None, sweep: SweepConfig, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Results]:
-    """By trainer."""
-    found = {}
-    for trainer in ("bank", "train"):
+def undisturbed(ray_cluster: None, sweep: SweepConfig) -> Callable[[str], Results]:
+    """The sweep by a trainer."""
+
+    @functools.cache
+    def run(trainer: str) -> Results:
         calm = replace(sweep, trainer=trainer, name=f"calm_{trainer}")
-        found[trainer] = finish(calm, Path(sweep.storage, trainer), "collect", "nobody", starts=1)
-    return found
+        return finish(calm, Path(sweep.storage, trainer), "collect", "nobody", starts=1)
+
+    return run
 
 
 def finish(sweep: SweepConfig, folder: Path, phase: str, victim: str, starts: int) -> Results:
@@ -123,9 +125,13 @@ def losses(found: Results) -> list[float]:
     ],
 )
 def test_a_process_that_dies_changes_nothing_of_the_answer(
-    undisturbed: dict[str, Results], sweep: SweepConfig, tmp_path: Path, phase: str, victim: str
+    undisturbed: Callable[[str], Results],
+    sweep: SweepConfig,
+    tmp_path: Path,
+    phase: str,
+    victim: str,
 ) -> None:
-    expected = undisturbed["train" if victim == "worker" else "bank"]
+    expected = undisturbed("train" if victim == "worker" else "bank")
     storage = tmp_path / "storage"
     if phase != "packing":
         shutil.copytree(Path(sweep.storage, "packs"), storage / "packs")
