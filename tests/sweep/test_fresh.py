@@ -125,7 +125,7 @@ def test_all_goes_but_the_lock(paths: SweepPaths) -> None:
 
 
 def test_on_s3_all_goes_but_the_lease() -> None:
-    with s3_server("sweeps") as bucket:
+    with s3_server("begun-anew") as bucket:  # clients are kept by name
         paths = SweepPaths.of(bucket, "one")
         begun(paths)
         assert finished_trials(paths) == 1
