@@ -298,7 +298,7 @@ def test_too_many_bad_rows_are_refused_with_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "line 1101: not JSON"), ('{"text": "x"}', "line 1101: has no column messages")],
+    [("{", "line 1101: not JSON"), ('{"text": "x"}', "line 1101: got the columns text, must")],
 )
 def test_a_broken_line_deep_in_a_file_is_named(
     source: Path, tmp_path: Path, line: str, message: str
