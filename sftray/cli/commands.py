@@ -198,11 +198,12 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def inspect(options: argparse.Namespace) -> int:
+    from sftray.results.load import read_record
     from sftray.storage import files
 
     root = options.dir
     if files.exists(SweepPaths(root).sweep):
-        root = resolved(root, json.loads(files.read_text(SweepPaths(root).sweep))["packs"])
+        root = resolved(root, read_record(root)["packs"])
     elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
             f"{root}: there is neither sweep.json nor manifest.json",
@@ -224,9 +225,10 @@ def doctor(options: argparse.Namespace) -> int:
 
 def inspected(root: str, *, rows: int, as_json: bool = False) -> str:
     from sftray.data.packs.inspect import inspect_json, inspect_text
-    from sftray.data.packs.packs import open_packs
+    from sftray.data.packs.packs import check_sums, open_packs
 
     packs = open_packs(root)
+    check_sums(packs)
     if as_json:
         return json.dumps(inspect_json(packs), indent=1)
     return inspect_text(packs, rows=rows, color=sys.stdout.isatty())

@@ -24,7 +24,7 @@ def load(folder: str) -> Results:
     paths = SweepPaths(folder)
     if not files.exists(paths.sweep):
         raise SftrayError(no_sweep(folder))
-    record: SweepRecord = json.loads(files.read_text(paths.sweep))
+    record = read_record(folder)
     records = read_records(paths.journal)
     return Results(
         folder=folder,
@@ -33,6 +33,22 @@ def load(folder: str) -> Results:
         leaderboard=leaderboard(sweep_from_json(record["config"]), records),
         ended=records.ended and all(trial.outcome is not None for trial in records.trials),
     )
+
+
+def read_record(folder: str) -> SweepRecord:
+    """A sweep's sweep.json. Raises SftrayError where it is damaged."""
+    path = SweepPaths(folder).sweep
+    try:
+        record: SweepRecord = json.loads(files.read_text(path))
+        whole = isinstance(record["packs"], str) and isinstance(record["config"], dict)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise SftrayError(
+            f"{path}: damaged, must be JSON with what the sweep was asked to do",
+            "put back what sftray wrote",
+        )
+    return record
 
 
 def no_sweep(folder: str) -> str:

@@ -79,14 +79,14 @@ class Packs:
 def open_packs(root: str) -> Packs:
     """The packs in a folder or URI. Raises PacksError where they are incomplete or damaged."""
     path = PacksPaths(root).manifest
-    if not files.exists(path):
+    if not files.is_file(path):
         raise PacksError(f"{root}: has no manifest.json, so its packs are incomplete; build them")
     try:
         manifest: Manifest = json.loads(files.read_text(path))
         if manifest["sha256"] != manifest_sum(manifest):
             raise ValueError("its checksum is not its own")
         parts = [(split, part) for split in SPLITS for part in manifest["splits"][split]["parts"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PacksError(
             f"{path}: damaged ({error!r}); delete the folder and build again"
         ) from error
@@ -110,7 +110,7 @@ def check_sums(packs: Packs) -> None:
     """Raise PacksError where a file has not the checksum that the manifest names. Parts on a URI
     are checked when a node copies them."""
     tokenizer = PacksPaths(packs.root).tokenizer
-    content = files.read_bytes(tokenizer) if files.exists(tokenizer) else b""
+    content = files.read_bytes(tokenizer) if files.is_file(tokenizer) else b""
     sums = {"tokenizer.json": hashlib.sha256(content).hexdigest()}
     expected = {"tokenizer.json": packs.manifest["tokenizer_sha256"]}
     for split in () if is_uri(packs.root) else SPLITS:

@@ -22,21 +22,17 @@ from sftray.data.source.conversations import SourceRow, UnreadableRow
 from sftray.data.source.readers import (
     CHUNK_BYTES,
     CHUNK_ROWS,
-    SUFFIXES,
     BadLineError,
     Chunk,
     NumberedRow,
     check_columns,
     chunks_of,
     count_rows,
-    kind_of,
-    load_hub,
-    load_table,
     open_parquet,
     read_chunk,
-    readable,
     renamed,
 )
+from sftray.data.source.table_files import SUFFIXES, kind_of, load_hub, load_table, readable
 from sftray.errors import DataError
 from sftray.storage import files as storage_files
 from sftray.storage.paths import is_uri

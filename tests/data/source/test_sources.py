@@ -141,7 +141,10 @@ def test_arrow_files_and_folders_of_save_to_disk_give_the_same_rows(tmp_path: Pa
         ("a.json", b'[{"a": 1},', "cannot be read as JSON"),
         ("a.json", b"[" * 5000 + b"]" * 5000, "cannot be read as JSON"),
         ("a.jsonl.gz", gzip.compress(LINES)[:-9], "ended before the end-of-stream marker"),
-        ("a.jsonl.gz", b"\x1f\x8bnot", "cannot be read as JSON"),
+        ("a.jsonl.gz", b"\x1f\x8bnot", "cannot be read"),
+        ("a.jsonl.zst", b"(\xb5/\xfdnot", "cannot be read"),
+        ("a.jsonl.xz", b"\xfd7zXZ\x00not", "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(bytes(65 * 2**20)), "bytes without a line break"),
         ("a.parquet.gz", gzip.compress(b"PAR1"), "cannot be read as parquet"),
     ],
 )
