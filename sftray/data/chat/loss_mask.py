@@ -9,8 +9,10 @@ see docs/performance.md.
 from __future__ import annotations
 
 import bisect
+import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -71,29 +73,50 @@ class Dropped(NamedTuple):
     first_exchange: int = 0
 
 
+def encode_ahead(
+    chat: ChatFormat, batches: Iterable[Sequence[list[Message]]], max_length: int
+) -> Iterator[list[Document | Dropped]]:
+    """`encode` of each batch; the next is read and rendered while one is tokenised."""
+    waiting: list[tuple[Sequence[list[Message]], Future[list[Written]]]] = []
+    with ThreadPoolExecutor(1) as thread:
+        for conversations in batches:
+            waiting.append((conversations, thread.submit(_render, chat, conversations, ASKED)))
+            if len(waiting) > 1:
+                one, rendered = waiting.pop(0)
+                yield encode(chat, one, max_length, written=rendered.result())
+        for one, rendered in waiting:
+            yield encode(chat, one, max_length, written=rendered.result())
+
+
 def encode(
-    chat: ChatFormat, conversations: Sequence[list[Message]], max_length: int, *, asked: int = ASKED
+    chat: ChatFormat,
+    conversations: Sequence[list[Message]],
+    max_length: int,
+    *,
+    asked: int = ASKED,
+    written: Sequence[Written] | None = None,
 ) -> list[Document | Dropped]:
     """A Document for each conversation, or the reason why it is dropped.
 
-    Without markers, `asked` prompts at either end are rendered. Raises TemplateError where the
-    template turns out to rewrite earlier turns.
+    Without markers, `asked` prompts at either end are rendered; `written` is what was rendered
+    already. Raises TemplateError where the template turns out to rewrite earlier turns.
     """
-    clean = [not _has_control_token(chat, turns) for turns in conversations]
-    kept = [turns for turns, is_clean in zip(conversations, clean, strict=True) if is_clean]
-    written = _write(chat, kept, asked)
-    tokenised = zip(kept, written, _tokens(chat, written), strict=True)
+    written = written or _render(chat, conversations, asked)
     documents: list[Document | Dropped] = []
-    for is_clean in clean:
-        if not is_clean:
-            documents.append(Dropped(CONTROL_TOKEN))
-            continue
-        turns, (_, spans), tokens = next(tokenised)
+    tokenised = zip(conversations, written, _tokens(chat, written), strict=True)
+    for turns, (_, spans), tokens in tokenised:
         document = _document(spans, tokens)
         if isinstance(document, Document) and len(tokens.ids) > max_length:
             document = _shortened(chat, turns, document, tokens, max_length, asked)
         documents.append(document)
     return documents
+
+
+def _render(chat: ChatFormat, conversations: Sequence[list[Message]], asked: int) -> list[Written]:
+    """`_write` of those without a control token."""
+    clean = [not _has_control_token(chat, turns) for turns in conversations]
+    written = iter(_write(chat, list(itertools.compress(conversations, clean)), asked))
+    return [next(written) if is_clean else ("", CONTROL_TOKEN) for is_clean in clean]
 
 
 def _has_control_token(chat: ChatFormat, turns: Sequence[Message]) -> bool:

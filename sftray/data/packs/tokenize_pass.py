@@ -9,15 +9,16 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import tee
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.chat.loss_mask import Document, Dropped, encode
+from sftray.data.chat.loss_mask import Document, Dropped, encode_ahead
 from sftray.data.chat.template_process import template_process
 from sftray.data.packs.lengths import Lengths, count_lengths
 from sftray.data.source.conversations import (
@@ -80,9 +81,9 @@ class ChunkReport:
 
 def warm_up() -> None:
     """A Ray task that leaves its process with all that `tokenise_chunk` needs there."""
-    import ray.data  # noqa: F401 — Ray Data's own tasks import it
+    template_process().start()  # which needs a second, too
 
-    template_process().start()
+    import ray.data  # noqa: F401 — Ray Data's own tasks import it
 
 
 def tokenise_chunk(
@@ -125,10 +126,9 @@ def read_and_encode(
     documents: list[Document] = []
     kept: list[tuple[int, int, int, int, int]] = []
     lengths: list[tuple[int, int]] = []
-    batch: list[tuple[int, int, list[Message]]] = []
-
-    def flush() -> None:
-        encoded = encode(chat, [turns for _, _, turns in batch], max_length)
+    batches, ahead = tee(_batches(rows, spelling, report))
+    texts = ([turns for _, _, turns in batch] for batch in ahead)
+    for batch, encoded in zip(batches, encode_ahead(chat, texts, max_length), strict=True):
         for (number, line, turns), document in zip(batch, encoded, strict=True):
             if document.full_length:
                 lengths.append((document.full_length, document.first_exchange))
@@ -141,8 +141,16 @@ def read_and_encode(
             hashes = turn_hash(first_user_turn(turns), seed), conversation_hash(turns)
             trained = int(np.count_nonzero(document.trained))
             kept.append((number, len(document.input_ids), trained, *hashes))
-        batch.clear()
+    report.lengths = count_lengths(*np.array(lengths, np.int64).reshape(-1, 2).T)
+    report.kept = np.array(kept, KEPT)
+    return report, documents
 
+
+def _batches(
+    rows: Iterable[NumberedRow], spelling: str, report: ChunkReport
+) -> Iterator[list[tuple[int, int, list[Message]]]]:
+    """Conversations with their row and line, BATCH at a time; what is bad is reported."""
+    batch: list[tuple[int, int, list[Message]]] = []
     for line, row in rows:
         report.lines = line
         number, report.rows = report.rows, report.rows + 1
@@ -156,11 +164,10 @@ def read_and_encode(
         report.lost_last_user_turn += unanswered
         batch.append((number, line, turns))
         if len(batch) == BATCH:
-            flush()
-    flush()
-    report.lengths = count_lengths(*np.array(lengths, np.int64).reshape(-1, 2).T)
-    report.kept = np.array(kept, KEPT)
-    return report, documents
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
