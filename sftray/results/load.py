@@ -40,8 +40,8 @@ def read_record(folder: str) -> SweepRecord:
     path = SweepPaths(folder).sweep
     try:
         record: SweepRecord = json.loads(files.read_text(path))
-        whole = isinstance(record["packs"], str) and isinstance(record["config"], dict)
-    except (ValueError, RecursionError, TypeError, KeyError):
+        whole = isinstance(record.get("packs", ""), str) and isinstance(record["config"], dict)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
         raise SftrayError(

@@ -6,15 +6,17 @@ lose, or that cannot be read, are a DataError. Price: the import of `datasets`, 
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
+import gzip
 import lzma
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from sftray.errors import DataError, OutageError
 from sftray.storage import files
@@ -130,14 +132,13 @@ def load_table(path: str) -> datasets.Dataset:
 def _refuse_endless_line(path: str) -> None:
     """Raise DataError where a compressed file begins with a line without end: `datasets` would read
     it into memory, however many GB of it there are. A JSON array may be one line."""
-    import fsspec  # type: ignore[import-untyped]
     import zstandard
 
+    openers: dict[str, object] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    suffix = os.path.splitext(path.lower())[1]
+    opener = cast("Callable[[str], IO[bytes]]", openers.get(suffix, zstandard.open))
     errors = (EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError)
-    with (
-        readable(f"{path}: cannot be read", *errors),
-        fsspec.open(path, compression="infer") as file,
-    ):
+    with readable(f"{path}: cannot be read", *errors), opener(path) as file:
         block, seen = file.read(2**20), 0
         is_array = block.lstrip()[:1] == b"["
         while block and b"\n" not in block and not is_array:
