@@ -9,7 +9,7 @@ import json
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from sftray.data.source.conversations import (
     Message,
     conversation,
     first_user_turn,
+    spelling_of,
     unread_keys,
 )
 from sftray.data.source.eval_split import conversation_hash, turn_hash
@@ -155,12 +156,13 @@ def _batches(
         report.lines = line
         number, report.rows = report.rows, report.rows + 1
         check_columns(row, spelling, line)
+        own = spelling_of(row) or spelling if spelling == "auto" else spelling
         try:
-            turns, unanswered = conversation(row, spelling)
+            turns, unanswered = conversation(row, own)
         except BadRowError as error:
             _drop(report, str(error), line, row)
             continue
-        report.unread.update(unread_keys(row, spelling))
+        report.unread.update(unread_keys(row, own))
         report.lost_last_user_turn += unanswered
         batch.append((number, line, turns))
         if len(batch) == BATCH:
@@ -182,7 +184,8 @@ def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
         shown.append(BadRow(line, text if len(text) <= 240 else f"{text[:239]}…"))
 
 
-def _write_tokens(path: str, documents: Iterable[Document]) -> None:
+def _write_tokens(path: str, documents: Sequence[Document]) -> None:
     """int32 a token: its id where it is trained on, else the id's bits turned over (below zero)."""
-    parts = (np.where(one.trained, one.input_ids, ~one.input_ids) for one in documents)
-    files.write_bytes(path, b"".join(part.tobytes() for part in parts))
+    ids = np.concatenate([np.empty(0, np.int32), *(one.input_ids for one in documents)])
+    mask = np.concatenate([np.empty(0, np.bool_), *(one.trained for one in documents)])
+    files.write_bytes(path, np.where(mask, ids, ~ids).tobytes())

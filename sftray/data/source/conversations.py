@@ -68,6 +68,9 @@ REFUSED_ROLES = frozenset(
     ("tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython")
 )
 """Roles of the turns around a tool's call."""
+_READ_KEYS = frozenset(("role", "content", "from", "value", "system", "input")).union(
+    *COLUMNS.values()
+)
 _EMPTY_JSON = ("", "[]", "{}", "null")
 _HARMLESS_KEYS = frozenset(
     ("id", "idx", "index", "uuid", "prompt_id", "source", "dataset", "url", "category", "language")
@@ -132,7 +135,7 @@ def unread_keys(row: SourceRow, spelling: str) -> set[str]:
     optional = ("system", "input") if spelling == "instruction" else ("system",)
     keys = _unread(row, *COLUMNS[spelling], *optional)
     for turn in _turns(row, spelling):
-        if isinstance(turn, Mapping) and len(turn) > 2:
+        if isinstance(turn, dict) and len(turn) > 2:
             keys |= _unread(turn, *_keys_of(turn))
     return keys
 
@@ -158,6 +161,8 @@ def unsupported(what: str) -> str:
 
 def _refuse_keys(held: SourceRow) -> None:
     """Raise BadRowError where a row or a turn uses a key that nothing reads."""
+    if held.keys() <= _READ_KEYS:  # nearly always
+        return
     for key, value in held.items():
         if (key in REFUSED_KEYS or key.startswith(REFUSED_PREFIX)) and not _is_empty(value):
             raise BadRowError(unsupported(key))
@@ -170,7 +175,7 @@ def _is_empty(value: object) -> bool:
         match values.pop():
             case str(text) if text.strip() not in _EMPTY_JSON:
                 return False
-            case Mapping() as held:
+            case dict(held):
                 values += held.values()
             case list(held):
                 values += held
@@ -207,7 +212,7 @@ def _as_turns(value: object, role: str) -> list[object]:
 
 
 def _message(turn: object) -> Message:
-    if not isinstance(turn, Mapping):
+    if not isinstance(turn, dict):
         raise BadRowError(MALFORMED)
     _refuse_keys(turn)
     keys = _keys_of(turn)
@@ -231,7 +236,7 @@ def _part(part: object) -> str:
     """The text of a part of a content; of other kinds of parts none is supported."""
     if isinstance(part, str):
         return part
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         raise BadRowError(NOT_TEXT)
     kind, text = part.get("type"), part.get("text")
     if kind != "text":

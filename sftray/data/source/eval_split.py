@@ -7,7 +7,6 @@ choice does not depend on the order of the files nor on the number of workers.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 
@@ -28,7 +27,7 @@ def turn_hash(text: str, seed: int) -> int:
 
 def conversation_hash(turns: Sequence[Message]) -> int:
     """64 bits of all turns; spaces around them do not count."""
-    text = json.dumps([(turn["role"], turn["content"].strip()) for turn in turns])
+    text = "\0".join([f"{turn['role']}\0{turn['content'].strip()}" for turn in turns])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
