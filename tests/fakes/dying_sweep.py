@@ -7,7 +7,6 @@ The cluster is that of RAY_ADDRESS."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +50,32 @@ class Executioner:
             self._left -= 1
             if self._left == 0:
                 self._mark.touch()
-                self._kill()
+                self._end()
 
-    def _kill(self) -> None:
+    def _end(self) -> None:
         if self._victim == "driver":
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill([os.getpid()], self._mark)
         elif self._phase == "packing" and self._victim == "worker":
-            for pid in idle_workers():
-                os.kill(pid, signal.SIGKILL)
+            kill(idle_workers(), self._mark)
+        elif pids := actors(ACTORS[self._victim]):
+            kill(pids, self._mark)
         else:
-            threading.Thread(target=kill_actor, args=(ACTORS[self._victim],), daemon=True).start()
+            arguments = (ACTORS[self._victim], self._mark)
+            threading.Thread(target=kill_when_there, args=arguments, daemon=True).start()
 
 
-def kill_actor(name: str) -> None:
+def kill_when_there(name: str, mark: Path) -> None:
     until = time.monotonic() + SECONDS
     while not (pids := actors(name)) and time.monotonic() < until:
         time.sleep(0.05)
+    kill(pids, mark)
+
+
+def kill(pids: Iterable[int], mark: Path) -> None:
+    """And leave their ids in `mark`."""
     for pid in pids:
+        with open(mark, "a", encoding="utf-8") as file:
+            file.write(f"{pid}\n")
         os.kill(pid, signal.SIGKILL)
 
 
@@ -92,12 +100,16 @@ def idle_workers() -> set[int]:
     return {int(worker.pid) for worker in found if worker.is_alive} - set(actors(None))
 
 
-def dies_in_the_check(victim: int | None, mark: Path, check: Any, *arguments: Any) -> Any:
-    """The check of the winner, in which a process dies: this one, or the `victim`."""
-    if not mark.exists():
-        mark.touch()
-        os.kill(victim or os.getpid(), signal.SIGKILL)
-    return check(*arguments)
+def dies(check: Callable[..., object], victim: int | None, mark: Path) -> Callable[..., object]:
+    """The check of the winner, in which a process dies: the one that checks, or the `victim`."""
+
+    def dying(*arguments: object) -> object:
+        if not mark.exists():
+            mark.write_text(f"{victim or os.getpid()}\n", encoding="utf-8")
+            os.kill(victim or os.getpid(), signal.SIGKILL)
+        return check(*arguments)
+
+    return dying
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -110,8 +122,7 @@ def main(arguments: Sequence[str]) -> None:
     mark = Path(path).with_suffix(".died")
     if phase == "check":
         pid = os.getpid() if victim == "driver" else None
-        dying = functools.partial(dies_in_the_check, pid, mark, collect._assemble)
-        collect._assemble = dying  # type: ignore[assignment]
+        collect._assemble = dies(collect._assemble, pid, mark)  # type: ignore[assignment]
     run_sweep(sweep, log=Executioner(phase, victim, mark).log)
 
 
