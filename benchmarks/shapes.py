@@ -28,43 +28,14 @@ from sftray.demo import FOLDER
 from sftray.trial.attention import Attention, use_attention
 from sftray.trial.base_model import nf4_config
 
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
+
+from bases import LLAMA_1B, LLAMA_8B, QWEN_05B  # noqa: E402
+
 SHAPES: dict[str, dict[str, Any]] = {
-    # Llama-3-8B
-    "8B": {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False,
-    },
-    # Llama-3.2-1B
-    "1B": {
-        "model_type": "llama",
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": True,
-    },
-    # Qwen2.5-0.5B: q, k and v have biases
-    "0.5B": {
-        "model_type": "qwen2",
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "vocab_size": 151936,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": True,
-    },
+    "8B": LLAMA_8B | {"rms_norm_eps": 1e-5},
+    "1B": LLAMA_1B | {"rms_norm_eps": 1e-5},
+    "0.5B": QWEN_05B | {"rms_norm_eps": 1e-6},  # q, k and v have biases
     # to try a benchmark on a CPU; nothing to measure
     "tiny": {
         "model_type": "llama",
