@@ -198,12 +198,12 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def inspect(options: argparse.Namespace) -> int:
-    from sftray.results.load import read_record
+    from sftray.results.sweep_folder import read_record
     from sftray.storage import files
 
     root = options.dir
     if files.exists(SweepPaths(root).sweep):
-        root = resolved(root, read_record(root)["packs"])
+        root = resolved(root, read_record(SweepPaths(root).sweep)["packs"])
     elif not files.exists(PacksPaths(root).manifest):
         raise SftrayError(
             f"{root}: there is neither sweep.json nor manifest.json",

@@ -24,7 +24,7 @@ def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:
     """Raise ConfigError where the sweep exists with a configuration that differs."""
     if not files.exists(paths.sweep):
         return
-    old = json.loads(files.read_text(paths.sweep))["config"]
+    old = files.read_object(paths.sweep).get("config", {})
     new = json.loads(json.dumps(to_json(sweep)))
     differing = [name for name in differing_fields(old, new) if name not in _MAY_CHANGE]
     if differing:

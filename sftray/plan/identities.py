@@ -58,7 +58,7 @@ def refuse_other_identities(now: Identities, paths: SweepPaths) -> None:
     """Raise ConfigError where the sweep exists and began with something else."""
     if not files.exists(paths.sweep):
         return
-    then: Identities = json.loads(files.read_text(paths.sweep)).get("identities", {})
+    then: Identities = files.read_object(paths.sweep).get("identities", {})
     if what := changes(then, now):
         fixes = [fix for name in _changed(then, now) if (fix := _fix(name, then.get(name, "")))]
         raise ConfigError(

@@ -6,14 +6,13 @@ their files), so it is right while the sweep runs, too.
 
 from __future__ import annotations
 
-import json
 import os
 
 from sftray.config.config_json import sweep_from_json
 from sftray.errors import SftrayError
 from sftray.results.leaderboard import leaderboard
 from sftray.results.records import read_records
-from sftray.results.sweep_folder import SweepRecord
+from sftray.results.sweep_folder import read_record
 from sftray.results.tables import Results
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths, is_uri, join
@@ -24,7 +23,7 @@ def load(folder: str) -> Results:
     paths = SweepPaths(folder)
     if not files.exists(paths.sweep):
         raise SftrayError(no_sweep(folder))
-    record = read_record(folder)
+    record = read_record(paths.sweep)
     records = read_records(paths.journal)
     return Results(
         folder=folder,
@@ -33,22 +32,6 @@ def load(folder: str) -> Results:
         leaderboard=leaderboard(sweep_from_json(record["config"]), records),
         ended=records.ended and all(trial.outcome is not None for trial in records.trials),
     )
-
-
-def read_record(folder: str) -> SweepRecord:
-    """A sweep's sweep.json. Raises SftrayError where it is damaged."""
-    path = SweepPaths(folder).sweep
-    try:
-        record: SweepRecord = json.loads(files.read_text(path))
-        whole = isinstance(record.get("packs", ""), str) and isinstance(record["config"], dict)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        whole = False
-    if not whole:
-        raise SftrayError(
-            f"{path}: damaged, must be JSON with what the sweep was asked to do",
-            "put back what sftray wrote",
-        )
-    return record
 
 
 def no_sweep(folder: str) -> str:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from sftray.config import SweepConfig, TrialConfig
+from sftray.config.checks import is_number
 from sftray.config.config_json import sweep_from_json
 from sftray.data.packs.manifest import Counts
+from sftray.errors import SftrayError
 from sftray.results.leaderboard import Leaderboard
 from sftray.results.records import TrialRecord
+from sftray.storage import files
 from sftray.storage.paths import name_of, resolved
 
 
@@ -38,6 +42,34 @@ class SweepRecord(TypedDict):
     git_revision: str | None
     started: str
     """ISO 8601, UTC."""
+
+
+def read_record(path: str) -> SweepRecord:
+    """A sweep's record. Raises SftrayError where the file holds none."""
+    record = files.read_object(path)
+    train = record.get("data", {})
+    train = train.get("train") if isinstance(train, dict) else None
+    needed = {
+        "config": isinstance(record.get("config"), dict),
+        "search_space": isinstance(record.get("search_space"), dict),
+        "packs": isinstance(record.get("packs"), str),
+        "data": isinstance(train, dict) and is_number(train.get("rows")) and train["rows"] > 0,
+        "started": "started" not in record or _is_time(record["started"]),
+    }
+    if wrong := [name for name, holds in needed.items() if not holds]:
+        raise SftrayError(
+            f"{path}: got {record.get(wrong[0])!r:.60} under {wrong[0]!r}, must be what a sweep "
+            "writes there",
+            "restore the file from a copy, or start the sweep afresh under another --name",
+        )
+    return cast(SweepRecord, record)
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return bool(datetime.fromisoformat(str(value)))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, eq=False)

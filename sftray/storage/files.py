@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from pyarrow import BufferReader, fs
 
-from sftray.errors import ConfigError
+from sftray.errors import ConfigError, SftrayError
 from sftray.storage import outages
 from sftray.storage.faults import plainly
 from sftray.storage.paths import is_uri, join
@@ -94,6 +95,20 @@ def read_bytes(path: str) -> bytes:
 def read_text(path: str) -> str:
     """The whole of a UTF-8 file."""
     return read_bytes(path).decode("utf-8")
+
+
+def read_object(path: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises SftrayError where it holds none."""
+    data = read_bytes(path)
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise SftrayError(
+            f"{path}: got {data[:40]!r}, must be a JSON object", "restore the file from a copy"
+        )
+    return values
 
 
 def write_text(path: str, text: str) -> None:

@@ -14,7 +14,7 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs
-from sftray.results.sweep_folder import SweepRecord
+from sftray.results.sweep_folder import SweepRecord, read_record
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths, name_of
 
@@ -36,8 +36,7 @@ def write_record(
     `given` is the configuration as the user wrote it, `sweep` the same fitted to the packs.
     """
     if files.exists(paths.sweep):
-        existing: SweepRecord = json.loads(files.read_text(paths.sweep))
-        return existing
+        return read_record(paths.sweep)
     record: SweepRecord = {
         "uid": os.urandom(4).hex(),
         "config": to_json(given),

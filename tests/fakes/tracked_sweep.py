@@ -10,6 +10,7 @@ from typing import Any
 from events import an_event
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, loguniform
+from sftray.config.config_json import to_json
 from sftray.storage.journal import Journal
 from sftray.views.tracking.tracked_metrics import METRICS
 
@@ -39,6 +40,13 @@ def begin(journal: Journal) -> None:
     for trial, rate in TRIALS.items():
         journal.append(an_event("trial_suggested", trial, point={"learning_rate": rate}))
         journal.append(an_event("attempt_started", trial, attempt=1))
+
+
+def record_of(sweep: SweepConfig) -> dict[str, Any]:
+    """Its sweep.json."""
+    config = to_json(sweep)
+    record = {"uid": "1f2e3d4c", "config": config, "search_space": config["search_space"]}
+    return {**record, "packs": "../packs/k", "data": {"train": {"rows": 100}}}
 
 
 def result(step: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from events import an_event
 from fake_folder import EVENTS, RECORDED, found_in
 from fake_trials import make_search, make_sweep
 from fake_wandb import fake_wandb
-from tracked_sweep import SWEEP, begin, records, result
+from tracked_sweep import SWEEP, begin, record_of, records, result
 
 from sftray.cli import main
 from sftray.cli.terminal import hook_without_secrets, with_plain_errors
@@ -200,8 +200,8 @@ def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPaths:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     paths = SweepPaths.of(str(tmp_path / "results"), SWEEP.name)
-    config = to_json(replace(SWEEP, wandb_samples=False))
-    storage_files.write_text(paths.sweep, json.dumps({"uid": "1f2e3d4c", "config": config}))
+    record = record_of(replace(SWEEP, wandb_samples=False))
+    storage_files.write_text(paths.sweep, json.dumps(record))
     sample = {"step": 2, "messages": [{"role": "user", "content": MARKER}], "answer": MARKER}
     with Journal(paths.journal) as journal:
         begin(journal)

@@ -139,7 +139,9 @@ def test_verdicts_and_advice_are_told_in_80_columns_in_the_leaderboards_order() 
 
 def test_a_running_sweep_can_be_read(tmp_path: Path) -> None:
     paths = SweepPaths(str(tmp_path))
-    Path(paths.sweep).write_text(json.dumps({"config": to_json(SWEEP), "packs": "../packs/k"}))
+    config = to_json(SWEEP)
+    record = {"config": config, "search_space": config["search_space"], "packs": "packs/k"}
+    Path(paths.sweep).write_text(json.dumps({**record, "data": {"train": {"rows": 9}}}))
     assert load(paths.root).records == []
     with Journal(paths.journal) as journal:
         for number, event in enumerate(EVENTS):

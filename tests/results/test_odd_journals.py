@@ -165,3 +165,24 @@ def test_a_search_does_not_continue_from_what_it_would_not_have_done(
         pytest.raises(SftrayError, match=words),
     ):
         Search(found.config, journal, plan)
+
+
+RECORD = json.loads((RECORDED / "sweep.json").read_text())
+DAMAGED = {
+    "nothing": b"", "a list": b"[]", "null": b"null", "no text": bytes(range(128, 255)),
+    "half": json.dumps(RECORD).encode()[:300], "deep": b"[" * 100_000,
+    **{f"no {name}": json.dumps({k: v for k, v in RECORD.items() if k != name}).encode()
+       for name in ("config", "search_space", "packs", "data")},
+    "a time that is none": json.dumps({**RECORD, "started": "yesterday"}).encode(),
+    "packs of a number": json.dumps({**RECORD, "packs": 7}).encode(),
+    "no rows": json.dumps({**RECORD, "data": {"train": {"rows": 0}}}).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("record", DAMAGED.values(), ids=DAMAGED)
+def test_a_record_that_is_damaged_is_refused_by_name(record: bytes, tmp_path: Path) -> None:
+    folder = folder_with(LINES, tmp_path)
+    (folder / "sweep.json").write_bytes(record)
+    for read in (load, lambda path: Watched(path).catch_up()):
+        with pytest.raises(SftrayError, match=r"sweep\.json: got"):
+            read(str(folder))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import sweep_from_json
@@ -20,6 +19,7 @@ from sftray.results.leaderboard import leaderboard
 from sftray.results.leaderboard_text import recommended
 from sftray.results.records import Records, TrialRecord
 from sftray.results.spending import Spent
+from sftray.results.sweep_folder import SweepRecord
 
 RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
 """What stands for the outcome of a trial that has none: evaluated, or waiting for its base, or cut
@@ -118,7 +118,7 @@ class Clock:
 class Plans:
     """The plans of a sweep's trials, each made once."""
 
-    def __init__(self, record: dict[str, Any], current: SweepConfig | None = None) -> None:
+    def __init__(self, record: SweepRecord, current: SweepConfig | None = None) -> None:
         """record: sweep.json. current: the sweep as it was called now, which may have other
         numbers of trials and other budgets."""
         fitted = {**record["config"], "search_space": record["search_space"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from sftray.config import SweepConfig
 from sftray.results.log_lines import line
 from sftray.results.records import Records
 from sftray.results.spending import Spent
+from sftray.results.sweep_folder import read_record
 from sftray.storage import files
 from sftray.storage.journal import Event, reader
 from sftray.storage.journal.event_types import EventName, SpentSoFar
@@ -53,7 +53,7 @@ class Watched:
         if self._records is None or self._plans is None:
             if not files.exists(self._paths.sweep):
                 return []
-            self._plans = Plans(json.loads(files.read_text(self._paths.sweep)), self._driven)
+            self._plans = Plans(read_record(self._paths.sweep), self._driven)
             self._records = Records()
         fresh = []
         for event in self._journal.new():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import select
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Protocol
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import sweep_from_json
-from sftray.storage import files
+from sftray.results.sweep_folder import read_record
 from sftray.storage.journal import Event, reader
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
@@ -74,7 +73,7 @@ def follow(
             try:
                 waiting += journal.new()
                 if waiting and follower is None:
-                    record = json.loads(files.read_text(paths.sweep))
+                    record = read_record(paths.sweep)
                     follower = start(sweep_from_json(record["config"]), record["uid"])
                 all_read = True
             except OSError as error:  # storage out of reach; the next look tries again

@@ -17,9 +17,8 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event as Entry
 from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
-from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, result
+from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, record_of, result
 
-from sftray.config.config_json import to_json
 from sftray.storage import files as storage_files
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
@@ -37,7 +36,7 @@ def paths(tmp_path: Path) -> SweepPaths:
 
 def new_sweep(storage_folder: str) -> SweepPaths:
     paths = SweepPaths.of(storage_folder, SWEEP.name)
-    record = {"uid": "1f2e3d4c", "config": to_json(SWEEP)}
+    record = record_of(SWEEP)
     storage_files.write_text(paths.sweep, json.dumps(record))
     return paths
 

@@ -20,7 +20,7 @@ import pytest
 from events import an_event
 from fake_bundle import facts_of
 from fake_wandb import fake_wandb
-from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, records, result
+from tracked_sweep import SWEEP, TRIALS, begin, evaluate_all, record_of, records, result
 
 from sftray.config import TrialConfig
 from sftray.config.config_json import to_json
@@ -50,7 +50,7 @@ def own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def paths(tmp_path: Path) -> SweepPaths:
     paths = SweepPaths.of(str(tmp_path / "results"), SWEEP.name)
-    record = {"uid": "1f2e3d4c", "config": to_json(SWEEP)}
+    record = record_of(SWEEP)
     storage_files.write_text(paths.sweep, json.dumps(record))
     return paths
 
