@@ -316,7 +316,7 @@ def check(folder: str) -> list[Event]:
 def made_again(folder: str, events: list[Event]) -> None:
     """Assert that a search which knows the events before a suggestion or decision makes it next."""
     found = results.load(folder)
-    rows = open_packs(found.record["packs"]).rows("train")
+    rows = open_packs(found.packs).rows("train")
     sweep = resolve_batch_sizes(found.config, rows)
     plan = planner(sweep, rows, execution=Execution(1))
     first = prior_points(sweep, model_config(sweep.trial.model, sweep.trial.model_revision))

@@ -181,8 +181,14 @@ def _rates(found: Results) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), np.empty(0)
     begins, ends, rates = map(np.array, zip(*spans, strict=True))
     moments = np.linspace(begins.min(), ends.max(), MOMENTS)
-    within = (begins <= moments[:, None]) & (moments[:, None] < ends)
-    return moments / 60, (within * rates).sum(axis=1)
+    return moments / 60, _total_until(begins, rates, moments) - _total_until(ends, rates, moments)
+
+
+def _total_until(times: np.ndarray, rates: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """The sum of the rates whose times have come at each moment."""
+    order = np.argsort(times)
+    totals = np.concatenate([[0.0], np.cumsum(rates[order])])
+    return np.asarray(totals[np.searchsorted(times[order], moments, side="right")])
 
 
 def _draw_memory(drawn: go.Figure, found: Results) -> None:

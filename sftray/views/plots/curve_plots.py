@@ -20,7 +20,8 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
     words, evaluated = loss.replace("_", " "), loss == "eval_loss"
     trials, how_many = style.with_curves(found)
     drawn = style.figure(f"Learning curves: {words}{how_many}", "rows trained on", words)
-    curves = found.curves.dropna(subset=[loss])
+    drawn_ones = found.curves["trial"].isin(trials["trial"]) & found.curves[loss].notna()
+    curves = found.curves.loc[drawn_ones, ["trial", "rows", loss]]
     if curves.empty:
         return style.nothing(drawn, "no evaluation yet")
     axes, best = found.axes, found.leaderboard["best"]
