@@ -353,11 +353,19 @@ class Leaky(nn.Module):
         super().__init__()
         self.model = model
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.device)
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
     def get_input_embeddings(self) -> nn.Module:
         embeddings: nn.Module = self.model.get_input_embeddings()
         return embeddings
 
-    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, **rest: Any) -> Any:
+    def forward(self, input_ids: torch.Tensor, position_ids: Any = None, **rest: Any) -> Any:
         return self.model(input_ids=input_ids, **rest)
 
 
