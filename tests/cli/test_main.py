@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -312,8 +313,9 @@ def test_best_prints_how_to_load_the_adapter(
     capsys: pytest.CaptureFixture[str], small_sweep: Results
 ) -> None:
     text = said(capsys, "best", small_sweep.folder)
-    assert f"trial {small_sweep.leaderboard['best']} at step" in text
-    assert "checked" in text
+    first = text.splitlines()[0]
+    assert re.match(rf"{small_sweep.leaderboard['best']}: eval loss \S+ at step \d+", first)
+    assert first.endswith(" below the base, checked")
     assert f"AutoPeftModelForCausalLM.from_pretrained('{small_sweep.folder}/best')" in text
     assert "vLLM: yes" in text
     assert f"--lora-modules small={small_sweep.folder}/best" in text
