@@ -64,8 +64,7 @@ class Search:
             self._apply(event)
         self.damaged = ""  # it may have been mended since
         self._finish_what_was_begun()
-        if not self.doubted:
-            self._doubt_base()
+        self._doubt_base()
 
     def suggest(self) -> Suggestion | None:
         """The next trial, journalled before it is returned; None when there are enough, or the
@@ -250,10 +249,12 @@ class Search:
     def _record(self, fresh: Sequence[events.TrialEvent]) -> None:
         for event in self._journal.append_all(fresh):
             self._apply(event)
-        if not self.doubted:
+        if any(event["event"] == EventName.TRIAL_ENDED or _of_base(event) for event in fresh):
             self._doubt_base()
 
     def _doubt_base(self) -> None:
+        if self.doubted:
+            return
         base, trials = self.base_eval_loss(), self._trials.values()
         doubt = decisions.doubt_of_base(self._sweep, trials, base, self._usual_rate)
         if doubt:
@@ -335,3 +336,8 @@ class Search:
         if self._sweep.points:
             return self._drawn < len(self._sweep.points)
         return in_space(self._sweep.search_space, point)
+
+
+def _of_base(event: Event) -> bool:
+    """Whether it is a result of the untrained base."""
+    return event["event"] == EventName.RESULT and event["step"] == 0

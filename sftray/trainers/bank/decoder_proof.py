@@ -35,7 +35,7 @@ class DecoderProof:
 
 
 def begin_proof(
-    model: PreTrainedModel, trial: TrialConfig, max_length: int
+    model: PreTrainedModel, trial: TrialConfig, max_length: int, *, resident: bool
 ) -> Callable[[Decoder], DecoderProof]:
     """Begin with a loaded model, before its weights are taken; what is returned ends the proof with
     the decoder that has them. One that this machine has made before is not made again.
@@ -43,7 +43,8 @@ def begin_proof(
     It raises RuntimeError where documents see each other, UnfitTrainerError where the decoder is
     not equal to the model.
     """
-    key = proof_key(model, trial, max_length, of="bank")
+    of = "bank, base resident" if resident else "bank"
+    key = proof_key(model, trial, max_length, of)
     with contextlib.suppress(KeyError, TypeError):  # none, or of another version
         kept = DecoderProof(*found_in(read(key) or {}))
         return lambda decoder: kept

@@ -71,7 +71,7 @@ class Engine:
         self.settings, self._trial, self._packs = settings, trial, packs
         dtype = compute_dtype(trial, device)
         self._ends = end_tokens(model, packs.end_of_turn)
-        end_proof = begin_proof(model, trial, packs.max_length)
+        end_proof = begin_proof(model, trial, packs.max_length, resident=settings.resident)
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(trial.lora_target_modules)
         if targets is None:
