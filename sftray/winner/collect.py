@@ -45,6 +45,8 @@ order of the same products moves each token's loss by some 0.05 nats, up or down
 WORKER_MINUTES = 60
 """How long the check may take, the wait for a free worker and the base's download included."""
 POLL_SECONDS = 60
+TRIES = 2
+"""How often the check is asked for again whose process died over it."""
 
 SHOWN_TRIALS = 5
 """Trials of the leaderboard that the card shows."""
@@ -94,7 +96,7 @@ def collect(
     prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
     trial = sweep.trial.at(best.point)
     try:
-        check = _wait(submit(_assemble, checkpoint, trial, packs.root, prompts), log)
+        check = _wait(partial(submit, _assemble, checkpoint, trial, packs.root, prompts), log)
     except CheckpointError as error:
         log(f"best/: {last_line(str(error))}")
         damaged |= {checkpoint}
@@ -306,16 +308,26 @@ def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence
         return Check(loss, tolerance, samples, files)
 
 
-def _wait(result: object, log: Log) -> Check:
-    """A worker's answer, with a line every minute of waiting, and not for ever."""
+def _wait(ask: Callable[[], object], log: Log) -> Check:
+    """A worker's answer, with a line every minute of waiting, and not for ever. It is asked again
+    where its process dies."""
     import ray
+    from ray.exceptions import RayActorError
 
+    result, deaths = ask(), 0
     for waited in range(0, WORKER_MINUTES * 60, POLL_SECONDS):
         done, _ = ray.wait([result], timeout=POLL_SECONDS)
-        if done:
+        if not done:
+            log(f"best/: checking the winner on a worker, {waited + POLL_SECONDS} s so far")
+            continue
+        try:
             check: Check = ray.get(result)
             return check
-        log(f"best/: checking the winner on a worker, {waited + POLL_SECONDS} s so far")
+        except RayActorError:
+            deaths += 1
+            if deaths > TRIES:
+                raise
+            result = ask()
     raise SftrayError(
         f"best/: no worker has checked the winner in {WORKER_MINUTES} minutes; free a GPU or CPU "
         "of the cluster and run the same command again"

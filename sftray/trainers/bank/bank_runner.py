@@ -114,16 +114,15 @@ class BankRunner:
             self._log(usage_text(usage))
 
     def submit(self, function: Callable[..., object], *arguments: object) -> ObjectRef:
-        """In a bank's process, which has all that it takes loaded, and again where that dies; in
-        one of its own where no bank is started again."""
+        """In the process of a bank that is there, which has all that it takes loaded; in one of its
+        own where no bank is started again."""
         roll = RollCall(self._banks)
         while not (there := roll.leases(ANSWER_SECONDS)):
             if roll.all_dead:
                 return submit_task(function, *arguments, use_gpu=self.gpus > 0)
             self._log("waiting for a bank's machine to check the winner on")
             time.sleep(RETRY_SECONDS)
-        lend = self._banks[min(there)].lend.options(max_task_retries=TRIES)
-        return lend.remote(function, *arguments)
+        return self._banks[min(there)].lend.remote(function, *arguments)
 
     def close(self) -> None:
         for bank in self._banks:
