@@ -29,9 +29,10 @@ class TrialConfig:
     """Run Python code that the model's repository brings. Off unless you have read it."""
     finetune: Annotated[str, OneOf("lora", "full")] = "lora"
     """What is trained: lora, an adapter on a frozen base; full, all weights, held in float32."""
-    base_precision: Annotated[str, OneOf("nf4", "bf16", "fp32")] = "nf4"
-    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32. In full
-    fine-tuning, where no nf4 is: what is computed in."""
+    base_precision: Annotated[str, OneOf("nf4", "bf16", "fp32", "fp4", "int8")] = "nf4"
+    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32; fp4 or int8 where
+    bitsandbytes has saved the checkpoint so. On a CPU all is computed in float32, with bf16 from
+    weights that were rounded. In full fine-tuning bf16 or fp32: what is computed in."""
 
     learning_rate: Annotated[float, Above(0, 1e37)] = 1e-4
     """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4, full fine-tuning
@@ -81,9 +82,10 @@ class TrialConfig:
         if isinstance(self.lora_target_modules, list):
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         self._require_targets()
-        if self.finetune == "full" and self.base_precision == "nf4":
-            must = "'bf16' or 'fp32': 4-bit weights cannot be trained"
-            refuse("trial.base_precision", "'nf4' with finetune='full'", must)
+        if self.finetune == "full" and self.base_precision not in ("bf16", "fp32"):
+            bits = "4" if self.in_4_bits else "8"
+            must = f"'bf16' or 'fp32': {bits}-bit weights cannot be trained"
+            refuse("trial.base_precision", f"{self.base_precision!r} with finetune='full'", must)
         if self.effective_batch_size % self.num_workers:
             got = f"{self.effective_batch_size} with num_workers={self.num_workers}"
             refuse("trial.effective_batch_size", got, "a multiple of num_workers")
@@ -107,6 +109,11 @@ class TrialConfig:
             re.compile(targets)
         except re.error as error:
             refuse(what, repr(targets), f"{must}; as a pattern it has {error}")
+
+    @property
+    def in_4_bits(self) -> bool:
+        """Whether the base is held in bitsandbytes' 4 bits."""
+        return self.base_precision in ("nf4", "fp4")
 
     @property
     def alpha(self) -> float:

@@ -92,7 +92,7 @@ def _from_fastest(wanted: BankSettings, sweep: SweepConfig) -> list[BankSettings
     for checkpointing in dict.fromkeys([wanted.activation_checkpointing, True]):
         if checkpointing and sweep.trial.activation_checkpointing is False:
             continue
-        for resident in (True, False) if sweep.trial.base_precision == "nf4" else (True,):
+        for resident in (True, False) if sweep.trial.in_4_bits else (True,):
             ways.append(replace(wanted, activation_checkpointing=checkpointing, resident=resident))
     return ways
 

@@ -115,7 +115,7 @@ def _from_fastest(shape: ModelShape, trial: TrialConfig, max_length: int) -> lis
     while sizes[-1] > 1 and trial.micro_batch_size is None:
         sizes.append(sizes[-1] // 2)
     long = [size for size in sizes if size * max_length >= FEW_TOKENS]
-    may_choose = trial.base_precision == "nf4" and not trial.shard_base
+    may_choose = trial.in_4_bits and not trial.shard_base
     ways = []
     for checkpointing, some in ((False, long), (True, long), (False, sizes), (True, sizes)):
         if trial.activation_checkpointing not in (None, checkpointing):

@@ -16,6 +16,8 @@ from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
 NF4_BYTES = 0.516
 """Bytes a parameter in NF4 with double quantisation: half a byte, and an 8-bit scale for 64, with a
 float32 one for 256 of those (Dettmers et al. 2023, arXiv:2305.14314)."""
+QUANTISED_BYTES = {"nf4": NF4_BYTES, "fp4": 0.5625, "int8": 1.0}
+"""The same by precision: fp4 has a float32 scale for 64, int8 one for each row."""
 FREE = 0.92
 """Share of a GPU's memory that may be planned with; the allocator wastes some."""
 CONTEXT = 1.5e9
@@ -53,11 +55,12 @@ class Memory:
 
 
 def base_bytes(shape: ModelShape, precision: str, *, resident: bool) -> float:
-    """The frozen weights; of a 4-bit base that is not resident also room to dequantise in."""
+    """The frozen weights; of a quantised base that is not resident also room to dequantise in."""
     size = element_bytes(precision)
     held = float(shape.embedding * size)
-    if precision == "nf4" and not resident:
-        return held + shape.linear * NF4_BYTES + size * shape.inner * shape.hidden
+    if precision in QUANTISED_BYTES and not resident:
+        packed = shape.linear * QUANTISED_BYTES[precision]
+        return held + packed + size * shape.inner * shape.hidden
     return held + shape.linear * size
 
 

@@ -21,7 +21,7 @@ def in_less_memory(plan: TrialPlan, trial: TrialConfig) -> TrialPlan | None:
     if execution.micro_batch_size > 1:
         micro = largest_divisor(share, execution.micro_batch_size // 2)
         less = replace(execution, micro_batch_size=micro)
-    elif execution.resident and trial.base_precision == "nf4":
+    elif execution.resident and trial.in_4_bits:
         less = replace(execution, resident=False)
     elif not execution.activation_checkpointing and trial.activation_checkpointing is None:
         less = replace(execution, activation_checkpointing=True)
@@ -36,7 +36,7 @@ def cheaper(settings: BankSettings, sweep: SweepConfig) -> BankSettings | None:
     The micro-batch stays: the trials' plans rest on it.
     """
     may_choose = sweep.trial.activation_checkpointing is None
-    if settings.resident and sweep.trial.base_precision == "nf4":
+    if settings.resident and sweep.trial.in_4_bits:
         return replace(settings, resident=False)
     if may_choose and not settings.activation_checkpointing:
         return replace(settings, activation_checkpointing=True)

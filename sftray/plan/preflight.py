@@ -23,8 +23,9 @@ from sftray.data.packs.manifest import (
 from sftray.data.recipe import Recipe
 from sftray.data.source.sources import names_files
 from sftray.errors import ConfigError
-from sftray.metrics import ANSWER_TOKENS
-from sftray.plan.base_config import require_anywhere, special_attention
+from sftray.metrics import ANSWER_TOKENS, load_metric
+from sftray.plan.base_config import require_anywhere, require_attention, special_attention
+from sftray.plan.checkpoint_format import require_precision
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.identities import identities, refuse_other_identities
 from sftray.plan.lora_targets import require_targets
@@ -32,13 +33,26 @@ from sftray.plan.model_shape import ModelShape
 from sftray.plan.prior_points import published_rates
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
 from sftray.storage import files
-from sftray.storage.model_files import BaseConfig
+from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
 from sftray.storage.paths import SweepPaths
 
 HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
 """A learning rate above which full fine-tuning seldom wants to be; bases of fewer parameters do."""
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
+
+
+def checked_base(sweep: SweepConfig) -> BaseConfig:
+    """The base's config.json. Raises DataError or ConfigError where trials cannot train what is
+    there, ConfigError where there is no such metric."""
+    trial = sweep.trial
+    base = model_config(trial.model, trial.model_revision)
+    require_safetensors(trial.model, trial.model_revision)
+    require_precision(sweep, base)
+    require_attention(sweep, base)
+    if sweep.metric:
+        load_metric(sweep.metric)
+    return base
 
 
 def check_sweep(

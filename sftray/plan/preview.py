@@ -17,10 +17,8 @@ from sftray.data.estimate import estimate_packs
 from sftray.data.packs.manifest import Estimate, Manifest, counts_of
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
-from sftray.metrics import load_metric
 from sftray.plan import preflight
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
-from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
 from sftray.plan.disk import Disk, disk_needed
 from sftray.plan.memory import Memory, train_memory
@@ -29,7 +27,7 @@ from sftray.plan.prior_points import prior_points
 from sftray.plan.rungs import rung_ladder
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import TrialPlan, planner, resolve_batch_sizes
-from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
+from sftray.storage.model_files import BaseConfig
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
@@ -158,15 +156,11 @@ def make_plan(
 
     Raises ConfigError where a point of the search could not run.
     """
+    base = preflight.checked_base(asked)
     data, taken = (estimate, []) if estimate else _packs_or_estimate(asked)
     manifest = data.manifest if isinstance(data, Packs) else data
     train = manifest["splits"]["train"]
     sweep = resolve_batch_sizes(asked, train["rows"])
-    base = model_config(sweep.trial.model, sweep.trial.model_revision)
-    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
-    require_attention(sweep, base)
-    if sweep.metric:
-        load_metric(sweep.metric)
     trainer, why, bank = _trainer(sweep, base, gpu_memory)
     fit = DeviceFit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
     plan = planner(sweep, train["rows"], execution=fit.execution)

@@ -21,6 +21,7 @@ from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_sample
 from sftray.data.packs.manifest import Estimate, reasons_text
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError
+from sftray.plan.checkpoint_format import held_in
 from sftray.plan.device_fit import choose_execution
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.preflight import FEW_SUPERVISED
@@ -66,7 +67,7 @@ def propose(
     recipe = make_recipe(DataConfig(source, split=split, max_length=UNCUT), model)
     sample = take_sample(recipe, SAMPLE)
     recipe, cut = _rows_that_hold(recipe, sample, base, reasons)
-    trial = _trial(model, gpus, sample.read, reasons)
+    trial = _trial(model, base, gpus, sample.read, reasons)
     search = _space(base, sample.read, reasons)
     if not gpus:  # a first answer in minutes
         search = {name: search[name] for name in _ON_A_CPU}
@@ -135,15 +136,22 @@ def _rows_that_hold(
     return recipe.resized(max_length=max_length, eval_fraction=fraction), cut
 
 
-def _trial(model: str, gpus: int, conversations: int, reasons: dict[str, str]) -> TrialConfig:
+def _trial(
+    model: str, base: BaseConfig, gpus: int, conversations: int, reasons: dict[str, str]
+) -> TrialConfig:
     why = "on all linear layers LoRA learns most; on attention alone it falls behind"
     reasons["trial.lora_target_modules"] = why
+    reasons["trial.base_precision"] = (
+        "QLoRA: the frozen base in 4 bits, a quarter of the memory"
+        if gpus
+        else "4 bits are slow on a CPU"
+    )
+    trial = TrialConfig(model, base_precision="nf4" if gpus else "fp32")
+    if trial.base_precision not in (true := held_in(base)):
+        reasons["trial.base_precision"] = "as the checkpoint is saved"
+        trial = replace(trial, base_precision=true[0])
     if gpus:
-        why = "QLoRA: the frozen base in 4 bits, a quarter of the memory"
-        reasons["trial.base_precision"] = why
-        return TrialConfig(model)
-    reasons["trial.base_precision"] = "4 bits are slow on a CPU"
-    trial = TrialConfig(model, base_precision="fp32")
+        return trial
     if conversations > 10_000:
         return trial
     reasons["trial.num_train_epochs"] = "a small dataset wants more than one pass"

@@ -28,6 +28,9 @@ FILES = (
 """What a tokenizer is made of; a change in any of them is a change of the packs."""
 
 
+ADAPTER = "adapter_config.json"
+"""Where it lies, transformers loads the adapter, on the base that it names."""
+
 _LARGEST = {
     "hidden_size": 2**24,
     "intermediate_size": 2**26,
@@ -81,7 +84,7 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
         return folder
     from sftray.storage.hub_errors import HUB_ERRORS
 
-    patterns = [*FILES, "*.py"] if code else list(FILES)
+    patterns = [*FILES, ADAPTER, *(["*.py"] if code else [])]
     try:
         return snapshot(model, revision, patterns)
     except OutageError:
@@ -98,8 +101,16 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
 
 
 def model_config(model: str, revision: str | None = None) -> BaseConfig:
-    """A model's config.json, fetched from the Hub where necessary. Raises DataError without one."""
+    """A model's config.json, fetched from the Hub where necessary. Raises DataError without one, or
+    where an adapter lies there."""
     file = tokenizer_folder(model, revision) / "config.json"
+    if (adapter := file.with_name(ADAPTER)).is_file():
+        base = json_object(adapter).get("base_model_name_or_path") or "its base"
+        what = "an adapter beside its weights" if file.is_file() else "an adapter alone"
+        raise DataError(
+            f"model: {model} has {what} ({ADAPTER}), must be a base without one",
+            f"take {base}, merge the adapter into it first, or move {ADAPTER} away",
+        )
     if not file.is_file():
         raise DataError(f"model: {model} has no config.json, must be a transformers model")
     config = json_object(file)

@@ -26,12 +26,10 @@ from sftray.data.packs.ray_passes import each_on_ray
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import BrokenBaseError, DataError, Log, OutageError, SweepFailedError
-from sftray.metrics import load_metric
-from sftray.plan.base_config import require_attention
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
 from sftray.plan.identities import Identities, identities, refuse_other_identities
-from sftray.plan.preflight import check_code, check_sweep
+from sftray.plan.preflight import check_code, check_sweep, checked_base
 from sftray.plan.prior_points import prior_points, usual_rate
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import planner, resolve_batch_sizes
@@ -42,7 +40,7 @@ from sftray.storage import files
 from sftray.storage.faults import plainly
 from sftray.storage.journal import Journal, held
 from sftray.storage.journal.event_types import OUTAGE, EventName, SweepEnded, SweepStarted
-from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
+from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths, is_uri
 from sftray.sweep.active_trainer import ActiveTrainer, refitted
 from sftray.sweep.fresh import delete_sweep, require_whole
@@ -163,11 +161,7 @@ def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> BaseConfig
     if files.exists(paths.lock):
         with held(paths.journal):
             pass  # nobody runs it
-    base = model_config(sweep.trial.model, sweep.trial.model_revision)
-    require_safetensors(sweep.trial.model, sweep.trial.model_revision)
-    require_attention(sweep, base)
-    if sweep.metric:
-        load_metric(sweep.metric)
+    base = checked_base(sweep)
     require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     return base
 

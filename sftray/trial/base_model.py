@@ -10,27 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NoReturn
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    CompressedTensorsConfig,
+    FineGrainedFP8Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from sftray.config import TrialConfig
+from sftray.errors import BrokenBaseError
+from sftray.plan.checkpoint_format import quantization_of
 from sftray.storage.hub import fetched
+from sftray.storage.model_files import model_config
+from sftray.trial.quantised_products import plain_products
 
 Computing = Callable[[], AbstractContextManager[object]]
 """A context in which a trial computes."""
 
 
 def compute_dtype(trial: TrialConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 where the device has it, float32 on the CPU and for an fp32 base."""
+    """bfloat16 on a GPU, float32 on the CPU and for an fp32 base."""
     if device.type != "cuda" or trial.base_precision == "fp32":
         return torch.float32
     return torch.bfloat16
@@ -46,16 +53,13 @@ def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
     """The base on `device` with eager attention, which every model has; frozen, quantised to NF4
     while loading where the trial says so; in float32 where all of it is to be trained
     (`train_all`)."""
-    dtype = compute_dtype(trial, device)
+    compute = compute_dtype(trial, device)
+    dtype = compute
     if trial.finetune == "full":
         dtype = torch.float32
     elif trial.base_precision == "bf16":
         dtype = torch.bfloat16
-    quantization = None
-    if trial.base_precision == "nf4":
-        quantization = nf4_config(compute_dtype(trial, device))
-        if trial.shard_base:  # see `sharded_base`
-            quantization.bnb_4bit_quant_storage = torch.float32
+    quantization = _quantization(trial, compute)
     model = pretrained(
         trial,
         dtype,
@@ -64,24 +68,58 @@ def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
         **({} if quantization is None else {"quantization_config": quantization}),
     )
     model.config.use_cache = False
-    _keep_gradients_through_4bit(model)
+    if dtype == torch.bfloat16 and compute == torch.float32:
+        model.float()  # on a CPU: rounded weights, computed with in float32
+    plain_products(model, compute)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
 
 
+def _quantization(trial: TrialConfig, dtype: torch.dtype) -> QuantizationConfigMixin | None:
+    """What the base is quantised to while it is loaded, or decoded from; None where it is taken as
+    it is saved."""
+    saved = quantization_of(model_config(trial.model, trial.model_revision))
+    if saved and "bits" not in str(saved.get("quant_method")):  # FP8
+        decode = {"fp8": FineGrainedFP8Config, "compressed-tensors": CompressedTensorsConfig}
+        return decode[str(saved["quant_method"])](dequantize=True)
+    if saved or trial.base_precision != "nf4":
+        return None
+    config = nf4_config(dtype)
+    if trial.shard_base:  # see `sharded_base`
+        config.bnb_4bit_quant_storage = torch.float32
+    return config
+
+
 def pretrained(trial: TrialConfig, dtype: torch.dtype, **options: object) -> PreTrainedModel:
-    """The base's own weights in `dtype`, on the CPU unless transformers' `options` say more."""
+    """The base's own weights in `dtype`, on the CPU unless transformers' `options` say more.
+
+    Raises BrokenBaseError where some are not there, which transformers would draw at random.
+    """
     source = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
-    return AutoModelForCausalLM.from_pretrained(
+    model, info = AutoModelForCausalLM.from_pretrained(
         trial.model,
         trust_remote_code=trial.trust_remote_code,
         use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         # else it would ask the Hub whether the base is an adapter
         adapter_kwargs={"local_files_only": "local_files_only" in source},
         dtype=dtype,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
         **options,
         **source,
+    )
+    for name, saved, wanted in info["mismatched_keys"]:
+        _refuse(trial, f"{name} is {list(saved)} and not {list(wanted)} as its config.json says")
+    for name in sorted(info["missing_keys"]):
+        _refuse(trial, f"{name} is missing")
+    return model
+
+
+def _refuse(trial: TrialConfig, weight: str) -> NoReturn:
+    raise BrokenBaseError(
+        f"trial.model: got {trial.model}, of whose weights {weight}; must be a whole checkpoint",
+        "save it again with save_pretrained, or take the one that it was made from",
     )
 
 
@@ -123,14 +161,3 @@ def load_tokenizer(trial: TrialConfig, chat_template: str) -> PreTrainedTokenize
 def saved_tokenizer(folder: Path, trial: TrialConfig) -> PreTrainedTokenizerBase:
     """The tokenizer that `load_tokenizer` gave and that was saved in a local folder."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trial.trust_remote_code)
-
-
-def _keep_gradients_through_4bit(model: nn.Module) -> None:
-    """Stop bitsandbytes from repacking Linear4bit for inference on AVX512-BF16 CPUs.
-
-    The first no-grad forward in eval mode would do it, and gradients through the base are silently
-    gone from then on (bitsandbytes 0.50, nn/modules.py).
-    """
-    for module in model.modules():
-        if type(module).__name__ == "Linear4bit":
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010

@@ -21,6 +21,7 @@ from peft import PeftModel
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import open_packs
 from sftray.errors import Log, PacksError, SftrayError
+from sftray.plan.checkpoint_format import quantization_of
 from sftray.storage import files
 from sftray.storage.model_files import BaseConfig, model_config
 from sftray.storage.paths import SweepPaths, is_uri, resolved
@@ -85,7 +86,7 @@ def merge(
         log(f"merged into {trial.model} in {dtype}")
         losses = Losses()
         if rows is not None:
-            in_4_bit = check or trial.base_precision == "nf4"
+            in_4_bit = check or trial.in_4_bits
             losses = _measure(local, trial, partial, held, rows, in_4_bit, log)
         words = in_words(losses, trial, dtype, facts.base_eval_loss - facts.eval_loss)
         (partial / CARD).write_text(merged_card(facts, dtype, words), encoding="utf-8")
@@ -104,7 +105,7 @@ def merge(
 
 def require_unquantised(model: str, base: BaseConfig) -> None:
     """Raise SftrayError where the base's own weights are quantised."""
-    if base.get("quantization_config"):
+    if quantization_of(base):
         raise SftrayError(
             f"{model}: got a base whose own weights are quantised, must be in floating point to "
             "merge into",

@@ -90,8 +90,8 @@ def make_sweep(**changes: Any) -> SweepConfig:
         (TrialConfig, {"model": ""}, "trial.model: got '', must be a folder or a Hub model id"),
         (
             TrialConfig,
-            {"base_precision": "int8"},
-            "trial.base_precision: got 'int8', must be one of nf4, bf16, fp32",
+            {"base_precision": "int4"},
+            "trial.base_precision: got 'int4', must be one of nf4, bf16, fp32, fp4, int8",
         ),
         (
             TrialConfig,

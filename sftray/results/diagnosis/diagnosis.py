@@ -93,7 +93,7 @@ def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: TrialCurves)
     said = _said(trial, "even one row at a time did not fit")
     when = f" after step {course.last.step}" if course.evaluations else ""
     sharded = "" if config.shard_base else ", or spread the base with shard_base=True"
-    smaller = "" if config.base_precision == "nf4" else ", base_precision='nf4'"
+    smaller = "" if config.in_4_bits else ", base_precision='nf4'"
     less = f"Lower data.max_length or lora_r ({config.lora_r}){smaller}{sharded}"
     if config.finetune == "full":
         less = "Lower data.max_length, train an adapter with finetune='lora', or take a larger GPU"
