@@ -1,7 +1,7 @@
 """Copy what tests and notebooks read of a real sweep into tests/recorded: no weights, no paths.
 
 python sweeps/lr_batch.py --demo --name lr_batch --num-trials 16 --set confirm_top=2 \\
-    --set confirm_seeds=2 --set 'search_space.learning_rate=loguniform(3e-4, 0.3)'
+    --set confirm_seeds=3 --set 'search_space.learning_rate=loguniform(3e-4, 0.3)'
 python tests/record_sweep.py results/lr_batch
 """
 

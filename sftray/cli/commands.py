@@ -48,6 +48,15 @@ def say_results(found: Results, *, top: int | None, verdicts: bool = False) -> N
     say("\n" + text(learn(found)))
 
 
+def audit(options: argparse.Namespace) -> int:
+    """Every decision and draw of the journal, made again; 1 where one differs."""
+    from sftray.results.audit import audit as audited
+
+    found = audited(options.dir)
+    say(json.dumps(asdict(found), indent=1) if options.json else str(found))
+    return int(bool(found.differences))
+
+
 def watch(options: argparse.Namespace) -> int:
     """The live view of a sweep that runs elsewhere."""
     from sftray.results import load

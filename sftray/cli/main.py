@@ -75,6 +75,9 @@ def _add_views(command: _Command) -> None:
     results.add_argument("-v", "--verdicts", action="store_true", help=text)
     watch = command(commands.watch, "the live view of a sweep that runs elsewhere, from its folder")
     watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
+    text = "ASHA's decisions and TPE's draws made again from the journal; 1 if one differs"
+    audit = command(commands.audit, text)
+    audit.add_argument("--json", action="store_true")
     command(commands.report, "write report.html of a finished or running sweep into its folder")
 
 

@@ -25,7 +25,7 @@ FULL_RATES = loguniform(1e-4, 1e-2)
 
 def demo(sweep: SweepConfig) -> SweepConfig:
     """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each, and
-    the best two twice more where the sweep confirms."""
+    the best two three times more where the sweep confirms."""
     spaces, rate, rank = SPACES, 4e-3, 8
     if sweep.trial.finetune == "full":
         spaces, rate, rank = {**SPACES, "learning_rate": FULL_RATES}, 1e-3, sweep.trial.lora_r
@@ -41,7 +41,7 @@ def demo(sweep: SweepConfig) -> SweepConfig:
         search_space={name: spaces[name] for name in sweep.search_space},
         num_trials=6,
         confirm_top=min(sweep.confirm_top, 2),
-        confirm_seeds=2,
+        confirm_seeds=3,
         grace_rows=24,
         evals_per_trial=2,
     )

@@ -1,16 +1,16 @@
 """How sure the answer is: the best points, run again with other seeds.
 
 A search picks the best of many noisy losses, so the best one is partly luck. Repetitions with new
-seeds (row order, initialisation, dropout) were not picked: their mean is what the point gives, and
-their scatter is what a seed alone makes of it. The scatter is pooled over all repeated points, for
-a few seeds tell little of a point's own; the interval is Student's.
+seeds (row order, initialisation, dropout) were not picked: their mean is what the point gives.
+Points are compared in pairs of one seed (`paired_seeds`); the interval of a point's own mean is
+Student's, its scatter pooled over all repeated points, since a few seeds say little of one.
 
 A repetition that diverged is a result of its point, an infinite one. One that failed, ran out of
 memory, was preempted or stopped by the search says nothing of the point: it is left out, and
 counted. Where seeds were searched or given, all trials of a point are its repetitions.
 
-Promise: points whose intervals overlap with the best one's are not told apart. Of those the lowest
-mean is the answer, unless another costs less by more than a few rows. Price: standard library only.
+Promise: of points that are not worse than the lowest mean beyond chance that mean is the answer,
+unless another of at least MIN_SEEDS seeds costs less by more than a few rows. Price: numpy.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypedDict
 
 from sftray.config.checks import is_number
 from sftray.config.points import Point
 from sftray.config.spaces import label
+from sftray.results.paired_seeds import MIN_SEEDS, Pairs, compare, critical_value
 from sftray.results.records import TrialRecord
 from sftray.storage.journal.event_types import Outcome
-
-T_QUANTILES = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Student's t, two-sided 95 %, for 1 … 30 degrees of freedom; 1.96 beyond."""
-
 
 CHEAPER = 0.05
 """A point is cheaper than another from this share of its tokens on; sizes that drop a few rows
@@ -67,6 +60,16 @@ class Confirmed(TypedDict):
     """None where no repetition counts."""
     interval: Sequence[float] | None
     """95 %; None with fewer than two repetitions in all."""
+    above: float | None
+    """By how much its loss is above that of the lowest mean, in pairs of one seed; None of that
+    one, and where chance is not known."""
+    above_interval: Sequence[float] | None
+    """95 %, for all such differences together."""
+    verdict: str
+    """"best", "worse" or "open" (not worse beyond chance)."""
+    more_seeds: int | None
+    """That each point needs to decide what is open, where the difference stays; None where nothing
+    is open, or too many would be needed."""
     tokens: int
     """That a repetition trained."""
 
@@ -79,7 +82,10 @@ class Confirmation(TypedDict):
     winner: str | None
     """The search's trial whose point is the answer; None where no repetition counts."""
     tied: Sequence[str]
-    """Trials, the winner among them, that are not told apart from the lowest mean."""
+    """Trials, the winner among them, that are not worse than the lowest mean beyond chance."""
+    too_low: float | None
+    """How much the lowest mean is too low, having been picked, where the points are equal; less
+    where they are not. None where chance is not known, or for one point."""
 
 
 def half_width(one: Confirmed) -> float | None:
@@ -102,17 +108,46 @@ def confirmation(trials: Sequence[TrialRecord]) -> Confirmation | None:
     )
     best = points[0]
     if best["mean"] is None:
-        return {"points": points, "winner": None, "tied": []}
-    tied = [one for one in points if one is best or _overlap(one, best)]
-    winner = tied[0]
+        return {"points": points, "winner": None, "tied": [], "too_low": None}
+    pairs = compare(_by_seed(repeated), best["trial"]) if math.isfinite(best["mean"]) else None
+    for one in points:
+        _judge(one, best, pairs)
+    winner, tied = best, [one for one in points if one["verdict"] in ("best", "open")]
     for one in tied[1:]:
-        if _cheaper(one, winner):
+        if min(map(len, (one["eval_losses"], best["eval_losses"]))) >= MIN_SEEDS and _cheaper(
+            one, winner
+        ):
             winner = one
     return {
         "points": points,
         "winner": winner["trial"],
         "tied": [one["trial"] for one in tied],
+        "too_low": pairs.too_low if pairs and len(points) > 1 else None,
     }
+
+
+def _judge(one: Confirmed, best: Confirmed, pairs: Pairs | None) -> None:
+    """Set what the comparison of a point with the best says."""
+    if one is best:
+        one["verdict"] = "best"
+    elif one["mean"] is None or math.isinf(one["mean"]):
+        one["verdict"] = "worse"  # or nothing is known of it
+    elif pairs is not None and one["trial"] in pairs.differences:
+        found = pairs.differences[one["trial"]]
+        one["above"] = found.above
+        one["above_interval"] = [found.above - found.half_width, found.above + found.half_width]
+        one["verdict"] = "worse" if found.worse else "open"
+        one["more_seeds"] = found.more_seeds
+
+
+def _by_seed(repeated: Mapping[str, Sequence[TrialRecord]]) -> dict[str, dict[Hashable, float]]:
+    """Finite losses that count, of points whose mean is finite."""
+    losses: dict[str, dict[Hashable, float]] = {}
+    for name, runs in repeated.items():
+        own = [run for run in runs if run.outcome not in LEFT_OUT]
+        if own and all(math.isfinite(_loss(run)) for run in own):
+            losses[name] = {label(run.point.get("seed")): _loss(run) for run in own}
+    return losses
 
 
 def answers(confirmed: Confirmation | None, trial: TrialRecord) -> bool:
@@ -164,6 +199,10 @@ def _confirmed(
         "left_out": Counter(run.outcome for run in runs if run.outcome in LEFT_OUT),
         "mean": mean,
         "interval": interval,
+        "above": None,
+        "above_interval": None,
+        "verdict": "open",
+        "more_seeds": None,
         "tokens": max(run.last["tokens"] for run in runs),
     }
 
@@ -189,14 +228,7 @@ def _half_width(repeated: Sequence[Sequence[TrialRecord]]) -> float | None:
     squares = sum(
         (loss - statistics.fmean(losses)) ** 2 for losses in groups if losses for loss in losses
     )
-    t = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else 1.96
-    return t * math.sqrt(squares / freedom)
-
-
-def _overlap(one: Confirmed, best: Confirmed) -> bool:
-    if one["interval"] is None or best["interval"] is None:
-        return False
-    return one["interval"][0] <= best["interval"][1]
+    return critical_value(2, freedom) * math.sqrt(squares / freedom)
 
 
 def _cheaper(one: Confirmed, other: Confirmed) -> bool:

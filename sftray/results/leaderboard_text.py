@@ -6,8 +6,9 @@ import math
 import textwrap
 
 from sftray.config.points import point_text, short
-from sftray.results.confirmation import Confirmed, half_width
+from sftray.results.confirmation import Confirmation, Confirmed, half_width
 from sftray.results.leaderboard import Leaderboard
+from sftray.results.paired_seeds import MIN_SEEDS, MOST_SEEDS
 
 
 def table(board: Leaderboard, *, top: int | None = None) -> str:
@@ -90,15 +91,16 @@ def mean_text(one: Confirmed) -> str:
 
 def confirmed_text(board: Leaderboard) -> str:
     """What repetitions with new seeds said, as text; empty where there were none."""
-    told = board.get("confirmed")
-    if told is None:
+    confirmed = board.get("confirmed")
+    if confirmed is None:
         return ""
-    points, winner = told["points"], told["winner"]
-    means = [one for one in points if one["mean"] is not None]
+    points, winner = confirmed["points"], confirmed["winner"]
     new = "run again with new seeds"
     if any(one["trial"] in one["runs"] for one in points):
         new = "over the seeds of each point"
-    lines = [f"{new} (mean eval loss, 95 % interval):"]
+    lines = [
+        f"{new} (mean eval loss, 95 % interval; how far above the lowest, in pairs of a seed):"
+    ]
     for one in points:
         mean = _loss(one["mean"])
         half = half_width(one)
@@ -106,24 +108,51 @@ def confirmed_text(board: Leaderboard) -> str:
             mean += f" ± {half:.4f}"
         mark, point = "*" if one["trial"] == winner else " ", point_text(one["point"])
         runs = len(one["eval_losses"])
-        lines.append(f"{mark}  {one['trial']}  {mean}  n={runs}  {one['tokens']:,} tokens  {point}")
-    lines += [_left_out(one) for one in points if one["left_out"]]
-    tied = [name for name in told["tied"] if name != winner]
-    if tied:
-        why = "has the lowest mean" if winner == points[0]["trial"] else "is the cheapest of them"
-        lines.append(
-            f"{winner} and {', '.join(tied)} are not distinguishable: their intervals "
-            f"overlap. {winner} {why}"
-        )
-    elif (
-        len(means) > 1 and points[0]["interval"] is None and any(one["left_out"] for one in points)
-    ):
-        lines.append("too few repetitions count to tell what chance is")
-    elif len(means) > 1 and points[0]["interval"] is None:
-        lines.append("one more seed each does not tell what chance is; confirm_seeds=2 does")
-    elif len(means) > 1:
+        cells = [one["trial"], mean, above_text(one), f"n={runs}", f"{one['tokens']:,} tokens"]
+        lines.append(f"{mark}  {'  '.join(filter(None, cells))}  {point}")
+    return "\n".join([*lines, *confirmed_says(confirmed)])
+
+
+def above_text(one: Confirmed) -> str:
+    """How a point stands to the one of the lowest mean: `+0.0123 ± 0.0045 worse`."""
+    if one["above"] is None or one["above_interval"] is None:
+        return one["verdict"] if one["mean"] is not None else ""
+    half = one["above_interval"][1] - one["above"]
+    return f"{one['above']:+.4f} ± {half:.4f} {one['verdict']}"
+
+
+def confirmed_says(confirmed: Confirmation) -> list[str]:
+    """What repetitions say, in sentences."""
+    points, winner = confirmed["points"], confirmed["winner"]
+    lines = [_left_out(one) for one in points if one["left_out"]]
+    means = [one for one in points if one["mean"] is not None]
+    if len(means) < 2:
+        return lines
+    open_ones = [one for one in means if one["verdict"] == "open"]
+    fewest = min(len(one["eval_losses"]) for one in means)
+    if not open_ones:
         lines.append(f"{winner} is better than the others, beyond what seeds make of a loss")
-    return "\n".join(lines)
+    elif fewest < MIN_SEEDS:
+        seeds = f"{fewest} seed{'s decide' if fewest > 1 else ' decides'}"
+        lines.append(f"{seeds} nothing; confirm_seeds={MIN_SEEDS} may")
+    else:
+        tied = [name for name in confirmed["tied"] if name != winner]
+        why = "has the lowest mean" if winner == points[0]["trial"] else "is the cheapest of them"
+        lines.append(f"{winner} and {', '.join(tied)} are not distinguishable. {winner} {why}")
+        lines += [_would_decide(one) for one in open_ones]
+    if confirmed["too_low"] is not None:
+        lines.append(
+            f"the lowest of {len(means)} means was picked: it is too low by up to "
+            f"{confirmed['too_low']:.4f}, so much where the points are equal"
+        )
+    return lines
+
+
+def _would_decide(one: Confirmed) -> str:
+    if one["more_seeds"] is None:
+        return f"{one['trial']}: {MOST_SEEDS} seeds would not decide a difference so small"
+    seeds = f"{one['more_seeds']} more seed{'s' if one['more_seeds'] > 1 else ''}"
+    return f"{one['trial']}: {seeds} of each point would decide, where the difference stays"
 
 
 def _left_out(one: Confirmed) -> str:

@@ -65,6 +65,12 @@ def read_record(path: str) -> SweepRecord:
     return cast(SweepRecord, record)
 
 
+def fitted_sweep(record: SweepRecord) -> SweepConfig:
+    """The configuration of a sweep as it was fitted to the data: the record's own space has the
+    batch sizes that the number of rows allowed."""
+    return sweep_from_json({**record["config"], "search_space": record["search_space"]})
+
+
 def _is_time(value: object) -> bool:
     try:
         return bool(datetime.fromisoformat(str(value)))
@@ -87,10 +93,7 @@ class SweepFolder:
     @cached_property
     def config(self) -> SweepConfig:
         """The sweep's configuration, as it was fitted to the data."""
-        # the record's own space has the batch sizes that the number of rows allowed
-        return sweep_from_json(
-            {**self.record["config"], "search_space": self.record["search_space"]}
-        )
+        return fitted_sweep(self.record)
 
     @property
     def packs(self) -> str:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from sftray import results
 from sftray.cluster.connect import connect
@@ -107,9 +108,8 @@ def _run(
             _refuse_another(given, now, paths)  # nobody else writes it any more
             require_whole(paths, begun=any(event["trial"] for event in journal.events()))
             uid = write_record(given, sweep, paths, packs, now)["uid"]
-            journal.append(SweepStarted(event=EventName.SWEEP_STARTED, trial=None, uid=uid))
             meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, usable))
-            search = _begin(specs, base, journal, fit, meter, now, log)
+            search = _begin(specs, base, journal, fit, meter, (now, uid), log)
             entropy = packs.target_entropy
             recorder = Recorder(sweep, paths, journal, log, meter.look, entropy)
             at_the_end.callback(Tracking.start(sweep, paths, log).finish)
@@ -199,16 +199,19 @@ def _begin(
     journal: Journal,
     fit: DeviceFit,
     meter: Meter,
-    now: Identities,
+    ours: tuple[Identities, str],
     log: Log,
 ) -> Search:
-    """The search as its journal has it."""
+    """The search as its journal has it. ours: what the sweep's names stand for, and its uid."""
     sweep = specs.sweep
     earlier = [results.load(folder) for folder in sweep.warm_start]
-    known, theirs = learn_from(sweep, now, earlier, log)
+    known, theirs = learn_from(sweep, ours[0], earlier, log)
     priors = prior_points(sweep, base)
     usual = usual_rate(base)
-    first = [*theirs, *priors]
+    start = SweepStarted(
+        event=EventName.SWEEP_STARTED, trial=None, uid=ours[1], first=[*theirs, *priors]
+    )
+    first = cast(SweepStarted, journal.append(start)).get("first", [])
     search = Search(sweep, journal, specs.plan, fit.too_large, first, meter.look, usual)
     search.take_over(known)
     for line in _begins_with(known, theirs, priors):

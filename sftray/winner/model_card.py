@@ -150,7 +150,8 @@ def _confirmed_row(confirmed: Confirmed | None) -> str:
         return ""
     half, seeds = half_width(confirmed), len(confirmed["eval_losses"])
     mean = f"{confirmed['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
-    return f"| its point, mean of {seeds} other seeds (95 %) | {mean} |\n"
+    other = "" if confirmed["trial"] in confirmed["runs"] else "other "
+    return f"| its point, mean of {seeds} {other}seeds (95 %) | {mean} |\n"
 
 
 def _point(facts: BundleFacts) -> str:

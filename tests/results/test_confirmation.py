@@ -8,6 +8,7 @@ from fake_trials import make_sweep
 from sftray.results.confirmation import LEFT_OUT, confirmation
 from sftray.results.leaderboard import answering, leaderboard
 from sftray.results.leaderboard_text import confirmed_text, recommended, table
+from sftray.results.paired_seeds import critical_value
 from sftray.results.records import Records, TrialRecord
 from sftray.storage.journal import Event
 
@@ -19,10 +20,11 @@ def trial(
     confirms: str | None = None,
     rank: int = 16,
     outcome: str | None = None,
+    seed: int = 1,
 ) -> TrialRecord:
     metrics = {"step": 10, "eval_loss": loss, "tokens": 1000, "supervised_tokens": 500}
     outcome = outcome or ("completed" if math.isfinite(loss) else "diverged")
-    point = {"lora_r": rank, **({"seed": 1} if confirms else {})}
+    point = {"lora_r": rank, **({"seed": seed} if confirms else {})}
     return TrialRecord(name, point, [metrics], outcome=outcome, confirms=confirms)
 
 
@@ -34,7 +36,8 @@ def sweep(**repeated: list[float]) -> list[TrialRecord]:
     ]
     for name, losses in repeated.items():
         trials += [
-            trial(f"{name}-{number}", loss, confirms=name) for number, loss in enumerate(losses)
+            trial(f"{name}-{number}", loss, confirms=name, seed=number)
+            for number, loss in enumerate(losses)
         ]
     return trials
 
@@ -48,21 +51,66 @@ def test_the_interval_is_students_with_the_scatter_of_all_points() -> None:
     assert best["mean"] == pytest.approx(1.1)
     assert best["interval"] is not None
     # four degrees of freedom: t = 2.776
-    assert best["interval"][1] - best["mean"] == pytest.approx(2.776 * scatter / math.sqrt(3))
+    assert best["interval"][1] - best["mean"] == pytest.approx(
+        2.776 * scatter / math.sqrt(3), rel=1e-3
+    )
 
 
 def test_of_points_that_are_not_told_apart_a_cheaper_one_is_the_answer() -> None:
-    found = confirmation(sweep(small=[1.02, 1.06], large=[1.00, 1.05], far=[2.0, 2.02]))
+    small, large, far = [1.02, 1.06, 1.02], [1.00, 1.05, 1.04], [2.0, 2.02, 2.03]
+    found = confirmation(sweep(small=small, large=large, far=far))
     assert found is not None
     assert found["points"][0]["trial"] == "large", "the lowest mean"
     assert set(found["tied"]) == {"large", "small"}
     assert found["winner"] == "small", "the smaller adapter"
-    assert "small is the cheapest of them" in confirmed_text({"confirmed": found})
+    text = confirmed_text({"confirmed": found})
+    assert "small and large are not distinguishable. small is the cheapest of them" in text
+    assert "small: 30 seeds would not decide" in text
+
+
+def test_points_that_differ_alike_in_every_seed_are_told_apart() -> None:
+    """The same 0.06 in every seed, where seeds move both points by 0.1: the intervals of the means
+    overlap, the differences do not reach 0."""
+    found = confirmation(sweep(a=[1.0, 1.1, 1.2], b=[1.061, 1.16, 1.259]))
+    assert found is not None
+    a, b = found["points"]
+    assert a["interval"] is not None
+    assert b["interval"] is not None
+    assert a["interval"][1] > b["interval"][0]
+    assert (a["verdict"], b["verdict"], found["tied"]) == ("best", "worse", ["a"])
+    assert b["above"] == pytest.approx(0.06)
+    text = confirmed_text({"confirmed": found})
+    assert "+0.0600 ± 0.0025 worse" in text
+    assert "a is better than the others" in text
+
+
+def test_seeds_that_are_missing_to_decide_are_counted() -> None:
+    found = confirmation(sweep(a=[1.00, 1.10, 1.05], b=[1.04, 1.12, 1.12]))
+    assert found is not None
+    b = found["points"][1]
+    assert b["verdict"] == "open"
+    # with a pair's spread of s a difference d is decided by n seeds where d > t s √(2 / n)
+    apart = [0.04, 0.02, 0.07]
+    error, above = statistics.stdev(apart), statistics.fmean(apart)
+    three, four = (critical_value(2, n - 1) * error / math.sqrt(n) for n in (3, 4))
+    assert four < above < three
+    assert b["more_seeds"] == 1
+    assert "b: 1 more seed of each point would decide" in confirmed_text({"confirmed": found})
+
+
+def test_the_lowest_of_several_means_is_said_to_be_too_low() -> None:
+    found = confirmation(sweep(a=[1.0, 1.2, 1.1], b=[1.1, 1.2, 1.3], c=[1.2, 1.3, 1.1]))
+    assert found is not None
+    assert found["too_low"] is not None
+    assert f"too low by up to {found['too_low']:.4f}" in confirmed_text({"confirmed": found})
+    alone = confirmation(sweep(a=[1.0, 1.2, 1.1]))
+    assert alone is not None
+    assert alone["too_low"] is None
 
 
 @pytest.mark.parametrize(("tokens", "winner"), [(1045, "low"), (1060, "high"), (955, "low")])
 def test_a_few_rows_more_are_not_dearer(tokens: int, winner: str) -> None:
-    trials = sweep(low=[1.00, 1.05], high=[1.02, 1.06])
+    trials = sweep(low=[1.00, 1.05, 1.01], high=[1.02, 1.06, 1.01])
     for one in trials:
         one.point.pop("lora_r")  # type: ignore[attr-defined]
         if "low" in one.trial:
@@ -74,14 +122,22 @@ def test_a_few_rows_more_are_not_dearer(tokens: int, winner: str) -> None:
 
 
 def test_a_point_that_is_better_beyond_the_noise_wins_whatever_it_costs() -> None:
-    trials = sweep(small=[1.50, 1.51], large=[1.00, 1.01])
+    trials = sweep(small=[1.50, 1.51, 1.52], large=[1.00, 1.01, 1.03])
     found = confirmation(trials)
     assert found is not None
     assert found["winner"] == "large"
     assert found["tied"] == ["large"]
-    assert {one.trial for one in answering(trials)} == {"large", "large-0", "large-1"}
+    assert {one.trial for one in answering(trials)} == {"large", *(f"large-{n}" for n in range(3))}
     text = confirmed_text({"confirmed": found})
     assert "large is better than the others" in text
+
+
+def test_two_seeds_decide_nothing_and_the_lowest_mean_is_the_answer() -> None:
+    found = confirmation(sweep(small=[1.50, 1.51], large=[1.00, 1.01]))
+    assert found is not None
+    assert found["winner"] == "large", "not the cheaper one, of which nothing is known"
+    assert found["points"][1]["verdict"] == "open"
+    assert "2 seeds decide nothing; confirm_seeds=3 may" in confirmed_text({"confirmed": found})
 
 
 def test_a_repetition_that_diverged_speaks_against_its_point() -> None:
@@ -192,6 +248,6 @@ def test_one_repetition_has_no_interval_and_no_repetition_no_confirmation() -> N
     assert found["points"][0]["interval"] is None
     pair = confirmation(sweep(a=[1.0], b=[1.2]))
     assert pair is not None
-    assert "does not tell what chance is" in confirmed_text({"confirmed": pair})
+    assert "1 seed decides nothing; confirm_seeds=3 may" in confirmed_text({"confirmed": pair})
     assert confirmation([trial("a", 1.0)]) is None
     assert confirmed_text({}) == ""

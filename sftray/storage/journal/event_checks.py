@@ -55,6 +55,10 @@ TEXT: Kind = (lambda value: isinstance(value, str), "text")
 OBJECT: Kind = (lambda value: isinstance(value, Mapping), "an object")
 POINTS: Kind = (_are_lists, "lists of numbers")
 FLAGS: Kind = (_are_flags, "lists of words")
+OBJECTS: Kind = (
+    lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
+    "a list of objects",
+)
 SEEDS: Kind = (lambda value: isinstance(value, list) and all(map(_is_count, value)), "seeds")
 DECISION: Kind = (lambda value: value in (CONTINUE, STOP), f"{CONTINUE} or {STOP}")
 
@@ -64,7 +68,7 @@ EVENT: Mapping[str, Kind] = {
     "metric": NUMBER, "outcome": TEXT, "message": TEXT, "class": TEXT, "bracket": TEXT,
     "budget": TEXT, "folder": TEXT, "uid": TEXT, "owner": TEXT, "lease": TEXT, "point": OBJECT,
     "metrics": OBJECT, "decision": DECISION, "seeds": SEEDS, "answer_flags": FLAGS,
-    "last_curve": POINTS,
+    "last_curve": POINTS, "first": OBJECTS,
 }  # fmt: skip
 REQUIRED: Mapping[str, Sequence[str]] = {
     EventName.TRIAL_SUGGESTED: ("trial", "point"),

@@ -144,6 +144,8 @@ class DriverStarted(_OfSweep):
 class SweepStarted(_OfSweep):
     event: Literal[EventName.SWEEP_STARTED]
     uid: str
+    first: NotRequired[list[dict[str, Any]]]
+    """The points that the search begins with."""
 
 
 class TrialSuggested(_OfTrial):

@@ -93,7 +93,7 @@ class Watched:
 
     def _take_spent(self, event: SpentSoFar) -> None:
         """A driver that continues says first what was spent before it."""
-        if self._spent:
+        if self._spent and "time" in event and "time" in self._spent:
             passed = event["time"] - self._spent["time"]
             paused = passed - (event["wall_seconds"] - self._spent["wall_seconds"])
             if paused > PAUSE_SECONDS:

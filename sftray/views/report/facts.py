@@ -12,7 +12,7 @@ from sftray.results import Results
 from sftray.results.confirmation import half_width
 from sftray.results.diagnosis.symptoms import NOTHING_WRONG
 from sftray.results.findings import Findings
-from sftray.results.leaderboard_text import confirmed_text, mean_text
+from sftray.results.leaderboard_text import above_text, confirmed_says, mean_text
 from sftray.results.tables import BASE
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
@@ -76,12 +76,16 @@ def _confirmed(found: Results) -> Facts | None:
     if board is None:
         return None
     points = [
-        {**point, "half_width": half_width(point), "says": mean_text(point)}
+        {
+            **point,
+            "half_width": half_width(point),
+            "says": mean_text(point),
+            "stands": above_text(point),
+        }
         for point in board["points"]
     ]
     points.sort(key=lambda one: one["trial"] != board["winner"])
-    lines = confirmed_text(found.leaderboard).splitlines()
-    says = " ".join(lines[1 + len(points) :])
+    says = ". ".join(confirmed_says(board))
     return {"winner": board["winner"], "points": points, "says": says}
 
 

@@ -50,7 +50,7 @@ def test_a_figure_can_be_made_at_every_moment_of_a_sweep(name: str, tmp_path: Pa
 
 def test_every_trial_has_a_curve_and_the_best_is_drawn_last(recorded: Results) -> None:
     figure = plots.learning_curves(recorded)
-    assert len(figure.data) == 20
+    assert len(figure.data) == 22
     best = recorded.leaderboard["best"]
     assert figure.data[-1].name == f"best: {best}"
     assert min(figure.data[-1].y) == recorded.best["eval_loss"][0]
@@ -102,7 +102,7 @@ def test_the_axes_of_parallel_coordinates_hold_every_trial(recorded: Results) ->
 def test_rungs_show_every_decision_and_its_newest_cutoff(recorded: Results) -> None:
     figure = plots.rungs(recorded)
     stopped = (recorded.rungs["decision"] == "stop").sum()
-    assert len(values(figure, "stopped", "y")) == stopped == 14
+    assert len(values(figure, "stopped", "y")) == stopped == 13
     assert len(values(figure, "went on", "y")) == len(recorded.rungs) - stopped
     assert list(figure.layout.xaxis.categoryarray) == ["24 rows", "72 rows"]
 
@@ -115,8 +115,8 @@ def test_trials_that_ran_at_the_same_time_are_drawn_beneath_each_other(recorded:
         for trace in figure.data
         for lane, begin, minutes in zip(trace.y, trace.base, trace.x, strict=True)
     ]
-    assert len(bars) == 20
-    assert {lane for lane, _, _ in bars} == {1, 2, 3, 4}  # a bank of four slots
+    assert len(bars) == 22
+    assert {lane for lane, _, _ in bars} == {1, 2, 3, 4, 5}  # four slots, and who stood ready
     for lane, begin, end in bars:
         assert not [b for other, b, _ in bars if other == lane and begin < b < end]
 
@@ -145,4 +145,4 @@ def test_the_best_loss_so_far_falls_to_the_best(recorded: Results) -> None:
 def test_importance_names_the_axis_that_matters_and_whether_it_decides(recorded: Results) -> None:
     (bars,) = plots.importance(recorded).data
     assert bars.y[-1] == "learning_rate"
-    assert bars.text[-1] == "0.97 not beyond chance"  # p is 0.030, and 16 trials want 0.025
+    assert bars.text[-1] == "1.00 decides"
