@@ -34,9 +34,10 @@ def spread_point(spaces: Mapping[str, Space], number: int, seed: int) -> Point:
     ratio = 2.0
     for _ in range(40):  # the root of x^(d + 1) = x + 1
         ratio = (1 + ratio) ** (1 / (len(spaces) + 1))
+    axes = {name: axis for axis, name in enumerate(sorted(spaces), start=1)}
     return {
-        name: space.at((Random(f"{seed}/{name}").random() + number * ratio**-axis) % 1)
-        for axis, (name, space) in enumerate(sorted(spaces.items()), start=1)
+        name: space.at((Random(f"{seed}/{name}").random() + number * ratio ** -axes[name]) % 1)
+        for name, space in spaces.items()
     }
 
 

@@ -24,7 +24,7 @@ from sftray.views.live.watched import Watched
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "lr_batch"
 EVENTS = read_events(str(RECORDED / "journal.jsonl"))
-PRUNED, CONFIRMING = 60, 120
+PRUNED, CONFIRMING = 55, 134
 """Events until some trials had ended, and until repetitions ran."""
 
 
@@ -64,14 +64,15 @@ def test_a_view_is_never_wider_nor_higher_than_the_screen(tmp_path: Path) -> Non
 def test_a_view_tells_the_sweep_its_trials_and_what_was_logged(tmp_path: Path) -> None:
     lines = drawn(state(tmp_path, PRUNED), 80)
     assert lines[0].startswith("lr_batch  training")
-    assert lines[0].endswith("1:37 elapsed, ≈ 2:54 left")
-    assert lines[1:4] == [
-        "trials  6 of 20 ended, 5 running",
-        "tokens  146,190 of ≈ 480,329 at 1,449 tok/s",
-        "best    t0003: eval loss 3.6727 at step 36, 1.8271 below the base  lr=0.00343",
+    assert lines[0].endswith("1:29 elapsed, ≈ 3:37 left")
+    assert lines[1:6] == [
+        "trials  5 of 22 ended, 4 running",
+        "tokens  146,190 of ≈ 574,640 at 1,503 tok/s",
+        "CPU     0.91 busy on average",
+        "best    t0003: eval loss 3.6727 at step 36, 1.8271 below the base  batch=2",
+        "        lr=0.00343",
     ]
-    assert lines[4] == "        batch=2"
-    assert lines[5].split() == [
+    assert lines[6].split() == [
         "trial",
         "point",
         "step",
@@ -81,24 +82,24 @@ def test_a_view_tells_the_sweep_its_trials_and_what_was_logged(tmp_path: Path) -
         "losses",
         "outcome",
     ]
-    table = [line.split() for line in lines[6:17]]
-    running = "*t0003 lr=0.00343 batch=2 36/39 2/2 3.7891 3.6727 ▃▂▁ running"
-    assert table[0] == running.split()
-    assert [row[-1] for row in table] == ["running"] * 3 + ["starting"] * 2 + ["pruned"] * 6
-    ended = [float(row[-3]) for row in table[5:]]
+    table = [line.split() for line in lines[7:16]]
+    running = "*t0003 batch=2 lr=0.00343 36/39 2/2 3.7891 3.6727 ▃▂▁ running"
+    assert table[1] == running.split()
+    assert [row[-1] for row in table] == ["running"] * 3 + ["starting"] + ["pruned"] * 5
+    ended = [float(row[-3]) for row in table[4:]]
     assert ended == sorted(ended)
-    assert lines[-1] == "   94.4s  t0007  pruned (eval_loss 4.4833 at 24 rows, above 4.4195)"
+    assert lines[-1] == "   86.2s  t0006  pruned (eval_loss 12.6955 at 24 rows, above 4.4214)"
     wide = drawn(state(tmp_path, PRUNED), 120)
-    assert wide[4].split()[2:6] == ["step", "rows", "tokens", "tok/s"]
+    assert wide[5].split()[2:6] == ["step", "rows", "tokens", "tok/s"]
     assert "t0003  step    36  rows     72  train 3.7891  eval 3.6727" in "\n".join(wide)
 
 
 def test_on_a_low_screen_the_worst_trials_are_counted(tmp_path: Path) -> None:
     lines = drawn(state(tmp_path, len(EVENTS)), 80, 24)
     trials = [line for line in lines if line.startswith(("*t", " t0"))]
-    assert trials[0].startswith("*t0009")
+    assert trials[0].startswith("*t0008")
     (more,) = [line for line in lines if line.startswith("… and ")]
-    assert len(trials) + sum(int(word) for word in more.split() if word.isdigit()) == 20
+    assert len(trials) + sum(int(word) for word in more.split() if word.isdigit()) == 22
     assert "diverged" not in more
 
 
@@ -141,9 +142,9 @@ def test_what_is_spent_and_left_of_budgets_is_told(tmp_path: Path) -> None:
     time, day = EVENTS[PRUNED - 1]["time"], 86400.0
     with Journal(str(tmp_path / "journal.jsonl")) as journal:
         for attempt, at, wall, budget in (
-            (1, time, 96.0, ""),
-            (2, time + day, 96.0, ""),  # the next driver's first word
-            (3, time + day + 60, 7250.0, "max_hours"),
+            (11, time, 96.0, ""),
+            (12, time + day, 96.0, ""),  # the next driver's first word
+            (13, time + day + 60, 7250.0, "max_hours"),
         ):
             told = {"wall_seconds": wall, "gpu_seconds": 2 * wall, "budget": budget}
             journal.append(an_event("spent", attempt=attempt, **told, time=at))
@@ -154,14 +155,14 @@ def test_what_is_spent_and_left_of_budgets_is_told(tmp_path: Path) -> None:
     assert state.elapsed == pytest.approx(time - EVENTS[0]["time"] + 60, abs=0.01)
     lines = drawn(state, 80)
     assert lines[0].startswith("lr_batch  max_hours is spent")
-    assert lines[1] == "trials  6 of 20 ended, 5 unfinished"
+    assert lines[1] == "trials  5 of 22 ended, 4 unfinished"
     assert " left" not in lines[0]
     assert "spent   2.01 of 2 hours (0.00 left), 4.03 GPU-hours, 10.07 of 9 at 2.5 a" in lines
 
 
 def test_what_is_expected_comes_down_to_what_was_trained(tmp_path: Path) -> None:
     early, late, end = (state(tmp_path, n) for n in (PRUNED, CONFIRMING, len(EVENTS)))
-    assert (early.total, late.total, end.total) == (20, 20, 20)
+    assert (early.total, late.total, end.total) == (22, 22, 22)
     assert (early.doing, late.doing, end.doing) == ("training", "confirming", "ended")
     tokens = end.tokens
     assert tokens == sum(t["tokens"] for t in json.loads(
@@ -201,7 +202,7 @@ def test_the_last_view_stays_and_what_others_print_does_not_tear_it(tmp_path: Pa
     for line in ("a library's line\n", "another's\n", "warning: few steps\n"):
         assert text.count(line) == 1
     last = text[text.rindex("lr_batch") :]
-    assert "trials  6 of 20 ended, 5 running" in last
+    assert "trials  5 of 22 ended, 4 running" in last
     assert last.rstrip().endswith("\x1b[?25h")  # the cursor is back
 
 
@@ -222,10 +223,10 @@ def test_in_a_pipe_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_watching_in_a_pipe_says_what_the_driver_said(capsys: pytest.CaptureFixture[str]) -> None:
     watch(str(RECORDED), plain=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "  385.3s  the sweep has ended"
-    assert "   93.3s  t0000  pruned (eval_loss 3.9110 at 72 rows, above 3.6727)" in lines
+    assert lines[-1] == "  397.4s  the sweep has ended"
+    assert "   86.2s  t0006  pruned (eval_loss 12.6955 at 24 rows, above 4.4214)" in lines
     said = [line for line in lines if "t0003" in line]
-    assert "started: learning_rate=0.00343, effective_batch_size=2  [cpu" in said[0]
+    assert "started: effective_batch_size=2, learning_rate=0.00343  [cpu" in said[0]
     assert said[1].endswith(" tok/s")
 
 
@@ -237,7 +238,7 @@ def test_a_sweep_on_a_uri_is_watched_as_well(
         journal.append_all(EVENTS)
     watch(f"file://{tmp_path}", plain=False)
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if "  t00" in line]) == 86
+    assert len([line for line in lines if "  t00" in line]) == 99
     assert lines[-1].endswith("  the sweep has ended")
 
 
