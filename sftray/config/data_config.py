@@ -23,7 +23,7 @@ from sftray.config.checks import check_fields, refuse, with_known_fields
 SPELLINGS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 COLUMNS = (
     *("messages", "conversations", "system", "prompt", "completion"),
-    *("instruction", "input", "output"),
+    *("instruction", "input", "output", "history", "tools"),
 )
 """What a column may be called."""
 
@@ -63,6 +63,16 @@ class DataConfig:
     """Path of a Jinja chat template; None takes the tokenizer's own."""
     template_date: Annotated[str, Date()] = "2025-01-01"
     """The date that templates print, frozen so that packs and prompts repeat (YYYY-MM-DD)."""
+    thinking: Annotated[str, OneOf("as_template", "last", "drop")] = "as_template"
+    """What becomes of thoughts (`reasoning_content`, <think>): as_template trains each answer as it
+    is seen when the model is served, in as many documents as its template needs; last only those
+    that the end of the conversation shows; drop takes thoughts out."""
+    enable_thinking: bool | None = None
+    """Given to the template, in training and in asking: whether an answer begins with a thought;
+    None leaves it to the template."""
+    train_on: Annotated[str, OneOf("assistant", "last")] = "assistant"
+    """Which answers are trained on, of those that a row's own flags (weight, train, …) leave: all,
+    or the last of each conversation."""
     seed: Annotated[int, Seed()] = 0
     """Seed of the held-out choice and of the order of packed rows."""
 

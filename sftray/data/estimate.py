@@ -8,28 +8,26 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.data.chat.asking import asked_of, prompt_ids
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
-from sftray.data.packs.manifest import (
-    SAMPLE_PROMPTS,
-    Estimate,
-    Sizes,
-    overlap_of,
-    reading_of,
-    reasons_text,
-    token_count,
-)
+from sftray.data.packs.manifest import SAMPLE_PROMPTS, Estimate, Sizes, overlap_of
 from sftray.data.packs.packing import pack, padding_of
-from sftray.data.packs.tokenize_pass import ChunkReport, Kept, read_and_encode
+from sftray.data.packs.readings import reading_of, reasons_text
+from sftray.data.packs.tokenize_pass import (
+    ChunkReport,
+    Kept,
+    conversations_of,
+    read_and_encode,
+)
 from sftray.data.recipe import Recipe
-from sftray.data.source.conversations import conversation, spelling_of
+from sftray.data.source.conversations import Conversation, conversation, spelling_of
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, check_spelling, sample_rows
@@ -86,8 +84,8 @@ def estimate_from(recipe: Recipe, train: Sample, own: Sample | None = None) -> E
         },
         "eval_overlap": overlap,
         "sample_prompts": [
-            {"reference_tokens": token_count(chat, text)}
-            for text in evaluation.references(chosen, SAMPLE_PROMPTS)
+            {"reference_tokens": len(prompt_ids(chat, one.reference))}
+            for one in asked_of(chat, evaluation.conversed(chosen, SAMPLE_PROMPTS))
         ],
     }
 
@@ -119,14 +117,14 @@ class Sample:
 
     @property
     def conversations(self) -> int:
-        """That can be trained on, of the whole source."""
+        """That can be trained on, of the whole source; each document of one that became several."""
         return max(1, round(self.read * len(self.kept) / self.report.rows))
 
     def cut(self, max_length: int) -> Sample:
         """The same for shorter rows: only conversations too long for them are tokenised again, to
         lose trailing exchanges or to be dropped. Raises DataError where none is left."""
-        too_long = self.kept["length"] > max_length
-        places = self.kept["row"][too_long]
+        places = np.unique(self.kept["row"][self.kept["length"] > max_length])
+        too_long = np.isin(self.kept["row"], places)
         again, _ = read_and_encode(
             [self.rows[k] for k in places], self.spelling, self.chat, max_length, self.seed
         )
@@ -136,7 +134,7 @@ class Sample:
             self.report,
             dropped=self.report.dropped + again.dropped,
             lost_exchanges=again.lost_exchanges,
-            kept=kept[np.argsort(kept["row"])],
+            kept=kept[np.argsort(kept["row"], kind="stable")],
         )
         return _usable(replace(self, report=report))
 
@@ -146,18 +144,17 @@ class Sample:
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
         return {
-            "conversations": number,
+            "conversations": round(number * conversations_of(self.kept) / len(lengths)),
             "rows": math.ceil(rows * number / len(packed)),
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(float(self.kept["trained"].mean()) * number),
             **padding_of(packed, rows, max_length),
         }
 
-    def references(self, chosen: NDArray[np.bool_], most: int) -> Iterator[str]:
-        """The last answers of the first conversations that were chosen."""
-        for place in self.kept["row"][chosen][:most].tolist():
-            turns, _ = conversation(self.rows[place][1], self.spelling)
-            yield turns[-1]["content"]
+    def conversed(self, chosen: NDArray[np.bool_], most: int) -> list[Conversation]:
+        """The first conversations that were chosen."""
+        places = np.unique(self.kept["row"][chosen])[:most].tolist()
+        return [conversation(self.rows[place][1], self.spelling)[0] for place in places]
 
 
 def take_sample(recipe: Recipe, size: int) -> Sample:
@@ -167,6 +164,9 @@ def take_sample(recipe: Recipe, size: int) -> Sample:
         template=recipe.template,
         date=recipe.data.template_date,
         samples=[],
+        thinking=recipe.data.thinking,
+        train_on=recipe.data.train_on,
+        enable_thinking=recipe.data.enable_thinking,
     )
     return _sampled(recipe.train, recipe, chat, size)
 

@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,11 @@ from sftray.data.packs.manifest import (
     Packed,
     check_bad_rows,
     describe,
-    dropped_text,
     format_facts,
     overlap_of,
     overlap_refusal,
     overlap_text,
     sample_prompts,
-    unread_text,
 )
 from sftray.data.packs.packs import SPLITS, Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.packs.ray_passes import (
@@ -46,9 +45,11 @@ from sftray.data.packs.ray_passes import (
     tokenise,
     wake_workers,
 )
+from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
 from sftray.data.recipe import Recipe
-from sftray.data.source.conversations import BadRowError, conversation
+from sftray.data.source.conversations import conversation
 from sftray.data.source.eval_split import held_out, limited
+from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import check_spelling, check_unchanged, first_rows
 from sftray.errors import DataError, Log, PacksError
 from sftray.storage import files
@@ -137,7 +138,13 @@ def _chat_format(recipe: Recipe, log: Log) -> ChatFormat:
         with contextlib.suppress(BadRowError):
             samples.append(conversation(row, spelling)[0])
     chat = choose_format(
-        tokenizer, template=recipe.template, date=recipe.data.template_date, samples=samples
+        tokenizer,
+        template=recipe.template,
+        date=recipe.data.template_date,
+        samples=samples,
+        thinking=recipe.data.thinking,
+        train_on=recipe.data.train_on,
+        enable_thinking=recipe.data.enable_thinking,
     )
     log(f"loss mask of {recipe.model}: {chat.method}")
     for difference in chat.differences:
@@ -166,8 +173,11 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         for split, reading in described.items():
             if line := dropped_text(reading):
                 log(f"{split}: {line}; `sftray inspect` shows examples")
-            if line := unread_text(reading["unread"]):
+            for line in filter(None, (unread_text(reading), thoughts_text(reading, data.thinking))):
                 log(f"{split}: {line}")
+        thoughts = described["train"]["thoughts"]["conversations"]
+        asks = 2 * thoughts > described["train"]["read"] and data.thinking != "drop"
+        chat = replace(chat, asks_thoughts=asks)
         splits, overlap = _split(train, evaluation, data)
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for split, counts in packed.items():

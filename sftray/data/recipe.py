@@ -25,7 +25,7 @@ from sftray.storage.paths import PacksPaths
 
 PART_POSITIONS = 2**21
 """Tokens and padding of a part of the packs: 16 MiB of ids and labels."""
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")
@@ -111,6 +111,9 @@ def make_recipe(
         "tokenizer": fingerprint(folder),
         "template": template,
         "template_date": data.template_date,
+        "thinking": data.thinking,
+        "enable_thinking": data.enable_thinking,
+        "train_on": data.train_on,
         "packing_version": PACKING_VERSION,
         "format_version": FORMAT_VERSION,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},

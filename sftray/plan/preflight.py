@@ -18,8 +18,8 @@ from sftray.data.packs.manifest import (
     Reference,
     counts_of,
     overlap_refusal,
-    reasons_text,
 )
+from sftray.data.packs.readings import reasons_text
 from sftray.data.recipe import Recipe
 from sftray.data.source.sources import names_files
 from sftray.errors import ConfigError

@@ -95,7 +95,12 @@ class Preview:
             "packs": self.packs,
             "data": counts_of(self.manifest),
             "dropped": {
-                split: {"rows": of["read"], "reasons": of["dropped"], "unread": of["unread"]}
+                split: {
+                    "rows": of["read"],
+                    "reasons": of["dropped"],
+                    "unread": of["unread"],
+                    "thoughts": of["thoughts"],
+                }
                 for split, of in splits.items()
             },
             "overlap": self.manifest["eval_overlap"],

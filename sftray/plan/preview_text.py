@@ -5,9 +5,10 @@ from __future__ import annotations
 from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
-from sftray.data.packs.manifest import dropped_text, overlap_text, unread_text
+from sftray.data.packs.manifest import overlap_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
+from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
@@ -73,7 +74,8 @@ def _data_text(plan: Preview) -> list[str]:
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
     for split, facts in splits.items():
-        texts = (dropped_text(facts), unread_text(facts["unread"]))
+        thoughts = thoughts_text(facts, plan.sweep.data.thinking)
+        texts = (dropped_text(facts), unread_text(facts), thoughts)
         lines += [f"  {split}: {text}" for text in texts if text]
     if overlap := plan.manifest["eval_overlap"]:
         lines.append(overlap_text(overlap))

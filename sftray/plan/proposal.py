@@ -18,7 +18,8 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import reachable
 from sftray.config.spaces import Space, choice, fitting, loguniform, uniform
 from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_sample
-from sftray.data.packs.manifest import Estimate, reasons_text
+from sftray.data.packs.manifest import Estimate
+from sftray.data.packs.readings import reasons_text
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError
 from sftray.plan.checkpoint_format import held_in

@@ -1,13 +1,18 @@
-"""Greedy answers of a model, one prompt at a time, by transformers."""
+"""Greedy answers of a model, one prompt at a time, by transformers.
+
+Promise: the likeliest token at each step and nothing else: what a base's own generation
+configuration would do to it (repetition_penalty, suppress_tokens, …) is left out, as a bank, which
+answers without transformers, leaves it out.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sftray.metrics import ANSWER_TOKENS
 from sftray.trial.samples import Reply
@@ -17,25 +22,25 @@ from sftray.trial.samples import Reply
 def reply(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Mapping[str, object]],
+    prompt: Sequence[int],
     end_of_turn: int,
     max_new_tokens: int = ANSWER_TOKENS,
 ) -> Reply:
-    """The greedy answer to `messages` (role, content), through the chat template, until the token
-    `end_of_turn` or what the model's own configuration names; and whether it came to that end."""
-    inputs = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    ).to(model.device)
+    """The greedy answer to a prompt's tokens, until the token `end_of_turn` or what the model's own
+    configuration names; and whether it came to that end."""
     ends = end_tokens(model, end_of_turn)
-    output = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=sorted(ends),
-    )
-    answer = output[0, inputs["input_ids"].shape[1] :].tolist()
+    asked = torch.tensor([list(prompt)], device=model.device)
+    with _greedy(model):
+        output = model.generate(
+            input_ids=asked,
+            attention_mask=torch.ones_like(asked),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(ends),
+        )
+    answer = output[0, len(prompt) :].tolist()
     return str(tokenizer.decode(answer, skip_special_tokens=True)), answer[-1] in ends
 
 
@@ -43,11 +48,26 @@ def base_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     end_of_turn: int,
-    prompts: Sequence[Sequence[Mapping[str, object]]],
+    prompts: Sequence[Sequence[int]],
 ) -> list[Reply]:
-    """`reply` of the base, by itself or beneath an adapter, to each conversation of messages."""
+    """`reply` of the base, by itself or beneath an adapter, to each prompt."""
     with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
-        return [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
+        return [reply(model, tokenizer, prompt, end_of_turn) for prompt in prompts]
+
+
+@contextlib.contextmanager
+def _greedy(model: PreTrainedModel) -> Iterator[None]:
+    """Without the model's own generation configuration, of which `generate` takes whatever it is
+    not given."""
+    models = [model, *([model.get_base_model()] if isinstance(model, PeftModel) else [])]
+    own = [one.generation_config for one in models]
+    for one in models:
+        one.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for one, config in zip(models, own, strict=True):
+            one.generation_config = config
 
 
 def end_tokens(model: PreTrainedModel, end_of_turn: int) -> set[int]:

@@ -11,8 +11,9 @@ import json
 from collections.abc import Sequence
 from typing import TypedDict
 
+from sftray.data.chat.asking import prompt_ids, prompt_text
 from sftray.data.packs.packs import Packs
-from sftray.data.source.conversations import Message
+from sftray.data.source.turns import Message
 from sftray.metrics import load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
@@ -59,6 +60,18 @@ def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[Promp
     return asked + [
         {"messages": one["messages"], "prompt": one["prompt"], "reference": one["reference"]}
         for one in held_out
+    ]
+
+
+def prompt_tokens(packs: Packs, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The prompts as a model is asked: those of the eval set as the packs have them, others as the
+    packs' renderer writes them."""
+    held_out = {one["prompt"]: one["input_ids"] for one in packs.manifest["sample_prompts"]}
+    return [
+        prompt_ids(packs.chat, prompt_text(packs.chat, prompt["messages"]))
+        if prompt["reference"] is None
+        else held_out[prompt["prompt"]]
+        for prompt in prompts
     ]
 
 

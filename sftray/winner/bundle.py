@@ -72,6 +72,8 @@ class BundleFacts:
     evals_per_trial: int
     end_of_turn: int
     """The token that ends an answer."""
+    chat_format: Mapping[str, object]
+    """What prompts are written with (`ChatFormat.to_json`)."""
     trials: int
     """How many the sweep had."""
     leaderboard: Sequence[ShownTrial]

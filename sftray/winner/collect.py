@@ -31,7 +31,7 @@ from sftray.storage import files as storage_files
 from sftray.storage.checksums import MANIFEST, as_manifest
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join, name_of
-from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged
+from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged, prompt_tokens
 from sftray.winner.bundle import CARD, FACTS, REPEAT, BundleFacts, ShownTrial, open_bundle, seal
 from sftray.winner.model_card import model_card, repeat_file
 
@@ -172,6 +172,7 @@ def _facts(
         first_rung=ladder[0] if ladder else None,
         evals_per_trial=sweep.evals_per_trial,
         end_of_turn=packs.end_of_turn,
+        chat_format=packs.manifest["chat_format"],
         trials=len(found.records),
         leaderboard=[
             ShownTrial(
@@ -297,7 +298,7 @@ def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence
             end_with_turns(model, opened.end_of_turn)
             model.generation_config.save_pretrained(folder)
             model = load_untrained(trial) if prompts else None
-        asked = [prompt["messages"] for prompt in prompts]
+        asked = prompt_tokens(opened, prompts)
         with computing_as(trial, default_device()):
             replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
         samples = as_lines(flagged(prompts, 0, replies))

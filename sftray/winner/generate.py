@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sftray.data.chat.asking import prompt_ids, prompt_text
+from sftray.data.chat.chat_format import ChatFormat
 from sftray.winner.bundle import open_bundle
 
 
@@ -17,8 +19,9 @@ def answer(
     from sftray.trial.generation import reply
 
     tokenizer = saved_tokenizer(local, trial)
-    messages = [{"role": "user", "content": prompt}]
-    rest = (tokenizer, messages, facts.end_of_turn, max_new_tokens)
+    chat = ChatFormat.from_json(facts.chat_format, tokenizer.backend_tokenizer.to_str())
+    asked = prompt_ids(chat, prompt_text(chat, [{"role": "user", "content": prompt}]))
+    rest = (tokenizer, asked, facts.end_of_turn, max_new_tokens)
     model, _ = load_trained(local, trial, facts.data.max_length)
     with computing_as(trial, model.device):
         if facts.is_whole:

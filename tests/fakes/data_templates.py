@@ -12,10 +12,11 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from sftray.data.chat.chat_format import ChatFormat, trl_templates
+from sftray.data.chat.documents import Document
 from sftray.data.chat.format_probe import choose_format
-from sftray.data.chat.loss_mask import Document, encode
+from sftray.data.chat.loss_mask import encode
 from sftray.data.chat.tokenizer import ModelTokenizer, backend, read_tokenizer
-from sftray.data.source.conversations import Message
+from sftray.data.source.turns import Message
 
 DEMO = Path(__file__).parents[2] / "sftray" / "demo"
 GOLDEN = Path(__file__).parents[1] / "golden" / "data_masks.json"

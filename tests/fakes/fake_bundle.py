@@ -13,6 +13,8 @@ from peft import get_peft_model
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.config.config_json import to_json
+from sftray.data.chat.format_probe import choose_format
+from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.demo import FOLDER
 from sftray.results.confirmation import Confirmed
 from sftray.sweep.sweep_json import RECORDED_PACKAGES
@@ -21,6 +23,9 @@ from sftray.winner.bundle import CARD, REPEAT, BundleFacts, ShownTrial, seal
 from sftray.winner.model_card import model_card, repeat_file
 
 END_OF_TURN = 2
+DEMO_FORMAT = choose_format(
+    read_tokenizer(str(FOLDER)), template=None, date="2025-01-01", samples=[]
+).to_json()
 CONFIRMED: Confirmed = {
     "trial": "t0001", "point": {"learning_rate": 5e-3}, "runs": ["t0002", "t0003"],
     "eval_losses": [3.4, 3.6], "left_out": {}, "mean": 3.5, "interval": [3.25, 3.75], "tokens": 100,
@@ -37,7 +42,8 @@ def facts_of(config: TrialConfig, **changes: Any) -> BundleFacts:
         tokens=4000, config=config, data=DataConfig(str(FOLDER / "chats.jsonl")),
         packs="/home/somebody/results/packs/0123", packs_key="0123",
         data_counts={"train": counts, "eval": counts}, first_rung=112, evals_per_trial=3,
-        end_of_turn=END_OF_TURN, trials=2, versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
+        end_of_turn=END_OF_TURN, chat_format=DEMO_FORMAT, trials=2,
+        versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
         git_revision=None, reloaded_eval_loss=3.5, verified=True,
         leaderboard=[
             ShownTrial("t0001", point, 3.5, 4000, "completed"),

@@ -175,8 +175,9 @@ def test_an_answer_ends_with_the_turn(small_sweep: Results) -> None:
     )
     first = int(model(**inputs).logits[0, -1].argmax())
     assert first != facts.end_of_turn
-    whole, _ = reply(model, tokenizer, asked, facts.end_of_turn, max_new_tokens=8)
-    cut, _ = reply(model, tokenizer, asked, first, max_new_tokens=8)
+    prompt = inputs["input_ids"][0].tolist()
+    whole, _ = reply(model, tokenizer, prompt, facts.end_of_turn, max_new_tokens=8)
+    cut, _ = reply(model, tokenizer, prompt, first, max_new_tokens=8)
     assert cut == tokenizer.decode([first], skip_special_tokens=True)
     assert whole.startswith(cut)
     assert len(whole) > len(cut)

@@ -9,17 +9,21 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sftray.data.chat.template_process import (
     LIMITS,
+    Cut,
     Limits,
     Rendered,
     TemplateTurns,
     template_process,
 )
-from sftray.data.source.conversations import Message
+from sftray.data.chat.turn_shape import TurnShape
+from sftray.data.source.conversations import Conversation
+from sftray.data.source.turns import Message, Tool
 from sftray.errors import TemplateError
 
 MARKERS = "generation markers"
@@ -43,14 +47,16 @@ class ChatFormat:
     """bos_token, eos_token, …: what templates may print."""
     date: str
     """Today, for templates (YYYY-MM-DD)."""
-    as_parts: bool
-    """The template wants content as a list of text parts."""
+    shape: TurnShape
+    """How the template wants turns."""
     lead: str
     """Text inside the markers that the generation prompt writes already: not trained."""
     gap: str
     """Text before the markers that the generation prompt does not write: trained."""
     ends: tuple[str, str]
     """What closes an answer in the middle, and the last one."""
+    header: str
+    """What the generation prompt writes behind a user's words."""
     end_of_turn_id: int
     """The last token that is trained in an answer."""
     pad_token_id: int
@@ -58,6 +64,14 @@ class ChatFormat:
     """Tokens that the template builds turns from; no text may contain them."""
     limits: Limits
     """What the template may take."""
+    thinking: str = "as_template"
+    """as_template, last or drop."""
+    train_on: str = "assistant"
+    """assistant or last."""
+    enable_thinking: bool | None = None
+    """What templates know by this name; None leaves it to them."""
+    asks_thoughts: bool = False
+    """Most conversations have thoughts, so that a question asks for one."""
     differences: tuple[str, ...] = ()
     """How training writes a conversation otherwise than the model's own template and prompt."""
 
@@ -66,44 +80,63 @@ class ChatFormat:
         conversations: Sequence[list[Message]],
         *,
         own: bool = False,
-        prompt: bool = False,
-        stops: Sequence[Sequence[int]] | None = None,
+        cuts: Sequence[Sequence[Cut]] | None = None,
     ) -> Rendered:
         """`render` with this format's template, or with the model's `own`."""
         return render(
             self.own_template if own else self.template,
-            [as_parts(turns) for turns in conversations] if self.as_parts else conversations,
-            variables=dict(self.variables),
+            [self.shape.turns(turns) for turns in conversations],
+            tools=[Conversation.of(turns).tools for turns in conversations],
+            variables=variables_of(self.variables, self.enable_thinking),
             date=self.date,
-            prompt=prompt,
-            stops=stops,
+            cuts=cuts,
             limits=self.limits,
         )
+
+    def to_json(self) -> dict[str, object]:
+        """All but the tokenizer, as plain values."""
+        return {**asdict(replace(self, tokenizer="")), "shape": self.shape._asdict()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], tokenizer: str) -> ChatFormat:
+        """What `to_json` gave, with the tokenizer."""
+        lists = ("ends", "control_tokens", "differences")
+        given = {**values, **{name: tuple(values[name]) for name in lists}}
+        given["variables"] = tuple((name, text) for name, text in values["variables"])
+        given["shape"], given["limits"] = TurnShape(**values["shape"]), Limits(*values["limits"])
+        return cls(**{**given, "tokenizer": tokenizer})
+
+
+def variables_of(
+    tokens: Sequence[tuple[str, str]], enable_thinking: bool | None
+) -> dict[str, object]:
+    """What a template may print: the tokenizer's tokens, and whether to think."""
+    thinking = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+    return {**dict(tokens), **thinking}
 
 
 def render(
     template: str,
     conversations: Sequence[TemplateTurns],
     *,
-    variables: Mapping[str, str],
+    variables: Mapping[str, object],
     date: str,
-    prompt: bool = False,
-    stops: Sequence[Sequence[int]] | None = None,
+    tools: Sequence[Sequence[Tool]] | None = None,
+    cuts: Sequence[Sequence[Cut]] | None = None,
     limits: Limits = LIMITS,
 ) -> Rendered:
     """Each conversation as text, and the (start, stop) characters of its {% generation %} blocks;
-    with `stops`, its first so many turns for each of its stops.
-
-    `prompt` adds the generation prompt; `date` (YYYY-MM-DD) is today to the template. Raises
+    with `cuts`, a text for each of its cuts. `date` (YYYY-MM-DD) is today to the template. Raises
     RefusedError.
     """
     return template_process(limits).render(
         {
             "template": template,
             "conversations": conversations,
-            "stops": stops or [[len(turns)] for turns in conversations],
+            "tools": tools or [()] * len(conversations),
+            "cuts": cuts or [[(len(turns), False)] for turns in conversations],
             "date": date,
-            "variables": {**variables, "add_generation_prompt": prompt},
+            "variables": variables,
         }
     )
 
@@ -132,11 +165,3 @@ def trl_templates() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise TemplateError("trl is not installed; its chat templates are needed")
     return Path(spec.submodule_search_locations[0]) / "chat_templates"
-
-
-def as_parts(conversation: Sequence[Message]) -> TemplateTurns:
-    """A conversation for templates that want content as a list of text parts."""
-    return [
-        {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
-        for turn in conversation
-    ]

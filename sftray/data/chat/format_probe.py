@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,21 +19,23 @@ from sftray.data.chat.chat_format import (
     PREFIXES,
     TRAINING_TEMPLATE,
     ChatFormat,
-    as_parts,
     has_markers,
     render,
     training_template,
+    variables_of,
 )
+from sftray.data.chat.shape_probe import with_shape
 from sftray.data.chat.template_process import (
     LIMITS,
     Limits,
     OverLimitsError,
     RefusedError,
+    Rendered,
     Span,
-    TemplateTurns,
 )
 from sftray.data.chat.tokenizer import ModelTokenizer, backend
-from sftray.data.source.conversations import Message
+from sftray.data.chat.turn_shape import TurnShape
+from sftray.data.source.turns import Message
 from sftray.errors import TemplateError
 
 _PROBE: list[Message] = [
@@ -56,8 +58,12 @@ def choose_format(
     date: str,
     samples: Sequence[list[Message]],
     limits: Limits = LIMITS,
+    thinking: str = "as_template",
+    train_on: str = "assistant",
+    enable_thinking: bool | None = None,
 ) -> ChatFormat:
-    """The format of a tokenizer with its own template, or with `template` in its place.
+    """The format of a tokenizer with its own template, or with `template` in its place, and fields
+    of a DataConfig.
 
     `samples` are real conversations to compare TRL's training template on. Raises TemplateError.
     """
@@ -68,26 +74,41 @@ def choose_format(
             "path of a Jinja template, or take an instruction-tuned model"
         )
     training = None if has_markers(own) else training_template(own)
+    probe = partial(_probe, tokenizer, own, date, limits, enable_thinking)
     if training is None:
-        method = MARKERS if has_markers(own) else PREFIXES
-        return _probe(tokenizer, own, own, method, date, limits)
-    chat = _probe(tokenizer, training, own, TRAINING_TEMPLATE, date, limits)
+        chat = probe(own, MARKERS if has_markers(own) else PREFIXES)
+    else:
+        chat = probe(training, TRAINING_TEMPLATE)
+    chat = dataclasses.replace(
+        with_shape(chat, turn_tokens(tokenizer)), thinking=thinking, train_on=train_on
+    )
+    if training is None:
+        return chat
     starts = (turns[: COMPARED_TURNS + (turns[0]["role"] == "system")] for turns in samples)
     differences = _differences(chat, [_PROBE, *starts])
     return dataclasses.replace(chat, differences=(*chat.differences, *differences))
 
 
 def _probe(
-    tokenizer: ModelTokenizer, template: str, own: str, method: str, date: str, limits: Limits
+    tokenizer: ModelTokenizer,
+    own: str,
+    date: str,
+    limits: Limits,
+    enable_thinking: bool | None,
+    template: str,
+    method: str,
 ) -> ChatFormat:
     """Learn from one conversation how the template begins and ends what the assistant writes."""
-    variables = dict(tokenizer.special_tokens)
-    written = _write_probe(tokenizer, template, date, limits)
+    named = {text for _, text in tokenizer.special_tokens}
+    variables = variables_of(tokenizer.special_tokens, enable_thinking)
+    written = _write_probe(
+        tokenizer.name, partial(render, template, variables=variables, date=date, limits=limits)
+    )
     text, answers = written.text, written.answers
-    starts = [_shared(tokenizer, prompt, text) for prompt in written.prompts]
+    starts = [shared(tokenizer.json, prompt, text) for prompt in written.prompts]
     if method == PREFIXES:
         _check_prefixes(tokenizer, written, starts)
-    tokens = _turn_tokens(tokenizer)
+    tokens = turn_tokens(tokenizer)
     end = _closing(tokenizer, tokens, text, answers[1][1], len(text))
     middle = end
     if not text.startswith(end, answers[0][1]):
@@ -112,15 +133,17 @@ def _probe(
         tokenizer=tokenizer.json,
         variables=tokenizer.special_tokens,
         date=date,
-        as_parts=written.as_parts,
+        shape=TurnShape(as_parts=written.as_parts),
         lead=lead,
         gap=gap,
         ends=(middle.strip(), end.strip()),
+        header=written.prompts[0].rpartition(str(_PROBE[0]["content"]))[2],
         end_of_turn_id=vocabulary.encode(end.strip(), add_special_tokens=False).ids[-1],
         pad_token_id=_pad_token_id(tokenizer),
         limits=limits,
         differences=_prompt_differences(written, starts),
-        control_tokens=tuple(t for t in tokens if t in text or t in variables.values()),
+        control_tokens=tuple(t for t in tokens if t in text or t in named),
+        enable_thinking=enable_thinking,
     )
 
 
@@ -147,19 +170,16 @@ class _Written:
     as_parts: bool
 
 
-def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, limits: Limits) -> _Written:
-    write = partial(
-        render, template, variables=dict(tokenizer.special_tokens), date=date, limits=limits
-    )
+def _write_probe(name: str, write: Callable[..., Rendered]) -> _Written:
     refusal = ""
     for parts in (False, True):
-        probe: TemplateTurns = as_parts(_PROBE) if parts else _PROBE
+        probe = TurnShape(as_parts=parts).turns(_PROBE)
         try:
             (text,), (spans,) = write([probe])
-            prompts, _ = write([probe], prompt=True, stops=[[1, 3]])
+            prompts, _ = write([probe], cuts=[[(1, True), (3, True)]])
         except OverLimitsError as error:
             raise TemplateError(
-                f"{tokenizer.name}: the chat template comes to no end for a conversation of "
+                f"{name}: the chat template comes to no end for a conversation of "
                 f"{len(_PROBE)} short turns ({error})",
                 "set data.chat_template to one that does",
             ) from error
@@ -171,7 +191,7 @@ def _write_probe(tokenizer: ModelTokenizer, template: str, date: str, limits: Li
             answers = [(text.index(word), text.index(word) + len(word)) for word in words]
             return _Written(text, merged(spans), answers, prompts, parts)
     raise TemplateError(
-        f"{tokenizer.name}: the chat template does not write the answers of a plain conversation "
+        f"{name}: the chat template does not write the answers of a plain conversation "
         f"of user and assistant{refusal}; set data.chat_template to one that does"
     )
 
@@ -189,9 +209,9 @@ def merged(spans: Sequence[Span]) -> list[Span]:
     return out
 
 
-def _shared(tokenizer: ModelTokenizer, prompt: str, text: str) -> int:
+def shared(tokenizer_json: str, prompt: str, text: str) -> int:
     """Characters of `text` under the leading tokens that it shares with the prompt."""
-    encode = backend(tokenizer.json).encode
+    encode = backend(tokenizer_json).encode
     ours, theirs = (encode(part, add_special_tokens=False) for part in (text, prompt))
     number = 0
     for a, b in zip(ours.ids, theirs.ids, strict=False):
@@ -218,7 +238,7 @@ def _check_prefixes(tokenizer: ModelTokenizer, written: _Written, starts: list[i
             )
 
 
-def _turn_tokens(tokenizer: ModelTokenizer) -> list[str]:
+def turn_tokens(tokenizer: ModelTokenizer) -> list[str]:
     """The special tokens, longest first, from which a template may build turns."""
     added = backend(tokenizer.json).get_added_tokens_decoder().values()
     named = {text for _, text in tokenizer.special_tokens}

@@ -60,9 +60,15 @@ def _answer(request: Request, most: int) -> tuple[Answer, list[bytes]]:
         template = compiled_template()(request["template"])
         today = datetime.datetime.strptime(request["date"], "%Y-%m-%d")
         template.environment.globals["strftime_now"] = today.strftime
-        variables = {**request["variables"], "date_string": today.strftime("%d %b %Y")}
-        for turns, stops in zip(request["conversations"], request["stops"], strict=True):
-            for stop in stops:
+        variables: dict[str, object] = {
+            **request["variables"],
+            "date_string": today.strftime("%d %b %Y"),
+        }
+        held = zip(request["conversations"], request["tools"], request["cuts"], strict=True)
+        for turns, tools, cuts in held:
+            variables["tools"] = tools or None
+            for stop, prompt in cuts:
+                variables["add_generation_prompt"] = prompt
                 text, spans = _write(template, turns[:stop], variables, most)
                 texts.append(text.encode())
                 answer["spans"].append(spans)
@@ -84,7 +90,7 @@ def _write(
     spans: list[list[int]] = []
     marks: list[tuple[int, int]] = []
     length = 0
-    written = template.generate(messages=turns, tools=None, documents=None, **variables)
+    written = template.generate(messages=turns, documents=None, **variables)
     with _activate(template)([], marks):
         for block in chain(written, [""]):
             spans += [[length + start, length + stop] for start, stop in marks]

@@ -36,6 +36,8 @@ Rendered = tuple[list[str], list[list[Span]]]
 """Texts, and of each the characters in {% generation %} blocks."""
 TemplateTurns = Sequence[Mapping[str, object]]
 """A conversation as a template takes it: each turn's content is text, or a list of parts."""
+Cut = tuple[int, bool]
+"""After how many turns a text ends, and whether the generation prompt follows."""
 
 
 class Limits(NamedTuple):
@@ -57,8 +59,10 @@ class Request(TypedDict):
 
     template: str
     conversations: Sequence[TemplateTurns]
-    stops: Sequence[Sequence[int]]
-    """Of each conversation: after how many turns its texts end."""
+    tools: Sequence[Sequence[Mapping[str, object]]]
+    """Of each conversation."""
+    cuts: Sequence[Sequence[Cut]]
+    """Of each conversation: its texts."""
     date: str
     """Today, to the template (YYYY-MM-DD)."""
     variables: Mapping[str, object]
@@ -98,7 +102,7 @@ class TemplateProcess:
             self._idle = self._idle or _start(self._limits)
 
     def render(self, request: Request) -> Rendered:
-        """What the template writes, in the order of conversations and stops. Raises RefusedError,
+        """What the template writes, in the order of conversations and cuts. Raises RefusedError,
         OverLimitsError, and TemplateError after too many of these."""
         asked = pickle.dumps(request)
         with self._lock:

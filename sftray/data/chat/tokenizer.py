@@ -116,6 +116,13 @@ def backend(tokenizer_json: str) -> Tokenizer:
         return Tokenizer.from_str(json.dumps(values))
 
 
+@functools.lru_cache(maxsize=4)
+def swallowing_tokens(tokenizer_json: str) -> frozenset[int]:
+    """The tokens that take the white space after or before them along, as Phi-3's do."""
+    added = backend(tokenizer_json).get_added_tokens_decoder()
+    return frozenset(number for number, token in added.items() if token.rstrip or token.lstrip)
+
+
 def _is_none(error: Exception, name: str) -> Exception:
     """tokenizers raises nothing narrower than Exception."""
     return DataError(f"model: its {name} is no fast tokenizer ({error})")

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sftray.data.packs.manifest import counts_of, drop_table, overlap_text, unread_text
+from sftray.data.packs.manifest import counts_of, drop_table, overlap_text
 from sftray.data.packs.pack_pass import UNTRAINED
 from sftray.data.packs.packing import Ints, padding_text
 from sftray.data.packs.packs import SPLITS, MappedRows, Packs
+from sftray.data.packs.readings import thoughts_text, unread_text
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 from sftray.storage.terminal_text import visible
@@ -35,6 +36,7 @@ def inspect_json(packs: Packs) -> dict[str, object]:
             **counts,
             "dropped": splits[split]["dropped"],
             "unread": splits[split]["unread"],
+            "thoughts": splits[split]["thoughts"],
             "waste": splits[split]["waste"],
         }
         for split, counts in counts_of(packs.manifest).items()
@@ -103,8 +105,10 @@ def _dropped(packs: Packs) -> str:
             number = sum(facts["dropped"].values())
             lines.append(f"{split}: dropped {number:,} of {facts['read']:,} rows")
             lines.append(drop_table(facts["dropped"], facts["examples"]))
-        if unread := unread_text(facts["unread"]):
+        if unread := unread_text(facts):
             lines.append(f"{split}: {unread}")
+        if thoughts := thoughts_text(facts, str(packs.manifest["chat_format"]["thinking"])):
+            lines.append(f"{split}: {thoughts}")
         if facts["lost_last_user_turn"]:
             lines.append(f"{split}: {facts['lost_last_user_turn']:,} lost an unanswered last turn")
         if facts["lost_exchanges"]:

@@ -9,13 +9,13 @@ from typing import TypedDict
 
 import numpy as np
 
+from sftray.data.chat.asking import asked_of, prompt_ids
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.chat.template_process import RefusedError
-from sftray.data.chat.tokenizer import backend
 from sftray.data.packs.lengths import LengthTable, lengths_of
 from sftray.data.packs.packing import Padding
+from sftray.data.packs.readings import Reading, reading_of
 from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport, Kept
-from sftray.data.source.conversations import Message
+from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
 SAMPLE_PROMPTS = 64
@@ -58,18 +58,6 @@ class Example(TypedDict):
     file: str
     line: int
     text: str
-
-
-class Reading(TypedDict):
-    """Rows of a split's own source; a split that was held out has none."""
-
-    read: int
-    dropped: dict[str, int]
-    """The bad ones among them by reason, most frequent first."""
-    highest_token_id: int
-    """Of the good ones."""
-    unread: dict[str, int]
-    """The good ones by key that nothing reads, most frequent first."""
 
 
 class Described(Reading):
@@ -118,6 +106,8 @@ class ChatFacts(TypedDict):
     template_date: str
     pad_token_id: int
     end_of_turn_id: int
+    chat_format: Mapping[str, object]
+    """`ChatFormat.to_json`, from which prompts are written."""
 
 
 class Overlap(TypedDict):
@@ -221,38 +211,6 @@ def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:
             )
 
 
-def reasons_text(dropped: Mapping[str, int]) -> str:
-    """Reasons with their counts, in one line."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-
-
-def dropped_text(reading: Reading) -> str:
-    """Rows that were dropped, in one line; empty where there are none."""
-    number = sum(reading["dropped"].values())
-    if not number:
-        return ""
-    reasons = reasons_text(reading["dropped"])
-    return f"{number:,} of {reading['read']:,} rows dropped ({reasons})"
-
-
-def unread_text(unread: Mapping[str, int]) -> str:
-    """Keys that were not read, in one line; empty where there are none."""
-    keys = [f"{key} ({rows:,} row{'s' * (rows > 1)})" for key, rows in unread.items()]
-    return f"keys that were not read: {', '.join(keys)}" if keys else ""
-
-
-def reading_of(reports: Sequence[ChunkReport]) -> Reading:
-    """What was counted of some chunks."""
-    dropped: Counter[str] = sum((report.dropped for report in reports), Counter())
-    unread: Counter[str] = sum((report.unread for report in reports), Counter())
-    return {
-        "read": sum(report.rows for report in reports),
-        "highest_token_id": max((report.highest_token for report in reports), default=0),
-        "dropped": dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
-        "unread": dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))),
-    }
-
-
 def describe(reports: Sequence[ChunkReport], paths: Sequence[str]) -> Described:
     """What all chunks of a source held; `paths` are the chunks' files."""
     reading = reading_of(reports)
@@ -293,32 +251,19 @@ def format_facts(chat: ChatFormat) -> ChatFacts:
         "template_date": chat.date,
         "pad_token_id": chat.pad_token_id,
         "end_of_turn_id": chat.end_of_turn_id,
+        "chat_format": chat.to_json(),
     }
 
 
 def sample_prompts(chat: ChatFormat, conversations: Iterable[list[Message]]) -> list[SamplePrompt]:
-    """The first few held-out conversations as prompts: messages, text, ids, and the answer; those
-    that the model's own template refuses are passed over."""
-    prompts: list[SamplePrompt] = []
-    for turns in islice(conversations, SAMPLE_PROMPTS):
-        before = turns[:-1]
-        try:
-            (text,), _ = chat.render([before], own=True, prompt=True)
-        except RefusedError:
-            continue
-        reference = turns[-1]["content"]
-        prompts.append(
-            {
-                "messages": before,
-                "reference": reference,
-                "reference_tokens": token_count(chat, reference),
-                "prompt": text,
-                "input_ids": backend(chat.tokenizer).encode(text, add_special_tokens=False).ids,
-            }
-        )
-    return prompts
-
-
-def token_count(chat: ChatFormat, text: str) -> int:
-    """The tokens of a text by itself."""
-    return len(backend(chat.tokenizer).encode(text, add_special_tokens=False).ids)
+    """The first few held-out conversations as prompts: messages, text, ids, and the answer."""
+    return [
+        {
+            "messages": one.turns,
+            "reference": one.reference,
+            "reference_tokens": len(prompt_ids(chat, one.reference)),
+            "prompt": one.prompt,
+            "input_ids": prompt_ids(chat, one.prompt),
+        }
+        for one in asked_of(chat, list(islice(conversations, SAMPLE_PROMPTS)))
+    ]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.packs.manifest import Manifest
 from sftray.errors import PacksError
 from sftray.storage import files
@@ -49,6 +50,12 @@ class Packs:
     @property
     def max_length(self) -> int:
         return self.manifest["max_length"]
+
+    @functools.cached_property
+    def chat(self) -> ChatFormat:
+        """What wrote the rows, and writes prompts."""
+        tokenizer = files.read_text(PacksPaths(self.root).tokenizer)
+        return ChatFormat.from_json(self.manifest["chat_format"], tokenizer)
 
     @property
     def chat_template(self) -> str:

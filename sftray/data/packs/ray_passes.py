@@ -24,12 +24,13 @@ from sftray.cluster.node_sight import Sight, require_sight
 from sftray.cluster.ray_errors import plain
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.packs.manifest import Described, Packed, describe, reasons_text
+from sftray.data.packs.manifest import Described, Packed, describe
 from sftray.data.packs.pack_pass import Documents, PartPlan, gather_part, plan_parts
 from sftray.data.packs.packing import Rows, pack, padding_of, shuffled
-from sftray.data.packs.tokenize_pass import tokenise_chunk, warm_up
+from sftray.data.packs.readings import reasons_text
+from sftray.data.packs.tokenize_pass import conversations_of, tokenise_chunk, warm_up
 from sftray.data.recipe import Recipe
-from sftray.data.source.conversations import Message, conversation
+from sftray.data.source.conversations import Conversation, conversation
 from sftray.data.source.sources import Source, check_spelling
 from sftray.errors import DataError, Log, SftrayError
 
@@ -51,11 +52,15 @@ class Tokenised:
     described: Described
     documents: Documents
 
-    def conversations(self, documents: Iterable[int]) -> Iterator[list[Message]]:
-        """Read the conversations of some documents again, in that order."""
+    def conversations(self, documents: Iterable[int]) -> Iterator[Conversation]:
+        """Read the conversations of some documents again, in that order, each once."""
+        last = None
         for document in documents:
             (chunk,) = self.documents.chunk(np.array([document])).tolist()
             place = int(self.documents.kept["row"][document])
+            if (chunk, place) == last:
+                continue
+            last = chunk, place
             _, row = next(islice(self.source.read(chunk), place, None))
             yield conversation(row, self.spelling)[0]
 
@@ -131,7 +136,7 @@ def pack_splits(
             split, rows, tokenised.documents, recipe.rows_of_a_part, tokenised.folder
         )
         packed[split] = {
-            "conversations": len(indices),
+            "conversations": conversations_of(kept),
             "rows": len(rows),
             "tokens": int(lengths.sum(dtype=np.int64)),
             "supervised_tokens": int(kept["trained"].sum(dtype=np.int64)),

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.chat.loss_mask import Document, Dropped, encode_ahead
+from sftray.data.chat.documents import Document, Dropped
+from sftray.data.chat.loss_mask import encode_ahead
 from sftray.data.chat.template_process import template_process
 from sftray.data.packs.lengths import Lengths, count_lengths
 from sftray.data.source.conversations import (
-    BadRowError,
-    Message,
+    Conversation,
     conversation,
     first_user_turn,
     spelling_of,
@@ -31,6 +31,7 @@ from sftray.data.source.conversations import (
 )
 from sftray.data.source.eval_split import conversation_hash, turn_hash
 from sftray.data.source.readers import BadLineError, NumberedRow, check_columns
+from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import Source, located
 from sftray.errors import TemplateError
 from sftray.storage import files
@@ -52,6 +53,12 @@ Kept = NDArray[np.void]
 """Conversations as KEPT, in the order of their rows."""
 
 
+def conversations_of(kept: Kept) -> int:
+    """How many conversations some documents are of, in their order."""
+    same = [kept[name][1:] == kept[name][:-1] for name in ("row", "whole_hash")]
+    return len(kept) - int(np.count_nonzero(same[0] & same[1]))
+
+
 class BadRow(NamedTuple):
     """A row that was dropped: its line within the chunk, and what it looks like."""
 
@@ -69,6 +76,11 @@ class ChunkReport:
     dropped: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     """Rows by key that was not read, of those that are conversations."""
+    unread_values: dict[str, str] = field(default_factory=dict)
+    """The first value of each."""
+    thoughts: Counter[str] = field(default_factory=Counter)
+    """Of the conversations with thoughts that are kept: how many, the documents that they became,
+    their tokens, and those of their ends (`manifest.Thoughts`)."""
     examples: dict[str, list[BadRow]] = field(default_factory=dict)
     lost_last_user_turn: int = 0
     lost_exchanges: int = 0
@@ -136,12 +148,15 @@ def read_and_encode(
             if isinstance(document, Dropped):
                 _drop(report, document.reason, line, turns)
                 continue
-            documents.append(document)
-            report.highest_token = max(report.highest_token, int(document.input_ids.max()))
             report.lost_exchanges += document.lost_exchanges > 0
             hashes = turn_hash(first_user_turn(turns), seed), conversation_hash(turns)
-            trained = int(np.count_nonzero(document.trained))
-            kept.append((number, len(document.input_ids), trained, *hashes))
+            for one in (document, *document.more):
+                documents.append(one)
+                report.highest_token = max(report.highest_token, int(one.input_ids.max()))
+                trained = int(np.count_nonzero(one.trained))
+                kept.append((number, len(one.input_ids), trained, *hashes))
+            if not turns.is_plain and turns.has_thoughts:
+                _count_thoughts(report, document)
     report.lengths = count_lengths(*np.array(lengths, np.int64).reshape(-1, 2).T)
     report.kept = np.array(kept, KEPT)
     return report, documents
@@ -149,9 +164,9 @@ def read_and_encode(
 
 def _batches(
     rows: Iterable[NumberedRow], spelling: str, report: ChunkReport
-) -> Iterator[list[tuple[int, int, list[Message]]]]:
+) -> Iterator[list[tuple[int, int, Conversation]]]:
     """Conversations with their row and line, BATCH at a time; what is bad is reported."""
-    batch: list[tuple[int, int, list[Message]]] = []
+    batch: list[tuple[int, int, Conversation]] = []
     for line, row in rows:
         report.lines = line
         number, report.rows = report.rows, report.rows + 1
@@ -162,7 +177,10 @@ def _batches(
         except BadRowError as error:
             _drop(report, str(error), line, row)
             continue
-        report.unread.update(unread_keys(row, own))
+        if unread := unread_keys(row, own):
+            report.unread.update(unread.keys())
+            for key in unread.keys() - report.unread_values.keys():
+                report.unread_values[key] = _shown(unread[key], 40)
         report.lost_last_user_turn += unanswered
         batch.append((number, line, turns))
         if len(batch) == BATCH:
@@ -176,12 +194,25 @@ def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
     report.dropped[reason] += 1
     shown = report.examples.setdefault(reason, [])
     if len(shown) < EXAMPLES:
-        try:
-            text = json.dumps(row, ensure_ascii=False, default=str)
-        except RecursionError:  # whatever made the row bad, it is nested deep, too
-            text = reprlib.repr(row)
-        text = text.encode("utf-8", "replace").decode()
-        shown.append(BadRow(line, text if len(text) <= 240 else f"{text[:239]}…"))
+        shown.append(BadRow(line, _shown(row, 240)))
+
+
+def _shown(value: object, most: int) -> str:
+    """A value as JSON, at most so many characters of it."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:  # whatever made the row bad, it is nested deep, too
+        text = reprlib.repr(value)
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _count_thoughts(report: ChunkReport, document: Document) -> None:
+    lengths = [len(one.input_ids) for one in (document, *document.more)]
+    report.thoughts["conversations"] += 1
+    report.thoughts["documents"] += len(lengths)
+    report.thoughts["tokens"] += sum(lengths)
+    report.thoughts["last_tokens"] += lengths[0]
 
 
 def _write_tokens(path: str, documents: Sequence[Document]) -> None:

@@ -1,85 +1,56 @@
 """One row of a dataset → the turns of a conversation, or the reason why it is bad.
 
 Promise: whatever is returned starts with at most one system turn, holds text only, never has two
-turns of one role in a row, and ends on an answer. Nothing is repaired but a last user turn that
-nobody answered, which is taken off.
+turns of one role in a row but results of tools, and ends on an answer. Nothing is repaired but last
+turns that nobody answered, which are taken off, and calls that are turns of their own, which join
+the answer before them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
-SourceRow = Mapping[str, object]
-"""A row of a dataset: its columns."""
-
-
-class Message(TypedDict):
-    """One turn."""
-
-    role: str
-    """system, user or assistant."""
-    content: str
-
+from sftray.data.source.row_keys import (
+    COLUMNS,
+    MESSAGES,
+    OPTIONAL,
+    RESULT_KEYS,
+    ROW_KEYS,
+    THOUGHT_KEYS,
+    TURN_KEYS,
+    BadRowError,
+    SourceRow,
+    flag,
+    is_empty,
+    refuse_keys,
+    unread,
+    unsupported,
+)
+from sftray.data.source.turns import (
+    MALFORMED,
+    ROLES,
+    Message,
+    Tool,
+    answer,
+    keys_of,
+    message,
+    plain_turns,
+    thought_of,
+    tools_of,
+)
 
 NO_ASSISTANT = "no assistant turn"
 NO_USER = "no user turn"
 EMPTY_ANSWER = "empty answer"
 EMPTY_USER = "empty user turn"
-UNKNOWN_ROLE = "unknown role"
-NOT_TEXT = "content not text"
 REPEATED_ROLE = "two turns of one role in a row"
 LATE_SYSTEM = "system turn after the start"
-MALFORMED = "turns not a list of role and content"
-TOO_DEEP = "values nested too deep"
+EARLY_RESULT = "a tool's result that follows no answer"
+NOT_TRAINED = "no answer that the row has trained on"
 TOO_MANY_DIGITS = "number of thousands of digits"
 TWICE = "one key twice"
-
-MESSAGES = "messages"
-COLUMNS = {
-    MESSAGES: (MESSAGES,),
-    "conversations": ("conversations",),
-    "prompt_completion": ("prompt", "completion"),
-    "instruction": ("instruction", "output"),
-}
-"""The columns that each way of spelling a conversation needs; "system" and "input" are optional."""
-
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-}
-
-
-REFUSED_KEYS = frozenset(
-    ("tool_calls", "tools", "functions", "function_call", "thinking", "weight", "train")
-)
-"""Keys of a row or a turn that change what is trained on, and that nothing reads."""
-REFUSED_PREFIX = "reasoning"
-"""Likewise every key that begins so: reasoning, reasoning_content, reasoning_details …"""
-REFUSED_ROLES = frozenset(
-    ("tool", "tool_call", "tool_response", "function", "function_call", "observation", "ipython")
-)
-"""Roles of the turns around a tool's call."""
-_READ_KEYS = frozenset(("role", "content", "from", "value", "system", "input")).union(
-    *COLUMNS.values()
-)
-_EMPTY_JSON = ("", "[]", "{}", "null")
-_HARMLESS_KEYS = frozenset(
-    ("id", "idx", "index", "uuid", "prompt_id", "source", "dataset", "url", "category", "language")
-)
-"""Keys that say where a row or a turn is from: nothing is lost where they are not read."""
-
-
-class BadRowError(Exception):
-    """A row that cannot be trained on; the message is the reason it is counted under."""
 
 
 class UnreadableRow(dict[str, object]):
@@ -88,6 +59,55 @@ class UnreadableRow(dict[str, object]):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text=text)
         self.reason = reason
+
+
+class TableRow(dict[str, object]):
+    """A row of a table, where every struct has the keys of all: those that are null are not its."""
+
+
+class Conversation(list[Message]):
+    """The turns, with what stands beside them."""
+
+    def __init__(
+        self,
+        turns: Iterable[Message],
+        tools: Sequence[Tool] = (),
+        untrained: Iterable[int] = (),
+    ) -> None:
+        super().__init__(turns)
+        self.tools = tools
+        self.untrained = frozenset(untrained)
+        """Places of answers that are not trained on."""
+
+    @classmethod
+    def of(cls, turns: list[Message]) -> Conversation:
+        """Turns by themselves, or as they are."""
+        return turns if isinstance(turns, Conversation) else cls(turns)
+
+    @property
+    def answers(self) -> list[int]:
+        """Places of the assistant's turns."""
+        return [k for k, turn in enumerate(self) if turn["role"] == "assistant"]
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it has neither tools nor calls nor thoughts."""
+        return not self.tools and plain_turns(self)
+
+    @property
+    def has_thoughts(self) -> bool:
+        return any("reasoning_content" in turn for turn in self)
+
+    def through(self, place: int) -> Conversation:
+        """Its turns through the one at `place`."""
+        return Conversation(self[: place + 1], self.tools, self.untrained)
+
+    def without_thoughts(self) -> Conversation:
+        """The same, as if nobody had thought."""
+        turns: list[Message] = [turn.copy() for turn in self]
+        for turn in turns:
+            turn.pop("reasoning_content", None)
+        return Conversation(turns, self.tools, self.untrained)
 
 
 def spelling_of(row: SourceRow) -> str | None:
@@ -100,27 +120,33 @@ def spelling_of(row: SourceRow) -> str | None:
     return next(complete, None)
 
 
-def conversation(row: SourceRow, spelling: str) -> tuple[list[Message], bool]:
-    """The turns of a row, ending on an answer, and whether it lost a last user turn for that.
+def conversation(row: SourceRow, spelling: str) -> tuple[Conversation, bool]:
+    """The turns of a row, ending on an answer, and whether it lost last turns for that.
 
     The row has the columns of its spelling, or with "auto" those of any. Raises BadRowError with
     the reason where it cannot be trained on.
     """
     if isinstance(row, UnreadableRow):
         raise BadRowError(row.reason)
-    _refuse_keys(row)
-    turns = [_message(turn) for turn in _turns(row, spelling)]
-    system = row.get("system")
-    if isinstance(system, str) and system.strip():
-        turns.insert(0, {"role": "system", "content": system})
-    if turns and turns[0]["role"] == "system" and not turns[0]["content"].strip():
-        del turns[0]
+    spelling = _known(row, spelling)
+    refuse_keys(row)
+    if isinstance(row, TableRow):
+        row = _without_nulls(row)
+    turns, context, untrained = _read(row, spelling)
     _check_order(turns)
-    unanswered = turns[-1:] != [] and turns[-1]["role"] == "user"
-    if unanswered:
+    number = len(turns)
+    while turns and turns[-1]["role"] in ("user", "tool"):
         del turns[-1]
     _check_content(turns)
-    return turns, unanswered
+    talk = Conversation(turns)
+    if len(row) > len(COLUMNS[spelling]):
+        _add_columns(talk, row, context)
+    if context or untrained:
+        answers = talk.answers
+        talk.untrained = frozenset(k for k in answers if k < context or k in untrained)
+        if len(talk.untrained) == len(answers):
+            raise BadRowError(NOT_TRAINED)
+    return talk, len(turns) < number
 
 
 def first_user_turn(turns: Sequence[Message]) -> str:
@@ -128,15 +154,17 @@ def first_user_turn(turns: Sequence[Message]) -> str:
     return next(turn["content"] for turn in turns if turn["role"] == "user")
 
 
-def unread_keys(row: SourceRow, spelling: str) -> set[str]:
-    """Keys of a row, and of its turns, that have a value which nothing reads; of a row that is a
-    `conversation`."""
+def unread_keys(row: SourceRow, spelling: str) -> dict[str, object]:
+    """Keys of a row, and of its turns, that have a value which nothing reads, with one such value;
+    of a row that is a `conversation`."""
     spelling = _known(row, spelling)
-    optional = ("system", "input") if spelling == "instruction" else ("system",)
-    keys = _unread(row, *COLUMNS[spelling], *optional)
-    for turn in _turns(row, spelling):
+    columns = frozenset((*COLUMNS[spelling], *OPTIONAL.get(spelling, ())))
+    keys = unread(row, columns | ROW_KEYS) if len(row) > len(COLUMNS[spelling]) else {}
+    for turn in _turns(row, spelling)[0]:
         if isinstance(turn, dict) and len(turn) > 2:
-            keys |= _unread(turn, *_keys_of(turn))
+            is_result = ROLES.get(str(turn.get(keys_of(turn)[0]))) == "tool"
+            read = TURN_KEYS.union(RESULT_KEYS) if is_result else TURN_KEYS
+            keys |= unread(turn, read)
     return keys
 
 
@@ -144,57 +172,73 @@ def _known(row: SourceRow, spelling: str) -> str:
     return (spelling_of(row) or MESSAGES) if spelling == "auto" else spelling
 
 
-def _keys_of(turn: SourceRow) -> tuple[str, str]:
-    """Those of role and content; in a table of both spellings one pair is null."""
-    sharegpt = turn.get("role") is None and turn.get("from") is not None
-    return ("from", "value") if sharegpt or "role" not in turn else ("role", "content")
+def _read(row: SourceRow, spelling: str) -> tuple[list[Message], int, set[int]]:
+    """The turns, how many of them are but context, and those that flags say are not trained on."""
+    raw, context = _turns(row, spelling)
+    turns: list[Message] = []
+    untrained: set[int] = set()
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        turns.append({"role": "system", "content": system})
+    before = 0
+    for number, one in enumerate(raw):
+        turn = message(one)
+        if turn["role"] == "call":
+            turn["role"] = "assistant"
+            if turns and turns[-1]["role"] == "assistant":
+                turns[-1].setdefault("tool_calls", []).extend(turn.get("tool_calls", []))
+                continue
+        if turn["role"] == "system" and not turns and not turn["content"].strip():
+            continue
+        turns.append(turn)
+        if number < context:
+            before = len(turns)
+        if isinstance(one, dict) and len(one) > 2 and (said := flag(one)) is not None:
+            if said and turn["role"] != "assistant":
+                raise BadRowError(unsupported(f"training on a {turn['role']} turn"))
+            if not said:
+                untrained.add(len(turns) - 1)
+    if not plain_turns(turns):
+        _name_results(turns)
+    return turns, before, untrained
 
 
-def _unread(held: SourceRow, *read: str) -> set[str]:
-    return {key for key in held.keys() - read - _HARMLESS_KEYS if not _is_empty(held[key])}
+def _name_results(turns: list[Message]) -> None:
+    """Results that say neither their call nor their tool follow the calls in their order."""
+    names: list[str] = []
+    for turn in turns:
+        if turn["role"] == "tool":
+            name = names.pop(0) if names else ""
+            if name and "name" not in turn and "tool_call_id" not in turn:
+                turn["name"] = name
+        elif len(turn) > 2 or names:
+            names = [call["function"]["name"] for call in turn.get("tool_calls", [])]
 
 
-def unsupported(what: str) -> str:
-    """The reason under which rows with a key or a role that nothing reads are counted."""
-    return f"{what} not supported"
+def _add_columns(talk: Conversation, row: SourceRow, context: int) -> None:
+    """Tools, a thought and a flag that are columns of the row."""
+    talk.tools = tools_of(row)
+    if flag(row) is False:
+        raise BadRowError(NOT_TRAINED)
+    if thought := thought_of(row):
+        places = [k for k in talk.answers if k >= context]
+        if len(places) != 1:
+            key = next(key for key in THOUGHT_KEYS if not is_empty(row.get(key)))
+            raise BadRowError(unsupported(f"{key} of a row with several answers"))
+        answer(talk[places[0]], thought, [])
 
 
-def _refuse_keys(held: SourceRow) -> None:
-    """Raise BadRowError where a row or a turn uses a key that nothing reads."""
-    if held.keys() <= _READ_KEYS:  # nearly always
-        return
-    for key, value in held.items():
-        if (key in REFUSED_KEYS or key.startswith(REFUSED_PREFIX)) and not _is_empty(value):
-            raise BadRowError(unsupported(key))
-
-
-def _is_empty(value: object) -> bool:
-    """Whether a key is there for the table's sake only: null, or nothing in it at any depth."""
-    values = [value]
-    while values:  # no recursion: JSON may be nested deeper than functions
-        match values.pop():
-            case str(text) if text.strip() not in _EMPTY_JSON:
-                return False
-            case dict(held):
-                values += held.values()
-            case list(held):
-                values += held
-            case str() | None:
-                pass
-            case _:
-                return False
-    return True
-
-
-def _turns(row: SourceRow, spelling: str) -> list[object]:
-    spelling = _known(row, spelling)
+def _turns(row: SourceRow, spelling: str) -> tuple[list[object], int]:
+    """The turns as the row has them, and how many of them are but context."""
     if spelling == "prompt_completion":
-        return _as_turns(row["prompt"], "user") + _as_turns(row["completion"], "assistant")
+        prompt = _as_turns(row["prompt"], "user")
+        return prompt + _as_turns(row["completion"], "assistant"), len(prompt)
     if spelling == "instruction":
         question, context = row["instruction"], row.get("input")
         if isinstance(question, str) and isinstance(context, str) and context.strip():
             question = f"{question}\n\n{context}"
-        return _as_turns(question, "user") + _as_turns(row["output"], "assistant")
+        exchange = _as_turns(question, "user") + _as_turns(row["output"], "assistant")
+        return (_history(row["history"]) if "history" in row else []) + exchange, 0
     turns = row[spelling]
     if isinstance(turns, str):  # as a table without lists has them
         try:
@@ -203,6 +247,24 @@ def _turns(row: SourceRow, spelling: str) -> list[object]:
             raise BadRowError(MALFORMED) from error
     if not isinstance(turns, list):
         raise BadRowError(MALFORMED)
+    return turns, 0
+
+
+def _history(value: object) -> list[object]:
+    """Earlier exchanges: a list of questions with their answers, or of turns."""
+    if isinstance(value, str) and not is_empty(value):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise BadRowError(MALFORMED) from error
+    turns: list[object] = []
+    for exchange in value if isinstance(value, list) else []:
+        if isinstance(exchange, list) and len(exchange) == 2:
+            turns += _as_turns(exchange[0], "user") + _as_turns(exchange[1], "assistant")
+        elif isinstance(exchange, dict):
+            turns.append(exchange)
+        else:
+            raise BadRowError(MALFORMED)
     return turns
 
 
@@ -211,63 +273,31 @@ def _as_turns(value: object, role: str) -> list[object]:
     return value if isinstance(value, list) else [{"role": role, "content": value}]
 
 
-def _message(turn: object) -> Message:
-    if not isinstance(turn, dict):
-        raise BadRowError(MALFORMED)
-    _refuse_keys(turn)
-    keys = _keys_of(turn)
-    role = turn.get(keys[0])
-    if isinstance(role, str) and role in REFUSED_ROLES:
-        raise BadRowError(unsupported(f"role {role!r}"))
-    if keys[0] not in turn or keys[1] not in turn:
-        raise BadRowError(MALFORMED)
-    content = turn[keys[1]]
-    known = _ROLES.get(role) if isinstance(role, str) else None
-    if known is None:
-        raise BadRowError(UNKNOWN_ROLE)
-    if isinstance(content, list) and content:
-        content = "".join(map(_part, content))
-    if not isinstance(content, str) or not _is_unicode(content):
-        raise BadRowError(NOT_TEXT)
-    return {"role": known, "content": content}
+def _without_nulls(row: TableRow) -> SourceRow:
+    """A table's row whose nested values have no nulls: they are other rows' keys."""
+    return {key: _filled(value) if isinstance(value, list | dict) else value
+            for key, value in row.items()}  # fmt: skip
 
 
-def _part(part: object) -> str:
-    """The text of a part of a content; of other kinds of parts none is supported."""
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict):
-        raise BadRowError(NOT_TEXT)
-    kind, text = part.get("type"), part.get("text")
-    if kind != "text":
-        raise BadRowError(unsupported(f"{kind} part") if isinstance(kind, str) else NOT_TEXT)
-    used = [key for key in part.keys() - {"type", "text"} if not _is_empty(part[key])]
-    if used:
-        raise BadRowError(unsupported(f"{min(used)} of a part"))
-    if not isinstance(text, str):
-        raise BadRowError(NOT_TEXT)
-    return text
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: half a surrogate pair, which JSON allows, cannot."""
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _filled(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _filled(held) for key, held in value.items() if held is not None}
+    if isinstance(value, list):
+        return [_filled(held) for held in value]
+    return value
 
 
 def _check_order(turns: Sequence[Message]) -> None:
     previous = ""
     for number, turn in enumerate(turns):
-        if turn["role"] == previous:
+        role = turn["role"]
+        if role == previous and role != "tool":
             raise BadRowError(REPEATED_ROLE)
-        if turn["role"] == "system" and number > 0:
+        if role == "system" and number > 0:
             raise BadRowError(LATE_SYSTEM)
-        previous = turn["role"]
+        if role == "tool" and previous not in ("assistant", "tool"):
+            raise BadRowError(EARLY_RESULT)
+        previous = role
 
 
 def _check_content(turns: Sequence[Message]) -> None:
@@ -277,5 +307,5 @@ def _check_content(turns: Sequence[Message]) -> None:
     if "user" not in roles:
         raise BadRowError(NO_USER)
     for turn in turns:
-        if not turn["content"].strip():
+        if not turn["content"].strip() and turn["role"] != "tool" and "tool_calls" not in turn:
             raise BadRowError(EMPTY_ANSWER if turn["role"] == "assistant" else EMPTY_USER)

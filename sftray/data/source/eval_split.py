@@ -7,13 +7,14 @@ choice does not depend on the order of the files nor on the number of workers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.data.source.conversations import Message
+from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
 Hashes = NDArray[np.uint64]
@@ -28,6 +29,8 @@ def turn_hash(text: str, seed: int) -> int:
 def conversation_hash(turns: Sequence[Message]) -> int:
     """64 bits of all turns; spaces around them do not count."""
     text = "\0".join([f"{turn['role']}\0{turn['content'].strip()}" for turn in turns])
+    if more := [turn for turn in turns if len(turn) > 2]:  # thoughts and calls
+        text += json.dumps(more, sort_keys=True, default=str)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 

@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from sftray.data.source.conversations import (
-    COLUMNS,
-    TOO_DEEP,
     TOO_MANY_DIGITS,
     TWICE,
-    BadRowError,
-    SourceRow,
+    TableRow,
     UnreadableRow,
     spelling_of,
 )
+from sftray.data.source.row_keys import COLUMNS, BadRowError, SourceRow
 from sftray.data.source.table_files import MAX_LINE_BYTES, load_hub, load_table, no_lines, readable
+from sftray.data.source.turns import TOO_DEEP
 from sftray.errors import DataError
 from sftray.storage import files
 
@@ -99,10 +98,11 @@ def renamed(row: SourceRow, names: Mapping[str, str]) -> SourceRow:
     if isinstance(row, UnreadableRow):
         return row
     taken = set(names.values())
-    return {
+    called = {
         names.get(name, f"{name} (not mapped)" if name in taken else name): value
         for name, value in row.items()
     }
+    return TableRow(called) if isinstance(row, TableRow) else called
 
 
 def check_columns(row: SourceRow, spelling: str, line: int) -> None:
@@ -205,7 +205,7 @@ def _read_parquet(chunk: Chunk) -> Iterator[NumberedRow]:
     with readable(f"{chunk.path}: row group {chunk.start} is damaged"):
         batches = file.iter_batches(row_groups=[chunk.start], batch_size=1024)
         rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-        yield from enumerate(rows, start=1)
+        yield from enumerate(map(TableRow, rows), start=1)
 
 
 def open_parquet(path: str) -> pq.ParquetFile:
@@ -225,7 +225,8 @@ def _read_table(chunk: Chunk) -> Iterator[NumberedRow]:
         dataset = load_table(chunk.path)
     else:
         dataset = _hub_for_reading(chunk.path, chunk.split or "train", chunk.revision)
-    yield from enumerate(dataset.select(range(chunk.start, chunk.stop)), start=1)
+    rows = map(TableRow, dataset.select(range(chunk.start, chunk.stop)))
+    yield from enumerate(rows, start=1)
 
 
 @functools.lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from itertools import islice
 import numpy as np
 from pyarrow import fs
 
-from sftray.data.source.conversations import SourceRow, UnreadableRow
+from sftray.data.source.conversations import UnreadableRow
 from sftray.data.source.readers import (
     CHUNK_BYTES,
     CHUNK_ROWS,
@@ -32,6 +32,7 @@ from sftray.data.source.readers import (
     read_chunk,
     renamed,
 )
+from sftray.data.source.row_keys import SourceRow
 from sftray.data.source.table_files import SUFFIXES, kind_of, load_hub, load_table, readable
 from sftray.errors import DataError
 from sftray.storage import files as storage_files

@@ -49,7 +49,7 @@ from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_stream
-from sftray.trial.samples import Sample, judged, prompts_at
+from sftray.trial.samples import Sample, judged, prompt_tokens, prompts_at
 from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
@@ -301,12 +301,12 @@ class Engine:
             self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
         places = [self._slots.index(slot) for slot in slots]
         first = min(places)
-        messages = [prompt["messages"] for prompt in asked[slots[0]]]  # the sweep's
+        prompts = prompt_tokens(self._packs, asked[slots[0]])  # the sweep's
         replies = greedy_answers(
             self._decoder,
             self._adapters.work[first : max(places) + 1],  # what lies between comes along: no copy
             self._tokenizer,
-            messages,
+            prompts,
             self._ends,
         )
         return {

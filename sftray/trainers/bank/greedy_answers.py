@@ -7,7 +7,7 @@ token, of as many tokens as there are slots and prompts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -30,20 +30,15 @@ def greedy_answers(
     decoder: Decoder,
     work: Tensor,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[Mapping[str, object]]],
+    prompts: Sequence[Sequence[int]],
     ends: Collection[int],
 ) -> list[list[Reply]]:
-    """For each of the adapters `work` [K, P] its answers to conversations of messages (role,
-    content).
+    """For each of the adapters `work` [K, P] its answers to prompts in tokens.
 
     An answer stops at a token of `ends` or after ANSWER_TOKENS; a prompt keeps its last max_length
     tokens.
     """
-    texts = [
-        tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        for messages in prompts
-    ]
-    tokens = [list(text["input_ids"])[-decoder.max_length :] for text in texts]
+    tokens = [list(prompt)[-decoder.max_length :] for prompt in prompts]
     replies: list[list[Reply]] = [[] for _ in work]
     for some in _at_once(tokens, PROMPT_TOKENS // len(work)):
         continued = _continued(decoder, work, some, sorted(ends))

@@ -6,7 +6,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypedDict
@@ -27,7 +27,7 @@ from sftray.trial.generation import reply
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Reporter, StoppedError
 from sftray.trial.proof import Proof
-from sftray.trial.samples import Reply, judged, keep, prompts_at
+from sftray.trial.samples import Reply, judged, keep, prompt_tokens, prompts_at
 from sftray.trial.trial_report import Answers, Report
 from sftray.trial.trial_spec import TrialSpec
 
@@ -186,7 +186,7 @@ class _Attempt:
         prompts = prompts_at(spec, self._packs, step)
         if not prompts or not (first or spec.config.shard_base):
             return Answers()
-        asked = [prompt["messages"] for prompt in prompts]
+        asked = prompt_tokens(self._packs, prompts)
         replies = _replies(trainer, self._packs.end_of_turn, asked)
         samples, answers = judged(spec, prompts, step, replies)
         if first:
@@ -254,11 +254,11 @@ def _placement_group() -> str | None:
 
 @torch.no_grad()
 def _replies(
-    trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Sequence[Mapping[str, object]]]
+    trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Sequence[int]]
 ) -> list[Reply]:
     model = trainer.model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
         tokenizer = trainer.processing_class
-        replies = [reply(model, tokenizer, messages, end_of_turn) for messages in prompts]
+        replies = [reply(model, tokenizer, prompt, end_of_turn) for prompt in prompts]
     model.train()
     return replies

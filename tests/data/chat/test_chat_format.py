@@ -23,13 +23,15 @@ from data_templates import (
 )
 from tokenizers import Tokenizer
 
+from sftray.data.chat import answer_spans, documents
 from sftray.data.chat import loss_mask as reasons
 from sftray.data.chat.chat_format import MARKERS, PREFIXES, ChatFormat, render, training_template
+from sftray.data.chat.documents import Document, Dropped
 from sftray.data.chat.format_probe import choose_format
-from sftray.data.chat.loss_mask import Document, Dropped, encode
+from sftray.data.chat.loss_mask import encode
 from sftray.data.chat.template_process import RefusedError
 from sftray.data.chat.tokenizer import ModelTokenizer, backend, load_tokenizer, read_tokenizer
-from sftray.data.source.conversations import Message
+from sftray.data.source.turns import Message
 from sftray.errors import TemplateError
 
 CHATML = (
@@ -162,7 +164,7 @@ def test_a_long_conversation_whose_prompts_differ_has_them_all_rendered() -> Non
     assert chat.method == PREFIXES
     few, many = talk(40), talk(600)
     assert trained_text(chat, document(chat, few, 8192))[39] == "No. 40<|im_end|>"
-    assert encode(chat, [many], 2**20) == [Dropped(reasons.UNCERTAIN)]
+    assert encode(chat, [many], 2**20) == [Dropped(answer_spans.UNCERTAIN)]
 
 
 def test_words_of_a_user_that_are_the_end_of_a_prompt_do_not_move_the_mask() -> None:
@@ -212,7 +214,7 @@ def test_an_answer_whose_first_token_swallows_the_prompt_is_dropped() -> None:
     turns = [TWO[0], {"role": "assistant", "content": "\nFour."}]
     (found,) = encode(chat, [turns], 512)
     assert isinstance(found, Dropped)
-    assert found.reason == reasons.STRADDLES
+    assert found.reason == documents.STRADDLES
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_an_answer_that_is_not_closed_before_the_next_turn_is_dropped() -> None:
         "m['content']+('' if 'Four' in m['content'] else '<|im_end|>')}}{% endgeneration",
     )
     assert open_ended != template
-    assert encode(format_of(open_ended), [TWO], 512) == [Dropped(reasons.NO_END)]
+    assert encode(format_of(open_ended), [TWO], 512) == [Dropped(answer_spans.NO_END)]
 
 
 def test_a_text_with_a_control_token_is_dropped(demo: ChatFormat) -> None:
@@ -289,7 +291,7 @@ def test_nothing_is_trained_where_the_markers_leave_all_out() -> None:
         "{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    assert encode(format_of(template), [TWO], 512) == [Dropped(reasons.NOTHING)]
+    assert encode(format_of(template), [TWO], 512) == [Dropped(documents.NOTHING)]
 
 
 def test_a_long_conversation_loses_whole_trailing_exchanges(demo: ChatFormat) -> None:

@@ -17,8 +17,8 @@ from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
 from sftray.plan.preflight import check_references
 
-KEYS = ("tool_calls", "tools", "functions", "function_call", "reasoning", "reasoning_content")
-KEYS += ("reasoning_details", "thinking", "weight", "train")
+KEYS = ("documents", "images", "chat_template_kwargs", "channel", "loss_scale", "refusal")
+KEYS += ("reasoning_effort", "training_detail")
 ANSWER = {"role": "assistant", "content": "It is so."}
 
 

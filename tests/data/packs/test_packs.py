@@ -25,7 +25,8 @@ from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.packs.packs import Packs, check_sums, local_parts, open_packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import Recipe, find_packs, make_recipe
-from sftray.data.source.conversations import BadRowError, conversation
+from sftray.data.source.conversations import conversation
+from sftray.data.source.row_keys import BadRowError
 from sftray.errors import DataError, PacksError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"

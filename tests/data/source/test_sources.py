@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from sftray.data.source.conversations import BadRowError, conversation, unread_keys
+from sftray.data.source.conversations import conversation, unread_keys
 from sftray.data.source.readers import read_chunk
+from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import (
     _pinned,
     check_spelling,
@@ -173,7 +174,7 @@ def test_columns_are_called_as_the_mapping_says_and_no_other_is_taken_for_one(
     first = {"prompt": "?", "completion": "!", "prompt (not mapped)": "x", "id": 0}
     assert first_rows(source, 1) == [first]
     assert sample_rows(source, 100, "auto")[0][0][1] == first
-    assert unread_keys(first, "auto") == {"prompt (not mapped)"}
+    assert unread_keys(first, "auto").keys() == {"prompt (not mapped)"}
     with pytest.raises(DataError, match="got the columns prompt, answer"):
         check_spelling(replace(source, names=(("question", "prompt"),)), "auto")
 

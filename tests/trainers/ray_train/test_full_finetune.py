@@ -201,6 +201,7 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
         eval_loss=loss,
         base_eval_loss=whole.eval_losses[0],
         end_of_turn=small_packs.end_of_turn,
+        chat_format=small_packs.manifest["chat_format"],
         packs=small_packs.root,
     )
     _write(facts, check, checkpoint, str(folder))

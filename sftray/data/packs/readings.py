@@ -1,0 +1,98 @@
+"""What was read of a source: rows that were dropped, keys that were not read, thoughts; counted of
+its chunks, and in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+from sftray.data.packs.tokenize_pass import ChunkReport
+
+
+class Thoughts(TypedDict):
+    """Of the good rows, those with thoughts."""
+
+    conversations: int
+    documents: int
+    """That they became."""
+    tokens: int
+    last_tokens: int
+    """Of the documents in which the conversations end."""
+
+
+class Reading(TypedDict):
+    """Rows of a split's own source; a split that was held out has none."""
+
+    read: int
+    dropped: dict[str, int]
+    """The bad ones among them by reason, most frequent first."""
+    highest_token_id: int
+    """Of the good ones."""
+    unread: dict[str, int]
+    """The good ones by key that nothing reads, most frequent first."""
+    unread_values: dict[str, str]
+    """An example of each."""
+    thoughts: Thoughts
+
+
+def reasons_text(dropped: Mapping[str, int]) -> str:
+    """Reasons with their counts, in one line."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+
+
+def dropped_text(reading: Reading) -> str:
+    """Rows that were dropped, in one line; empty where there are none."""
+    number = sum(reading["dropped"].values())
+    if not number:
+        return ""
+    reasons = reasons_text(reading["dropped"])
+    return f"{number:,} of {reading['read']:,} rows dropped ({reasons})"
+
+
+def unread_text(reading: Reading) -> str:
+    """Keys that were not read, in one line; empty where there are none."""
+    keys = [
+        f"{key} ({rows:,} row{'s' * (rows > 1)}, as {reading['unread_values'][key]})"
+        for key, rows in reading["unread"].items()
+    ]
+    return f"keys that were not read: {', '.join(keys)}" if keys else ""
+
+
+def thoughts_text(reading: Reading, thinking: str) -> str:
+    """What becomes of conversations with thoughts, in one line; empty where there are none."""
+    counts = reading["thoughts"]
+    if not counts["conversations"]:
+        return ""
+    if thinking == "drop":
+        return f"{counts['conversations']:,} conversations with thoughts, which are left out"
+    other = ""
+    if thinking == "as_template":
+        other = f"; thinking='last' would train on {counts['last_tokens']:,} of them"
+    return (
+        f"{counts['conversations']:,} conversations with thoughts in {counts['documents']:,} "
+        f"documents of {counts['tokens']:,} tokens (thinking={thinking!r}){other}"
+    )
+
+
+def reading_of(reports: Sequence[ChunkReport]) -> Reading:
+    """What was counted of some chunks."""
+    dropped: Counter[str] = sum((report.dropped for report in reports), Counter())
+    unread: Counter[str] = sum((report.unread for report in reports), Counter())
+    thoughts: Counter[str] = sum((report.thoughts for report in reports), Counter())
+    values: dict[str, str] = {}
+    for report in reports:
+        values = report.unread_values | values
+    return {
+        "read": sum(report.rows for report in reports),
+        "highest_token_id": max((report.highest_token for report in reports), default=0),
+        "dropped": dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
+        "unread": dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))),
+        "unread_values": {key: values[key] for key in sorted(values)},
+        "thoughts": {
+            "conversations": thoughts["conversations"],
+            "documents": thoughts["documents"],
+            "tokens": thoughts["tokens"],
+            "last_tokens": thoughts["last_tokens"],
+        },
+    }
