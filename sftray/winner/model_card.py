@@ -105,7 +105,27 @@ tokenizer = AutoTokenizer.from_pretrained({HERE!r})
 ```
 
 {vllm}Answers end with token {facts.end_of_turn}; where the base itself stops at another one, ask
-with `"stop_token_ids": [{facts.end_of_turn}]`."""
+with `"stop_token_ids": [{facts.end_of_turn}]`.
+
+{_how_it_was_asked(facts)}"""
+
+
+def _how_it_was_asked(facts: BundleFacts) -> str:
+    lines = [
+        "Ask with this folder's chat template, which wrote the training data. Answers in samples\n"
+        "and metric are greedy: settings of the base's `generation_config.json` (temperature,\n"
+        "repetition_penalty, …) are not applied. vLLM applies them unless it is started with\n"
+        "`--generation-config vllm`."
+    ]
+    if facts.data.enable_thinking is not None:
+        lines.append(
+            f"The template was given `enable_thinking={facts.data.enable_thinking}`, which is its "
+            "default in this folder."
+        )
+    template = str(facts.chat_format["own_template"])
+    if "strftime_now" in template or "date_string" in template:
+        lines.append(f"It prints the day: in training that was {facts.data.template_date}.")
+    return "\n".join(lines)
 
 
 def _from_anywhere(data: DataConfig) -> DataConfig:

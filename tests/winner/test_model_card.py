@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,15 @@ def test_what_repeats_the_winner_finds_its_data_from_any_folder(
     sweep = repeated(facts, tmp_path)
     found = DataConfig(str(FOLDER / "chats.jsonl"), chat_template=str(FOLDER / "t.jinja"))
     assert dataclasses.asdict(sweep.data) == dataclasses.asdict(found)
+
+
+def test_the_card_says_how_answers_were_asked_for() -> None:
+    card = model_card(facts_of(TRIAL))
+    assert "unless it is started with\n`--generation-config vllm`" in card
+    assert "enable_thinking" not in card
+    assert "prints the day" not in card
+    facts = facts_of(TRIAL, data=DataConfig("chats.jsonl", enable_thinking=False))
+    dated = {**facts.chat_format, "own_template": "{{ strftime_now('%Y') }}"}
+    card = model_card(replace(facts, chat_format=dated))
+    assert "`enable_thinking=False`, which is its default" in card
+    assert "prints the day: in training that was 2025-01-01" in card

@@ -59,8 +59,16 @@ class Packs:
 
     @property
     def chat_template(self) -> str:
-        """What prompts are written with: data.chat_template, or the model's own template."""
-        return self.manifest["own_template"]
+        """What writes prompts where nothing else is given: data.chat_template, or the model's own
+        template, with data.enable_thinking as its default."""
+        own, thinks = self.manifest["own_template"], self.manifest["chat_format"]["enable_thinking"]
+        if thinks is None:
+            return own
+        value = str(thinks).lower()
+        return (
+            "{%- if enable_thinking is not defined %}{% set enable_thinking = "
+            f"{value} %}}{{% endif -%}}\n{own}"
+        )
 
     @property
     def end_of_turn(self) -> int:

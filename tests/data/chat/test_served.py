@@ -21,6 +21,7 @@ from sftray.data.chat.documents import Document, Dropped
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.loss_mask import MOST_SERVED, encode
 from sftray.data.chat.tokenizer import backend
+from sftray.data.packs.packs import Packs
 from sftray.data.source.conversations import Conversation, conversation
 
 TODAY = date.today().isoformat()
@@ -368,3 +369,22 @@ def test_prefixes_tell_calls_of_a_template_without_markers() -> None:
     assert chat.method == PREFIXES
     (found,) = documents(chat, CALLS["twice"], TOOLS)
     assert [run.count("<|eot_id|>") for run in trained_text(chat, found)] == [1] * 4
+
+
+@pytest.mark.parametrize("enable", [True, False])
+@pytest.mark.parametrize("name", KNOW_THOUGHTS)
+def test_a_bundle_s_template_asks_by_itself_as_training_did(name: str, enable: bool) -> None:
+    chat = choose_format(
+        tokenizer_of(template_text(name)),
+        template=None,
+        date=TODAY,
+        samples=[],
+        enable_thinking=enable,
+    )
+    manifest: Any = {"own_template": chat.own_template, "chat_format": chat.to_json()}
+    asked = {"tokenize": False, "add_generation_prompt": True, **SHOWN}
+    question = [user("17 spiders?")]
+    theirs = hugging_face(Packs("packs", manifest).chat_template)
+    given = hugging_face(chat.own_template)
+    alike = given.apply_chat_template(question, enable_thinking=enable, **asked)
+    assert theirs.apply_chat_template(question, **asked) == alike
