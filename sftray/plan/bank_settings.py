@@ -14,6 +14,7 @@ from sftray.config.points import field_values, largest_value
 from sftray.plan.effective_batch import Execution, largest_divisor
 from sftray.plan.memory import TRAINED_BYTES, Memory, base_bytes, element_bytes
 from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
+from sftray.plan.proof_memory import proof_bytes
 from sftray.plan.trial_plan import trials_at_once
 from sftray.storage.model_files import BaseConfig
 
@@ -132,4 +133,5 @@ def bank_memory(settings: BankSettings, sweep: SweepConfig, base: BaseConfig) ->
         adapters=float(trained * (TRAINED_BYTES + size)),
         activations=float(activations),
         logits=float(logits),
+        proof=proof_bytes(shape, size, sweep.data.max_length),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sftray.config import TrialConfig
 from sftray.plan.effective_batch import Execution
 from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
+from sftray.plan.proof_memory import proof_bytes
 
 NF4_BYTES = 0.516
 """Bytes a parameter in NF4 with double quantisation: half a byte, and an 8-bit scale for 64, with a
@@ -37,15 +38,24 @@ class Memory:
     activations: float
     """Kept for the backward pass, and passing."""
     logits: float
+    proof: float = 0.0
+    """Of the proof, before anything is trained, when only the base is there."""
+
+    @property
+    def training(self) -> float:
+        """All but the base, once the proof is done."""
+        return self.adapters + self.activations + self.logits
 
     @property
     def total(self) -> float:
-        return self.base + self.adapters + self.activations + self.logits
+        return self.base + max(self.training, self.proof)
 
     def __str__(self) -> str:
         names = "base adapters" if self.base else "weights"
         parts = [self.base, self.adapters] if self.base else [self.adapters]
         parts += [self.activations, self.logits]
+        if self.proof > self.training:
+            return f"base {self.base / 2**30:.1f} + its proof {self.proof / 2**30:.1f}"
         named = zip(f"{names} activations logits".split(), parts, strict=True)
         return " + ".join(f"{name} {size / 2**30:.1f}" for name, size in named)
 
@@ -101,6 +111,7 @@ def train_memory(
         adapters=TRAINED_BYTES * trained + low,
         activations=float(kept),
         logits=float(logits),
+        proof=proof_bytes(shape, size, max_length),
     )
 
 

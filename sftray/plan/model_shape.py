@@ -26,6 +26,8 @@ class ModelShape:
     """Input embedding and head are one matrix."""
     head_norms: bool
     """Queries and keys are normed, as in Qwen3."""
+    window: int | None = None
+    """Tokens of its sliding-window attention."""
 
     @classmethod
     def of(cls, base: BaseConfig) -> ModelShape | None:
@@ -47,6 +49,7 @@ class ModelShape:
             head_dim=base.get("head_dim") or base["hidden_size"] // heads,
             tied=base.get("tie_word_embeddings", False),
             head_norms=base.get("model_type") in ("qwen3", "gemma3_text"),
+            window=base.get("sliding_window") if base.get("use_sliding_window", True) else None,
         )
 
     @property

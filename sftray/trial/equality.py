@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sftray.plan.proof_memory import MOST_SCORES, document_lengths, longest_document
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import Computing
 from sftray.trial.collate import collate
@@ -30,14 +31,8 @@ MOST_RATIO = 2.0
 ROUNDING = 1e-5
 """Error that is allowed besides, of the scale of what is compared: sums in another order."""
 QUANTILE = 0.999
-SHORT = (48, 17)
-"""Tokens of the other documents."""
-BEYOND_WINDOW = 64
-"""Tokens of the first document besides those of a window."""
 LOSSES = 8
 """Tokens at each document's end of which the losses are compared."""
-MOST_SCORES = 2**30
-"""Bytes that eager attention's scores may take."""
 
 
 @dataclass(frozen=True)
@@ -165,24 +160,13 @@ class Reference:
         return worst
 
 
-def document_lengths(window: int | None, max_length: int, longest: int) -> list[int]:
-    """Tokens of the compared documents, of which the first reaches beyond the window if
-    `max_length` and `longest` let it."""
-    first = min((window or SHORT[0]) + BEYOND_WINDOW, longest)
-    if first + sum(SHORT) <= max_length:
-        return [first, *SHORT]
-    rest = [min(length, max_length // 4) for length in SHORT]
-    return [min(first, max_length - sum(rest)), *rest]
-
-
 def _longest_document(model: PreTrainedModel) -> int:
-    """Tokens of a document whose scores fit MOST_SCORES, or half of the GPU's free memory: scores,
-    their softmax and its gradient, in float32."""
+    """Tokens of a document whose scores fit MOST_SCORES, or half of the GPU's free memory."""
     room = MOST_SCORES
     if model.device.type == "cuda":
         room = max(room, torch.cuda.mem_get_info(model.device)[0] // 2)
     heads = getattr(model.config.get_text_config(), "num_attention_heads", None) or 1
-    return math.isqrt(room // (12 * heads))
+    return longest_document(heads, room)
 
 
 def _packed(

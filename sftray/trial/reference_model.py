@@ -2,13 +2,14 @@
 
 Promise: nothing of what a trial computes with is in it: no kernel of an attention package, no 4-bit
 product of bitsandbytes. Weights are shared with the loaded model and decoded a product at a time.
-Price: one decoded matrix at a time, and a copy of the parameters that are no matrices.
+Price: some decoded rows of a matrix at a time, and a copy of the parameters that are no matrices.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -16,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-MOST_DECODED = 2**26
-"""Elements of a matrix that are decoded at once: 256 MB in float32."""
+from sftray.plan.proof_memory import DECODED_AT_ONCE
 
 
 def hollow(layer: nn.Module) -> nn.Module:
@@ -48,7 +48,7 @@ def reference_model(
         for name, child in parent.named_children():
             if _is_matrix(child):
                 setattr(parent, name, _Product(child, dtype))
-            elif isinstance(child, nn.Embedding) and child.weight.numel() > MOST_DECODED:
+            elif isinstance(child, nn.Embedding) and child.weight.numel() > DECODED_AT_ONCE:
                 setattr(parent, name, _Gathered(child, dtype))
     if dtype is not None:
         _cast(shell, dtype, keep=(_Product, _Gathered))
@@ -60,32 +60,45 @@ def decoded(module: nn.Module) -> Tensor:
     """A linear module's weight [output, input]. A quantised one is decoded to float32 by our own
     arithmetic: NF4 and FP4 (Dettmers et al. 2023, arXiv:2305.14314), LLM.int8 (Dettmers et al.
     2022, arXiv:2208.07339)."""
+    return torch.cat(list(_row_blocks(module)))
+
+
+def _row_blocks(module: nn.Module) -> Iterator[Tensor]:
+    """The decoded weight, some rows at a time."""
     weight: Any = module.weight
     state = getattr(weight, "quant_state", None) or getattr(module, "quant_state", None)
-    if state is not None:
-        return _from_4_bit(weight.data, state)
     scales = getattr(weight, "SCB", None)
     if scales is None and type(module).__name__ == "Linear8bitLt":
         scales = module.state.SCB  # type: ignore[union-attr]
-    if scales is not None:
-        dense: Tensor = weight.data.float() * (scales.float()[:, None] / 127)
-        return dense
-    data: Tensor = weight.data
-    return data
+    rows, columns = state.shape if state is not None else weight.shape
+    # a block of 4-bit numbers may go over the end of a row, but not over that of so many rows
+    whole = 1 if state is None else state.blocksize // math.gcd(columns, state.blocksize)
+    step = max(1, DECODED_AT_ONCE // columns // whole) * whole
+    for first in range(0, rows, step):
+        if state is not None:
+            yield _from_4_bit(weight.data, state, first, min(first + step, rows))
+        elif scales is not None:
+            part = slice(first, first + step)
+            yield weight.data[part].float() * (scales[part].float()[:, None] / 127)
+        else:
+            yield weight.data[first : first + step]
 
 
-def _from_4_bit(data: Tensor, state: Any) -> Tensor:
-    """Two codes a byte, the first in the high half; a scale for each block of the flat weight,
-    which with double quantisation is a code itself."""
-    packed = data.view(torch.uint8).flatten()
+def _from_4_bit(data: Tensor, state: Any, first: int, last: int) -> Tensor:
+    """Rows of a weight. Two codes a byte, the first in the high half; a scale for each block of the
+    flat weight, which with double quantisation is a code itself."""
+    columns = state.shape[1]
+    start, end = first * columns, last * columns
+    packed = data.view(torch.uint8).flatten()[start // 2 : -(-end // 2)]
     codes = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
     scales = state.absmax
     if state.nested:
         outer = state.state2
         steps = outer.code.float()[scales.long()]
         scales = _scaled(steps, outer.absmax.float(), outer.blocksize) + state.offset
+    scales = scales.float()[start // state.blocksize : -(-end // state.blocksize)]
     values = state.code.float()[codes.int()]
-    return _scaled(values, scales.float(), state.blocksize)[: state.shape.numel()].view(state.shape)
+    return _scaled(values, scales, state.blocksize)[: end - start].view(last - first, columns)
 
 
 def _scaled(values: Tensor, scales: Tensor, block: int) -> Tensor:
@@ -124,19 +137,12 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (dy,) = gradients
-        parts = _row_blocks(ctx.module)
-        sizes = [len(part) for part in parts]
+        dx, done = torch.zeros((), dtype=dy.dtype, device=dy.device), 0
         with torch.autocast(dy.device.type, enabled=False):
-            products = (
-                g @ w.to(g.dtype) for g, w in zip(torch.split(dy, sizes, -1), parts, strict=True)
-            )
-            return sum(products, start=torch.zeros((), dtype=dy.dtype, device=dy.device)), None
-
-
-def _row_blocks(module: nn.Module) -> tuple[Tensor, ...]:
-    weight = decoded(module)
-    parts: tuple[Tensor, ...] = torch.split(weight, max(1, MOST_DECODED // weight.shape[1]))
-    return parts
+            for rows in _row_blocks(ctx.module):
+                dx = dx + dy[..., done : done + len(rows)] @ rows.to(dy.dtype)
+                done += len(rows)
+        return dx, None
 
 
 class _Gathered(nn.Module):
@@ -170,7 +176,7 @@ def _large_embeddings(model: nn.Module, gone: Collection[nn.Module]) -> dict[int
         for module in model.modules()
         if isinstance(module, nn.Embedding)
         and module not in gone
-        and module.weight.numel() > MOST_DECODED
+        and module.weight.numel() > DECODED_AT_ONCE
     }
 
 
