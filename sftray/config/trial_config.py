@@ -61,7 +61,10 @@ class TrialConfig:
     lora_dropout: Annotated[float, Share()] = 0.0
     """Dropout in front of lora_A."""
     lora_target_modules: str | tuple[str, ...] = "all-linear"
-    """The modules that get an adapter, in PEFT's words."""
+    """The modules that get an adapter, in PEFT's words; all-linear never means experts."""
+    lora_target_parameters: tuple[str, ...] = ()
+    """Parameters that get an adapter besides, as ("mlp.experts.gate_up_proj",
+    "mlp.experts.down_proj"): transformers holds experts as parameters, not as modules."""
 
     num_workers: Annotated[int, AtLeast(1)] = 1
     """Workers (GPUs) a trial."""
@@ -82,6 +85,7 @@ class TrialConfig:
         if isinstance(self.lora_target_modules, list):
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         self._require_targets()
+        self._require_parameters()
         if self.finetune == "full" and self.base_precision not in ("bf16", "fp32"):
             bits = "4" if self.in_4_bits else "8"
             must = f"'bf16' or 'fp32': {bits}-bit weights cannot be trained"
@@ -109,6 +113,16 @@ class TrialConfig:
             re.compile(targets)
         except re.error as error:
             refuse(what, repr(targets), f"{must}; as a pattern it has {error}")
+
+    def _require_parameters(self) -> None:
+        names, what = self.lora_target_parameters, "trial.lora_target_parameters"
+        if isinstance(names, list):
+            object.__setattr__(self, "lora_target_parameters", names := tuple(names))
+        texts = isinstance(names, tuple) and all(isinstance(one, str) and one for one in names)
+        require(texts, what, repr(names), "a list of parameters")
+        if names and (self.lora_dropout or self.shard_base):
+            got = f"{names!r} with lora_dropout={self.lora_dropout:g}, shard_base={self.shard_base}"
+            refuse(what, got, "without dropout and on one worker's base: PEFT has no other")
 
     @property
     def in_4_bits(self) -> bool:

@@ -87,4 +87,5 @@ def _trained_parameters(sweep: SweepConfig, base: BaseConfig) -> int:
         return UNKNOWN if shape is None else shape.parameters
     if shape is None:
         return 2_600_000 * rank  # as on an 8B base: 42M parameters at rank 16
-    return adapter_parameters(shape, sweep.trial.lora_target_modules, rank)
+    trial = sweep.trial
+    return adapter_parameters(shape, trial.lora_target_modules, rank, trial.lora_target_parameters)

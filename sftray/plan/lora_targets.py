@@ -1,7 +1,8 @@
 """Which modules of a base `lora_target_modules` names, known before the base is loaded.
 
-Promise: for the families whose modules have the same names in every base. Of others nothing is
-known here, and PEFT says what is wrong when the first trial begins.
+Promise: for the families whose modules have the same names in every base. Of others what PEFT would
+make of it is known: it takes names of experts for parameters, and no adapter for some modules. All
+else PEFT says when the first trial begins.
 """
 
 from __future__ import annotations
@@ -16,16 +17,56 @@ from sftray.config.points import all_values
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.storage.model_files import BaseConfig
 
+EXPERTS_BY_NAME = frozenset(
+    (
+        *("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1"),
+        *("ernie4_5_moe", "exaone_moe", "flex_olmo", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa"),
+        *("hunyuan_v1_moe", "longcat_flash", "mellum", "minimax", "minimax_m2", "mixtral"),
+        *("olmoe", "qwen3_moe", "qwen3_next", "qwen3_omni_moe_text", "solar_open"),
+    )
+)
+"""Model types of which PEFT 0.21 takes some names for those of transformers 4, and "all-linear" for
+all of them: it adapts every expert and the router, and no dense layer of these names."""
+EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+"""Model types of which PEFT refuses to adapt these: kernels read their weights past the module."""
+MAMBA_NAMES = frozenset({"out_proj", "conv1d"})
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 EMBEDDING = "embed_tokens"
 _ATTENTION = PROJECTIONS[:4]
 _LAYER = ("input_layernorm", "post_attention_layernorm")
 
 
+def not_adapted(kind: str | None) -> frozenset[str]:
+    """Names of linear layers that "all-linear" leaves out in bases of a model type."""
+    if kind in MAMBA:
+        return MAMBA_NAMES
+    return EXPERT_NAMES if kind in EXPERTS_BY_NAME else frozenset()
+
+
+def _require_no_experts(sweep: SweepConfig, kind: str | None) -> None:
+    out = not_adapted(kind)
+    places = [f"model.layers.0.mlp.{room}{n}" for n in out for room in ("", "experts.")]
+    for targets in all_values(sweep, "lora_target_modules") - {"all-linear"}:
+        pattern = isinstance(targets, str)
+        for name in [targets] if pattern else list(targets or ()):  # type: ignore[arg-type]
+            if any(_matches(str(name), place, pattern) for place in places):
+                refuse(
+                    "trial.lora_target_modules",
+                    f"{name!r} on a {kind}, of which PEFT adapts experts or nothing by that name",
+                    "of its other linear layers",
+                    "experts are adapted by lora_target_parameters",
+                )
+
+
 def require_targets(sweep: SweepConfig, base: BaseConfig) -> None:
     """Raise ConfigError where trials would adapt modules that the base has not, or that carry no
     adapter. PEFT passes by a name that is none beside one that is."""
-    if base.get("model_type") not in FAMILIES or sweep.trial.finetune == "full":
+    if sweep.trial.finetune == "full":
+        return
+    _require_no_experts(sweep, base.get("model_type"))
+    if base.get("model_type") not in FAMILIES:
         return
     modules = list(module_names(base.get("num_hidden_layers", 1)))
     for targets in all_values(sweep, "lora_target_modules") - {"all-linear"}:

@@ -65,9 +65,10 @@ class Memory:
 
 
 def base_bytes(shape: ModelShape, precision: str, *, resident: bool) -> float:
-    """The frozen weights; of a quantised base that is not resident also room to dequantise in."""
+    """The frozen weights; of a quantised base that is not resident also room to dequantise in.
+    Experts are parameters, which bitsandbytes does not quantise."""
     size = element_bytes(precision)
-    held = float(shape.embedding * size)
+    held = float((shape.embedding + shape.in_experts) * size)
     if precision in QUANTISED_BYTES and not resident:
         packed = shape.linear * QUANTISED_BYTES[precision]
         return held + packed + size * shape.inner * shape.hidden
@@ -89,7 +90,8 @@ def train_memory(
     size = element_bytes(trial.base_precision)
     tokens = execution.micro_batch_size * max_length
     names = adapted(trial.lora_target_modules)
-    trained = adapter_parameters(shape, trial.lora_target_modules, trial.lora_r)
+    experts = trial.lora_target_parameters
+    trained = adapter_parameters(shape, trial.lora_target_modules, trial.lora_r, experts)
     layer = _layer_activations(shape, trial, size, names)
     base = base_bytes(shape, trial.base_precision, resident=execution.resident)
     if trial.shard_base:
@@ -106,6 +108,9 @@ def train_memory(
     else:
         kept = tokens * (shape.layers * layer + 3 * size * (shape.inner + shape.hidden))
         low = float(trained * size)  # adapters in the compute dtype, kept with the activations
+    if experts:  # PEFT adds adapters to weights; a sum is kept for its layer's backward pass
+        layers = 2 if execution.activation_checkpointing else shape.layers
+        kept += size * shape.in_experts * layers / shape.layers
     return Memory(
         base=base,
         adapters=TRAINED_BYTES * trained + low,
@@ -129,6 +134,7 @@ def _layer_activations(
     kept += heads + shape.queries  # for attention, and its output
     kept += (heads - shape.keys) if shape.head_norms else 0
     kept += 3 * inner  # gate, up and what they make together
+    kept += shape.active * (4 * shape.expert_inner + 2 * hidden)
     kept += len(names) * trial.lora_r
     exact = 4 * (2 + shape.heads)  # norms' and attention's sums, float32
     if trial.lora_dropout:

@@ -21,6 +21,7 @@ from sftray.plan import preflight
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
 from sftray.plan.disk import Disk, disk_needed
+from sftray.plan.experts_text import experts_text
 from sftray.plan.memory import Memory, train_memory
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.prior_points import prior_points
@@ -48,6 +49,8 @@ class Preview:
     bank: BankSettings | None
     gpu_memory: float | None
     """Bytes that a GPU has; None on CPUs."""
+    experts: str | None
+    """How they are held and what is adapted; None of a dense base."""
     memory: Memory | None
     """At the peak of a step; None on CPUs, or where it is not known."""
     gpus: Sequence[str]
@@ -110,6 +113,7 @@ class Preview:
             "trainer": self.trainer,
             "why_trainer": self.why_trainer,
             "bank": asdict(self.bank) if self.bank else None,
+            "experts": self.experts,
             "memory": {name: size / 2**30 for name, size in parts.items()} or None,
             "gpus": self.gpus,
             "first": self.first,
@@ -182,6 +186,7 @@ def make_plan(
         why_trainer=why,
         bank=bank,
         gpu_memory=gpu_memory,
+        experts=experts_text(base, sweep.trial),
         memory=_memory(sweep, base, bank, fit, gpu_memory),
         gpus=_usual_gpus(sweep, base, trainer),
         first=prior_points(sweep, base),

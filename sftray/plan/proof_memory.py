@@ -38,9 +38,10 @@ def longest_document(heads: int, room: float = MOST_SCORES) -> int:
 def proof_bytes(shape: ModelShape, size: int, max_length: int) -> float:
     """Beside the base, whose numbers are computed with in `size` bytes: some rows of a matrix as
     codes, values and scaled values, or the matrix that the path itself decodes; the scores, and
-    what one layer keeps of float32 for its gradient and for the comparison."""
+    what one layer keeps of float32 for its gradient and for the comparison; and its experts."""
     lengths = document_lengths(shape.window, max_length, longest_document(shape.heads))
     matrix = shape.inner * shape.hidden
     products = max(20 * min(DECODED_AT_ONCE, matrix), 2 * size * matrix, 8 * DECODED_AT_ONCE)
     kept = 4 * sum(lengths) * (24 * shape.hidden + 8 * shape.inner)
-    return float(products + kept + 12 * shape.heads * lengths[0] ** 2)
+    copied = 4 * shape.in_experts / shape.layers
+    return float(products + kept + copied + 12 * shape.heads * lengths[0] ** 2)

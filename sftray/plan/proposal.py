@@ -94,6 +94,8 @@ def propose(
         reasons["trial.num_train_epochs"] = "of so many conversations one pass is often enough"
     plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None, estimate=estimate)
     reasons["trial.model"] = _about_the_base(sweep, base, gpus)
+    if plan.experts:
+        reasons["trial.lora_target_modules"] = f"experts: {plan.experts}"
     says = (
         f"Which hyper-parameters for {model} on {source}?\n\n"
         "A first proposal; change what you know better. With --plan it starts nothing and shows "

@@ -28,6 +28,7 @@ SHARED = (
     "finetune",
     "base_precision",
     "lora_target_modules",
+    "lora_target_parameters",
     "num_workers",
     "micro_batch_size",
     "activation_checkpointing",
@@ -129,6 +130,8 @@ def _why_not_the_trials(sweep: SweepConfig) -> str | None:
         return f"a trial has {trial.num_workers} workers, and a bank's trials share one GPU"
     if trial.attention == "flash_attention_3":
         return "attention is 'flash_attention_3', which a bank does not compute"
+    if trial.lora_target_parameters:
+        return "lora_target_parameters are adapted, and a bank adapts linear layers alone"
     if target_projections(trial.lora_target_modules) is None:
         return (
             f"lora_target_modules is {trial.lora_target_modules!r}; a bank knows 'all-linear' or "

@@ -71,6 +71,13 @@ class BaseConfig(TypedDict, total=False):
     use_sliding_window: bool
     rope_parameters: dict[str, object] | None
     rope_scaling: dict[str, object] | None
+    num_experts: int
+    num_local_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    shared_expert_intermediate_size: int
+    mlp_only_layers: list[int] | None
+    decoder_sparse_step: int
     quantization_config: dict[str, object] | None
     auto_map: dict[str, str]
     text_config: BaseConfig

@@ -12,17 +12,26 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
+from sftray.plan.lora_targets import not_adapted
+from sftray.trial.reference_model import is_linear
 
 
-def lora_config(trial: TrialConfig) -> LoraConfig:
-    """The trial's adapter in PEFT's words."""
+def lora_config(trial: TrialConfig, model: PreTrainedModel | None = None) -> LoraConfig:
+    """The trial's adapter in PEFT's words; on a `model` of which PEFT takes "all-linear" for more
+    or less than its linear layers, their names."""
     targets = trial.lora_target_modules
+    out = not_adapted(None if model is None else model.config.model_type)
+    if model is not None and targets == "all-linear" and out:
+        head = model.get_output_embeddings()
+        linear = [n for n, m in model.named_modules() if is_linear(m) and m is not head]
+        targets = tuple(sorted({name.rpartition(".")[2] for name in linear} - out))
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=trial.lora_r,
         lora_alpha=trial.alpha,
         lora_dropout=trial.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        target_parameters=list(trial.lora_target_parameters) or None,
         bias="none",
     )
 

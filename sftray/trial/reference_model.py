@@ -38,7 +38,7 @@ def reference_model(
     """
     memo: dict[int, Any] = {id(old): new for old, new in replaced.items()}
     gone = {inner for old in replaced for inner in old.modules()}
-    matrices = [module for module in model.modules() if _is_matrix(module) and module not in gone]
+    matrices = [module for module in model.modules() if is_linear(module) and module not in gone]
     memo |= {id(p): p for module in matrices for p in module.parameters(recurse=False)}
     memo |= _large_embeddings(model, gone)
     memo[id(model)] = shell = copy.copy(model)
@@ -46,7 +46,7 @@ def reference_model(
     shell.__dict__ = copy.deepcopy({k: v for k, v in vars(model).items() if k != "forward"}, memo)
     for parent in list(shell.modules()):
         for name, child in parent.named_children():
-            if _is_matrix(child):
+            if is_linear(child):
                 setattr(parent, name, _Product(child, dtype))
             elif isinstance(child, nn.Embedding) and child.weight.numel() > DECODED_AT_ONCE:
                 setattr(parent, name, _Gathered(child, dtype))
@@ -165,7 +165,7 @@ class _Gathered(nn.Module):
         return found
 
 
-def _is_matrix(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     """nn.Linear, and what bitsandbytes makes of it; not what a model derives from it."""
     return type(module) is nn.Linear or type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 

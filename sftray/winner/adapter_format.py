@@ -69,6 +69,7 @@ def peft_problems(config: Mapping[str, object], tensors: Mapping[str, Stored]) -
     if not tensors:
         return [*problems, f"{WEIGHTS} holds no tensor"]
     sides: dict[str, dict[str, Stored]] = {}
+    in_parameters = bool(config.get("target_parameters"))  # experts have their ranks end to end
     for name, stored in tensors.items():
         match = _NAME.fullmatch(name)
         if match is None:
@@ -78,15 +79,17 @@ def peft_problems(config: Mapping[str, object], tensors: Mapping[str, Stored]) -
             continue
         sides.setdefault(match["module"], {})[match["side"]] = stored
         along = stored.shape[0 if match["side"] == "A" else -1] if stored.shape else 0
-        if len(stored.shape) != 2 or along != rank:
+        fits = along % rank == 0 < along if in_parameters else along == rank
+        if len(stored.shape) != 2 or not fits:
             problems.append(f"{name} has shape {list(stored.shape)}, not rank {rank}")
         if stored.dtype not in ("F32", "BF16", "F16"):
             problems.append(f"{name} is {stored.dtype}, not a float")
     for module, pair in sides.items():
         if len(pair) != 2:
             problems.append(f"{module} has lora_{next(iter(pair))} alone")
-        if isinstance(targets, list) and not any(f".{module}".endswith(f".{t}") for t in targets):
-            problems.append(f"{module} is not among target_modules {sorted(targets)}")
+        names = targets if isinstance(targets, list) and not in_parameters else [module]
+        if not any(f".{module}".endswith(f".{name}") for name in names):
+            problems.append(f"{module} is not among target_modules {sorted(names)}")
     return problems
 
 

@@ -126,6 +126,7 @@ VALUES: dict[str, list[Any]] = {
     "model_revision": ["main", "v2"],
     "base_precision": ["nf4", "bf16"],
     "lora_target_modules": ["all-linear", "q_proj"],
+    "lora_target_parameters": [(), ("mlp.experts.down_proj",)],
     "num_workers": [1, 2],
     "micro_batch_size": [1, 2],
     "activation_checkpointing": [True, False],

@@ -99,7 +99,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             train_dataset=rows.select(order),
             eval_dataset=datasets["eval"],
             processing_class=tokenizer,
-            peft_config=None if trial.finetune == "full" else lora_config(trial),
+            peft_config=None if trial.finetune == "full" else lora_config(trial, model),
             callbacks=[_Steps(self)],
         )
         base = self.model
