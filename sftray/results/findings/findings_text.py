@@ -61,7 +61,7 @@ def _wrapped(paragraph: str, first: str = "", other: str = "") -> list[str]:
 def _importance(found: Importances) -> Iterator[str]:
     for axis in found.axes:
         how = "decides" if axis.decides else "not beyond chance"
-        bar = "" if axis.decides else f"; at most {SURE / len(found.axes):.3f} would be"
+        bar = "" if axis.decides else f"; at most {SURE} would be"
         yield f"{axis.name} {axis.importance:.2f}, {how} (p = {axis.chance:.3f}{bar})"
     if found.missing:
         yield found.missing

@@ -1,41 +1,47 @@
 """Which hyper-parameter decides.
 
-PED-ANOVA (Watanabe, Bansal and Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter
-Importance in Arbitrary Subspaces", IJCAI, arXiv:2304.10255) by Optuna's evaluator: how much the
-values of the best quarter of the trials differ, on each axis, from the values of all that were
-tried. Optuna's fANOVA (Hutter et al. 2014) and its mean decrease of impurity need scikit-learn and
-a finite loss of every trial; PED-ANOVA needs only who is among the best quarter, which is known of
-trials that were stopped or diverged, too, and it allows for a sampler that crowds where it is good.
+How much of the order of the trials an axis explains: of their ranks at equal data, the share of the
+variance that a parabola in the axis takes (in the logarithm of log axes, in the order of a choice
+among numbers), or the means of a choice among other things. Trials that were stopped come behind
+all that came further, in the order of their losses where they were stopped; those that diverged
+come last. Optuna's evaluators look at the best quarter alone (PED-ANOVA), or need scikit-learn and
+a finite loss of every trial (fANOVA): a sampler crowds where it is good, so the best quarter of its
+trials hardly differs from the rest, and PED-ANOVA found no axis of twelve.
 
-Few trials differ on every axis by chance, on a continuous one more than on one of a few choices. So
-the same is computed with the losses shuffled among the trials, many times: what is reported is what
-lies above the mean of these, and how often chance gives as much. That is a test of random points; a
-sampler's points lean towards what was good before, so it is a good guess for them, no more.
-docs/findings.md has what it finds in synthetic sweeps.
+Few trials differ on every axis by chance, and the more axes there are, the more one of them does.
+So the same is computed with the ranks shuffled among the trials, many times, and an axis decides
+where it stands out further than any axis does in 19 of 20 shuffles, however many there are. That
+is a test of random points; benchmarks/importance.py has what it finds where TPE and ASHA ran.
+
+Promise: numpy alone, 10 ms.
 """
 
 from __future__ import annotations
 
-import random
-import warnings
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from sftray.config import Space
+from sftray.config.checks import is_number
 from sftray.config.points import Point
-from sftray.results.findings.comparisons import Comparison, Sweep, ranking
+from sftray.config.spaces import Value, label
+from sftray.results.findings.comparisons import ComparedTrial, Comparison, Sweep, ranking
+from sftray.results.records import Floats
+from sftray.storage.journal.event_types import Outcome
 
 BEST_SHARE = 0.25
-"""The trials whose values are held against all: of 12 trials the best 3."""
+"""So many trials must have a loss where trials are compared: of 12 the best 3."""
 MIN_TRIALS = 12
-"""Fewer name the wrong axis too often: with 8, in 5 of 12 synthetic sweeps."""
+"""With fewer there is no number: the best quarter would be two."""
 SAFE_TRIALS = 24
-"""So many find an axis that decides in 14 to 19 of 20 synthetic sweeps, 16 in 7 to 12."""
-SHUFFLES = 200
-"""Chance is known to 1/200; half a second for four axes."""
-MOST_TRIALS = 400
-"""Of more, so many are taken, evenly over the order of their losses: a second for three axes."""
+"""So many find an axis that decides in 13 to 17 of 20 simulated sweeps (benchmarks/importance.py)."""
+SHUFFLES = 999
+"""Chance is known to 1/1000."""
 SURE = 0.05
-"""An axis decides where chance gives as much in fewer than this, over the number of axes."""
+"""An axis decides where chance makes any axis stand out so far in at most this share."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,11 @@ class Axis:
 
     name: str
     importance: float
-    """Its part, 0 … 1, of what all axes have above chance."""
+    """Its part, 0 … 1, of what all axes explain above chance."""
     chance: float
-    """How often shuffled losses give as much, at least 1/201."""
+    """How often any axis explains as much of shuffled ranks, at least 1/1000."""
     decides: bool
-    """Whether that is rarer than 0.05 over the number of axes."""
+    """Whether that is rarer than SURE."""
 
 
 @dataclass(frozen=True)
@@ -76,71 +82,73 @@ def importances(sweep: Sweep) -> Importances:
     missing = ", ".join(name for name in sweep.spaces if name not in names)
     if missing:
         missing += ": not told apart, all that can be compared have one value"
-    losses = _sampled(_ordered(found))
-    sample = "" if len(losses) == len(found.losses) else f", of these {len(losses)} evenly by loss"
-    axes = _axes(sweep, losses, points, names) if names else ()
-    return Importances(axes, len(found.losses), f"{found}{sample}", missing)
+    axes = _axes(sweep.spaces, points, _order(sweep.trials, found), names) if names else ()
+    return Importances(axes, len(found.losses), str(found), missing)
 
 
 def _differ(points: Mapping[str, Point], name: str) -> bool:
     return len({repr(point[name]) for point in points.values()}) > 1
 
 
+def _order(
+    trials: Sequence[ComparedTrial], found: Comparison
+) -> dict[str, tuple[float, float, float]]:
+    """By trial what it is ranked by, the best lowest: how far it came, then its loss there."""
+    order = {}
+    for trial in trials:
+        if (loss := found.losses.get(trial.name)) is None:
+            continue
+        if math.isfinite(loss):
+            order[trial.name] = (0.0, 0.0, loss)
+        elif trial.outcome == Outcome.DIVERGED or not trial.at_rungs:
+            order[trial.name] = (2.0, 0.0, 0.0)
+        else:
+            last = max(trial.at_rungs)
+            order[trial.name] = (1.0, -float(last), trial.at_rungs[last])
+    return order
+
+
 def _axes(
-    sweep: Sweep, by_trial: Mapping[str, float], points: Mapping[str, Point], names: list[str]
+    spaces: Mapping[str, Space],
+    points: Mapping[str, Point],
+    order: Mapping[str, tuple[float, float, float]],
+    names: Sequence[str],
 ) -> tuple[Axis, ...]:
-    import numpy as np
-    import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator
-
-    from sftray.search.optuna_space import distributions, to_params
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spaces = {name: sweep.spaces[name] for name in names}
-    study = optuna.create_study(direction="minimize")
-    study.add_trials(
-        [
-            optuna.create_trial(
-                params=to_params(spaces, points[name]),
-                distributions=distributions(spaces),
-                value=loss,
-            )
-            for name, loss in by_trial.items()
-        ]
+    different = {key: place for place, key in enumerate(sorted(set(order.values())))}
+    places = np.array([different[key] for key in order.values()])
+    ranks = np.array([np.mean(np.flatnonzero(np.sort(places) == place)) for place in places])
+    ranks -= ranks.mean()
+    chance = np.random.default_rng(0)
+    shuffled = np.array([ranks, *(chance.permutation(ranks) for _ in range(SHUFFLES))])
+    explained = np.array(
+        [_explained(_columns(spaces[n], [points[t][n] for t in order]), shuffled) for n in names]
     )
-    losses = list(by_trial.values())
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
-
-    def divergences(values: list[float]) -> list[float]:
-        by_axis = evaluator.evaluate(study, names, target=lambda trial: values[trial.number])
-        return [by_axis[name] for name in names]
-
-    shuffled = random.Random(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that `target` is minimised, at each call
-        real = np.array(divergences(losses))
-        chance = np.array(
-            [divergences(shuffled.sample(losses, len(losses))) for _ in range(SHUFFLES)]
-        )
-    above = np.maximum(real - chance.mean(axis=0), 0)
+    usual, spread = explained[:, 1:].mean(axis=1), explained[:, 1:].std(axis=1)
+    stands_out = (explained - usual[:, None]) / np.maximum(spread, 1e-9)[:, None]
+    most = stands_out[:, 1:].max(axis=0)
+    above = np.maximum(explained[:, 0] - usual, 0)
     shares = above / (above.sum() or 1)
-    as_much = (1 + (chance >= real).sum(axis=0)) / (1 + SHUFFLES)
-    axes = [
-        Axis(name, float(share), float(p), bool(p <= SURE / len(names)))
-        for name, share, p in zip(names, shares, as_much, strict=True)
-    ]
+    axes = []
+    for name, share, real in zip(names, shares, stands_out[:, 0], strict=True):
+        p = float((1 + (most >= real - 1e-9).sum()) / (1 + SHUFFLES))
+        axes.append(Axis(name, float(share), p, p <= SURE))
     return tuple(sorted(axes, key=lambda axis: (axis.chance, -axis.importance)))
 
 
-def _ordered(found: Comparison) -> dict[str, float]:
-    """Finite losses for all: PED-ANOVA looks at their order alone."""
-    worst = max(found.finite.values()) + 1
-    return {trial: min(loss, worst) for trial, loss in found.losses.items()}
+def _columns(space: Space, values: Sequence[Value]) -> Floats:
+    """What the ranks are regressed on, [trials, columns]: a parabola in numbers, the groups of
+    others."""
+    numbers = [space.share(value) for value in values if is_number(value)]
+    if space.ends() is not None and len(numbers) == len(values):
+        at = np.array(numbers) - np.mean(numbers)
+        return np.stack([np.ones(len(at)), at, at**2], axis=1)
+    names = [label(value) for value in values]
+    groups = list(dict.fromkeys(names))
+    return np.array([[float(name == group) for group in groups] for name in names])
 
 
-def _sampled(losses: Mapping[str, float]) -> dict[str, float]:
-    """At most MOST_TRIALS of the trials, the best and the worst among them, in their order."""
-    ranked = sorted(losses, key=lambda trial: losses[trial])
-    kept = min(len(ranked), MOST_TRIALS)
-    chosen = {ranked[place * (len(ranked) - 1) // max(kept - 1, 1)] for place in range(kept)}
-    return {trial: loss for trial, loss in losses.items() if trial in chosen}
+def _explained(columns: Floats, ranks: Floats) -> Floats:
+    """The share of the variance of each row of `ranks`, [rows, trials], that the columns take."""
+    basis, sizes, _ = np.linalg.svd(columns, full_matrices=False)
+    basis = basis[:, sizes > 1e-9 * sizes[0]]
+    return np.asarray(((ranks @ basis) ** 2).sum(axis=1) / (ranks**2).sum(axis=1), dtype=float)

@@ -97,7 +97,7 @@ def _figures_of(found: Results, findings: Findings) -> list[Shown]:
         _shown("parallel", "Parallel", plots.parallel(found),
             "Best eval loss of each trial, the lowest in orange. Drag along an axis to select."),
         _shown("importance", "Importance", plots.importance(found, importances),
-            f"By PED-ANOVA above chance, from {importances.compared}."),
+            f"The share of ranks that each explains, above chance; from {importances.compared}."),
         _shown("rungs", "Rungs", plots.rungs(found), f"Early stopping: {findings.stopping.says}."),
         _shown("timeline", "Timeline", plots.timeline(found),
             "From a trial's first evaluation to its end."),
