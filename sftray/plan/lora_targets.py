@@ -29,8 +29,9 @@ EXPERTS_BY_NAME = frozenset(
 all of them: it adapts every expert and the router, and no dense layer of these names."""
 EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
-"""Model types of which PEFT refuses to adapt these: kernels read their weights past the module."""
-MAMBA_NAMES = frozenset({"out_proj", "conv1d"})
+MAMBA_NAMES = frozenset({"out_proj", "conv1d", "dt_proj"})
+"""Modules whose weights are read past them, so that an adapter would do nothing; PEFT refuses the
+first two."""
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 EMBEDDING = "embed_tokens"
@@ -40,8 +41,8 @@ _LAYER = ("input_layernorm", "post_attention_layernorm")
 
 def not_adapted(kind: str | None) -> frozenset[str]:
     """Names of linear layers that "all-linear" leaves out in bases of a model type."""
-    if kind in MAMBA:
-        return MAMBA_NAMES
+    if kind in MAMBA or kind == "jamba":
+        return MAMBA_NAMES - ({"out_proj"} if kind == "jamba" else set())
     return EXPERT_NAMES if kind in EXPERTS_BY_NAME else frozenset()
 
 

@@ -114,9 +114,15 @@ class _Product(nn.Module):
         super().__init__()
         self.__dict__["module"], self._dtype = module, dtype
         self.in_features, self.out_features = module.in_features, module.out_features
-        # some models ask a module for its weight's dtype
-        self.__dict__["weight"] = module.weight
         self.bias = module.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """Some models multiply with it past the module, or ask for its dtype."""
+        own: Tensor = self.__dict__["module"].weight
+        if own.dtype == self._dtype or (self._dtype is None and own.is_floating_point()):
+            return own
+        return decoded(self.__dict__["module"]).to(self._dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = self._dtype or _compute_dtype(x)

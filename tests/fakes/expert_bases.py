@@ -17,6 +17,8 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2,
     "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 3,
 }  # fmt: skip
+WITHOUT_HEADS = {name: size for name, size in SMALL.items() if "num_" not in name}
+WITHOUT_HEADS |= {"num_hidden_layers": 2}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 SMALL_CONFIGS: dict[str, Any] = {
     "mixtral": lambda: t.MixtralConfig(**SMALL, num_local_experts=4),
@@ -25,6 +27,16 @@ SMALL_CONFIGS: dict[str, Any] = {
     ),
     "gpt_oss": lambda: t.GptOssConfig(
         **SMALL, head_dim=8, num_local_experts=4, rope_parameters=ROPE
+    ),
+}
+EXPERT_KINDS = tuple(SMALL_CONFIGS)
+SMALL_CONFIGS |= {
+    "mamba": lambda: t.MambaConfig(**WITHOUT_HEADS, state_size=4),
+    "mamba2": lambda: t.Mamba2Config(
+        **WITHOUT_HEADS, num_heads=4, head_dim=16, state_size=8, n_groups=1, chunk_size=16
+    ),
+    "jamba": lambda: t.JambaConfig(
+        **SMALL, num_experts=4, attn_layer_offset=1, attn_layer_period=2, mamba_d_state=4
     ),
 }
 PUBLISHED: dict[str, dict[str, Any]] = {

@@ -4,6 +4,8 @@ passes what is right, on models whose weights matter."""
 from __future__ import annotations
 
 import contextlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,10 @@ from sftray.trial.base_model import load_base
 from sftray.trial.equality import Equality, Reference, document_lengths
 from sftray.trial.proof import first_that_passes, prove
 from sftray.trial.reference_model import decoded
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from models import small_model  # noqa: E402
 
 CPU = torch.device("cpu")
 SDPA = Attention("sdpa", "sdpa", "stacked")
@@ -130,6 +136,16 @@ def test_an_8_bit_weight_is_decoded() -> None:
     layer.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False)
     layer.weight.SCB = scales
     torch.testing.assert_close(decoded(layer), weight, atol=0.03, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "jamba"])
+def test_a_weight_that_is_read_past_its_module_has_the_reference_dtype(kind: str) -> None:
+    model = small_model(kind, torch.bfloat16, CPU)
+    reference = Reference(model, 256, lambda: torch.autocast("cpu", torch.bfloat16))
+    apart = Attention("apart", "eager", "apart")
+    proof, refused = first_that_passes(model, [apart], reference, contextlib.nullcontext)
+    assert proof is not None, refused
+    assert reference.precision == "bfloat16"
 
 
 def test_what_is_not_finite_never_passes() -> None:

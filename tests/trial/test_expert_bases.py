@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from bank_models import short_spec
-from expert_bases import SMALL_CONFIGS, small_expert_base
+from expert_bases import EXPERT_KINDS, small_expert_base
 from peft import PeftModel
 from reported import into
+from safetensors.torch import load_file
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
@@ -22,14 +23,30 @@ from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trial.attention import Attention
 from sftray.trial.base_model import pretrained
 from sftray.trial.eval_loss import evaluate_adapter, packed_eval_loss
-from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
+from sftray.winner.adapter_format import WEIGHTS, peft_problems, read_adapter, vllm_problems
 
 EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 APART = Attention("apart", "eager", "apart")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SMALL_CONFIGS)
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "jamba"])
+def test_every_adapter_of_all_linear_is_trained_on_mamba_too(
+    kind: str, small_packs: Packs, tmp_path: Path
+) -> None:
+    base = small_expert_base(tmp_path / "base", kind)
+    trial = TrialConfig(str(base), base_precision="fp32", lora_r=4, effective_batch_size=2)
+    spec = short_spec(small_packs, trial, tmp_path / "trial")
+    reports: list[dict[str, Any]] = []
+    run_trial(spec, into(reports), torch.device("cpu"))
+    checkpoint = Path(TrialPaths(spec.folder).checkpoint(reports[-1]["step"]))
+    ups = {n: v for n, v in load_file(checkpoint / WEIGHTS).items() if "lora_B" in n}
+    assert len(ups) >= 2
+    assert [name for name, weight in ups.items() if not weight.any()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EXPERT_KINDS)
 def test_experts_are_adapted_on_request_alone(
     kind: str, small_packs: Packs, tmp_path: Path
 ) -> None:
