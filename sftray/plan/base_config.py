@@ -33,11 +33,24 @@ _MISTRAL: BaseConfig = {
 }
 _QWEN: BaseConfig = {"use_sliding_window": False, "sliding_window": 4096}
 
+_GEMMA_3: BaseConfig = {
+    "vocab_size": 262208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "tie_word_embeddings": True,
+    "sliding_window": 4096,
+}
+
 DEFAULTS: dict[str, BaseConfig] = {
     "llama": _COMMON | _LLAMA,
     "mistral": _COMMON | _MISTRAL,
     "qwen2": _COMMON | _QWEN,
     "qwen3": _COMMON | _QWEN | {"head_dim": 128},
+    "gemma3_text": _GEMMA_3,
 }
 """Model type → what transformers takes where config.json leaves a key out, of the keys that are
 read here."""

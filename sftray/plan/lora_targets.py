@@ -33,6 +33,9 @@ MAMBA_NAMES = frozenset({"out_proj", "conv1d", "dt_proj"})
 """Modules whose weights are read past them, so that an adapter would do nothing; PEFT refuses the
 first two."""
 
+INSIDE = "language_model"
+"""What transformers calls the language model in `model` of a multimodal checkpoint."""
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 EMBEDDING = "embed_tokens"
 _ATTENTION = PROJECTIONS[:4]

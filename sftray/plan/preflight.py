@@ -49,6 +49,9 @@ def checked_base(sweep: SweepConfig) -> BaseConfig:
     base = model_config(trial.model, trial.model_revision)
     require_safetensors(trial.model, trial.model_revision)
     require_precision(sweep, base)
+    if trial.finetune == "full" and base.get("text_config"):
+        got = "'full' on a checkpoint with other parts than a language model (text_config)"
+        refuse("trial.finetune", got, "'lora', which trains the language model alone")
     require_attention(sweep, base)
     if sweep.metric:
         load_metric(sweep.metric)

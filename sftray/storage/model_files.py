@@ -108,8 +108,8 @@ def tokenizer_folder(model: str, revision: str | None, *, code: bool = False) ->
 
 
 def model_config(model: str, revision: str | None = None) -> BaseConfig:
-    """A model's config.json, fetched from the Hub where necessary. Raises DataError without one, or
-    where an adapter lies there."""
+    """A model's config.json, fetched from the Hub where necessary; with other parts than a language
+    model, what it says of that. Raises DataError without one, or where an adapter lies there."""
     file = tokenizer_folder(model, revision) / "config.json"
     if (adapter := file.with_name(ADAPTER)).is_file():
         base = json_object(adapter).get("base_model_name_or_path") or "its base"
@@ -122,7 +122,8 @@ def model_config(model: str, revision: str | None = None) -> BaseConfig:
         raise DataError(f"model: {model} has no config.json, must be a transformers model")
     config = json_object(file)
     _check(config, file)
-    return cast("BaseConfig", config)
+    text = config.get("text_config")  # the rest of it is neither loaded nor trained
+    return cast("BaseConfig", {**config, **text} if isinstance(text, dict) else config)
 
 
 def json_object(file: Path) -> dict[str, object]:

@@ -16,6 +16,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
     CompressedTensorsConfig,
@@ -31,6 +32,7 @@ from sftray.plan.checkpoint_format import quantization_of
 from sftray.storage.hub import fetched
 from sftray.storage.model_files import model_config
 from sftray.trial.quantised_products import plain_products
+from sftray.trial.text_part import KEYS, name_as_in_the_whole, text_part
 
 Computing = Callable[[], AbstractContextManager[object]]
 """A context in which a trial computes."""
@@ -91,15 +93,26 @@ def _quantization(trial: TrialConfig, dtype: torch.dtype) -> QuantizationConfigM
     return config
 
 
-def pretrained(trial: TrialConfig, dtype: torch.dtype, **options: object) -> PreTrainedModel:
-    """The base's own weights in `dtype`, on the CPU unless transformers' `options` say more.
+def pretrained(
+    trial: TrialConfig, dtype: torch.dtype, *, whole: bool = False, **options: object
+) -> PreTrainedModel:
+    """The base's own weights in `dtype`, on the CPU unless transformers' `options` say more; of a
+    checkpoint with other parts the language model alone, or the `whole` of it.
 
     Raises BrokenBaseError where some are not there, which transformers would draw at random.
     """
-    source = fetched(trial.model, trial.model_revision, code=trial.trust_remote_code)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        trial.model,
-        trust_remote_code=trial.trust_remote_code,
+    code, name = trial.trust_remote_code, trial.model
+    source = fetched(name, trial.model_revision, code=code)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=code, **source)
+    text = text_part(config)
+    loaded_as = AutoModelForCausalLM
+    if text is not None and whole:
+        loaded_as = AutoModelForImageTextToText
+    elif text is not None:
+        options |= {"config": text, "key_mapping": KEYS}
+    model, info = loaded_as.from_pretrained(
+        name,
+        trust_remote_code=code,
         use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
         # else it would ask the Hub whether the base is an adapter
         adapter_kwargs={"local_files_only": "local_files_only" in source},
@@ -113,6 +126,8 @@ def pretrained(trial: TrialConfig, dtype: torch.dtype, **options: object) -> Pre
         _refuse(trial, f"{name} is {list(saved)} and not {list(wanted)} as its config.json says")
     for name in sorted(info["missing_keys"]):
         _refuse(trial, f"{name} is missing")
+    if text is not None and not whole:
+        name_as_in_the_whole(model)
     return model
 
 
@@ -124,13 +139,14 @@ def _refuse(trial: TrialConfig, weight: str) -> NoReturn:
 
 
 def parameters_of(trial: TrialConfig) -> int:
-    """How many parameters the base has, seen from its configuration alone."""
+    """How many parameters the base has, seen from its configuration alone; the whole of it."""
     code = trial.trust_remote_code
     config = AutoConfig.from_pretrained(
         trial.model, revision=trial.model_revision, trust_remote_code=code
     )
+    made_as = AutoModelForCausalLM if text_part(config) is None else AutoModelForImageTextToText
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=code)
+        model = made_as.from_config(config, trust_remote_code=code)
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -12,19 +13,25 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
-from sftray.plan.lora_targets import not_adapted
+from sftray.plan.lora_targets import INSIDE, not_adapted
 from sftray.trial.reference_model import is_linear
+from sftray.trial.text_part import is_text_part
 
 
 def lora_config(trial: TrialConfig, model: PreTrainedModel | None = None) -> LoraConfig:
     """The trial's adapter in PEFT's words; on a `model` of which PEFT takes "all-linear" for more
-    or less than its linear layers, their names."""
+    or less than its linear layers, their names; on the language model of a larger one a pattern of
+    these there."""
     targets = trial.lora_target_modules
-    out = not_adapted(None if model is None else model.config.model_type)
-    if model is not None and targets == "all-linear" and out:
-        head = model.get_output_embeddings()
-        linear = [n for n, m in model.named_modules() if is_linear(m) and m is not head]
-        targets = tuple(sorted({name.rpartition(".")[2] for name in linear} - out))
+    if model is not None and targets == "all-linear":
+        out = not_adapted(model.config.model_type)
+        if out or is_text_part(model):
+            head = model.get_output_embeddings()
+            linear = [n for n, m in model.named_modules() if is_linear(m) and m is not head]
+            targets = tuple(sorted({name.rpartition(".")[2] for name in linear} - out))
+    if model is not None and isinstance(targets, tuple) and is_text_part(model):
+        names = "|".join(map(re.escape, targets))  # which other parts may have, too
+        targets = rf".*\b{INSIDE}\.(.*\.)?({names})"
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=trial.lora_r,

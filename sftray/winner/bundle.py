@@ -84,6 +84,8 @@ class BundleFacts:
     """Of the folder, loaded again by plain transformers and PEFT."""
     verified: bool
     """Whether that is the recorded loss."""
+    text_part: bool = False
+    """Whether the base is the language model of a larger checkpoint."""
 
     @classmethod
     def read(cls, folder: str) -> BundleFacts:
@@ -119,7 +121,13 @@ class BundleFacts:
         return "plain transformers" if self.is_whole else "plain PEFT"
 
     def loading_code(self, folder: str) -> str:
-        """Two lines of Python that load the bundle in `folder`."""
+        """Some lines of Python that load the bundle in `folder`."""
+        if self.text_part:
+            return (
+                "from peft import PeftModel\nfrom transformers import AutoModelForImageTextToText\n"
+                f"base = AutoModelForImageTextToText.from_pretrained({self.config.model!r})\n"
+                f"model = PeftModel.from_pretrained(base, {folder!r})"
+            )
         package, name = "peft", "AutoPeftModelForCausalLM"
         if self.is_whole:
             package, name = "transformers", "AutoModelForCausalLM"

@@ -21,6 +21,7 @@ from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
+from sftray.plan.lora_targets import INSIDE
 from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.results.confirmation import Confirmed
@@ -32,6 +33,7 @@ from sftray.storage.checksums import MANIFEST, as_manifest
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join, name_of
 from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged, prompt_tokens
+from sftray.winner.adapter_format import CONFIG
 from sftray.winner.bundle import CARD, FACTS, REPEAT, BundleFacts, ShownTrial, open_bundle, seal
 from sftray.winner.model_card import model_card, repeat_file
 
@@ -88,7 +90,7 @@ def collect(
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     facts_with = partial(_facts, sweep, packs, found, best, evaluation)
     if old := _kept(paths.best, best.trial, evaluation, log):
-        facts = facts_with(old.reloaded_eval_loss, old.verified)
+        facts = facts_with(old.reloaded_eval_loss, old.verified, old.text_part)
         if to_json(facts) != to_json(old):
             _rewrite(facts, paths.best)
         return facts
@@ -104,7 +106,8 @@ def collect(
     if check.base_samples:
         storage_files.write_text(paths.base_samples, check.base_samples)
     difference = abs(check.eval_loss - evaluation["eval_loss"])
-    facts = facts_with(check.eval_loss, difference <= check.tolerance)
+    text_part = INSIDE in (check.files.get(CONFIG) or b"").decode()
+    facts = facts_with(check.eval_loss, difference <= check.tolerance, text_part)
     _write(facts, check, checkpoint, paths.best)
     log(_verdict(facts))
     return facts
@@ -149,6 +152,7 @@ def _facts(
     evaluation: Metrics,
     reloaded_eval_loss: float,
     verified: bool,
+    text_part: bool,
 ) -> BundleFacts:
     board, ladder = found.leaderboard, rung_ladder(sweep, packs.rows("train"))
     base = board["base"]["eval_loss"]
@@ -188,6 +192,7 @@ def _facts(
         git_revision=found.record["git_revision"],
         reloaded_eval_loss=reloaded_eval_loss,
         verified=verified,
+        text_part=text_part,
     )
 
 

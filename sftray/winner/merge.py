@@ -167,7 +167,7 @@ def _held_out(packs: str, check: bool | None, log: Log) -> Dataset | None:
 def _save(
     adapter: Path, trial: TrialConfig, out: Path, dtype: torch.dtype, shard: str, end_of_turn: int
 ) -> None:
-    base = pretrained(trial, dtype)
+    base = pretrained(trial, dtype, whole=True)
     # PEFT keeps the adapter in float32, so the sum is float32 and rounded once
     model = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]

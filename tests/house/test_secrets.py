@@ -360,7 +360,7 @@ def check_call(path: Path, call: ast.Call) -> None:
     assert given.get("allow_pickle") != "True", where
     if name == "torch.load":
         assert given.get("weights_only") == "True", where
-    if name == "AutoModelForCausalLM.from_pretrained":
+    if name in ("AutoModelForCausalLM.from_pretrained", "loaded_as.from_pretrained"):
         assert given.get("use_safetensors") == "True", where
     assert name not in ("Tuner.restore", "tune.Tuner.restore", "eval", "exec"), where
 

@@ -159,3 +159,10 @@ def test_every_command_on_a_bundle_looks_at_its_sums(
         with pytest.raises(SystemExit, match=r"^2$"):
             main(arguments)
         assert "tokenizer.json is missing or differs" in capsys.readouterr().err
+
+
+def test_the_language_model_of_a_larger_one_is_loaded_beside_the_rest() -> None:
+    code = facts_of(TRIAL, text_part=True).loading_code("best")
+    assert f"AutoModelForImageTextToText.from_pretrained({TRIAL.model!r})" in code
+    assert code.endswith("model = PeftModel.from_pretrained(base, 'best')")
+    assert "ImageTextToText" not in facts_of(TRIAL).loading_code("best")
