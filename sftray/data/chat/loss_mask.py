@@ -8,6 +8,9 @@ see docs/performance.md.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -23,8 +26,17 @@ from sftray.data.chat.documents import (
     tokens_of,
 )
 from sftray.data.chat.format_probe import merged
-from sftray.data.chat.served import TOO_LONG, Served, served_answers, served_document
+from sftray.data.chat.served import (
+    TOO_LONG,
+    Served,
+    left_out,
+    served_answers,
+    served_document,
+    shared_text,
+)
+from sftray.data.chat.shape_probe import CALLING_TWICE
 from sftray.data.chat.template_process import OverLimitsError, RefusedError, Span
+from sftray.data.chat.tokenizer import backend
 from sftray.data.source.conversations import Conversation
 from sftray.data.source.turns import Message
 
@@ -39,6 +51,9 @@ MOST_TURNS = 1000
 """Where those differ, all are: half a second's work for so many turns, four minutes for 20,000."""
 MOST_SERVED = 400
 """Turns of a conversation with calls or thoughts: each answer is rendered by itself."""
+LONG = 500
+"""Turns above which a conversation is looked through for how much of it may fit, before templates
+see it, some of whose work grows with the square of it."""
 
 Rendering = Written | Served
 """A text with its spans; the answers of a conversation with calls or thoughts; or the reason why it
@@ -52,7 +67,8 @@ def encode_ahead(
     waiting: list[tuple[Sequence[list[Message]], Future[list[Rendering]]]] = []
     with ThreadPoolExecutor(1) as thread:
         for conversations in batches:
-            waiting.append((conversations, thread.submit(written, chat, conversations, ASKED)))
+            ready = [prepared(chat, turns, max_length) for turns in conversations]
+            waiting.append((conversations, thread.submit(written, chat, ready, ASKED)))
             if len(waiting) > 1:
                 one, rendered = waiting.pop(0)
                 yield encode(chat, one, max_length, renderings=rendered.result())
@@ -73,36 +89,57 @@ def encode(
     Without markers, `asked` prompts at either end are rendered; `renderings` is what was rendered
     already. Raises TemplateError where the template turns out to rewrite earlier turns.
     """
-    renderings = renderings or written(chat, conversations, asked)
+    ready = [prepared(chat, turns, max_length) for turns in conversations]
+    renderings = renderings or written(chat, ready, asked)
     plain = [one for one in renderings if isinstance(one, tuple)]
     tokenised = iter(zip(plain, tokens_of(chat, plain), strict=True))
     documents: list[Document | Dropped] = []
-    for turns, one in zip(conversations, renderings, strict=True):
+    for turns, whole, one in zip(ready, conversations, renderings, strict=True):
+        document: Document | Dropped
         if isinstance(one, str):
-            documents.append(Dropped(one))
+            document = Dropped(one)
         elif isinstance(one, list):
-            documents.append(served_document(chat, prepared(chat, turns), one, max_length))
+            document = served_document(chat, turns, one, max_length)
         else:
             (_, spans), tokens = next(tokenised)
             document = document_of(spans, tokens)
             if isinstance(document, Document) and len(tokens.ids) > max_length:
-                turns = prepared(chat, turns)
                 document = _shortened(chat, turns, document, tokens, max_length, asked)
-            documents.append(document)
+        documents.append(_of_whole(document, len(turns), whole))
     return documents
 
 
-def prepared(chat: ChatFormat, turns: list[Message]) -> Conversation:
+def prepared(chat: ChatFormat, turns: list[Message], max_length: int | None = None) -> Conversation:
     """A conversation as it is written: without thoughts, where they are dropped, and no longer than
-    what can be rendered answer by answer."""
+    what can be rendered answer by answer, or than what may fit."""
     one = Conversation.of(turns)
-    if one.is_plain:
-        return one
-    if chat.thinking == "drop" and one.has_thoughts:
+    if not one.is_plain and chat.thinking == "drop" and one.has_thoughts:
         one = one.without_thoughts()
-    if len(one) > MOST_SERVED and _is_served(chat, one):
-        one = one.through(max(k for k in one.answers if k < MOST_SERVED))
-    return one
+    most = MOST_SERVED if not one.is_plain and _is_served(chat, one) else len(one)
+    if len(one) > LONG and max_length is not None:
+        words = [chat.header, *(turn["content"] for turn in one)]
+        header, *rest = backend(chat.tokenizer).encode_batch(words, add_special_tokens=False)
+        tokens = itertools.accumulate(max(1, len(header) // 2) + len(turn) for turn in rest)
+        most = min(most, sum(1 for number in tokens if number <= max_length) + 2)
+    if most >= len(one):
+        return one
+    start = one.through(max((k for k in one.answers if k < most), default=one.answers[0]))
+    if chat.train_on == "last":
+        start.untrained = frozenset(start.answers)
+    return start
+
+
+def _of_whole(
+    document: Document | Dropped, written: int, turns: list[Message]
+) -> Document | Dropped:
+    """A document of a conversation's first turns as one of all, whose length is estimated."""
+    if written == len(turns):
+        return document
+    full = round(document.full_length * len(turns) / written)
+    if isinstance(document, Dropped):
+        return document._replace(full_length=full)
+    rest = sum(turn["role"] == "assistant" for turn in turns[written:])
+    return document._replace(full_length=full, lost_exchanges=document.lost_exchanges + rest)
 
 
 def written(
@@ -121,11 +158,25 @@ def written(
 
 
 def _is_served(chat: ChatFormat, turns: Conversation) -> bool:
-    """Whether each answer is rendered by itself: markers need it only for thoughts, and for calls
-    that nobody has time to look at one by one."""
+    """Whether each answer is rendered by itself: for thoughts, and for calls that markers do not
+    tell, unless there are too many."""
     if turns.is_plain:
         return False
-    return turns.has_thoughts or chat.method == PREFIXES or len(turns) <= MOST_SERVED
+    if turns.has_thoughts or chat.method == PREFIXES:
+        return True
+    return len(turns) <= MOST_SERVED and not _marks_calls(chat)
+
+
+@functools.lru_cache(maxsize=8)
+def _marks_calls(chat: ChatFormat) -> bool:
+    """Whether markers tell answers with calls as single renderings do."""
+    chat = dataclasses.replace(chat, train_on="assistant")
+    try:
+        ((text, spans),) = _write(chat, [CALLING_TWICE], ASKED)
+        (answers,) = served_answers(chat, [CALLING_TWICE])
+    except RefusedError:
+        return False
+    return not isinstance(answers, str) and shared_text(chat, answers) == (text, spans)
 
 
 def _refusal(chat: ChatFormat, turns: Conversation) -> str:
@@ -170,7 +221,7 @@ def _write(chat: ChatFormat, conversations: Sequence[Conversation], asked: int) 
         texts, marked = chat.render(conversations)
         if chat.method != PREFIXES:
             return [
-                (text, _wanted(chat, turns, marked_spans(chat, text, merged(spans))))
+                (text, _wanted(chat, turns, text, marked_spans(chat, text, merged(spans))))
                 for text, spans, turns in zip(texts, marked, conversations, strict=True)
             ]
         stops = [_asked(turns, asked) for turns in conversations]
@@ -187,7 +238,7 @@ def _write(chat: ChatFormat, conversations: Sequence[Conversation], asked: int) 
         if spans == UNCERTAIN and len(turns) <= MOST_TURNS:
             ((_, spans),) = _write(chat, [turns], len(turns))
         else:
-            spans = _wanted(chat, turns, spans)
+            spans = _wanted(chat, turns, text, spans)
         found.append((text, spans))
     return found
 
@@ -199,14 +250,24 @@ def _asked(turns: Conversation, number: int) -> list[int]:
     return answers if len(answers) <= 2 * number else answers[:number] + answers[-number:]
 
 
-def _wanted(chat: ChatFormat, turns: Conversation, spans: list[Span] | str) -> list[Span] | str:
-    """The spans of the answers that are trained on."""
-    if isinstance(spans, str) or not (turns.untrained or chat.train_on == "last"):
+def _wanted(
+    chat: ChatFormat, turns: Conversation, text: str, spans: list[Span] | str
+) -> list[Span] | str:
+    """The spans of the answers that are trained on, or the reason why there are none."""
+    is_all = turns.is_plain and not turns.untrained and chat.train_on == "assistant"
+    if isinstance(spans, str) or is_all:
         return spans
     answers = turns.answers
     if len(spans) != len(answers):
         return APART
+    if not turns.is_plain:
+        shown = zip(answers, spans, strict=True)
+        reasons = (left_out(turns[a], text[slice(*span)]) for a, span in shown)
+        if reason := next(filter(None, reasons), ""):
+            return reason
     wanted = [span for a, span in zip(answers, spans, strict=True) if a not in turns.untrained]
+    if len(turns.untrained) == len(answers):
+        return TOO_LONG  # rows keep one: what is trained on is beyond what is written
     return [span for span in wanted if chat.train_on != "last" or span == spans[-1]] or NOTHING
 
 

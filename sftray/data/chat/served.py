@@ -10,14 +10,17 @@ Price: two or three renderings an answer.
 from __future__ import annotations
 
 import bisect
+import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sftray.data.chat.answer_spans import NO_END, closed, not_written
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.chat.documents import Document, Dropped, document_of, tokens_of
+from sftray.data.chat.documents import Document, Dropped, Written, document_of, tokens_of
 from sftray.data.chat.format_probe import shared
-from sftray.data.chat.template_process import Cut, Span
+from sftray.data.chat.shape_probe import THINKING
+from sftray.data.chat.template_process import Cut, RefusedError, Span
 from sftray.data.source.conversations import Conversation
 from sftray.data.source.turns import Message
 
@@ -50,28 +53,35 @@ Served = list[ServedAnswer] | str
 
 def served_answers(chat: ChatFormat, conversations: Sequence[Conversation]) -> list[Served]:
     """Of each conversation. Raises RefusedError where the template refuses one of them."""
-    cuts = [[cut for a in one.answers for cut in _cuts(a)] for one in conversations]
-    texts = iter(_rendered(chat, conversations, cuts))
-    stripped = [
-        one for one in conversations if one.has_thoughts and chat.template != chat.own_template
-    ]
-    prompts = [[(a, True) for a in one.answers] for one in stripped]
-    own = iter(_rendered(chat, stripped, prompts, own=True))
-    served: list[Served] = []
-    for one in conversations:
-        is_stripped = one.has_thoughts and chat.template != chat.own_template
-        answers: list[ServedAnswer] = []
-        reason = ""
-        for place in one.answers:
-            prompt, whole = next(texts), next(texts)
-            seen = next(own) if is_stripped else prompt
-            answer = _answer(chat, one[place], place, prompt, whole, seen)
-            if isinstance(answer, str):
-                reason = reason or answer
-            else:
-                answers.append(answer)
-        served.append(reason or answers)
-    return served
+    is_stripped = [one.has_thoughts and chat.template != chat.own_template for one in conversations]
+    calls = [one for one, stripped in zip(conversations, is_stripped, strict=True) if not stripped]
+    thoughts = [one for one, stripped in zip(conversations, is_stripped, strict=True) if stripped]
+    own = dataclasses.replace(chat, template=chat.own_template)
+    by_own = bool(thoughts) and _serves(own)
+    served = iter(_served(own if by_own else chat, thoughts, own_prompts=not by_own))
+    others = iter(_served(chat, calls))
+    return [next(served) if stripped else next(others) for stripped in is_stripped]
+
+
+def shared_text(chat: ChatFormat, answers: Sequence[ServedAnswer]) -> Written:
+    """The last answer's text, and where it shows answers as a served model sees them."""
+    last = answers[-1]
+    seen = [span for one in answers[:-1] if (span := _seen(chat, one, last.text))]
+    return last.text, [*seen, (len(last.before), len(last.text) - len(last.rest))]
+
+
+def left_out(turn: Message, words: str) -> str:
+    """The reason where an answer's text lacks what its turn has; empty where it has all."""
+    if turn["content"].strip() not in words:
+        return not_written("words beside a call")
+    if turn.get("reasoning_content", "") not in words:
+        return not_written("reasoning")
+    names = [call["function"]["name"] for call in turn.get("tool_calls", [])]
+    if any(words.count(name) < names.count(name) for name in names):
+        return not_written("several calls in a turn")
+    if names and words.find(turn.get("reasoning_content", "")) > words.find(names[0]):
+        return not_written("reasoning beside a call")
+    return ""
 
 
 def served_document(
@@ -105,6 +115,39 @@ def served_document(
         return Dropped(TOO_LONG, full, first)
     main, *more = documents
     return main._replace(full_length=full, lost_exchanges=lost, more=tuple(more))
+
+
+@functools.lru_cache(maxsize=8)
+def _serves(chat: ChatFormat) -> bool:
+    """Whether a template writes a thought, and the end of its turn."""
+    try:
+        (answers,) = _served(chat, [THINKING])
+    except RefusedError:
+        return False
+    return not isinstance(answers, str)
+
+
+def _served(
+    chat: ChatFormat, conversations: Sequence[Conversation], *, own_prompts: bool = False
+) -> Iterator[Served]:
+    """`own_prompts`: what is seen before an answer is written by the model's own template."""
+    cuts = [[cut for a in one.answers for cut in _cuts(a)] for one in conversations]
+    texts = iter(list(_rendered(chat, conversations, cuts)))
+    prompts = [[(a, True) for a in one.answers] for one in conversations] if own_prompts else []
+    own = iter(list(_rendered(chat, conversations, prompts, own=True)) if own_prompts else [])
+    for one in conversations:
+        answers: list[ServedAnswer] = []
+        reason = ""
+        for place in one.answers:
+            prompt, whole = next(texts), next(texts)
+            answer = _answer(
+                chat, one[place], place, prompt, whole, next(own) if own_prompts else prompt
+            )
+            if isinstance(answer, str):
+                reason = reason or answer
+            else:
+                answers.append(answer)
+        yield reason or answers
 
 
 def _cuts(place: int) -> list[Cut]:
@@ -149,15 +192,8 @@ def _answer(
     words, end, rest = _ended(chat, whole[start:])
     if not end:
         return NO_END
-    if turn["content"].strip() not in words:
-        return not_written("words beside a call")
-    if turn.get("reasoning_content", "") not in words:
-        return not_written("reasoning")
-    names = [call["function"]["name"] for call in turn.get("tool_calls", [])]
-    if any(words.count(name) < names.count(name) for name in names):
-        return not_written("several calls in a turn")
-    if names and words.find(turn.get("reasoning_content", "")) > words.find(names[0]):
-        return not_written("reasoning beside a call")
+    if reason := left_out(turn, words):
+        return reason
     return ServedAnswer(place, before, words, end, rest)
 
 

@@ -16,7 +16,7 @@ from sftray.data.chat.turn_shape import THOUGHTS_AS, TurnShape
 from sftray.data.source.conversations import Conversation
 
 _ID = "call12345"
-_CALLING = Conversation(
+CALLING = Conversation(
     [
         {"role": "user", "content": "Which birds are brown?"},
         {
@@ -49,12 +49,14 @@ _CALLING = Conversation(
     ],
 )
 _CALLED = ("look_up_birds", "brownish", "Wrens.", "They are.")
+CALLING_TWICE = Conversation([*CALLING, *CALLING], CALLING.tools)
+CALLING_TWICE[5] = {**CALLING[1], "content": "I look."}
 _THOUGHT = "Feathers tell."
-_THINKING = Conversation(
-    [_CALLING[0], {"role": "assistant", "content": "Wrens.", "reasoning_content": _THOUGHT}]
+THINKING = Conversation(
+    [CALLING[0], {"role": "assistant", "content": "Wrens.", "reasoning_content": _THOUGHT}]
 )
 _THINKING_CALL = Conversation(
-    [_CALLING[0], {**_CALLING[1], "reasoning_content": _THOUGHT}], _CALLING.tools
+    [CALLING[0], {**CALLING[1], "reasoning_content": _THOUGHT}], CALLING.tools
 )
 
 
@@ -65,7 +67,7 @@ def with_shape(chat: ChatFormat, tokens: Sequence[str]) -> ChatFormat:
     chat = dataclasses.replace(chat, shape=shape)
     for key in THOUGHTS_AS:
         thinking = dataclasses.replace(chat, shape=shape._replace(thoughts=key))
-        text = _written(thinking, _THINKING) + _written(thinking, _THINKING_CALL)
+        text = _written(thinking, THINKING) + _written(thinking, _THINKING_CALL)
         if _THOUGHT in text:
             chat, texts = thinking, texts + text
             break
@@ -77,7 +79,7 @@ def with_shape(chat: ChatFormat, tokens: Sequence[str]) -> ChatFormat:
 def _closed_thoughts(chat: ChatFormat) -> Iterator[str]:
     """Where the model's own prompt leaves no room for a thought, though an answer may have one."""
     try:
-        (whole, prompt), _ = chat.render([_THINKING], own=True, cuts=[[(2, False), (1, True)]])
+        (whole, prompt), _ = chat.render([THINKING], own=True, cuts=[[(2, False), (1, True)]])
     except RefusedError:
         return
     if _THOUGHT in whole and not whole.startswith(prompt):
@@ -90,10 +92,10 @@ def _closed_thoughts(chat: ChatFormat) -> Iterator[str]:
 def _calls(chat: ChatFormat) -> tuple[TurnShape, str]:
     for as_text, null in product((False, True), (False, True)):
         shape = chat.shape._replace(arguments_as_text=as_text, null_beside_calls=null)
-        text = _written(dataclasses.replace(chat, shape=shape), _CALLING)
+        text = _written(dataclasses.replace(chat, shape=shape), CALLING)
         if all(words in text for words in _CALLED) and "{'" not in text and "None" not in text:
             return shape._replace(calls=True, tools="Ornithology" in text), text
-    without = Conversation([_CALLING[0], _CALLING[3]], _CALLING.tools)
+    without = Conversation([CALLING[0], CALLING[3]], CALLING.tools)
     text = _written(chat, without)
     return chat.shape._replace(tools="Ornithology" in text), text
 

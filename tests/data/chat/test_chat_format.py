@@ -427,3 +427,62 @@ def test_workers_render_without_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+@pytest.mark.parametrize("name", ["phi3", "phi3_5", "qwen3", "llama3_1", "gptoss"])
+@pytest.mark.parametrize("swallows", [{"rstrip": True}, {"lstrip": True}], ids=str)
+def test_turn_tokens_that_swallow_white_space_train_what_others_train(
+    name: str, swallows: dict[str, bool]
+) -> None:
+    made = tokenizer_of(template_text(name))
+    values = json.loads(made.json)
+    for token in values["added_tokens"]:
+        if token["content"].startswith("<|"):
+            token.update(swallows)
+    swallowing = replace(made, json=json.dumps(values))
+    chats = [
+        choose_format(one, template=None, date="2025-01-01", samples=[])
+        for one in (made, swallowing)
+    ]
+    (plain, swallowed) = (trained_text(chat, document(chat, TWO)) for chat in chats)
+    assert plain == swallowed
+
+
+@pytest.mark.parametrize("word", ["k", "think", "<", "/think", "assistant"])
+@pytest.mark.parametrize("name", [*bundled(), "qwen3 of one's own"])
+def test_an_answer_that_the_template_s_own_words_contain_is_not_looked_for_there(
+    name: str, word: str
+) -> None:
+    template = template_text(name.split()[0])
+    chat = format_of(template if name in bundled() else "{#- edited -#}" + template)
+    turns = [
+        {"role": turn["role"], "content": word if turn["role"] == "assistant" else "Say it."}
+        for turn in TWO
+    ]
+    other = [{**turn, "content": turn["content"].replace(word, "ZEBRA")} for turn in turns]
+    expected = [text.replace("ZEBRA", word) for text in trained_text(chat, document(chat, other))]
+    assert trained_text(chat, document(chat, turns)) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in bundled() if name != "gemma4"])
+@pytest.mark.parametrize("train_on", ["assistant", "last"])
+def test_a_long_conversation_is_cut_before_it_is_written_to_what_would_fit(
+    name: str, train_on: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, turns = replace(format_of(template_text(name)), train_on=train_on), talk(150)
+    whole, seen = encode(chat, [turns], 800)[0], []
+    monkeypatch.setattr(reasons, "LONG", 20)
+    render = reasons.written
+    monkeypatch.setattr(
+        reasons, "written", lambda chat, ready, asked: (seen.append(ready), render(chat, ready))[1]
+    )
+    (cut,) = encode(chat, [turns], 800)
+    assert len(seen[0][0]) < len(turns)
+    if train_on == "last":
+        assert isinstance(cut, Dropped)
+        assert cut.reason == whole.reason == reasons.TOO_LONG
+        return
+    assert isinstance(cut, Document)
+    assert cut.input_ids.tolist() == whole.input_ids.tolist()
+    assert cut.lost_exchanges == whole.lost_exchanges
+    assert cut.full_length == pytest.approx(whole.full_length, rel=0.3)
