@@ -38,7 +38,7 @@ def train(trials: list[TrialConfig], rows: list[Row]) -> list[list[float]]:
     adapters = {name: fresh(name, trials) for name in BASE if name.endswith("proj")}
     params = [matrix for pair in adapters.values() for matrix in pair]
     states = [(param, torch.zeros_like(param), torch.zeros_like(param)) for param in params]
-    scale_K = torch.tensor([trial.alpha / trial.lora_r for trial in trials])
+    scale_K = torch.tensor([trial.lora_scale for trial in trials])
     orders = [row_stream(len(rows), len(rows), trial.seed) for trial in trials]
     losses: list[list[float]] = [[] for _ in trials]
     loss_K, tokens_K = torch.zeros(len(trials)), torch.zeros(len(trials))

@@ -51,7 +51,7 @@ class Bank:
         self.attention = self._decoder.attention.name
         row = fresh_row(layout, self._trial.lora_r, self._trial.seed)
         for slot in range(slots):
-            self._adapters.admit(slot, row, self._trial.alpha / self._trial.lora_r)
+            self._adapters.admit(slot, row, self._trial.lora_scale)
 
     def memory(self) -> Memory:
         """What it should take."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -42,6 +42,16 @@ def Above(low: float, high: float = math.inf) -> Bound:
 def Share() -> Bound:
     """A number from 0 to below 1."""
     return Bound(lambda value: 0 <= value < 1, "0 <= x < 1")
+
+
+def Shares() -> Bound:
+    """Numbers between 0 and 1, ascending."""
+
+    def holds(values: Sequence[float]) -> bool:
+        inside = all(isinstance(one, int | float) and 0 < one < 1 for one in values)
+        return inside and list(values) == sorted(set(values))
+
+    return Bound(holds, "ascending numbers between 0 and 1")
 
 
 def OneOf(*names: str) -> Bound:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from sftray.config.bounds import MAX_SEED, Above, AtLeast, Between, Matches, OneOf, Texts
+from sftray.config.bounds import MAX_SEED, Above, AtLeast, Between, Matches, OneOf, Shares, Texts
 from sftray.config.checks import (
     check_fields,
     holds_whole_numbers,
@@ -59,9 +59,13 @@ class SweepConfig:
     scheduler: Annotated[str, OneOf("asha", "none")] = "asha"
     """asha stops weak trials at rungs of equal data; none runs all to their end."""
     reduction_factor: Annotated[int, AtLeast(2)] = 3
-    """Of the trials at a rung the best 1/reduction_factor continue (ASHA's eta)."""
-    grace_rows: Annotated[int | None, AtLeast(1)] = None
-    """Rows every trial is sure of; None derives the smallest budget / reduction_factor²."""
+    """Of the trials at a rung the best 1/reduction_factor continue (ASHA's eta), and never fewer
+    than two."""
+    rungs: Annotated[tuple[float, ...], Shares()] = (0.05, 5 / 12)
+    """Shares of a trial's rows at which it is judged, ascending."""
+    grace_steps: Annotated[int, AtLeast(1)] = 20
+    """Optimizer steps after the warm-up that a trial is sure of: a rung before them passes it by,
+    so that a large batch is not judged on a handful of steps."""
     early_stopping_patience: Annotated[int | None, AtLeast(1)] = None
     """End a trial by itself after so many evaluations without a better eval loss; None: never."""
     confirm_top: Annotated[int, AtLeast(0)] = 0
@@ -135,7 +139,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         check_fields("", self)
-        for name in ("warm_start", "sample_prompts"):
+        for name in ("warm_start", "sample_prompts", "rungs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
         self._require_spaces()
@@ -166,10 +170,9 @@ class SweepConfig:
             refuse("trust_remote_code", "a search over it", must)
         for name, space in self.search_space.items():
             _require_space(name, space)
-        if "lora_r" in self.search_space and self.trial.lora_alpha is not None:
-            got = f"lora_r searched while trial.lora_alpha is fixed at {self.trial.lora_alpha}"
-            must = "lora_alpha=None, so that alpha follows the rank by lora_alpha_ratio"
-            refuse("search_space", got, must)
+        if {"lora_alpha", "lora_alpha_ratio"} <= self._axes:
+            must = "one of them: the ratio takes the place of alpha"
+            refuse("search_space", "lora_alpha and lora_alpha_ratio", must)
         if not (self.search_space or self.points):
             refuse("search_space", "nothing", "at least one field to search")
 

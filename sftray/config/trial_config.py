@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from sftray.config.bounds import Above, AtLeast, Between, Filled, Matches, OneOf
 from sftray.config.checks import check_fields, known_fields, refuse, require, with_known_fields
 from sftray.config.spaces import Value
 
+LORA_ALPHA = 32.0
+LR_SCHEDULERS = ("cosine", "linear", "wsd")
 ATTENTIONS = ("flash_attention_3", "flash_attention_2", "varlen", "sdpa", "eager", "apart")
 
 
@@ -43,8 +46,13 @@ class TrialConfig:
     """Passes over the packed rows; fractions are allowed."""
     warmup_ratio: Annotated[float, Share()] = 0.05
     """Share of the optimizer steps in which the learning rate rises from 0 (rounded up)."""
+    lr_scheduler: Annotated[str, OneOf(*LR_SCHEDULERS)] = "cosine"
+    """How the rate falls after the warm-up: along a cosine, linearly, or (wsd) not at all until
+    the last lr_decay_ratio of the steps."""
+    lr_decay_ratio: Annotated[float, Above(0, 1)] = 0.2
+    """Share of the steps in which wsd's rate falls, as 1 - sqrt of their progress."""
     min_lr_ratio: Annotated[float, Share()] = 0.0
-    """The cosine ends at this share of the peak."""
+    """The schedule ends at this share of the peak."""
     weight_decay: Annotated[float, AtLeast(0.0)] = 0.01
     """AdamW's decoupled decay, on all LoRA weights; in full fine-tuning not on norms and biases."""
     max_grad_norm: Annotated[float, Above(0)] = 1.0
@@ -54,10 +62,14 @@ class TrialConfig:
 
     lora_r: Annotated[int, Between(1, 8192)] = 16
     """LoRA rank."""
-    lora_alpha: Annotated[float | None, Above(0), "or None for lora_alpha_ratio × lora_r"] = None
-    """LoRA's alpha; None derives lora_alpha_ratio × lora_r, so that rank can be searched alone."""
-    lora_alpha_ratio: Annotated[float, Above(0)] = 2.0
-    """alpha / r where lora_alpha is None."""
+    lora_alpha: Annotated[float | None, Above(0), "or None with lora_alpha_ratio"] = LORA_ALPHA
+    """LoRA's alpha, the same at every rank: so the best learning rate hardly moves with the
+    rank."""
+    lora_alpha_ratio: Annotated[float | None, Above(0)] = None
+    """alpha / r, in the place of lora_alpha."""
+    use_rslora: bool = False
+    """Scale the adapter by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023,
+    arXiv:2312.03732)."""
     lora_dropout: Annotated[float, Share()] = 0.0
     """Dropout in front of lora_A."""
     lora_target_modules: str | tuple[str, ...] = "all-linear"
@@ -86,6 +98,7 @@ class TrialConfig:
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         self._require_targets()
         self._require_parameters()
+        self._require_one_scale()
         if self.finetune == "full" and self.base_precision not in ("bf16", "fp32"):
             bits = "4" if self.in_4_bits else "8"
             must = f"'bf16' or 'fp32': {bits}-bit weights cannot be trained"
@@ -100,6 +113,21 @@ class TrialConfig:
             got = f"True with lora_target_modules={self.lora_target_modules!r}"
             must = "with 'all-linear': only adapted layers can be taken apart"
             refuse("trial.shard_base", got, must)
+
+    def _require_one_scale(self) -> None:
+        """Alpha or its ratio, and rsLoRA's scale of the one only."""
+        if self.lora_alpha_ratio is None:
+            if self.lora_alpha is None:
+                must = f"a number (the default is {LORA_ALPHA:g}), or given with lora_alpha_ratio"
+                refuse("trial.lora_alpha", "None", must)
+            return
+        if self.lora_alpha not in (None, LORA_ALPHA):
+            got = f"{self.lora_alpha:g} with lora_alpha_ratio={self.lora_alpha_ratio:g}"
+            refuse("trial.lora_alpha", got, "one of them: the ratio takes the place of alpha")
+        if self.use_rslora:
+            got = f"{self.lora_alpha_ratio:g} with use_rslora"
+            refuse("trial.lora_alpha_ratio", got, "one of them: each sets how alpha meets the rank")
+        object.__setattr__(self, "lora_alpha", None)
 
     def _require_targets(self) -> None:
         targets, what = self.lora_target_modules, "trial.lora_target_modules"
@@ -132,9 +160,15 @@ class TrialConfig:
     @property
     def alpha(self) -> float:
         """LoRA's alpha as PEFT wants it."""
-        if self.lora_alpha is not None:
-            return self.lora_alpha
-        return self.lora_alpha_ratio * self.lora_r
+        if self.lora_alpha_ratio is not None:
+            return self.lora_alpha_ratio * self.lora_r
+        assert self.lora_alpha is not None  # or there is a ratio: __post_init__
+        return self.lora_alpha
+
+    @property
+    def lora_scale(self) -> float:
+        """What B · A is multiplied by."""
+        return self.alpha / (math.sqrt(self.lora_r) if self.use_rslora else self.lora_r)
 
     def at(self, point: Mapping[str, Value]) -> TrialConfig:
         """This baseline with a point of the search applied, checked again."""

@@ -42,6 +42,7 @@ def demo(sweep: SweepConfig) -> SweepConfig:
         num_trials=6,
         confirm_top=min(sweep.confirm_top, 2),
         confirm_seeds=3,
-        grace_rows=24,
+        rungs=(0.3, 0.65),
+        grace_steps=5,  # its trials have 20 to 40 steps
         evals_per_trial=2,
     )

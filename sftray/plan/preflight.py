@@ -30,7 +30,7 @@ from sftray.plan.device_fit import DeviceFit
 from sftray.plan.identities import identities, refuse_other_identities
 from sftray.plan.lora_targets import require_targets
 from sftray.plan.model_shape import ModelShape
-from sftray.plan.prior_points import published_rates
+from sftray.plan.prior_points import published_rate
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
 from sftray.storage import files
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
@@ -179,9 +179,8 @@ def check_rates(sweep: SweepConfig, base: BaseConfig) -> Iterator[str]:
     shape, values = ModelShape.of(base), reachable(sweep, "learning_rate")
     low, high = min(values), max(values)
     if sweep.trial.finetune == "lora":
-        published = published_rates(shape, str(base.get("model_type"))) if shape else []
-        if published and not any(low <= rate <= high for rate in published):
-            usual = published[0]
+        usual = published_rate(base, sweep.trial)
+        if usual is not None and not low <= usual <= high:
             tried = f"{low:.3g}" + (f" … {high:.3g}" if len(values) > 1 else "")
             yield (
                 f"the learning rate published as good for bases of this size is {usual:.2g}, and "

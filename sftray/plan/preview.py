@@ -25,7 +25,7 @@ from sftray.plan.experts_text import experts_text
 from sftray.plan.memory import Memory, train_memory
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.prior_points import prior_points
-from sftray.plan.rungs import rung_ladder
+from sftray.plan.rungs import Ladders, rung_ladders
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import TrialPlan, planner, resolve_batch_sizes
 from sftray.storage.model_files import BaseConfig
@@ -57,7 +57,7 @@ class Preview:
     """How trials would run on GPUs of usual sizes."""
     first: Sequence[Point]
     """Where the search begins."""
-    rungs: Sequence[int]
+    rungs: Ladders
     """In rows."""
     shapes: Sequence[TrialShape]
     disk: Disk
@@ -117,7 +117,7 @@ class Preview:
             "memory": {name: size / 2**30 for name, size in parts.items()} or None,
             "gpus": self.gpus,
             "first": self.first,
-            "rungs": self.rungs,
+            "rungs": {f"{epochs:g} epochs": rows for epochs, rows in self.rungs.items()},
             "scheduler": sweep.scheduler,
             "reduction_factor": sweep.reduction_factor if self.rungs else None,
             "shapes": [shape.to_json() for shape in self.shapes],
@@ -190,7 +190,7 @@ def make_plan(
         memory=_memory(sweep, base, bank, fit, gpu_memory),
         gpus=_usual_gpus(sweep, base, trainer),
         first=prior_points(sweep, base),
-        rungs=rung_ladder(sweep, train["rows"]),
+        rungs=rung_ladders(sweep, train["rows"]),
         shapes=[TrialShape.of(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
         disk=disk_needed(sweep, base, counts_of(manifest), at_once=bank.slots if bank else AT_ONCE),
         warnings=warnings,

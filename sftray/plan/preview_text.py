@@ -12,6 +12,7 @@ from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
+from sftray.plan.rungs import LEAST_KEPT
 
 
 def plan_text(plan: Preview) -> str:
@@ -32,8 +33,7 @@ def plan_text(plan: Preview) -> str:
         points = "; ".join(point_text(point) for point in plan.first)
         lines.append(f"first: {points} (published as good for bases of this size)")
     if plan.rungs:
-        rungs = ", ".join(f"{rows:,}" for rows in plan.rungs)
-        lines.append(f"rungs: after {rungs} rows {_judgement(plan.sweep)}")
+        lines.append(f"rungs: after {_rungs_text(plan)} {_judgement(plan.sweep)}")
     lines += [
         f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)",
         *_budgets_text(plan.sweep),
@@ -104,14 +104,26 @@ def _shape_text(shape: TrialShape) -> str:
     )
 
 
+def _rungs_text(plan: Preview) -> str:
+    """The rows of each rung, by epochs where those differ."""
+    of = [
+        ", ".join(f"{one:,}" for one in rows)
+        + " rows"
+        + (f" of {epochs:g} epochs" if len(plan.rungs) > 1 else "")
+        for epochs, rows in plan.rungs.items()
+    ]
+    return "; ".join(of)
+
+
 def _judgement(sweep: SweepConfig) -> str:
     """What happens at a rung, and who is compared with whom."""
     alike = "all have seen the same rows"
     if sweep.scheduler == "none":
         return f"all are evaluated, and none is stopped; {alike}"
     return (
-        f"the best 1/{sweep.reduction_factor} continue, of the trials with the same number of "
-        f"epochs: there {alike}"
+        f"the best 1/{sweep.reduction_factor} continue, and never fewer than {LEAST_KEPT}, of the "
+        f"trials with the same number of epochs: there {alike}. A trial is judged only after "
+        f"{sweep.grace_steps} steps at its full rate"
     )
 
 

@@ -1,9 +1,12 @@
-"""The points that a search begins with: good elsewhere, for bases of this size.
+"""The points that a search begins with: good elsewhere, for bases of this family and size.
 
-Sources of the learning rates: Schulman et al. 2025 ("LoRA Without Regret", Thinking Machines Lab),
-whose fit over Llama and Qwen bases is 5e-4 · (2000 / hidden size)^p; and QLoRA (Dettmers et al.
-2023, arXiv:2305.14314, its table of hyper-parameters): 2e-4 for bases of 7 and 13 billion
-parameters, 1e-4 for 33 and 65 billion. All else is TrialConfig's default, the usual start.
+Sources of the learning rates: the Tinker cookbook's published SFT sweep (Thinking Machines Lab,
+github.com/thinking-machines-lab/tinker-cookbook, Apache-2.0: 23 bases, rates × ranks, alpha 32),
+which COEFFICIENTS are fitted to by benchmarks/priors.py; for other families and for smaller bases
+Schulman et al. 2025 ("LoRA Without Regret", Thinking Machines Lab), whose fit over Llama and Qwen
+bases is 5e-4 · (2000 / hidden size)^p. The largest rank of the space is taken: with alpha fixed the
+lowest loss of 21 of the 23 bases is that of the highest rank, and no other is 0.4 % below it. All
+else is TrialConfig's default, the usual start.
 
 Promise: they are the first of the search's own trials and cost no others; a rate far outside the
 range that the user gave is not tried.
@@ -11,17 +14,36 @@ range that the user gave is not tried.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.checks import is_number
-from sftray.config.points import Point, nearest_point
-from sftray.plan.model_shape import ModelShape
+from sftray.config.points import Point, largest_value, nearest_point
+from sftray.plan.base_config import with_defaults
 from sftray.storage.model_files import BaseConfig
 
-EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
+COEFFICIENTS = {
+    "llama": 6.3e-4,
+    "qwen3": 5.4e-4,
+    "qwen3_5": 2.4e-4,
+    "deepseek_v3": 4.0e-4,
+    "nemotron_h": 5.4e-4,
+    "gpt_oss": 4.2e-4,
+}
+"""The best rate at rank 16 and hidden size 4,096, by model type without _moe and _text."""
+SIZE_EXPONENT = -0.20
+RANK_EXPONENT = 0.29
+ALPHA, RANK, HIDDEN = 32.0, 16, 4096
+SMALLEST_HIDDEN = 2000
+"""Below it no base was fitted."""
+ALPHA_EXPONENT = -0.75
+"""Measured on one base (Gemma 3 270M at rank 8 and 64, alpha 32 and 2r): -0.5 and -0.9."""
+EXPONENTS = {"qwen2": 0.0775}
 """p by model type; of all others Llama's."""
 LLAMA_EXPONENT = 0.781
+AROUND = (1.0, 2.0, 0.5)
+"""The published rate, and its neighbours: the fit's residual is a factor of 1.4."""
 OUTSIDE = 3.0
 """A rate further outside the range than this factor says nothing about the range."""
 
@@ -29,40 +51,49 @@ OUTSIDE = 3.0
 def prior_points(sweep: SweepConfig, base: BaseConfig) -> list[Point]:
     """Where to begin a search on the base with this config.json; none where that is not known, or
     not wanted: the rates are LoRA's."""
-    shape = ModelShape.of(base)
-    if not sweep.priors or not sweep.search_space or shape is None:
-        return []
-    if sweep.trial.finetune == "full":
+    if not sweep.priors or not sweep.search_space or sweep.trial.finetune == "full":
         return []
     usual = {f.name: f.default for f in fields(TrialConfig)}
     wanted: Point = {
         name: at if isinstance(at := usual[name], int | float) else getattr(sweep.trial, name)
         for name in sweep.search_space
     }
+    if "lora_r" in wanted:
+        wanted["lora_r"] = int(largest_value(sweep, "lora_r"))
+    numbers = {name: value for name, value in wanted.items() if is_number(value)}
+    point = nearest_point(sweep.search_space, {**wanted, **numbers})
+    published = published_rate(base, sweep.trial.at(point))
+    if published is None:
+        return []
     if "learning_rate" not in sweep.search_space:
-        return [nearest_point(sweep.search_space, wanted)]
+        return [point]
     points: list[Point] = []
-    for rate in published_rates(shape, str(base.get("model_type"))):
+    for factor in AROUND:
+        rate = factor * published
         point = nearest_point(sweep.search_space, {**wanted, "learning_rate": rate})
-        first = point["learning_rate"]
-        near = is_number(first) and max(rate / first, first / rate) <= OUTSIDE
+        nearest = point["learning_rate"]
+        near = is_number(nearest) and max(rate / nearest, nearest / rate) <= OUTSIDE
         if near and point not in points:
             points.append(point)
     return points
 
 
-def published_rates(shape: ModelShape, model_type: str) -> list[float]:
-    """LoRA learning rates published for bases of about this shape, the newest source first."""
-    rates = [5e-4 * (2000 / shape.hidden) ** EXPONENTS.get(model_type, LLAMA_EXPONENT)]
-    if shape.parameters > 25e9:
-        rates.append(1e-4)
-    elif shape.parameters > 6e9:
-        rates.append(2e-4)
-    return rates
+def published_rate(base: BaseConfig, trial: TrialConfig) -> float | None:
+    """The LoRA learning rate published as good for bases of this family and size at the trial's
+    rank and alpha; None where the size is not known."""
+    base = with_defaults(base)
+    base = base | (base.get("text_config") or BaseConfig())
+    hidden, family = base.get("hidden_size"), _family(base)
+    if not isinstance(hidden, int):
+        return None
+    if family not in COEFFICIENTS or hidden < SMALLEST_HIDDEN:
+        return float(5e-4 * (2000 / hidden) ** EXPONENTS.get(family, LLAMA_EXPONENT))
+    size = float((hidden / HIDDEN) ** SIZE_EXPONENT)
+    rank = float((trial.lora_r / RANK) ** RANK_EXPONENT)
+    alpha = trial.lora_scale * trial.lora_r
+    return COEFFICIENTS[family] * size * rank * (alpha / ALPHA) ** ALPHA_EXPONENT
 
 
-def usual_rate(base: BaseConfig) -> float | None:
-    """The lowest LoRA learning rate published for bases of about this size; None where the size is
-    not known."""
-    shape = ModelShape.of(base)
-    return None if shape is None else min(published_rates(shape, str(base.get("model_type"))))
+def _family(base: Mapping[str, object]) -> str:
+    name = str(base.get("model_type"))
+    return name.removesuffix("_text").removesuffix("_moe")

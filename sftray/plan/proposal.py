@@ -27,8 +27,7 @@ from sftray.plan.device_fit import choose_execution
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.preflight import FEW_SUPERVISED
 from sftray.plan.preview import USUAL_GPUS, make_plan
-from sftray.plan.prior_points import published_rates
-from sftray.plan.rungs import GRACE_STEPS, rung_ladder
+from sftray.plan.prior_points import published_rate
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import MIN_STEPS, resolve_batch_sizes
 from sftray.storage.model_files import BaseConfig, model_config
@@ -68,8 +67,13 @@ def propose(
     recipe = make_recipe(DataConfig(source, split=split, max_length=UNCUT), model)
     sample = take_sample(recipe, SAMPLE)
     recipe, cut = _rows_that_hold(recipe, sample, base, reasons)
+<<<<<<< HEAD
     trial = _trial(model, base, gpus, sample.read, reasons)
     search = _space(base, sample.read, reasons)
+=======
+    trial = _trial(model, gpus, sample.read, reasons)
+    search = _space(base, trial, sample.read, reasons)
+>>>>>>> 92b5186 (Alpha 32 at every rank, schedules as an axis, rungs as shares of the budget that keep two, priors fitted to published sweeps)
     if not gpus:  # a first answer in minutes
         search = {name: search[name] for name in _ON_A_CPU}
     sweep = SweepConfig(
@@ -161,19 +165,14 @@ def _trial(
     return replace(trial, num_train_epochs=2.0)
 
 
-def _space(base: BaseConfig, conversations: int, reasons: dict[str, str]) -> dict[str, Space]:
-    low, high = 2e-5, 1e-3
+def _space(
+    base: BaseConfig, trial: TrialConfig, conversations: int, reasons: dict[str, str]
+) -> dict[str, Space]:
+    low, high = 2e-5, 2e-3
     why = "LoRA's usual start is 1e-4 to 2e-4, and it diverges at some point above 1e-3"
-    shape = ModelShape.of(base)
-    if shape is not None:
-        usual = published_rates(shape, str(base.get("model_type")))[0]
-        why += f"; published as good for a base of this size: {usual:.1e}"
-        if not 3 * low <= usual <= high / 2:
-            low, high = float(f"{usual / 5:.0e}"), float(f"{usual * 5:.0e}")
-            why = (
-                f"published as good for a base of this size: {usual:.1e}; the usual 1e-4 to 2e-4 "
-                "is for bases of billions of parameters"
-            )
+    if (usual := published_rate(base, trial)) is not None:
+        low, high = float(f"{usual / 8:.0e}"), float(f"{usual * 4:.0e}")
+        why = f"published as good for a base of this family and size: {usual:.1e}"
     reasons["search_space.learning_rate"] = why
     space: dict[str, Space] = {
         "learning_rate": loguniform(low, high),
@@ -190,7 +189,7 @@ def _space(base: BaseConfig, conversations: int, reasons: dict[str, str]) -> dic
     reasons["search_space.warmup_ratio"] = "Adam's moments settle before full-size steps"
     space["lora_r"] = choice([8, 16, 32, 64])
     reasons["search_space.lora_r"] = (
-        "capacity; alpha follows the rank (alpha = 2r), so the update's scale stays the same"
+        "capacity; alpha is the same at every rank, so that the best learning rate hardly moves"
     )
     return space
 
@@ -201,8 +200,7 @@ def _num_trials(search: Mapping[str, Space], gpus: int, reasons: dict[str, str])
     number += -number % max(gpus, 1)
     reasons["num_trials"] = (
         f"about {each} for each of {len(search)} axes"
-        f"{f', a multiple of {gpus} GPUs' if gpus > 1 else ''}; most are stopped after a ninth of "
-        "their data"
+        f"{f', a multiple of {gpus} GPUs' if gpus > 1 else ''}; most are stopped at a rung"
     )
     return number
 
@@ -263,15 +261,7 @@ def _sized(sweep: SweepConfig, rows: int, tokens: int, reasons: dict[str, str]) 
         f"packed rows a step, of about {rows:,} an epoch ({tokens:,} tokens): sizes that "
         f"leave at least {least} steps; small ones are noisy, large ones have few updates"
     )
-    trial = replace(sweep.trial, effective_batch_size=smallest)
-    ladder = rung_ladder(replace(sweep, trial=trial), rows)
-    grace = next((rung for rung in ladder if rung >= GRACE_STEPS * smallest), None)
-    if grace is not None:
-        reasons["grace_rows"] = (
-            f"rows every trial is sure of: about a ninth of the shortest budget, and {GRACE_STEPS} "
-            "steps of the smallest batch; then the best third continue"
-        )
-    return replace(sweep, trial=trial, grace_rows=grace)
+    return replace(sweep, trial=replace(sweep.trial, effective_batch_size=smallest))
 
 
 def _about_the_base(sweep: SweepConfig, base: BaseConfig, gpus: int) -> str:

@@ -1,22 +1,25 @@
-"""The rungs at which trials are compared: one ladder of row counts for the whole sweep."""
+"""The rungs at which trials are compared: one ladder of row counts for all trials of a budget."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftray.config import SweepConfig
 from sftray.config.points import field_values
 from sftray.errors import ConfigError
 
-GRACE_STEPS = 5
-"""A rung that a trial reaches in fewer optimizer steps than this passes it by: the first step is
-at learning rate 0, and a large batch is judged at a later rung, on as much data as the others."""
+LEAST_KEPT = 2
+"""Of the trials at a rung so many continue at least."""
+
+Ladders = dict[float, tuple[int, ...]]
+"""Epochs → the rows at which trials of so many epochs are compared."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A point of the sweep-wide ladder at which trials of one bracket are compared."""
+    """A point of the ladder at which trials of one bracket are compared."""
 
     rows: int
     """Rows on the ladder: what every trial has seen here, give or take the overshoot."""
@@ -26,32 +29,32 @@ class Rung:
     """Rows seen beyond `rows` at that step; 0 where batch sizes divide the ladder."""
 
 
-def rung_ladder(sweep: SweepConfig, rows_per_epoch: int) -> tuple[int, ...]:
-    """The sweep-wide ladder of row counts at which trials are compared; without a scheduler they
-    are only evaluated there, so that one can see what one would have done.
+def rung_ladders(sweep: SweepConfig, rows_per_epoch: int) -> Ladders:
+    """The rows at which trials are compared, by their epochs; without a scheduler they are only
+    evaluated there, so that one can see what one would have done.
 
-    Starts at `grace_rows` (by default the smallest budget / reduction_factor²), grows by
-    `reduction_factor`, and lies on multiples of the batch sizes' least common multiple where that
-    is no larger than the first rung, so that all batch sizes have then seen the same rows.
+    Rungs are shares of the budget (`rungs`), on multiples of the batch sizes' least common multiple
+    where that is no larger than the first of them, so that all batch sizes have then seen the same
+    rows. Raises ConfigError where epochs are a continuous range and trials are to be compared.
     """
     epochs = field_values(sweep, "num_train_epochs")
     if epochs is None and sweep.scheduler == "none":
-        return ()
+        return {}
     if epochs is None:
         raise ConfigError(
             "search_space['num_train_epochs']: got a continuous range, must be choice([…]) under "
             f"scheduler={sweep.scheduler!r}: trials are compared only with those of the same epochs"
         )
-    budgets = [round(value * rows_per_epoch) for value in epochs]
-    eta = sweep.reduction_factor
     batches = field_values(sweep, "effective_batch_size")
     assert batches is not None  # whole numbers are no continuous range
-    grace = sweep.grace_rows or max(1, round(min(budgets) / eta**2))
     multiple = math.lcm(*[int(batch) for batch in batches])
-    if multiple <= grace:
-        grace = round(grace / multiple) * multiple
-    ladder = []
-    while grace < max(budgets):
-        ladder.append(grace)
-        grace *= eta
-    return tuple(ladder)
+    return {
+        value: _ladder(sweep.rungs, round(value * rows_per_epoch), multiple) for value in epochs
+    }
+
+
+def _ladder(shares: Sequence[float], budget: int, multiple: int) -> tuple[int, ...]:
+    rows = [max(1, round(share * budget)) for share in shares]
+    if rows and multiple <= rows[0]:
+        rows = [round(one / multiple) * multiple for one in rows]
+    return tuple(sorted({one for one in rows if one < budget}))

@@ -18,7 +18,7 @@ from sftray.config.points import field_values
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
-from sftray.plan.rungs import GRACE_STEPS, Rung, rung_ladder
+from sftray.plan.rungs import Ladders, Rung, rung_ladders
 
 MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
@@ -49,7 +49,7 @@ class TrialPlan:
     eval_steps: tuple[int, ...]
     """Steps after which the eval loss is measured; rungs and the last step are among them."""
     bracket: str
-    """Trials are compared only within a bracket: same number of epochs, same schedule span."""
+    """Trials are compared only within a bracket: same number of epochs, same schedule."""
 
     @property
     def micro_batch_size(self) -> int:
@@ -62,12 +62,34 @@ def planner(
 ) -> Callable[[TrialConfig], TrialPlan]:
     """`plan_trial` with all that the trials of a sweep share; it can be pickled."""
     return functools.partial(
-        plan_trial,
+        _plan_by_epochs,
+        ladders=rung_ladders(sweep, rows_per_epoch),
         rows_per_epoch=rows_per_epoch,
-        ladder=rung_ladder(sweep, rows_per_epoch),
         evals_per_trial=sweep.evals_per_trial,
+        grace_steps=sweep.grace_steps,
         execution=execution,
         judged=sweep.scheduler != "none",
+    )
+
+
+def _plan_by_epochs(
+    trial: TrialConfig,
+    *,
+    ladders: Ladders,
+    rows_per_epoch: int,
+    evals_per_trial: int,
+    grace_steps: int,
+    execution: Execution,
+    judged: bool,
+) -> TrialPlan:
+    return plan_trial(
+        trial,
+        rows_per_epoch,
+        ladder=ladders.get(trial.num_train_epochs, ()),
+        evals_per_trial=evals_per_trial,
+        grace_steps=grace_steps,
+        execution=execution,
+        judged=judged,
     )
 
 
@@ -77,23 +99,26 @@ def plan_trial(
     *,
     ladder: Sequence[int],
     evals_per_trial: int,
+    grace_steps: int = 1,
     execution: Execution = ONE_ROW,
     judged: bool = True,
 ) -> TrialPlan:
     """The steps, rungs and evaluations of `trial` on a dataset of `rows_per_epoch` packed rows.
 
-    Where it is not `judged`, it is evaluated at the rungs, and nothing else happens there. Raises
-    ConfigError where the trial would take fewer than MIN_STEPS optimizer steps.
+    A rung that comes before `grace_steps` steps after the warm-up passes the trial by. Where it is
+    not `judged`, it is evaluated at the rungs, and nothing else happens there. Raises ConfigError
+    where the trial would take fewer than MIN_STEPS optimizer steps.
     """
     batch = trial.effective_batch_size
     available = round(trial.num_train_epochs * rows_per_epoch)
     steps = available // batch
     if steps < MIN_STEPS:
         _refuse_few_steps(trial, rows_per_epoch, available, steps)
+    warmup = warmup_steps(trial, steps)
     rungs = tuple(
         Rung(rows, math.ceil(rows / batch), math.ceil(rows / batch) * batch - rows)
         for rows in ladder
-        if GRACE_STEPS <= math.ceil(rows / batch) < steps
+        if warmup + grace_steps <= math.ceil(rows / batch) < steps
     )
     spread = {math.ceil(steps * k / evals_per_trial) for k in range(1, evals_per_trial + 1)}
     micro, accumulation = split_batch(trial, execution.micro_batch_size)
@@ -104,13 +129,19 @@ def plan_trial(
         steps=steps,
         rows=steps * batch,
         rows_dropped=available - steps * batch,
-        warmup_steps=warmup_steps(trial, steps),
+        warmup_steps=warmup,
         execution=replace(execution, micro_batch_size=micro, activation_checkpointing=again),
         accumulation=accumulation,
         rungs=rungs if judged else (),
         eval_steps=tuple(sorted(spread | {rung.step for rung in rungs} | {steps})),
-        bracket=f"{trial.num_train_epochs:g} epochs",
+        bracket=_bracket(trial),
     )
+
+
+def _bracket(trial: TrialConfig) -> str:
+    usual = TrialConfig.lr_scheduler
+    schedule = "" if trial.lr_scheduler == usual else f", {trial.lr_scheduler}"
+    return f"{trial.num_train_epochs:g} epochs{schedule}"
 
 
 def learning_rate(trial: TrialConfig, plan: TrialPlan, step: int) -> float:

@@ -5,12 +5,16 @@ paper pauses trials at a rung and promotes the best 1/eta of them as they come i
 Ray Tune's and Syne Tune's default as well, needs no paused trials: a trial that arrives at a rung
 is stopped unless its loss is within the best 1/eta of those recorded there before it.
 
+One thing is added: the LEAST_KEPT lowest of those at a rung always continue. On landscapes of
+others the best trial at the end is often the second at a rung (docs/search.md).
+
 What follows from judging trials as they come: none ever waits for another; the first at a rung
 always continues; a decision is never revisited, so a trial that came early may continue where a
 later one of the same loss is stopped; a stopped trial's loss stays in the rung. For trials in
 random order the share that continues tends to 1/eta from above.
 
-Promise: a pure function of what was recorded; its decisions are those of Ray Tune's brackets.
+Promise: a pure function of what was recorded; but for the LEAST_KEPT lowest its decisions are those
+of Ray Tune's brackets.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from sftray.plan.rungs import LEAST_KEPT
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,10 @@ class Decision:
 
 def asha(recorded: Sequence[float], loss: float, reduction_factor: int) -> Decision:
     """Whether a trial continues from a rung that has seen `recorded` before: whether its loss is at
-    most their 1/reduction_factor quantile, linear between two of them. All losses are finite."""
-    if not recorded:
+    most their 1/reduction_factor quantile, linear between two of them, or one of the LEAST_KEPT
+    lowest. All losses are finite."""
+    if len(recorded) < LEAST_KEPT:
         return Decision(True, None)
-    cutoff = float(np.quantile(np.asarray(recorded, dtype=float), 1 / reduction_factor))
+    quantile = float(np.quantile(np.asarray(recorded, dtype=float), 1 / reduction_factor))
+    cutoff = max(quantile, sorted(recorded)[LEAST_KEPT - 1])
     return Decision(loss <= cutoff, cutoff)

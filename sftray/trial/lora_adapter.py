@@ -36,6 +36,7 @@ def lora_config(trial: TrialConfig, model: PreTrainedModel | None = None) -> Lor
         task_type="CAUSAL_LM",
         r=trial.lora_r,
         lora_alpha=trial.alpha,
+        use_rslora=trial.use_rslora,
         lora_dropout=trial.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         target_parameters=list(trial.lora_target_parameters) or None,

@@ -67,8 +67,9 @@ class BundleFacts:
     packs_key: str
     data_counts: Mapping[str, Counts]
     """By split."""
-    first_rung: int | None
-    """In rows."""
+    rungs: tuple[float, ...]
+    """Shares of its rows at which the trial was evaluated besides."""
+    grace_steps: int
     evals_per_trial: int
     end_of_turn: int
     """The token that ends an answer."""

@@ -22,7 +22,6 @@ from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.lora_targets import INSIDE
-from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.results.confirmation import Confirmed
 from sftray.results.leaderboard import answering
@@ -154,7 +153,7 @@ def _facts(
     verified: bool,
     text_part: bool,
 ) -> BundleFacts:
-    board, ladder = found.leaderboard, rung_ladder(sweep, packs.rows("train"))
+    board = found.leaderboard
     base = board["base"]["eval_loss"]
     if base is None:
         raise SftrayError(f"{found.folder}: a trial has an eval loss and the base has none")
@@ -173,7 +172,8 @@ def _facts(
         packs=f"../../packs/{name_of(packs.root)}",
         packs_key=found.packs_key,
         data_counts=counts_of(packs.manifest),
-        first_rung=ladder[0] if ladder else None,
+        rungs=sweep.rungs,
+        grace_steps=sweep.grace_steps,
         evals_per_trial=sweep.evals_per_trial,
         end_of_turn=packs.end_of_turn,
         chat_format=packs.manifest["chat_format"],

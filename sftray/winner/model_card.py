@@ -68,7 +68,8 @@ def repeat_file(facts: BundleFacts) -> str:
         trial=facts.config,
         points=({},),
         scheduler="none",
-        grace_rows=facts.first_rung,
+        rungs=facts.rungs,
+        grace_steps=facts.grace_steps,
         evals_per_trial=facts.evals_per_trial,
     )
     says = (

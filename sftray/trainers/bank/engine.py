@@ -151,7 +151,7 @@ class Engine:
         evaluation that it continues from."""
         started = time.perf_counter()
         place, trial = self._slots.index(None), slot.spec.config
-        self._adapters.admit(place, slot.take_row(), trial.alpha / trial.lora_r)
+        self._adapters.admit(place, slot.take_row(), trial.lora_scale)
         self._optimizer.loss[place] = 0  # what a trial that left between two steps had summed up
         if self._steps.rate is not None:
             self._steps.rate.view(len(self._slots), -1)[place] = trial.lora_dropout

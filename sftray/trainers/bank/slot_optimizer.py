@@ -86,7 +86,7 @@ def table_row(trial: TrialConfig, step: int, rate: float, tokens: int) -> list[f
     row[ops.BETA1], row[ops.BETA2] = trial.adam_beta1, trial.adam_beta2
     row[ops.CORRECTION1] = 1 - trial.adam_beta1**step
     row[ops.CORRECTION2] = 1 - trial.adam_beta2**step
-    row[ops.LORA_SCALE], row[ops.MAX_NORM] = trial.alpha / trial.lora_r, trial.max_grad_norm
+    row[ops.LORA_SCALE], row[ops.MAX_NORM] = trial.lora_scale, trial.max_grad_norm
     row[TOKENS], row[DUE] = max(tokens, 1), 1.0
     return row
 

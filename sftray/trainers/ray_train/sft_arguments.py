@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from trl import SFTConfig
 
 from sftray.config import TrialConfig
+from sftray.plan.lr_schedule import decay
 from sftray.plan.trial_plan import TrialPlan
 from sftray.trial.base_model import compute_dtype
 
@@ -29,6 +30,9 @@ def sft_arguments(
     trial: TrialConfig, plan: TrialPlan, scratch: Path, model: PreTrainedModel
 ) -> SFTConfig:
     device = model.device
+    schedule, schedule_arguments = "warmup_stable_decay", {**decay(trial, plan.steps)}
+    if trial.lr_scheduler == "cosine":
+        schedule, schedule_arguments = "cosine_with_min_lr", {"min_lr_rate": trial.min_lr_ratio}
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=plan.steps,
@@ -37,8 +41,8 @@ def sft_arguments(
         average_tokens_across_devices=True,
         train_sampling_strategy="sequential",
         learning_rate=trial.learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": trial.min_lr_ratio},
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs=schedule_arguments,
         warmup_steps=plan.warmup_steps,
         optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
         adam_beta1=trial.adam_beta1,

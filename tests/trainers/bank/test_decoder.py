@@ -90,7 +90,7 @@ def test_a_4bit_base_gives_what_bitsandbytes_gives(resident: bool) -> None:
     layout = lay_out(base.shape, PROJECTIONS, trial.lora_r)
     adapters = Adapters(layout, 1, base.dtype, base.device)
     row = import_row(layout, trial.lora_r, tensors, _no_moments(tensors))
-    adapters.admit(0, row, trial.alpha / trial.lora_r)
+    adapters.admit(0, row, trial.lora_scale)
     decoder = Decoder(base, layout, LENGTH)
     sums = decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
     assert float(sums[0]) == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -156,7 +156,7 @@ def _bank(
         rank = next(iter(tensors.values())).shape[0]
         config = next(t for t in trials if t.lora_r == rank)
         row = import_row(layout, rank, tensors, _no_moments(tensors))
-        bank.admit(slot, row, config.alpha / config.lora_r)
+        bank.admit(slot, row, config.lora_scale)
     return Decoder(base, layout, LENGTH), bank
 
 
@@ -179,7 +179,7 @@ def _gradient(
                 first = row[place.first : place.first + rank * place.inputs].view(rank, -1)
                 return first[: trial.lora_r].numpy()
             second = row[place.second : place.second + place.outputs * rank].view(-1, rank)
-            return second[:, : trial.lora_r].numpy() * trial.alpha / trial.lora_r
+            return second[:, : trial.lora_r].numpy() * trial.lora_scale
     raise AssertionError(name)
 
 

@@ -67,7 +67,7 @@ class Alone:
         """Step on the gradient of the mean loss, given that of the sum as the bank keeps it:
         lora_B's without LoRA's scale. Returns its norm."""
         mean = grad / tokens
-        scale = self.trial.alpha / self.trial.lora_r
+        scale = self.trial.lora_scale
         self.first.grad, self.second.grad = mean[: LAYOUT.split], mean[LAYOUT.split :] * scale
         norm = nn.utils.clip_grad_norm_([self.first, self.second], self.trial.max_grad_norm)
         self.optimizer.param_groups[0]["lr"] = rate
@@ -117,7 +117,7 @@ def test_every_slot_takes_the_steps_of_torchs_adamw_and_clipping() -> None:
         close(adapters.param[slot], expected.param)
         for moments, name in zip(adapters.moments, ("exp_avg", "exp_avg_sq"), strict=True):
             close(moments[slot], expected.moment(name))
-        scale = TRIALS[slot].alpha / TRIALS[slot].lora_r
+        scale = TRIALS[slot].lora_scale
         split = LAYOUT.split
         assert torch.equal(adapters.work[slot, :split], adapters.param[slot, :split])
         assert torch.equal(adapters.work[slot, split:], adapters.param[slot, split:] * scale)
@@ -220,7 +220,7 @@ def bank(trials: list[TrialConfig]) -> tuple[Adapters, Optimizer]:
     for slot, trial in enumerate(trials):
         row = fresh_row(LAYOUT, trial.lora_r, seed=slot)
         row.param[LAYOUT.split :].normal_(0, 0.1, generator=generator)
-        adapters.admit(slot, row, trial.alpha / trial.lora_r)
+        adapters.admit(slot, row, trial.lora_scale)
     return adapters, Optimizer(adapters)
 
 
