@@ -1,17 +1,23 @@
-"""The search against the exhaustive answer: sftray's TPE and ASHA, and random search,
-replayed on a grid of which every point was trained to its end (grid.py).
+"""The search against the exhaustive answer: sftray's search and others, replayed on landscapes of
+which every point was trained to its end: ours (grid.json) or a table of others' sweeps.
 
     python benchmarks/search.py
+    python benchmarks/search.py --table FILE.csv --json
     python benchmarks/search.py --plot docs/search.svg
 
 A replay runs the real search, journal included, with trials that report the recorded losses,
 --at-once at a time, in lockstep by rows and judged together as in a bank. A seed is another
-sampler, and another order of random points. For each way of searching: the share of the exhaustive
-sweep's tokens until the best loss so far is within 1 % of the exhaustive best (median over seeds,
-and the 90th percentile), in how many seeds that took at most a quarter of the tokens, the regret
-when those are spent, and in how many the best point was suggested and then stopped early. Below
-it, how well the losses at a rung order the trials as their last losses do (Spearman's rank
-correlation).
+sampler, and another order of random points. The table has the columns of the Tinker cookbook's SFT
+sweep (model, learning_rate, lora_rank, test_nll, run, outcome); --curves gives losses on the way
+(model, lora_rank, learning_rate, step, test_nll_read_off), and so do columns test_nll_at_SHARE of
+the table. A point without a curve is judged at no
+rung and costs a training; one that the table lacks costs nothing and ends as failed.
+
+The unit of cost is one full training: what all trials that have begun have trained, those that
+still run among them. The bar is 0.2 % above the best loss, or two standard deviations of a run's
+noise where that is more. For each base: the trainings until the bar (median over seeds), the share
+of seeds there for at most three and five, and the regret after three (mean, in percent). --json
+prints that of the default way, by base; without it all ways are compared.
 """
 
 from __future__ import annotations
@@ -21,14 +27,16 @@ import json
 import math
 import random
 import statistics
+import sys
 import tempfile
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from console import argument_parser, say
+from landscape import Landscape, Recorded, key, of_grid, of_table
 from picture import pyplot, save
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
@@ -39,18 +47,22 @@ from sftray.results.findings.stopping import spearman
 from sftray.search.search import Search
 from sftray.storage.journal import Journal
 
-WITHIN = 1.01
-"""Times the exhaustive best loss is good enough."""
-QUARTER = 0.25
+DEFAULT = "priors, TPE, ASHA"
 WAYS: dict[str, dict[str, Any]] = {
-    "priors, TPE, ASHA": {"scheduler": "asha"},
+    DEFAULT: {"scheduler": "asha"},
+    "priors, TPE": {"scheduler": "none"},
     "TPE + ASHA": {"scheduler": "asha", "priors": False},
-    "TPE": {"scheduler": "none"},
+    "TPE": {"scheduler": "none", "priors": False},
     "random + ASHA": {"scheduler": "asha", "shuffled": True},
     "random": {"scheduler": "none", "shuffled": True},
 }
+FEW, MORE = 3, 5
+"""Trainings."""
+MOST_TRIALS = 24
+MOST_TRAININGS = 12.0
+"""A replay ends there."""
 Curve = list[tuple[float, float]]
-"""(tokens spent, best loss so far) at every evaluation."""
+"""(trainings spent, best loss so far) at every evaluation."""
 
 
 @dataclass(frozen=True)
@@ -61,77 +73,130 @@ class Found:
     lost: bool
     """The best point was suggested, and stopped before its end."""
 
-    def tokens_until(self, loss: float) -> float:
-        return next((tokens for tokens, best in self.curve if best <= loss), math.inf)
+    def trainings_until(self, loss: float) -> float:
+        return next((spent for spent, best in self.curve if best <= loss), math.inf)
 
-    def best_at(self, tokens: float) -> float:
-        return min((best for spent, best in self.curve if spent <= tokens), default=math.inf)
+    def best_at(self, trainings: float) -> float:
+        return min((best for spent, best in self.curve if spent <= trainings), default=math.inf)
 
 
 def main() -> None:
     options = _options()
-    table = json.loads(options.grid.read_text(encoding="utf-8"))
-    best = min(_losses(trial)[-1] for trial in table["trials"] if trial["outcome"] == "completed")
-    whole = sum(trial["evaluations"][-1][2] for trial in table["trials"])
-    good = sum(min(_losses(trial)) <= WITHIN * best for trial in table["trials"])
-    say(
-        f"{table['model']}, {table['rows_per_epoch']:,} rows; {len(table['trials'])} points, of "
-        f"which {good} within 1 % of the best, {best:.4f} (base {table['base']:.4f}); "
-        f"{whole / 1e6:.0f}M tokens; {options.at_once} trials at once, {options.seeds} seeds"
-    )
-    say(
-        f"{'':20}{'tokens to 1 %':>15}{'90th perc.':>12}{'by a quarter':>14}{'regret then':>13}"
-        f"{'best stopped':>14}"
-    )
-    replays = {}
+    ours = [] if options.table else [of_grid(options.grid)]
+    landscapes = ours or of_table(options.table, options.curves)
+    at_once = options.at_once or (1 if options.table else 4)
+    seeds = range(options.seeds)
+    if options.json:
+        found = {
+            one.name: [_replay(one, seed, at_once, **WAYS[DEFAULT]) for seed in seeds]
+            for one in landscapes
+        }
+        rows = {one.name: _row(one, found[one.name]) for one in landscapes}
+        print(json.dumps(rows, indent=1))  # noqa: T201
+        print(_worst(rows), file=sys.stderr)  # noqa: T201
+        return
+    say(f"{len(landscapes)} bases, {options.seeds} seeds, {at_once} trials at once")
     for name, way in WAYS.items():
-        found = [_replay(table, seed, options.at_once, **way) for seed in range(options.seeds)]
-        replays[name] = found
-        needed = [one.tokens_until(WITHIN * best) / whole for one in found]
-        then = [one.best_at(QUARTER * whole) / best - 1 for one in found]
-        say(
-            f"{name:20}{np.median(needed):15.0%}{_percentile(needed, 0.9):12.0%}"
-            f"{sum(share <= QUARTER for share in needed):9} of {len(found):2}"
-            f"{statistics.median(then):13.1%}{sum(one.lost for one in found):8} of {len(found):2}"
-        )
-    say("rank correlation with the last loss: " + "; ".join(_correlations(table)))
+        found = {
+            one.name: [_replay(one, seed, at_once, **way) for seed in seeds] for one in landscapes
+        }
+        _tell(name, landscapes, found, by_base=name == DEFAULT)
+    if not options.table:
+        say("rank correlation with the last loss: " + "; ".join(_correlations(landscapes[0])))
     if options.plot:
-        _plot(replays, whole, best, options.plot)
+        ways = {
+            n: [_replay(landscapes[0], s, at_once, **w) for s in seeds] for n, w in WAYS.items()
+        }
+        _plot(ways, landscapes[0], options.plot)
+
+
+def _row(landscape: Landscape, found: Sequence[Found]) -> dict[str, float]:
+    needed = [one.trainings_until(landscape.bar) for one in found]
+    regret = [100 * (one.best_at(FEW) / landscape.best - 1) for one in found]
+    return {
+        "points": sum(one.outcome == "completed" for one in landscape.points.values()),
+        "bar": landscape.bar,
+        "trainings_to_bar_median": statistics.median(needed),
+        "within_3": sum(spent <= FEW for spent in needed) / len(needed),
+        "within_5": sum(spent <= MORE for spent in needed) / len(needed),
+        "regret_3": statistics.fmean(regret),
+    }
+
+
+def _worst(rows: dict[str, dict[str, float]]) -> str:
+    name = min(rows, key=lambda one: (rows[one]["within_3"], -rows[one]["regret_3"]))
+    row = rows[name]
+    return (
+        f"worst: {name}, at the bar for three trainings in {row['within_3']:.0%} of the seeds, "
+        f"regret then {row['regret_3']:.2f} %"
+    )
+
+
+def _tell(
+    way: str, landscapes: Sequence[Landscape], found: dict[str, list[Found]], *, by_base: bool
+) -> None:
+    rows = {one.name: _row(one, found[one.name]) for one in landscapes}
+    good = sum(row["within_3"] >= 0.9 for row in rows.values())
+    lost = sum(one.lost for runs in found.values() for one in runs)
+    say(
+        f"{way:20} at the bar for 3 trainings in 9 seeds of 10: {good:2} of {len(rows)} bases; "
+        f"for 3: {_mean(rows, 'within_3'):4.0%}, for 5: {_mean(rows, 'within_5'):4.0%} of all; "
+        f"regret after 3: {_mean(rows, 'regret_3'):.2f} %; best point stopped in "
+        f"{lost} of {sum(map(len, found.values()))}"
+    )
+    for name, row in rows.items() if by_base else ():
+        say(
+            f"  {name:48} {row['points']:3} points  median {row['trainings_to_bar_median']:5.2f}  "
+            f"for 3 {row['within_3']:4.0%}  for 5 {row['within_5']:4.0%}  "
+            f"regret {row['regret_3']:.2f} %"
+        )
+
+
+def _mean(rows: dict[str, dict[str, float]], column: str) -> float:
+    return statistics.fmean(row[column] for row in rows.values())
 
 
 class _Running:
     """A trial that reports what was recorded of its point."""
 
-    def __init__(self, name: str, recorded: dict[str, Any], plan: TrialPlan, now: int) -> None:
-        self.name, self._outcome, self._began = name, recorded["outcome"], now
-        self._evaluations = recorded["evaluations"][1:]
+    def __init__(self, name: str, recorded: Recorded, plan: TrialPlan, began: float) -> None:
+        self.name, self.recorded, self.plan, self.began = name, recorded, plan, began
+        shares = [step / plan.steps for step in plan.eval_steps] if recorded.has_curve else []
+        self._steps = [math.ceil(share * plan.steps - 1e-9) for share in shares]
+        self._steps = [step for step in self._steps if step / plan.steps < recorded.ends]
+        self._steps.append(round(recorded.ends * plan.steps))
         self._rungs = {rung.step: rung.rows for rung in plan.rungs}
-        self._tokens = 0
 
     @property
-    def due(self) -> int:
-        """When its next evaluation comes, in rows that every slot has trained on."""
-        return int(self._began + self._evaluations[0][1])
+    def due(self) -> float:
+        """When its next evaluation comes, in trainings that every slot has done."""
+        return self.began + self._steps[0] / self.plan.steps
 
     @property
     def loss(self) -> float:
-        return float(self._evaluations[0][4])
+        return self.recorded.loss_at(self._steps[0] / self.plan.steps)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its loss is one that the search has reached."""
+        ends = len(self._steps) == 1
+        return self.recorded.outcome == "completed" and (ends or self.recorded.exact)
 
     @property
     def rung(self) -> int | None:
         """The rung at which the next evaluation is."""
-        return self._rungs.get(self._evaluations[0][0])
+        return self._rungs.get(self._steps[0]) if len(self._steps) > 1 else None
 
-    def report(self, peers: list[tuple[str, float]]) -> tuple[dict[str, Any], str | None, int]:
-        """The next evaluation, its outcome if it is the last, and the tokens since the last."""
-        step, rows, tokens, _, loss = self._evaluations.pop(0)
-        fresh, self._tokens = tokens - self._tokens, tokens
+    def report(self, peers: list[tuple[str, float]]) -> tuple[dict[str, Any], str | None]:
+        """The next evaluation, and its outcome if it is the last."""
+        loss, step = self.loss, self._steps.pop(0)
+        rows = step * self.plan.rows // self.plan.steps
         metrics = {"step": step, "rows": rows, "eval_loss": loss, "rung_peers": peers}
-        return metrics, None if self._evaluations else self._outcome, fresh
+        return metrics, None if self._steps else self.recorded.outcome
 
 
 def _replay(
-    table: dict[str, Any],
+    landscape: Landscape,
     seed: int,
     at_once: int,
     *,
@@ -139,103 +204,91 @@ def _replay(
     shuffled: bool = False,
     priors: bool = True,
 ) -> Found:
-    sweep = _sweep(table, seed, scheduler, shuffled=shuffled)
-    trials = {_key(trial["point"]): trial for trial in table["trials"]}
-    best = min(trials, key=lambda key: _losses(trials[key])[-1])
-    plan = planner(sweep, table["rows_per_epoch"], execution=ONE_ROW)
-    first = prior_points(sweep, table["config"]) if priors else []
-    names, running, curve = {}, [], []
-    now, spent, lowest, lost = 0, 0, math.inf, False
+    sweep = _sweep(landscape, seed, scheduler, shuffled=shuffled)
+    best = min(landscape.points, key=lambda one: landscape.points[one].best)
+    plan = planner(sweep, landscape.rows_per_epoch, execution=ONE_ROW)
+    first = prior_points(sweep, landscape.base) if priors else []
+    running: list[_Running] = []
+    curve: Curve = []
+    now, ended, lowest, lost = 0.0, 0.0, math.inf, False
     with tempfile.TemporaryDirectory() as folder, Journal(f"{folder}/journal.jsonl") as journal:
         search = Search(sweep, journal, plan, first=first)
         while True:
             while len(running) < at_once and (suggestion := search.suggest()):
                 name, point = suggestion.trial, suggestion.point
-                names[name] = _key(point)
-                running.append(
-                    _Running(name, deepcopy(trials[_key(point)]), plan(sweep.trial.at(point)), now)
-                )
-                search.record(name, {"step": 0, "eval_loss": table["base"]})
-            if not running:
+                recorded = landscape.points.get(key(point))
+                if recorded is None:
+                    search.end(name, "failed", "nobody has trained this point")
+                    continue
+                running.append(_Running(name, recorded, plan(sweep.trial.at(point)), now))
+                search.record(name, {"step": 0, "eval_loss": landscape.base_loss})
+            if not running or (curve and curve[-1][0] > MOST_TRAININGS):
                 return Found(curve, lost)
             now = min(one.due for one in running)
-            due = [one for one in running if one.due == now]
+            due = [one for one in running if one.due <= now + 1e-9]
             peers = {one.rung: [(o.name, o.loss) for o in due if o.rung == one.rung] for one in due}
             for one in due:
-                lowest = min(lowest, one.loss)
-                metrics, outcome, fresh = one.report(peers[one.rung] if one.rung else [])
-                spent += fresh
+                if one.counts:
+                    lowest = min(lowest, one.loss)
+                metrics, outcome = one.report(peers[one.rung] if one.rung else [])
+                spent = ended + sum(now - other.began for other in running)
                 curve.append((spent, lowest))
                 if search.record(one.name, metrics, outcome) == "stop":
                     running.remove(one)
+                    ended += now - one.began
                     pruned = search.outcome_of(one.name) == "pruned"
-                    lost |= pruned and names[one.name] == best
+                    lost |= pruned and landscape.points[best] is one.recorded
 
 
-def _sweep(table: dict[str, Any], seed: int, scheduler: str, *, shuffled: bool) -> SweepConfig:
-    space = {name: choice(axis["values"]) for name, axis in table["grid"].items()}
+def _sweep(landscape: Landscape, seed: int, scheduler: str, *, shuffled: bool) -> SweepConfig:
+    space = {name: choice(values) for name, values in landscape.axes.items()}
     sweep = SweepConfig(
         name="replay",
         data=DataConfig("none.jsonl"),
-        trial=TrialConfig("none", num_train_epochs=table["num_train_epochs"]),
+        trial=TrialConfig("none", **landscape.trial),
         search_space=space,
-        num_trials=len(table["trials"]),
+        num_trials=min(MOST_TRIALS, len(landscape.points)),
         scheduler=scheduler,
-        evals_per_trial=table["evals_per_trial"],
-        grace_rows=table["grace_rows"],
+        on_broken_base="warn",
         seed=seed,
     )
     if shuffled:
-        points = [trial["point"] for trial in table["trials"]]
+        points = [dict(one.point) for one in landscape.points.values()]
         random.Random(seed).shuffle(points)
         sweep = replace(sweep, points=tuple(points))
     return sweep
 
 
-def _correlations(table: dict[str, Any]) -> list[str]:
+def _correlations(landscape: Landscape) -> list[str]:
     """Spearman's, between the losses at each rung and the last, of trials that did not diverge."""
-    trials = [trial for trial in table["trials"] if trial["outcome"] == "completed"]
-    last = [_losses(trial)[-1] for trial in trials]
+    trials = [one for one in landscape.points.values() if one.outcome == "completed"]
+    last = [one.losses[-1][1] for one in trials]
     lines = []
-    for rung in table["ladder"]:
-        at_rung = [
-            next(loss for _, rows, _, _, loss in trial["evaluations"] if rows >= rung)
-            for trial in trials
-        ]
+    for share in SweepConfig.rungs:
+        at_rung = [one.loss_at(share) for one in trials]
         half = sorted(range(len(last)), key=last.__getitem__)[: len(last) // 2]
         better = spearman([at_rung[i] for i in half], [last[i] for i in half])
-        lines.append(f"{rung:,} rows {spearman(at_rung, last):.3f} (the better half {better:.3f})")
+        lines.append(f"at {share:.2f} {spearman(at_rung, last):.3f} (the better half {better:.3f})")
     return lines
 
 
-def _percentile(shares: list[float], share: float) -> float:
-    return sorted(shares)[math.ceil(share * len(shares)) - 1]
-
-
-def _losses(trial: dict[str, Any]) -> list[float]:
-    return [evaluation[4] for evaluation in trial["evaluations"][1:]]
-
-
-def _key(point: dict[str, Any]) -> str:
-    return json.dumps(point, sort_keys=True)
-
-
-def _plot(replays: dict[str, list[Found]], whole: float, best: float, path: Path) -> None:
+def _plot(ways: dict[str, list[Found]], landscape: Landscape, path: Path) -> None:
     figure, (left, right) = pyplot().subplots(
         1, 2, figsize=(10, 3.8), sharey=True, layout="constrained"
     )
-    shares = np.linspace(0.01, 1, 200)
-    for name, found in replays.items():
-        regret = [[one.best_at(share * whole) / best - 1 for share in shares] for one in found]
-        left.plot(100 * shares, 100 * np.median(regret, axis=0), label=name)
-        right.plot(100 * shares, 100 * np.quantile(regret, 0.9, axis=0))
+    trainings = np.linspace(0.5, len(landscape.points), 200)
+    for name, found in ways.items():
+        regret = [[one.best_at(spent) / landscape.best - 1 for spent in trainings] for one in found]
+        finite = np.minimum(regret, 1.0)
+        left.plot(trainings, 100 * np.median(finite, axis=0), label=name)
+        right.plot(trainings, 100 * np.quantile(finite, 0.9, axis=0))
     left.set(ylabel="regret, % of the best loss", yscale="symlog", ylim=(0, 60))
     left.set_title("half of the seeds are better", fontsize=9)
     right.set_title("nine of ten seeds are better", fontsize=9)
     for axes in (left, right):
-        axes.set(xlabel="tokens spent, % of the exhaustive sweep", xlim=(0, 100))
-        axes.axvline(100 * QUARTER, color="gray", linewidth=0.8)
-        axes.axhline(100 * (WITHIN - 1), color="gray", linewidth=0.8)
+        axes.set(xlabel="full trainings spent", xlim=(0, trainings[-1]))
+        axes.axvline(FEW, color="gray", linewidth=0.8)
+        axes.axhline(100 * (landscape.bar / landscape.best - 1), color="gray", linewidth=0.8)
         axes.grid(alpha=0.3)
     left.legend(frameon=False, fontsize=8)
     save(figure, path)
@@ -245,8 +298,11 @@ def _options() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--grid", type=Path, default=Path(__file__).parent / "grid.json")
+    add("--table", type=Path, help="a table of others' sweeps, in the place of our grid")
+    add("--curves", type=Path, help="losses on the way, read off, of the table's points")
+    add("--json", action="store_true", help="the default way's figures by base, and nothing else")
     add("--seeds", type=int, default=50)
-    add("--at-once", type=int, default=4)
+    add("--at-once", type=int, help="trials at once; by default 4 on our grid, 1 on a table")
     add("--plot", type=Path, help="draw the regret into this .svg as well")
     return parser.parse_args()
 

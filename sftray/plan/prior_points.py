@@ -2,7 +2,7 @@
 
 Sources of the learning rates: the Tinker cookbook's published SFT sweep (Thinking Machines Lab,
 github.com/thinking-machines-lab/tinker-cookbook, Apache-2.0: 23 bases, rates × ranks, alpha 32),
-which COEFFICIENTS are fitted to by benchmarks/priors.py; for other families and for smaller bases
+which FIT is fitted to by benchmarks/priors.py; for other families and for smaller bases
 Schulman et al. 2025 ("LoRA Without Regret", Thinking Machines Lab), whose fit over Llama and Qwen
 bases is 5e-4 · (2000 / hidden size)^p. The largest rank of the space is taken: with alpha fixed the
 lowest loss of 21 of the 23 bases is that of the highest rank, and no other is 0.4 % below it. All
@@ -14,27 +14,43 @@ range that the user gave is not tried.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.checks import is_number
 from sftray.config.points import Point, largest_value, nearest_point
+from sftray.config.spaces import Space
 from sftray.plan.base_config import with_defaults
 from sftray.storage.model_files import BaseConfig
 
-COEFFICIENTS = {
-    "llama": 6.3e-4,
-    "qwen3": 5.4e-4,
-    "qwen3_5": 2.4e-4,
-    "deepseek_v3": 4.0e-4,
-    "nemotron_h": 5.4e-4,
-    "gpt_oss": 4.2e-4,
-}
-"""The best rate at rank 16 and hidden size 4,096, by model type without _moe and _text."""
-SIZE_EXPONENT = -0.20
-RANK_EXPONENT = 0.29
 ALPHA, RANK, HIDDEN = 32.0, 16, 4096
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The best rate is coefficient · (hidden size / HIDDEN)^size · (rank / RANK)^rank."""
+
+    coefficients: Mapping[str, float]
+    """At rank 16 and hidden size 4,096, by model type without _moe and _text."""
+    size: float
+    rank: float
+
+
+FIT = Fit(
+    {
+        "llama": 6.3e-4,
+        "qwen3": 5.4e-4,
+        "qwen3_5": 2.4e-4,
+        "deepseek_v3": 4.0e-4,
+        "nemotron_h": 5.4e-4,
+        "gpt_oss": 4.2e-4,
+    },
+    size=-0.20,
+    rank=0.29,
+)
+"""By benchmarks/priors.py."""
 SMALLEST_HIDDEN = 2000
 """Below it no base was fitted."""
 ALPHA_EXPONENT = -0.75
@@ -42,13 +58,13 @@ ALPHA_EXPONENT = -0.75
 EXPONENTS = {"qwen2": 0.0775}
 """p by model type; of all others Llama's."""
 LLAMA_EXPONENT = 0.781
-AROUND = (1.0, 2.0, 0.5)
+AROUND = (1.0, 0.5, 2.0)
 """The published rate, and its neighbours: the fit's residual is a factor of 1.4."""
 OUTSIDE = 3.0
 """A rate further outside the range than this factor says nothing about the range."""
 
 
-def prior_points(sweep: SweepConfig, base: BaseConfig) -> list[Point]:
+def prior_points(sweep: SweepConfig, base: BaseConfig, fit: Fit = FIT) -> list[Point]:
     """Where to begin a search on the base with this config.json; none where that is not known, or
     not wanted: the rates are LoRA's."""
     if not sweep.priors or not sweep.search_space or sweep.trial.finetune == "full":
@@ -62,23 +78,35 @@ def prior_points(sweep: SweepConfig, base: BaseConfig) -> list[Point]:
         wanted["lora_r"] = int(largest_value(sweep, "lora_r"))
     numbers = {name: value for name, value in wanted.items() if is_number(value)}
     point = nearest_point(sweep.search_space, {**wanted, **numbers})
-    published = published_rate(base, sweep.trial.at(point))
+    published = published_rate(base, sweep.trial.at(point), fit)
     if published is None:
         return []
     if "learning_rate" not in sweep.search_space:
         return [point]
     points: list[Point] = []
-    for factor in AROUND:
-        rate = factor * published
+    for rate in _rates(sweep.search_space["learning_rate"], published):
         point = nearest_point(sweep.search_space, {**wanted, "learning_rate": rate})
-        nearest = point["learning_rate"]
-        near = is_number(nearest) and max(rate / nearest, nearest / rate) <= OUTSIDE
-        if near and point not in points:
+        if point not in points:
             points.append(point)
     return points
 
 
-def published_rate(base: BaseConfig, trial: TrialConfig) -> float | None:
+def _rates(space: Space, published: float) -> list[float]:
+    """The rates of a space to begin with: of given ones the nearest, else some around the published
+    one; none where that is OUTSIDE."""
+
+    def distance(rate: float) -> float:
+        return abs(math.log(rate / published))
+
+    nearest = space.nearest(published)
+    if not is_number(nearest) or distance(nearest) > math.log(OUTSIDE):
+        return []
+    if values := space.finite_values():
+        return sorted(filter(is_number, values), key=distance)[: len(AROUND)]
+    return [published * factor for factor in AROUND]
+
+
+def published_rate(base: BaseConfig, trial: TrialConfig, fit: Fit = FIT) -> float | None:
     """The LoRA learning rate published as good for bases of this family and size at the trial's
     rank and alpha; None where the size is not known."""
     base = with_defaults(base)
@@ -86,12 +114,12 @@ def published_rate(base: BaseConfig, trial: TrialConfig) -> float | None:
     hidden, family = base.get("hidden_size"), _family(base)
     if not isinstance(hidden, int):
         return None
-    if family not in COEFFICIENTS or hidden < SMALLEST_HIDDEN:
+    if family not in fit.coefficients or hidden < SMALLEST_HIDDEN:
         return float(5e-4 * (2000 / hidden) ** EXPONENTS.get(family, LLAMA_EXPONENT))
-    size = float((hidden / HIDDEN) ** SIZE_EXPONENT)
-    rank = float((trial.lora_r / RANK) ** RANK_EXPONENT)
-    alpha = trial.lora_scale * trial.lora_r
-    return COEFFICIENTS[family] * size * rank * (alpha / ALPHA) ** ALPHA_EXPONENT
+    size = float((hidden / HIDDEN) ** fit.size)
+    rank = float((trial.lora_r / RANK) ** fit.rank)
+    alpha = float((trial.lora_scale * trial.lora_r / ALPHA) ** ALPHA_EXPONENT)
+    return fit.coefficients[family] * size * rank * alpha
 
 
 def _family(base: Mapping[str, object]) -> str:
