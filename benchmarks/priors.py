@@ -42,7 +42,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--table", type=Path, required=True)
     landscapes = of_table(parser.parse_args().table, None)
-    optima = [one for landscape in landscapes for one in _optima(landscape)]
+    optima = [one for landscape in landscapes for one in optima_of(landscape)]
     fit, residual = fitted(optima)
     families = ", ".join(f"{family} {rate:.2e}" for family, rate in fit.coefficients.items())
     say(
@@ -79,7 +79,7 @@ def fitted(optima: Sequence[Optimum]) -> tuple[Fit, float]:
     return Fit(coefficients, size=float(found[-2]), rank=float(found[-1])), residual
 
 
-def _optima(landscape: Landscape) -> list[Optimum]:
+def optima_of(landscape: Landscape) -> list[Optimum]:
     hidden = landscape.base.get("hidden_size")
     losses: dict[int, dict[float, float]] = defaultdict(dict)
     for one in landscape.points.values():

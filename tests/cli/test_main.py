@@ -353,5 +353,5 @@ def test_a_plan_is_exact_where_the_packs_are(
     assert planned["exact"] is True
     assert planned["packs"] == small_sweep.packs
     assert planned["data"] == small_sweep.record["data"]
-    assert planned["rungs"] == [10]
+    assert planned["rungs"] == {"0.5 epochs": [10]}
     assert [shape["steps"] for shape in planned["shapes"]] == [12]  # one shape for all three points

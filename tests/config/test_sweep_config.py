@@ -143,8 +143,8 @@ def make_sweep(**changes: Any) -> SweepConfig:
         ),
         (
             SweepConfig,
-            {"grace_rows": 0},
-            "grace_rows: got 0, must be a whole number of at least 1, or None",
+            {"rungs": (0.5, 0.2)},
+            r"rungs: got (0.5, 0.2), must be ascending numbers between 0 and 1",
         ),
         (SweepConfig, {"use_gpu": "yes"}, "use_gpu: got 'yes', must be true or false, or None"),
         (SweepConfig, {"search_space": {}}, "search_space: got nothing, must be at least one"),
@@ -186,12 +186,28 @@ def test_both_ends_of_a_space_must_be_possible() -> None:
         make_sweep(search_space={"lora_r": randint(0, 8)})
 
 
-def test_a_searched_rank_needs_an_alpha_that_follows_it() -> None:
-    trial = TrialConfig("base", lora_alpha=32)
-    with pytest.raises(ConfigError, match="lora_alpha=None, so that alpha follows the rank"):
-        make_sweep(trial=trial, search_space={"lora_r": choice([8, 16])})
-    assert TrialConfig("base", lora_r=8, lora_alpha_ratio=4.0).alpha == 32.0
-    assert TrialConfig("base", lora_r=8, lora_alpha=5.0).alpha == 5.0
+def test_alpha_is_the_same_at_every_rank_or_follows_it_by_a_ratio() -> None:
+    fixed, ratio = TrialConfig("base", lora_r=8), TrialConfig("base", lora_r=8, lora_alpha_ratio=2)
+    assert (fixed.alpha, fixed.lora_scale) == (32.0, 4.0)
+    assert (fixed.at({"lora_r": 64}).alpha, ratio.at({"lora_r": 64}).alpha) == (32.0, 128.0)
+    assert fixed.at({"lora_alpha_ratio": 2.0}).alpha == 16.0
+    assert TrialConfig("base", lora_r=16, use_rslora=True).lora_scale == 8.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_alpha": 16, "lora_alpha_ratio": 2}, "got 16 with lora_alpha_ratio=2, must be one"),
+        ({"lora_alpha": None}, "lora_alpha: got None, must be a number"),
+        ({"use_rslora": True, "lora_alpha_ratio": 2}, "got 2 with use_rslora, must be one of them"),
+    ],
+)
+def test_one_thing_says_how_alpha_meets_the_rank(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrialConfig("base", **changes)
+    both = {"lora_alpha": choice([16, 32]), "lora_alpha_ratio": choice([1, 2])}
+    with pytest.raises(ConfigError, match="the ratio takes the place of alpha"):
+        make_sweep(search_space=both)
 
 
 FULL = TrialConfig("base", finetune="full", base_precision="bf16")

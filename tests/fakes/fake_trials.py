@@ -31,6 +31,8 @@ def make_sweep(**changes: Any) -> SweepConfig:
             "num_train_epochs": choice([1, 2]),
         },
         "num_trials": 16,
+        "rungs": (1 / 9, 1 / 3),
+        "grace_steps": 3,
         "seed": 7,
     }
     return SweepConfig(**(values | changes))

@@ -16,7 +16,7 @@ from sftray.config import SweepConfig, choice, fitting, loguniform, randint, uni
 from sftray.config.points import field_values
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution, split_batch
-from sftray.plan.rungs import rung_ladder
+from sftray.plan.rungs import rung_ladders
 from sftray.plan.trial_plan import (
     MIN_STEPS,
     TrialPlan,
@@ -81,9 +81,8 @@ def test_a_plan_agrees_with_itself(
 
 def test_a_ladder_of_multiples_of_the_batch_sizes_has_no_overshoot() -> None:
     sweep = make_sweep(search_space={"effective_batch_size": choice([4, 6, 8])})
-    ladder = rung_ladder(sweep, 1000)
-    assert ladder[0] % math.lcm(4, 6, 8) == 0
-    assert ladder == (120, 360)  # 1000 / 3² = 111, to the next multiple of 24; then × 3
+    (ladder,) = rung_ladders(sweep, 1000).values()
+    assert ladder == (120, 336)  # 111 and 333, to the next multiple of 24
     for batch in (4, 6, 8):
         planned = plan(sweep, 1000, effective_batch_size=batch)
         assert [rung.overshoot for rung in planned.rungs] == [0, 0]
@@ -93,16 +92,32 @@ def test_a_ladder_of_multiples_of_the_batch_sizes_has_no_overshoot() -> None:
 def test_overshoot_is_recorded_where_batch_sizes_do_not_fit_the_ladder() -> None:
     sweep = make_sweep(search_space={"effective_batch_size": choice([7, 11, 13])})
     planned = plan(sweep, 1000, effective_batch_size=13)
-    # step 76 is the last, so the ladder's 999 is not reached
     assert [(r.rows, r.step, r.overshoot) for r in planned.rungs] == [(111, 9, 6), (333, 26, 5)]
 
 
-def test_grace_rows_and_reduction_factor_make_the_ladder() -> None:
-    space = {"learning_rate": loguniform(1e-5, 1e-3)}
-    trial = replace(TRIAL, effective_batch_size=4)
-    sweep = make_sweep(trial=trial, search_space=space, grace_rows=20, reduction_factor=2)
-    assert rung_ladder(sweep, 200) == (20, 40, 80, 160)
-    assert rung_ladder(replace(sweep, scheduler="none"), 200) == (20, 40, 80, 160)
+def test_rungs_are_shares_of_the_budget_with_and_without_a_scheduler() -> None:
+    sweep = make_sweep(search_space={"learning_rate": loguniform(1e-5, 1e-3)}, rungs=(0.1, 0.5))
+    for scheduler in ("asha", "none"):
+        assert rung_ladders(replace(sweep, scheduler=scheduler), 200) == {1: (16, 96)}
+    assert rung_ladders(replace(sweep, rungs=()), 200) == {1: ()}
+
+
+def test_a_rung_passes_by_a_trial_that_has_not_had_its_grace_steps_at_full_rate() -> None:
+    space = {"effective_batch_size": choice([1, 2, 5])}
+    sweep = make_sweep(
+        trial=replace(TRIAL, warmup_ratio=0.05),
+        search_space=space,
+        rungs=(0.1, 0.4),
+        grace_steps=20,
+    )
+    judged = {
+        batch: [r.rows for r in plan(sweep, 400, effective_batch_size=batch).rungs]
+        for batch in (1, 2, 5)
+    }
+    # 40 rows are 40 steps of which 20 are warm-up, 20 of which 10 are, and 8
+    assert judged == {1: [40, 160], 2: [160], 5: [160]}
+    late = replace(sweep, grace_steps=29)
+    assert plan(late, 400, effective_batch_size=5).rungs == ()
 
 
 def test_without_a_scheduler_a_trial_is_evaluated_at_the_rungs_and_judged_nowhere() -> None:
@@ -125,14 +140,14 @@ def test_trials_of_different_epochs_are_in_brackets_of_their_own() -> None:
     plans = {epochs: plan(sweep, 480, num_train_epochs=epochs) for epochs in (0.5, 1, 2)}
     assert [p.bracket for p in plans.values()] == ["0.5 epochs", "1 epochs", "2 epochs"]
     rungs = {epochs: [r.rows for r in p.rungs] for epochs, p in plans.items()}
-    assert rungs[0.5] == rungs[2][: len(rungs[0.5])]  # one ladder, whatever the bracket
+    assert rungs == {0.5: [28, 80], 1: [52, 160], 2: [108, 320]}  # of each one's own budget
 
 
 def test_a_continuous_range_of_epochs_cannot_be_compared_at_rungs() -> None:
     sweep = make_sweep(search_space={"num_train_epochs": uniform(0.5, 3.0)})
     with pytest.raises(ConfigError, match=r"must be choice\(\[…\]\) under scheduler='asha'"):
-        rung_ladder(sweep, 500)
-    assert rung_ladder(replace(sweep, scheduler="none"), 500) == ()
+        rung_ladders(sweep, 500)
+    assert rung_ladders(replace(sweep, scheduler="none"), 500) == {}
 
 
 def test_too_few_steps_is_an_error_that_names_what_fits() -> None:

@@ -114,16 +114,17 @@ def test_trials_at_a_rung_have_seen_the_same_rows(path: str) -> None:
 
 
 def test_a_result_that_comes_again_keeps_its_record_and_decision(path: str) -> None:
-    sweep = make_sweep(points=({"learning_rate": 1e-3}, {"learning_rate": 1e-4}))
+    sweep = make_sweep(points=tuple({"learning_rate": rate} for rate in (1e-3, 1e-4, 1e-5)))
     with Journal(path) as journal:
         search = make_search(sweep, journal)
-        search.suggest()
-        search.suggest()
+        for _ in sweep.points:
+            search.suggest()
         step = next(step for step in range(1, 16) if is_decided(search, journal, "t0000", step))
         assert search.record("t0000", {"step": step, "eval_loss": 99.0}) == "continue"
-        assert search.record("t0001", {"step": step, "eval_loss": 50.0}) == "stop"
-        assert search.record("t0001", {"step": step, "eval_loss": 0.0}) == "stop"
-        assert search.outcome_of("t0001") == "pruned"
+        assert search.record("t0001", {"step": step, "eval_loss": 40.0}) == "continue"
+        assert search.record("t0002", {"step": step, "eval_loss": 50.0}) == "stop"
+        assert search.record("t0002", {"step": step, "eval_loss": 0.0}) == "stop"
+        assert search.outcome_of("t0002") == "pruned"
         assert search.best() == Best("t0000", 1, 1.0)
         before = journal.events()
     with Journal(path) as journal:

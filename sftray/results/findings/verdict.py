@@ -45,7 +45,7 @@ def verdict(
         return (
             f"All trials but {_named(best)} were stopped early, so its final loss has nothing to "
             "be compared with.",
-            "Set more grace_rows, under another --name, to see more trials to their end.",
+            "Set later rungs, under another --name, to see more trials to their end.",
         )
     if flat := _flat(trials, importances.axes):
         return flat, f"Take {recommended}; or search other fields, wider ranges."
@@ -162,7 +162,7 @@ def _next(
         )
     if len(stopping.within_spread) > stopping.stopped / 4:
         return (
-            f"{len(stopping.within_spread)} stopped trials might have won: set more grace_rows, "
+            f"{len(stopping.within_spread)} stopped trials might have won: set later rungs, "
             "under another --name."
         )
     if noise(sweep.trials) is None:

@@ -212,7 +212,8 @@ def one_bracket(**changes: Any) -> SweepConfig:
     values: dict[str, Any] = {
         "search_space": {"learning_rate": loguniform(1e-5, 1e-1)},
         "trial": TrialConfig("none", effective_batch_size=4),
-        "grace_rows": 24,
+        "rungs": (0.1, 0.3, 0.9),
+        "grace_steps": 1,
         "evals_per_trial": 2,
     }
     return make_sweep(**(values | changes))
@@ -474,7 +475,7 @@ def test_when_all_but_one_were_stopped_more_grace_is_advised() -> None:
     stopped = [({"learning_rate": 1e-4}, always(4.0), "pruned", 24)] * 3
     found = verdict_of([({"learning_rate": 1e-3}, always(2.0), "completed", None), *stopped])
     assert found.verdict.startswith("All trials but t0000 (2.0000) were stopped early")
-    assert "grace_rows" in found.advice
+    assert "rungs" in found.advice
 
 
 def test_when_the_base_is_better_the_verdict_says_so() -> None:
