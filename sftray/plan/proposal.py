@@ -67,13 +67,8 @@ def propose(
     recipe = make_recipe(DataConfig(source, split=split, max_length=UNCUT), model)
     sample = take_sample(recipe, SAMPLE)
     recipe, cut = _rows_that_hold(recipe, sample, base, reasons)
-<<<<<<< HEAD
     trial = _trial(model, base, gpus, sample.read, reasons)
-    search = _space(base, sample.read, reasons)
-=======
-    trial = _trial(model, gpus, sample.read, reasons)
     search = _space(base, trial, sample.read, reasons)
->>>>>>> 92b5186 (Alpha 32 at every rank, schedules as an axis, rungs as shares of the budget that keep two, priors fitted to published sweeps)
     if not gpus:  # a first answer in minutes
         search = {name: search[name] for name in _ON_A_CPU}
     sweep = SweepConfig(

@@ -96,13 +96,17 @@ def audited(sweep: SweepConfig, rows: int, events: Sequence[Event]) -> Audit:
     )
 
 
-def cutoff_of(recorded: Sequence[float], reduction_factor: int) -> float:
-    """The quantile 1/reduction_factor of losses, linear between two of them."""
+def cutoff_of(recorded: Sequence[float], reduction_factor: int) -> float | None:
+    """The quantile 1/reduction_factor of losses, linear between two of them, or their second
+    lowest where that is more; None of fewer than two."""
+    if len(recorded) < 2:
+        return None
     ranked = sorted(recorded)
     place = (len(ranked) - 1) / reduction_factor
     below = math.floor(place)
     above = min(below + 1, len(ranked) - 1)
-    return ranked[below] + (place - below) * (ranked[above] - ranked[below])
+    quantile = ranked[below] + (place - below) * (ranked[above] - ranked[below])
+    return max(quantile, ranked[1])
 
 
 class _Replay:
@@ -249,7 +253,7 @@ class _Replay:
         loss, wrong = trial.losses.get(step), ""
         rung = self._rungs.setdefault((event["bracket"], rows), {})
         here = {**rung, **trial.peers.get(step, {})}
-        cutoff = cutoff_of(list(here.values()), self._sweep.reduction_factor) if here else None
+        cutoff = cutoff_of(list(here.values()), self._sweep.reduction_factor)
         if loss is None or trial.rung_at(step) != rows or event["bracket"] != trial.plan.bracket:
             wrong = (
                 f"{trial.name} is judged at step {step} as at {rows} rows, which is no rung of it"

@@ -30,13 +30,8 @@ from sftray.errors import BrokenBaseError, DataError, Log, OutageError, SweepFai
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
 from sftray.plan.identities import Identities, identities, refuse_other_identities
-<<<<<<< HEAD
 from sftray.plan.preflight import check_code, check_sweep, checked_base
-from sftray.plan.prior_points import prior_points, usual_rate
-=======
-from sftray.plan.preflight import check_code, check_sweep
 from sftray.plan.prior_points import prior_points, published_rate
->>>>>>> 92b5186 (Alpha 32 at every rank, schedules as an axis, rungs as shares of the budget that keep two, priors fitted to published sweeps)
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import planner, resolve_batch_sizes
 from sftray.results.recorder import Recorder
@@ -212,16 +207,11 @@ def _begin(
     earlier = [results.load(folder) for folder in sweep.warm_start]
     known, theirs = learn_from(sweep, ours[0], earlier, log)
     priors = prior_points(sweep, base)
-<<<<<<< HEAD
-    usual = usual_rate(base)
+    usual = published_rate(base, sweep.trial)
     start = SweepStarted(
         event=EventName.SWEEP_STARTED, trial=None, uid=ours[1], first=[*theirs, *priors]
     )
     first = cast(SweepStarted, journal.append(start)).get("first", [])
-=======
-    usual = published_rate(base, sweep.trial)
-    first = [*theirs, *priors]
->>>>>>> 92b5186 (Alpha 32 at every rank, schedules as an axis, rungs as shares of the budget that keep two, priors fitted to published sweeps)
     search = Search(sweep, journal, specs.plan, fit.too_large, first, meter.look, usual)
     search.take_over(known)
     for line in _begins_with(known, theirs, priors):

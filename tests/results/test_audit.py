@@ -79,10 +79,12 @@ def test_a_sweep_that_was_given_more_trials_is_as_it_was(tmp_path: Path) -> None
 
 def test_cutoffs_are_numpys_quantiles() -> None:
     rng = random.Random(0)
-    for size in range(1, 40):
+    for size in range(2, 40):
         losses = [rng.gauss(3, 1) for _ in range(size)]
         for eta in (2, 3, 4):
-            assert cutoff_of(losses, eta) == pytest.approx(np.quantile(losses, 1 / eta), rel=1e-14)
+            theirs = max(np.quantile(losses, 1 / eta), sorted(losses)[1])
+            assert cutoff_of(losses, eta) == pytest.approx(theirs, rel=1e-14)
+    assert cutoff_of([1.0], 3) is None
 
 
 # the recorded sweep
