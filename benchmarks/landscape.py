@@ -145,7 +145,7 @@ def of_grid(path: Path, noise: float = 0.0) -> Landscape:
     )
 
 
-def of_table(path: Path, curves: Path | None) -> list[Landscape]:
+def of_table(path: Path, curves: Path | None, fewest: int = FEWEST_POINTS) -> list[Landscape]:
     """Others': the bases of a table that have enough points, each point's runs averaged."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -161,7 +161,7 @@ def of_table(path: Path, curves: Path | None) -> list[Landscape]:
         own = _noise(_near_the_best(points.values()))
         landscape = _landscape(name, points, read_off, pooled if math.isnan(own) else own)
         completed = sum(one.outcome == "completed" for one in landscape.points.values())
-        if completed >= FEWEST_POINTS:
+        if completed >= fewest:
             found.append(landscape)
     return found
 

@@ -94,9 +94,11 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
         sweep = demo(sweep)
     changes = {
         name: value
-        for name in ("name", "storage", "num_trials", "trainer", "wandb")
+        for name in ("name", "storage", "num_trials", "trainings", "trainer", "wandb")
         if (value := getattr(options, name)) is not None
     }
+    if options.num_trials is not None:
+        changes["trainings"] = None
     if options.data:
         # another dataset has other splits
         changes["data"] = dataclasses.replace(
@@ -127,7 +129,11 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     add("--model", help="the base: a folder or a Hub model id")
     add("--storage", help="folder or s3://, gs:// URI for sweeps and packs")
     add("--name", help="the sweep's folder under --storage")
-    add("--num-trials", type=int)
+    number = parser.add_mutually_exclusive_group()
+    number.add_argument("--num-trials", type=int)
+    number.add_argument(
+        "--trainings", type=float, help="as many trials as cost so many full trainings"
+    )
     add("--trainer", choices=TRAINERS)
     add("--wandb", choices=WANDB_MODES)
     add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")

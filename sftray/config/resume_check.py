@@ -11,7 +11,7 @@ from sftray.storage import files
 from sftray.storage.paths import SweepPaths, name_of
 
 _MAY_CHANGE = (
-    *BUDGETS, "num_trials", "confirm_top", "confirm_seeds", "confirm_trainer",
+    *BUDGETS, "num_trials", "trainings", "confirm_top", "confirm_seeds", "confirm_trainer",
     "max_concurrent_trials", "max_failures", "on_broken_base", "hang_minutes", "wandb",
     "wandb_project", "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated",
     "sample_prompts", "sample_at", "storage", "data.revision", "trial.model_revision",

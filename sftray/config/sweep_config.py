@@ -21,6 +21,7 @@ from sftray.config.checks import (
 )
 from sftray.config.data_config import DataConfig
 from sftray.config.spaces import Space, Value
+from sftray.config.trainings import trials_worth
 from sftray.config.trial_config import TrialConfig
 from sftray.storage.paths import PACKS
 
@@ -43,6 +44,9 @@ class SweepConfig:
     search_space: Mapping[str, Space] = field(default_factory=dict)
     """TrialConfig field → loguniform, uniform, randint or choice."""
     num_trials: Annotated[int, AtLeast(1)] = 16
+    trainings: Annotated[float | None, AtLeast(1)] = None
+    """What the search may cost, in full trainings, in the place of num_trials: so many trials are
+    drawn as are expected to cost that much with those that rungs stop."""
     warm_start: tuple[str, ...] = ()
     """Folders of earlier sweeps to begin with: what they have trained of this space on the same
     data and base is not trained again, and of others their best points come first."""
@@ -142,6 +146,10 @@ class SweepConfig:
         for name in ("warm_start", "sample_prompts", "rungs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
+        if self.trainings is not None:
+            rungs = self.rungs if self.scheduler == "asha" else ()
+            worth = trials_worth(self.trainings, rungs, self.reduction_factor)
+            object.__setattr__(self, "num_trials", worth)
         self._require_spaces()
         if self.name == PACKS:
             refuse("name", repr(PACKS), "another: the packs of all sweeps lie in this folder")

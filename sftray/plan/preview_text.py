@@ -5,6 +5,7 @@ from __future__ import annotations
 from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
+from sftray.config.trainings import LEAST_KEPT, expected_trainings
 from sftray.data.packs.manifest import overlap_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
@@ -12,7 +13,6 @@ from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
-from sftray.plan.rungs import LEAST_KEPT
 
 
 def plan_text(plan: Preview) -> str:
@@ -35,7 +35,8 @@ def plan_text(plan: Preview) -> str:
     if plan.rungs:
         lines.append(f"rungs: after {_rungs_text(plan)} {_judgement(plan.sweep)}")
     lines += [
-        f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)",
+        f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)"
+        f"{_trainings_text(plan)}",
         *_budgets_text(plan.sweep),
         _disk_text(plan.disk),
         *(f"warning: {warning}" for warning in plan.warnings),
@@ -102,6 +103,15 @@ def _shape_text(shape: TrialShape) -> str:
         f"warm-up), {shape.tokens:,} tokens, {plan.rows_dropped} rows dropped, judged at "
         + (f"{rungs} rows" if rungs else "its end")
     )
+
+
+def _trainings_text(plan: Preview) -> str:
+    """What the search is expected to cost, in full trainings."""
+    sweep = plan.sweep
+    if not sweep.rungs or sweep.scheduler == "none":
+        return ""
+    expected = expected_trainings(sweep.total_trials, sweep.rungs, sweep.reduction_factor)
+    return f"; the search costs about {expected:.1f} full trainings"
 
 
 def _rungs_text(plan: Preview) -> str:

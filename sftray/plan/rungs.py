@@ -10,9 +10,6 @@ from sftray.config import SweepConfig
 from sftray.config.points import field_values
 from sftray.errors import ConfigError
 
-LEAST_KEPT = 2
-"""Of the trials at a rung so many continue at least."""
-
 Ladders = dict[float, tuple[int, ...]]
 """Epochs → the rows at which trials of so many epochs are compared."""
 

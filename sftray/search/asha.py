@@ -22,9 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from sftray.plan.rungs import LEAST_KEPT
+from sftray.config.trainings import cutoff_among
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,5 @@ def asha(recorded: Sequence[float], loss: float, reduction_factor: int) -> Decis
     """Whether a trial continues from a rung that has seen `recorded` before: whether its loss is at
     most their 1/reduction_factor quantile, linear between two of them, or one of the LEAST_KEPT
     lowest. All losses are finite."""
-    if len(recorded) < LEAST_KEPT:
-        return Decision(True, None)
-    quantile = float(np.quantile(np.asarray(recorded, dtype=float), 1 / reduction_factor))
-    cutoff = max(quantile, sorted(recorded)[LEAST_KEPT - 1])
-    return Decision(loss <= cutoff, cutoff)
+    cutoff = cutoff_among(sorted(recorded), reduction_factor)
+    return Decision(cutoff is None or loss <= cutoff, cutoff)

@@ -22,6 +22,7 @@ from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.lora_targets import INSIDE
+from sftray.plan.rungs import rung_ladders
 from sftray.results import Results
 from sftray.results.confirmation import Confirmed
 from sftray.results.leaderboard import answering
@@ -143,6 +144,14 @@ def _best_kept(
     raise SftrayError(f"{paths.root}: no evaluation has a checkpoint; was trials/ cleaned up?")
 
 
+def _rungs(sweep: SweepConfig, trial: TrialConfig, rows: int) -> tuple[float, ...]:
+    """The shares of a trial's rows at which the sweep has evaluated it, whatever the batch sizes of
+    the others."""
+    epochs = trial.num_train_epochs
+    ladder = rung_ladders(sweep, rows).get(epochs, ())
+    return tuple(round(at / round(epochs * rows), 6) for at in ladder)
+
+
 def _facts(
     sweep: SweepConfig,
     packs: Packs,
@@ -172,7 +181,7 @@ def _facts(
         packs=f"../../packs/{name_of(packs.root)}",
         packs_key=found.packs_key,
         data_counts=counts_of(packs.manifest),
-        rungs=sweep.rungs,
+        rungs=_rungs(sweep, sweep.trial.at(best.point), packs.rows("train")),
         grace_steps=sweep.grace_steps,
         evals_per_trial=sweep.evals_per_trial,
         end_of_turn=packs.end_of_turn,

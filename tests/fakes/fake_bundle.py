@@ -41,8 +41,9 @@ def facts_of(config: TrialConfig, **changes: Any) -> BundleFacts:
         confirmed=None, says="t0001: eval loss 3.5000 at step 12, 2.0000 below the base",
         tokens=4000, config=config, data=DataConfig(str(FOLDER / "chats.jsonl")),
         packs="/home/somebody/results/packs/0123", packs_key="0123",
-        data_counts={"train": counts, "eval": counts}, first_rung=112, evals_per_trial=3,
-        end_of_turn=END_OF_TURN, chat_format=DEMO_FORMAT, trials=2,
+        data_counts={"train": counts, "eval": counts}, rungs=(0.37,), grace_steps=5,
+        evals_per_trial=3, end_of_turn=END_OF_TURN, chat_format=DEMO_FORMAT, trials=2,
+        versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
         versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
         git_revision=None, reloaded_eval_loss=3.5, verified=True,
         leaderboard=[

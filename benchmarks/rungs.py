@@ -1,0 +1,145 @@
+"""Where rungs stand and how many trials they keep, on curves of others, on a real base and on our
+grid: all points of a base come in random order, one after another, and ASHA stops them.
+
+    python benchmarks/rungs.py
+    python benchmarks/rungs.py --table FILE.csv --curves FILE.csv
+
+Every base with at least six curves counts. For each setting: the share of the exhaustive search's
+rows that is spent, the regret (mean over bases and orders, and of the worst base) and the share of
+orders that end within 0.2 % of the best. `margin`: a loss so much above the cutoff continues, too.
+`extrapolated`: at the last rung a trial is judged by its loss less a share of what its own slope
+would still bring by the rates that its schedule has left.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from console import argument_parser, say
+from landscape import BAR, Landscape, Recorded, of_grid, of_table
+
+FEWEST = 6
+ORDERS = 60
+BACK = 0.8
+"""A slope is between this share of a rung and the rung."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    rungs: tuple[float, ...]
+    kept: int = 1
+    eta: int = 3
+    margin: float = 0.0
+    extrapolated: float = 0.0
+
+    def __str__(self) -> str:
+        extra = f", margin {self.margin:.1%}" if self.margin else ""
+        extra += f", extrapolated {self.extrapolated:g}" if self.extrapolated else ""
+        places = " and ".join(f"{rung:.2f}" for rung in self.rungs)
+        return f"at {places}, 1/{self.eta}, at least {self.kept}{extra}"
+
+
+NINTHS, LATE = (1 / 9, 1 / 3), (1 / 20, 5 / 12)
+SETTINGS = (
+    *(Setting(NINTHS, kept) for kept in (1, 2, 3)),
+    *(Setting(LATE, kept) for kept in (1, 2, 3)),
+    Setting(LATE, 2, eta=2),
+    Setting((1 / 9, 5 / 12), 2),
+    Setting((1 / 20, 1 / 2), 2),
+    Setting((1 / 20, 1 / 5, 1 / 2), 2),
+    *(Setting(LATE, 2, margin=margin) for margin in (0.002, 0.005)),
+    *(Setting(LATE, 2, extrapolated=share) for share in (0.1, 0.3)),
+)
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--table", type=Path, help="a table of others' sweeps, besides our grid")
+    parser.add_argument("--curves", type=Path, help="losses on the way, read off")
+    options = parser.parse_args()
+    landscapes = [of_grid(Path(__file__).parent / "grid.json")]
+    if options.table:
+        landscapes += of_table(options.table, options.curves, fewest=FEWEST)
+    curves = {one.name: _curves(one) for one in landscapes}
+    curves = {name: known for name, known in curves.items() if len(known) >= FEWEST}
+    say(f"{len(curves)} bases: " + ", ".join(f"{name} {len(c)}" for name, c in curves.items()))
+    say(f"{'':52} rows  regret  of the worst base                within {BAR:.1%}")
+    for setting in SETTINGS:
+        found = {name: _searches(known, setting) for name, known in curves.items()}
+        regrets = {name: statistics.fmean(r for _, r in runs) for name, runs in found.items()}
+        worst = max(regrets, key=regrets.__getitem__)
+        rows = statistics.fmean(
+            cost / len(curves[name]) for name, runs in found.items() for cost, _ in runs
+        )
+        near = statistics.fmean(r <= 100 * BAR for runs in found.values() for _, r in runs)
+        say(
+            f"{setting!s:52} {rows:4.0%} {statistics.fmean(regrets.values()):6.3f} % "
+            f"{regrets[worst]:6.2f} % {worst.split('/')[-1][:24]:24} {near:5.0%}"
+        )
+
+
+def _curves(landscape: Landscape) -> list[Recorded]:
+    return [
+        one for one in landscape.points.values() if one.has_curve and one.outcome == "completed"
+    ]
+
+
+def _searches(points: Sequence[Recorded], setting: Setting) -> list[tuple[float, float]]:
+    """(trainings, regret in percent) of each order."""
+    best = min(one.best for one in points)
+    found = []
+    for seed in range(ORDERS):
+        order = list(points)
+        random.Random(seed).shuffle(order)
+        cost, lowest = _search(order, setting)
+        found.append((cost, 100 * (lowest / best - 1)))
+    return found
+
+
+def _search(order: Sequence[Recorded], setting: Setting) -> tuple[float, float]:
+    recorded: list[list[float]] = [[] for _ in setting.rungs]
+    cost, lowest = 0.0, math.inf
+    for point in order:
+        spent = 1.0
+        for rung, losses in zip(setting.rungs, recorded, strict=True):
+            loss = _judged(point, rung, setting)
+            goes_on = _goes_on(losses, loss, setting)
+            losses.append(loss)
+            if not goes_on:
+                spent = rung
+                break
+        cost += spent
+        if spent == 1:
+            lowest = min(lowest, point.best)
+    return cost, lowest
+
+
+def _goes_on(recorded: Sequence[float], loss: float, setting: Setting) -> bool:
+    if len(recorded) < setting.kept:
+        return True
+    cutoff = max(np.quantile(recorded, 1 / setting.eta), sorted(recorded)[setting.kept - 1])
+    return bool(loss <= cutoff * (1 + setting.margin))
+
+
+def _judged(point: Recorded, rung: float, setting: Setting) -> float:
+    loss = point.loss_at(rung)
+    if not setting.extrapolated or rung != setting.rungs[-1]:
+        return loss
+    seen, before = _rates_until(rung), _rates_until(BACK * rung)
+    slope = (loss - point.loss_at(BACK * rung)) / (seen - before)
+    return loss + setting.extrapolated * slope * (_rates_until(1.0) - seen)
+
+
+def _rates_until(share: float) -> float:
+    """The rates of a linear decay until a share of the schedule, added up."""
+    return share - share**2 / 2
+
+
+if __name__ == "__main__":
+    main()
