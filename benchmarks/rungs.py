@@ -45,14 +45,14 @@ class Setting:
         return f"at {places}, 1/{self.eta}, at least {self.kept}{extra}"
 
 
-NINTHS, LATE = (1 / 9, 1 / 3), (1 / 20, 5 / 12)
+NINTHS, LATE = (1 / 9, 1 / 3), (0.08, 5 / 12)
 SETTINGS = (
     *(Setting(NINTHS, kept) for kept in (1, 2, 3)),
     *(Setting(LATE, kept) for kept in (1, 2, 3)),
     Setting(LATE, 2, eta=2),
-    Setting((1 / 9, 5 / 12), 2),
-    Setting((1 / 20, 1 / 2), 2),
-    Setting((1 / 20, 1 / 5, 1 / 2), 2),
+    *(Setting((first, 5 / 12), 2) for first in (0.05, 0.1, 1 / 9)),
+    Setting((0.08, 1 / 2), 2),
+    Setting((0.08, 1 / 5, 1 / 2), 2),
     *(Setting(LATE, 2, margin=margin) for margin in (0.002, 0.005)),
     *(Setting(LATE, 2, extrapolated=share) for share in (0.1, 0.3)),
 )

@@ -65,8 +65,9 @@ class SweepConfig:
     reduction_factor: Annotated[int, AtLeast(2)] = 3
     """Of the trials at a rung the best 1/reduction_factor continue (ASHA's eta), and never fewer
     than two."""
-    rungs: Annotated[tuple[float, ...], Shares()] = (0.05, 5 / 12)
-    """Shares of a trial's rows at which it is judged, ascending."""
+    rungs: Annotated[tuple[float, ...], Shares()] = (0.08, 5 / 12)
+    """Shares of a trial's rows at which it is judged, ascending; the first comes later where the
+    smallest batch has not had its grace_steps."""
     grace_steps: Annotated[int, AtLeast(1)] = 20
     """Optimizer steps after the warm-up that a trial is sure of: a rung before them passes it by,
     so that a large batch is not judged on a handful of steps."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sftray.config import SweepConfig
-from sftray.config.points import field_values
+from sftray.config.points import field_values, largest_value
 from sftray.errors import ConfigError
 
 Ladders = dict[float, tuple[int, ...]]
@@ -30,9 +30,10 @@ def rung_ladders(sweep: SweepConfig, rows_per_epoch: int) -> Ladders:
     """The rows at which trials are compared, by their epochs; without a scheduler they are only
     evaluated there, so that one can see what one would have done.
 
-    Rungs are shares of the budget (`rungs`), on multiples of the batch sizes' least common multiple
-    where that is no larger than the first of them, so that all batch sizes have then seen the same
-    rows. Raises ConfigError where epochs are a continuous range and trials are to be compared.
+    Rungs are shares of the budget (`rungs`), none before the smallest batch has had its
+    `grace_steps`. They are on multiples of the batch sizes' least common multiple where that is no
+    larger than the first of them, so that all batch sizes have then seen the same rows. Raises
+    ConfigError where epochs are a continuous range and trials are to be compared.
     """
     epochs = field_values(sweep, "num_train_epochs")
     if epochs is None and sweep.scheduler == "none":
@@ -44,14 +45,15 @@ def rung_ladders(sweep: SweepConfig, rows_per_epoch: int) -> Ladders:
         )
     batches = field_values(sweep, "effective_batch_size")
     assert batches is not None  # whole numbers are no continuous range
-    multiple = math.lcm(*[int(batch) for batch in batches])
-    return {
-        value: _ladder(sweep.rungs, round(value * rows_per_epoch), multiple) for value in epochs
-    }
+    sizes = [int(batch) for batch in batches]
+    return {one: _ladder(sweep, round(one * rows_per_epoch), sizes) for one in epochs}
 
 
-def _ladder(shares: Sequence[float], budget: int, multiple: int) -> tuple[int, ...]:
-    rows = [max(1, round(share * budget)) for share in shares]
+def _ladder(sweep: SweepConfig, budget: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    smallest, multiple = min(sizes), math.lcm(*sizes)
+    warmup = math.ceil(largest_value(sweep, "warmup_ratio") * (budget // smallest))
+    sure = smallest * (warmup + sweep.grace_steps)
+    rows = [max(sure, round(share * budget)) for share in sweep.rungs]
     if rows and multiple <= rows[0]:
-        rows = [round(one / multiple) * multiple for one in rows]
+        rows = [math.ceil(one / multiple) * multiple for one in rows]
     return tuple(sorted({one for one in rows if one < budget}))

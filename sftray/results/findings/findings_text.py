@@ -92,7 +92,7 @@ def _cost(cost: Cost, device: str) -> str:
 
 
 def _regret(moments: Sequence[Moment]) -> Iterator[str]:
-    for share in (0.25, 0.5, 0.75):
+    for share in (1 / 9, 1 / 3, 2 / 3):
         within = [one for one in moments if one.tokens <= share * moments[-1].tokens]
         if within:
             yield (
