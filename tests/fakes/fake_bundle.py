@@ -44,7 +44,6 @@ def facts_of(config: TrialConfig, **changes: Any) -> BundleFacts:
         data_counts={"train": counts, "eval": counts}, rungs=(0.37,), grace_steps=5,
         evals_per_trial=3, end_of_turn=END_OF_TURN, chat_format=DEMO_FORMAT, trials=2,
         versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
-        versions=dict.fromkeys(RECORDED_PACKAGES, "1"),
         git_revision=None, reloaded_eval_loss=3.5, verified=True,
         leaderboard=[
             ShownTrial("t0001", point, 3.5, 4000, "completed"),
