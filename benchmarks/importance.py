@@ -84,7 +84,7 @@ def simulated(
         points = [{name: axis.at(draw.random()) for name, axis in space.items()}
                   for _ in range(trials)]  # fmt: skip
         changes |= {"points": tuple(points), "search_space": {}, "scheduler": "none"}
-    sweep = make_sweep(**changes)
+    sweep = make_sweep(**changes, rungs=(0.27, 0.6), grace_steps=1)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a journal waits for its disk
     with (
         tempfile.TemporaryDirectory(dir=memory) as folder,

@@ -8,6 +8,7 @@ python tests/record_sweep.py results/lr_batch
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def record(sweep: Path, out: Path = RECORDED) -> None:
     taken = [(path, out / sweep.name / path.relative_to(sweep)) for name in FILES
              for path in sorted(sweep.glob(name))]  # fmt: skip
     taken.append((packs / "manifest.json", out / "packs" / packs.name / "manifest.json"))
+    shutil.rmtree(out / sweep.name, ignore_errors=True)
     for path, target in taken:
         text = path.read_text(encoding="utf-8")
         text = text.replace(str(FOLDER), "sftray/demo")

@@ -85,10 +85,10 @@ def test_tables_of_a_recorded_sweep_agree_with_its_leaderboard(recorded: Results
 def test_repetitions_with_other_seeds_name_the_trial_that_they_repeat(recorded: Results) -> None:
     again = recorded.trials.dropna(subset=["confirms"])
     assert again.groupby("confirms")["seed"].apply(list).to_dict() == {
-        "t0003": [1, 2, 3], "t0008": [1, 2, 3],
+        "t0002": [1, 2, 3], "t0011": [1, 2, 3],
     }  # fmt: skip
     assert "seed" not in recorded.axes
-    assert recorded.best["trial"].tolist() == ["t0008"]
+    assert recorded.best["trial"].tolist() == ["t0002"]
     assert recorded.ended
 
 
