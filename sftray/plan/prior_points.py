@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.checks import is_number
-from sftray.config.points import Point, largest_value, nearest_point
+from sftray.config.points import Point, largest_value, nearest_point, reachable
 from sftray.config.spaces import Space
 from sftray.plan.base_config import with_defaults
 from sftray.storage.model_files import BaseConfig
@@ -60,6 +60,9 @@ EXPONENTS = {"qwen2": 0.0775}
 LLAMA_EXPONENT = 0.781
 AROUND = (1.0, 0.5, 2.0)
 """The published rate, and its neighbours: the fit's residual is a factor of 1.4."""
+LOW = 0.75
+"""Below this share of the published rate the smallest batch is tried: a smaller batch wants a lower
+rate."""
 OUTSIDE = 3.0
 """A rate further outside the range than this factor says nothing about the range."""
 
@@ -85,7 +88,10 @@ def prior_points(sweep: SweepConfig, base: BaseConfig, fit: Fit = FIT) -> list[P
         return [point]
     points: list[Point] = []
     for rate in _rates(sweep.search_space["learning_rate"], published):
-        point = nearest_point(sweep.search_space, {**wanted, "learning_rate": rate})
+        at = {**wanted, "learning_rate": rate}
+        if rate < LOW * published and "effective_batch_size" in at:
+            at["effective_batch_size"] = int(min(reachable(sweep, "effective_batch_size")))
+        point = nearest_point(sweep.search_space, at)
         if point not in points:
             points.append(point)
     return points
