@@ -55,5 +55,6 @@ def _words(text: str) -> list[str]:
 
 
 def _number(text: str) -> float | None:
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return float(found[-1].replace(",", "")) if found else None
+    # a minus stands before a number, not between two: "3-4" ends on 4
+    found = re.findall(r"(?:(?<![\w.)])[-−])?\d[\d,]*(?:\.\d+)?", text)
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None

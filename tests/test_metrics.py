@@ -16,6 +16,15 @@ def test_the_last_number_is_what_gsm8k_asks_for() -> None:
     assert last_number([], []) == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [("3-4", 4), ("so x = -4", -4), ("5 - 9 = −4", -4), ("(2)-4", 4), ("-4", -4), ("a-4", 4)],
+)
+def test_a_minus_between_two_numbers_is_none(answer: str, number: float) -> None:
+    assert last_number([answer], [f"#### {number}"]) == 1
+    assert last_number([answer], [f"#### {-number}"]) == 0
+
+
 @pytest.mark.parametrize("name", ["nowhere:exact_match", "sftray.metrics:nothing", ":x"])
 def test_a_metric_that_is_not_there_is_refused_with_an_example(name: str) -> None:
     with pytest.raises(ConfigError, match="must be an importable 'module:function', as in"):

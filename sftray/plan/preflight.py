@@ -11,6 +11,7 @@ from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.checks import refuse
 from sftray.config.points import field_values, reachable
 from sftray.config.resume_check import refuse_other_config, require_no_stranger
+from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.packs.manifest import (
     Counts,
     Estimate,
@@ -71,6 +72,7 @@ def check_sweep(
     require_targets(sweep, base)
     _require_no_idle_revision(sweep)
     return [
+        *check_template(sweep),
         *check_evaluation(counts_of(manifest)["eval"]),
         *check_references(sweep, manifest["sample_prompts"]),
         *check_plans(sweep, plan),
@@ -89,6 +91,22 @@ def _require_no_idle_revision(sweep: SweepConfig) -> None:
     if sweep.data.revision and names_files(sweep.data.source):
         got = f"{sweep.data.revision!r} with the files {sweep.data.source}"
         refuse("data.revision", got, "None: only a Hub dataset has revisions")
+
+
+def check_template(sweep: SweepConfig) -> Iterator[str]:
+    """Where chats are written otherwise than by the template that the base brings."""
+    if sweep.data.chat_template is not None:
+        own = read_tokenizer(sweep.trial.model, revision=sweep.trial.model_revision).chat_template
+        yield from template_warning(files.read_text(sweep.data.chat_template), own)
+
+
+def template_warning(given: str | None, own: str | None) -> Iterator[str]:
+    """Of a template that is not the base's own."""
+    if given is not None and own is not None and given.strip() != own.strip():
+        yield (
+            "data.chat_template is not the template that the base brings: a base that was trained "
+            "on chats loses by another; leave it out, unless the base is a plain one"
+        )
 
 
 def check_code(trial: TrialConfig) -> Iterator[str]:

@@ -72,6 +72,8 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     known_seen, known = _ended.get(records, (seen, {}))
     known = known if known_seen == seen else {}
     rows = {one.trial: known.get(one.trial) or _row(sweep, one, records) for one in trials}
+    for one in trials:  # what a bank's rows cost is known better as it goes on
+        rows[one.trial]["gpu_seconds"] = one.gpu_seconds
     ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
     _ended[records] = (seen, ended)
     ranked = sorted(rows.values(), key=lambda row: _rank(sweep, row))

@@ -85,6 +85,8 @@ def mean_text(one: Confirmed) -> str:
     number, half = len(one["eval_losses"]), half_width(one)
     other = "" if one["trial"] in one["runs"] else "other "
     seeds = f"{number} {other}seed{'s' if number != 1 else ''}"
+    if diverged := sum(map(math.isinf, one["eval_losses"])):
+        return f"of {seeds} {diverged} diverged"
     spread = "" if half is None or not math.isfinite(half) else f" ± {half:.4f}"
     return f"mean of {seeds} {_loss(one['mean'])}{spread}"
 

@@ -58,6 +58,8 @@ class TrialRecord:
     """When attempts started and ended, and of what."""
     ended: float | None = None
     """When it ended, in seconds since the epoch."""
+    bank_rate: float | None = None
+    """Device seconds that its bank took for a row, all its trials together; None outside of one."""
 
     @property
     def trained(self) -> list[Metrics]:
@@ -82,8 +84,11 @@ class TrialRecord:
 
     @property
     def gpu_seconds(self) -> float:
-        """In training steps so far, times workers, of a bank's its share; seconds where the sweep
-        is older than that."""
+        """In training steps so far, times workers; of a bank's what its rows cost there, so that a
+        point costs the same whatever trains beside it; seconds where the sweep is older than
+        that."""
+        if self.bank_rate is not None:
+            return self.bank_rate * self.last["rows"]
         known = self.last.get("gpu_seconds")
         return float(self.last["seconds"] if known is None else known)
 
@@ -168,6 +173,19 @@ class Records:
                     )
                 case _ if event["trial"] in self._trials:
                     _apply(self._trials[event["trial"]], event)
+        self._price_rows()
+
+    def _price_rows(self) -> None:
+        """A pass of a bank is as long as its slots are many: its time is shared by all rows."""
+        banked = [
+            trial
+            for trial in self._trials.values()
+            if trial.folder is None and trial.results and trial.results[0].get("bank_slots")
+        ]
+        rows = sum(trial.last["rows"] for trial in banked)
+        seconds = sum(trial.last.get("gpu_seconds", 0.0) for trial in banked)
+        for trial in banked:
+            trial.bank_rate = seconds / rows if rows else None
 
     def base_eval_loss(self) -> float | None:
         """The untrained base's loss: the first step-0 evaluation of any trial."""

@@ -14,7 +14,7 @@ from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER, demo
 from sftray.errors import ConfigError
 from sftray.plan.lora_targets import FAMILIES, module_names, require_targets
-from sftray.plan.preflight import check_vocabulary
+from sftray.plan.preflight import check_template, check_vocabulary
 from sftray.plan.preview import make_plan
 from sftray.storage.model_files import model_config
 
@@ -131,3 +131,13 @@ def test_a_base_without_a_row_for_a_token_of_the_data_is_refused(small_packs: Pa
         list(check_vocabulary(manifest, {"vocab_size": 8000}))
     with pytest.raises(ConfigError, match="has 97 rows"):
         list(check_vocabulary(manifest, {"text_config": {"vocab_size": 97}}))
+
+
+def test_a_template_that_is_not_the_bases_own_is_warned_of(tmp_path: Path) -> None:
+    own, other = FOLDER / "chat_template.jinja", tmp_path / "other.jinja"
+    other.write_text(own.read_text().replace("<|im_start|>", ">>"))
+    for template, warned in ((None, 0), (own, 0), (other, 1)):
+        data = replace(SWEEP.data, chat_template=template and str(template))
+        found = list(check_template(replace(SWEEP, data=data)))
+        assert len(found) == warned
+        assert all("is not the template that the base brings" in one for one in found)

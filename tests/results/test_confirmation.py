@@ -7,7 +7,7 @@ from fake_trials import make_sweep
 
 from sftray.results.confirmation import LEFT_OUT, confirmation
 from sftray.results.leaderboard import answering, leaderboard
-from sftray.results.leaderboard_text import confirmed_text, recommended, table
+from sftray.results.leaderboard_text import confirmed_text, mean_text, recommended, table
 from sftray.results.paired_seeds import critical_value
 from sftray.results.records import Records, TrialRecord
 from sftray.storage.journal import Event
@@ -145,6 +145,7 @@ def test_a_repetition_that_diverged_speaks_against_its_point() -> None:
     assert found is not None
     assert found["winner"] == "b"
     assert found["points"][-1]["mean"] == math.inf
+    assert mean_text(found["points"][-1]) == "of 2 other seeds 1 diverged"
 
 
 @pytest.mark.parametrize("outcome", LEFT_OUT)

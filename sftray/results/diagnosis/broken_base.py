@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sftray.results.diagnosis.symptoms import Diagnosis
+from sftray.results.diagnosis.one_diagnosis import Diagnosis
 from sftray.results.records import Records, TrialRecord
 
 

@@ -17,15 +17,10 @@ from dataclasses import replace
 
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import warmup_steps
-from sftray.results.diagnosis.symptoms import (
-    NO_CHANGE,
-    USUAL_RATES,
-    Diagnosis,
-    first_symptom,
-    lower_rate,
-    what_announced_it,
-)
-from sftray.results.diagnosis.trial_curves import Evaluation, TrialCurves, read_course
+from sftray.results.diagnosis.one_diagnosis import Diagnosis, lower_rate
+from sftray.results.diagnosis.spikes import what_announced_it
+from sftray.results.diagnosis.symptoms import USUAL_RATES, first_symptom
+from sftray.results.diagnosis.trial_curves import TrialCurves, read_course, still_falling
 from sftray.results.records import TrialRecord
 from sftray.storage.journal.event_types import Outcome
 from sftray.trial.answer_flags import bad_answers
@@ -140,16 +135,9 @@ def _nothing_wrong(trial: TrialRecord, course: TrialCurves, base: float | None) 
             "Read its samples.jsonl beside the base's: where the base does the same, train longer "
             "or take a larger one; else look at the rows with `sftray inspect`.",
         )
-    if best == last and _still_falling(course.evaluations):
+    if still_falling([one.eval_loss for one in course.evaluations]):
         return Diagnosis("healthy", verdict, "It was still falling at its end: try more epochs.")
     return Diagnosis("healthy", verdict, "Nothing to mend.")
-
-
-def _still_falling(evaluations: tuple[Evaluation, ...]) -> bool:
-    if len(evaluations) < 3:
-        return False
-    before, last = evaluations[-2].eval_loss, evaluations[-1].eval_loss
-    return last < before * (1 - NO_CHANGE)
 
 
 def _missed_cutoff(trial: TrialRecord, course: TrialCurves) -> tuple[str, float | None]:

@@ -8,15 +8,14 @@ Of several the first in this order is told, because it explains those behind it:
 2. memorised: explains an eval loss that rises, or that never comes below the base's;
 3. not_learning, base_better: nothing was gained at all;
 4. overfitting, unstable: something was gained and lost again;
-5. loss_spikes, gradient_norm: something happened, and the trial came through it. A spike is damage,
-   a gradient norm alone was clipped.
+5. loss_spikes, strange_batch, gradient_norm: something happened. A spike is damage where the loss
+   does not come back or the eval loss rises; a gradient norm alone was clipped.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,36 +23,23 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sftray.config import TrialConfig
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
 from sftray.plan.trial_plan import MIN_STEPS
+from sftray.results.diagnosis.one_diagnosis import NO_CHANGE, Diagnosis, lower_rate
+from sftray.results.diagnosis.spikes import gradient_norm, loss_spikes
 from sftray.results.diagnosis.trial_curves import (
     FIRST_STEPS,
     TrialCurves,
     falls,
     largest_rise,
-    usual,
 )
-
-NOTHING_WRONG = ("healthy", "pruned", "too_early")
-"""The kinds that ask for nothing; a pruned trial in which something looked wrong has that kind."""
 
 USUAL_RATES = {"lora": 2e-4, "full": 5e-5}
 """The upper ends of the usual ranges of learning rates: 1e-4 … 2e-4, and 1e-5 … 5e-5."""
-NO_CHANGE = 0.01
-"""A loss that moves by less than this share has not moved: some hundred steps usually halve train
-loss, and 12 steps at a hundredth of a good rate have moved eval loss by 0.2 %."""
 ONE_RISE = 0.03
 """So much must a rise be that only one evaluation shows; one of a few may be chance."""
 JITTER = 2
 """A rise must be this many times what the eval loss went back and forth by otherwise."""
 MEMORISED = 0.1
 """Train loss under this in the first epoch: answers seen once are not predicted so well."""
-SPIKE = 1.5
-"""A step's loss over the usual. Batches of two rows, the noisiest measured, stay under 1.2."""
-SPIKE_SPREADS = 6
-"""And over the usual by so many median deviations (4 standard deviations of normal noise)."""
-SPIKE_HEIGHT = 0.1
-"""And over the usual by so much: near 0 half as much again is nothing."""
-EXPLODING = 10
-"""Gradient norm over its usual: 10 to 100 times is called exploding."""
 NO_GRADIENT = 1e-3
 """A gradient norm that hardly depends on the adapter; usual are 0.1 … 5."""
 FEW_SUPERVISED, ALL_SUPERVISED = 0.01, 0.98
@@ -62,37 +48,9 @@ RATE_TOLERANCE = 1e-3
 """Of the peak. Both trainers follow the schedule to 1e-12; another length or warm-up is more."""
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What became of a trial."""
-
-    kind: str
-    """A symptom, or the outcome where that is the whole story, or healthy, pruned, too_early."""
-    verdict: str
-    """One sentence: what happened, with its numbers."""
-    advice: str
-    """One sentence: what to do."""
-
-    @property
-    def wrong(self) -> bool:
-        """Whether it asks for something to be done."""
-        return self.kind not in NOTHING_WRONG
-
-
 def first_symptom(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     """The first symptom that a trial of `config` shows. base: the base's eval loss, finite."""
     return next((found for look in _LOOKS if (found := look(config, course, base))), None)
-
-
-def what_announced_it(config: TrialConfig, course: TrialCurves) -> Diagnosis | None:
-    """The loss spike or gradient norm before a divergence, as far as steps are known."""
-    return _loss_spikes(config, course, None) or _gradient_norm(config, course, None)
-
-
-def lower_rate(config: TrialConfig, divisor: int) -> str:
-    """The advice, without its full stop."""
-    rate = config.learning_rate
-    return f"Lower the learning rate from {rate:.3g} to about {rate / divisor:.1g}"
 
 
 def _schedule(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
@@ -229,55 +187,6 @@ def _unstable(config: TrialConfig, course: TrialCurves, base: float | None) -> D
     )
 
 
-def _loss_spikes(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
-    losses = course.curve[:, 1]
-    normal = usual(losses)
-    above = losses - normal
-    spread = float(np.nanmedian(np.abs(above))) if np.isfinite(above).any() else math.nan
-    high = (losses > SPIKE * normal) & (above > SPIKE_SPREADS * spread) & (above > SPIKE_HEIGHT)
-    spikes = np.flatnonzero(high).tolist()
-    if not spikes:
-        return None
-    worst = max(spikes, key=lambda index: float(above[index]))
-    step, batch = int(course.curve[worst, 0]), config.effective_batch_size
-    count = "A loss spike" if len(spikes) == 1 else f"{len(spikes)} loss spikes, the largest"
-    return Diagnosis(
-        "loss_spikes",
-        f"{count} at step {step}: train loss {losses[worst]:.3f} where {normal[worst]:.3f} was "
-        f"usual, with a gradient norm of {course.curve[worst, 3]:.3g}.",
-        f"Warm up for longer than {config.warmup_ratio:.0%} of the steps."
-        if _in_warmup(config, course, spikes[-1])
-        else f"{lower_rate(config, 3)}; if trials of other rates have it too, look at rows "
-        f"{(step - 1) * batch} to {step * batch - 1} of the row order.",
-    )
-
-
-def _gradient_norm(
-    config: TrialConfig, course: TrialCurves, base: float | None
-) -> Diagnosis | None:
-    norms = course.curve[:, 3]
-    normal = usual(norms)
-    outside = np.flatnonzero((norms > EXPLODING * normal) & (normal > 0)).tolist()
-    if not outside:
-        return None
-    worst = max(outside, key=lambda index: float(norms[index] / normal[index]))
-    often = "" if len(outside) == 1 else f", the worst of {len(outside)} such steps"
-    remedy = f"lower the learning rate from {config.learning_rate:.3g}"
-    if _in_warmup(config, course, outside[-1]):
-        remedy = f"warm up for longer than {config.warmup_ratio:.0%} of the steps"
-    return Diagnosis(
-        "gradient_norm",
-        f"Gradient norm {norms[worst]:.3g} at step {int(course.curve[worst, 0])}, "
-        f"{norms[worst] / normal[worst]:.0f} times its usual {normal[worst]:.2g}{often}.",
-        f"Clipping to {config.max_grad_norm:g} held it; if it comes again, {remedy}.",
-    )
-
-
-def _in_warmup(config: TrialConfig, course: TrialCurves, index: int) -> bool:
-    """Whether a step of the curve lies in the warm-up, or as long again after it."""
-    return bool(course.curve[index, 0] <= 2 * warmup_steps(config, course.steps or 0))
-
-
 def _had_a_chance(config: TrialConfig, course: TrialCurves) -> bool:
     """Whether there were enough steps to say something of the rate, those of the warm-up apart."""
     warmup = warmup_steps(config, course.steps or 0)
@@ -342,6 +251,6 @@ _LOOKS: tuple[Callable[[TrialConfig, TrialCurves, float | None], Diagnosis | Non
     _base_better,
     _overfitting,
     _unstable,
-    _loss_spikes,
-    _gradient_norm,
+    loss_spikes,
+    gradient_norm,
 )

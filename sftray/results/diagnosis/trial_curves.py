@@ -7,12 +7,14 @@ that who reads a course finds finite numbers in the order of steps. Price: numpy
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sftray.config import TrialConfig
+from sftray.results.diagnosis.one_diagnosis import NO_CHANGE
 from sftray.results.records import Floats, TrialRecord, points_of
 
 USUAL_STEPS = 20
@@ -113,6 +115,14 @@ def largest_rise(losses: list[float]) -> float:
         lowest = min(lowest, loss)
         largest = max(largest, loss - lowest)
     return largest
+
+
+def still_falling(losses: Sequence[float]) -> bool:
+    """Whether the last of three eval losses or more is the lowest, and by NO_CHANGE below the one
+    before."""
+    if len(losses) < 3 or losses[-1] > min(losses):
+        return False
+    return losses[-1] < losses[-2] * (1 - NO_CHANGE)
 
 
 def falls(values: Floats) -> bool:

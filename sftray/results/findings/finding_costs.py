@@ -1,19 +1,23 @@
 """What the losses cost, and when they came.
 
 GPU-seconds of a trial are its time in training steps (evaluations, checkpoints and start left out)
-times its workers; in a bank the time of a pass is divided among the trials that were in it, so the
-same point costs less where more trials train beside it. Without a GPU they are seconds of workers.
+times its workers; in a bank what its rows cost there, all passes of the bank together, so the same
+point costs the same whatever trains beside it. Without a GPU they are seconds of workers.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from random import Random
 
 from sftray.results.findings.comparisons import ComparedTrial
+from sftray.search.asha import asha
+from sftray.storage.journal.event_types import Outcome
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,72 @@ class Moment:
     """The best so far."""
     regret: float
     """What it lies above the best of the whole sweep."""
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """What other searches would have taken with the points of this one, in tokens."""
+
+    own: int
+    """Until the best loss was reached."""
+    grid: int
+    """All points to their ends."""
+    random: float | None
+    """Points to their ends, in random order, until the best has ended: the median of ORDERS."""
+    random_asha: float | None
+    """The same where ASHA stops trials, one after another; None where in most orders it stops the
+    best."""
+
+
+ORDERS = 200
+
+
+def alternatives(
+    trials: Sequence[ComparedTrial], reached: int, reduction_factor: int
+) -> Alternatives | None:
+    """Of trials that were stopped or have ended; None before any has come to its end. A point that
+    was stopped here is stopped at its next rung at the latest."""
+    tried = [one for one in trials if one.outcome in (Outcome.COMPLETED, Outcome.PRUNED)]
+    ends = [one for one in tried if one.final is not None]
+    if not ends:
+        return None
+    best = min(ends, key=lambda one: one.final or 0.0)
+    full = {one.name: one.record.last["tokens"] * one.budget_ratio for one in tried}
+    shuffled = Random(0)
+    plain, stopped = [], []
+    for _ in range(ORDERS):
+        order = shuffled.sample(tried, len(tried))
+        until = order[: order.index(best) + 1]
+        plain.append(sum(full[one.name] for one in until))
+        stopped.append(_by_asha(until, full, reduction_factor))
+    asha_tokens = statistics.median(stopped)
+    return Alternatives(
+        own=reached,
+        grid=round(sum(full.values())),
+        random=statistics.median(plain),
+        random_asha=asha_tokens if math.isfinite(asha_tokens) else None,
+    )
+
+
+def _by_asha(
+    order: Sequence[ComparedTrial], full: Mapping[str, float], reduction_factor: int
+) -> float:
+    """Tokens of trials one after another; infinite where the last, the best, is stopped."""
+    rungs = defaultdict[tuple[str, int], list[float]](list)
+    spent = 0.0
+    for trial in order:
+        share = 1.0
+        for rung in trial.plan.rungs:
+            loss = trial.at_rungs.get(rung.rows)
+            here = rungs[trial.plan.bracket, rung.rows]
+            goes_on = loss is not None and asha(here, loss, reduction_factor).goes_on
+            if loss is not None:
+                here.append(loss)
+            if not goes_on:
+                share = rung.rows / trial.plan.rows
+                break
+        spent += share * full[trial.name]
+    return spent if share == 1.0 else math.inf
 
 
 def pareto_front(costs: Iterable[Cost]) -> tuple[Cost, ...]:

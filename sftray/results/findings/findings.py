@@ -8,7 +8,14 @@ from dataclasses import asdict, dataclass
 
 from sftray.results.findings.comparisons import ComparedTrial, read
 from sftray.results.findings.edges import Edge, edges
-from sftray.results.findings.finding_costs import Cost, Moment, pareto_front, regret
+from sftray.results.findings.finding_costs import (
+    Alternatives,
+    Cost,
+    Moment,
+    alternatives,
+    pareto_front,
+    regret,
+)
 from sftray.results.findings.importance import Importances, importances
 from sftray.results.findings.scaling import Scaling, scaling
 from sftray.results.findings.stopping import Stopping, stopping
@@ -40,6 +47,9 @@ class Findings:
     pareto: tuple[Cost, ...]
     """Eval loss against seconds of such a device, the cheapest first."""
     regret: tuple[Moment, ...]
+    alternatives: Alternatives | None
+    """What a grid and random searches would have taken with these points; None before any has come
+    to its end."""
     stopping: Stopping
     bad_answers: str | None
     """What can be seen to be wrong with the best trial's sample answers, whatever its loss; None
@@ -63,6 +73,8 @@ def learn(found: Results) -> Findings:
     ends = edges(sweep, best) if best is not None else ()
     stopped = stopping(trials)
     base = found.leaderboard["base"]["eval_loss"]
+    moments = regret(trials, found.record.get("started"))
+    reached = next((one.tokens for one in moments if one.regret == 0), 0)
     words = recommended(found.leaderboard)
     judged, advised = verdict(sweep, base, best, words, counted, ends, stopped)
     return Findings(
@@ -80,7 +92,8 @@ def learn(found: Results) -> Findings:
             for trial in trials
             if trial.best is not None
         ),
-        regret=regret(trials, found.record.get("started")),
+        regret=moments,
+        alternatives=alternatives(sweep.searched, reached, sweep.config.reduction_factor),
         stopping=stopped,
         bad_answers=_bad_answers(best),
         noise=noise(trials),

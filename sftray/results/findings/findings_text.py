@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from sftray.config.points import short
-from sftray.results.findings.finding_costs import Cost, Moment
+from sftray.results.findings.finding_costs import Alternatives, Cost, Moment
 from sftray.results.findings.findings import Findings
 from sftray.results.findings.importance import SURE, Importances
 from sftray.results.findings.scaling import Scaling
@@ -28,6 +28,7 @@ def text(findings: Findings) -> str:
         ("scaling", _scaling(findings.scaling)),
         ("cost", (_cost(one, findings.device) for one in findings.pareto)),
         ("regret", _regret(findings.regret)),
+        ("instead", _instead(findings.alternatives)),
         ("stopping", _stopping(findings.stopping, findings.device)),
         ("noise", [_noise(findings.noise)]),
     ):
@@ -105,6 +106,21 @@ def _regret(moments: Sequence[Moment]) -> Iterator[str]:
         reached = next(one for one in moments if one.regret == 0)
         when = "" if reached.seconds is None else f", {reached.seconds:,.0f} s after the start"
         yield f"the best was reached after {reached.tokens:,} tokens{when}"
+
+
+def _instead(found: Alternatives | None) -> Iterator[str]:
+    """What it would have cost by other means, in one line."""
+    if found is None:
+        return
+    by_asha = (
+        "with ASHA the best would mostly be stopped"
+        if found.random_asha is None
+        else f"with ASHA {found.random_asha:,.0f}"
+    )
+    yield (
+        f"{found.own:,} tokens until the best; all these points to their ends {found.grid:,}, in "
+        f"random order until the best {found.random:,.0f}, {by_asha}"
+    )
 
 
 def _stopping(found: Stopping, device: str) -> Iterator[str]:

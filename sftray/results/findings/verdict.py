@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sftray.config import Space, loguniform
 from sftray.config.config_json import to_json
 from sftray.config.points import short
+from sftray.results.diagnosis.trial_curves import still_falling
 from sftray.results.findings.comparisons import ComparedTrial, Sweep
 from sftray.results.findings.edges import Edge
 from sftray.results.findings.importance import MIN_TRIALS, SAFE_TRIALS, Axis, Importances
@@ -140,6 +141,8 @@ def _next(
         if edge.widen_to is not None and (edge.name in deciding or not importances.axes)
     ]
     more = max(8, MIN_TRIALS - importances.trials)
+    if not open_ends and (longer := _longer(sweep, best)):
+        return longer
     if sweep.config.points and (open_ends or not importances.axes):
         at = f", with {_towards(open_ends[0])} as well" if open_ends else ""
         return f"Run {more} more points{at}, under another --name."
@@ -168,6 +171,21 @@ def _next(
     if noise(sweep.trials) is None:
         return f"Take {best.name}; confirm_top=3 runs the best points with other seeds."
     return f"Take {best.name}."
+
+
+def _longer(sweep: Sweep, best: ComparedTrial) -> str:
+    """That all want more epochs, where most of the completed trials do, the best among them: more
+    trials of the same length would be no better."""
+    completed = [trial for trial in sweep.searched if trial.outcome == Outcome.COMPLETED]
+    losses = {t.name: [float(one["eval_loss"]) for one in t.record.trained] for t in completed}
+    falling = [trial for trial in completed if still_falling(losses[trial.name])]
+    if best not in falling or 2 * len(falling) <= len(completed):
+        return ""
+    return (
+        f"Train for longer than {best.config.num_train_epochs:g} epochs before more trials: "
+        f"{len(falling)} of {len(completed)} completed trials, {best.name} among them, were still "
+        "falling at their end. A longer sweep wants another --name."
+    )
 
 
 def _towards(edge: Edge) -> str:

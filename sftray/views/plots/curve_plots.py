@@ -50,7 +50,10 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
             text=f"base {base:.3f}", x=1, xref="paper", y=base, showarrow=False, yshift=9,
             xanchor="right", font={"size": 11},
         )  # fmt: skip
-    style.cut(drawn, curves[loss], style.sight(curves[loss], base))
+    top = style.sight(curves[loss], base)
+    style.cut(drawn, curves[loss], top)
+    if evaluated:
+        style.zoom(drawn, found.trials["eval_loss"].dropna(), top or curves[loss].max())
     return drawn
 
 

@@ -64,6 +64,10 @@ def figure(title: str, x: str = "", y: str = "", height: int = 380) -> go.Figure
     return drawn
 
 
+ONE_LINE = 0.15
+"""Losses within this share of an axis lie on one line."""
+
+
 def sight(losses: Iterable[float], base: float | None) -> float | None:
     """Where a loss axis is cut, so that a few losses so far off do not press all others flat: above
     the base by FAR of what the best has gained on it. None where nothing lies beyond."""
@@ -79,6 +83,34 @@ def cut(drawn: go.Figure, losses: Iterable[float], top: float | None) -> None:
     if top is not None:
         low = min(loss for loss in losses if math.isfinite(loss))
         drawn.update_yaxes(range=[low - 0.06 * (top - low), top + 0.04 * (top - low)])
+
+
+def zoom(drawn: go.Figure, bests: Iterable[float], highest: float) -> None:
+    """Buttons that show the better half of the trials alone, where on the whole axis, up to
+    `highest`, they lie on one line."""
+    rivals = sorted(loss for loss in bests if math.isfinite(loss))
+    rivals = rivals[: max(2, (len(rivals) + 1) // 2)]
+    if len(rivals) < 2:
+        return
+    low, span = rivals[0], rivals[-1] - rivals[0]
+    if span > ONE_LINE * (highest - low):
+        return
+    room = span or 0.01 * abs(low) or 1.0
+    near = [low - 0.3 * room, low + 2.5 * room]
+    whole = drawn.layout.yaxis.range
+    back = {"yaxis.autorange": True} if whole is None else {"yaxis.range": list(whole)}
+    drawn.update_layout(
+        updatemenus=[
+            {
+                "type": "buttons", "direction": "right", "x": 1, "y": 1.02, "xanchor": "right",
+                "yanchor": "bottom", "showactive": True, "font": {"size": 11},
+                "buttons": [
+                    {"label": "all", "method": "relayout", "args": [back]},
+                    {"label": "the best", "method": "relayout", "args": [{"yaxis.range": near}]},
+                ],
+            }
+        ]
+    )  # fmt: skip
 
 
 def nothing(drawn: go.Figure, says: str) -> go.Figure:

@@ -10,7 +10,7 @@ from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import Manifest
 from sftray.results import Results
 from sftray.results.confirmation import half_width
-from sftray.results.diagnosis.symptoms import NOTHING_WRONG
+from sftray.results.diagnosis.one_diagnosis import NOTHING_WRONG
 from sftray.results.findings import Findings
 from sftray.results.leaderboard_text import above_text, confirmed_says, mean_text
 from sftray.results.tables import BASE
@@ -85,7 +85,7 @@ def _confirmed(found: Results) -> Facts | None:
         for point in board["points"]
     ]
     points.sort(key=lambda one: one["trial"] != board["winner"])
-    says = ". ".join(confirmed_says(board))
+    says = "; ".join(confirmed_says(board))
     return {"winner": board["winner"], "points": points, "says": says}
 
 
@@ -105,7 +105,7 @@ def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
     kind = "CPU" if devices == ["cpu"] else "GPU"
     slots = max((r.get("bank_slots") or 0 for t in found.records for r in t.results), default=0)
     if slots:
-        banks = math.ceil((max(lanes(spans)) + 1) / slots)
+        banks = _banks(found) or math.ceil((max(lanes(spans)) + 1) / slots)
         hours, how = _busy(spans) * banks / 3600, f"{banks} bank{'s' if banks > 1 else ''}"
     else:
         hours = sum(end - begin for begin, end in spans) * found.config.trial.num_workers / 3600
@@ -118,6 +118,12 @@ def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
         share = saved.tokens_saved / (saved.tokens + saved.tokens_saved)
         costs.append(("saved by early stopping", f"{saved.tokens_saved:,} tokens, {share:.0%}"))
     return costs
+
+
+def _banks(found: Results) -> int:
+    """How many banks the last run had; 0 where it has not said."""
+    path = SweepPaths(found.folder).banks
+    return len(json.loads(files.read_text(path))) if files.exists(path) else 0
 
 
 def _busy(spans: list[tuple[float, float]]) -> float:

@@ -477,16 +477,53 @@ def spiked(at: int, height: float) -> Curve:
     return lambda step: fall(1.2)(step) * (height if step == at else 1)
 
 
-def test_a_loss_spike_is_told_with_its_step_and_rows() -> None:
+def stays(at: int, height: float) -> Curve:
+    """Jumps, and comes down by seven tenths only."""
+
+    def loss(step: int) -> float:
+        return fall(1.2)(step) * (height if step == at else 1 + 0.3 * (height - 1) * (step > at))
+
+    return loss
+
+
+def jumps(at: int) -> Curve:
+    """Eval loss that is a tenth higher from a step on."""
+    return lambda step: fall(1.2)(step) * (1.1 if step >= at else 1)
+
+
+def test_a_loss_spike_that_does_not_come_back_is_told_with_its_step_and_rows() -> None:
     config = replace(CONFIG, learning_rate=3e-4)
-    found = told(trial(fall(1.2), config=config, train=spiked(60, 2.5)), config)
+    found = told(trial(fall(1.2), config=config, train=stays(60, 2.5)), config)
     assert found.kind == "loss_spikes"
     assert found.verdict.startswith("A loss spike at step 60: train loss 3.")
     assert found.advice.endswith("look at rows 944 to 959 of the row order.")
 
 
+def test_a_loss_spike_after_which_the_eval_loss_is_higher_counts() -> None:
+    found = told(trial(jumps(60), train=spiked(60, 2.5)))
+    assert found.kind in ("loss_spikes", "unstable")
+
+
+def test_a_loss_spike_that_comes_back_is_no_fault_of_the_rate() -> None:
+    found = told(trial(fall(1.2), train=spiked(60, 2.5)))
+    assert found.kind == "strange_batch"
+    assert "the loss came back" in found.verdict
+    assert found.advice.startswith("Look at rows 944 to 959 of the row order")
+
+
+def test_a_batch_that_is_a_little_harder_in_a_run_that_has_learnt_it_all_is_nothing() -> None:
+    """From 6.0 to 0.1, and one batch of two rows at 0.24."""
+
+    def train(step: int) -> float:
+        return 0.24 if step == 80 else 0.1 + 5.9 * math.exp(-step / 10)
+
+    evals = {step: 0.12 + 5.9 * math.exp(-step / 10) for step in EVALS}
+    record = trial(evals, train=train, noise=0.005, base=6.0)
+    assert told(record).kind not in ("loss_spikes", "strange_batch")
+
+
 def test_spikes_in_the_warmup_ask_for_a_longer_one() -> None:
-    found = told(trial(fall(1.2), train=spiked(8, 2.5)))
+    found = told(trial(fall(1.2), train=stays(8, 2.5)))
     assert found.advice == "Warm up for longer than 5% of the steps."
 
 
@@ -535,7 +572,7 @@ def test_a_gradient_that_has_been_zero_throughout_has_no_usual_to_exceed() -> No
 
 
 def test_a_spike_is_told_before_the_gradient_norm_that_came_with_it() -> None:
-    found = told(trial(fall(1.2), train=spiked(60, 2.5), norm=bumped(60, 40)))
+    found = told(trial(fall(1.2), train=stays(60, 2.5), norm=bumped(60, 40)))
     assert found.kind == "loss_spikes"
     assert "with a gradient norm of 2" in found.verdict
 

@@ -68,6 +68,22 @@ def test_losses_far_above_the_base_do_not_press_the_others_flat(recorded: Result
         assert base < high < base + 1
 
 
+def test_rivals_far_below_the_base_have_a_button_that_shows_them_apart(recorded: Results) -> None:
+    import plotly.graph_objects as go
+
+    from sftray.views.plots import plot_style
+
+    drawn = go.Figure()
+    plot_style.zoom(drawn, [0.1038, 0.1111, 0.1498, 0.1513, 5.0, 6.0], 6.0)
+    whole, near = drawn.layout.updatemenus[0].buttons
+    low, high = near.args[0]["yaxis.range"]
+    assert low < 0.1038 < 0.1498 < high < 0.3
+    assert whole.args[0] == {"yaxis.autorange": True}
+    apart = go.Figure()
+    plot_style.zoom(apart, [1.0, 3.0, 5.0], 6.0)
+    assert not apart.layout.updatemenus
+
+
 def test_learning_rates_are_compared_at_equal_data(recorded: Results) -> None:
     figure = plots.learning_rate(recorded)
     assert figure.layout.yaxis.title.text == "eval loss after 24 rows"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_folder import EVENTS, PACKS, RECORDED, START, ended, found_in, result
@@ -211,3 +213,51 @@ def test_a_sweep_ends_with_its_report(small_sweep: Results) -> None:
     assert "finished, 3 trials" in html
     assert "reloaded with plain PEFT" in html
     assert str(write_report(small_sweep.folder)).endswith("report.html")
+
+
+def with_metric(events: list[Any]) -> list[Any]:
+    return [{**one, "metric": 0.5} if one["event"] == "trial_ended" else one for one in events]
+
+
+SWEEPS: dict[str, list[Any]] = {
+    "pruned and diverged": EVENTS,
+    "running": EVENTS[:6],
+    "nothing yet": EVENTS[:2],
+    "a metric": with_metric(EVENTS),
+    "a diverged repetition": [
+        *EVENTS,
+        {"event": "trial_suggested", "trial": "t0002", "confirms": "t0000",
+         "point": {"learning_rate": 1e-3, "seed": 1}},
+        result("t0002", 2, math.nan, 4),
+        ended("t0002", "diverged", START + 250, "loss is nan at step 2"),
+    ],
+    **{
+        outcome: [*EVENTS[:5], ended("t0000", outcome, START + 200, "for a reason")]
+        for outcome in ("failed", "preempted", "out_of_memory", "data_error", "completed")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_no_sweep_has_a_page_with_nan_none_or_an_empty_cell(name: str, tmp_path: Path) -> None:
+    html = page(found_in(tmp_path, SWEEPS[name]))
+    require_readable(html)
+
+
+def test_the_recorded_sweeps_page_can_be_read(html: str) -> None:
+    require_readable(html)
+
+
+def test_an_empty_cell_is_found() -> None:
+    with pytest.raises(AssertionError):
+        require_readable("<table><tr><td> </td></tr></table>")
+    with pytest.raises(AssertionError):
+        require_readable("<p>repeats nan, seed 0</p>")
+
+
+def require_readable(html: str) -> None:
+    text = f" {words(html)} "
+    for word in ("nan", "NaN", "None", "<NA>", "NaT"):
+        found = re.search(rf"(?<![\w`]){word}(?![\w`])", text)
+        assert found is None or "loss is" in text[found.start() - 12 : found.start()], found
+    assert not re.findall(r"<td[^>]*>\s*</td>", html)
