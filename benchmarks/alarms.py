@@ -1,5 +1,5 @@
 """False and missed alarms: every verdict of a trial and every warning of a sweep, on recorded
-trials of which it is known what is wrong with them (tests/record_alarms.py made them).
+trials, healthy ones and ones that were broken on purpose (by tests/record_alarms.py).
 
     python benchmarks/alarms.py            # the table of docs/diagnosis.md
     python benchmarks/alarms.py --list     # each trial that is judged wrongly
