@@ -24,8 +24,8 @@ from typing import Any
 import torch
 import transformers
 from console import argument_parser, say
+from peft import get_peft_model
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from sftray.config import TrialConfig
 from sftray.plan.model_shape import ModelShape
@@ -33,6 +33,7 @@ from sftray.plan.trainer_choice import why_not_the_base
 from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import computing_as
 from sftray.trial.equality import Reference
+from sftray.trial.lora_adapter import lora_config
 from sftray.trial.proof import first_that_passes
 
 TIMEOUT = 240
@@ -169,13 +170,10 @@ def examine(kind: str, device: torch.device) -> Line:
 
 
 def _lora_targets(model: Any) -> list[str]:
-    """The linear modules that "all-linear" adapts, by their last name."""
-    head = model.get_output_embeddings()
-    names = [
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
-    ]
+    """The modules that "all-linear" adapts, by their last name."""
+    adapted = get_peft_model(model, lora_config(TrialConfig("base"), model))
+    names = [name.rsplit(".", 1)[-1] for name in adapted.base_model.targeted_module_names]
+    adapted.unload()
     return list(dict.fromkeys(names))
 
 

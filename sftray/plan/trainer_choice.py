@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from sftray.config import SweepConfig
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
+from sftray.plan.bank_fields import unknown_field
 from sftray.plan.base_config import with_defaults
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.storage.model_files import BaseConfig
@@ -108,6 +109,8 @@ def why_not_the_base(base: BaseConfig) -> str | None:
     rope_type = rope.get("rope_type") or rope.get("type") or "default"
     if rope_type not in ROPE_TYPES:
         return f"the base's rotary embedding is {rope_type!r}, not a function of the position alone"
+    if field := unknown_field(base):
+        return f"the base's {field}, which the bank does not know"
     return None
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from fake_trials import TRIAL, make_sweep
+from transformers import AutoConfig
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
+from sftray.plan.bank_fields import COMPUTED, HARMLESS
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.preview import make_plan
 from sftray.plan.trainer_choice import (
@@ -101,6 +103,44 @@ def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, sp
 )
 def test_a_base_that_the_bank_does_not_compute_is_named(base: dict[str, Any], reason: str) -> None:
     assert reason in str(why_not(make_sweep(), base))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"residual_multiplier": 0.22}, "residual_multiplier is 0.22"),  # Granite's
+        ({"attention_gate": "headwise"}, "attention_gate is 'headwise'"),  # nobody's
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "is 0.5"),
+        ({"rope_scaling": {"type": "default", "mrope_section": [16, 24]}}, "mrope_section is [16"),
+        ({"layer_types": ["full_attention", "linear_attention"]}, "has 'linear_attention'"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
+        ({"partial_rotary_factor": 1.0}, None),
+        ({"attention_bias": True, "mlp_bias": True}, None),  # which it computes
+        ({"residual_multiplier": None, "use_mrope": False, "embd_pdrop": 0.0}, None),
+        ({"_name_or_path": "x", "temperature": 0.7, "unsloth_version": "2026.1"}, None),
+    ],
+)
+def test_a_field_that_is_not_known_and_not_off_is_a_refusal(
+    changes: dict[str, Any], reason: str | None
+) -> None:
+    found = why_not(make_sweep(), QWEN3_8B | changes)
+    if reason is None:
+        assert found is None
+        return
+    assert reason in str(found)
+    assert str(found).endswith(", which the bank does not know")
+    assert pick_trainer(make_sweep(), QWEN3_8B | changes) == ("train", found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_field_of_transformers_configuration_is_known(family: str) -> None:
+    window = {"sliding_window": None} if family == "mistral" else {}
+    config = AutoConfig.for_model(family, **window)
+    fields = set(config.to_dict()) | {*getattr(type(config), "__annotations__", {})}
+    unknown = fields - COMPUTED - HARMLESS
+    assert {name for name in unknown if not name.startswith("_")} == set()
+    assert why_not(make_sweep(), config.to_dict()) is None
 
 
 @pytest.mark.parametrize(
