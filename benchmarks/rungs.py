@@ -8,7 +8,8 @@ Every base with at least six curves counts. For each setting: the share of the e
 rows that is spent, the regret (mean over bases and orders, and of the worst base) and the share of
 orders that end within 0.2 % of the best. `margin`: a loss so much above the cutoff continues, too.
 `extrapolated`: at the last rung a trial is judged by its loss less a share of what its own slope
-would still bring by the rates that its schedule has left.
+would still bring by the rates that its schedule has left. Last, on our grid: how often a point that
+ends among the best third is stopped, by its batch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,13 @@ import numpy as np
 from console import argument_parser, say
 from landscape import BAR, Landscape, Recorded, of_grid, of_table
 
+from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import TrialPlan, planner
+from sftray.search.asha import asha
+
 FEWEST = 6
+GRACE = SweepConfig.grace_steps
 ORDERS = 60
 BACK = 0.8
 """A slope is between this share of a rung and the rung."""
@@ -82,6 +90,50 @@ def main() -> None:
             f"{setting!s:52} {rows:4.0%} {statistics.fmean(regrets.values()):6.3f} % "
             f"{regrets[worst]:6.2f} % {worst.split('/')[-1][:24]:24} {near:5.0%}"
         )
+    _tell_by_batch(landscapes[0])
+
+
+def _tell_by_batch(grid: Landscape) -> None:
+    """How often a point that ends among the best third is stopped, by its batch."""
+    say("our grid: points of the best third that are stopped, by effective batch size")
+    for rungs, grace in ((NINTHS, 5), (SweepConfig.rungs, 5), (SweepConfig.rungs, GRACE)):
+        sweep = SweepConfig(
+            "rungs",
+            DataConfig("none.jsonl"),
+            TrialConfig("none", **grid.trial),
+            {name: choice(values) for name, values in grid.axes.items()},
+            rungs=rungs,
+            grace_steps=grace,
+        )
+        plan = planner(sweep, grid.rows_per_epoch, execution=ONE_ROW)
+        points = _curves(grid)
+        good = sorted(points, key=lambda one: one.best)[: len(points) // 3]
+        counts = dict.fromkeys(grid.axes["effective_batch_size"], 0)
+        for seed in range(ORDERS):
+            random.Random(seed).shuffle(points)
+            for one in _stopped(points, sweep, plan):
+                counts[one.point["effective_batch_size"]] += one in good
+        shares = []
+        for batch, stopped in counts.items():
+            number = sum(one.point["effective_batch_size"] == batch for one in good)
+            shares.append(f"{batch}: {stopped / max(1, number * ORDERS):.0%} of {number}")
+        places = ", ".join(f"{rung:.2f}" for rung in rungs)
+        say(f"  at {places}, after {grace} steps at full rate: " + "; ".join(shares))
+
+
+def _stopped(
+    order: Sequence[Recorded], sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]
+) -> Iterator[Recorded]:
+    recorded: dict[int, list[float]] = defaultdict(list)
+    for one in order:
+        planned = plan(sweep.trial.at(one.point))
+        for rung in planned.rungs:
+            loss = one.loss_at(rung.step / planned.steps)
+            goes_on = asha(recorded[rung.rows], loss, SweepConfig.reduction_factor).goes_on
+            recorded[rung.rows].append(loss)
+            if not goes_on:
+                yield one
+                break
 
 
 def _curves(landscape: Landscape) -> list[Recorded]:
