@@ -23,7 +23,6 @@ from timing import device_name
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.config.config_json import to_json
 from sftray.demo import demo
-from sftray.plan.rungs import rung_ladder
 from sftray.results import Results
 from sftray.storage.model_files import model_config
 from sftray.sweep.run import run_sweep
@@ -89,10 +88,8 @@ def _table(sweep: SweepConfig, found: Results) -> dict[str, Any]:
         "config": {name: base[name] for name in SHAPE if name in base},
         "data": data,
         "rows_per_epoch": rows,
-        "ladder": list(rung_ladder(sweep, rows)),
         "num_train_epochs": sweep.trial.num_train_epochs,
         "evals_per_trial": sweep.evals_per_trial,
-        "grace_rows": sweep.grace_rows,
         "grid": to_json(sweep)["search_space"],
         "base": found.leaderboard["base"]["eval_loss"],
         "trials": [

@@ -10,7 +10,7 @@ sweep = SweepConfig(
     trial=TrialConfig("model", lora_r=16, effective_batch_size=8),
     points=({"learning_rate": 1e-4},),  # --points brings those of the benchmark
     scheduler="none",  # every trial runs to its end, on all sides
-    grace_rows=1_000_000,  # no evaluations but the last
+    rungs=(),  # no evaluations but the last
     evals_per_trial=1,
     num_samples_generated=0,
     wandb="disabled",
