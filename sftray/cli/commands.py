@@ -97,6 +97,7 @@ def init(options: argparse.Namespace) -> int:
         options.data,
         options.model,
         split=options.split,
+        chat_template=options.chat_template,
         gpus=gpus,
         gpu_memory=min(memories, default=None),
     )

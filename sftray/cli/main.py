@@ -61,6 +61,7 @@ def _add_init(command: _Command) -> None:
     add("--data", required=True, help=data)
     add("--model", required=True, help="the base: a folder or a Hub model id")
     add("--split", default="train", help="of a Hub dataset")
+    add("--chat-template", help="for a base without one: chatml, gemma, llama3, … or a Jinja file")
     add("--gpus", type=int, help="of the cluster, 0: a CPU; else what is here")
 
 

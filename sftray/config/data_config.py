@@ -60,7 +60,8 @@ class DataConfig:
     max_bad_fraction: Annotated[float, Between(0, 1)] = 0.05
     """Refuse to start when more than this share of the rows had to be dropped."""
     chat_template: Annotated[str | None, Filled()] = None
-    """Path of a Jinja chat template; None takes the tokenizer's own."""
+    """Path of a Jinja chat template, or the name of one (chatml, and gemma, llama3, qwen3 and the
+    others that TRL brings); None takes the tokenizer's own."""
     template_date: Annotated[str, Date()] = "2025-01-01"
     """The date that templates print, frozen so that packs and prompts repeat (YYYY-MM-DD)."""
     thinking: Annotated[str, OneOf("as_template", "last", "drop")] = "as_template"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sftray.config import DataConfig
+from sftray.data.chat.named_templates import named_template, template_names
 from sftray.data.chat.tokenizer import commit, fingerprint
 from sftray.data.packs.packing import PACKING_VERSION
 from sftray.data.packs.packs import Packs, open_packs
@@ -131,12 +132,18 @@ def make_recipe(
     )
 
 
-def _read_template(path: str | None) -> str | None:
-    if path is None:
+def _read_template(name: str | None) -> str | None:
+    """The text of a file, or of a named template."""
+    if name is None:
         return None
-    if not Path(path).expanduser().is_file():
-        raise DataError(f"data.chat_template: there is no file {path}")
-    return text_file(Path(path).expanduser())
+    if Path(name).expanduser().is_file():
+        return text_file(Path(name).expanduser())
+    if (template := named_template(name)) is not None:
+        return template
+    raise DataError(
+        f"data.chat_template: got {name!r}, must be the path of a Jinja template or a known name",
+        f"the names are {', '.join(template_names())}",
+    )
 
 
 def find_packs(recipe: Recipe, *, storage: str) -> Packs | None:

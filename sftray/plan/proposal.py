@@ -58,13 +58,22 @@ class Proposal:
 
 
 def propose(
-    name: str, source: str, model: str, *, split: str, gpus: int, gpu_memory: float | None
+    name: str,
+    source: str,
+    model: str,
+    *,
+    split: str,
+    gpus: int,
+    gpu_memory: float | None,
+    chat_template: str | None = None,
 ) -> Proposal:
     """A sweep over all that matters, for `gpus` GPUs of `gpu_memory` bytes (None: not known; with
     no GPU: a CPU). Raises DataError, TemplateError or ConfigError where there can be none."""
     reasons: dict[str, str] = {}
     base = model_config(model)
-    recipe = make_recipe(DataConfig(source, split=split, max_length=UNCUT), model)
+    recipe = make_recipe(
+        DataConfig(source, split=split, chat_template=chat_template, max_length=UNCUT), model
+    )
     sample = take_sample(recipe, SAMPLE)
     recipe, cut = _rows_that_hold(recipe, sample, base, reasons)
     trial = _trial(model, base, gpus, sample.read, reasons)

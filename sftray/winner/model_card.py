@@ -13,6 +13,7 @@ from dataclasses import replace
 from sftray.config import DataConfig, SweepConfig
 from sftray.config.points import short
 from sftray.config.sweep_file import as_file
+from sftray.data.chat.named_templates import named_template
 from sftray.data.source.sources import names_files
 from sftray.results.confirmation import Confirmed, half_width
 from sftray.storage.paths import is_uri
@@ -134,7 +135,8 @@ def _from_anywhere(data: DataConfig) -> DataConfig:
     changes = {}
     for name in ("source", "eval_source", "chat_template"):
         value = getattr(data, name)
-        if value and not is_uri(value) and (name == "chat_template" or names_files(value)):
+        is_path = named_template(value or "") is None if name == "chat_template" else None
+        if value and not is_uri(value) and (names_files(value) if is_path is None else is_path):
             changes[name] = os.path.abspath(os.path.expanduser(value))
     return replace(data, **changes)
 

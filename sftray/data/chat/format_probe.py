@@ -24,6 +24,7 @@ from sftray.data.chat.chat_format import (
     training_template,
     variables_of,
 )
+from sftray.data.chat.named_templates import costs_text
 from sftray.data.chat.shape_probe import with_shape
 from sftray.data.chat.template_process import (
     LIMITS,
@@ -70,8 +71,10 @@ def choose_format(
     own = template or tokenizer.chat_template
     if own is None:
         raise TemplateError(
-            f"{tokenizer.name}: the tokenizer has no chat template; set data.chat_template to the "
-            "path of a Jinja template, or take an instruction-tuned model"
+            f"{tokenizer.name}: the tokenizer has no chat template",
+            "set data.chat_template (of sftray init: --chat-template) to a named one, here "
+            f"{costs_text(tokenizer, date)}, or to the path of a Jinja template; or take an "
+            "instruction-tuned model",
         )
     training = None if has_markers(own) else training_template(own)
     probe = partial(_probe, tokenizer, own, date, limits, enable_thinking)
