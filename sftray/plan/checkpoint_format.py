@@ -62,8 +62,9 @@ def require_precision(sweep: SweepConfig, base: BaseConfig) -> None:
     if false := sorted(map(str, all_values(sweep, "base_precision") - {*true})):
         saved = "in FP8, which is decoded" if true == DECODED else f"in {true[0]}"
         got = f"{false[0]!r} with a checkpoint {'in floating point' if true == PLAIN else saved}"
+        must = "of " * (len(true) > 1) + ", ".join(map(repr, true))
         refuse(
-            "trial.base_precision", got, f"of {', '.join(true)}",
+            "trial.base_precision", got, must,
             f"--set trial.base_precision={true[0]}",
         )  # fmt: skip
 
