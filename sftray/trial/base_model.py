@@ -7,6 +7,7 @@ gradients on the CPU too.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,7 +33,7 @@ from sftray.plan.checkpoint_format import quantization_of
 from sftray.storage.hub import fetched
 from sftray.storage.model_files import model_config
 from sftray.trial.quantised_products import plain_products
-from sftray.trial.text_part import KEYS, name_as_in_the_whole, text_part
+from sftray.trial.text_part import KEYS, name_as_in_the_whole, text_part, without_report
 
 Computing = Callable[[], AbstractContextManager[object]]
 """A context in which a trial computes."""
@@ -110,18 +111,19 @@ def pretrained(
         loaded_as = AutoModelForImageTextToText
     elif text is not None:
         options |= {"config": text, "key_mapping": KEYS}
-    model, info = loaded_as.from_pretrained(
-        name,
-        trust_remote_code=code,
-        use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
-        # else it would ask the Hub whether the base is an adapter
-        adapter_kwargs={"local_files_only": "local_files_only" in source},
-        dtype=dtype,
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        **options,
-        **source,
-    )
+    with contextlib.nullcontext() if text is None else without_report():
+        model, info = loaded_as.from_pretrained(
+            name,
+            trust_remote_code=code,
+            use_safetensors=True,  # a pickle of weights is not read, whoever wrote it
+            # else it would ask the Hub whether the base is an adapter
+            adapter_kwargs={"local_files_only": "local_files_only" in source},
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+            **source,
+        )
     for name, saved, wanted in info["mismatched_keys"]:
         _refuse(trial, f"{name} is {list(saved)} and not {list(wanted)} as its config.json says")
     for name in sorted(info["missing_keys"]):

@@ -7,6 +7,9 @@ for Gemma 3, Gemma 4, Mistral 3 and Qwen3.5.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -31,6 +34,18 @@ def text_part(config: PretrainedConfig) -> PretrainedConfig | None:
         text.quantization_config = quantised
     text.tie_word_embeddings = config.tie_word_embeddings  # the whole's, as transformers ties it
     return text
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Load without transformers' table of all weights that are left out."""
+    log = logging.getLogger("transformers.modeling_utils")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def name_as_in_the_whole(model: PreTrainedModel) -> None:

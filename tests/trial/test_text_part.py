@@ -76,10 +76,13 @@ def test_an_adapter_of_the_language_model_loads_on_the_whole(
     assert evaluate_model(merged, trial, rows, torch.float32) == pytest.approx(last, abs=1e-4)
 
 
-def test_nothing_but_the_language_model_is_loaded(tmp_path: Path) -> None:
+def test_nothing_but_the_language_model_is_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = multimodal_base(tmp_path / "base", "gemma3")
     trial = TrialConfig(str(folder), base_precision="fp32")
     model = load_base(trial, CPU)
+    assert "vision_tower" not in caplog.text
     assert {name.split(".")[1] for name, _ in model.named_parameters()} == {"language_model"}
     held = sum(parameter.numel() for parameter in model.parameters())
     assert held < parameters_of(trial)  # which counts the vision tower, as a merged model has it
