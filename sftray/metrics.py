@@ -8,15 +8,22 @@ trials run.
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
 from sftray.errors import ConfigError
 
 ANSWER_TOKENS = 64
-"""An answer that a trial gives has at most so many tokens."""
+"""An answer that nothing scores has at most so many tokens."""
 
 Metric = Callable[[Sequence[str], Sequence[str]], float]
+
+
+def answer_tokens(references: Iterable[int]) -> int:
+    """How many tokens an answer may have that is held against references of so many: a quarter more
+    than the longest, so that no right answer is cut off before what it is scored by."""
+    return max(ANSWER_TOKENS, *(math.ceil(1.25 * length) + 1 for length in references), 0)
 
 
 def load_metric(name: str) -> Metric:

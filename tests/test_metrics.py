@@ -1,7 +1,7 @@
 import pytest
 
 from sftray.errors import ConfigError
-from sftray.metrics import exact_match, last_number, load_metric
+from sftray.metrics import ANSWER_TOKENS, answer_tokens, exact_match, last_number, load_metric
 
 
 def test_exact_match_looks_at_words() -> None:
@@ -30,3 +30,8 @@ def test_a_metric_that_is_not_there_is_refused_with_an_example(name: str) -> Non
     with pytest.raises(ConfigError, match="must be an importable 'module:function', as in"):
         load_metric(name)
     assert load_metric("sftray.metrics:exact_match") is exact_match
+
+
+def test_an_answer_may_be_a_quarter_longer_than_the_longest_reference() -> None:
+    assert answer_tokens([]) == answer_tokens([3, 20]) == ANSWER_TOKENS
+    assert answer_tokens([3, 200]) == 251

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from sftray.data.packs.manifest import (
     Counts,
     Estimate,
     Manifest,
-    Reference,
     counts_of,
     overlap_refusal,
 )
@@ -24,7 +22,7 @@ from sftray.data.packs.readings import reasons_text
 from sftray.data.recipe import Recipe
 from sftray.data.source.sources import names_files
 from sftray.errors import ConfigError
-from sftray.metrics import ANSWER_TOKENS, load_metric
+from sftray.metrics import load_metric
 from sftray.plan.base_config import require_anywhere, require_attention, special_attention
 from sftray.plan.checkpoint_format import require_precision
 from sftray.plan.device_fit import DeviceFit
@@ -74,7 +72,6 @@ def check_sweep(
     return [
         *check_template(sweep),
         *check_evaluation(counts_of(manifest)["eval"]),
-        *check_references(sweep, manifest["sample_prompts"]),
         *check_plans(sweep, plan),
         *check_budgets(sweep, gpus=gpus),
         *check_rates(sweep, base),
@@ -233,22 +230,6 @@ def check_attention(sweep: SweepConfig, base: BaseConfig, *, gpus: float) -> Ite
         yield (
             f"the base has {special}, which varlen attention does not compute: trials take "
             "FlashAttention where it is installed, else sdpa, which is slower"
-        )
-
-
-def check_references(sweep: SweepConfig, prompts: Sequence[Reference]) -> Iterator[str]:
-    """Where the metric holds answers against references that are longer than answers may be.
-    `prompts` are a manifest's."""
-    lengths = [prompt["reference_tokens"] for prompt in prompts[: sweep.num_metric_prompts]]
-    longer = sum(length > ANSWER_TOKENS for length in lengths)
-    if sweep.metric is not None and longer:
-        share = 100 * longer / len(lengths)
-        yield (
-            f"{sweep.metric}: {longer} of {len(lengths)} references ({share:.0f} %) are longer "
-            f"than the {ANSWER_TOKENS} tokens of an answer (median "
-            f"{statistics.median(lengths):g}, longest {max(lengths):,}), so answers are cut off "
-            "before what they are scored by; take references that fit (data.eval_source), or "
-            "compare trials by eval_loss"
         )
 
 

@@ -14,7 +14,7 @@ from typing import TypedDict
 from sftray.data.chat.asking import prompt_ids, prompt_text
 from sftray.data.packs.packs import Packs
 from sftray.data.source.turns import Message
-from sftray.metrics import load_metric
+from sftray.metrics import ANSWER_TOKENS, answer_tokens, load_metric
 from sftray.storage import files
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import flags_of
@@ -48,6 +48,15 @@ def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[Prompt]:
         return []
     scored = spec.num_metric_prompts if spec.metric and at_end else 0
     return fixed_prompts(packs, spec.sample_prompts, max(spec.num_samples_generated, scored))
+
+
+def tokens_at(spec: TrialSpec, packs: Packs, step: int) -> int:
+    """How many tokens an answer after `step` may have: as the references want where the metric
+    scores it."""
+    if not spec.metric or step != spec.plan.steps:
+        return ANSWER_TOKENS
+    scored = packs.manifest["sample_prompts"][: spec.num_metric_prompts]
+    return answer_tokens(one["reference_tokens"] for one in scored)
 
 
 def fixed_prompts(packs: Packs, given: Sequence[str], number: int) -> list[Prompt]:

@@ -165,23 +165,6 @@ def test_a_plan_refuses_an_evaluation_set_above_a_tenth_of_which_is_trained_on(
     assert (f"eval data: {shared} of 50 conversations" in said) == (status == 2)
 
 
-def test_a_plan_warns_where_references_are_longer_than_answers(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    data = write_rows(tmp_path / "train.jsonl", [chat(k) for k in range(1000)])
-    rows = [chat(k, "No, never at all. " * (8 if k % 4 == 0 else 1)) for k in range(5000, 5040)]
-    arguments = ["--set", f"data.eval_source={write_rows(tmp_path / 'eval.jsonl', rows)}"]
-    arguments += ["--storage", str(tmp_path), "--data", data, "--plan", "--set"]
-    with pytest.raises(SystemExit, match=r"^0$"):
-        launch(SWEEP, [*arguments, "metric=sftray.metrics:last_number"])
-    text = capsys.readouterr().out
-    (warning,) = [line for line in text.splitlines() if "references" in line]
-    assert "last_number: 8 of 32 references (25 %) are longer than the 64 tokens of" in warning
-    with pytest.raises(SystemExit, match=r"^0$"):
-        launch(SWEEP, [*arguments, "num_samples_generated=2"])
-    assert "references" not in capsys.readouterr().out
-
-
 def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -11,10 +11,19 @@ import pytest
 from fake_folder import PACKS, RECORDED
 
 from sftray.config import TrialConfig
+from sftray.data.packs.packs import Packs
 from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import bad_answers, flags_of, repeats_itself
-from sftray.trial.samples import fixed_prompts, flagged, judged, keep, prompts_at, read_samples
+from sftray.trial.samples import (
+    fixed_prompts,
+    flagged,
+    judged,
+    keep,
+    prompts_at,
+    read_samples,
+    tokens_at,
+)
 from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
@@ -54,6 +63,14 @@ def test_bad_answers_are_counted_in_words_and_long_ones_are_not_bad() -> None:
         "1 of 3 are empty, 2 of 3 go round in circles"
     )
     assert bad_answers([[], ["no_end"]]) == bad_answers([]) == ""
+
+
+def test_an_answer_that_is_scored_is_as_long_as_its_reference_wants() -> None:
+    held_out = [{**one, "reference_tokens": 200} for one in PACKS.manifest["sample_prompts"]]
+    packs = Packs("packs/k", {"sample_prompts": held_out})  # type: ignore[typeddict-item]
+    scored, end = replace(SPEC, **SCORED), PLAN.steps
+    assert tokens_at(scored, packs, end) == 251
+    assert tokens_at(scored, packs, PLAN.eval_steps[0]) == tokens_at(SPEC, packs, end) == 64
 
 
 def test_a_trial_is_asked_at_its_end_or_at_each_evaluation_and_scored_at_its_end() -> None:

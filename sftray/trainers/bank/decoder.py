@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sftray.metrics import ANSWER_TOKENS
 from sftray.plan.bank_settings import LOGITS_AT_ONCE
 from sftray.trainers.bank.adapters import Layout, Place, joint_first, second
 from sftray.trainers.bank.backend import fastest
@@ -53,12 +52,17 @@ class Decoder:
     """A base with room for adapters of one layout."""
 
     def __init__(
-        self, base: Base, layout: Layout, max_length: int, attention: str | None = None
+        self,
+        base: Base,
+        layout: Layout,
+        max_length: int,
+        attention: str | None = None,
+        answer_tokens: int = 0,
     ) -> None:
-        """`attention` as in TrialConfig."""
+        """`attention` as in TrialConfig; answer_tokens: how far a text may grow beyond a row."""
         self.base, self.layout, self.max_length = base, layout, max_length
         self.attention: BankAttention = choose(base.shape, base.dtype, base.device, attention)
-        places = torch.arange(max_length + ANSWER_TOKENS, device=base.device)
+        places = torch.arange(max_length + answer_tokens, device=base.device)
         self._cos, self._sin = base.rotary(places)
         self._back = -self._sin  # the backward pass turns the other way
         self._ops = fastest(base.device)

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import MappedRows, Packs
 from sftray.errors import ConfigError
+from sftray.metrics import answer_tokens
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
 from sftray.storage.journal.event_types import Outcome, RanWith
@@ -49,7 +50,7 @@ from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_stream
-from sftray.trial.samples import Sample, judged, prompt_tokens, prompts_at
+from sftray.trial.samples import Sample, judged, prompt_tokens, prompts_at, tokens_at
 from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
 
@@ -79,7 +80,8 @@ class Engine:
         layout = lay_out(base.shape, targets, settings.lora_r)
         self._train, evals = (MappedRows(packs.dataset(split)) for split in ("train", "eval"))
         self._row_tokens = self._train.tokens()
-        self._decoder = Decoder(base, layout, packs.max_length, trial.attention)
+        longest = answer_tokens(one["reference_tokens"] for one in packs.manifest["sample_prompts"])
+        self._decoder = Decoder(base, layout, packs.max_length, trial.attention, longest)
         self._proof = end_proof(self._decoder)
         self._adapters = Adapters(layout, settings.slots, dtype, device)
         self._optimizer: Optimizer[SlotStep] = Optimizer(self._adapters)
@@ -308,6 +310,7 @@ class Engine:
             self._tokenizer,
             prompts,
             self._ends,
+            max(tokens_at(slot.spec, self._packs, slot.step) for slot in slots),
         )
         return {
             slot: judged(slot.spec, asked[slot], slot.step, replies[place - first])

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from sftray.metrics import ANSWER_TOKENS
 from sftray.trainers.bank.batches import PackedRow, assemble
 from sftray.trainers.bank.decoder import Batch, Decoder
 from sftray.trainers.bank.packed_attention import Documents
@@ -24,6 +23,8 @@ from sftray.trial.samples import Reply
 
 PROMPT_TOKENS = 4096
 """How much of several prompts goes through the decoder at once, over all slots."""
+ANSWERS_TOKENS = 8192
+"""And how long all their answers may become: their keys and values are kept."""
 
 
 def greedy_answers(
@@ -32,26 +33,26 @@ def greedy_answers(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     ends: Collection[int],
+    most: int,
 ) -> list[list[Reply]]:
     """For each of the adapters `work` [K, P] its answers to prompts in tokens.
 
-    An answer stops at a token of `ends` or after ANSWER_TOKENS; a prompt keeps its last max_length
-    tokens.
+    An answer stops at a token of `ends` or after `most`; a prompt keeps its last max_length tokens.
     """
     tokens = [list(prompt)[-decoder.max_length :] for prompt in prompts]
     replies: list[list[Reply]] = [[] for _ in work]
-    for some in _at_once(tokens, PROMPT_TOKENS // len(work)):
-        continued = _continued(decoder, work, some, sorted(ends))
+    for some in _at_once(tokens, PROMPT_TOKENS // len(work), ANSWERS_TOKENS // len(work) // most):
+        continued = _continued(decoder, work, some, sorted(ends), most)
         for slot, answers in enumerate(continued.view(len(work), len(some), -1).tolist()):
             replies[slot] += [_reply(tokenizer, answer, ends) for answer in answers]
     return replies
 
 
-def _at_once(texts: Sequence[list[int]], most: int) -> Iterator[list[list[int]]]:
-    """The texts in pieces of at most so many tokens, or of one text."""
+def _at_once(texts: Sequence[list[int]], most: int, number: int) -> Iterator[list[list[int]]]:
+    """The texts in pieces of at most so many tokens and so many texts, or of one text."""
     piece: list[list[int]] = []
     for text in texts:
-        if piece and sum(map(len, piece)) + len(text) > most:
+        if piece and (len(piece) >= number or sum(map(len, piece)) + len(text) > most):
             yield piece
             piece = []
         piece.append(text)
@@ -68,16 +69,16 @@ def _reply(
 
 
 def _continued(
-    decoder: Decoder, work: Tensor, texts: Sequence[list[int]], ends: Sequence[int]
+    decoder: Decoder, work: Tensor, texts: Sequence[list[int]], ends: Sequence[int], most: int
 ) -> Tensor:
-    """The likeliest tokens after each text under each adapter [K · texts, at most ANSWER_TOKENS];
+    """The likeliest tokens after each text under each adapter [K · texts, at most `most`];
     what comes after an end means nothing."""
     device, slots = decoder.base.device, len(work)
     lengths = np.array([len(text) for text in texts])
     nothing = np.empty(0, dtype=np.int64)
     row = PackedRow(np.concatenate(texts), lengths, nothing, nothing)
     batch = assemble([row] * slots, device)
-    growing = _Growing(decoder, np.tile(lengths, slots))
+    growing = _Growing(decoder, np.tile(lengths, slots), most)
     hidden = decoder.hidden(batch, work, growing)[growing.last_of_each]
     none = torch.empty(0, dtype=torch.int64, device=device)
     stop = torch.tensor(ends, device=device)
@@ -86,7 +87,7 @@ def _continued(
     while True:
         tokens.append((hidden @ decoder.base.head.T).argmax(1))
         going &= ~torch.isin(tokens[-1], stop)
-        if len(tokens) == ANSWER_TOKENS or not going.any():
+        if len(tokens) == most or not going.any():
             return torch.stack(tokens, dim=1)
         growing.by_one()
         batch = Batch(tokens[-1], growing.place, batch.documents, none, none)
@@ -96,12 +97,12 @@ def _continued(
 class _Growing:
     """Attention over texts that grow by a token at a time: the first pass is the decoder's own."""
 
-    def __init__(self, decoder: Decoder, lengths: np.ndarray) -> None:
+    def __init__(self, decoder: Decoder, lengths: np.ndarray, most: int) -> None:
         """`lengths` of the texts as they follow each other in the first pass."""
         shape, device = decoder.base.shape, decoder.base.device
         self.name, self._first = decoder.attention.name, decoder.attention
         self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
-        room = (len(lengths), int(lengths.max()) + ANSWER_TOKENS, shape.kv_heads, shape.head_dim)
+        room = (len(lengths), int(lengths.max()) + most, shape.kv_heads, shape.head_dim)
         self._kept = [
             torch.zeros(2, *room, dtype=decoder.base.dtype, device=device)
             for _ in range(shape.layers)

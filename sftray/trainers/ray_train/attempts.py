@@ -27,7 +27,14 @@ from sftray.trial.generation import reply
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Reporter, StoppedError
 from sftray.trial.proof import Proof
-from sftray.trial.samples import Reply, judged, keep, prompt_tokens, prompts_at
+from sftray.trial.samples import (
+    Reply,
+    judged,
+    keep,
+    prompt_tokens,
+    prompts_at,
+    tokens_at,
+)
 from sftray.trial.trial_report import Answers, Report
 from sftray.trial.trial_spec import TrialSpec
 
@@ -187,7 +194,8 @@ class _Attempt:
         if not prompts or not (first or spec.config.shard_base):
             return Answers()
         asked = prompt_tokens(self._packs, prompts)
-        replies = _replies(trainer, self._packs.end_of_turn, asked)
+        most = tokens_at(spec, self._packs, step)
+        replies = _replies(trainer, self._packs.end_of_turn, asked, most)
         samples, answers = judged(spec, prompts, step, replies)
         if first:
             keep(spec.folder, samples)
@@ -254,11 +262,11 @@ def _placement_group() -> str | None:
 
 @torch.no_grad()
 def _replies(
-    trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Sequence[int]]
+    trainer: PackedSFTTrainer, end_of_turn: int, prompts: Sequence[Sequence[int]], most: int
 ) -> list[Reply]:
     model = trainer.model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
         tokenizer = trainer.processing_class
-        replies = [reply(model, tokenizer, prompt, end_of_turn) for prompt in prompts]
+        replies = [reply(model, tokenizer, prompt, end_of_turn, most) for prompt in prompts]
     model.train()
     return replies

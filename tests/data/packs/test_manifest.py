@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from packs_here import build_packs_here
 
-from sftray.config import DataConfig, SweepConfig
+from sftray.config import DataConfig
 from sftray.data.chat.chat_format import trl_templates
 from sftray.data.estimate import estimate_packs
 from sftray.data.packs.inspect import inspect_json, inspect_text
 from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
-from sftray.plan.preflight import check_references
 
 KEYS = ("documents", "images", "chat_template_kwargs", "channel", "loss_scale", "refusal")
 KEYS += ("reasoning_effort", "training_detail")
@@ -100,17 +98,3 @@ def test_settings_that_change_what_is_trained_change_the_key(tmp_path: Path) -> 
     ]
     keys = {make_recipe(replace(data, **change), str(FOLDER)).key for change in changes}
     assert len(keys) == len(changes)
-
-
-@pytest.mark.parametrize(("words", "warned"), [(5, False), (40, True)])
-def test_a_metric_warns_where_references_are_longer_than_answers(
-    tmp_path: Path, small_sweep_config: SweepConfig, words: int, warned: bool
-) -> None:
-    rows = [{"messages": talk(k, f"{k} " + "it is so " * words)} for k in range(60)]
-    data = config(tmp_path, rows)
-    sweep = replace(small_sweep_config, metric="sftray.metrics:exact_match")
-    packs = build_packs_here(data, str(FOLDER), storage=str(tmp_path))
-    for manifest in (packs.manifest, estimate_packs(make_recipe(data, str(FOLDER)))):
-        (*warnings,) = check_references(sweep, manifest["sample_prompts"])
-        assert len(warnings) == warned
-        assert not warned or "references (100 %) are longer than the 64 tokens" in warnings[0]

@@ -19,9 +19,12 @@ from sftray.plan.effective_batch import Execution
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.engine import Engine
 from sftray.trainers.bank.frozen_base import load_model
+from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.samples import read_samples
+from sftray.trial.base_model import load_tokenizer
+from sftray.trial.generation import reply
+from sftray.trial.samples import fixed_prompts, prompt_tokens, read_samples, tokens_at
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.slow
@@ -285,6 +288,27 @@ def test_samples_are_greedy_answers_of_the_trained_adapters_at_every_evaluation(
     alone = replace(specs[1], folder=str(tmp_path / "alone"))
     run_trial(alone, lambda report: None, CPU)
     assert read_samples(TrialPaths(alone.folder).samples) == second != first
+
+
+def test_long_answers_of_many_prompts_at_once_are_those_of_transformers_generate(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    most = 100  # beyond the 64 tokens of answers that nothing scores
+    held_out = [{**one, "reference_tokens": 79} for one in small_packs.manifest["sample_prompts"]]
+    packs = Packs(small_packs.root, {**small_packs.manifest, "sample_prompts": held_out})
+    tiny = replace(tiny, effective_batch_size=2)
+    spec = short_spec(packs, tiny, tmp_path)
+    spec = replace(spec, metric="sftray.metrics:last_number", num_metric_prompts=8)
+    assert tokens_at(spec, packs, spec.plan.steps) == most
+    engine = _engine(tiny, packs, [spec], 2)
+    tokenizer = load_tokenizer(tiny, packs.chat_template)
+    asked = prompt_tokens(packs, fixed_prompts(packs, (), 8))
+    nothing = torch.zeros_like(engine._adapters.work[:1])
+    (found,) = greedy_answers(engine._decoder, nothing, tokenizer, asked, engine._ends, most)
+    model = load_model(tiny, CPU)
+    expected = [reply(model, tokenizer, prompt, packs.end_of_turn, most) for prompt in asked]
+    assert found == expected
+    assert max(len(tokenizer(text)["input_ids"]) for text, _ in found) > 64
 
 
 def _engine(trial: TrialConfig, packs: Packs, specs: list[TrialSpec], slots: int) -> Engine:
