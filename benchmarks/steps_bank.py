@@ -45,7 +45,7 @@ class Bank:
         model = random_model(shape, device, sdpa)
         base = take_base(model, dtype, resident=self.settings.resident)
         layout = lay_out(base.shape, PROJECTIONS, self._trial.lora_r)
-        self._decoder = Decoder(base, layout, packs.max_length)
+        self._decoder = Decoder(base, layout, packs.max_length, None)
         self._adapters = Adapters(layout, slots, dtype, device)
         self._optimizer = Optimizer(self._adapters)
         self.attention = self._decoder.attention.name

@@ -52,17 +52,12 @@ class Decoder:
     """A base with room for adapters of one layout."""
 
     def __init__(
-        self,
-        base: Base,
-        layout: Layout,
-        max_length: int,
-        attention: str | None = None,
-        answer_tokens: int = 0,
+        self, base: Base, layout: Layout, max_length: int, attention: str | None, reach: int = 0
     ) -> None:
-        """`attention` as in TrialConfig; answer_tokens: how far a text may grow beyond a row."""
+        """`attention` as in TrialConfig; reach: how far a text may grow beyond a row."""
         self.base, self.layout, self.max_length = base, layout, max_length
         self.attention: BankAttention = choose(base.shape, base.dtype, base.device, attention)
-        places = torch.arange(max_length + answer_tokens, device=base.device)
+        places = torch.arange(max_length + reach, device=base.device)
         self._cos, self._sin = base.rotary(places)
         self._back = -self._sin  # the backward pass turns the other way
         self._ops = fastest(base.device)

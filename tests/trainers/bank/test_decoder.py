@@ -91,7 +91,7 @@ def test_a_4bit_base_gives_what_bitsandbytes_gives(resident: bool) -> None:
     adapters = Adapters(layout, 1, base.dtype, base.device)
     row = import_row(layout, trial.lora_r, tensors, _no_moments(tensors))
     adapters.admit(0, row, trial.lora_scale)
-    decoder = Decoder(base, layout, LENGTH)
+    decoder = Decoder(base, layout, LENGTH, None)
     sums = decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
     assert float(sums[0]) == pytest.approx(float(loss.detach()), rel=1e-5)
     for name, parameter in trained.items():
@@ -157,7 +157,7 @@ def _bank(
         config = next(t for t in trials if t.lora_r == rank)
         row = import_row(layout, rank, tensors, _no_moments(tensors))
         bank.admit(slot, row, config.lora_scale)
-    return Decoder(base, layout, LENGTH), bank
+    return Decoder(base, layout, LENGTH, None), bank
 
 
 def _no_moments(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,10 @@ import pytest
 from fake_folder import EVENTS, PACKS, RECORDED, START, ended, found_in, result
 
 from sftray.cli.main import main
+from sftray.config.points import short
 from sftray.results import Results, load
+from sftray.results.confirmation import half_width
+from sftray.results.leaderboard_text import above_text, confirmed_says, mean_text, recommended
 from sftray.trial.samples import fixed_prompts, flagged, keep
 from sftray.views.report.report import page, write_report
 
@@ -76,10 +79,10 @@ def test_the_answer_is_on_top(html: str, recorded: Results) -> None:
     best = recorded.best.iloc[0]
     top = text[: text.index("Learning curves")]
     for told in (
-        "learning_rate 0.00437", "effective_batch_size 2", f"{best['eval_loss']:.4f}",
+        f"learning_rate {short(best['learning_rate'])}",
+        f"effective_batch_size {best['effective_batch_size']}", f"{best['eval_loss']:.4f}",
         "base 5.4998", "reloaded with plain PEFT", "CPU-hours",
-        "learning_rate decides", "The best is t0008: eval loss 3.5933 at step 39, "
-        "1.9065 below the base; mean of 3 other seeds 3.6502 ± 0.0406.",
+        "learning_rate decides", f"The best is {recommended(recorded.leaderboard)}.",
         "AutoPeftModelForCausalLM", "sftray generate", "sftray merge",
     ):  # fmt: skip
         assert told in top
@@ -149,12 +152,16 @@ def test_nothing_from_the_data_becomes_markup(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}" in read.text
 
 
-def test_a_confirmation_is_told_with_how_sure_it_is(html: str, tmp_path: Path) -> None:
-    text = words(html)
-    assert "mean of 3 other seeds 3.6502 ± 0.0406 (95 %)" in text
-    assert "t0003 3.7059 ± 0.0406 +0.0556 ± 0.0187 worse 3 39,681 effective_batch_size=2, " in text
-    assert "t0008 is better than the others, beyond what seeds make of a loss" in text
-    assert "t0018 repeats t0008, seed 2" in text
+def test_a_confirmation_is_told_with_how_sure_it_is(
+    html: str, recorded: Results, tmp_path: Path
+) -> None:
+    text, confirmed = words(html), recorded.leaderboard["confirmed"]
+    best, other = confirmed["points"]
+    assert f"{mean_text(best)} (95 %)" in text
+    mean, half = other["mean"], half_width(other)
+    assert f"{other['trial']} {mean:.4f} ± {half:.4f} {above_text(other)} 3 " in text
+    assert "; ".join(confirmed_says(confirmed)) in text
+    assert f"{best['runs'][1]} repeats {best['trial']}, seed 2" in text
     assert text.count(" repeats t") == 6
     for word in ("nan", "None", "<NA>"):
         assert f" {word} " not in text
