@@ -17,6 +17,7 @@ from sftray.data.source.row_keys import (
     MESSAGES,
     OPTIONAL,
     RESULT_KEYS,
+    ROW_FLAGS,
     ROW_KEYS,
     THOUGHT_KEYS,
     TURN_KEYS,
@@ -218,7 +219,7 @@ def _name_results(turns: list[Message]) -> None:
 def _add_columns(talk: Conversation, row: SourceRow, context: int) -> None:
     """Tools, a thought and a flag that are columns of the row."""
     talk.tools = tools_of(row)
-    if flag(row) is False:
+    if flag(row, ROW_FLAGS) is False:
         raise BadRowError(NOT_TRAINED)
     if thought := thought_of(row):
         places = [k for k in talk.answers if k >= context]

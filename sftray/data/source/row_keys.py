@@ -6,7 +6,7 @@ Promise: a key of none of these kinds is counted and shown (`conversations.unrea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SourceRow = Mapping[str, object]
 """A row of a dataset: its columns."""
@@ -28,6 +28,8 @@ THOUGHT_KEYS = (
 """What an answer's thought is called."""
 FLAGS = ("weight", "train", "training", "trainable", "loss")
 """Whether an answer is trained on: true or 1, false or 0."""
+ROW_FLAGS = ("weight", "train", "training")
+"""Those that a whole row may have."""
 CALL_KEYS = ("tool_calls", "function_call")
 TOOL_KEYS = ("tools", "functions")
 ROLE_KEYS = ("role", "from")
@@ -35,7 +37,7 @@ TURN_KEYS = frozenset((*ROLE_KEYS, "content", "value", *CALL_KEYS, *THOUGHT_KEYS
 """What is read of a turn."""
 RESULT_KEYS = ("name", "tool_call_id")
 """And of a tool's result."""
-ROW_KEYS = frozenset(("system", *TOOL_KEYS, *THOUGHT_KEYS, *FLAGS))
+ROW_KEYS = frozenset(("system", *TOOL_KEYS, *THOUGHT_KEYS, *ROW_FLAGS))
 """What is read of a row, whatever its spelling."""
 
 HARMLESS_KEYS = frozenset(
@@ -86,10 +88,10 @@ def unread(held: SourceRow, read: frozenset[str]) -> dict[str, object]:
     return {key: held[key] for key in keys if not is_empty(held[key])}
 
 
-def flag(held: SourceRow) -> bool | None:
-    """Whether FLAGS say that something is trained on; None where none of them is there."""
+def flag(held: SourceRow, keys: Sequence[str] = FLAGS) -> bool | None:
+    """Whether flags say that something is trained on; None where none of them is there."""
     said = None
-    for key in FLAGS:
+    for key in keys:
         value = held.get(key)
         if value is None or (isinstance(value, str) and is_empty(value)):
             continue

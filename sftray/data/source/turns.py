@@ -239,12 +239,20 @@ def _thought(turn: SourceRow, content: object) -> str:
     """The thought of a turn's keys, or of its content's parts."""
     thought = thought_of(turn) if len(turn) > 2 else ""
     if isinstance(content, list):
-        parts = [thought_of(part) for part in content if isinstance(part, dict)]
+        parts = [_thought_part(part) for part in content if isinstance(part, dict)]
         if spelled := "\n\n".join(filter(None, parts)):
             if thought and thought != spelled:
                 raise BadRowError(TWO_THOUGHTS)
             return spelled
     return thought
+
+
+def _thought_part(part: SourceRow) -> str:
+    """The thought that a part of a content is; empty where it is another."""
+    if part.get("type") not in ("thinking", "reasoning"):
+        return ""
+    text = part.get("text")
+    return thought_of(part) or (text.strip() if isinstance(text, str) else "")
 
 
 def _details(value: list[object], key: str) -> str:
@@ -273,7 +281,7 @@ def _part(part: object) -> str:
     if not isinstance(part, dict):
         raise BadRowError(NOT_TEXT)
     kind, text = part.get("type"), part.get("text")
-    if kind in ("thinking", "reasoning") and thought_of(part):
+    if _thought_part(part):
         return ""
     if kind != "text":
         raise BadRowError(unsupported(f"{kind} part") if isinstance(kind, str) else NOT_TEXT)
