@@ -33,8 +33,8 @@ def asked_of(chat: ChatFormat, conversations: Sequence[list[Message]]) -> list[A
     """Of each conversation that can be trained on; where it has calls or thoughts, the reference is
     all that the answer writes."""
     found: list[Asked] = []
-    for turns, one in zip(conversations, written(chat, conversations), strict=True):
-        talk = prepared(chat, turns)
+    ready = [prepared(chat, turns) for turns in conversations]
+    for talk, one in zip(ready, written(chat, ready), strict=True):
         place = max(k for k in talk.answers if k not in talk.untrained)
         if isinstance(one, list):
             served = next(answer for answer in one if answer.place == place)

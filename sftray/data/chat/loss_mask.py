@@ -113,6 +113,8 @@ def prepared(chat: ChatFormat, turns: list[Message], max_length: int | None = No
     """A conversation as it is written: without thoughts, where they are dropped, and no longer than
     what can be rendered answer by answer, or than what may fit."""
     one = Conversation.of(turns)
+    if one.is_plain and len(one) <= LONG:  # nearly always
+        return one
     if not one.is_plain and chat.thinking == "drop" and one.has_thoughts:
         one = one.without_thoughts()
     most = MOST_SERVED if not one.is_plain and _is_served(chat, one) else len(one)
@@ -142,16 +144,14 @@ def _of_whole(
     return document._replace(full_length=full, lost_exchanges=document.lost_exchanges + rest)
 
 
-def written(
-    chat: ChatFormat, conversations: Sequence[list[Message]], asked: int = ASKED
-) -> list[Rendering]:
-    """Each conversation as text with the characters to train on, or its answers one by one."""
-    ready = [prepared(chat, turns) for turns in conversations]
+def written(chat: ChatFormat, ready: Sequence[Conversation], asked: int = ASKED) -> list[Rendering]:
+    """Each prepared conversation as text with the characters to train on, or its answers one by
+    one."""
     found: list[Rendering] = [_refusal(chat, one) for one in ready]
     plain = [k for k, one in enumerate(ready) if not found[k] and not _is_served(chat, one)]
     for k, text in zip(plain, _write(chat, [ready[k] for k in plain], asked), strict=True):
         found[k] = text
-    served = [k for k, one in enumerate(ready) if not found[k]]
+    served = [k for k, one in enumerate(found) if not one]
     for k, answers in zip(served, _serve(chat, [ready[k] for k in served]), strict=True):
         found[k] = answers
     return found
