@@ -352,26 +352,28 @@ def test_an_evaluation_set_above_a_tenth_of_which_is_trained_on_is_refused(
     assert list((tmp_path / "packs").glob("*/manifest.json")) == []
 
 
-def test_keys_that_are_not_supported_or_not_read_are_counted_under_each(tmp_path: Path) -> None:
+def test_calls_that_cannot_be_written_and_keys_that_nobody_reads_are_counted(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.jsonl"
     rows = [talk(k, random.Random(k)) for k in range(20)]
     for number, key in ((3, "tool_calls"), (5, "reasoning_content"), (9, "tool_calls")):
         rows[number]["messages"][-1][key] = "used"
     rows[4]["messages"][-1]["tool_calls"] = None
     for number in (0, 1):
-        rows[number]["messages"][0]["loss"] = False
-    rows[2] |= {"id": "a", "trainable": 1}
+        rows[number]["messages"][0]["mood"] = "glad"
+    rows[2] |= {"id": "a", "colour": 1}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = config(path, max_bad_fraction=0.5)
     lines: list[str] = []
     packs = build_packs(data, storage=tmp_path, log=lines.append)
-    unread = "train: keys that were not read: loss (2 rows), trainable (1 row)"
-    assert unread in lines
-    assert unread in inspect_text(packs, rows=0)
-    counts = {"tool_calls not supported": 2, "reasoning_content not supported": 1}
-    assert packs.manifest["splits"]["train"]["dropped"] == counts
-    assert "2  tool_calls not supported" in inspect_text(packs, rows=0)
+    train = packs.manifest["splits"]["train"]
+    assert any("mood (2 rows" in line and "colour (1 row" in line for line in lines), lines
+    assert "mood (2 rows" in inspect_text(packs, rows=0)
+    assert train["dropped"] == {"tool call without a name and an object of arguments": 2}
+    assert "2  tool call without a name" in inspect_text(packs, rows=0)
     assert f"{path}:4" in inspect_text(packs, rows=0)
+    assert train["conversations"] == 17  # the thought of row 5 is trained
 
 
 def test_the_references_that_a_metric_is_held_against_are_counted_in_tokens(packs: Packs) -> None:
