@@ -37,7 +37,7 @@ BEST_SHARE = 0.25
 MIN_TRIALS = 12
 """With fewer there is no number: the best quarter would be two."""
 SAFE_TRIALS = 24
-"""So many find an axis that decides in 13 to 17 of 20 simulated sweeps."""
+"""So many find an axis that decides in 10 to 20 of 20 simulated sweeps."""
 SHUFFLES = 999
 """Chance is known to 1/1000."""
 SURE = 0.05
