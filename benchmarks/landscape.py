@@ -110,6 +110,7 @@ class Landscape:
     rows_per_epoch: int
     noise: float
     """Standard deviation of one run's last loss, relative."""
+    least_bar: float = BAR
 
     @property
     def best(self) -> float:
@@ -117,7 +118,7 @@ class Landscape:
 
     @property
     def bar(self) -> float:
-        return self.best * (1 + max(BAR, 2 * self.noise))
+        return self.best * (1 + max(self.least_bar, 2 * self.noise))
 
 
 def key(point: Mapping[str, Any]) -> Key:

@@ -29,10 +29,11 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bank_in_150_lines.py"
 CPU = torch.device("cpu")
 LENGTH = 80
 DEMO = TrialConfig(str(FOLDER), base_precision="fp32", warmup_ratio=0.2)
+WIDE = replace(DEMO, lora_r=8, lora_alpha=16)
 TRIALS = [
-    replace(DEMO, learning_rate=1e-3, lora_r=4, effective_batch_size=1, seed=1),
+    replace(DEMO, learning_rate=1e-3, lora_r=4, lora_alpha=8, effective_batch_size=1, seed=1),
     replace(DEMO, learning_rate=3e-3, lora_r=3, effective_batch_size=2, lora_alpha_ratio=0.5),
-    replace(DEMO, learning_rate=1e-2, lora_r=8, effective_batch_size=2, weight_decay=0.3),
+    replace(WIDE, learning_rate=1e-2, effective_batch_size=2, weight_decay=0.3),
 ]
 
 

@@ -128,7 +128,7 @@ def test_a_plan_of_what_would_not_start_is_shown_and_is_the_exit_status(
     assert "the sweep would not start" in said
 
 
-def test_a_plan_counts_rows_whose_keys_are_not_supported(
+def test_a_plan_counts_rows_that_the_template_cannot_write_and_those_with_thoughts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     rows = [chat(k, tool_calls=[{"name": "f"}]) if k % 50 == 0 else chat(k) for k in range(1000)]
@@ -136,17 +136,20 @@ def test_a_plan_counts_rows_whose_keys_are_not_supported(
     data = write_rows(tmp_path / "chats.jsonl", rows)
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", data])
-    told = "21 of 1,000 rows dropped (20 tool_calls not supported, 1 reasoning_content not support"
-    assert told in capsys.readouterr().out
+    said = capsys.readouterr().out
+    dropped = "20 of 1,000 rows dropped (20 tool_calls not supported by the chat template)"
+    assert dropped in said
+    assert "1 conversations with thoughts in 1 documents" in said
 
 
-def test_where_every_row_has_such_a_key_the_refusal_names_it(
+def test_where_every_row_has_a_weight_that_is_none_the_refusal_names_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    data = write_rows(tmp_path / "chats.jsonl", [chat(k, weight=1) for k in range(20)])
+    data = write_rows(tmp_path / "chats.jsonl", [chat(k, weight=3) for k in range(20)])
     with pytest.raises(SystemExit, match=r"^2$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", data])
-    assert "of 20 sampled conversations can be trained on: 20 weight not" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "20 sampled conversations can be trained on: 20 weight other than 0 and 1" in said
 
 
 @pytest.mark.parametrize(("shared", "status"), [(5, 0), (6, 2)])
