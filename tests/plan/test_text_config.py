@@ -52,7 +52,7 @@ def test_memory_priors_and_disk_are_those_of_the_language_model(tmp_path: Path) 
     assert shape.parameters == pytest.approx(3.88e9, rel=0.01)
     assert (shape.heads, shape.kv_heads, shape.head_dim, shape.window) == (8, 4, 256, 1024)
     sweep = sweep_on(tmp_path, tmp_path)
-    (point,) = prior_points(sweep, base)
+    point, *_ = prior_points(sweep, base)
     assert point["learning_rate"] == pytest.approx(5e-4 * (2000 / 2560) ** 0.781)
     assert disk_needed(sweep, base, {}, at_once=1).bundle < 4 * 34e6
     assert why_not(sweep, base) == "the base is the language model of a larger one (text_config)"

@@ -621,7 +621,7 @@ def test_a_grid_and_random_orders_are_priced_by_the_sweeps_own_points() -> None:
     ]
     space = {"learning_rate": loguniform(1e-5, 1e-1)}
     trial = TrialConfig("none", effective_batch_size=4)
-    sweep = make_sweep(search_space=space, grace_rows=24, trial=trial)
+    sweep = make_sweep(search_space=space, rungs=(0.1,), grace_steps=1, trial=trial)
     found = learn(story(sweep, trials)).alternatives
     assert found is not None
     full = 10 * 240
