@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,7 +32,7 @@ from sftray.config import TrialConfig
 from sftray.errors import BrokenBaseError
 from sftray.plan.checkpoint_format import quantization_of
 from sftray.storage.hub import fetched
-from sftray.storage.model_files import model_config
+from sftray.storage.model_files import BaseConfig
 from sftray.trial.quantised_products import plain_products
 from sftray.trial.text_part import KEYS, name_as_in_the_whole, text_part, without_report
 
@@ -62,13 +63,12 @@ def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
         dtype = torch.float32
     elif trial.base_precision == "bf16":
         dtype = torch.bfloat16
-    quantization = _quantization(trial, compute)
     model = pretrained(
         trial,
         dtype,
+        quantized=partial(_quantization, trial, compute),
         device_map={"": device},
         attn_implementation="eager",
-        **({} if quantization is None else {"quantization_config": quantization}),
     )
     model.config.use_cache = False
     if dtype == torch.bfloat16 and compute == torch.float32:
@@ -79,10 +79,12 @@ def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _quantization(trial: TrialConfig, dtype: torch.dtype) -> QuantizationConfigMixin | None:
+def _quantization(
+    trial: TrialConfig, dtype: torch.dtype, base: BaseConfig
+) -> QuantizationConfigMixin | None:
     """What the base is quantised to while it is loaded, or decoded from; None where it is taken as
     it is saved."""
-    saved = quantization_of(model_config(trial.model, trial.model_revision))
+    saved = quantization_of(base)
     if saved and "bits" not in str(saved.get("quant_method")):  # FP8
         decode = {"fp8": FineGrainedFP8Config, "compressed-tensors": CompressedTensorsConfig}
         return decode[str(saved["quant_method"])](dequantize=True)
@@ -95,16 +97,24 @@ def _quantization(trial: TrialConfig, dtype: torch.dtype) -> QuantizationConfigM
 
 
 def pretrained(
-    trial: TrialConfig, dtype: torch.dtype, *, whole: bool = False, **options: object
+    trial: TrialConfig,
+    dtype: torch.dtype,
+    *,
+    whole: bool = False,
+    quantized: Callable[[BaseConfig], QuantizationConfigMixin | None] = lambda base: None,
+    **options: object,
 ) -> PreTrainedModel:
     """The base's own weights in `dtype`, on the CPU unless transformers' `options` say more; of a
-    checkpoint with other parts the language model alone, or the `whole` of it.
+    checkpoint with other parts the language model alone, or the `whole` of it. `quantized` says
+    from its configuration how it is held.
 
     Raises BrokenBaseError where some are not there, which transformers would draw at random.
     """
     code, name = trial.trust_remote_code, trial.model
     source = fetched(name, trial.model_revision, code=code)
     config = AutoConfig.from_pretrained(name, trust_remote_code=code, **source)
+    if (how := quantized(config.to_dict())) is not None:
+        options |= {"quantization_config": how}
     text = text_part(config)
     loaded_as = AutoModelForCausalLM
     if text is not None and whole:
