@@ -15,8 +15,11 @@ ALIKE = 0.75
 """Of the longest document of a group, what its shortest has at least."""
 
 
-def collate(rows: Sequence[Mapping[str, Any]], layout: RowLayout) -> dict[str, Any]:
-    """The model inputs of `rows`, each with input_ids and labels [L] and seq_lengths summing to L.
+def collate(
+    rows: Sequence[Mapping[str, Any]], layout: RowLayout, *, kinds: bool = False
+) -> dict[str, Any]:
+    """The model inputs of `rows`, each with input_ids and labels [L] and seq_lengths summing to L;
+    with the `kinds` of their tokens, as eval packs have them, laid out as labels are.
 
     Stacked: input_ids, labels and position_ids (restarting at every document), int64 [B, L]. Flat:
     the same as [1, B·L], with the boundaries that variable-length attention kernels take,
@@ -28,7 +31,7 @@ def collate(rows: Sequence[Mapping[str, Any]], layout: RowLayout) -> dict[str, A
     lengths = [np.asarray(row["seq_lengths"]) for row in rows]
     columns = {
         name: np.stack([np.asarray(row[name], dtype=np.int64) for row in rows])
-        for name in ("input_ids", "labels")
+        for name in ("input_ids", "labels", *(("kinds",) if kinds else ()))
     }
     if layout == "apart":
         flat = {name: values.reshape(-1) for name, values in columns.items()}
@@ -80,8 +83,10 @@ def _padded(
     columns: Mapping[str, np.ndarray], documents: Sequence[tuple[int, int]]
 ) -> dict[str, torch.Tensor]:
     shape = len(documents), documents[0][1]
-    ids, labels = np.zeros(shape, dtype=np.int64), np.full(shape, -100, dtype=np.int64)
+    padded = {
+        name: np.full(shape, -100 if name == "labels" else 0, dtype=np.int64) for name in columns
+    }
     for row, (start, length) in enumerate(documents):
-        ids[row, :length] = columns["input_ids"][start : start + length]
-        labels[row, :length] = columns["labels"][start : start + length]
-    return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+        for name, values in columns.items():
+            padded[name][row, :length] = values[start : start + length]
+    return {name: torch.from_numpy(values) for name, values in padded.items()}

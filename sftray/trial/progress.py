@@ -16,6 +16,7 @@ import numpy as np
 from sftray.config import TrialConfig
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.journal.event_types import Metrics, Outcome, RanWith
+from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.trial_report import Report
 
 Reporter = Callable[[Report], object]
@@ -115,9 +116,11 @@ class Progress:
         newest: Metrics = {**self.last, **facts, "resumed_from_step": step}
         return [*before, Report(newest, waits=step == self.last["step"] and step in self._rungs)]
 
-    def start(self, base_eval_loss: float, facts: RanWith) -> Report:
+    def start(self, base: EvalLoss, facts: RanWith) -> Report:
         """Step 0: the untrained base, and what the trial runs with."""
-        self.last = {**_NONE, "step": 0, "eval_loss": base_eval_loss, "gpu_seconds": 0.0}
+        self.last = {**_NONE, "step": 0, "eval_loss": base.mean, "gpu_seconds": 0.0}
+        if base.by_kind:
+            self.last["eval_loss_by_kind"] = base.by_kind
         return Report({**self.last, **facts})
 
     def trained(
@@ -141,7 +144,7 @@ class Progress:
     def evaluated(
         self,
         step: int,
-        eval_loss: float,
+        eval_loss: EvalLoss,
         gpu_memory_gb: float,
         data_wait: float | None = None,
         facts: RanWith | None = None,
@@ -163,7 +166,8 @@ class Progress:
             "tokens": tokens,
             "supervised_tokens": self._supervised_tokens,
             "train_loss": losses / max(sum(self._weights), 1),
-            "eval_loss": eval_loss,
+            "eval_loss": eval_loss.mean,
+            "eval_loss_by_kind": eval_loss.by_kind,
             "learning_rate": self._curve[-1][2],
             "grad_norm": self._curve[-1][3],
             "tokens_per_second": fresh / max(self.seconds - self._seconds_at_report, 1e-9),
@@ -175,8 +179,8 @@ class Progress:
         }
         if data_wait is not None:
             self.last["data_wait"] = data_wait
-        if eval_loss < self.best["eval_loss"]:
-            self.best = {"step": step, "eval_loss": eval_loss}
+        if eval_loss.mean < self.best["eval_loss"]:
+            self.best = {"step": step, "eval_loss": eval_loss.mean}
         self._curve, self._weights = [], []
         self._rows_at_report, self._seconds_at_report = rows, self.seconds
         return Report({**self.last, **(facts or {})}, waits=step in self._rungs)

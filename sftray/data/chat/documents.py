@@ -19,6 +19,7 @@ from tokenizers import Encoding
 
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.template_process import Span
+from sftray.data.chat.token_kinds import Kinds
 from sftray.data.chat.tokenizer import backend, swallowing_tokens
 
 NOTHING = "nothing to train on"
@@ -40,6 +41,8 @@ class Document(NamedTuple):
     first_exchange: int
     """Tokens through the first trained answer."""
     lost_exchanges: int
+    kinds: Kinds | None = None
+    """Of its tokens (`token_kinds`), ends left out; None where all are words."""
     more: tuple[Document, ...] = ()
     """Of the same conversation, where its answers are not all seen in one text."""
 
@@ -50,6 +53,7 @@ class Tokens(NamedTuple):
     ids: NDArray[np.int32]
     edges: list[Span | None]
     """The tokens of each span to train on; None where a token straddles its edge."""
+    encoding: Encoding
 
 
 class Dropped(NamedTuple):
@@ -67,7 +71,11 @@ def tokens_of(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
     texts = [text for text, _ in written]
     encodings = backend(chat.tokenizer).encode_batch(texts, add_special_tokens=False)
     return [
-        Tokens(np.array(encoding.ids, np.int32), _token_edges(encoding, text, spans, swallowing))
+        Tokens(
+            np.array(encoding.ids, np.int32),
+            _token_edges(encoding, text, spans, swallowing),
+            encoding,
+        )
         for (text, spans), encoding in zip(written, encodings, strict=True)
     ]
 

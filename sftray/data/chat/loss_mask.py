@@ -36,6 +36,7 @@ from sftray.data.chat.served import (
 )
 from sftray.data.chat.shape_probe import CALLING_TWICE
 from sftray.data.chat.template_process import OverLimitsError, RefusedError, Span
+from sftray.data.chat.token_kinds import kinds_of
 from sftray.data.chat.tokenizer import backend
 from sftray.data.source.conversations import Conversation
 from sftray.data.source.turns import Message
@@ -101,8 +102,8 @@ def encode(
         elif isinstance(one, list):
             document = served_document(chat, turns, one, max_length)
         else:
-            (_, spans), tokens = next(tokenised)
-            document = document_of(spans, tokens)
+            rendered, tokens = next(tokenised)
+            document = _document(chat, turns, rendered, tokens)
             if isinstance(document, Document) and len(tokens.ids) > max_length:
                 document = _shortened(chat, turns, document, tokens, max_length, asked)
         documents.append(_of_whole(document, len(turns), whole))
@@ -271,6 +272,20 @@ def _wanted(
     return [span for span in wanted if chat.train_on != "last" or span == spans[-1]] or NOTHING
 
 
+def _document(
+    chat: ChatFormat, turns: Conversation, rendered: Written, tokens: Tokens
+) -> Document | Dropped:
+    """A conversation whose answers all stand in one text."""
+    text, spans = rendered
+    document = document_of(spans, tokens)
+    if turns.is_plain or isinstance(document, Dropped) or isinstance(spans, str):
+        return document
+    places = [place for place in turns.answers if place not in turns.untrained]
+    shown = [turns[place] for place in (places[-1:] if chat.train_on == "last" else places)]
+    answers = [*zip(spans, shown, strict=True)]
+    return document._replace(kinds=kinds_of(text, tokens.encoding.offsets, answers))
+
+
 def _shortened(
     chat: ChatFormat,
     turns: Conversation,
@@ -289,8 +304,9 @@ def _shortened(
         most = min(most, sum(edge is not None and edge[1] <= max_length for edge in tokens.edges))
     number = most
     while least <= most:
-        ((text, spans),) = _write(chat, [turns.through(answers[number - 1])], asked)
-        shorter = document_of(spans, *tokens_of(chat, [(text, spans)]))
+        start = turns.through(answers[number - 1])
+        (rendered,) = _write(chat, [start], asked)
+        shorter = _document(chat, start, rendered, *tokens_of(chat, [rendered]))
         if isinstance(shorter, Document) and len(shorter.input_ids) <= max_length:
             lost = len(answers) - number
             fit = shorter._replace(full_length=whole.full_length, lost_exchanges=lost)

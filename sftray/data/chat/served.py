@@ -21,6 +21,7 @@ from sftray.data.chat.documents import Document, Dropped, Written, document_of, 
 from sftray.data.chat.format_probe import shared
 from sftray.data.chat.shape_probe import THINKING
 from sftray.data.chat.template_process import Cut, RefusedError, Span
+from sftray.data.chat.token_kinds import kinds_of
 from sftray.data.source.conversations import Conversation
 from sftray.data.source.turns import Message
 
@@ -101,6 +102,9 @@ def served_document(
         document = document_of(spans, tokens)
         if isinstance(document, Dropped):
             return document
+        shown = [turns[place] for place in (*seen, last.place)]
+        kinds = kinds_of(last.text, tokens.encoding.offsets, [*zip(spans, shown, strict=True)])
+        document = document._replace(kinds=kinds)
         full, first = max(full, document.full_length), document.first_exchange
         if document.full_length > max_length:
             ends = dict(zip(seen, (edge[1] for edge in tokens.edges if edge), strict=False))

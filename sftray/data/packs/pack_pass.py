@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 from sftray.data.packs.manifest import PartFile
 from sftray.data.packs.packing import Ints, Rows
 from sftray.data.packs.packs import localise
-from sftray.data.packs.tokenize_pass import TOKEN_BYTES, ChunkReport, Kept, chunk_file
+from sftray.data.packs.tokenize_pass import (
+    KIND_BIT,
+    TOKEN_BYTES,
+    ChunkReport,
+    Kept,
+    chunk_file,
+)
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, is_uri, name_of, node_cache
 
@@ -103,7 +109,7 @@ def gather_part(plan: PartPlan, *, root: str, max_length: int, pad_token_id: int
     tokens = np.full((len(sizes), max_length), ~np.int32(pad_token_id), np.int32)
     _read_tokens(plan.folder, chunk, offset, length, tokens, row * max_length + place)
     used = np.add.reduceat(length, first)
-    data = _arrow(tokens, used, sizes, length, ordinal)
+    data = _arrow(tokens, used, sizes, length, ordinal, with_kinds=plan.split == "eval")
     path = PacksPaths(root).part(plan.split, plan.number)
     files.write_bytes(path, data)
     return {
@@ -145,7 +151,13 @@ def _read_tokens(
 
 
 def _arrow(
-    tokens: NDArray[np.int32], used: Ints, sizes: Ints, length: Ints, ordinal: Ints
+    tokens: NDArray[np.int32],
+    used: Ints,
+    sizes: Ints,
+    length: Ints,
+    ordinal: Ints,
+    *,
+    with_kinds: bool,
 ) -> pa.Buffer:
     """The columns of docs/architecture.md, "Packs", as an Arrow IPC stream.
 
@@ -156,12 +168,16 @@ def _arrow(
     padded = used < max_length
     ends = np.cumsum(sizes)
     lengths = np.insert(length, ends[padded], (max_length - used)[padded])
+    whole = np.full(rows, max_length)
+    ids = np.where(flat < 0, ~flat, flat & np.int32((1 << KIND_BIT) - 1))
     columns = {
-        "input_ids": (np.where(flat < 0, ~flat, flat), np.full(rows, max_length)),
-        "labels": (np.where(flat < 0, np.int32(UNTRAINED), flat), np.full(rows, max_length)),
+        "input_ids": (ids, whole),
+        "labels": (np.where(flat < 0, np.int32(UNTRAINED), ids), whole),
         "seq_lengths": (lengths.astype(np.int32), sizes + padded),
         "documents": (ordinal, sizes),
     }
+    if with_kinds:
+        columns["kinds"] = (np.where(flat < 0, 0, flat >> KIND_BIT).astype(np.int8), whole)
     table = pa.table({name: _lists(*column) for name, column in columns.items()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

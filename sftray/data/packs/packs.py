@@ -193,7 +193,8 @@ class MappedRows:
         table = dataset.data
         self._columns = {
             name: [_list_values(chunk) for chunk in table[name].chunks]
-            for name in ("input_ids", "labels", "seq_lengths", "documents")
+            for name in ("input_ids", "labels", "seq_lengths", "documents", "kinds")
+            if name in table.column_names
         }
         sizes = [len(offsets) - 1 for offsets, _ in self._columns["input_ids"]]
         self._starts = np.concatenate([[0], np.cumsum(sizes)])

@@ -21,6 +21,8 @@ from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.documents import Document, Dropped
 from sftray.data.chat.loss_mask import encode_ahead
 from sftray.data.chat.template_process import template_process
+from sftray.data.chat.token_kinds import with_ends
+from sftray.data.chat.tokenizer import backend
 from sftray.data.packs.lengths import Lengths, count_lengths
 from sftray.data.source.conversations import (
     Conversation,
@@ -43,6 +45,8 @@ BATCH = 512
 """Conversations tokenised at once."""
 TOKEN_BYTES = 4
 """A token between the passes."""
+KIND_BIT = 28
+"""Its lowest bit of the kind; vocabularies have 2^18 tokens and few more."""
 KEPT = np.dtype(
     [("row", "i4"), ("length", "i4"), ("trained", "i4"), ("hash", "u8"), ("whole_hash", "u8")]
 )
@@ -122,7 +126,8 @@ def tokenise_chunk(
         raise located(source, number, error) from error
     except TemplateError as error:
         raise TemplateError(f"{path}: {error}") from error
-    _write_tokens(chunk_file(folder, number), documents)
+    end = backend(chat.tokenizer).encode(chat.ends[1], add_special_tokens=False)
+    _write_tokens(chunk_file(folder, number), documents, len(end))
     return report
 
 
@@ -215,8 +220,16 @@ def _count_thoughts(report: ChunkReport, document: Document) -> None:
     report.thoughts["last_tokens"] += lengths[0]
 
 
-def _write_tokens(path: str, documents: Sequence[Document]) -> None:
-    """int32 a token: its id where it is trained on, else the id's bits turned over (below zero)."""
+def _write_tokens(path: str, documents: Sequence[Document], end_tokens: int) -> None:
+    """int32 a token: where it is trained on its id and above KIND_BIT its kind, else the id's bits
+    turned over (below zero)."""
     ids = np.concatenate([np.empty(0, np.int32), *(one.input_ids for one in documents)])
     mask = np.concatenate([np.empty(0, np.bool_), *(one.trained for one in documents)])
-    files.write_bytes(path, np.where(mask, ids, ~ids).tobytes())
+    kinds = np.zeros(len(ids), np.int32)
+    at = 0
+    for one in documents:
+        if one.kinds is not None:
+            kinds[at : at + len(one.kinds)] = one.kinds
+        at += len(one.input_ids)
+    kinds = with_ends(kinds, mask, end_tokens)
+    files.write_bytes(path, np.where(mask, ids | kinds << KIND_BIT, ~ids).tobytes())

@@ -44,6 +44,13 @@ def _are_flags(value: object) -> bool:
     return _are_lists(value) and all(isinstance(flag, str) for one in value for flag in one)  # type: ignore[attr-defined]
 
 
+def _are_losses(value: object) -> bool:
+    return _are_lists(value) and all(
+        len(one) == 3 and isinstance(one[0], str) and _is_number(one[1]) and _is_count(one[2])
+        for one in value  # type: ignore[attr-defined]
+    )
+
+
 NAME: Kind = (
     _is_name,
     "at most 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
@@ -55,6 +62,7 @@ TEXT: Kind = (lambda value: isinstance(value, str), "text")
 OBJECT: Kind = (lambda value: isinstance(value, Mapping), "an object")
 POINTS: Kind = (_are_lists, "lists of numbers")
 FLAGS: Kind = (_are_flags, "lists of words")
+LOSSES: Kind = (_are_losses, "lists of a name, a loss and a count")
 OBJECTS: Kind = (
     lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
     "a list of objects",
@@ -85,7 +93,7 @@ METRICS: Mapping[str, Kind] = {
     "eval_loss": NUMBER, "train_loss": NUMBER, "grad_norm": NUMBER, "learning_rate": NUMBER,
     "epoch": NUMBER, "seconds": FINITE, "gpu_seconds": FINITE, "tokens_per_second": NUMBER,
     "gpu_memory_gb": NUMBER, "data_wait": NUMBER, "device": TEXT, "attention": TEXT,
-    "curve": POINTS, "answer_flags": FLAGS,
+    "curve": POINTS, "answer_flags": FLAGS, "eval_loss_by_kind": LOSSES,
 }  # fmt: skip
 
 

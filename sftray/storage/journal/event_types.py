@@ -62,6 +62,10 @@ Curve = Union[Sequence[Sequence[float]], "NDArray[np.float64]"]
 """Of some steps [step, train_loss, learning_rate, grad_norm]; an array where many are kept."""
 
 
+LossOf = tuple[str, float, int]
+"""A kind of token (`data.chat.token_kinds`), its eval loss, and how many there are."""
+
+
 class RanWith(TypedDict, total=False):
     """What a trial runs with: in its metrics at step 0, and where it continues."""
 
@@ -92,6 +96,7 @@ class Metrics(RanWith):
     tokens: int
     supervised_tokens: int
     eval_loss: float
+    eval_loss_by_kind: NotRequired[Sequence[LossOf]]
     seconds: float
     """In training steps."""
     gpu_seconds: NotRequired[float]

@@ -46,6 +46,7 @@ from sftray.trainers.bank.slot import Slot, SlotStep, Usage, dropout_seed, rung_
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import compute_dtype, load_tokenizer
+from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
@@ -100,7 +101,7 @@ class Engine:
         )
         self._slots: list[Slot | None] = [None] * settings.slots
         self._evaluation = EvalPass(self._decoder, evals, count, graphs)
-        self._base_loss: float | None = None
+        self._base_loss: EvalLoss | None = None
         self._idle = idle_row(packs.max_length)
         self._device = device
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -263,9 +264,9 @@ class Engine:
             report = slot.progress.evaluated(slot.step, loss, peak_memory_gb(self._device))
             rung = rung_of(slot)
             peers = [
-                (other.spec.trial, theirs)
+                (other.spec.trial, theirs.mean)
                 for other, theirs in together
-                if other is not slot and rung_of(other) == rung and math.isfinite(theirs)
+                if other is not slot and rung_of(other) == rung and math.isfinite(theirs.mean)
             ]
             report = replace(report, peers=peers if rung else None, answers=answers)
             snapshot = self._adapters.take(self._slots.index(slot))
@@ -275,10 +276,10 @@ class Engine:
             if slot.step == slot.spec.plan.steps and slot in self._slots:
                 self._end(slot, Outcome.COMPLETED)
 
-    def _loss_of_base(self, spec: TrialSpec) -> float:
+    def _loss_of_base(self, spec: TrialSpec) -> EvalLoss:
         """The untrained base's eval loss: measured once a bank, or by an earlier trial."""
-        if self._base_loss is None:
-            self._base_loss = spec.base_eval_loss
+        if self._base_loss is None and spec.base_eval_loss is not None:
+            self._base_loss = EvalLoss(spec.base_eval_loss)
         if self._base_loss is None:
             nothing = torch.zeros_like(self._adapters.work[0])
             self._base_loss = self._evaluation.losses([nothing])[0]

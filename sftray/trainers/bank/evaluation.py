@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sftray.data.chat.token_kinds import KINDS
 from sftray.data.packs.packs import MappedRows
 from sftray.trainers.bank.batches import Buffers, idle_row, read_row, smallest
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
+from sftray.trial.eval_losses import EvalLoss
 
 
 class EvalPass:
@@ -35,29 +39,47 @@ class EvalPass:
         self._batches = [Buffers(capacity, count, rows.max_length, device) for _ in batches]
         for buffers, batch in zip(self._batches, batches, strict=True):
             buffers.fill(batch)
-        self.supervised_tokens = sum(len(row.where) for row in read)
+        kinds = [rows[k]["kinds"][read[k].where + 1] for k in range(len(rows))]
+        self._tokens = np.bincount(np.concatenate(kinds), minlength=len(KINDS)).tolist()
+        self._kinds = [
+            _padded(np.concatenate(kinds[at : at + count]), capacity.targets, device)
+            for at in range(0, len(rows), count)
+        ]
         self._work = torch.zeros(1, decoder.layout.size, dtype=decoder.base.dtype, device=device)
-        self._sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(1 + len(KINDS), dtype=torch.float64, device=device)
+        """Of all losses, and by kind."""
         self._current = Buffers(capacity, count, rows.max_length, device)
+        self._current_kinds = torch.zeros_like(self._kinds[0])
+        self._numbers = torch.arange(len(KINDS), device=device)[:, None]
         self._pass: Callable[[], None] | None = None
 
-    def losses(self, works: Sequence[Tensor]) -> list[float]:
-        """The eval loss, in nats a token, under each of several adapters [P]. All are under way
-        before the first is waited for."""
+    def losses(self, works: Sequence[Tensor]) -> list[EvalLoss]:
+        """Under each of several adapters [P]. All are under way before the first is waited for."""
         if self._pass is None:
             self._pass = self._add if self._graphs is None else self._graphs.record(self._add)
         sums = [self._under(work, self._pass) for work in works]
-        return [float(total) / self.supervised_tokens for total in sums]
+        together = torch.stack(sums).tolist() if sums else []
+        return [EvalLoss.of(total, rest, self._tokens) for total, *rest in together]
 
     def _under(self, work: Tensor, add: Callable[[], None]) -> Tensor:
         self._work[0].copy_(work)
-        self._sum.zero_()
-        for batch in self._batches:
+        self._sums.zero_()
+        for batch, kinds in zip(self._batches, self._kinds, strict=True):
             self._current.copy_(batch)
+            self._current_kinds.copy_(kinds)
             add()
-        return self._sum.clone()
+        return self._sums.clone()
 
     def _add(self) -> None:
-        """Add the losses of the current batch to the sum."""
-        losses = self._decoder.losses(self._current.batch, self._work)
-        self._sum.add_(losses.double().sum())
+        """Add the losses of the current batch to the sums."""
+        losses = self._decoder.losses(self._current.batch, self._work).double()
+        self._sums[0].add_(losses.sum())
+        is_kind = self._current_kinds == self._numbers
+        self._sums[1:].add_(torch.where(is_kind, losses, 0).sum(1))
+
+
+def _padded(kinds: NDArray[np.int32], targets: int, device: torch.device) -> Tensor:
+    """The kinds of a batch's targets, [targets]; of unused entries, whose loss is 0, the first."""
+    padded = torch.zeros(targets, dtype=torch.int64, device=device)
+    padded[: len(kinds)] = torch.from_numpy(kinds.astype(np.int64))
+    return padded

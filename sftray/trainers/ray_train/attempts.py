@@ -23,6 +23,7 @@ from sftray.trainers.ray_train.base_cache import Bases
 from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import load_tokenizer
+from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.generation import reply
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Reporter, StoppedError
@@ -156,10 +157,12 @@ class _Attempt:
             trainer.progress.resume(checkpoint.state)
         try:
             if checkpoint is None:
-                loss = spec.base_eval_loss
-                if loss is None:
-                    loss = trainer.evaluate()["eval_loss"]
-                self._report(trainer.progress.start(loss, facts))
+                if spec.base_eval_loss is None:
+                    trainer.evaluate()
+                    base = trainer.last_eval_loss
+                else:
+                    base = EvalLoss(spec.base_eval_loss)
+                self._report(trainer.progress.start(base, facts))
             elif rescued is None:
                 for report in trainer.progress.again(facts):
                     self._report(report)

@@ -30,6 +30,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from trl import SFTConfig, SFTTrainer
 
 from sftray.config import TrialConfig
+from sftray.data.chat.token_kinds import KINDS
 from sftray.data.packs.packs import MappedRows
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.journal.event_types import RanWith
@@ -41,6 +42,7 @@ from sftray.trainers.ray_train.trl_private import fused_lm_head
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
 from sftray.trial.collate import collate, model_inputs
+from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.lora_adapter import (
     init_adapters,
@@ -186,26 +188,34 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         Worker w of n takes rows w, w + n, …; no row is counted twice.
         """
         rows = self.eval_dataset
-        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        number = len(KINDS)  # the sum of all, sums by kind, tokens by kind
+        sums = torch.zeros(1 + 2 * number, dtype=torch.float64, device=self.args.device)
         mine = range(self.args.process_index, len(rows), self.args.world_size)
         most = -(-len(rows) // self.args.world_size)  # workers of a spread base step together
         self.model.eval()
         for start in range(0, most, self.plan.micro_batch_size):
             indices = mine[start : start + self.plan.micro_batch_size]
-            batch = self.data_collator([rows[i] for i in indices] or [rows[0]])
+            picked = [rows[i] for i in indices] or [rows[0]]
+            batch = collate(picked, self.attention.layout, kinds=True)
             self.stepped()
             batch = self._prepare_inputs(batch)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
                 for part in model_inputs(batch):
+                    kinds = part.pop("kinds")[:, 1:].reshape(-1)
                     outputs = self.model(**part, fused_lm_head=True)
                     if indices:
-                        sums[0] -= outputs.log_probs.double().sum()
-                        sums[1] += outputs.label_mask.sum()
+                        losses = -outputs.log_probs.double().reshape(-1)
+                        sums[0] += losses.sum()
+                        sums.index_add_(0, 1 + kinds, losses)
+                        trained = outputs.label_mask.reshape(-1).double()
+                        sums.index_add_(0, 1 + number + kinds, trained)
         self.model.train()
         if self.args.world_size > 1:
             dist.all_reduce(sums)
-        self.last_eval_loss = float(sums[0] / sums[1])
-        return {"eval_loss": self.last_eval_loss}
+        total, *rest = sums.tolist()
+        counts = [int(count) for count in rest[number:]]
+        self.last_eval_loss = EvalLoss.of(total, rest[:number], counts)
+        return {"eval_loss": self.last_eval_loss.mean}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Keep the step's numbers; raise DivergedError at the first that is not finite."""

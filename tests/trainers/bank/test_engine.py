@@ -63,6 +63,9 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
         assert found[-1]["outcome"] == expected[-1]["outcome"] == "completed"
         for ours, theirs in zip(found, expected, strict=True):
             assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
+            kinds = zip(ours["eval_loss_by_kind"], theirs["eval_loss_by_kind"], strict=True)
+            for (name, loss, count), (same, other, tokens) in kinds:
+                assert (name, count, loss) == (same, tokens, pytest.approx(other, rel=1e-4))
             assert ours["tokens"] == theirs["tokens"]
             assert ours["supervised_tokens"] == theirs["supervised_tokens"]
             np.testing.assert_allclose(ours.get("curve", []), theirs.get("curve", []), rtol=2e-3)
