@@ -17,7 +17,7 @@ from sftray.config import SweepConfig, TrialConfig
 from sftray.config.points import Point, point_text
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
-from sftray.results.draws import AuditedTrial, Draws, labels
+from sftray.results.draws import AuditedTrial, Draws, labels, same_point
 from sftray.results.sweep_folder import fitted_sweep, read_record
 from sftray.storage.journal import Event, read_events
 from sftray.storage.journal.event_types import (
@@ -192,16 +192,15 @@ class _Replay:
     def _draw(self, name: str, point: Point) -> Iterator[str]:
         if self._sweep.points:
             given = self._draws.own()
-            if given >= len(self._sweep.points) or labels(self._sweep.points[given]) != labels(
-                point
-            ):
+            points = self._sweep.points
+            if given >= len(points) or not same_point(points[given], point):
                 yield f"{name} runs {point_text(point)}, which is not the next of the given points"
             return
         what, drawn = self._draws.again(point)
         if what == "unknown":
             return
         self.counts[what] += 1
-        if drawn is None or labels(drawn) != labels(point):
+        if drawn is None or not same_point(drawn, point):
             self.counts[f"wrong {what}"] += 1
             where = "TPE draws" if what == "draw" else "the search begins with"
             yield f"{name} runs {point_text(point)}, where {where} {point_text(drawn or {})}"

@@ -31,6 +31,8 @@ from sftray.storage.journal.event_types import Outcome
 
 TRIES = 20
 """A point that was suggested before is drawn again so often."""
+ROUNDING = 1e-9
+"""How far, relative to it, the same draw may lie apart on another CPU."""
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Draws:
         drawn = self._by_tpe(number, known, startup)
         # --num-trials may have been raised since, and with it the number of points at the start
         for larger in range(startup + 1, 11) if number >= self._sweep.num_trials else ():
-            if drawn is None or labels(drawn) == labels(point):
+            if drawn is None or same_point(drawn, point):
                 break
             drawn = self._by_tpe(number, known, larger)
         return "draw", drawn
@@ -201,6 +203,17 @@ class _Axis:
         assert isinstance(self.drawn, FloatDistribution | IntDistribution)
         value: Value = min(max(param, self.drawn.low), self.drawn.high)
         return value
+
+
+def same_point(one: Mapping[str, Value], other: Mapping[str, Value]) -> bool:
+    """Whether two points are one, but for the last bits of numbers, which differ between CPUs."""
+    ours, theirs = labels(one), labels(other)
+    return ours.keys() == theirs.keys() and all(
+        math.isclose(value, theirs[name], rel_tol=ROUNDING)  # type: ignore[arg-type]
+        if is_number(value) and is_number(theirs[name])
+        else value == theirs[name]
+        for name, value in ours.items()
+    )
 
 
 def labels(point: Mapping[str, Value]) -> dict[str, str | float | None]:

@@ -15,6 +15,7 @@ from fake_trials import ROWS, Kept, make_search, make_sweep, run
 
 from sftray.config import choice, loguniform
 from sftray.results.audit import Audit, audit, audited, cutoff_of
+from sftray.results.draws import same_point
 from sftray.results.sweep_folder import fitted_sweep, read_record
 from sftray.storage.journal import Journal, read_events
 from sftray.storage.paths import SweepPaths
@@ -97,6 +98,14 @@ def recorded_events() -> Events:
 def audit_of(events: Events) -> Audit:
     record = read_record(PATHS.sweep)
     return audited(fitted_sweep(record), record["data"]["train"]["rows"], events)  # type: ignore[arg-type]
+
+
+def test_a_draw_on_another_cpu_may_differ_in_its_last_bits_and_no_more() -> None:
+    point = {"learning_rate": 0.19117836228004148, "lora_target_modules": ["q_proj"], "seed": 3}
+    assert same_point(point, {**point, "learning_rate": 0.1911783622800416})
+    assert not same_point(point, {**point, "learning_rate": 0.19117837})
+    assert not same_point(point, {**point, "seed": 4})
+    assert not same_point(point, {**point, "lora_r": 8})
 
 
 def test_the_recorded_sweep_passes() -> None:
