@@ -9,7 +9,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ class Recorded:
     has_curve: bool
     exact: bool
     """Whether losses on the way are measured, or read off a plot and good for rungs only."""
+    branches: tuple[tuple[float, float, float], ...] = ()
+    """(share where an annealed branch left, share that it had seen at its end, its eval loss)."""
 
     @property
     def best(self) -> float:
@@ -144,6 +146,51 @@ def of_grid(path: Path, noise: float = 0.0) -> Landscape:
         rows_per_epoch=table["rows_per_epoch"],
         noise=noise,
     )
+
+
+def of_branches(path: Path) -> list[Landscape]:
+    """A grid of branches.py, apart for alpha 32 and for twice the rank; the curves of seed 0, the
+    noise of all seeds."""
+    table = json.loads(path.read_text(encoding="utf-8"))
+    runs: dict[Key, list[dict[str, Any]]] = defaultdict(list)
+    for run in table["trials"]:
+        runs[key(run["point"])].append(run)
+    ends = [[{"test_nll": run["evaluations"][-1][4], **run} for run in one if run["evaluations"]]
+            for one in runs.values()]  # fmt: skip
+    noise = _noise(_near_the_best(ends))
+    rules = {"alpha 32": {"lora_alpha": 32}, "alpha 2r": {"lora_alpha_ratio": 2.0}}
+    return [
+        Landscape(
+            name=f"{table['model']}, {table['source']}, {name}",
+            base=table["config"],
+            base_loss=table["base"],
+            axes={axis: space["values"] for axis, space in table["grid"].items()},
+            points={key(one.point): one for one in _of_rule(runs.values(), rule, table)},
+            trial={"num_train_epochs": 1.0, "warmup_ratio": 0.05, **rule},
+            rows_per_epoch=table["rows_per_epoch"],
+            noise=noise,
+        )
+        for name, rule in rules.items()
+    ]
+
+
+def _of_rule(
+    points: Iterable[list[dict[str, Any]]], rule: Mapping[str, float], table: Mapping[str, Any]
+) -> Iterator[Recorded]:
+    for run in (one for runs in points for one in runs if not one["seed"]):
+        point = dict(run["point"])
+        alpha = point.pop("lora_alpha")
+        if alpha != rule.get("lora_alpha", 2 * point["lora_r"]):
+            continue
+        steps = table["rows_per_epoch"] // point["effective_batch_size"]
+        losses = [(step / steps, loss) for step, _, _, _, loss in run["evaluations"]]
+        if run["outcome"] != "completed":
+            losses = [*losses, (max([0.02, *(share for share, _ in losses)]), math.inf)]
+        branches = tuple(
+            (left / steps, seen / steps, math.inf if loss is None else loss)
+            for left, seen, loss in run["branches"]
+        )
+        yield Recorded(point, run["outcome"], tuple(losses), True, True, branches)
 
 
 def of_table(path: Path, curves: Path | None, fewest: int = FEWEST_POINTS) -> list[Landscape]:

@@ -25,6 +25,7 @@ from sftray.trial.base_model import compute_dtype, computing_as, load_base
 from sftray.trial.equality import Reference
 from sftray.trial.eval_loss import packed_eval_loss
 from sftray.trial.gpu_memory import free_memory
+from sftray.trial.kept_proofs import prove_once
 from sftray.trial.proof import first_that_passes
 
 GIB = 2**30
@@ -32,7 +33,7 @@ GIB = 2**30
 
 def cost(shape: str, device: torch.device) -> str:
     """Seconds and memory of the proof on a base of a shape in NF4, the first and the second time in
-    a process."""
+    a process, and where a sweep before has kept it."""
     trial = TrialConfig(shape)
     candidates = possible_attentions(trial, device)
     model = random_model(shape, device, candidates[-1]).eval()
@@ -48,8 +49,13 @@ def cost(shape: str, device: torch.device) -> str:
         times.append(time.perf_counter() - started)
         memory = (torch.cuda.max_memory_allocated() - before) / GIB if before else math.nan
     assert proof is not None, refused
+    prove_once(model, trial, 2048)
+    started = time.perf_counter()
+    prove_once(model, trial, 2048)
+    kept = time.perf_counter() - started
     return (
-        f"{shape:5} {times[0]:6.2f} s, again {times[1]:6.2f} s  {memory:5.2f} GiB  "
+        f"{shape:5} {times[0]:6.2f} s, again {times[1]:6.2f} s, kept {kept:6.2f} s  "
+        f"{memory:5.2f} GiB  "
         f"{proof.attention.name}: {proof.equality.text()}"
         + "".join(f"\n      not {reason}" for reason in refused)
     )

@@ -3,13 +3,15 @@ grid: all points of a base come in random order, one after another, and ASHA sto
 
     python benchmarks/rungs.py
     python benchmarks/rungs.py --table FILE.csv --curves FILE.csv
+    python benchmarks/rungs.py --branches benchmarks/landscapes/*.json
 
 Every base with at least six curves counts. For each setting: the share of the exhaustive search's
 rows that is spent, the regret (mean over bases and orders, and of the worst base) and the share of
 orders that end within 0.2 % of the best. `margin`: a loss so much above the cutoff continues, too.
 `extrapolated`: at the last rung a trial is judged by its loss less a share of what its own slope
 would still bring by the rates that its schedule has left. Last, on our grid: how often a point that
-ends among the best third is stopped, by its batch.
+ends among the best third is stopped, by its batch. --branches shows grids of branches.py instead:
+how a rung orders the points, plain, after an annealed branch and plain at the branch's tokens.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from pathlib import Path
 
 import numpy as np
 from console import argument_parser, say
-from landscape import BAR, Landscape, Recorded, of_grid, of_table
+from landscape import BAR, Landscape, Recorded, of_branches, of_grid, of_table
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
+from sftray.results.findings.stopping import spearman
 from sftray.search.asha import asha
 
 FEWEST = 6
@@ -70,7 +73,13 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--table", type=Path, help="a table of others' sweeps, besides our grid")
     parser.add_argument("--curves", type=Path, help="losses on the way, read off")
+    parser.add_argument("--branches", type=Path, nargs="+", help="grids with annealed branches")
     options = parser.parse_args()
+    if options.branches:
+        for path in options.branches:
+            for one in of_branches(path):
+                _tell_branches(one)
+        return
     landscapes = [of_grid(Path(__file__).parent / "grid.json")]
     if options.table:
         landscapes += of_table(options.table, options.curves, fewest=FEWEST)
@@ -91,6 +100,35 @@ def main() -> None:
             f"{regrets[worst]:6.2f} % {worst.split('/')[-1][:24]:24} {near:5.0%}"
         )
     _tell_by_batch(landscapes[0])
+
+
+def _tell_branches(landscape: Landscape) -> None:
+    """Rank agreement with the end and the regret of picking, at each rung, of the points that were
+    evaluated there."""
+    points = [one for one in landscape.points.values() if one.outcome == "completed"]
+    best, noise = min(one.best for one in points), landscape.noise
+    say(f"\n{landscape.name}: {len(points)} points, best {best:.4f}, noise of a run {noise:.2%}")
+    say(f"{'rung':26} points  agreement  best quarter  regret of the lowest of 1, 2, 3")
+    for left in (1 / 20, 1 / 9, 1 / 3, 5 / 12):
+        judged = [(one, b) for one in points for b in one.branches if abs(b[0] - left) < 0.03]
+        if len(judged) < FEWEST:
+            continue
+        among = min(one.best for one, _ in judged)
+        ends = [one.losses[-1][1] for one, _ in judged]
+        shown = {
+            f"{left:.2f} plain": [one.loss_at(at) for one, (at, _, _) in judged],
+            f"{left:.2f} + {left / 4:.2f} annealed": [loss for _, (_, _, loss) in judged],
+            f"{left + left / 4:.2f} plain": [one.loss_at(seen) for one, (_, seen, _) in judged],
+        }
+        for name, losses in shown.items():
+            order = np.argsort(losses)
+            regrets = [100 * (min(ends[i] for i in order[:n]) / among - 1) for n in (1, 2, 3)]
+            good = np.argsort(ends)[: max(4, len(ends) // 4)]
+            quarter = spearman([losses[i] for i in good], [ends[i] for i in good])
+            say(
+                f"{name:26} {len(ends):6} {spearman(losses, ends):10.2f} {quarter:13.2f}  "
+                + "  ".join(f"{regret:5.2f} %" for regret in regrets)
+            )
 
 
 def _tell_by_batch(grid: Landscape) -> None:

@@ -1,5 +1,5 @@
 """The search against the exhaustive answer: sftray's search and others, replayed on landscapes of
-which every point was trained to its end: ours (grid.json) or a table of others' sweeps.
+which every point was trained to its end: ours (grid.json, landscapes/) or a table of others'.
 
     python benchmarks/search.py
     python benchmarks/search.py --table FILE.csv --json
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from console import argument_parser, say
-from landscape import BAR, Landscape, Recorded, key, of_grid, of_table
+from landscape import BAR, Landscape, Recorded, key, of_branches, of_grid, of_table
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.plan.effective_batch import ONE_ROW
@@ -79,7 +79,7 @@ class Found:
 
 def main() -> None:
     options = _options()
-    ours = [] if options.table else [of_grid(options.grid)]
+    ours = [] if options.table else _ours(options.grid)
     landscapes = ours or of_table(options.table, options.curves)
     landscapes = [replace(one, least_bar=options.bar) for one in landscapes]
     at_once = options.at_once or (1 if options.table else 4)
@@ -101,6 +101,11 @@ def main() -> None:
         _tell(name, landscapes, found, by_base=name == DEFAULT)
     if not options.table:
         say("rank correlation with the last loss: " + "; ".join(_correlations(landscapes[0])))
+
+
+def _ours(path: Path) -> list[Landscape]:
+    table = json.loads(path.read_text(encoding="utf-8"))
+    return of_branches(path) if "rungs" in table else [of_grid(path)]
 
 
 def _row(landscape: Landscape, found: Sequence[Found]) -> dict[str, float]:

@@ -10,15 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from bank_models import settings_for
+from packed_rows import packs_of_rows
 from reported import into
 
 from sftray.config import TrialConfig
-from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.engine import Engine
@@ -80,7 +79,7 @@ def test_it_runs_as_a_script() -> None:
 
 def _by_engine(rows: list[dict[str, list[int]]], folder: Path) -> list[list[float]]:
     """The losses of the trials' steps in the bank, on packs that hold these rows."""
-    packs = _packs(rows, folder / "packs")
+    packs = packs_of_rows(rows, folder / "packs", LENGTH)
     plans = [plan_trial(trial, len(rows), ladder=(), evals_per_trial=1) for trial in TRIALS]
     specs = [
         TrialSpec(str(k), trial, plan, packs.root, str(folder / str(k)), None, 0)
@@ -97,15 +96,3 @@ def _by_engine(rows: list[dict[str, list[int]]], folder: Path) -> list[list[floa
         [entry[1] for report in of_trial for entry in report.get("curve", [])]
         for of_trial in reports
     ]
-
-
-def _packs(rows: list[dict[str, list[int]]], folder: Path) -> Packs:
-    """Packs without the preparation of a sweep: one file a split."""
-    splits = {}
-    for split, of_split in (("train", rows), ("eval", rows[:2])):
-        whole = [{**row, "documents": [0, 1]} for row in of_split]
-        datasets.Dataset.from_list(whole).save_to_disk(str(folder / split))
-        (file,) = (folder / split).glob("*.arrow")
-        splits[split] = {"rows": len(whole), "parts": [{"name": file.name}]}
-    manifest = {"max_length": LENGTH, "end_of_turn_id": 2, "sample_prompts": [], "splits": splits}
-    return Packs(str(folder), manifest)
