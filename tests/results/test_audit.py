@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,13 @@ def test_the_recorded_sweep_passes() -> None:
     assert f"ASHA's decisions: {found.decisions} of {found.decisions}" in str(found)
     assert "TPE's draws: 12 of 12" in str(found)
     assert "no differences" in str(found)
+
+
+def test_another_processors_last_digit_is_no_difference() -> None:
+    events = copy.deepcopy(recorded_events())
+    point = events[at(events, "trial_suggested", 9)]["point"]
+    point["learning_rate"] = math.nextafter(point["learning_rate"], 1)
+    assert audit_of(events).differences == ()
 
 
 def at(events: Events, name: str, number: int = 0, **values: Any) -> int:
