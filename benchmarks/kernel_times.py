@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 GROUPS = {
     "attention": ("flash", "fmha", "attention", "softmax_warp"),
     "norms": ("rms_norm", "head_norm"),
-    "swiglu": ("swiglu",),
+    "SwiGLU": ("_glu",),
     "rope": ("rope",),
     "cross-entropy": ("cross_entropy",),
     "optimizer": ("adamw", "square_sums"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sftray.plan.layer_description import FAMILIES, LAYER_TYPES, rotary_fields
 from sftray.storage.model_files import BaseConfig
 
 COMPUTED = frozenset(
@@ -44,12 +45,13 @@ ROPE = frozenset(
 def unknown_field(base: BaseConfig) -> str | None:
     """The first field of a config.json, or of its rotary embedding, that the bank does not know and
     that is not off, with its value; None where there is none."""
-    rope = base.get("rope_parameters") or base.get("rope_scaling") or {}
-    for fields, known in ((base, COMPUTED | HARMLESS), (rope, ROPE)):
+    own = FAMILIES[base["model_type"]].fields
+    known = COMPUTED | HARMLESS | own
+    for fields, names in ((base, known), *((rope, ROPE) for rope in rotary_fields(base))):
         for name, value in _on(fields):
-            if name not in known and value != DEFAULTS.get(name, ...):
+            if name not in names and value != DEFAULTS.get(name, ...):
                 return f"{name} is {value!r:.60}"
-    kinds = sorted({*(base.get("layer_types") or ())} - {"full_attention"})
+    kinds = sorted({*(base.get("layer_types") or ())} - LAYER_TYPES)
     return f"layer_types has {kinds[0]!r}" if kinds else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from sftray.config import SweepConfig
 from sftray.config.points import field_values, largest_value
 from sftray.plan.effective_batch import Execution, largest_divisor
+from sftray.plan.layer_description import FAMILIES
 from sftray.plan.memory import TRAINED_BYTES, Memory, base_bytes, element_bytes
 from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
 from sftray.plan.proof_memory import proof_bytes
@@ -120,6 +121,8 @@ def bank_memory(settings: BankSettings, sweep: SweepConfig, base: BaseConfig) ->
     heads = shape.queries + 2 * shape.keys
     kept = 4 * shape.hidden + heads + shape.queries + 2 * shape.inner + len(names) * rank
     kept += heads if shape.head_norms else 0
+    norms = FAMILIES[base["model_type"]].norms  # what they were given is kept, too
+    kept += shape.hidden * sum(map(bool, (norms.after_attention, norms.after_mlp)))
     layer = size * kept + 4 * (2 + shape.heads)
     passing = size * (3 * shape.inner + 3 * shape.hidden)
     if settings.activation_checkpointing:

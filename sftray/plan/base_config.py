@@ -41,6 +41,8 @@ _GEMMA_3: BaseConfig = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_dropout": 0.0,
     "tie_word_embeddings": True,
     "sliding_window": 4096,
 }

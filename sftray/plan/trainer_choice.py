@@ -13,11 +13,9 @@ from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
 from sftray.plan.bank_fields import unknown_field
 from sftray.plan.base_config import with_defaults
+from sftray.plan.layer_description import ACTIVATIONS, FAMILIES, activation, rotary_fields
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.storage.model_files import BaseConfig
-
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that are a function of the position alone."""
@@ -95,20 +93,16 @@ def why_not_the_base(base: BaseConfig) -> str | None:
         return "the base has code of its own (auto_map), and the bank computes transformers' models"
     if reason := _why_not_quantised(base.get("quantization_config")):
         return reason
-    if base["hidden_act"] != "silu":
-        return f"the base's activation is {base['hidden_act']!r}, not 'silu'"
-    layers = base.get("layer_types") or []
-    window = base["sliding_window"] if kind == "mistral" else base.get("use_sliding_window")
-    if window or "sliding_attention" in layers:
-        return "the base has sliding-window attention"
+    if activation(base) not in ACTIVATIONS:
+        return f"the base's activation is {activation(base)!r}, not of {', '.join(ACTIVATIONS)}"
     if base.get("is_causal", True) is False:
         return "the base's attention is not causal (is_causal is false)"
     if base["attention_dropout"]:
         return "the base has attention dropout"
-    rope = base.get("rope_parameters") or base.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type") or rope.get("type") or "default"
-    if rope_type not in ROPE_TYPES:
-        return f"the base's rotary embedding is {rope_type!r}, not a function of the position alone"
+    for rope in rotary_fields(base):
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        if kind not in ROPE_TYPES:
+            return f"the base's rotary embedding is {kind!r}, not a function of the position alone"
     if field := unknown_field(base):
         return f"the base's {field}, which the bank does not know"
     return None

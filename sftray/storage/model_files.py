@@ -62,6 +62,8 @@ class BaseConfig(TypedDict, total=False):
     max_position_embeddings: int
     tie_word_embeddings: bool
     hidden_act: str
+    hidden_activation: str
+    query_pre_attn_scalar: float
     attention_dropout: float
     attn_logit_softcapping: float | None
     is_causal: bool

@@ -22,8 +22,7 @@ from sftray.demo import FOLDER
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
-from sftray.trainers.bank.batches import Buffers, PackedRow, read_row, smallest
-from sftray.trainers.bank.decoder import Batch
+from sftray.trainers.bank.batches import Batch, Buffers, PackedRow, read_row, smallest
 from sftray.trial.collate import collate
 from sftray.trial.lora_adapter import init_adapters, lora_config
 from sftray.trial.trial_spec import TrialSpec
@@ -57,6 +56,17 @@ CONFIGS: dict[str, Any] = {
     "qwen2": lambda: transformers.Qwen2Config(**SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=None),
+    "mistral with a window": lambda: transformers.MistralConfig(**SIZES, sliding_window=5),
+    "qwen2 with windows": lambda: transformers.Qwen2Config(
+        **SIZES, use_sliding_window=True, sliding_window=5, max_window_layers=1
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **SIZES,
+        head_dim=16,
+        query_pre_attn_scalar=24,
+        sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
 }
 
 
@@ -119,18 +129,26 @@ def roomy_batch(rows: list[PackedRow], documents: int, targets: int) -> Batch:
     return buffers.batch
 
 
-def save_tiny(folder: Path) -> TrialConfig:
-    """Write a random model of 2 layers with the demo's tokenizer; returns a trial of it."""
+def save_tiny(folder: Path, kind: str = "llama", **fields: Any) -> TrialConfig:
+    """Write a random model of 2 layers with the demo's tokenizer; returns a trial of it. Of another
+    model type than the demo's, with weights large enough that each of its `fields` matters."""
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(FOLDER / name, folder / name)
     config = json.loads((FOLDER / "config.json").read_text())
     sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
     torch.manual_seed(0)
-    known = {k: v for k, v in config.items() if k not in ("architectures", "dtype")}
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.LlamaConfig(**{**known, **sizes, **heads}), dtype=torch.float32
-    )
+    dropped = ("architectures", "dtype", "model_type")
+    known = {k: v for k, v in config.items() if k not in dropped}
+    if kind != "llama":
+        shared = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+        known = {k: v for k, v in known.items() if k in (*shared, "max_position_embeddings")}
+    made = transformers.AutoConfig.for_model(kind, **{**known, **sizes, **heads, **fields})
+    model = transformers.AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+    if kind != "llama":
+        for name, parameter in model.named_parameters():
+            mean = float(parameter.detach().mean()) if "norm" in name else 0.0
+            nn.init.normal_(parameter, mean, 0.1)
     model.save_pretrained(folder)
     return TrialConfig(str(folder), base_precision="fp32", learning_rate=5e-3, lora_r=4)
 

@@ -17,10 +17,10 @@ from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.bank_fields import COMPUTED, HARMLESS
+from sftray.plan.layer_description import FAMILIES
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.preview import make_plan
 from sftray.plan.trainer_choice import (
-    FAMILIES,
     ROPE_TYPES,
     SHARED,
     pick_trainer,
@@ -53,7 +53,10 @@ QWEN3_8B: dict[str, Any] = {
     "vocab_size": 151936,
 }
 MISTRAL: dict[str, Any] = {"model_type": "mistral", "hidden_act": "silu", "sliding_window": None}
+GEMMA3: dict[str, Any] = {"model_type": "gemma3_text", "sliding_window_pattern": 6}
 INT8 = {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}
+SOFT_CAPS = {"attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"}
+"""Fields of configurations that are refused where they are on."""
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False}
 
 
@@ -80,18 +83,14 @@ def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, sp
     [
         (
             {"model_type": "gemma3"},
-            "the bank computes llama, mistral, qwen2, qwen3 models, and this one is 'gemma3'",
+            f"the bank computes {', '.join(FAMILIES)} models, and this one is 'gemma3'",
         ),
         ({}, "this one is None"),
-        ({"model_type": "llama", "hidden_act": "gelu"}, "activation is 'gelu', not 'silu'"),
-        (MISTRAL | {"sliding_window": 4096}, "sliding-window attention"),
-        ({"model_type": "mistral"}, "sliding-window attention"),  # transformers' default is 4,096
+        ({"model_type": "llama", "hidden_act": "gelu"}, "is 'gelu', not of silu, gelu_pytorch_tanh"),
         (QWEN3_8B | {"is_causal": False}, "not causal (is_causal is false)"),
         (QWEN3_8B | {"auto_map": {"AutoModel": "mine.Mine"}}, "code of its own (auto_map)"),
         (QWEN3_8B | {"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq"),
         (QWEN3_8B | {"quantization_config": INT8}, "quantised by bitsandbytes in 8 bits"),
-        (QWEN3_8B | {"model_type": "qwen2", "use_sliding_window": True}, "sliding-window"),
-        (QWEN3_8B | {"layer_types": ["full_attention", "sliding_attention"]}, "sliding-window"),
         (QWEN3_8B | {"attention_dropout": 0.1}, "the base has attention dropout"),
         (
             QWEN3_8B | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
@@ -99,6 +98,13 @@ def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, sp
         ),
         ({"model_type": "llama", "rope_scaling": {"type": "longrope"}}, "is 'longrope'"),
         ({"model_type": "llama", "rope_parameters": {"rope_type": "dynamic"}}, "is 'dynamic'"),
+        (GEMMA3 | {"rope_parameters": {"full_attention": {"rope_type": "yarn", "x": 1}}}, "x is 1"),
+        (
+            GEMMA3 | {"rope_parameters": {"sliding_attention": {"rope_type": "longrope"}}},
+            "rotary embedding is 'longrope'",
+        ),
+        (GEMMA3 | {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
+        (GEMMA3 | {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
     ],
 )
 def test_a_base_that_the_bank_does_not_compute_is_named(base: dict[str, Any], reason: str) -> None:
@@ -135,10 +141,9 @@ def test_a_field_that_is_not_known_and_not_off_is_a_refusal(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_of_transformers_configuration_is_known(family: str) -> None:
-    window = {"sliding_window": None} if family == "mistral" else {}
-    config = AutoConfig.for_model(family, **window)
+    config = AutoConfig.for_model(family)
     fields = set(config.to_dict()) | {*getattr(type(config), "__annotations__", {})}
-    unknown = fields - COMPUTED - HARMLESS
+    unknown = fields - COMPUTED - HARMLESS - FAMILIES[family].fields - SOFT_CAPS
     assert {name for name in unknown if not name.startswith("_")} == set()
     assert why_not(make_sweep(), config.to_dict()) is None
 
@@ -147,13 +152,13 @@ def test_every_field_of_transformers_configuration_is_known(family: str) -> None
     "base",
     [
         MISTRAL,
+        MISTRAL | {"sliding_window": 4096},
         QWEN3_8B,
-        # windows of qwen count only where they are used
         QWEN3_8B | {"model_type": "qwen2", "sliding_window": 131072},
         QWEN3_8B | {"layer_types": ["full_attention"] * 36},
     ],
 )
-def test_a_window_that_is_not_used_does_not_matter(base: dict[str, Any]) -> None:
+def test_windows_are_computed_or_not_used(base: dict[str, Any]) -> None:
     assert why_not(make_sweep(), base) is None
 
 
@@ -231,11 +236,10 @@ def test_a_trainer_that_is_asked_for_is_taken() -> None:
 
 def test_a_bank_that_is_asked_for_and_cannot_be_had_is_an_error_with_its_reason() -> None:
     message = (
-        "trainer: got 'bank', but the base has sliding-window attention; leave it 'auto', or take "
-        "'train'"
+        "trainer: got 'bank', but the base has attention dropout; leave it 'auto', or take 'train'"
     )
     with pytest.raises(ConfigError, match=re.escape(message)):
-        pick_trainer(make_sweep(trainer="bank"), MISTRAL | {"sliding_window": 4096})
+        pick_trainer(make_sweep(trainer="bank"), MISTRAL | {"attention_dropout": 0.1})
 
 
 def test_a_bank_that_does_not_fit_gives_way_to_train_unless_it_was_asked_for() -> None:

@@ -14,13 +14,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sftray.trainers.bank.decoder import Batch
 from sftray.trainers.bank.packed_attention import Documents
 from sftray.trainers.bank.transfer import Upload
 from sftray.trial.collate import positions
 
 IDLE = 128
 """Tokens of the documents that padding and idle rows are cut into: cheap for attention."""
+
+
+@dataclass
+class Batch:
+    """Packed rows on the device, slot after slot."""
+
+    ids: Tensor
+    """int64 [T]"""
+    positions: Tensor
+    """int64 [T], restarting at every document."""
+    documents: Documents
+    where: Tensor
+    """int64 [M]: positions whose next token is trained on; T in unused entries."""
+    targets: Tensor
+    """int64 [M]: that next token; −1 in unused entries."""
+    rate: Tensor | None = None
+    """float32 [rows]: LoRA dropout; None where no slot has any."""
+    seeds: Tensor | None = None
+    """int64 [rows]: the seed of each row's dropout."""
 
 
 @dataclass(frozen=True)

@@ -14,38 +14,18 @@ Names of tensors end in their shape; h is LoRA's inner activation, x · lora_A�
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sftray.plan.bank_settings import LOGITS_AT_ONCE
-from sftray.trainers.bank.adapters import Layout, Place, joint_first, second
+from sftray.trainers.bank.adapted_linear import AdaptedLinear
+from sftray.trainers.bank.adapters import Layout
 from sftray.trainers.bank.backend import fastest
-from sftray.trainers.bank.frozen_base import Base, Group
-from sftray.trainers.bank.packed_attention import BankAttention, Documents, choose
-
-
-@dataclass
-class Batch:
-    """Packed rows on the device, slot after slot."""
-
-    ids: Tensor
-    """int64 [T]"""
-    positions: Tensor
-    """int64 [T], restarting at every document."""
-    documents: Documents
-    where: Tensor
-    """int64 [M]: positions whose next token is trained on; T in unused entries."""
-    targets: Tensor
-    """int64 [M]: that next token; −1 in unused entries."""
-    rate: Tensor | None = None
-    """float32 [rows]: LoRA dropout; None where no slot has any."""
-    seeds: Tensor | None = None
-    """int64 [rows]: the seed of each row's dropout."""
+from sftray.trainers.bank.batches import Batch
+from sftray.trainers.bank.frozen_base import Base
+from sftray.trainers.bank.packed_attention import BankAttention, possible
 
 
 class Decoder:
@@ -56,18 +36,37 @@ class Decoder:
     ) -> None:
         """`attention` as in TrialConfig; reach: how far a text may grow beyond a row."""
         self.base, self.layout, self.max_length = base, layout, max_length
-        self.attention: BankAttention = choose(base.shape, base.dtype, base.device, attention)
-        places = torch.arange(max_length + reach, device=base.device)
-        self._cos, self._sin = base.rotary(places)
-        self._back = -self._sin  # the backward pass turns the other way
+        self._attentions = possible(base.shape, base.dtype, base.device, attention)
+        kinds, longest = base.description.kinds, max_length + reach
+        places = torch.arange(longest, device=base.device)
+        self._tables = {name: base.rotary(places, name) for name in {k.rotary for k in kinds}}
+        self._back = {name: -sin for name, (_, sin) in self._tables.items()}  # it turns back
+        self._windows = [k.window if k.window and k.window < longest else None for k in kinds]
         self._ops = fastest(base.device)
         self._linears = [
             [
-                _Linear(weights, layout.of(index, group), layout.rank, self._ops)
+                AdaptedLinear(weights, layout.of(index, group), layout.rank, self._ops)
                 for group, weights in enumerate(layer.groups)
             ]
             for index, layer in enumerate(base.layers)
         ]
+
+    @property
+    def attention(self) -> BankAttention:
+        """What it computes attention with."""
+        return self._attentions[0]
+
+    def pass_over(self) -> bool:
+        """Take the next attention that may run here; False where there is none."""
+        if len(self._attentions) > 1:
+            del self._attentions[0]
+            return True
+        return False
+
+    def embed(self, ids_T: Tensor) -> Tensor:
+        """What comes to the first layer, [T, D]."""
+        x_TD = self.base.embedding[ids_T]
+        return x_TD if self.base.multiplier == 1 else x_TD.mul_(self.base.multiplier)
 
     @torch.inference_mode()
     def losses(self, batch: Batch, work_KP: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class Decoder:
 
         With `recompute` only the input of each layer is kept, and it is run again backwards.
         """
-        x_TD = self.base.embedding[batch.ids]
+        x_TD = self.embed(batch.ids)
         kept: list[Any] = []
         for index in range(self.base.shape.layers):
             before_TD = x_TD
@@ -107,17 +106,17 @@ class Decoder:
             # the embedding is frozen
             dx_TD = self.layer_backward(dx_TD, saved, index, *both, to_input=index > 0)
             del saved
-        batch.documents.mask = None
+        batch.documents.masks.clear()
         return self._sums(losses_M, batch, work_KP.shape[0])
 
     def _last(
         self, batch: Batch, work_KP: Tensor, attention: BankAttention | None = None
     ) -> Tensor:
         """The last layer's output, with nothing kept."""
-        x_TD = self.base.embedding[batch.ids]
+        x_TD = self.embed(batch.ids)
         for index in range(self.base.shape.layers):
             x_TD, _ = self.layer(x_TD, index, batch, work_KP, attention)
-        batch.documents.mask = None
+        batch.documents.masks.clear()
         return x_TD
 
     def layer(
@@ -129,8 +128,9 @@ class Decoder:
         attention: BankAttention | None = None,
     ) -> tuple[Tensor, Any]:
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
+        rotary, gelu = self.base.description.kinds[index].rotary, self.base.description.gelu
         qkv, out, gate_up, down = self._linears[index]
-        normed_TD, rstd_T = self._norm(x_TD, layer.input_norm)
+        normed_TD, rstd_T = self._norm(x_TD, layer.before_attention)
         qkv_TO, hq_KSJ = qkv.forward(normed_TD, batch, work_KP)
         heads_THE = qkv_TO.view(x_TD.shape[0], -1, shape.head_dim)
         raw_THE = None
@@ -138,16 +138,49 @@ class Decoder:
             raw_THE = heads_THE
             heads_THE = fast.head_norm(raw_THE, layer.head_norms, shape.epsilon)
         rotated = shape.heads + shape.kv_heads
-        fast.rope_(heads_THE, self._cos, self._sin, batch.positions, rotated)
-        mixed_TQE, attended = (attention or self.attention).forward(heads_THE, batch.documents)
+        fast.rope_(heads_THE, *self._tables[rotary], batch.positions, rotated)
+        attend = (attention or self.attention).forward
+        mixed_TQE, attended = attend(heads_THE, batch.documents, self._windows[index])
         mixed_TI = mixed_TQE.reshape(x_TD.shape[0], -1)
-        middle_TD, ho_KSJ = out.forward(mixed_TI, batch, work_KP, plus_TO=x_TD)
-        normed2_TD, rstd2_T = self._norm(middle_TD, layer.middle_norm)
+        ends = (layer.after_attention, batch, work_KP)
+        middle_TD, branch, ho_KSJ = self._added(out, mixed_TI, x_TD, *ends)
+        normed2_TD, rstd2_T = self._norm(middle_TD, layer.before_mlp)
         gate_up_TG, hg_KSJ = gate_up.forward(normed2_TD, batch, work_KP)
-        active_TF = fast.swiglu(gate_up_TG)
-        out_TD, hd_KSJ = down.forward(active_TF, batch, work_KP, plus_TO=middle_TD)
+        active_TF = fast.glu(gate_up_TG, gelu=gelu)
+        ends = (layer.after_mlp, batch, work_KP)
+        out_TD, branch2, hd_KSJ = self._added(down, active_TF, middle_TD, *ends)
         first = (x_TD, normed_TD, rstd_T, hq_KSJ, raw_THE, heads_THE, mixed_TI, attended, ho_KSJ)
-        return out_TD, (first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ))
+        rest = (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ)
+        return out_TD, (first, branch, rest, branch2)
+
+    def _added(
+        self,
+        linear: AdaptedLinear,
+        x_TI: Tensor,
+        plus_TD: Tensor,
+        norm_D: Tensor | None,
+        batch: Batch,
+        work_KP: Tensor,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Tensor | None]:
+        """A branch's end on top of the residual sum `plus`; where a norm comes between, what it was
+        given and its 1 / rms; and LoRA's h."""
+        if norm_D is None:
+            sum_TD, h_KSJ = linear.forward(x_TI, batch, work_KP, plus_TO=plus_TD)
+            return sum_TD, None, h_KSJ
+        branch_TD, h_KSJ = linear.forward(x_TI, batch, work_KP)
+        sum_TD, rstd_T = self._ops.rms_norm(branch_TD, norm_D, self.base.shape.epsilon, plus_TD)
+        return sum_TD, (branch_TD, rstd_T), h_KSJ
+
+    def _branch_gradient(
+        self, dx_TD: Tensor, branch: tuple[Tensor, Tensor] | None, norm_D: Tensor | None
+    ) -> Tensor:
+        """The gradient of a branch's end before its norm, of that of the residual sum."""
+        if branch is None or norm_D is None:
+            return dx_TD
+        dbranch_TD = torch.empty_like(dx_TD)
+        branch_TD, rstd_T = branch
+        self._ops.rms_norm_backward_(dbranch_TD, dx_TD, branch_TD, norm_D, rstd_T, add=False)
+        return dbranch_TD
 
     def layer_backward(
         self,
@@ -163,25 +196,30 @@ class Decoder:
         """Turn the gradient of a layer's output into that of its input, in place; without
         `to_input` only that of its adapters is computed."""
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
+        rotary, gelu = self.base.description.kinds[index].rotary, self.base.description.gelu
         qkv, out, gate_up, down = self._linears[index]
-        first, (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ) = saved
+        first, branch, rest, branch2 = saved
+        middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ = rest
         x_TD, normed_TD, rstd_T, hq_KSJ, raw_THE, heads_THE, mixed_TI, attended, ho_KSJ = first
 
-        dactive_TF, dh_KSJ = down.input_gradient(dx_TD, batch, work_KP)
-        fast.swiglu_backward_(gate_up_TG, dactive_TF)
+        dbranch_TD = self._branch_gradient(dx_TD, branch2, layer.after_mlp)
+        dactive_TF, dh_KSJ = down.input_gradient(dbranch_TD, batch, work_KP)
+        fast.glu_backward_(gate_up_TG, dactive_TF, gelu=gelu)
         active_TF, dgate_up_TG = dactive_TF, gate_up_TG
-        down.add_gradients(dx_TD, active_TF, hd_KSJ, dh_KSJ, batch, grad_KP)
+        down.add_gradients(dbranch_TD, active_TF, hd_KSJ, dh_KSJ, batch, grad_KP)
         dnormed_TD, dh_KSJ = gate_up.input_gradient(dgate_up_TG, batch, work_KP)
         gate_up.add_gradients(dgate_up_TG, normed2_TD, hg_KSJ, dh_KSJ, batch, grad_KP)
-        fast.rms_norm_backward_(dx_TD, dnormed_TD, middle_TD, layer.middle_norm, rstd2_T)
+        fast.rms_norm_backward_(dx_TD, dnormed_TD, middle_TD, layer.before_mlp, rstd2_T)
 
-        dmixed_TI, dh_KSJ = out.input_gradient(dx_TD, batch, work_KP)
-        out.add_gradients(dx_TD, mixed_TI, ho_KSJ, dh_KSJ, batch, grad_KP)
+        dbranch_TD = self._branch_gradient(dx_TD, branch, layer.after_attention)
+        dmixed_TI, dh_KSJ = out.input_gradient(dbranch_TD, batch, work_KP)
+        out.add_gradients(dbranch_TD, mixed_TI, ho_KSJ, dh_KSJ, batch, grad_KP)
         dheads_THE = torch.empty_like(heads_THE)
         dmixed_TQE = dmixed_TI.view(-1, shape.heads, shape.head_dim)
-        self.attention.backward(dmixed_TQE, heads_THE, attended, batch.documents, dheads_THE)
-        rotated = shape.heads + shape.kv_heads
-        fast.rope_(dheads_THE, self._cos, self._back, batch.positions, rotated)
+        where = (batch.documents, self._windows[index])
+        self.attention.backward(dmixed_TQE, heads_THE, attended, *where, dheads_THE)
+        rotated, cos_LE = shape.heads + shape.kv_heads, self._tables[rotary][0]
+        fast.rope_(dheads_THE, cos_LE, self._back[rotary], batch.positions, rotated)
         if raw_THE is not None:
             fast.head_norm_backward_(dheads_THE, raw_THE, layer.head_norms, shape.epsilon)
         dqkv_TO = dheads_THE.view(x_TD.shape[0], -1)
@@ -191,7 +229,7 @@ class Decoder:
             return dx_TD
         dnormed_TD, dh_KSJ = qkv.input_gradient(dqkv_TO, batch, work_KP)
         qkv.add_gradients(dqkv_TO, normed_TD, hq_KSJ, dh_KSJ, batch, grad_KP)
-        fast.rms_norm_backward_(dx_TD, dnormed_TD, x_TD, layer.input_norm, rstd_T)
+        fast.rms_norm_backward_(dx_TD, dnormed_TD, x_TD, layer.before_attention, rstd_T)
         return dx_TD
 
     def _norm(self, x_TD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +242,7 @@ class Decoder:
         picked_MD = x_TD[batch.where.clamp(max=tokens - 1)]
         normed_MD, rstd_M = self._norm(picked_MD, base.norm)
         losses_M = torch.empty(batch.where.shape[0], device=x_TD.device)
-        step = max(1, LOGITS_AT_ONCE // base.shape.vocabulary)
+        step = _even(batch.where.shape[0], max(1, LOGITS_AT_ONCE // base.shape.vocabulary))
         for start in range(0, batch.where.shape[0], step):
             rows = slice(start, start + step)
             logits_mV = normed_MD[rows] @ base.head.T
@@ -227,122 +265,8 @@ class Decoder:
         return spread_U[:tokens].view(slots, -1).sum(1)
 
 
-class _Linear:
-    """The projections of one group, and the adapters on them, all slots' at once."""
-
-    def __init__(self, weights: Group, places: list[Place], rank: int, ops: ModuleType) -> None:
-        """`places` of those that are adapted; `ops` for dropout."""
-        self._weights, self._places, self._rank, self._ops = weights, places, rank, ops
-
-    def forward(
-        self, x_TI: Tensor, batch: Batch, work_KP: Tensor, plus_TO: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """plus + x · Wᵀ + bias + LoRA, and LoRA's h."""
-        matrix_IO, bias_O = self._weights.matrix().T, self._weights.bias
-        h_KSJ = self._inner(x_TI, batch, work_KP)
-        all_adapted = len(self._places) == len(self._weights.widths)
-        if h_KSJ is not None and all_adapted and plus_TO is None and bias_O is None:
-            # LoRA first: what it writes is read where the large product ends, which costs nothing
-            y_TO = x_TI.new_empty(x_TI.shape[0], sum(self._weights.widths))
-            for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, work_KP):
-                torch.bmm(h_KSR, b_KRo, out=y_KSo)
-            return y_TO.addmm_(x_TI, matrix_IO), h_KSJ
-        if plus_TO is not None:
-            y_TO = torch.addmm(plus_TO, x_TI, matrix_IO)
-            if bias_O is not None:
-                y_TO.add_(bias_O)
-        else:
-            y_TO = x_TI @ matrix_IO if bias_O is None else torch.addmm(bias_O, x_TI, matrix_IO)
-        if h_KSJ is not None:
-            for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, work_KP):
-                y_KSo.baddbmm_(h_KSR, b_KRo)
-        return y_TO, h_KSJ
-
-    def input_gradient(
-        self, dy_TO: Tensor, batch: Batch, work_KP: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """The gradient of the input x, and that of LoRA's h."""
-        matrix_OI = self._weights.matrix()
-        dh_KSJ = self.inner_gradient(dy_TO, work_KP)
-        if dh_KSJ is None:
-            return dy_TO @ matrix_OI, None
-        a_KJI = joint_first(work_KP, self._places, self._rank)
-        if batch.rate is None:
-            dx_TI = torch.bmm(dh_KSJ, a_KJI).view(dy_TO.shape[0], -1)
-            return dx_TI.addmm_(dy_TO, matrix_OI), dh_KSJ
-        dx_TI = dy_TO @ matrix_OI
-        for place in self._places:
-            lora_TI = torch.bmm(dh_KSJ[:, :, place.ranks], a_KJI[:, place.ranks]).view(dx_TI.shape)
-            self._ops.dropout_add_(dx_TI, lora_TI, batch.rate, batch.seeds, place.number)
-        return dx_TI, dh_KSJ
-
-    def inner_gradient(self, dy_TO: Tensor, work_KP: Tensor) -> Tensor | None:
-        """The gradient of LoRA's h; None where nothing is adapted."""
-        if not self._places:
-            return None
-        slots = work_KP.shape[0]
-        ranks = len(self._places) * self._rank
-        dh_KSJ = dy_TO.new_empty(slots, dy_TO.shape[0] // slots, ranks)
-        for place in self._places:
-            dy_KSo = _by_slot(dy_TO, work_KP)[:, :, place.columns]
-            dh_KSJ[:, :, place.ranks] = torch.bmm(dy_KSo, second(work_KP, place, self._rank))
-        return dh_KSJ
-
-    def add_gradients(
-        self,
-        dy_TO: Tensor,
-        x_TI: Tensor,
-        h_KSJ: Tensor | None,
-        dh_KSJ: Tensor | None,
-        batch: Batch,
-        grad_KP: Tensor,
-    ) -> None:
-        """Add the gradients of lora_A and lora_B (without LoRA's scale, which `work` has in B)."""
-        if h_KSJ is None or dh_KSJ is None:
-            return
-        da_KJI = joint_first(grad_KP, self._places, self._rank)
-        if batch.rate is None:
-            _accumulate(da_KJI, dh_KSJ.transpose(1, 2), _by_slot(x_TI, grad_KP))
-        for place in self._places:
-            if batch.rate is not None:
-                dropped_TI = self._ops.dropout(x_TI, batch.rate, batch.seeds, place.number)
-                dh_KRS = dh_KSJ[:, :, place.ranks].transpose(1, 2)
-                _accumulate(da_KJI[:, place.ranks], dh_KRS, _by_slot(dropped_TI, grad_KP))
-            dy_KSo = _by_slot(dy_TO, grad_KP)[:, :, place.columns]
-            db_KoR = second(grad_KP, place, self._rank)
-            _accumulate(db_KoR, dy_KSo.transpose(1, 2), h_KSJ[:, :, place.ranks])
-
-    def _inner(self, x_TI: Tensor, batch: Batch, work_KP: Tensor) -> Tensor | None:
-        """x · lora_Aᵀ of the adapted projections, each with a dropout of its own."""
-        if not self._places:
-            return None
-        a_KJI = joint_first(work_KP, self._places, self._rank)
-        if batch.rate is None:
-            return torch.bmm(_by_slot(x_TI, work_KP), a_KJI.transpose(1, 2))
-        parts = []
-        for place in self._places:
-            dropped_TI = self._ops.dropout(x_TI, batch.rate, batch.seeds, place.number)
-            a_KIR = a_KJI[:, place.ranks].transpose(1, 2)
-            parts.append(torch.bmm(_by_slot(dropped_TI, work_KP), a_KIR))
-        return torch.cat(parts, dim=2)
-
-    def _parts(
-        self, y_TO: Tensor, h_KSJ: Tensor, work_KP: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The columns of y of each adapted projection, its lora_Bᵀ and its h."""
-        for place in self._places:
-            b_KRo = second(work_KP, place, self._rank).transpose(1, 2)
-            yield _by_slot(y_TO, work_KP)[:, :, place.columns], b_KRo, h_KSJ[:, :, place.ranks]
-
-
-def _by_slot(x_TI: Tensor, work_KP: Tensor) -> Tensor:
-    """[T, I] as [K, S, I]."""
-    return x_TI.view(work_KP.shape[0], -1, x_TI.shape[1])
-
-
-def _accumulate(grad_KXY: Tensor, a_KXS: Tensor, b_KSY: Tensor) -> None:
-    """grad += a · b, in float32 whatever the factors are; X and Y are sides of a matrix."""
-    if a_KXS.dtype == torch.float32:
-        grad_KXY.baddbmm_(a_KXS, b_KSY)
-    else:
-        grad_KXY.add_(torch.bmm(a_KXS, b_KSY, out_dtype=torch.float32))
+def _even(count: int, most: int) -> int:
+    """Rows of a chunk, at most so many: as few chunks as there must be, all but the last as large,
+    in whole tiles of the product."""
+    chunks = -(-count // most)
+    return min(most, -(-count // (128 * max(chunks, 1))) * 128)

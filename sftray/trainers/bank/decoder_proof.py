@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.errors import UnfitTrainerError
-from sftray.trainers.bank.batches import PackedRow, assemble
-from sftray.trainers.bank.decoder import Batch, Decoder
+from sftray.trainers.bank.batches import Batch, PackedRow, assemble
+from sftray.trainers.bank.decoder import Decoder
 from sftray.trial.base_model import computing_as
 from sftray.trial.equality import Equality, Reference
+from sftray.trial.gpu_memory import is_out_of_memory
 from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
 from sftray.trial.kept_proofs import found_in, proof_key, read, write
 from sftray.trial.layer_trace import EMBEDDING, GRADIENT, HEAD, OUTPUT, Place, directions
@@ -32,6 +33,14 @@ class DecoderProof:
 
     equality: Equality
     isolation: float
+    attention: str
+    passed_over: str = ""
+    """Attentions that do not compute the base, and why."""
+
+    def text(self) -> str:
+        """One line for a log."""
+        over = f"; passed over: {self.passed_over}" if self.passed_over else ""
+        return self.equality.text() + over
 
 
 def begin_proof(
@@ -40,23 +49,46 @@ def begin_proof(
     """Begin with a loaded model, before its weights are taken; what is returned ends the proof with
     the decoder that has them. One that this machine has made before is not made again.
 
-    It raises RuntimeError where documents see each other, UnfitTrainerError where the decoder is
-    not equal to the model.
+    The decoder has the first attention that passes, then. It raises RuntimeError where documents see
+    each other in every one, UnfitTrainerError where the decoder is not equal to the model.
     """
     of = "bank, base resident" if resident else "bank"
     key = proof_key(model, trial, max_length, of)
     with contextlib.suppress(KeyError, TypeError):  # none, or of another version
-        kept = DecoderProof(*found_in(read(key) or {}))
-        return lambda decoder: kept
+        kept = read(key) or {}
+        names = (str(kept["attention"]), str(kept["passed_over"]))
+        before = DecoderProof(*found_in(kept), *names)
+        return lambda decoder: _again(decoder, before)
     reference = Reference(model, max_length, functools.partial(computing_as, trial, model.device))
 
     def end_proof(decoder: Decoder) -> DecoderProof:
-        isolation = prove_isolation(decoder)
-        proof = DecoderProof(prove_equality(decoder, reference), isolation)
+        proof = _first_that_passes(decoder, reference)
         write(key, asdict(proof))
         return proof
 
     return end_proof
+
+
+def _again(decoder: Decoder, proof: DecoderProof) -> DecoderProof:
+    while decoder.attention.name != proof.attention and decoder.pass_over():
+        pass
+    return proof
+
+
+def _first_that_passes(decoder: Decoder, reference: Reference) -> DecoderProof:
+    """The proof with the first of the decoder's attentions that passes."""
+    refused: list[str] = []
+    while True:
+        name = decoder.attention.name
+        try:
+            isolation = prove_isolation(decoder)
+            equality = prove_equality(decoder, reference)
+            return DecoderProof(equality, isolation, name, "; ".join(refused))
+        except (RuntimeError, UnfitTrainerError) as error:
+            out_of_memory = isinstance(error, RuntimeError) and is_out_of_memory(error)
+            if out_of_memory or not decoder.pass_over():
+                raise
+            refused.append(f"{name}: {str(error).splitlines()[0]}")
 
 
 @torch.no_grad()
@@ -85,7 +117,7 @@ def prove_equality(decoder: Decoder, reference: Reference) -> Equality:
     lengths, where = np.array(reference.lengths), reference.where
     row = PackedRow(ids, lengths, where, ids[where + 1])
     batch = assemble([row], base.device)
-    values: dict[Place, Tensor] = {(EMBEDDING, OUTPUT): base.embedding[batch.ids].float()}
+    values: dict[Place, Tensor] = {(EMBEDDING, OUTPUT): decoder.embed(batch.ids).float()}
     for number, place in reference.layers.items():
         x_TD = reference.inputs(place).to(base.device, base.dtype)
         dy_TD = directions(0, *x_TD.shape).to(base.device, base.dtype)
@@ -110,5 +142,5 @@ def _layer_gradient(
     y_TD = y_TD.clone()  # the backward pass writes over what it has read
     where = (saved, index, batch, work_KP, grad_KP)
     dx_TD = decoder.layer_backward(dy_TD.clone(), *where, to_input=True)
-    batch.documents.mask = None
+    batch.documents.masks.clear()
     return y_TD, dx_TD

@@ -323,7 +323,7 @@ class Engine:
         on_gpu = self._device.type == "cuda"
         return {
             "attention": self._decoder.attention.name,
-            "equality": self._proof.equality.text(),
+            "equality": self._proof.text(),
             "isolation_max_change": self._proof.isolation,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "trained_parameters": slot.spec.config.lora_r

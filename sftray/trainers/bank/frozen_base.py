@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.errors import ConfigError
+from sftray.plan.layer_description import Description, describe
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import why_not_the_base
 from sftray.trial.attention import possible_attentions
@@ -42,9 +43,16 @@ class DecoderShape:
     vocabulary: int
     epsilon: float
     """Of the RMS norms."""
+    scale: float
+    """Of attention scores."""
     outputs: dict[str, int]
     """Width of each projection's output."""
     inputs: dict[str, int]
+
+    @property
+    def split(self) -> list[int]:
+        """Heads of queries, keys and values, as they lie in one tensor."""
+        return [self.heads, self.kv_heads, self.kv_heads]
 
 
 @dataclass
@@ -63,8 +71,11 @@ class Layer:
     """One decoder layer."""
 
     groups: list[Group]
-    input_norm: Tensor
-    middle_norm: Tensor
+    before_attention: Tensor
+    after_attention: Tensor | None
+    before_mlp: Tensor
+    after_mlp: Tensor | None
+    """Norms' weights [hidden]; float32 where they are 1 + what the checkpoint has."""
     head_norms: Tensor | None
     """[heads + kv_heads, head_dim]: the norm weight of every query and key head (Qwen3)."""
 
@@ -74,14 +85,17 @@ class Base:
     """A decoder-only base, frozen."""
 
     shape: DecoderShape
+    description: Description
     embedding: Tensor
     """[vocabulary, hidden]"""
+    multiplier: float
+    """Of the embedding's rows, where they come to the first layer."""
     head: Tensor
     """[vocabulary, hidden]; the embedding itself where they are tied."""
     norm: Tensor
     layers: list[Layer]
-    rotary: Callable[[Tensor], tuple[Tensor, Tensor]]
-    """positions [P] → cos and sin [P, head_dim], in the compute dtype."""
+    rotary: Callable[[Tensor, str], tuple[Tensor, Tensor]]
+    """positions [P], a layer type or "" → cos and sin [P, head_dim], in the compute dtype."""
     dtype: torch.dtype
     device: torch.device
     resident: bool
@@ -106,42 +120,34 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     config, body = model.config, model.model
     if reason := why_not_the_base(config.to_dict()) or _why_not_the_weights(model):
         raise ConfigError(f"trainer: got 'bank', but {reason}; take 'train'")
-    device = model.get_input_embeddings().weight.device
-    rotary = body.rotary_emb
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device
     probe = torch.empty(0, dtype=dtype, device=device)
 
-    def tables(positions: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = rotary(probe, positions[None])
+    def tables(positions: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        own = (kind,) if kind else ()
+        cos, sin = body.rotary_emb(probe, positions[None], *own)
         return cos[0], sin[0]
 
-    embedding = body.embed_tokens.weight.data.to(dtype)
     head_weight = model.lm_head.weight.data
-    tied = head_weight.data_ptr() == body.embed_tokens.weight.data_ptr()
-    first = body.layers[0]
-    modules = _modules(first)
-    head_dim = first.self_attn.head_dim
-    outputs = {name: module.out_features for name, module in modules.items()}
-    shape = DecoderShape(
-        hidden=config.hidden_size,
-        heads=outputs["q_proj"] // head_dim,
-        kv_heads=outputs["k_proj"] // head_dim,
-        head_dim=head_dim,
-        layers=len(body.layers),
-        vocabulary=head_weight.shape[0],
-        epsilon=config.rms_norm_eps,
-        outputs=outputs,
-        inputs={name: module.in_features for name, module in modules.items()},
-    )
+    tied = head_weight.data_ptr() == embedding.weight.data_ptr()
+    rows = embedding.weight.data.to(dtype)
+    shape = _shape(model)
     scratch = None
+    modules = _modules(body.layers[0])
     if not resident and any(hasattr(module.weight, "quant_state") for module in modules.values()):
+        outputs = shape.outputs
         largest = max(sum(outputs[n] for n in names) * shape.inputs[names[0]] for names in GROUPS)
         scratch = torch.empty(largest, dtype=dtype, device=device)  # for one group at a time
-    layers = [_take_layer(layer, shape, dtype, scratch) for layer in body.layers]
+    description = describe(config.to_dict(), shape.head_dim)
+    layers = [_take_layer(layer, shape, description, dtype, scratch) for layer in body.layers]
     return Base(
         shape=shape,
-        embedding=embedding,
-        head=embedding if tied else head_weight.to(dtype),
-        norm=body.norm.weight.data.to(dtype),
+        description=description,
+        embedding=rows,
+        multiplier=_multiplier(embedding),
+        head=rows if tied else head_weight.to(dtype),
+        norm=_norm(body.norm, description, dtype),
         layers=layers,
         rotary=tables,
         dtype=dtype,
@@ -150,11 +156,36 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     )
 
 
+def _shape(model: Any) -> DecoderShape:
+    config, first = model.config, model.model.layers[0]
+    modules, head_dim = _modules(first), first.self_attn.head_dim
+    outputs = {name: module.out_features for name, module in modules.items()}
+    return DecoderShape(
+        hidden=config.hidden_size,
+        heads=outputs["q_proj"] // head_dim,
+        kv_heads=outputs["k_proj"] // head_dim,
+        head_dim=head_dim,
+        layers=len(model.model.layers),
+        vocabulary=model.lm_head.weight.shape[0],
+        epsilon=config.rms_norm_eps,
+        scale=describe(config.to_dict(), head_dim).scale,
+        outputs=outputs,
+        inputs={name: module.in_features for name, module in modules.items()},
+    )
+
+
+def _multiplier(embedding: Any) -> float:
+    """What an embedding multiplies its rows by, as rounded as its weight."""
+    scale = getattr(embedding, "embed_scale", None)
+    return 1.0 if scale is None else float(scale.to(embedding.weight.dtype))
+
+
 def _why_not_the_weights(model: Any) -> str | None:
     """Why what was loaded is not what the bank takes apart; None if it is."""
     attention = model.model.layers[0].self_attn
-    if not math.isclose(attention.scaling, attention.head_dim**-0.5):
-        return f"the base scales its attention by {attention.scaling:g}, not by head_dim ** -0.5"
+    scale = describe(model.config.to_dict(), attention.head_dim).scale
+    if not math.isclose(attention.scaling, scale):
+        return f"the base scales its attention by {attention.scaling:g}, not by {scale:g}"
     plain = [model.get_input_embeddings().weight, model.lm_head.weight]
     for layer in model.model.layers:
         weights = [module.weight for module in _modules(layer).values()]
@@ -165,7 +196,11 @@ def _why_not_the_weights(model: Any) -> str | None:
 
 
 def _take_layer(
-    layer: Any, shape: DecoderShape, dtype: torch.dtype, scratch: Tensor | None
+    layer: Any,
+    shape: DecoderShape,
+    description: Description,
+    dtype: torch.dtype,
+    scratch: Tensor | None,
 ) -> Layer:
     modules = _modules(layer)
     groups = []
@@ -175,12 +210,21 @@ def _take_layer(
             del modules[name].weight  # its memory is needed for the next
     attention, head_norms = layer.self_attn, None
     if hasattr(attention, "q_norm"):
-        query, key = attention.q_norm.weight.data, attention.k_norm.weight.data
-        head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)]).to(
-            dtype
+        query, key = (
+            _norm(norm, description, dtype) for norm in (attention.q_norm, attention.k_norm)
         )
-    input_norm, middle_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-    return Layer(groups, input_norm.data.to(dtype), middle_norm.data.to(dtype), head_norms)
+        head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)])
+    found = {
+        place: name and _norm(getattr(layer, name), description, dtype)
+        for place, name in asdict(description.family.norms).items()
+    }
+    return Layer(groups, **found, head_norms=head_norms)
+
+
+def _norm(module: Any, description: Description, dtype: torch.dtype) -> Tensor:
+    """What a norm multiplies by."""
+    weight: Tensor = module.weight.data
+    return 1.0 + weight.float() if description.family.one_plus else weight.to(dtype)
 
 
 def _take_group(modules: Sequence[Any], dtype: torch.dtype, scratch: Tensor | None) -> Group:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from sftray.trainers.bank.batches import PackedRow, assemble
-from sftray.trainers.bank.decoder import Batch, Decoder
+from sftray.trainers.bank.batches import Batch, PackedRow, assemble
+from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.packed_attention import Documents
 from sftray.trial.collate import positions
 from sftray.trial.samples import Reply
@@ -101,7 +101,7 @@ class _Growing:
         """`lengths` of the texts as they follow each other in the first pass."""
         shape, device = decoder.base.shape, decoder.base.device
         self.name, self._first = decoder.attention.name, decoder.attention
-        self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
+        self._split, self._scale = shape.split, shape.scale
         room = (len(lengths), int(lengths.max()) + most, shape.kv_heads, shape.head_dim)
         self._kept = [
             torch.zeros(2, *room, dtype=decoder.base.dtype, device=device)
@@ -112,31 +112,38 @@ class _Growing:
         self.place = torch.from_numpy(positions(lengths)).to(device)
         """Of each token in its text, [tokens of the pass]."""
         self._layer = 0
-        self._mask: Tensor | None = None
-        """bool [texts, 1, 1, room]: what a text's new token sees; None in the first pass."""
+        self._before: Tensor | None = None
+        """int64 [texts, 1, 1, room]: how far before a text's new token others lie, negative behind
+        it; None in the first pass."""
 
     def by_one(self) -> None:
         """The next pass has one more token of each text."""
-        if self._mask is None:
+        if self._before is None:
             self.place, texts = self.place[self.last_of_each], len(self.last_of_each)
             self._text = torch.arange(texts, device=self.place.device)
         self.place = self.place + 1
         room = torch.arange(self._kept[0].shape[2], device=self.place.device)
-        self._mask = (room <= self.place[:, None])[:, None, None]
+        self._before = (self.place[:, None] - room)[:, None, None]
 
-    def forward(self, qkv: Tensor, documents: Documents) -> tuple[Tensor, object]:
+    def forward(
+        self, qkv: Tensor, documents: Documents, window: int | None
+    ) -> tuple[Tensor, object]:
         """Of one layer after another, as the decoder calls it."""
         query, key, value = torch.split(qkv, self._split, dim=1)
         keys, values = self._kept[self._layer]
         keys[self._text, self.place], values[self._text, self.place] = key, value
         self._layer = (self._layer + 1) % len(self._kept)
-        if self._mask is None:
-            return self._first.forward(qkv, documents)
+        if self._before is None:
+            return self._first.forward(qkv, documents, window)
+        seen = self._before >= 0
+        if window is not None:
+            seen &= self._before < window
         out = functional.scaled_dot_product_attention(
             query[:, :, None],
             keys.transpose(1, 2),
             values.transpose(1, 2),
-            attn_mask=self._mask,
+            attn_mask=seen,
+            scale=self._scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return out[:, :, 0], None

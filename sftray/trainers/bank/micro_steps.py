@@ -17,9 +17,17 @@ from torch import Tensor
 
 from sftray.data.packs.packs import MappedRows
 from sftray.trainers.bank.adapters import Adapters
-from sftray.trainers.bank.batches import Buffers, Capacity, PackedRow, assemble, idle_row, read_row
+from sftray.trainers.bank.batches import (
+    Batch,
+    Buffers,
+    Capacity,
+    PackedRow,
+    assemble,
+    idle_row,
+    read_row,
+)
 from sftray.trainers.bank.cuda_graphs import Graphs
-from sftray.trainers.bank.decoder import Batch, Decoder
+from sftray.trainers.bank.decoder import Decoder
 
 SAMPLED_ROWS = 2048
 """Rows from which the usual sizes of a batch are estimated."""

@@ -12,7 +12,7 @@ Names of tensors end in their shape: T tokens of all packed rows, N packed rows 
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -32,8 +32,8 @@ class Documents:
     """No document is longer, in tokens."""
     rows: int
     """Packed rows in the batch; a document lies within one."""
-    mask: Tensor | None = None
-    """What `Sdpa` made of the boundaries, for the layers of one pass."""
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    """What `Sdpa` made of the boundaries for each window, for the layers of one pass."""
 
     @property
     def places(self) -> tuple[Tensor, Tensor, int, int]:
@@ -46,29 +46,44 @@ class BankAttention(Protocol):
 
     name: str
 
-    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
-        """The output, [T, Q, E], and what `backward` needs besides."""
+    def forward(
+        self, qkv_THE: Tensor, documents: Documents, window: int | None
+    ) -> tuple[Tensor, Any]:
+        """The output, [T, Q, E], and what `backward` needs besides. A token sees as many as
+        `window` says, itself included; None: all before it."""
         ...
 
     def backward(
-        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
+        self,
+        dout_TQE: Tensor,
+        qkv_THE: Tensor,
+        saved: Any,
+        documents: Documents,
+        window: int | None,
+        dqkv_THE: Tensor,
     ) -> None:
         """Write the gradient of qkv into dqkv."""
         ...
 
 
-def choose(
+def possible(
     shape: DecoderShape, dtype: torch.dtype, device: torch.device, wanted: str | None = None
-) -> BankAttention:
-    """The fastest that works here, FlashAttention-2, PyTorch's variable-length attention or SDPA;
-    or the one that is `wanted`."""
-    if device.type != "cuda" or dtype != torch.bfloat16 or wanted == "sdpa":
-        return Sdpa(shape)
-    if importlib.util.find_spec("flash_attn") is not None and wanted != "varlen":
-        return Flash(shape)
-    if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
-        return Varlen(shape)
-    return Sdpa(shape)
+) -> list[BankAttention]:
+    """What may run here, the fastest first: FlashAttention-2, PyTorch's variable-length attention,
+    SDPA; or the one that is `wanted`, where it may."""
+    found: list[BankAttention] = []
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        if importlib.util.find_spec("flash_attn") is not None:
+            found.append(Flash(shape))
+        if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
+            found.append(Varlen(shape))
+    found.append(Sdpa(shape))
+    return [one for one in found if one.name == wanted] or found
+
+
+def _sides(window: int | None) -> tuple[int, int]:
+    """A window as kernels take it: tokens before and behind; −1: all."""
+    return (-1 if window is None else window - 1), 0
 
 
 class Flash:
@@ -86,25 +101,33 @@ class Flash:
             _wrapped_flash_attn_varlen_forward,
             _wrapped_flash_attn_varlen_backward,
         )
-        self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
-        self._scale = shape.head_dim**-0.5
+        self._split, self._scale = shape.split, shape.scale
 
-    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+    def forward(
+        self, qkv_THE: Tensor, documents: Documents, window: int | None
+    ) -> tuple[Tensor, Any]:
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
+        how = (0.0, self._scale, True, *_sides(window))
         out_TQE, log_sum_QT, _, _ = self._forward(
-            query_TQE, key_TCE, value_TCE, *documents.places, 0.0, self._scale, True
+            query_TQE, key_TCE, value_TCE, *documents.places, *how
         )
         return out_TQE, (out_TQE, log_sum_QT)
 
     def backward(
-        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
+        self,
+        dout_TQE: Tensor,
+        qkv_THE: Tensor,
+        saved: Any,
+        documents: Documents,
+        window: int | None,
+        dqkv_THE: Tensor,
     ) -> None:
         parts, slopes = (
             torch.split(all_heads, self._split, dim=1) for all_heads in (qkv_THE, dqkv_THE)
         )
         self._backward(
             dout_TQE, *parts, *saved, *slopes, *documents.places, 0.0, self._scale, True,
-            -1, -1, 0.0, None, torch.are_deterministic_algorithms_enabled(),
+            *_sides(window), 0.0, None, torch.are_deterministic_algorithms_enabled(),
         )  # fmt: skip
 
 
@@ -114,23 +137,31 @@ class _ByAutograd:
     name: str
 
     def __init__(self, shape: DecoderShape) -> None:
-        self._split = [shape.heads, shape.kv_heads, shape.kv_heads]
+        self._split, self._scale = shape.split, shape.scale
 
-    def forward(self, qkv_THE: Tensor, documents: Documents) -> tuple[Tensor, Any]:
+    def forward(
+        self, qkv_THE: Tensor, documents: Documents, window: int | None
+    ) -> tuple[Tensor, Any]:
         if torch.is_inference_mode_enabled():
-            return self._attend(qkv_THE, documents), None
+            return self._attend(qkv_THE, documents, window), None
         with torch.enable_grad():
             leaf_THE = qkv_THE.detach().requires_grad_()
-            out_TQE = self._attend(leaf_THE, documents)
+            out_TQE = self._attend(leaf_THE, documents, window)
         return out_TQE.detach(), (out_TQE, leaf_THE)
 
     def backward(
-        self, dout_TQE: Tensor, qkv_THE: Tensor, saved: Any, documents: Documents, dqkv_THE: Tensor
+        self,
+        dout_TQE: Tensor,
+        qkv_THE: Tensor,
+        saved: Any,
+        documents: Documents,
+        window: int | None,
+        dqkv_THE: Tensor,
     ) -> None:
         out_TQE, leaf_THE = saved
         dqkv_THE.copy_(torch.autograd.grad(out_TQE, leaf_THE, dout_TQE.view_as(out_TQE))[0])
 
-    def _attend(self, qkv_THE: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv_THE: Tensor, documents: Documents, window: int | None) -> Tensor:
         raise NotImplementedError
 
 
@@ -139,13 +170,14 @@ class Varlen(_ByAutograd):
 
     name = "varlen"
 
-    def _attend(self, qkv_THE: Tensor, documents: Documents) -> Tensor:
+    def _attend(self, qkv_THE: Tensor, documents: Documents, window: int | None) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
         share = query_TQE.shape[1] // key_TCE.shape[1]
         key_TQE, value_TQE = (part.repeat_interleave(share, dim=1) for part in (key_TCE, value_TCE))
-        out_TQE = varlen_attn(query_TQE, key_TQE, value_TQE, *documents.places, window_size=(-1, 0))
+        how = {"scale": self._scale, "window_size": _sides(window)}
+        out_TQE = varlen_attn(query_TQE, key_TQE, value_TQE, *documents.places, **how)
         assert isinstance(out_TQE, Tensor)  # it is a pair only where more is asked for
         return out_TQE
 
@@ -155,26 +187,29 @@ class Sdpa(_ByAutograd):
 
     name = "sdpa"
 
-    def _attend(self, qkv_THE: Tensor, documents: Documents) -> Tensor:
-        if documents.mask is None:
-            documents.mask = _block_diagonal(documents, qkv_THE.shape[0])
+    def _attend(self, qkv_THE: Tensor, documents: Documents, window: int | None) -> Tensor:
+        if window not in documents.masks:
+            documents.masks[window] = _block_diagonal(documents, qkv_THE.shape[0], window)
         qkv_NHLE = qkv_THE.view(documents.rows, -1, *qkv_THE.shape[1:]).transpose(1, 2)
         query_NQLE, key_NCLE, value_NCLE = torch.split(qkv_NHLE, self._split, dim=1)
         out_NQLE = functional.scaled_dot_product_attention(
             query_NQLE,
             key_NCLE,
             value_NCLE,
-            attn_mask=documents.mask,
+            attn_mask=documents.masks[window],
+            scale=self._scale,
             enable_gqa=query_NQLE.shape != key_NCLE.shape,
         )
         return out_NQLE.transpose(1, 2).flatten(0, 1)
 
 
-def _block_diagonal(documents: Documents, tokens: int) -> Tensor:
+def _block_diagonal(documents: Documents, tokens: int, window: int | None) -> Tensor:
     """bool [N, 1, L, L]: whether a position sees another of its row."""
     places_T = torch.arange(tokens, device=documents.boundaries.device, dtype=torch.int32)
     document_T = torch.searchsorted(documents.boundaries, places_T, right=True)
     document_NL = document_T.view(documents.rows, -1)
     length = document_NL.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=document_NL.device).tril()
-    return ((document_NL[:, :, None] == document_NL[:, None, :]) & causal_LL)[:, None]
+    seen_LL = torch.ones(length, length, dtype=torch.bool, device=document_NL.device).tril()
+    if window is not None:
+        seen_LL = seen_LL.triu(1 - window)
+    return ((document_NL[:, :, None] == document_NL[:, None, :]) & seen_LL)[:, None]

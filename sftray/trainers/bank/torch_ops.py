@@ -23,27 +23,41 @@ LR, BETA1, BETA2, EPS, DECAY, CORRECTION1, CORRECTION2, LORA_SCALE, MAX_NORM = C
 """The columns of the optimizer's float32 [K, 9] table."""
 
 
-def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Root-mean-square norm of every token, and 1 / rms as float32 [T]."""
+def rms_norm(
+    x_TD: Tensor, weight_D: Tensor, eps: float, plus_TD: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Root-mean-square norm of every token, on top of `plus`, and 1 / rms as float32 [T].
+
+    What is normed is rounded to the weight's dtype before it is multiplied, the product to x's.
+    """
     rstd_T = torch.rsqrt(x_TD.float().square().mean(1) + eps)
-    return weight_D * (x_TD.float() * rstd_T[:, None]).to(x_TD.dtype), rstd_T
+    normed_TD = (x_TD.float() * rstd_T[:, None]).to(weight_D.dtype)
+    out_TD = (weight_D * normed_TD).to(x_TD.dtype)
+    return out_TD if plus_TD is None else plus_TD + out_TD, rstd_T
 
 
 def rms_norm_backward_(
-    dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor, rstd_T: Tensor
+    dx_TD: Tensor,
+    dy_TD: Tensor,
+    x_TD: Tensor,
+    weight_D: Tensor,
+    rstd_T: Tensor,
+    *,
+    add: bool = True,
 ) -> None:
-    """Add the gradient of x to dx; the weight is frozen."""
-    dx_TD.add_(_norm_gradient(dy_TD, x_TD, weight_D, rstd_T[:, None]))
+    """Add the gradient of x to dx, or without `add` write it there; the weight is frozen."""
+    gradient_TD = _norm_gradient(dy_TD, x_TD, weight_D, rstd_T[:, None])
+    dx_TD.add_(gradient_TD) if add else dx_TD.copy_(gradient_TD)
 
 
 def head_norm(qkv_THE: Tensor, weights_hE: Tensor, eps: float) -> Tensor:
-    """RMS norm of every query and key head (Qwen3): the first h heads are normed, the value
-    heads copied."""
+    """RMS norm of every query and key head (Qwen3), rounded as in `rms_norm`: the first h heads are
+    normed, the value heads copied."""
     normed = weights_hE.shape[0]
     heads_ThE = qkv_THE[:, :normed].float()
     rstd_Th1 = torch.rsqrt(heads_ThE.square().mean(2, keepdim=True) + eps)
     out_THE = qkv_THE.clone()
-    out_THE[:, :normed] = weights_hE * (heads_ThE * rstd_Th1).to(qkv_THE.dtype)
+    out_THE[:, :normed] = weights_hE * (heads_ThE * rstd_Th1).to(weights_hE.dtype)
     return out_THE
 
 
@@ -68,20 +82,27 @@ def rope_(
     )
 
 
-def swiglu(gate_up_TG: Tensor) -> Tensor:
-    """silu(gate) × up, [T, F]."""
+def glu(gate_up_TG: Tensor, *, gelu: bool) -> Tensor:
+    """act(gate) × up, [T, F]: SiLU, or GELU by tanh (Hendrycks & Gimpel, arXiv:1606.08415)."""
     gate_TF, up_TF = gate_up_TG.chunk(2, dim=1)
+    if gelu:
+        return functional.gelu(gate_TF, approximate="tanh") * up_TF
     return functional.silu(gate_TF) * up_TF
 
 
-def swiglu_backward_(gate_up_TG: Tensor, da_TF: Tensor) -> None:
-    """Overwrite gate_up with its gradient, and the activation's gradient da with the activation."""
+def glu_backward_(gate_up_TG: Tensor, da_TF: Tensor, *, gelu: bool) -> None:
+    """Overwrite gate_up with its gradient, and the activation's gradient da with the activation.
+
+    Both activations are gate × sigmoid(z): of SiLU z is the gate, of GELU by tanh a cubic of it.
+    """
     gate_TF, up_TF = gate_up_TG.chunk(2, dim=1)
-    sigmoid_TF = torch.sigmoid(gate_TF.float())
-    silu_TF = gate_TF.float() * sigmoid_TF
-    dgate_TF = da_TF.float() * up_TF.float() * (sigmoid_TF + silu_TF * (1 - sigmoid_TF))
-    dup_TF = da_TF.float() * silu_TF
-    da_TF.copy_(silu_TF.to(gate_TF.dtype) * up_TF)
+    g_TF = gate_TF.float()
+    z_TF, slope_TF = _gelu_inner(g_TF) if gelu else (g_TF, 1.0)
+    sigmoid_TF = torch.sigmoid(z_TF)
+    act_TF = g_TF * sigmoid_TF
+    dgate_TF = da_TF.float() * up_TF.float() * (sigmoid_TF + act_TF * (1 - sigmoid_TF) * slope_TF)
+    dup_TF = da_TF.float() * act_TF
+    da_TF.copy_(act_TF.to(gate_TF.dtype) * up_TF)
     gate_TF.copy_(dgate_TF)
     up_TF.copy_(dup_TF)
 
@@ -180,6 +201,17 @@ def _norm_gradient(dy_D: Tensor, x_D: Tensor, weight_D: Tensor, rstd_1: Tensor) 
     normed_D = x_D.float() * rstd_1
     inner_1 = (slope_D * normed_D).mean(-1, keepdim=True)
     return ((slope_D - normed_D * inner_1) * rstd_1).to(x_D.dtype)
+
+
+GELU_LINEAR, GELU_CUBIC = 1.5957691216057308, 0.07135481282052482
+"""√(8 / π) and 0.044715 of it: GELU by tanh is x · sigmoid(√(8 / π) · (x + 0.044715 x³))."""
+
+
+def _gelu_inner(gate_TF: Tensor) -> tuple[Tensor, Tensor]:
+    """What the sigmoid of GELU by tanh is taken of, and its derivative."""
+    square_TF = gate_TF.square()
+    z_TF = gate_TF * (GELU_LINEAR + GELU_CUBIC * square_TF)
+    return z_TF, GELU_LINEAR + 3 * GELU_CUBIC * square_TF
 
 
 _MASK = 0xFFFFFFFF

@@ -30,24 +30,44 @@ _ADAMW_TILE = 1024  # over 8 warps 4 elements a lane, for float32 and bfloat16 a
 _NORM_TILE, _NORM_CHUNK = 4096, 65536  # a chunk of tiles for each partial sum
 
 
-def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def rms_norm(
+    x_TD: Tensor, weight_D: Tensor, eps: float, plus_TD: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """One program a token, which it holds in registers: D up to 16,384."""
     tokens, width = x_TD.shape
     out_TD, rstd_T = torch.empty_like(x_TD), x_TD.new_empty(tokens, dtype=torch.float32)
     block = triton.next_power_of_2(width)
-    _rms_norm[(tokens,)](x_TD, weight_D, out_TD, rstd_T, eps, width, block, num_warps=_warps(block))
+    plus = plus_TD is not None
+    _rms_norm[(tokens,)](
+        x_TD,
+        weight_D,
+        plus_TD if plus else x_TD,
+        out_TD,
+        rstd_T,
+        eps,
+        width,
+        plus,
+        block,
+        num_warps=_warps(block),
+    )
     return out_TD, rstd_T
 
 
 def rms_norm_backward_(
-    dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor, rstd_T: Tensor
+    dx_TD: Tensor,
+    dy_TD: Tensor,
+    x_TD: Tensor,
+    weight_D: Tensor,
+    rstd_T: Tensor,
+    *,
+    add: bool = True,
 ) -> None:
     """One program a token, as `rms_norm`."""
     tokens, width = x_TD.shape
     block = triton.next_power_of_2(width)
     grid = (tokens,)
     _rms_norm_backward[grid](
-        dx_TD, dy_TD, x_TD, weight_D, rstd_T, width, block, num_warps=_warps(block)
+        dx_TD, dy_TD, x_TD, weight_D, rstd_T, width, add, block, num_warps=_warps(block)
     )
 
 
@@ -101,22 +121,22 @@ def rope_(
     )
 
 
-def swiglu(gate_up_TG: Tensor) -> Tensor:
+def glu(gate_up_TG: Tensor, *, gelu: bool) -> Tensor:
     """A part of one token a program."""
     tokens, inner = gate_up_TG.shape[0], gate_up_TG.shape[1] // 2
     out_TF = gate_up_TG.new_empty(tokens, inner)
     block = min(_TILE, triton.next_power_of_2(inner))
     blocks = triton.cdiv(inner, block)
-    _swiglu[(tokens * blocks,)](gate_up_TG, out_TF, inner, blocks, block)
+    _glu[(tokens * blocks,)](gate_up_TG, out_TF, inner, gelu, blocks, block)
     return out_TF
 
 
-def swiglu_backward_(gate_up_TG: Tensor, da_TF: Tensor) -> None:
-    """A part of one token a program; the activation has the bits of `swiglu`'s."""
+def glu_backward_(gate_up_TG: Tensor, da_TF: Tensor, *, gelu: bool) -> None:
+    """A part of one token a program; the activation has the bits of `glu`'s."""
     tokens, inner = da_TF.shape
     block = min(_TILE, triton.next_power_of_2(inner))
     blocks = triton.cdiv(inner, block)
-    _swiglu_backward[(tokens * blocks,)](gate_up_TG, da_TF, inner, blocks, block)
+    _glu_backward[(tokens * blocks,)](gate_up_TG, da_TF, inner, gelu, blocks, block)
 
 
 def cross_entropy_(logits_MV: Tensor, targets_M: Tensor, *, gradient: bool) -> Tensor:
@@ -215,10 +235,12 @@ def _warps(elements: int) -> int:
 def _rms_norm(
     x_TD: tl.tensor,
     weight_D: tl.tensor,
+    plus_TD: tl.tensor,
     out_TD: tl.tensor,
     rstd_T: tl.tensor,
     eps: tl.tensor,
     WIDTH: tl.constexpr,
+    PLUS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -227,8 +249,12 @@ def _rms_norm(
     values_D = tl.load(x_TD + row * WIDTH + columns_D, mask=inside_D, other=0.0).to(tl.float32)
     weights_D = tl.load(weight_D + columns_D, mask=inside_D, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(values_D * values_D, 0) / WIDTH + eps)
-    normed_D = (values_D * scale).to(x_TD.dtype.element_ty).to(tl.float32)
-    tl.store(out_TD + row * WIDTH + columns_D, weights_D * normed_D, mask=inside_D)
+    normed_D = (values_D * scale).to(weight_D.dtype.element_ty).to(tl.float32)
+    result_D = weights_D * normed_D
+    if PLUS:
+        before_D = tl.load(plus_TD + row * WIDTH + columns_D, mask=inside_D, other=0.0)
+        result_D = before_D.to(tl.float32) + result_D.to(x_TD.dtype.element_ty).to(tl.float32)
+    tl.store(out_TD + row * WIDTH + columns_D, result_D, mask=inside_D)
     tl.store(rstd_T + row, scale)
 
 
@@ -240,6 +266,7 @@ def _rms_norm_backward(
     weight_D: tl.tensor,
     rstd_T: tl.tensor,
     WIDTH: tl.constexpr,
+    ADD: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -248,14 +275,17 @@ def _rms_norm_backward(
     places_D = row * WIDTH + columns_D
     values_D = tl.load(x_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
     slopes_D = tl.load(dy_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
-    before_D = tl.load(dx_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
     weights_D = tl.load(weight_D + columns_D, mask=inside_D, other=0.0).to(tl.float32)
+    if ADD:
+        before_D = tl.load(dx_TD + places_D, mask=inside_D, other=0.0).to(tl.float32)
     scale = tl.load(rstd_T + row)
     slopes_D *= weights_D
     normed_D = values_D * scale
     inner = tl.sum(slopes_D * normed_D, 0) / WIDTH
     gradient_D = ((slopes_D - normed_D * inner) * scale).to(x_TD.dtype.element_ty).to(tl.float32)
-    tl.store(dx_TD + places_D, before_D + gradient_D, mask=inside_D)
+    if ADD:
+        gradient_D += before_D
+    tl.store(dx_TD + places_D, gradient_D, mask=inside_D)
 
 
 @triton.jit
@@ -282,7 +312,7 @@ def _head_norm(
     ).to(tl.float32)
     values_BE = raw_BE.to(tl.float32)
     scale_B1 = tl.rsqrt(tl.sum(values_BE * values_BE, 1, keep_dims=True) / WIDTH + eps)
-    normed_BE = (values_BE * scale_B1).to(raw_BE.dtype).to(tl.float32)
+    normed_BE = (values_BE * scale_B1).to(weights_hE.dtype.element_ty).to(tl.float32)
     result_BE = tl.where(head_B1 < NORMED, (weight_BE * normed_BE).to(raw_BE.dtype), raw_BE)
     tl.store(out_THE + places_BE, result_BE, mask=inside_BE)
 
@@ -349,10 +379,11 @@ def _rope(
 
 
 @triton.jit
-def _swiglu(
+def _glu(
     gate_up_TG: tl.tensor,
     out_TF: tl.tensor,
     INNER: tl.constexpr,
+    GELU: tl.constexpr,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -363,15 +394,19 @@ def _swiglu(
     gates_F = gate_up_TG + token * (2 * INNER) + columns_F
     gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
     up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
-    silu_F = (gate_F * tl.sigmoid(gate_F)).to(out_TF.dtype.element_ty).to(tl.float32)
-    tl.store(out_TF + token * INNER + columns_F, silu_F * up_F, mask=inside_F)
+    inner_F = gate_F
+    if GELU:
+        inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
+    active_F = (gate_F * tl.sigmoid(inner_F)).to(out_TF.dtype.element_ty).to(tl.float32)
+    tl.store(out_TF + token * INNER + columns_F, active_F * up_F, mask=inside_F)
 
 
 @triton.jit
-def _swiglu_backward(
+def _glu_backward(
     gate_up_TG: tl.tensor,
     da_TF: tl.tensor,
     INNER: tl.constexpr,
+    GELU: tl.constexpr,
     BLOCKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -384,11 +419,17 @@ def _swiglu_backward(
     gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
     up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
     slope_F = tl.load(actives_F, mask=inside_F, other=0.0).to(tl.float32)
-    sigmoid_F = tl.sigmoid(gate_F)
-    silu_F = gate_F * sigmoid_F
-    rounded_F = silu_F.to(da_TF.dtype.element_ty).to(tl.float32)
-    tl.store(gates_F, slope_F * up_F * (sigmoid_F + silu_F * (1 - sigmoid_F)), mask=inside_F)
-    tl.store(gates_F + INNER, slope_F * silu_F, mask=inside_F)
+    inner_F = gate_F
+    if GELU:
+        inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
+    sigmoid_F = tl.sigmoid(inner_F)
+    active_F = gate_F * sigmoid_F
+    rounded_F = active_F.to(da_TF.dtype.element_ty).to(tl.float32)
+    curve_F = active_F * (1 - sigmoid_F)
+    if GELU:
+        curve_F *= _GELU_LINEAR + 3 * _GELU_CUBIC * gate_F * gate_F
+    tl.store(gates_F, slope_F * up_F * (sigmoid_F + curve_F), mask=inside_F)
+    tl.store(gates_F + INNER, slope_F * active_F, mask=inside_F)
     tl.store(actives_F, rounded_F * up_F, mask=inside_F)
 
 
@@ -560,3 +601,5 @@ _LR, _BETA1, _BETA2, _EPS, _DECAY, _CORRECTION1, _CORRECTION2, _LORA_SCALE, _MAX
     tl.constexpr(column) for column in torch_ops.COLUMNS
 )
 _STEP = tl.constexpr(torch_ops._STEP)
+_GELU_LINEAR = tl.constexpr(torch_ops.GELU_LINEAR)
+_GELU_CUBIC = tl.constexpr(torch_ops.GELU_CUBIC)

@@ -12,6 +12,7 @@ from bank_models import random_rows, roomy_batch
 from sftray.data.packs.packs import MappedRows, Packs
 from sftray.trainers.bank.batches import (
     IDLE,
+    Batch,
     Buffers,
     Capacity,
     PackedRow,
@@ -19,7 +20,6 @@ from sftray.trainers.bank.batches import (
     idle_row,
     read_row,
 )
-from sftray.trainers.bank.decoder import Batch
 from sftray.trainers.bank.micro_steps import capacities
 
 CPU = torch.device("cpu")
@@ -146,7 +146,7 @@ def test_a_buffer_forgets_what_it_held_before() -> None:
     assert set(batch.targets[targets:].tolist()) == {-1}
     assert batch.seeds is not None
     assert batch.seeds.tolist() == [0, 0]
-    assert batch.documents.mask is None
+    assert not batch.documents.masks
 
 
 def test_seeds_of_dropout_go_with_their_rows() -> None:

@@ -187,7 +187,7 @@ def _gradient(
     ("changes", "reason"),
     [
         ({"is_causal": False}, "not causal"),
-        ({"sliding_window": 8}, "sliding-window"),
+        ({"hidden_act": "relu"}, "activation is 'relu'"),
         ({"auto_map": {"AutoModelForCausalLM": "mine.Mine"}}, "code of its own"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantised by fp8"),
     ],
@@ -210,5 +210,5 @@ def test_weights_that_the_bank_cannot_read_and_another_scale_are_refused() -> No
         take_base(model, torch.float32, resident=True)
     model = random_model("llama")
     model.model.layers[0].self_attn.scaling = 1.0
-    with pytest.raises(ConfigError, match="scales its attention by 1"):
+    with pytest.raises(ConfigError, match="scales its attention by 1, not by 0.35"):
         take_base(model, torch.float32, resident=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bank_models import settings_for, short_spec
+from bank_models import save_tiny, settings_for, short_spec
 from reported import into
 
 from sftray.config import TrialConfig
@@ -33,9 +33,24 @@ CPU = torch.device("cpu")
 Reports = list[dict[str, Any]]
 
 
+GEMMA3: dict[str, Any] = {
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 24,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "tie_word_embeddings": True,
+}
+"""Beside them: four norms a layer by 1 + weight, QK-norm, GeGLU, two rotary bases, a multiplier."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [pytest.param("llama", {}, marks=pytest.mark.exhaustive), ("gemma3_text", GEMMA3)],
+)
 def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
-    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+    kind: str, settings: dict[str, Any], small_packs: Packs, tmp_path: Path
 ) -> None:
+    (tmp_path / "base").mkdir()
+    tiny = save_tiny(tmp_path / "base", kind, **settings)
     rows = small_packs.rows("train")
     trials = [
         replace(tiny, learning_rate=2e-3, effective_batch_size=1, num_train_epochs=10 / rows),

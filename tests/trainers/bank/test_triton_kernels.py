@@ -50,6 +50,36 @@ def assert_only_row_is_nan(found: Tensor, expected: Tensor, row: int) -> None:
     assert torch.equal(found[others], expected[others])
 
 
+WEIGHTS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)]
+WEIGHTS += [(torch.bfloat16, torch.float32)]
+"""Dtypes of what is normed and of the norm's weight, float32 where it is 1 + the checkpoint's."""
+
+
+@pytest.mark.parametrize(("dtype", "exact"), WEIGHTS)
+@pytest.mark.parametrize("width", [96, 640, 1000])
+def test_rms_norm_on_top_of_a_residual_sum(
+    width: int, dtype: torch.dtype, exact: torch.dtype
+) -> None:
+    x, plus = random(7, width, dtype=dtype), random(7, width, dtype=dtype, seed=2)
+    weight = random(width, dtype=exact, seed=1)
+    for above in (None, plus):
+        found = triton_kernels.rms_norm(x, weight, EPS, above)
+        for ours, expected in zip(found, torch_ops.rms_norm(x, weight, EPS, above), strict=True):
+            assert ours.dtype == expected.dtype
+            assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(("dtype", "exact"), WEIGHTS)
+def test_rms_norm_backward_that_is_not_added(dtype: torch.dtype, exact: torch.dtype) -> None:
+    x, weight = random(7, 640, dtype=dtype), random(640, dtype=exact, seed=1)
+    dy, dx = random(7, 640, dtype=dtype, seed=2), torch.full_like(x, NAN)
+    rstd = torch_ops.rms_norm(x, weight, EPS)[1]
+    expected = torch.empty_like(x)
+    torch_ops.rms_norm_backward_(expected, dy, x, weight, rstd, add=False)
+    triton_kernels.rms_norm_backward_(dx, dy, x, weight, rstd, add=False)
+    assert_close(dx, expected)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [96, 896, 1000, 16384])
 def test_rms_norm(width: int, dtype: torch.dtype) -> None:
@@ -72,21 +102,28 @@ def test_rms_norm_backward(width: int, dtype: torch.dtype) -> None:
     assert_close(dx, expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("heads", "normed", "width"), [(6, 4, 16), (5, 3, 80), (6, 5, 128)])
-def test_head_norm(heads: int, normed: int, width: int, dtype: torch.dtype) -> None:
+HEADS = [(6, 4, 16), (5, 3, 80), (6, 5, 128), (6, 5, 256)]
+
+
+@pytest.mark.parametrize(("dtype", "exact"), WEIGHTS)
+@pytest.mark.parametrize(("heads", "normed", "width"), HEADS)
+def test_head_norm(
+    heads: int, normed: int, width: int, dtype: torch.dtype, exact: torch.dtype
+) -> None:
     qkv = random(7, heads, width, dtype=dtype)
-    weights = random(normed, width, dtype=dtype, seed=1)
+    weights = random(normed, width, dtype=exact, seed=1)
     found = triton_kernels.head_norm(qkv, weights, EPS)
     assert_close(found, torch_ops.head_norm(qkv, weights, EPS))
     assert torch.equal(found[:, normed:], qkv[:, normed:])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("heads", "normed", "width"), [(6, 4, 16), (5, 3, 80), (6, 5, 128)])
-def test_head_norm_backward(heads: int, normed: int, width: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "exact"), WEIGHTS)
+@pytest.mark.parametrize(("heads", "normed", "width"), HEADS)
+def test_head_norm_backward(
+    heads: int, normed: int, width: int, dtype: torch.dtype, exact: torch.dtype
+) -> None:
     qkv = random(7, heads, width, dtype=dtype)
-    weights = random(normed, width, dtype=dtype, seed=1)
+    weights = random(normed, width, dtype=exact, seed=1)
     dqkv = random(7, heads, width, dtype=dtype, seed=2)
     expected, before = dqkv.clone(), dqkv.clone()
     torch_ops.head_norm_backward_(expected, qkv, weights, EPS)
@@ -119,19 +156,21 @@ def test_rope(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("inner", [352, 353, 4864])
-def test_swiglu(inner: int, dtype: torch.dtype) -> None:
-    gate_up = random(7, 2 * inner, dtype=dtype)
-    assert_close(triton_kernels.swiglu(gate_up), torch_ops.swiglu(gate_up))
+@pytest.mark.parametrize("gelu", [False, True])
+def test_glu(inner: int, dtype: torch.dtype, gelu: bool) -> None:
+    gate_up = 3 * random(7, 2 * inner, dtype=dtype)
+    assert_close(triton_kernels.glu(gate_up, gelu=gelu), torch_ops.glu(gate_up, gelu=gelu))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("inner", [352, 353, 4864])
-def test_swiglu_backward(inner: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("gelu", [False, True])
+def test_glu_backward(inner: int, dtype: torch.dtype, gelu: bool) -> None:
     gate_up, da = random(7, 2 * inner, dtype=dtype), random(7, inner, dtype=dtype, seed=1)
-    active = triton_kernels.swiglu(gate_up)
+    active = triton_kernels.glu(gate_up, gelu=gelu)
     expected = (gate_up.clone(), da.clone())
-    torch_ops.swiglu_backward_(*expected)
-    triton_kernels.swiglu_backward_(gate_up, da)
+    torch_ops.glu_backward_(*expected, gelu=gelu)
+    triton_kernels.glu_backward_(gate_up, da, gelu=gelu)
     assert_close(gate_up, expected[0])
     assert_close(da, expected[1])
     assert torch.equal(da, active)
@@ -309,8 +348,8 @@ def _token_results(inputs: dict[str, Tensor]) -> list[Tensor]:
     turned = heads.clone()
     triton_kernels.rope_(turned, inputs["cos"], inputs["sin"], positions, 3)
     gate_up, da = x.clone(), inputs["da"].clone()
-    active = triton_kernels.swiglu(gate_up)
-    triton_kernels.swiglu_backward_(gate_up, da)
+    active = triton_kernels.glu(gate_up, gelu=True)
+    triton_kernels.glu_backward_(gate_up, da, gelu=True)
     logits = x.clone()
     losses = triton_kernels.cross_entropy_(logits, positions, gradient=True)
     return [y, rstd, dx, normed, dheads, turned, active, gate_up, da, logits, losses]
