@@ -21,7 +21,8 @@ COMPUTED = frozenset(
 """Read by the bank, or refused by value (`trainer_choice`)."""
 HARMLESS = frozenset(
     """architectures dtype torch_dtype transformers_version use_cache initializer_range
-    pretraining_tp bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id
+    pretraining_tp bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id mask_token_id
+    decoder_start_token_id
     output_attentions output_hidden_states output_scores return_dict return_dict_in_generate
     id2label label2id problem_type task_specific_params finetuning_task tokenizer_class
     is_encoder_decoder is_decoder chunk_size_feed_forward use_bfloat16 tf_legacy_loss torchscript

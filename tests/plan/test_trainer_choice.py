@@ -86,7 +86,10 @@ def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, sp
             f"the bank computes {', '.join(FAMILIES)} models, and this one is 'gemma3'",
         ),
         ({}, "this one is None"),
-        ({"model_type": "llama", "hidden_act": "gelu"}, "is 'gelu', not of silu, gelu_pytorch_tanh"),
+        (
+            {"model_type": "llama", "hidden_act": "gelu"},
+            "is 'gelu', not of silu, gelu_pytorch_tanh",
+        ),
         (QWEN3_8B | {"is_causal": False}, "not causal (is_causal is false)"),
         (QWEN3_8B | {"auto_map": {"AutoModel": "mine.Mine"}}, "code of its own (auto_map)"),
         (QWEN3_8B | {"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq"),

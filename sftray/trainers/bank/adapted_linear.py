@@ -1,4 +1,4 @@
-"""Products with the base's projections of a group, and with the adapters on them, all slots' at once.
+"""Products with the base's projections of a group, and with the adapters on them, all slots'.
 
 Promise: forward, gradient of the input and those of lora_A and lora_B, written out; dropout is each
 projection's own. Names of tensors end in their shape, as in `decoder`.

@@ -49,8 +49,8 @@ def begin_proof(
     """Begin with a loaded model, before its weights are taken; what is returned ends the proof with
     the decoder that has them. One that this machine has made before is not made again.
 
-    The decoder has the first attention that passes, then. It raises RuntimeError where documents see
-    each other in every one, UnfitTrainerError where the decoder is not equal to the model.
+    The decoder then has the first attention that passes. Where none does, it raises RuntimeError if
+    documents see each other, UnfitTrainerError if the decoder is not equal to the model.
     """
     of = "bank, base resident" if resident else "bank"
     key = proof_key(model, trial, max_length, of)
