@@ -113,5 +113,6 @@ def activation(config: BaseConfig) -> str:
 def rotary_fields(config: BaseConfig) -> list[Mapping[str, object]]:
     """What a config.json says of its rotary embedding, or of that of each layer type."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    own = [rope[kind] for kind in sorted(LAYER_TYPES & set(rope))]
-    return own or [rope]
+    parts = [rope.get(kind) for kind in sorted(LAYER_TYPES)]
+    own = {name: value for name, value in rope.items() if name not in LAYER_TYPES}
+    return [own, *(part for part in parts if isinstance(part, dict))]

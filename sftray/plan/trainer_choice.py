@@ -100,9 +100,9 @@ def why_not_the_base(base: BaseConfig) -> str | None:
     if base["attention_dropout"]:
         return "the base has attention dropout"
     for rope in rotary_fields(base):
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        if kind not in ROPE_TYPES:
-            return f"the base's rotary embedding is {kind!r}, not a function of the position alone"
+        turn = rope.get("rope_type") or rope.get("type") or "default"
+        if turn not in ROPE_TYPES:
+            return f"the base's rotary embedding is {turn!r}, not a function of the position alone"
     if field := unknown_field(base):
         return f"the base's {field}, which the bank does not know"
     return None

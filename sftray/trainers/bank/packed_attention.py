@@ -176,8 +176,14 @@ class Varlen(_ByAutograd):
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
         share = query_TQE.shape[1] // key_TCE.shape[1]
         key_TQE, value_TQE = (part.repeat_interleave(share, dim=1) for part in (key_TCE, value_TCE))
-        how = {"scale": self._scale, "window_size": _sides(window)}
-        out_TQE = varlen_attn(query_TQE, key_TQE, value_TQE, *documents.places, **how)
+        out_TQE = varlen_attn(
+            query_TQE,
+            key_TQE,
+            value_TQE,
+            *documents.places,
+            scale=self._scale,
+            window_size=_sides(window),
+        )
         assert isinstance(out_TQE, Tensor)  # it is a pair only where more is asked for
         return out_TQE
 
