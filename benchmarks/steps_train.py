@@ -91,16 +91,13 @@ class Train:
             self._resident = True
         free_memory()
         clock = Clock(self._device)
-        datasets = {
-            split: self._packs.dataset(split).with_format("numpy") for split in ("train", "eval")
-        }
         with tempfile.TemporaryDirectory() as scratch, _without(setting.parts):
             trainer = PackedSFTTrainer(
                 self._model,
                 self._tokenizer,
                 trial,
                 plan,
-                datasets,
+                self._packs,
                 self._attention,
                 TrialPaths(f"{scratch}/trial"),
                 lambda report: None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -83,6 +85,27 @@ def small_packs(small_sweep_config: SweepConfig) -> Packs:
 
     sweep = small_sweep_config
     return build_packs_here(sweep.data, sweep.trial.model, storage=sweep.storage)
+
+
+@pytest.fixture(scope="session")
+def mixed_data(
+    small_sweep_config: SweepConfig, tmp_path_factory: pytest.TempPathFactory
+) -> DataConfig:
+    """Seven rows of the bundled conversations to three of sums, of which there are few."""
+    sums = tmp_path_factory.mktemp("sums") / "sums.jsonl"
+    texts = [{"prompt": f"{k} + {k + 3}?", "completion": f"It is {2 * k + 3}."} for k in range(60)]
+    sums.write_text("".join(json.dumps(text) + "\n" for text in texts))
+    data = small_sweep_config.data
+    return replace(data, source=None, sources=[(str(data.source), 0.7), (str(sums), 0.3)])
+
+
+@pytest.fixture(scope="session")
+def mixed_packs(mixed_data: DataConfig, small_sweep_config: SweepConfig) -> Packs:
+    """Packs of both, built without Ray."""
+    from packs_here import build_packs_here
+
+    sweep = small_sweep_config
+    return build_packs_here(mixed_data, sweep.trial.model, storage=sweep.storage)
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,12 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
     if options.data:
         # another dataset has other splits
         changes["data"] = dataclasses.replace(
-            sweep.data, source=options.data, split="train", revision=None, eval_split=None
+            sweep.data,
+            source=options.data,
+            sources=(),
+            split="train",
+            revision=None,
+            eval_split=None,
         )
     if options.model:
         changes["trial"] = dataclasses.replace(

@@ -58,7 +58,7 @@ def _add_init(command: _Command) -> None:
     add = command(commands.init, "write a first sweep file for a dataset and a base").add_argument
     add("file", type=Path, help="a new file, as my_sweep.py")
     data = "a .jsonl or .parquet path, glob or URI, or a Hub dataset id"
-    add("--data", required=True, help=data)
+    add("--data", required=True, nargs="+", help=f"{data}; several are mixed")
     add("--model", required=True, help="the base: a folder or a Hub model id")
     add("--split", default="train", help="of a Hub dataset")
     add("--chat-template", help="for a base without one: chatml, gemma, llama3, … or a Jinja file")

@@ -71,6 +71,24 @@ def Maps(*names: str) -> Bound:
     return Bound(holds, f"names mapped to one each of {', '.join(names)}")
 
 
+def Weighted() -> Bound:
+    """Texts with weights of at least 0, not all of them 0, each text once."""
+
+    def holds(pairs: object) -> bool:
+        if not isinstance(pairs, tuple | list):
+            return False
+        if not all(isinstance(one, tuple | list) and len(one) == 2 for one in pairs):
+            return False
+        if not all(isinstance(text, str) and text.strip() for text, _ in pairs):
+            return False
+        weights = [weight for _, weight in pairs]
+        if not all(type(one) in (int, float) and 0 <= one < math.inf for one in weights):
+            return False
+        return len({text for text, _ in pairs}) == len(pairs) and (not pairs or any(weights))
+
+    return Bound(holds, "pairs of a path and a weight of 0 or more, not all 0, each path once")
+
+
 def Either(one: Bound, other: Bound) -> Bound:
     """What one of two bounds holds of."""
     return Bound(

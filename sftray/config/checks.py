@@ -43,6 +43,7 @@ def check_fields(room: str, config: object) -> None:
     for name, hint in _hints(made_of).items():
         value, what = getattr(config, name), f"{room}{name}"
         texts = value if isinstance(value, tuple | list) else (value,)
+        texts = [part for text in texts for part in (text if isinstance(text, tuple) else [text])]
         require(
             not any(isinstance(text, str) and looks_secret(text) for text in texts),
             what,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from sftray.config.bounds import (
     Above,
@@ -17,6 +18,7 @@ from sftray.config.bounds import (
     Matches,
     OneOf,
     Seed,
+    Weighted,
 )
 from sftray.config.checks import check_fields, refuse, with_known_fields
 
@@ -28,14 +30,28 @@ COLUMNS = (
 """What a column may be called."""
 
 
+class WeightedSource(NamedTuple):
+    """One of the sources of a sweep."""
+
+    name: str
+    """Short, and another of each."""
+    path: str
+    """As `DataConfig.source`."""
+    weight: float
+    """Of all sources 1."""
+
+
 @with_known_fields
 @dataclass(frozen=True)
 class DataConfig:
     """Which conversations to train on, and how they become packed rows."""
 
-    source: Annotated[str, Matches("(?s).+", "a path, a URI or a Hub id")]
+    source: Annotated[str | None, Matches("(?s).+", "a path, a URI or a Hub id")] = None
     """Path or glob of files (JSON, CSV, Parquet, Arrow, compressed or not), a folder of
     `save_to_disk`, an s3:// or gs:// URI of .jsonl or .parquet, or a Hub dataset id."""
+    sources: Annotated[Sequence[tuple[str, float]], Weighted()] = ()
+    """Several in its place, each with its weight: the share of the rows that are drawn from it and
+    of its loss in the eval loss. A source of weight 0 is evaluated only."""
     split: Annotated[str, Filled()] = "train"
     """The split of a Hub dataset; files have none."""
     revision: Annotated[str | None, Filled()] = None
@@ -78,11 +94,40 @@ class DataConfig:
     """Seed of the held-out choice and of the order of packed rows."""
 
     @property
+    def mixture(self) -> tuple[WeightedSource, ...]:
+        """The sources with their names and shares; one where there is only `source`."""
+        given = self.sources or [(str(self.source), 1.0)]
+        total = sum(weight for _, weight in given)
+        names: list[str] = []
+        for path, _ in given:
+            short = _short_name(path)
+            same = sum(name.partition(" ")[0] == short for name in names)
+            names.append(f"{short} {same + 1}" if same else short)
+        return tuple(
+            WeightedSource(name, path, weight / total)
+            for name, (path, weight) in zip(names, given, strict=True)
+        )
+
+    @property
     def spelling(self) -> str:
         """One of SPELLINGS."""
         return self.columns if isinstance(self.columns, str) else "auto"
 
     def __post_init__(self) -> None:
         check_fields("data.", self)
+        object.__setattr__(self, "sources", tuple((path, weight) for path, weight in self.sources))
+        if (self.source is None) == (not self.sources):
+            got = "both" if self.sources else "neither"
+            refuse("data.source and data.sources", got, "one of them")
+        for name in ("eval_split", "revision") if self.sources else ():
+            if (value := getattr(self, name)) is not None:
+                refuse(f"data.{name}", f"{value!r} with data.sources", "None: it is of one dataset")
         if self.eval_source is not None and self.eval_split is not None:
             refuse("data.eval_source and data.eval_split", "both", "one of them")
+
+
+def _short_name(path: str) -> str:
+    """What a path, glob, URI or id is called in a table: the last part that says something."""
+    plain = re.split(r"[*?[]", path)[0].rstrip("/")
+    plain = re.sub(r"(\.(jsonl|json|ndjson|csv|tsv|parquet|arrow|gz|bz2|xz|zst))+$", "", plain)
+    return re.sub(r"[^\w-]+", "_", plain.rpartition("/")[2]).strip("_-") or "source"

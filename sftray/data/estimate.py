@@ -8,7 +8,9 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,15 @@ from sftray.data.chat.asking import asked_of, prompt_ids
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
-from sftray.data.packs.manifest import SAMPLE_PROMPTS, Estimate, Sizes, overlap_of
-from sftray.data.packs.packing import pack, padding_of
+from sftray.data.packs.manifest import (
+    SAMPLE_PROMPTS,
+    Estimate,
+    Sizes,
+    SourceCounts,
+    overlap_of,
+    sizes_of,
+)
+from sftray.data.packs.packing import Ints, pack
 from sftray.data.packs.readings import reading_of, reasons_text
 from sftray.data.packs.tokenize_pass import (
     ChunkReport,
@@ -46,48 +55,62 @@ def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> Estimate:
     conversation was sampled and its twin was not. Raises DataError and TemplateError as
     `packs_from` does, but judges neither bad rows nor the overlap.
     """
-    train = take_sample(recipe, sample)
+    train = take_samples(recipe, sample)
     if recipe.evaluation is None:
         return estimate_from(recipe, train)
-    return estimate_from(recipe, train, _sampled(recipe.evaluation, recipe, train.chat, sample))
+    return estimate_from(recipe, train, _sampled(recipe.evaluation, recipe, train[0].chat, sample))
 
 
-def estimate_from(recipe: Recipe, train: Sample, own: Sample | None = None) -> Estimate:
-    """`estimate_packs` from samples of the training data, and of the evaluation set's `own` source
-    if it has one, that are tokenised already, for rows of the recipe's length."""
-    data, chat = recipe.data, train.chat
-    most, train_number, overlap = data.num_eval_conversations, train.conversations, None
-    evaluation = own or train
+def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = None) -> Estimate:
+    """`estimate_packs` from samples of the training data, one of each source, and of the evaluation
+    set's `own` source if it has one, that are tokenised already, for rows of the recipe's
+    length."""
+    data, chat = recipe.data, train[0].chat
+    most, overlap = data.num_eval_conversations, None
+    numbers = [one.conversations for one in train]
     if own is None:
-        chosen = np.ones(len(train.kept), np.bool_)  # of a sample any may be evaluated on
-        if train.report.rows >= train.read:
-            chosen = held_out(train.kept["hash"], data.eval_fraction, most)
-        number = min(max(1, math.ceil(data.eval_fraction * train.conversations)), most)
-        train_number -= number
+        evaluated = [min(max(1, math.ceil(data.eval_fraction * one)), most) for one in numbers]
+        numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
+        chosen = [np.ones(len(one.kept), np.bool_) for one in train]  # of a sample any may be
+        if all(one.report.rows >= one.read for one in train):
+            chosen = held_out([one.kept["hash"] for one in train], data.eval_fraction, most)
     else:
-        chosen = limited(evaluation.kept["hash"], most)
-        number = min(evaluation.conversations, most)
-        overlap = overlap_of(train.kept, evaluation.kept[chosen])
+        evaluated = [min(own.conversations, most)]
+        chosen = [limited(own.kept["hash"], most)]
+        overlap = overlap_of(np.concatenate([one.kept for one in train]), own.kept[chosen[0]])
+    conversed = [
+        one.conversed(held, SAMPLE_PROMPTS)
+        for one, held in zip([own] if own else train, chosen, strict=True)
+    ]
+    prompts = [one for together in zip_longest(*conversed) for one in together if one is not None]
     return {
         "key": recipe.key,
-        "sampled": train.report.rows,
-        "read": train.read,
+        "sampled": sum(one.report.rows for one in train),
+        "read": sum(one.read for one in train),
         "splits": {
             "train": {
-                **train.scaled(train_number, data.max_length),
-                **reading_of([train.report]),
+                **_scaled(train, numbers, data.max_length),
+                **reading_of([one.report for one in train]),
             },
             "eval": {
-                **evaluation.scaled(number, data.max_length),
+                **_scaled([own] if own else train, evaluated, data.max_length),
                 **reading_of([own.report] if own else []),
             },
         },
         "eval_overlap": overlap,
         "sample_prompts": [
             {"reference_tokens": len(prompt_ids(chat, one.reference))}
-            for one in asked_of(chat, evaluation.conversed(chosen, SAMPLE_PROMPTS))
+            for one in asked_of(chat, prompts[:SAMPLE_PROMPTS])
         ],
     }
+
+
+def _scaled(samples: Sequence[Sample], numbers: Sequence[int], max_length: int) -> Sizes:
+    """Counts of so many conversations of each source."""
+    of_each = [one.scaled(n, max_length) for one, n in zip(samples, numbers, strict=True)]
+    return sizes_of(
+        [counts for counts, _ in of_each], [packed for _, packed in of_each], max_length
+    )
 
 
 @dataclass(frozen=True)
@@ -138,18 +161,22 @@ class Sample:
         )
         return _usable(replace(self, report=report))
 
-    def scaled(self, number: int, max_length: int) -> Sizes:
-        """Counts of `number` conversations whose lengths are distributed as in the sample."""
+    def scaled(self, number: int, max_length: int) -> tuple[SourceCounts, Ints]:
+        """Counts of `number` conversations whose lengths are distributed as in the sample, and as
+        many such lengths, at most _PACKED."""
         lengths = self.kept["length"].astype(np.int64)
         packed = np.resize(lengths, min(number, _PACKED))
         rows = len(pack(packed, max_length))
-        return {
+        counts: SourceCounts = {
+            "source": self.source,
+            "read": self.report.rows,
+            "bad": self.report.dropped.total(),
             "conversations": round(number * conversations_of(self.kept) / len(lengths)),
             "rows": math.ceil(rows * number / len(packed)),
             "tokens": round(float(lengths.mean()) * number),
             "supervised_tokens": round(float(self.kept["trained"].mean()) * number),
-            **padding_of(packed, rows, max_length),
         }
+        return counts, packed
 
     def conversed(self, chosen: NDArray[np.bool_], most: int) -> list[Conversation]:
         """The first conversations that were chosen."""
@@ -157,8 +184,9 @@ class Sample:
         return [conversation(self.rows[place][1], self.spelling)[0] for place in places]
 
 
-def take_sample(recipe: Recipe, size: int) -> Sample:
-    """About so many rows of the training data, tokenised. Raises DataError and TemplateError."""
+def take_samples(recipe: Recipe, size: int) -> list[Sample]:
+    """About so many rows of each source of the training data, tokenised. Raises DataError and
+    TemplateError."""
     chat = choose_format(
         read_tokenizer(recipe.model, revision=recipe.model_revision),
         template=recipe.template,
@@ -168,14 +196,14 @@ def take_sample(recipe: Recipe, size: int) -> Sample:
         train_on=recipe.data.train_on,
         enable_thinking=recipe.data.enable_thinking,
     )
-    return _sampled(recipe.train, recipe, chat, size)
+    return [_sampled(source, recipe, chat, size) for source in recipe.train]
 
 
 def _sampled(source: Source, recipe: Recipe, chat: ChatFormat, sample: int) -> Sample:
     spelling = recipe.data.spelling
     check_spelling(source, spelling)
     rows, total = sample_rows(source, sample, spelling)
-    if recipe.data.max_conversations is not None and source is recipe.train:
+    if recipe.data.max_conversations is not None and source in recipe.train:
         total = min(total, recipe.data.max_conversations)
     data = recipe.data
     report, _ = read_and_encode(rows, spelling, chat, data.max_length, data.seed)

@@ -13,11 +13,11 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
@@ -28,8 +28,8 @@ from sftray.data.packs.manifest import (
     Manifest,
     Overlap,
     Packed,
+    bad_sources,
     check_bad_rows,
-    describe,
     format_facts,
     overlap_of,
     overlap_refusal,
@@ -38,8 +38,10 @@ from sftray.data.packs.manifest import (
 )
 from sftray.data.packs.packs import SPLITS, Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.packs.ray_passes import (
+    Chosen,
     Each,
     Tokenised,
+    described,
     each_on_ray,
     pack_splits,
     tokenise,
@@ -47,7 +49,7 @@ from sftray.data.packs.ray_passes import (
 )
 from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
 from sftray.data.recipe import Recipe
-from sftray.data.source.conversations import conversation
+from sftray.data.source.conversations import Conversation, conversation
 from sftray.data.source.eval_split import held_out, limited
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import check_spelling, check_unchanged, first_rows
@@ -77,6 +79,8 @@ def packs_from(
         with _only_builder(root, log):
             packs = _find(root, log) or _built(recipe, root, log, each)
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
+    for refusal in bad_sources(packs.manifest["splits"]["train"], recipe.data.max_bad_fraction):
+        raise DataError(refusal, "clean it, or raise data.max_bad_fraction")
     if overlap := packs.manifest["eval_overlap"]:
         log(overlap_text(overlap))
     return packs
@@ -132,11 +136,12 @@ def _chat_format(recipe: Recipe, log: Log) -> ChatFormat:
         trust_remote_code=recipe.trust_remote_code,
     )
     spelling = recipe.data.spelling
-    check_spelling(recipe.train, spelling)
     samples = []
-    for row in first_rows(recipe.train, _COMPARED):
-        with contextlib.suppress(BadRowError):
-            samples.append(conversation(row, spelling)[0])
+    for source in recipe.train:
+        check_spelling(source, spelling)
+        for row in first_rows(source, _COMPARED // len(recipe.train)):
+            with contextlib.suppress(BadRowError):
+                samples.append(conversation(row, spelling)[0])
     chat = choose_format(
         tokenizer,
         template=recipe.template,
@@ -159,47 +164,44 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         files.remove(root)  # what a build that was cut short has left
     temporary = join(root, f"tmp-{uuid.uuid4().hex[:8]}")
     try:
-        train = tokenise(recipe.train, chat, data, join(temporary, "source"), log, each)
+        train = [
+            tokenise(source, chat, data, join(temporary, f"source-{number}"), log, each)
+            for number, source in enumerate(recipe.train)
+        ]
         evaluation, given = None, join(temporary, "given")
         if recipe.evaluation is not None:
             evaluation = tokenise(recipe.evaluation, chat, data, given, log, each)
-        for source in filter(None, (recipe.train, recipe.evaluation)):
+        for source in filter(None, (*recipe.train, recipe.evaluation)):
             check_unchanged(source)
-        described = {
-            "train": train.described,
-            "eval": describe([], []) if evaluation is None else evaluation.described,
-        }
-        check_bad_rows(described, data.max_bad_fraction)
-        for split, reading in described.items():
+        facts = {"train": described(train), "eval": described([evaluation] if evaluation else [])}
+        check_bad_rows(facts, data.max_bad_fraction)
+        if len(train) > 1:
+            apart = {one.source.name: described([one]) for one in train}
+            check_bad_rows(apart, data.max_bad_fraction)
+        for split, reading in facts.items():
             if line := dropped_text(reading):
                 log(f"{split}: {line}; `sftray inspect` shows examples")
             for line in filter(None, (unread_text(reading), thoughts_text(reading, data.thinking))):
                 log(f"{split}: {line}")
-        thoughts = described["train"]["thoughts"]["conversations"]
-        asks = 2 * thoughts > described["train"]["read"] and data.thinking != "drop"
+        thoughts = facts["train"]["thoughts"]["conversations"]
+        asks = 2 * thoughts > facts["train"]["read"] and data.thinking != "drop"
         chat = replace(chat, asks_thoughts=asks)
         splits, overlap = _split(train, evaluation, data)
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for split, counts in packed.items():
             log(_split_line(split, counts))
-        held_out_of, chosen = splits["eval"]
-        prompted = held_out_of.conversations(np.flatnonzero(chosen).tolist())
         manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
-            "sources": {
-                split: {"name": source.name, "revision": source.revision}
-                for split, source in (("train", recipe.train), ("eval", recipe.evaluation))
-                if source
-            },
+            "sources": _names(recipe),
             "model": recipe.model,
             "model_revision": recipe.model_revision,
             "max_length": data.max_length,
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
             "eval_overlap": overlap,
-            "splits": {split: {**described[split], **packed[split]} for split in SPLITS},
-            "sample_prompts": sample_prompts(chat, prompted),
+            "splits": {split: {**facts[split], **packed[split]} for split in SPLITS},
+            "sample_prompts": sample_prompts(chat, _in_turn(splits["eval"])),
             "tokenizer_sha256": hashlib.sha256(chat.tokenizer.encode()).hexdigest(),
             "sha256": "",
         }
@@ -213,21 +215,38 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
 
 
 def _split(
-    train: Tokenised, evaluation: Tokenised | None, data: DataConfig
-) -> tuple[dict[str, tuple[Tokenised, NDArray[np.bool_]]], Overlap | None]:
-    """Each split's source and which documents of it are taken, and what a given evaluation set has
-    in common with the training data. Raises DataError where that is too much."""
-    ours, most = train.documents.kept, data.num_eval_conversations
+    train: Sequence[Tokenised], evaluation: Tokenised | None, data: DataConfig
+) -> tuple[dict[str, list[Chosen]], Overlap | None]:
+    """Each split's sources and which documents of them are taken, and what a given evaluation set
+    has in common with the training data. Raises DataError where that is too much."""
+    kept, most = [one.documents.kept for one in train], data.num_eval_conversations
     if evaluation is None:
-        chosen = held_out(ours["hash"], data.eval_fraction, most)
-        return {"train": (train, ~chosen), "eval": (train, chosen)}, None
-    theirs = evaluation.documents.kept
+        held = held_out([one["hash"] for one in kept], data.eval_fraction, most)
+        rest = [~one for one in held]
+        splits = {"train": zip(train, rest, strict=True), "eval": zip(train, held, strict=True)}
+        return {split: [*chosen] for split, chosen in splits.items()}, None
+    ours, theirs = np.concatenate(kept), evaluation.documents.kept
     chosen = limited(theirs["hash"], most)
     overlap = overlap_of(ours, theirs[chosen])
     if refusal := overlap_refusal(overlap):
         raise DataError(refusal)
-    whole = np.ones(len(ours), np.bool_)
-    return {"train": (train, whole), "eval": (evaluation, chosen)}, overlap
+    whole = [(one, np.ones(len(one.documents.kept), np.bool_)) for one in train]
+    return {"train": whole, "eval": [(evaluation, chosen)]}, overlap
+
+
+def _names(recipe: Recipe) -> dict[str, list[dict[str, str | None]]]:
+    of_splits = {"train": recipe.train, "eval": [recipe.evaluation] if recipe.evaluation else []}
+    return {
+        split: [{"name": one.name, "revision": one.revision} for one in sources]
+        for split, sources in of_splits.items()
+        if sources
+    }
+
+
+def _in_turn(sources: Sequence[Chosen]) -> Iterator[Conversation]:
+    """The chosen conversations of some sources, one of each in turn."""
+    each = [one.conversations(np.flatnonzero(chosen).tolist()) for one, chosen in sources]
+    return (one for together in zip_longest(*each) for one in together if one is not None)
 
 
 def _split_line(split: str, packed: Packed) -> str:

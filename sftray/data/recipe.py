@@ -41,7 +41,8 @@ class Recipe:
     model_revision: str | None
     """The Hub commit of the tokenizer."""
     trust_remote_code: bool
-    train: Source
+    train: tuple[Source, ...]
+    """As `data.mixture`."""
     evaluation: Source | None
     """None where the evaluation set is held out of `train`."""
     template: str | None
@@ -62,7 +63,8 @@ class Recipe:
     @property
     def files(self) -> list[str]:
         """What is read of the sources, but for datasets of the Hub."""
-        chunks = [*self.train.chunks, *(self.evaluation.chunks if self.evaluation else ())]
+        sources = filter(None, (*self.train, self.evaluation))
+        chunks = (chunk for source in sources for chunk in source.chunks)
         return [*dict.fromkeys(chunk.path for chunk in chunks if chunk.kind != "hub")]
 
     def resized(self, *, max_length: int, eval_fraction: float) -> Recipe:
@@ -82,13 +84,16 @@ def make_recipe(
     part_positions: int = PART_POSITIONS,
 ) -> Recipe:
     """Find the sources and the tokenizer. Raises DataError where one is not there."""
-    train = open_source(
-        data.source,
-        split=data.split,
-        revision=data.revision,
-        max_rows=data.max_conversations,
-        columns=data.columns,
-        chunk_bytes=chunk_bytes,
+    train = tuple(
+        open_source(
+            one.path,
+            split="train" if data.sources and names_files(one.path) else data.split,
+            revision=data.revision,
+            max_rows=data.max_conversations,
+            columns=data.columns,
+            chunk_bytes=chunk_bytes,
+        )
+        for one in data.mixture
     )
     evaluation = None
     if data.eval_source is not None:
@@ -96,12 +101,15 @@ def make_recipe(
         evaluation = open_source(data.eval_source, split=split, columns=data.columns)
     elif data.eval_split is not None:
         evaluation = open_source(
-            data.source, split=data.eval_split, revision=data.revision, columns=data.columns
+            data.mixture[0].path,
+            split=data.eval_split,
+            revision=data.revision,
+            columns=data.columns,
         )
     template = _read_template(data.chat_template)
     folder = tokenizer_folder(model, revision, code=trust_remote_code)
     inputs: dict[str, object] = {
-        "source": train.fingerprint,
+        "source": [one.fingerprint for one in train] if len(train) > 1 else train[0].fingerprint,
         "eval_source": evaluation.fingerprint if evaluation else None,
         "columns": data.columns if isinstance(data.columns, str) else dict(data.columns),
         "eval_fraction": None if evaluation else data.eval_fraction,

@@ -30,7 +30,9 @@ def demo(sweep: SweepConfig) -> SweepConfig:
     if sweep.trial.finetune == "full":
         spaces, rate, rank = {**SPACES, "learning_rate": FULL_RATES}, 1e-3, sweep.trial.lora_r
     files = str(FOLDER / "chats.jsonl")
-    data = replace(sweep.data, source=files, split="train", revision=None, eval_split=None)
+    data = replace(
+        sweep.data, source=files, sources=(), split="train", revision=None, eval_split=None
+    )
     trial = replace(sweep.trial, model=str(FOLDER), model_revision=None)
     trial = replace(trial, learning_rate=rate, lora_r=rank)
     return replace(

@@ -42,7 +42,10 @@ Identities = Mapping[str, str]
 def identities(recipe: Recipe) -> Identities:
     """Of all that a sweep is made from, now."""
     data = recipe.data
-    known = {"data.source": _source(recipe.train)}
+    known = {"data.source": _source(recipe.train[0])}
+    if data.sources:
+        pairs = zip(data.mixture, recipe.train, strict=True)
+        known = {f"data.sources {one.path}": _source(source) for one, source in pairs}
     if recipe.evaluation:
         name = "data.eval_source" if data.eval_source is not None else "data.eval_split"
         known[name] = _source(recipe.evaluation)

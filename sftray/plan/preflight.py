@@ -15,6 +15,7 @@ from sftray.data.packs.manifest import (
     Counts,
     Estimate,
     Manifest,
+    bad_sources,
     counts_of,
     overlap_refusal,
 )
@@ -85,7 +86,7 @@ def _require_no_idle_revision(sweep: SweepConfig) -> None:
     if sweep.trial.model_revision and Path(sweep.trial.model).expanduser().is_dir():
         got = f"{sweep.trial.model_revision!r} with the folder {sweep.trial.model}"
         refuse("trial.model_revision", got, "None: only a Hub model has revisions")
-    if sweep.data.revision and names_files(sweep.data.source):
+    if sweep.data.revision and names_files(sweep.data.mixture[0].path):
         got = f"{sweep.data.revision!r} with the files {sweep.data.source}"
         refuse("data.revision", got, "None: only a Hub dataset has revisions")
 
@@ -256,5 +257,7 @@ def refusals(data: DataConfig, manifest: Manifest | Estimate) -> Iterator[str]:
                 f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
                 f"{data.max_bad_fraction:g}: the sweep would not start"
             )
+    for refusal in bad_sources(manifest["splits"]["train"], data.max_bad_fraction):
+        yield f"{refusal}: the sweep would not start"
     if refusal := overlap_refusal(manifest["eval_overlap"]):
         yield f"{refusal}: the sweep would not start"

@@ -17,7 +17,7 @@ import numpy as np
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.points import reachable
 from sftray.config.spaces import Space, choice, fitting, loguniform, uniform
-from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_sample
+from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_samples
 from sftray.data.packs.manifest import Estimate
 from sftray.data.packs.readings import reasons_text
 from sftray.data.recipe import Recipe, make_recipe
@@ -59,7 +59,7 @@ class Proposal:
 
 def propose(
     name: str,
-    source: str,
+    sources: Sequence[str],
     model: str,
     *,
     split: str,
@@ -71,13 +71,14 @@ def propose(
     no GPU: a CPU). Raises DataError, TemplateError or ConfigError where there can be none."""
     reasons: dict[str, str] = {}
     base = model_config(model)
-    recipe = make_recipe(
-        DataConfig(source, split=split, chat_template=chat_template, max_length=UNCUT), model
-    )
-    sample = take_sample(recipe, SAMPLE)
-    recipe, cut = _rows_that_hold(recipe, sample, base, reasons)
-    trial = _trial(model, base, gpus, sample.read, reasons)
-    search = _space(base, trial, sample.read, reasons)
+    source, several = (sources[0], ()) if len(sources) == 1 else (None, [(s, 1.0) for s in sources])
+    data = DataConfig(source, several, split=split, chat_template=chat_template, max_length=UNCUT)
+    recipe = make_recipe(data, model)
+    samples = take_samples(recipe, SAMPLE)
+    recipe, cut = _rows_that_hold(recipe, samples, base, reasons)
+    conversations = sum(one.read for one in samples)
+    trial = _trial(model, base, gpus, conversations, reasons)
+    search = _space(base, trial, conversations, reasons)
     if not gpus:  # a first answer in minutes
         search = {name: search[name] for name in _ON_A_CPU}
     sweep = SweepConfig(
@@ -95,7 +96,8 @@ def propose(
     if not gpus:
         reasons["use_gpu"] = "no GPU"
     sweep = _on_workers(sweep, base, gpus, gpu_memory, reasons)
-    recipe, estimate = _with_enough_rows(recipe, sample, cut, sweep.trial.num_workers, reasons)
+    recipe, estimate = _with_enough_rows(recipe, samples, cut, sweep.trial.num_workers, reasons)
+    recipe = _weighted(recipe, estimate, reasons)
     counts = estimate["splits"]["train"]
     sweep = _sized(replace(sweep, data=recipe.data), counts["rows"], counts["tokens"], reasons)
     if "num_train_epochs" not in search and "trial.num_train_epochs" not in reasons:
@@ -105,7 +107,7 @@ def propose(
     if plan.experts:
         reasons["trial.lora_target_modules"] = f"experts: {plan.experts}"
     says = (
-        f"Which hyper-parameters for {model} on {source}?\n\n"
+        f"Which hyper-parameters for {model} on {' and '.join(sources)}?\n\n"
         "A first proposal; change what you know better. With --plan it starts nothing and shows "
         "steps, memory, tokens and disk."
     )
@@ -113,30 +115,28 @@ def propose(
 
 
 def _rows_that_hold(
-    recipe: Recipe, sample: Sample, base: BaseConfig, reasons: dict[str, str]
-) -> tuple[Recipe, Sample]:
+    recipe: Recipe, samples: Sequence[Sample], base: BaseConfig, reasons: dict[str, str]
+) -> tuple[Recipe, list[Sample]]:
     """The data in rows that hold nearly all conversations whole."""
-    lengths, total = sample.kept["length"], sample.read
+    lengths = np.concatenate([one.kept["length"] for one in samples])
     wanted = int(np.quantile(lengths, KEPT, method="higher"))
     window = int(base.get("max_position_embeddings") or LENGTHS[-1])
     possible = [length for length in LENGTHS if length <= window] or [window]
     max_length = next((length for length in possible if length >= wanted), possible[-1])
-    cut = sample.cut(max_length)
-    bad = ""
-    if dropped := sample.report.dropped:
-        rows, reason = sample.report.rows, reasons_text(dropped)
-        bad = f"of {rows:,} looked at {sum(dropped.values()):,} are bad ({reason}); "
-    reasons["data.source"] = (
-        f"about {total:,} conversations, spelled as {sample.spelled.replace('_', '/')}; "
-        f"{bad}{lengths.mean():,.0f} tokens each on average"
+    cut = [one.cut(max_length) for one in samples]
+    about = [_about(one) for one in samples]
+    reasons["data.sources" if recipe.data.sources else "data.source"] = "; ".join(
+        f"{one.name}: {text}" if recipe.data.sources else text
+        for one, text in zip(recipe.data.mixture, about, strict=True)
     )
+    lost, kept = (sum(one.report.lost_exchanges for one in cut), sum(len(one.kept) for one in cut))
     reasons["data.max_length"] = (
         f"{KEPT:.0%} of the conversations have at most {wanted:,} tokens, the longest "
-        f"{lengths.max():,}; of {len(lengths):,} looked at {cut.report.lost_exchanges:,} lose "
+        f"{lengths.max():,}; of {len(lengths):,} looked at {lost:,} lose "
         f"their last exchanges in rows of {max_length:,}, and "
-        f"{len(lengths) - len(cut.kept):,} are left out, whose first exchange is longer"
+        f"{len(lengths) - kept:,} are left out, whose first exchange is longer"
     )
-    supervised = cut.kept["trained"].mean() * total
+    supervised = sum(one.kept["trained"].mean() * one.read for one in cut)
     fraction = recipe.data.eval_fraction
     if fraction * supervised < 2 * FEW_SUPERVISED:
         fraction = min(0.2, math.ceil(200 * FEW_SUPERVISED / supervised) / 100)
@@ -145,6 +145,28 @@ def _rows_that_hold(
             "on do not tell trials apart"
         )
     return recipe.resized(max_length=max_length, eval_fraction=fraction), cut
+
+
+def _about(sample: Sample) -> str:
+    bad = ""
+    if dropped := sample.report.dropped:
+        rows, reason = sample.report.rows, reasons_text(dropped)
+        bad = f"of {rows:,} looked at {sum(dropped.values()):,} are bad ({reason}); "
+    return (
+        f"about {sample.read:,} conversations, spelled as {sample.spelled.replace('_', '/')}; "
+        f"{bad}{sample.kept['length'].mean():,.0f} tokens each on average"
+    )
+
+
+def _weighted(recipe: Recipe, estimate: Estimate, reasons: dict[str, str]) -> Recipe:
+    """Several sources in proportion to their rows."""
+    if not recipe.data.sources:
+        return recipe
+    rows = [one["rows"] for one in estimate["splits"]["train"]["sources"]]
+    weights = [max(0.01, round(one / sum(rows), 2)) for one in rows]
+    reasons["data.sources"] += "; weights in proportion to their rows, so that none is repeated"
+    pairs = [(one.path, w) for one, w in zip(recipe.data.mixture, weights, strict=True)]
+    return replace(recipe, data=replace(recipe.data, sources=pairs))
 
 
 def _trial(
@@ -233,7 +255,11 @@ def _on_workers(
 
 
 def _with_enough_rows(
-    recipe: Recipe, sample: Sample, cut: Sample, num_workers: int, reasons: dict[str, str]
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    cut: Sequence[Sample],
+    num_workers: int,
+    reasons: dict[str, str],
 ) -> tuple[Recipe, Estimate]:
     """In rows as short as it takes for each of the workers to take steps, and what they hold."""
     while True:
@@ -244,13 +270,14 @@ def _with_enough_rows(
             return recipe, estimate
         shorter = recipe.data.max_length // 2
         if shorter < LENGTHS[0]:
+            names = ", ".join(one.path for one in recipe.data.mixture)
             raise DataError(
-                f"{recipe.data.source}: got {counts['conversations']:,} conversations in {rows} "
-                f"rows, must be at least {2 * MIN_STEPS} rows for a sweep to show anything",
+                f"{names}: got {counts['conversations']:,} conversations in {rows} rows, must be "
+                f"at least {2 * MIN_STEPS} rows for a sweep to show anything",
                 "give more data",
             )
         recipe = recipe.resized(max_length=shorter, eval_fraction=recipe.data.eval_fraction)
-        cut = sample.cut(shorter)
+        cut = [one.cut(shorter) for one in samples]
         reasons["data.max_length"] = (
             "shorter than some conversations, so that there are rows to take steps on"
         )

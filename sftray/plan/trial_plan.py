@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from sftray.config import SweepConfig, TrialConfig, choice
 from sftray.config.checks import is_number
+from sftray.config.data_config import WeightedSource
 from sftray.config.points import field_values
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
@@ -50,6 +51,8 @@ class TrialPlan:
     """Steps after which the eval loss is measured; rungs and the last step are among them."""
     bracket: str
     """Trials are compared only within a bracket: same number of epochs, same schedule."""
+    mixture: tuple[WeightedSource, ...] = ()
+    """Where there are several sources, their shares of the rows and of the eval loss."""
 
     @property
     def micro_batch_size(self) -> int:
@@ -69,6 +72,7 @@ def planner(
         grace_steps=sweep.grace_steps,
         execution=execution,
         judged=sweep.scheduler != "none",
+        mixture=sweep.data.mixture if sweep.data.sources else (),
     )
 
 
@@ -81,8 +85,9 @@ def _plan_by_epochs(
     grace_steps: int,
     execution: Execution,
     judged: bool,
+    mixture: tuple[WeightedSource, ...],
 ) -> TrialPlan:
-    return plan_trial(
+    planned = plan_trial(
         trial,
         rows_per_epoch,
         ladder=ladders.get(trial.num_train_epochs, ()),
@@ -91,6 +96,7 @@ def _plan_by_epochs(
         execution=execution,
         judged=judged,
     )
+    return replace(planned, mixture=mixture)
 
 
 def plan_trial(

@@ -8,9 +8,12 @@ trainer's code, so that what it reports is checked by something else.
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -25,16 +28,21 @@ from sftray.trial.collate import collate, model_inputs
 from sftray.trial.kept_proofs import prove_once
 from sftray.trial.proof import prove
 
+Sources = Sequence[tuple[int, float]]
+"""Rows of each source, which lie behind one another, and its weight in the eval loss."""
+
 
 def default_device() -> torch.device:
     """The first GPU, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def evaluate_adapter(adapter: Path, trial: TrialConfig, rows: Dataset) -> float:
+def evaluate_adapter(
+    adapter: Path, trial: TrialConfig, rows: Dataset, sources: Sources = ()
+) -> float:
     """Eval loss of the PEFT adapter in a local folder on its base, as the trial ran it."""
     model, attention = load_trained(adapter, trial, row_length(rows))
-    return packed_eval_loss(model, rows, attention, trial)
+    return packed_eval_loss(model, rows, attention, trial, sources)
 
 
 def load_trained(
@@ -75,20 +83,24 @@ def _base_of(trial: TrialConfig, max_length: int) -> tuple[PreTrainedModel, Atte
 
 
 def evaluate_model(
-    folder: Path, trial: TrialConfig, rows: Dataset, dtype: torch.dtype | None = None
+    folder: Path,
+    trial: TrialConfig,
+    rows: Dataset,
+    dtype: torch.dtype | None = None,
+    sources: Sources = (),
 ) -> float:
     """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
     None: as the trial holds its base, which is then that folder."""
     if dtype is None:
         model, attention = _base_of(trial, row_length(rows))
-        return packed_eval_loss(model.eval(), rows, attention, trial)
+        return packed_eval_loss(model.eval(), rows, attention, trial, sources)
     precision = "fp32" if dtype == torch.float32 else "bf16"
     plain = replace(
         _of_folder(trial, folder), base_precision=precision, attention=None, shard_base=False
     )
     model = pretrained(plain, dtype, device_map={"": default_device()}, attn_implementation="eager")
     attention = prove(model, plain, row_length(rows), contextlib.nullcontext).attention
-    return packed_eval_loss(model.eval(), rows, attention, plain, autocast=False)
+    return packed_eval_loss(model.eval(), rows, attention, plain, sources, autocast=False)
 
 
 @torch.no_grad()
@@ -97,16 +109,20 @@ def packed_eval_loss(
     rows: Dataset,
     attention: Attention,
     trial: TrialConfig,
+    sources: Sources = (),
     *,
     autocast: bool = True,
 ) -> float:
-    """Sum of token losses over the number of supervised tokens, in nats; one row at a time.
+    """Sum of token losses over the number of supervised tokens, in nats, of several `sources` their
+    weighted mean; one row at a time.
 
     With `autocast` computed as the trial computes, else in the model's own dtype.
     """
     device = model.get_input_embeddings().weight.device
-    total, count = 0.0, 0
-    for row in rows.with_format("numpy"):
+    sources = sources or [(len(rows), 1.0)]
+    of_row = np.repeat(np.arange(len(sources)), [number for number, _ in sources])
+    sums = np.zeros((2, len(sources)))
+    for source, row in zip(of_row, rows.with_format("numpy"), strict=True):
         for batch in model_inputs(collate([row], attention.layout)):
             labels = batch.pop("labels")[:, 1:].to(device)
             inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
@@ -116,6 +132,6 @@ def packed_eval_loss(
             losses = functional.cross_entropy(
                 logits[supervised].float(), labels[supervised], reduction="none"
             )
-            total += float(losses.double().sum())
-            count += int(supervised.sum())
-    return total / count
+            sums[:, source] += float(losses.double().sum()), int(supervised.sum())
+    means = sums[0] / sums[1]
+    return math.fsum(w * loss for (_, w), loss in zip(sources, means, strict=True) if w)

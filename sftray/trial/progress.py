@@ -119,8 +119,7 @@ class Progress:
     def start(self, base: EvalLoss, facts: RanWith) -> Report:
         """Step 0: the untrained base, and what the trial runs with."""
         self.last = {**_NONE, "step": 0, "eval_loss": base.mean, "gpu_seconds": 0.0}
-        if base.by_kind:
-            self.last["eval_loss_by_kind"] = base.by_kind
+        self._take(base)
         return Report({**self.last, **facts})
 
     def trained(
@@ -167,7 +166,6 @@ class Progress:
             "supervised_tokens": self._supervised_tokens,
             "train_loss": losses / max(sum(self._weights), 1),
             "eval_loss": eval_loss.mean,
-            "eval_loss_by_kind": eval_loss.by_kind,
             "learning_rate": self._curve[-1][2],
             "grad_norm": self._curve[-1][3],
             "tokens_per_second": fresh / max(self.seconds - self._seconds_at_report, 1e-9),
@@ -177,6 +175,7 @@ class Progress:
             "micro_batch_size": self._plan.micro_batch_size,
             "curve": self._curve,
         }
+        self._take(eval_loss)
         if data_wait is not None:
             self.last["data_wait"] = data_wait
         if eval_loss.mean < self.best["eval_loss"]:
@@ -184,6 +183,12 @@ class Progress:
         self._curve, self._weights = [], []
         self._rows_at_report, self._seconds_at_report = rows, self.seconds
         return Report({**self.last, **(facts or {})}, waits=step in self._rungs)
+
+    def _take(self, loss: EvalLoss) -> None:
+        if loss.by_kind:
+            self.last["eval_loss_by_kind"] = loss.by_kind
+        if loss.by_source:
+            self.last["eval_loss_by_source"] = loss.by_source
 
     def ended(self, outcome: str, message: str = "") -> Report:
         """A trial's last report."""

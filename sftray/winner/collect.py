@@ -97,8 +97,11 @@ def collect(
     checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
     prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
     trial = sweep.trial.at(best.point)
+    sources = packs.eval_sources(sweep.data.mixture)
     try:
-        check = _wait(partial(submit, _assemble, checkpoint, trial, packs.root, prompts), log)
+        check = _wait(
+            partial(submit, _assemble, checkpoint, trial, packs.root, prompts, sources), log
+        )
     except CheckpointError as error:
         log(f"best/: {last_line(str(error))}")
         damaged |= {checkpoint}
@@ -281,7 +284,13 @@ def _verdict(facts: BundleFacts) -> str:
     )
 
 
-def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence[Prompt]) -> Check:
+def _assemble(
+    checkpoint: str,
+    trial: TrialConfig,
+    packs: str,
+    prompts: Sequence[Prompt],
+    sources: Sequence[tuple[int, float]],
+) -> Check:
     """On a worker, which may be another machine: reload what was trained, have the base answer
     `prompts`, and take the bundle's files with the tokenizer's."""
     import torch
@@ -306,7 +315,7 @@ def _assemble(checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
         model, attention = load_trained(Path(folder), trial, opened.max_length)
-        loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial)
+        loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial, sources)
         whole = trial.finetune == "full"
         if whole:
             end_with_turns(model, opened.end_of_turn)

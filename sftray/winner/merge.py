@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -26,7 +27,7 @@ from sftray.storage import files
 from sftray.storage.model_files import BaseConfig, model_config
 from sftray.storage.paths import SweepPaths, is_uri, resolved
 from sftray.trial.base_model import parameters_of, pretrained, saved_tokenizer
-from sftray.trial.eval_loss import default_device, evaluate_adapter, evaluate_model
+from sftray.trial.eval_loss import Sources, default_device, evaluate_adapter, evaluate_model
 from sftray.trial.generation import end_with_turns
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.winner import DTYPES
@@ -77,7 +78,7 @@ def merge(
     require_unquantised(trial.model, model_config(trial.model, trial.model_revision))
     held, target = getattr(torch, DTYPES[dtype]), Path(out).absolute()
     _require_room(target, trial, held)
-    rows = None if check is False else _held_out(_packs(folder, facts), check, log)
+    rows = None if check is False else _held_out(_packs(folder, facts), facts, check, log)
     # an empty folder may be the current one, or a disk: it stays, and is filled
     place = target / "model" if target.is_dir() else target
     partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -150,10 +151,14 @@ def _packs(folder: str, facts: BundleFacts) -> str:
     return next((root for root in roots if files.exists(root)), roots[1])
 
 
-def _held_out(packs: str, check: bool | None, log: Log) -> Dataset | None:
-    """The first of the sweep's held-out rows; None where its packs are gone."""
+def _held_out(
+    packs: str, facts: BundleFacts, check: bool | None, log: Log
+) -> tuple[Dataset, Sources] | None:
+    """The first of the sweep's held-out rows, of each source in proportion; None where its packs
+    are gone."""
     try:
-        rows = open_packs(packs).dataset("eval")
+        opened = open_packs(packs)
+        rows, sources = opened.dataset("eval"), opened.eval_sources(facts.data.mixture)
     except PacksError as error:
         if check:
             raise
@@ -161,7 +166,11 @@ def _held_out(packs: str, check: bool | None, log: Log) -> Dataset | None:
         return None
     if len(rows) > CHECKED_ROWS:
         log(f"eval losses are of {CHECKED_ROWS} of {len(rows)} held-out rows")
-    return rows.select(range(min(len(rows), CHECKED_ROWS)))
+    most = min(CHECKED_ROWS, len(rows))
+    kept = [(max(1, most * number // len(rows)), weight) for number, weight in sources]
+    first = np.cumsum([0, *(number for number, _ in sources)])
+    picked = [first[k] + np.arange(number) for k, (number, _) in enumerate(kept)]
+    return rows.select(np.concatenate(picked)), kept
 
 
 def _save(
@@ -186,18 +195,23 @@ def _measure(
     trial: TrialConfig,
     merged: Path,
     dtype: torch.dtype,
-    rows: Dataset,
+    held_out: tuple[Dataset, Sources],
     in_4_bit: bool,
     log: Log,
 ) -> Losses:
+    rows, sources = held_out
     quantised = replace(
         trial, model=str(merged), model_revision=None, base_precision="nf4", shard_base=False
     )
-    before = _loss("the adapter", lambda: evaluate_adapter(adapter, trial, rows), log)
-    after = _loss("the merged model", lambda: evaluate_model(merged, trial, rows, dtype), log)
+    before = _loss("the adapter", lambda: evaluate_adapter(adapter, trial, rows, sources), log)
+    after = _loss(
+        "the merged model", lambda: evaluate_model(merged, trial, rows, dtype, sources), log
+    )
     if not in_4_bit:
         return Losses(before, after)
-    again = _loss("it in 4 bits", lambda: evaluate_model(merged, quantised, rows), log)
+    again = _loss(
+        "it in 4 bits", lambda: evaluate_model(merged, quantised, rows, sources=sources), log
+    )
     return Losses(before, after, again)
 
 

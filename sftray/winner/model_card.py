@@ -132,27 +132,38 @@ def _how_it_was_asked(facts: BundleFacts) -> str:
 
 def _from_anywhere(data: DataConfig) -> DataConfig:
     """Paths of this machine as they are seen from any folder."""
-    changes = {}
+    changes: dict[str, object] = {}
+    if data.sources:
+        changes["sources"] = [(_absolute(path), weight) for path, weight in data.sources]
     for name in ("source", "eval_source", "chat_template"):
         value = getattr(data, name)
         is_path = named_template(value or "") is None if name == "chat_template" else None
-        if value and not is_uri(value) and (names_files(value) if is_path is None else is_path):
+        if value and is_path is None:
+            changes[name] = _absolute(value)
+        elif value and is_path and not is_uri(value):
             changes[name] = os.path.abspath(os.path.expanduser(value))
-    return replace(data, **changes)
+    return replace(data, **changes)  # type: ignore[arg-type]
+
+
+def _absolute(source: str) -> str:
+    is_local = not is_uri(source) and names_files(source)
+    return os.path.abspath(os.path.expanduser(source)) if is_local else source
 
 
 def _front_matter(facts: BundleFacts, library: str) -> str:
     """What the Hub shows of a model; text as JSON, which is YAML. A base or dataset that is a local
     path is no id there and left out."""
-    model, source = facts.config.model, facts.data.source
+    model = facts.config.model
+    sources = [one.path for one in facts.data.mixture]
     lines = ["---"]
     if not os.path.isdir(model):
         lines.append(f"base_model: {json.dumps(model)}")
     lines += [f"library_name: {library}", "pipeline_tag: text-generation"]
     what = "full-fine-tuning" if facts.is_whole else "lora"
     lines += ["tags:", *(f"- {tag}" for tag in (what, "sft", "sftray"))]
-    if not names_files(source) and not os.path.isdir(source):
-        lines += ["datasets:", f"- {json.dumps(source)}"]
+    named = [one for one in sources if not names_files(one) and not os.path.isdir(one)]
+    if named:
+        lines += ["datasets:", *(f"- {json.dumps(one)}" for one in named)]
     lines += ["# license: yours to add; those of base and dataset still hold", "---", ""]
     return "\n".join(lines)
 
@@ -185,7 +196,7 @@ def _point(facts: BundleFacts) -> str:
 def _trained_on(facts: BundleFacts) -> str:
     versions = ", ".join(f"{name} {facts.versions[name]}" for name in SHOWN_VERSIONS)
     lines = [
-        f"Trained on {facts.tokens:,} tokens of `{facts.data.source}`; only the "
+        f"Trained on {facts.tokens:,} tokens of {_sources(facts)}; only the "
         "assistant's tokens count in the loss.",
         f"Data fingerprint `{facts.packs_key}` (content, tokenizer, template and options):",
         "",
@@ -197,6 +208,15 @@ def _trained_on(facts: BundleFacts) -> str:
         lines.append(f"| {split} | " + " | ".join(f"{value:,}" for value in values) + " |")
     lines += ["", f"Made with {versions}. The resolved configuration is in `sweep.json`."]
     return "\n".join(lines)
+
+
+def _sources(facts: BundleFacts) -> str:
+    """The sources, with their shares where there are several."""
+    mixture = facts.data.mixture
+    return " and ".join(
+        f"`{one.path}`" + (f" ({100 * one.weight:.3g} % of the rows)" if len(mixture) > 1 else "")
+        for one in mixture
+    )
 
 
 def _board(facts: BundleFacts) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sftray.config import DataConfig
-from sftray.data.estimate import estimate_from, estimate_packs, take_sample
+from sftray.data.estimate import estimate_from, estimate_packs, take_samples
 from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
 from sftray.errors import DataError
@@ -18,11 +18,12 @@ DATA = DataConfig(str(FOLDER / "chats.jsonl"), max_length=4096)
 def test_a_sample_cut_to_shorter_rows_is_one_taken_for_them(max_length: int) -> None:
     recipe = make_recipe(DATA, str(FOLDER))
     shorter = recipe.resized(max_length=max_length, eval_fraction=0.1)
-    cut, anew = take_sample(recipe, 500).cut(max_length), take_sample(shorter, 500)
+    (whole,), (anew,) = take_samples(recipe, 500), take_samples(shorter, 500)
+    cut = whole.cut(max_length)
     assert np.array_equal(cut.kept, anew.kept)
     assert cut.report.dropped == anew.report.dropped
     assert cut.report.lost_exchanges == anew.report.lost_exchanges
-    assert estimate_from(shorter, cut) == estimate_packs(shorter, sample=500)
+    assert estimate_from(shorter, [cut]) == estimate_packs(shorter, sample=500)
 
 
 def test_a_resized_recipe_is_that_of_the_other_rows() -> None:
@@ -33,4 +34,4 @@ def test_a_resized_recipe_is_that_of_the_other_rows() -> None:
 
 def test_a_sample_of_which_no_row_holds_a_conversation_is_refused() -> None:
     with pytest.raises(DataError, match="none of 50 sampled conversations can be trained on"):
-        take_sample(make_recipe(DATA, str(FOLDER)), 50).cut(8)
+        take_samples(make_recipe(DATA, str(FOLDER)), 50)[0].cut(8)

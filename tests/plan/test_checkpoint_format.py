@@ -114,7 +114,7 @@ def test_a_winner_on_a_quantised_base_is_not_merged(config: dict[str, Any]) -> N
 
 def test_a_proposal_holds_the_base_as_it_is_saved(tmp_path: Path) -> None:
     base = copy_of_the_base(tmp_path / "base", quantization_config=INT8)
-    proposal = propose("a", CHATS, str(base), split="train", gpus=0, gpu_memory=None)
+    proposal = propose("a", [CHATS], str(base), split="train", gpus=0, gpu_memory=None)
     assert proposal.sweep.trial.base_precision == "int8"
     assert proposal.reasons["trial.base_precision"] == "as the checkpoint is saved"
 
@@ -138,7 +138,7 @@ def test_an_adapter_is_no_base(alone: bool, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{what}.*; take org/base, merge the adapter into it"):
         make_plan(sweep_on(base, tmp_path), gpu_memory=None)
     with pytest.raises(DataError, match=what):
-        propose("a", CHATS, str(base), split="train", gpus=0, gpu_memory=None)
+        propose("a", [CHATS], str(base), split="train", gpus=0, gpu_memory=None)
 
 
 def test_weights_that_are_pickles_are_refused(tmp_path: Path) -> None:

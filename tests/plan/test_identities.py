@@ -128,12 +128,12 @@ def test_another_tensor_in_large_weights_is_noticed(
 def test_what_comes_from_the_hub_is_its_commit_and_the_fix_pins_it(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    source = replace(recipe.train, revision="c0ffee", fingerprint="train c0ffee", size=50)
-    hub = replace(recipe, train=source, model="org/base", model_revision="abc123")
+    source = replace(recipe.train[0], revision="c0ffee", fingerprint="train c0ffee", size=50)
+    hub = replace(recipe, train=(source,), model="org/base", model_revision="abc123")
     sweep = make_sweep(data=hub.data, trial=replace(make_sweep().trial, model="org/base"))
     paths = record(tmp_path, hub)
     refuse_other_identities(identities(hub), paths)
-    moved = replace(hub, train=replace(source, revision="f00d", fingerprint="train f00d"))
+    moved = replace(hub, train=(replace(source, revision="f00d", fingerprint="train f00d"),))
     with pytest.raises(ConfigError) as error:
         refuse_other_identities(identities(moved), paths)
     assert "(commit c0ffee, 50 rows), is " in error.value.message

@@ -70,7 +70,7 @@ def test_a_plan_opens_the_dataset_once_and_tokenises_its_sample_once(
 def test_init_opens_the_dataset_once_and_tokenises_its_sample_once(short_chats: str) -> None:
     assert (
         looks(
-            lambda: propose("x", short_chats, str(FOLDER), split="train", gpus=0, gpu_memory=None)
+            lambda: propose("x", [short_chats], str(FOLDER), split="train", gpus=0, gpu_memory=None)
         )
         == ONCE
     )

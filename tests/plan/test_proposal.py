@@ -98,7 +98,7 @@ def test_a_large_base_gets_the_usual_rates_and_says_where_it_fits(tmp_path: Path
     data = write(tmp_path / "data.jsonl", CHATS[:600])
 
     def asked(gpus: int, memory: float | None) -> Any:
-        return propose("x", data, str(tmp_path), split="train", gpus=gpus, gpu_memory=memory)
+        return propose("x", [data], str(tmp_path), split="train", gpus=gpus, gpu_memory=memory)
 
     found = asked(1, None)
     assert found.sweep.search_space["learning_rate"] == Uniform(8e-5, 3e-3, log=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,5 +110,14 @@ def test_bank_and_train_report_the_losses_of_plain_transformers(
 
 
 def test_a_kind_without_tokens_is_not_there() -> None:
-    loss = EvalLoss.of(6.0, [4.0, 2.0, 0.0, 0.0], [2, 1, 0, 0])
+    loss = EvalLoss.of([[6.0, 4.0, 2.0, 0.0, 0.0]], [[2, 1, 0, 0]])
     assert loss == EvalLoss(2.0, [("words", 2.0, 2), ("end", 2.0, 1)])
+
+
+def test_the_mean_of_sources_is_weighted_as_configured_and_kinds_are_pooled() -> None:
+    data = DataConfig(sources=[("a.jsonl", 3), ("b/*.parquet", 1), ("seen_only.csv", 0)])
+    sums = [[6.0, 4.0, 2.0, 0.0, 0.0], [4.0, 4.0, 0.0, 0.0, 0.0], [math.nan, 1.0, 0.0, 0.0, 0.0]]
+    loss = EvalLoss.of(sums, [[2, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]], data.mixture)
+    assert loss.mean == 0.75 * 2.0 + 0.25 * 4.0
+    assert [(name, n) for name, _, n in loss.by_source] == [("a", 3), ("b", 1), ("seen_only", 1)]
+    assert list(loss.by_kind) == [("words", 2.25, 4), ("end", 2.0, 1)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sftray.data.chat.asking import asked_of, prompt_ids
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.packs.lengths import LengthTable, lengths_of
-from sftray.data.packs.packing import Padding
+from sftray.data.packs.packing import Padding, padding_of
 from sftray.data.packs.readings import Reading, reading_of
 from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport, Kept
 from sftray.data.source.turns import Message
@@ -42,8 +43,37 @@ class PartFile(TypedDict):
     sha256: str
 
 
+class SourceCounts(Counts):
+    """How much there is of one source in a split, whose rows lie behind those of the one before."""
+
+    source: str
+    """As it was named when the packs were built."""
+    read: int
+    """Rows of the source, of which so many are bad."""
+    bad: int
+
+
 class Sizes(Counts, Padding):
     """How much there is of a split, and what packing it is worth."""
+
+    sources: list[SourceCounts]
+    """Apart, in the order of the configuration."""
+
+
+def sizes_of(
+    sources: list[SourceCounts], lengths: Sequence[NDArray[np.integer]], max_length: int
+) -> Sizes:
+    """Of a split all that is counted of its sources, and what packing their documents, of `lengths`
+    tokens each, is worth."""
+    rows = sum(one["rows"] for one in sources)
+    return {
+        "conversations": sum(one["conversations"] for one in sources),
+        "rows": rows,
+        "tokens": sum(one["tokens"] for one in sources),
+        "supervised_tokens": sum(one["supervised_tokens"] for one in sources),
+        **padding_of(np.concatenate(lengths), rows, max_length),
+        "sources": sources,
+    }
 
 
 class Packed(Sizes):
@@ -127,8 +157,8 @@ class Manifest(ChatFacts):
     key: str
     inputs: dict[str, object]
     """Everything that the key is made of."""
-    sources: dict[str, dict[str, str | None]]
-    """Name and revision by split, of those that were not held out of another."""
+    sources: dict[str, list[dict[str, str | None]]]
+    """Names and revisions by split, of those that were not held out of another."""
     model: str
     model_revision: str | None
     max_length: int
@@ -208,6 +238,16 @@ def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:
                 f"({100 * bad / facts['read']:.1f} %), must be at most {100 * most:g} % "
                 "(data.max_bad_fraction); clean them, or raise the limit to drop them:\n"
                 + drop_table(facts["dropped"], facts["examples"])
+            )
+
+
+def bad_sources(split: Sizes, most: float) -> Iterator[str]:
+    """Of several sources those with more than `most` bad rows, in words."""
+    for one in split["sources"] if len(split["sources"]) > 1 else []:
+        if one["bad"] > most * one["read"]:
+            yield (
+                f"{one['source']}: {one['bad']:,} of {one['read']:,} rows are bad, must be at most "
+                f"{100 * most:g} % of each source (data.max_bad_fraction)"
             )
 
 

@@ -77,15 +77,16 @@ class PartPlan(NamedTuple):
 
 
 def plan_parts(
-    split: str, rows: Rows, documents: Documents, size: int, folder: str
+    split: str, rows: Rows, documents: Documents, size: int, folder: str, first: int
 ) -> Iterator[PartPlan]:
     """What each part holds, most of it in a file, so that the driver never holds it all.
 
     `rows` hold indices into `documents`, `size` of them a part; `folder` is where their tokens lie.
+    Parts are counted from `first`.
     """
     length = documents.kept["length"]
     starts = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
-    for number, start in enumerate(range(0, len(rows), size)):
+    for number, start in enumerate(range(0, len(rows), size), start=first):
         edges = rows.edges[start : start + size + 1]
         mine = rows.documents[edges[0] : edges[-1]]
         chunk = documents.chunk(mine)

@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sftray.config.data_config import WeightedSource
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.packs.manifest import Manifest
 from sftray.errors import PacksError
@@ -69,6 +70,16 @@ class Packs:
             "{%- if enable_thinking is not defined %}{% set enable_thinking = "
             f"{value} %}}{{% endif -%}}\n{own}"
         )
+
+    def source_rows(self, split: str) -> list[int]:
+        """Rows of each source of a split, in which order they lie behind one another."""
+        return [one["rows"] for one in self.manifest["splits"][split]["sources"]]
+
+    def eval_sources(self, mixture: Sequence[WeightedSource]) -> list[tuple[int, float]]:
+        """Rows of each source of the evaluation set, and its weight in the eval loss."""
+        rows = self.source_rows("eval")
+        weights = [one.weight for one in mixture] if len(rows) > 1 else [1.0]
+        return [*zip(rows, weights, strict=True)]
 
     @property
     def end_of_turn(self) -> int:

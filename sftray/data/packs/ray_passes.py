@@ -12,7 +12,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Protocol, TypedDict, TypeVar
@@ -24,11 +24,17 @@ from sftray.cluster.node_sight import Sight, require_sight
 from sftray.cluster.ray_errors import plain
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.packs.manifest import Described, Packed, describe
+from sftray.data.packs.manifest import Described, Packed, SourceCounts, describe, sizes_of
 from sftray.data.packs.pack_pass import Documents, PartPlan, gather_part, plan_parts
-from sftray.data.packs.packing import Rows, pack, padding_of, shuffled
-from sftray.data.packs.readings import reasons_text
-from sftray.data.packs.tokenize_pass import conversations_of, tokenise_chunk, warm_up
+from sftray.data.packs.packing import Rows, pack, shuffled
+from sftray.data.packs.readings import reading_of, reasons_text
+from sftray.data.packs.tokenize_pass import (
+    ChunkReport,
+    Kept,
+    conversations_of,
+    tokenise_chunk,
+    warm_up,
+)
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
 from sftray.data.source.sources import Source, check_spelling
@@ -49,7 +55,8 @@ class Tokenised:
     spelling: str
     folder: str
     """Where the tokens of its chunks lie."""
-    described: Described
+    reports: Sequence[ChunkReport]
+    """Of its chunks, without what `documents` has."""
     documents: Documents
 
     def conversations(self, documents: Iterable[int]) -> Iterator[Conversation]:
@@ -72,14 +79,16 @@ class Each(Protocol):
         """Raises the SftrayError of a task."""
 
 
-def wake_workers(source: Source) -> None:
+def wake_workers(sources: Sequence[Source]) -> None:
     """Have Ray, if it is there, start the workers of the first pass, and import what they need,
     without waiting."""
     import ray
 
     if not ray.is_initialized():
         return
-    number = min(len(source.chunks), int(ray.cluster_resources().get("CPU", 0)))
+    number = min(
+        sum(len(one.chunks) for one in sources), int(ray.cluster_resources().get("CPU", 0))
+    )
     for _ in range(number):
         ray.remote(num_cpus=1)(warm_up).remote()
 
@@ -100,53 +109,85 @@ def tokenise(
         folder=folder,
     )
     reports = each(task, range(len(source.chunks)))
-    described = describe(reports, [chunk.path for chunk in source.chunks])
-    documents, rows = Documents.of(reports), described["read"]
+    documents, reading = Documents.of(reports), reading_of(reports)
+    rows = reading["read"]
     if len(documents.kept) == 0:
         raise DataError(
             f"{source.name}: none of {rows} conversations can be trained on: "
-            f"{reasons_text(described['dropped'])}; must be one at least, clean them"
+            f"{reasons_text(reading['dropped'])}; must be one at least, clean them"
         )
+    reports = [replace(report, kept=documents.kept[:0]) for report in reports]
     seconds = time.monotonic() - began
     log(
         f"tokenised {rows:,} conversations of {source.name} in {seconds:.1f} s "
         f"({rows / seconds:,.0f} a second)"
     )
-    return Tokenised(source, data.spelling, folder, described, documents)
+    return Tokenised(source, data.spelling, folder, reports, documents)
+
+
+Chosen = tuple[Tokenised, NDArray[np.bool_]]
+"""A source, and which of its documents are taken."""
 
 
 def pack_splits(
-    splits: Mapping[str, tuple[Tokenised, NDArray[np.bool_]]],
+    splits: Mapping[str, Sequence[Chosen]],
     recipe: Recipe,
     pad_token_id: int,
     root: str,
     each: Each,
 ) -> dict[str, Packed]:
-    """The second pass: pack the chosen documents of each split, write the parts, and count."""
+    """The second pass: pack the chosen documents of each split, the sources of one apart, write the
+    parts, and count."""
     data = recipe.data
     plans: list[PartPlan] = []
     packed: dict[str, Packed] = {}
-    for split, (tokenised, chosen) in splits.items():
-        indices = np.flatnonzero(chosen)
-        kept = tokenised.documents.kept[indices]
-        lengths = kept["length"]
-        rows = pack(lengths, data.max_length)
-        rows = shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
-        plans += plan_parts(
-            split, rows, tokenised.documents, recipe.rows_of_a_part, tokenised.folder
-        )
-        packed[split] = {
-            "conversations": conversations_of(kept),
-            "rows": len(rows),
-            "tokens": int(lengths.sum(dtype=np.int64)),
-            "supervised_tokens": int(kept["trained"].sum(dtype=np.int64)),
-            **padding_of(lengths, len(rows), data.max_length),
-            "parts": [],
-        }
+    for split, sources in splits.items():
+        counts: list[SourceCounts] = []
+        of_split: list[PartPlan] = []
+        lengths = [tokenised.documents.kept["length"][chosen] for tokenised, chosen in sources]
+        for tokenised, chosen in sources:
+            rows = _packed_rows(tokenised.documents.kept, chosen, data)
+            of_split += plan_parts(
+                split,
+                rows,
+                tokenised.documents,
+                recipe.rows_of_a_part,
+                tokenised.folder,
+                len(of_split),
+            )
+            counts.append(_counted(tokenised, chosen, len(rows)))
+        plans += of_split
+        packed[split] = {**sizes_of(counts, lengths, data.max_length), "parts": []}
     task = partial(gather_part, root=root, max_length=data.max_length, pad_token_id=pad_token_id)
     for plan, part in zip(plans, each(task, plans), strict=True):
         packed[plan.split]["parts"].append(part)
     return packed
+
+
+def _packed_rows(kept: Kept, chosen: NDArray[np.bool_], data: DataConfig) -> Rows:
+    """Rows of the chosen documents, which they name by their places in `kept`."""
+    indices = np.flatnonzero(chosen)
+    rows = pack(kept["length"][indices], data.max_length)
+    return shuffled(Rows(indices[rows.documents], rows.edges), data.seed)
+
+
+def _counted(tokenised: Tokenised, chosen: NDArray[np.bool_], rows: int) -> SourceCounts:
+    kept = tokenised.documents.kept[chosen]
+    return {
+        "source": tokenised.source.name,
+        "read": sum(report.rows for report in tokenised.reports),
+        "bad": sum(report.dropped.total() for report in tokenised.reports),
+        "conversations": conversations_of(kept),
+        "rows": rows,
+        "tokens": int(kept["length"].sum(dtype=np.int64)),
+        "supervised_tokens": int(kept["trained"].sum(dtype=np.int64)),
+    }
+
+
+def described(sources: Sequence[Tokenised]) -> Described:
+    """What the first pass learned of some sources, together."""
+    reports = [report for one in sources for report in one.reports]
+    return describe(reports, [chunk.path for one in sources for chunk in one.source.chunks])
 
 
 class _Row(TypedDict):

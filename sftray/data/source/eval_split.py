@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,28 +33,35 @@ def conversation_hash(turns: Sequence[Message]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def held_out(hashes: Hashes, fraction: float, most: int) -> NDArray[np.bool_]:
-    """True for the conversations to evaluate on: at most `fraction` of them and at most `most`.
+def held_out(hashes: Sequence[Hashes], fraction: float, most: int) -> list[NDArray[np.bool_]]:
+    """True for the conversations of each source to evaluate on: of each at most `fraction` and at
+    most `most`.
 
-    Whole groups of one hash are taken, smallest hash first; a group too large for the room left is
-    passed over. Raises DataError where no group fits.
+    Whole groups of one hash are taken, of all sources that have it, smallest hash first; a group
+    too large for the room left is passed over. Raises DataError where no group of a source fits.
     """
-    room = min(max(1, math.ceil(fraction * len(hashes))), most)
-    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    wholes = np.array([len(one) for one in hashes])
+    room = np.minimum(np.maximum(1, np.ceil(fraction * wholes).astype(int)), most)
+    of_source = np.repeat(np.arange(len(hashes)), wholes)
+    _, group = np.unique(np.concatenate(hashes), return_inverse=True)
+    sizes = np.zeros((group.max() + 1, len(hashes)), int)
+    np.add.at(sizes, (group, of_source), 1)
     chosen = np.zeros(len(sizes), dtype=np.bool_)
-    for number, size in enumerate(sizes):
-        if room == 0:
+    left = room.copy()
+    for number in np.flatnonzero((sizes <= room).all(1) & (sizes < wholes).all(1)):
+        if not left.any():
             break
-        if size <= room and size < len(hashes):
+        if (sizes[number] <= left).all():
             chosen[number] = True
-            room -= int(size)
-    if not chosen.any():
-        raise DataError(
-            f"data.eval_fraction: no evaluation set of at most {room} conversations can be held "
-            f"out of {len(hashes)}, because each first user turn begins more than that; give "
-            "data.eval_source"
-        )
-    return chosen[group]
+            left -= sizes[number]
+    for most_of_it, unused, whole in zip(room, left, wholes, strict=True):
+        if unused == most_of_it:
+            raise DataError(
+                f"data.eval_fraction: no evaluation set of at most {most_of_it} conversations can "
+                f"be held out of {whole}, because each first user turn begins more than that; give "
+                "data.eval_source"
+            )
+    return np.split(chosen[group], np.cumsum(wholes)[:-1])
 
 
 def limited(hashes: Hashes, most: int) -> NDArray[np.bool_]:

@@ -94,6 +94,7 @@ METRICS: Mapping[str, Kind] = {
     "epoch": NUMBER, "seconds": FINITE, "gpu_seconds": FINITE, "tokens_per_second": NUMBER,
     "gpu_memory_gb": NUMBER, "data_wait": NUMBER, "device": TEXT, "attention": TEXT,
     "curve": POINTS, "answer_flags": FLAGS, "eval_loss_by_kind": LOSSES,
+    "eval_loss_by_source": LOSSES,
 }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ Curve = Union[Sequence[Sequence[float]], "NDArray[np.float64]"]
 
 
 LossOf = tuple[str, float, int]
-"""A kind of token (`data.chat.token_kinds`), its eval loss, and how many there are."""
+"""A source or a kind of token (`data.chat.token_kinds`), its eval loss, and how many there are."""
 
 
 class RanWith(TypedDict, total=False):
@@ -97,6 +97,8 @@ class Metrics(RanWith):
     supervised_tokens: int
     eval_loss: float
     eval_loss_by_kind: NotRequired[Sequence[LossOf]]
+    eval_loss_by_source: NotRequired[Sequence[LossOf]]
+    """Of several sources, of whose losses eval_loss is the weighted mean."""
     seconds: float
     """In training steps."""
     gpu_seconds: NotRequired[float]

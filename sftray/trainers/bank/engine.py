@@ -50,7 +50,7 @@ from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
-from sftray.trial.row_order import row_stream
+from sftray.trial.row_order import row_order
 from sftray.trial.samples import Sample, judged, prompt_tokens, prompts_at, tokens_at
 from sftray.trial.trial_report import Answers
 from sftray.trial.trial_spec import TrialSpec
@@ -100,7 +100,7 @@ class Engine:
             dropout=settings.dropout,
         )
         self._slots: list[Slot | None] = [None] * settings.slots
-        self._evaluation = EvalPass(self._decoder, evals, count, graphs)
+        self._evaluation = EvalPass(self._decoder, evals, packs.source_rows("eval"), count, graphs)
         self._base_loss: EvalLoss | None = None
         self._idle = idle_row(packs.max_length)
         self._device = device
@@ -135,7 +135,7 @@ class Engine:
             refusal = "lora_dropout in a bank that was built without"
         if refusal:
             raise ConfigError(f"{spec.trial}: {refusal}")
-        order = row_stream(len(self._train), plan.rows, trial.seed)
+        order = row_order(self._packs.source_rows("train"), plan, trial.seed)
         progress = Progress(trial, plan, self._row_tokens[order])
         with tempfile.TemporaryDirectory() as scratch:
             newest = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
@@ -257,7 +257,8 @@ class Engine:
     def _evaluate(self, slots: Sequence[Slot]) -> None:
         """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
         works = [self._adapters.work[self._slots.index(slot)] for slot in slots]
-        together = list(zip(slots, self._evaluation.losses(works), strict=True))
+        mixture = slots[0].spec.plan.mixture if slots else ()  # the sweep's
+        together = list(zip(slots, self._evaluation.losses(works, mixture), strict=True))
         answered = self._answer([slot for slot in slots if slot.step < slot.spec.plan.steps])
         for slot, loss in together:
             samples, answers = answered.get(slot, ([], Answers()))
@@ -282,7 +283,7 @@ class Engine:
             self._base_loss = EvalLoss(spec.base_eval_loss)
         if self._base_loss is None:
             nothing = torch.zeros_like(self._adapters.work[0])
-            self._base_loss = self._evaluation.losses([nothing])[0]
+            self._base_loss = self._evaluation.losses([nothing], spec.plan.mixture)[0]
         return self._base_loss
 
     def _end(self, slot: Slot, outcome: str, message: str = "") -> None:

@@ -140,7 +140,7 @@ class _Attempt:
             load_tokenizer(trial, packs.chat_template),
             trial,
             spec.plan,
-            {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
+            packs,
             proof.attention,
             TrialPaths(spec.folder),
             self._report,

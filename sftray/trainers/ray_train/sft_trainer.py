@@ -13,11 +13,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from datasets import Dataset
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -31,7 +32,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sftray.config import TrialConfig
 from sftray.data.chat.token_kinds import KINDS
-from sftray.data.packs.packs import MappedRows
+from sftray.data.packs.packs import MappedRows, Packs
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.journal.event_types import RanWith
 from sftray.storage.paths import TrialPaths
@@ -52,7 +53,7 @@ from sftray.trial.lora_adapter import (
     trained_parameters,
 )
 from sftray.trial.progress import Progress, Reporter
-from sftray.trial.row_order import row_stream
+from sftray.trial.row_order import row_order
 from sftray.trial.trial_report import Answers
 
 
@@ -74,7 +75,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         tokenizer: PreTrainedTokenizerBase,
         trial: TrialConfig,
         plan: TrialPlan,
-        datasets: Mapping[str, Dataset],
+        packs: Packs,
         attention: Attention,
         paths: TrialPaths,
         report: Reporter,
@@ -87,8 +88,9 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.attention, self.report = attention, report
         self.seconds = self.data_seconds = 0.0
         """In training steps since this trainer was made, and in fetching their rows."""
-        rows = datasets["train"]
-        order = row_stream(len(rows), plan.rows, trial.seed)
+        rows, held_out = (packs.dataset(one).with_format("numpy") for one in ("train", "eval"))
+        order = row_order(packs.source_rows("train"), plan, trial.seed)
+        self._eval_edges = np.cumsum([0, *packs.source_rows("eval")]).tolist()
         self.progress = Progress(trial, plan, MappedRows(rows).tokens()[order])
         self.liger = liger_works(model)
         """Norms, rotary and SwiGLU are Liger's."""
@@ -99,7 +101,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             args=sft_arguments(trial, plan, scratch, model),
             data_collator=functools.partial(collate, layout=attention.layout),
             train_dataset=rows.select(order),
-            eval_dataset=datasets["eval"],
+            eval_dataset=held_out,
             processing_class=tokenizer,
             peft_config=None if trial.finetune == "full" else lora_config(trial, model),
             callbacks=[_Steps(self)],
@@ -183,16 +185,25 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        """{"eval_loss"}: sum of token losses / number of supervised tokens of the eval packs.
-
-        Worker w of n takes rows w, w + n, …; no row is counted twice.
-        """
-        rows = self.eval_dataset
-        number = len(KINDS)  # the sum of all, sums by kind, tokens by kind
-        sums = torch.zeros(1 + 2 * number, dtype=torch.float64, device=self.args.device)
-        mine = range(self.args.process_index, len(rows), self.args.world_size)
-        most = -(-len(rows) // self.args.world_size)  # workers of a spread base step together
+        """{"eval_loss"}: sum of token losses / number of supervised tokens of the eval packs, of
+        several sources their mean."""
         self.model.eval()
+        sums = torch.stack([self._eval_sums(range(*edge)) for edge in pairwise(self._eval_edges)])
+        self.model.train()
+        if self.args.world_size > 1:
+            dist.all_reduce(sums)
+        edge = 1 + len(KINDS)
+        counts = sums[:, edge:].long().tolist()
+        self.last_eval_loss = EvalLoss.of(sums[:, :edge].tolist(), counts, self.plan.mixture)
+        return {"eval_loss": self.last_eval_loss.mean}
+
+    def _eval_sums(self, numbers: range) -> Tensor:
+        """This worker's share of some rows of the eval packs: the sum of all losses, sums by kind,
+        tokens by kind. Worker w of n takes rows w, w + n, …; no row is counted twice."""
+        rows, workers, number = self.eval_dataset, self.args.world_size, len(KINDS)
+        sums = torch.zeros(1 + 2 * number, dtype=torch.float64, device=self.args.device)
+        mine = numbers[self.args.process_index :: workers]
+        most = -(-len(numbers) // workers)  # workers of a spread base step together
         for start in range(0, most, self.plan.micro_batch_size):
             indices = mine[start : start + self.plan.micro_batch_size]
             picked = [rows[i] for i in indices] or [rows[0]]
@@ -209,13 +220,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
                         sums.index_add_(0, 1 + kinds, losses)
                         trained = outputs.label_mask.reshape(-1).double()
                         sums.index_add_(0, 1 + number + kinds, trained)
-        self.model.train()
-        if self.args.world_size > 1:
-            dist.all_reduce(sums)
-        total, *rest = sums.tolist()
-        counts = [int(count) for count in rest[number:]]
-        self.last_eval_loss = EvalLoss.of(total, rest[:number], counts)
-        return {"eval_loss": self.last_eval_loss.mean}
+        return sums
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Keep the step's numbers; raise DivergedError at the first that is not finite."""

@@ -90,9 +90,10 @@ def test_replayed_graphs_equal_eager_steps_over_100_batches(
 @pytest.mark.parametrize("attention", [None, "varlen", "sdpa"])
 def test_a_replayed_evaluation_equals_the_eager_one(packs: Packs, attention: str | None) -> None:
     decoder, adapters = _bank(packs.max_length, attention=attention)
-    rows = MappedRows(packs.dataset("eval"))
+    rows, sources = MappedRows(packs.dataset("eval")), packs.source_rows("eval")
     eager, replayed = (
-        EvalPass(decoder, rows, 3, graphs).losses(adapters.work) for graphs in (None, Graphs())
+        EvalPass(decoder, rows, sources, 3, graphs).losses(adapters.work)
+        for graphs in (None, Graphs())
     )
     assert eager == replayed
     assert len({loss.mean for loss in eager}) == SLOTS

@@ -12,7 +12,7 @@ import torch
 from bank_models import save_tiny, settings_for, short_spec
 from reported import into
 
-from sftray.config import TrialConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
@@ -23,6 +23,7 @@ from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import load_tokenizer
+from sftray.trial.eval_loss import evaluate_adapter
 from sftray.trial.generation import reply
 from sftray.trial.samples import fixed_prompts, prompt_tokens, read_samples, tokens_at
 from sftray.trial.trial_spec import TrialSpec
@@ -84,6 +85,38 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
             assert ours["tokens"] == theirs["tokens"]
             assert ours["supervised_tokens"] == theirs["supervised_tokens"]
             np.testing.assert_allclose(ours.get("curve", []), theirs.get("curve", []), rtol=2e-3)
+
+
+def test_a_mixture_has_the_losses_of_each_source_in_both_trainers(
+    tiny: TrialConfig, mixed_packs: Packs, mixed_data: DataConfig, tmp_path: Path
+) -> None:
+    trial = replace(tiny, effective_batch_size=2)
+    spec = short_spec(mixed_packs, trial, tmp_path / "bank")
+    spec = replace(spec, plan=replace(spec.plan, mixture=mixed_data.mixture))
+    (found,) = _run_bank(tiny, mixed_packs, [spec], slots=1)
+    expected: Reports = []
+    run_trial(replace(spec, folder=str(tmp_path / "alone")), into(expected), CPU)
+    for ours, theirs in zip(found, expected, strict=True):
+        names, found_of, tokens = zip(*ours["eval_loss_by_source"], strict=True)
+        assert names == ("chats", "sums")
+        assert sum(tokens) == mixed_packs.manifest["splits"]["eval"]["supervised_tokens"]
+        expected_of = [loss for _, loss, _ in theirs["eval_loss_by_source"]]
+        assert found_of == pytest.approx(expected_of, rel=1e-4)
+        chats, sums = found_of
+        assert ours["eval_loss"] == pytest.approx(0.7 * chats + 0.3 * sums, rel=1e-9)
+        assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
+        assert ours["tokens"] == theirs["tokens"]
+    adapter = tmp_path / "adapter"
+    newest = checkpoints.newest(TrialPaths(spec.folder), tmp_path / "scratch")
+    checkpoints.export_weights(newest.folder, adapter)  # type: ignore[union-attr]
+    rows, sources = mixed_packs.dataset("eval"), mixed_packs.eval_sources(mixed_data.mixture)
+    last = found[-1]["eval_loss"]
+    assert evaluate_adapter(adapter, trial, rows, sources) == pytest.approx(last, rel=1e-5)
+    first, second = mixed_packs.source_rows("eval")
+    halves = (rows.select(range(first)), rows.select(range(first, first + second)))
+    apart = [evaluate_adapter(adapter, trial, half) for half in halves]
+    of_sources = [loss for _, loss, _ in found[-1]["eval_loss_by_source"]]
+    assert apart == pytest.approx(of_sources, rel=1e-5)
 
 
 def test_a_checkpoint_of_the_bank_is_one_of_the_train_trainer(

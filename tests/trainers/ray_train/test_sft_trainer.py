@@ -133,7 +133,7 @@ def make_trainer(trial: TrialConfig, packs: Packs, folder: Path, micro: int = 2)
         load_tokenizer(trial, packs.chat_template),
         trial,
         plan_of(trial, packs, micro),
-        {split: packs.dataset(split).with_format("numpy") for split in ("train", "eval")},
+        packs,
         attention,
         TrialPaths(str(folder / "trial")),
         lambda report: None,
