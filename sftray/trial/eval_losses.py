@@ -1,4 +1,4 @@
-"""An eval loss as the trainers report it: the mean, and the losses of each source and kind of token.
+"""An eval loss as the trainers report it: the mean, and the loss of each source and kind of token.
 
 Promise: of one source the kinds' losses, weighted by their tokens, are the mean; of several the
 sources' losses are, weighted as the configuration says.
