@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
@@ -97,10 +97,9 @@ def collect(
     checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
     prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
     trial = sweep.trial.at(best.point)
-    sources = packs.eval_sources(sweep.data.mixture)
     try:
         check = _wait(
-            partial(submit, _assemble, checkpoint, trial, packs.root, prompts, sources), log
+            partial(submit, _assemble, checkpoint, trial, packs.root, prompts, sweep.data), log
         )
     except CheckpointError as error:
         log(f"best/: {last_line(str(error))}")
@@ -285,44 +284,37 @@ def _verdict(facts: BundleFacts) -> str:
 
 
 def _assemble(
-    checkpoint: str,
-    trial: TrialConfig,
-    packs: str,
-    prompts: Sequence[Prompt],
-    sources: Sequence[tuple[int, float]],
+    checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence[Prompt], data: DataConfig
 ) -> Check:
     """On a worker, which may be another machine: reload what was trained, have the base answer
     `prompts`, and take the bundle's files with the tokenizer's."""
     import torch
 
+    from sftray.trial import eval_loss
     from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
-    from sftray.trial.eval_loss import (
-        default_device,
-        load_trained,
-        load_untrained,
-        packed_eval_loss,
-    )
     from sftray.trial.generation import base_answers, end_with_turns
 
     opened = open_packs(packs)
     tolerance = TOLERANCE
-    if compute_dtype(trial, default_device()) == torch.bfloat16:
+    if compute_dtype(trial, eval_loss.default_device()) == torch.bfloat16:
         supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
         tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
         tokenizer.save_pretrained(folder)
-        model, attention = load_trained(Path(folder), trial, opened.max_length)
-        loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial, sources)
+        model, attention = eval_loss.load_trained(Path(folder), trial, opened.max_length)
+        loss = eval_loss.packed_eval_loss(
+            model, opened.dataset("eval"), attention, trial, opened.eval_sources(data.mixture)
+        )
         whole = trial.finetune == "full"
         if whole:
             end_with_turns(model, opened.end_of_turn)
             model.generation_config.save_pretrained(folder)
-            model = load_untrained(trial) if prompts else None
+            model = eval_loss.load_untrained(trial) if prompts else None
         asked = prompt_tokens(opened, prompts)
-        with computing_as(trial, default_device()):
+        with computing_as(trial, eval_loss.default_device()):
             replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
         samples = as_lines(flagged(prompts, 0, replies))
         files = {
