@@ -84,17 +84,7 @@ def make_recipe(
     part_positions: int = PART_POSITIONS,
 ) -> Recipe:
     """Find the sources and the tokenizer. Raises DataError where one is not there."""
-    train = tuple(
-        open_source(
-            one.path,
-            split="train" if data.sources and names_files(one.path) else data.split,
-            revision=data.revision,
-            max_rows=data.max_conversations,
-            columns=data.columns,
-            chunk_bytes=chunk_bytes,
-        )
-        for one in data.mixture
-    )
+    train = tuple(_open(one.path, data, chunk_bytes) for one in data.mixture)
     evaluation = None
     if data.eval_source is not None:
         split = "train" if names_files(data.eval_source) else data.split
@@ -137,6 +127,18 @@ def make_recipe(
         template,
         inputs,
         part_positions,
+    )
+
+
+def _open(path: str, data: DataConfig, chunk_bytes: int) -> Source:
+    """A source of the training data; of several a file has no split."""
+    return open_source(
+        path,
+        split="train" if data.sources and names_files(path) else data.split,
+        revision=data.revision,
+        max_rows=data.max_conversations,
+        columns=data.columns,
+        chunk_bytes=chunk_bytes,
     )
 
 

@@ -174,7 +174,7 @@ def _sftray(command: Command) -> None:
     _parser().parse_args(arguments)
     if arguments[0] == "init":
         given = _parser().parse_args(arguments)
-        if not (Path(given.data).exists() and Path(given.model).exists()):
+        if not all(Path(path).exists() for path in (*given.data, given.model)):
             return  # no block makes its data; test_proposal runs it
         given.file.unlink(missing_ok=True)
     if arguments[0] not in WANT_MORE and not any("://" in word for word in arguments):
@@ -200,9 +200,10 @@ def _sweep_command(command: Command, words: Sequence[str]) -> None:
     file, *arguments = words
     sweep = _sweep(file)
     options = _sweep_parser(sweep).parse_args(arguments)
-    data, model = options.data or sweep.data.source, options.model or sweep.trial.model
-    if options.plan and Path(model).exists():
-        assert Path(data).exists(), f"{command}: no block before makes {data}"
+    sources = [options.data] if options.data else [one.path for one in sweep.data.mixture]
+    if options.plan and Path(options.model or sweep.trial.model).exists():
+        for data in sources:
+            assert Path(data).exists(), f"{command}: no block before makes {data}"
         _run(lambda given: launch(sweep, given), arguments, command)
         return
     for assignment in options.set:
