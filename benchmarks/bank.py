@@ -2,17 +2,21 @@
 
     python benchmarks/bank.py --data alpaca.jsonl
     python benchmarks/bank.py --data alpaca.jsonl --settings 0.5B:16:512 --only bank --profile
+    python benchmarks/bank.py --data gsm8k.jsonl --settings FOLDER:16:512 --precision bf16 \\
+        --chat-template template.jinja
 
-A setting is shape:K:length. On its rows, packed from real conversations, are measured:
+A setting is shape:K:length, or a saved model's folder in the shape's place. On its rows, packed
+from real conversations, are measured:
 
 - TRL as tutorials have it, at the bank's micro-batch: one row, activation checkpointing;
 - TRL at its best: the fastest of a few micro-batches with Liger kernels, without activation
   checkpointing where that fits;
 - the bank: K slots of one row each, CUDA graphs.
 
-On all sides: QLoRA on the same random weights, r = 16 on all linear layers, float32 adapters,
-bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every micro-batch,
-FlashAttention-2 where it is installed. Times are the median of --repeats steps after three others.
+On all sides: the same weights in NF4 or bf16, r = 16 on all linear layers, float32 adapters,
+bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every micro-batch, logits
+only where a token is trained on, and the fastest attention that is proved to compute the base.
+Times are the median of --repeats steps after three others.
 `tiny:3:128` runs on a CPU, to try it: without graphs, Liger and FlashAttention it says nothing.
 """
 
@@ -28,7 +32,7 @@ from typing import Any
 import torch
 from console import add_rows, argument_parser, say
 from kernel_times import kernel_table
-from shapes import make_packs, parse_setting
+from shapes import data_of, packs_of, parse_setting, tokenizer_of
 from steps_bank import Bank
 from steps_trl import Trl
 from timing import Speed, device_name, free_memory, quiet
@@ -58,18 +62,23 @@ def main() -> None:
     options = _options()
     quiet()
     device = default_device()
-    packs = make_packs(options.data, [s.length for s in options.settings], options.storage)
+    packs = {setting: _packs(setting, options) for setting in options.settings}
     facts = {"device": device_name(device), "versions": _versions()}
     for setting in options.settings:
         say(f"\n{setting}  ({facts['device']})")
         if options.profile:
-            _profile(setting, packs[setting.length], device)
+            _profile(setting, packs[setting], device, options.precision)
             continue
-        found = _measure(setting, packs[setting.length], device, options)
+        found = _measure(setting, packs[setting], device, options)
         _table(found)
         if options.out:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(_record(setting, found) | facts) + "\n")
+
+
+def _packs(setting: Setting, options: argparse.Namespace) -> Packs:
+    data = data_of(options.data, setting.length, options.chat_template)
+    return packs_of(data, tokenizer_of(setting.shape), options.storage)
 
 
 @dataclass
@@ -95,23 +104,23 @@ def _measure(
 ) -> Found:
     found = Found()
     if options.only != "bank":
-        trl = Trl(setting.shape, packs, device)
+        trl = Trl(setting.shape, packs, device, options.precision)
         found.taught = trl.as_taught(options.repeats)
         found.best, tried = trl.fastest(options.repeats)
         found.tried, found.attention = tuple(tried), (f"TRL {trl.attention}",)
         del trl
         free_memory()
     if options.only != "trl":
-        bank = Bank(setting.shape, setting.slots, packs, device)
+        bank = Bank(setting.shape, setting.slots, packs, device, options.precision)
         found.bank = bank.measure(options.repeats)
-        found.attention += (f"bank {bank.attention}",)
+        found.attention += (f"bank {bank.attention} ({bank.proof})",)
         del bank
         free_memory()
     return found
 
 
-def _profile(setting: Setting, packs: Packs, device: torch.device) -> None:
-    bank = Bank(setting.shape, setting.slots, packs, device)
+def _profile(setting: Setting, packs: Packs, device: torch.device, precision: str) -> None:
+    bank = Bank(setting.shape, setting.slots, packs, device, precision)
     eager, replay = bank.stepper(graphs=False), bank.stepper(graphs=True)
     for _ in range(2):
         eager()
@@ -169,6 +178,8 @@ def _options() -> argparse.Namespace:
         help=f"shape:K:length, …; by default {SETTINGS}",
     )
     add_rows(parser)
+    add("--precision", choices=("nf4", "bf16"), default="nf4", help="what the base is held in")
+    add("--chat-template", help="a file, for a saved model without one")
     add("--repeats", type=int, default=20, help="steps timed")
     add("--only", choices=("bank", "trl"))
     add("--profile", action="store_true", help="the kernels of a step of the bank; needs a GPU")

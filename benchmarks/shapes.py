@@ -21,22 +21,33 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sftray.config import DataConfig
+from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
 from sftray.demo import FOLDER
-from sftray.trial.attention import Attention, use_attention
-from sftray.trial.base_model import nf4_config
+from sftray.trial.attention import Attention, possible_attentions, use_attention
+from sftray.trial.base_model import load_base, nf4_config
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
 
-from bases import LLAMA_1B, LLAMA_8B, QWEN_05B  # noqa: E402
+from bases import GEMMA_270M, LLAMA_1B, LLAMA_8B, QWEN_05B  # noqa: E402
 
 SHAPES: dict[str, dict[str, Any]] = {
     "8B": LLAMA_8B | {"rms_norm_eps": 1e-5},
     "1B": LLAMA_1B | {"rms_norm_eps": 1e-5},
     "0.5B": QWEN_05B | {"rms_norm_eps": 1e-6},  # q, k and v have biases
+    "270M": GEMMA_270M,  # Gemma 3
     # to try a benchmark on a CPU; nothing to measure
+    "tiny-gemma": GEMMA_270M
+    | {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "head_dim": 32,
+        "sliding_window": 48,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "vocab_size": 8192,
+    },
     "tiny": {
         "model_type": "llama",
         "hidden_size": 64,
@@ -57,20 +68,33 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def parse_setting(text: str) -> tuple[str, int, int]:
-    """(shape, count, row length) of `8B:4:2048`."""
-    shape, count, length = text.split(":")
-    if shape not in SHAPES:
-        raise argparse.ArgumentTypeError(f"shape: got {shape!r}, must be of {', '.join(SHAPES)}")
+    """(shape, count, row length) of `8B:4:2048`; a saved model may take a shape's place."""
+    shape, count, length = text.rsplit(":", 2)
+    if shape not in SHAPES and not (Path(shape) / "config.json").exists():
+        known = ", ".join(SHAPES)
+        raise argparse.ArgumentTypeError(f"shape: got {shape!r}, must be of {known}, or a folder")
     return shape, int(count), int(length)
 
 
 def model_config(shape: str) -> Any:
-    """transformers' configuration of a shape, with the bundled tokenizer's special tokens."""
+    """transformers' configuration of a shape, with the bundled tokenizer's special tokens; or that
+    of a saved model."""
+    if shape not in SHAPES:
+        return AutoConfig.from_pretrained(shape)
     special = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     options = {**SHAPES[shape], **{name: special[name] for name in names}}
     kind = options.pop("model_type")
     return AutoConfig.for_model(kind, max_position_embeddings=8192, use_cache=False, **options)
+
+
+def base_of(trial: TrialConfig, device: torch.device) -> Any:
+    """A trial's base: a saved model as a sweep loads it, or a shape with random weights."""
+    if trial.model not in SHAPES:
+        return load_base(trial, device)
+    sdpa = possible_attentions(TrialConfig(trial.model, attention="sdpa"), device)[0]
+    half = trial.base_precision == "bf16"
+    return random_model(trial.model, device, sdpa, quantised=not half, half=half)
 
 
 def random_model(
@@ -80,12 +104,15 @@ def random_model(
     storage: torch.dtype | None = None,
     *,
     quantised: bool = True,
+    half: bool = False,
 ) -> Any:
     """A model of random weights on `device`, in NF4 with double quantisation, frozen; its 4-bit
     numbers in tensors of the dtype `storage`, where that matters. Or in float32, as it is where all
-    weights are trained."""
+    weights are trained, or `half` of that on a GPU."""
     config = model_config(shape)
-    dtype = torch.bfloat16 if device.type == "cuda" and quantised else torch.float32
+    dtype = torch.float32
+    if device.type == "cuda" and (quantised or half):
+        dtype = torch.bfloat16
     skeleton, quantisation = _skeleton(config, dtype), nf4_config(dtype)
     if storage is not None:
         quantisation.bnb_4bit_quant_storage = storage
@@ -126,7 +153,7 @@ def write_model(shape: str, folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def data_of(data: str, length: int) -> DataConfig:
+def data_of(data: str, length: int, chat_template: str | None = None) -> DataConfig:
     """The conversations in `data`, packed to rows of one length."""
     return DataConfig(
         data,
@@ -134,7 +161,13 @@ def data_of(data: str, length: int) -> DataConfig:
         max_conversations=CONVERSATIONS,
         num_eval_conversations=64,
         max_bad_fraction=1.0,  # short rows drop long conversations
+        chat_template=chat_template,
     )
+
+
+def tokenizer_of(shape: str) -> str:
+    """The folder of its tokenizer: the bundled one's for random weights."""
+    return str(FOLDER) if shape in SHAPES else shape
 
 
 def make_packs(data: str, lengths: Sequence[int], storage: str) -> dict[int, Packs]:

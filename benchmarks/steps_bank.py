@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from shapes import model_config, random_model
+from shapes import base_of, model_config
 from timing import WARM_UP, Clock, Speed, free_memory, speed
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
@@ -20,10 +20,10 @@ from sftray.trainers.bank.adapters import Adapters, fresh_row, lay_out
 from sftray.trainers.bank.batches import read_row
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.decoder_proof import begin_proof
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot_optimizer import Optimizer, table_row
-from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import compute_dtype
 from sftray.trial.gpu_memory import peak_memory_gb
 
@@ -31,24 +31,36 @@ from sftray.trial.gpu_memory import peak_memory_gb
 class Bank:
     """A bank in which every slot is due at every step."""
 
-    def __init__(self, shape: str, slots: int, packs: Packs, device: torch.device) -> None:
+    def __init__(
+        self,
+        shape: str,
+        slots: int,
+        packs: Packs,
+        device: torch.device,
+        precision: str = "nf4",
+    ) -> None:
         free_memory()
         self._trial = TrialConfig(
-            shape, learning_rate=1e-4, effective_batch_size=1, micro_batch_size=1
+            shape,
+            base_precision=precision,
+            learning_rate=1e-4,
+            effective_batch_size=1,
+            micro_batch_size=1,
         )
         self._sweep = _sweep(self._trial, slots, packs.max_length)
         self.settings = _settings(self._sweep, device)
         self._rows = MappedRows(packs.dataset("train"))
         self._device, self._step = device, 0
         dtype = compute_dtype(self._trial, device)
-        sdpa = possible_attentions(TrialConfig(shape, attention="sdpa"), device)[0]
-        model = random_model(shape, device, sdpa)
-        base = take_base(model, dtype, resident=self.settings.resident)
+        model, resident = base_of(self._trial, device).eval(), self.settings.resident
+        end_proof = begin_proof(model, self._trial, packs.max_length, resident=resident)
+        base = take_base(model, dtype, resident=resident)
         layout = lay_out(base.shape, PROJECTIONS, self._trial.lora_r)
         self._decoder = Decoder(base, layout, packs.max_length, None)
+        self.proof = end_proof(self._decoder).text()
+        self.attention = self._decoder.attention.name
         self._adapters = Adapters(layout, slots, dtype, device)
         self._optimizer = Optimizer(self._adapters)
-        self.attention = self._decoder.attention.name
         row = fresh_row(layout, self._trial.lora_r, self._trial.seed)
         for slot in range(slots):
             self._adapters.admit(slot, row, self._trial.lora_scale)

@@ -1,5 +1,6 @@
-"""TRL's side of bank.py: SFTTrainer with QLoRA over pre-packed rows, one optimizer step a
-micro-batch, FlashAttention-2 where it is installed.
+"""TRL's side of bank.py: SFTTrainer with LoRA over pre-packed rows, one optimizer step a
+micro-batch, the fastest attention that is proved to compute the base. Its fused head makes logits
+only where a token is trained on.
 
 Its adapters are made float32 after construction: TRL casts them to bfloat16, in which updates of
 1e-5 are lost, and the bank trains float32. Everything else is TRL's default.
@@ -7,14 +8,13 @@ Its adapters are made float32 after construction: TRL casts them to bfloat16, in
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from shapes import random_model
+from shapes import base_of, tokenizer_of
 from timing import WARM_UP, Clock, Speed, free_memory, speed
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.integrations.liger import apply_liger_kernel
@@ -22,9 +22,9 @@ from trl import SFTConfig, SFTTrainer
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
-from sftray.demo import FOLDER
-from sftray.trial.attention import possible_attentions
+from sftray.trainers.ray_train.sft_arguments import liger_works
 from sftray.trial.gpu_memory import is_out_of_memory, peak_memory_gb
+from sftray.trial.proof import prove
 
 MICRO_BATCHES = (4096, 8192, 16384, 32768)
 """Positions of the micro-batches that are tried for TRL's fastest."""
@@ -49,12 +49,15 @@ class Flags:
 class Trl:
     """One base, trained under one set of flags after another."""
 
-    def __init__(self, shape: str, packs: Packs, device: torch.device) -> None:
-        attention = possible_attentions(TrialConfig(shape), device)[0]
-        self.attention = attention.name
+    def __init__(
+        self, shape: str, packs: Packs, device: torch.device, precision: str = "nf4"
+    ) -> None:
+        trial = TrialConfig(shape, base_precision=precision)
         self._rows, self._length, self._device = packs.dataset("train"), packs.max_length, device
-        self._model = random_model(shape, device, attention)
-        self._tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+        self._model = base_of(trial, device)
+        # the fastest that computes this base: a broken kernel would be fast, too
+        self.attention = prove(self._model, trial, packs.max_length).attention.name
+        self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(shape))
 
     def as_taught(self, repeats: int) -> Speed:
         """Micro-batches of one row under activation checkpointing, as tutorials have it."""
@@ -67,7 +70,7 @@ class Trl:
         with activation checkpointing, which only costs time where a micro-batch fits without.
         """
         on_gpu = self._device.type == "cuda"
-        liger = on_gpu and importlib.util.find_spec("liger_kernel") is not None
+        liger = liger_works(self._model)
         checkpointing = False
         tried: list[tuple[Speed, Flags]] = []
         for positions in MICRO_BATCHES if on_gpu else (512,):

@@ -28,7 +28,7 @@ def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(
     import shapes
 
     build_packs_here(shapes.data_of(str(data), 128), str(FOLDER), storage=str(tmp_path))
-    command = [sys.executable, BANK, "--settings", "tiny:3:128", "--repeats", "3"]
+    command = [sys.executable, BANK, "--settings", "tiny-gemma:3:128", "--repeats", "3"]
     command += ["--data", data, "--storage", tmp_path, "--out", tmp_path / "out"]
     done = subprocess.run(
         [str(part) for part in command],

@@ -37,4 +37,18 @@ QWEN_05B: dict[str, Any] = {
 }
 
 
+GEMMA_270M: dict[str, Any] = {
+    "model_type": "gemma3_text",
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "sliding_window": 512,
+    "vocab_size": 262144,
+    "tie_word_embeddings": True,
+}
+
+
 BASES = {"Llama-3-8B": LLAMA_8B, "Llama-3.2-1B": LLAMA_1B, "Qwen2.5-0.5B": QWEN_05B}

@@ -26,6 +26,7 @@ SHAPE = DecoderShape(
     layers=2,
     vocabulary=31,
     epsilon=1e-6,
+    scale=8**-0.5,
     outputs=dict(zip(PROJECTIONS, (16, 8, 8, 16, 24, 24, 16), strict=True)),
     inputs=dict(zip(PROJECTIONS, (16, 16, 16, 16, 16, 16, 24), strict=True)),
 )
