@@ -39,10 +39,13 @@ def say_results(found: Results, *, top: int | None, verdicts: bool = False) -> N
     """The leaderboard, what its repetitions say, and what the sweep has learned."""
     from sftray.results import leaderboard_text
     from sftray.results.findings import learn, text
+    from sftray.results.loss_by_kind import kinds_text
 
     say(leaderboard_text.table(found.leaderboard, top=top))
     if confirmed := leaderboard_text.confirmed_text(found.leaderboard):
         say("\n" + confirmed)
+    if kinds := kinds_text(found.leaderboard):
+        say("\n" + kinds)
     if verdicts:
         say("\n" + leaderboard_text.verdicts(found.leaderboard, top=top))
     say("\n" + text(learn(found)))

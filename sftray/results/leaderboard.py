@@ -16,6 +16,7 @@ from sftray.results.confirmation import Confirmation, answers, confirmation
 from sftray.results.diagnosis.broken_base import without_rates
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.results.records import Records, TrialRecord
+from sftray.storage.journal.event_types import LossOf
 
 
 class RankedTrial(TypedDict):
@@ -29,6 +30,8 @@ class RankedTrial(TypedDict):
     """Where it ran, if that was another sweep."""
     eval_loss: float | None
     """The best, at `step`; the other numbers are of its newest evaluation."""
+    eval_loss_by_kind: NotRequired[Sequence[LossOf]]
+    """Of the best evaluation."""
     step: int | None
     tokens: int
     supervised_tokens: int
@@ -45,6 +48,7 @@ class Base(TypedDict):
     """The untrained base."""
 
     eval_loss: float | None
+    eval_loss_by_kind: NotRequired[Sequence[LossOf]]
 
 
 class Leaderboard(TypedDict):
@@ -84,6 +88,8 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
         "best": _recommended(ranked, confirmed),
         "trials": ranked,
     }
+    if by_kind := records.base_loss_by_kind():
+        board["base"]["eval_loss_by_kind"] = by_kind
     if records.budget_spent:
         board["budget_spent"] = records.budget_spent
     if confirmed:
@@ -124,6 +130,8 @@ def _row(sweep: SweepConfig, trial: TrialRecord, records: Records) -> RankedTria
         "verdict": diagnosis.verdict,
         "advice": diagnosis.advice,
     }
+    if best and (by_kind := best.get("eval_loss_by_kind")):
+        row["eval_loss_by_kind"] = by_kind
     if trial.confirms:
         row["confirms"] = trial.confirms
     if trial.folder:

@@ -6,7 +6,7 @@ Promise: right while the sweep runs, too, and at the cost of what the journal ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from sftray.storage.journal.event_types import (
     AttemptStarted,
     Curve,
     EventName,
+    LossOf,
     Metrics,
     RungDecision,
 )
@@ -194,6 +195,11 @@ class Records:
                 if result["step"] == 0:
                     return float(result["eval_loss"])
         return None
+
+    def base_loss_by_kind(self) -> Sequence[LossOf]:
+        """The same by kind of token; empty where no trial has reported it."""
+        starts = (r for trial in self._trials.values() for r in trial.results if r["step"] == 0)
+        return next(filter(None, (one.get("eval_loss_by_kind") for one in starts)), ())
 
 
 def _apply(trial: TrialRecord, event: Event) -> None:

@@ -46,6 +46,7 @@ _STEP = ("train_loss", "learning_rate", "grad_norm")
 _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "seconds")
 _NUMBERS = (*_STEP, *_EVALUATION, "time")
 _SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags")
+_KIND = ("trial", "step", "kind", "tokens", "eval_loss")
 _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 
 
@@ -88,6 +89,18 @@ class Results(SweepFolder):
         table.insert(1, "step", steps)
         table.insert(2, "rows", steps * np.repeat(np.array(batches, dtype=int), counts))
         return table
+
+    @cached_property
+    def kinds(self) -> pd.DataFrame:
+        """One row a kind of token of an evaluation, step 0 the untrained base: its `eval_loss`, and
+        how many `tokens` are evaluated. No rows of sweeps that did not report them."""
+        rows = [
+            (record.trial, result["step"], kind, tokens, loss)
+            for record in self.records
+            for result in record.results
+            for kind, loss, tokens in result.get("eval_loss_by_kind") or ()
+        ]
+        return _frame(rows, _KIND, ("eval_loss",))
 
     @cached_property
     def rungs(self) -> pd.DataFrame:

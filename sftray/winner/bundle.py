@@ -18,6 +18,7 @@ from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.manifest import Counts
 from sftray.errors import CheckpointError, SftrayError
 from sftray.results.confirmation import Confirmed
+from sftray.results.loss_by_kind import LossByKind
 from sftray.storage import files
 from sftray.storage.checksums import MANIFEST, as_manifest, damaged, read_sums, sums_of
 from sftray.storage.paths import SweepPaths, is_uri, join
@@ -55,6 +56,8 @@ class BundleFacts:
     eval_loss: float
     base_eval_loss: float
     """Of the untrained base."""
+    by_kind: Sequence[LossByKind]
+    """Both losses apart by kind of token."""
     confirmed: Confirmed | None
     """What repetitions with other seeds said of the point."""
     says: str

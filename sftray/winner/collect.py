@@ -27,6 +27,7 @@ from sftray.results import Results
 from sftray.results.confirmation import Confirmed
 from sftray.results.leaderboard import answering
 from sftray.results.leaderboard_text import recommended
+from sftray.results.loss_by_kind import losses_by_kind
 from sftray.results.records import TrialRecord
 from sftray.storage import files as storage_files
 from sftray.storage.checksums import MANIFEST, as_manifest
@@ -175,6 +176,7 @@ def _facts(
         point=best.point,
         eval_loss=evaluation["eval_loss"],
         base_eval_loss=base,
+        by_kind=losses_by_kind({**board, "best": best.trial}),
         confirmed=_confirmed(found),
         says=recommended({**board, "best": best.trial}),
         tokens=evaluation["tokens"],

@@ -16,6 +16,7 @@ from sftray.config.sweep_file import as_file
 from sftray.data.chat.named_templates import named_template
 from sftray.data.source.sources import names_files
 from sftray.results.confirmation import Confirmed, half_width
+from sftray.results.loss_by_kind import NAMES, end_text
 from sftray.storage.paths import is_uri
 from sftray.winner.adapter_format import vllm_command
 from sftray.winner.bundle import REPEAT, BundleFacts
@@ -85,7 +86,7 @@ def _card(facts: BundleFacts, library: str, title: str, about: str, *sections: s
     parts = [
         f"{_front_matter(facts, library)}\n# {title}",
         about,
-        f"{_losses(facts)}\n{_point(facts)}\n{_trained_on(facts)}",
+        f"{_losses(facts)}\n{_by_kind(facts)}{_point(facts)}\n{_trained_on(facts)}",
         *sections,
         _board(facts),
     ]
@@ -186,6 +187,19 @@ def _confirmed_row(confirmed: Confirmed | None) -> str:
     mean = f"{confirmed['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
     other = "" if confirmed["trial"] in confirmed["runs"] else "other "
     return f"| its point, mean of {seeds} {other}seeds (95 %) | {mean} |\n"
+
+
+def _by_kind(facts: BundleFacts) -> str:
+    """The losses apart by what their tokens are of."""
+    if not facts.by_kind:
+        return ""
+    rows = "".join(
+        f"| {NAMES[one['kind']]} | {one['tokens']:,} | {one['best']:.4f} | "
+        f"{'' if one['base'] is None else format(one['base'], '.4f')} |\n"
+        for one in facts.by_kind
+    )
+    head = f"| eval loss of | tokens | this {facts.kind} | untrained base |\n|---|---|---|---|\n"
+    return f"{head}{rows}\n{end_text(facts.by_kind)}\n\n"
 
 
 def _point(facts: BundleFacts) -> str:

@@ -38,7 +38,8 @@ def facts_of(config: TrialConfig, **changes: Any) -> BundleFacts:
     point = {"learning_rate": 5e-3}
     facts = BundleFacts(
         sweep="fake", trial="t0001", step=12, point=point, eval_loss=3.5, base_eval_loss=5.5,
-        confirmed=None, says="t0001: eval loss 3.5000 at step 12, 2.0000 below the base",
+        by_kind=[], confirmed=None,
+        says="t0001: eval loss 3.5000 at step 12, 2.0000 below the base",
         tokens=4000, config=config, data=DataConfig(str(FOLDER / "chats.jsonl")),
         packs="/home/somebody/results/packs/0123", packs_key="0123",
         data_counts={"train": counts, "eval": counts}, rungs=(0.37,), grace_steps=5,

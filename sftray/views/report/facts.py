@@ -13,6 +13,7 @@ from sftray.results.confirmation import half_width
 from sftray.results.diagnosis.one_diagnosis import NOTHING_WRONG
 from sftray.results.findings import Findings
 from sftray.results.leaderboard_text import above_text, confirmed_says, mean_text
+from sftray.results.loss_by_kind import NAMES, end_text, losses_by_kind
 from sftray.results.tables import BASE
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
@@ -41,6 +42,9 @@ def facts_of(found: Results, findings: Findings) -> Facts:
         "best": _best(found),
         "bundle": BundleFacts.read(best) if files.exists(join(best, FACTS)) else None,
         "confirmed": _confirmed(found),
+        "kinds": (kinds := losses_by_kind(found.leaderboard)),
+        "kind_names": NAMES,
+        "end_says": end_text(kinds),
         "costs": _costs(found, findings),
         "trials": _trials(found),
         "prompts": _prompts(found),

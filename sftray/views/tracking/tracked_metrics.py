@@ -21,6 +21,8 @@ METRICS = (
     "grad_norm", "tokens_per_second", "gpu_memory_gb", "seconds", "gpu_seconds", "data_wait",
 )  # fmt: skip
 """What each evaluation has."""
+BY_KIND = "eval_loss"
+"""Before the name of a kind of token, of which an evaluation has a loss, too."""
 CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
 """What each optimizer step has."""
 
@@ -83,6 +85,8 @@ class TrackedTrial:
         for name, value in metrics.items():
             if name in METRICS and isinstance(value, int | float):
                 newest[name] = value
+        for kind, value, _ in metrics.get("eval_loss_by_kind") or ():
+            newest[f"{BY_KIND}/{kind}"] = value
         self.step, self._tokens = step, tokens
         return [*rows, MetricRow(step, metrics["rows"], tokens, newest)]
 

@@ -19,7 +19,14 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.points import short
 from sftray.storage.journal.event_types import Metrics
-from sftray.views.tracking.tracked_metrics import CURVE, METRICS, Answer, MetricRow, TrackedTrial
+from sftray.views.tracking.tracked_metrics import (
+    BY_KIND,
+    CURVE,
+    METRICS,
+    Answer,
+    MetricRow,
+    TrackedTrial,
+)
 
 UPLOAD_SECONDS, ADAPTER_SECONDS = 30.0, 3600.0
 """For what is left of a run when it ends; of one with the adapter."""
@@ -73,7 +80,7 @@ def start_run(
     # step, rows and tokens, so that a panel can be switched to any of them
     for axis in ("step", "rows", "tokens"):
         run.define_metric(axis)
-    for metric in METRICS:
+    for metric in (*METRICS, f"{BY_KIND}/*"):
         if metric not in ("rows", "tokens"):
             run.define_metric(metric, step_metric="tokens")
     for metric in CURVE:
@@ -83,7 +90,7 @@ def start_run(
 
 def log_start(run: wandb.Run, metrics: Metrics) -> None:
     """What the trial runs with: attention, device, …"""
-    known = (*METRICS, "step", "curve")
+    known = (*METRICS, "step", "curve", "eval_loss_by_kind")
     run.summary.update({k: v for k, v in metrics.items() if k not in known})
 
 
