@@ -24,7 +24,7 @@ from sftray.trainers.ray_train.sft_trainer import PackedSFTTrainer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import load_tokenizer
 from sftray.trial.eval_losses import EvalLoss
-from sftray.trial.generation import reply
+from sftray.trial.generation import replies
 from sftray.trial.gpu_memory import free_memory, is_out_of_memory
 from sftray.trial.progress import DivergedError, Reporter, StoppedError
 from sftray.trial.proof import Proof
@@ -270,6 +270,6 @@ def _replies(
     model = trainer.model.eval()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
         tokenizer = trainer.processing_class
-        replies = [reply(model, tokenizer, prompt, end_of_turn, most) for prompt in prompts]
+        answers = replies(model, tokenizer, prompts, end_of_turn, most)
     model.train()
-    return replies
+    return answers
