@@ -7,6 +7,7 @@ import contextlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ from sftray.cli.terminal import agreed, quiet_libraries, say
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths, resolved
+from sftray.storage.terminal_text import put
 
 if TYPE_CHECKING:
     from sftray.results import Results
     from sftray.winner.bundle import BundleFacts
+    from sftray.winner.generate import AnswerPair
 
 
 def results(options: argparse.Namespace) -> int:
@@ -196,18 +199,56 @@ def push(options: argparse.Namespace) -> int:
 
 
 def generate(options: argparse.Namespace) -> int:
+    """Answers of base and winner to a prompt, or to each of a file as a line of JSON."""
+    if (options.prompt is None) == (options.file is None):
+        got = "neither" if options.prompt is None else "both"
+        raise SftrayError(f"generate: got {got}, must be given a prompt or --file PROMPTS.jsonl")
+    if options.metric and options.file is None:
+        raise SftrayError("--metric: got no --file, must have answers to score", "add --file")
     quiet_libraries()
-    from sftray.winner.generate import answer
+    from sftray.winner.generate import Question, answer_all
 
-    answers = answer(
+    single = [Question([{"role": "user", "content": options.prompt}])]
+    facts, pairs = answer_all(
         options.dir,
-        options.prompt,
+        options.file or single,
         options.max_new_tokens,
         trust_remote_code=options.trust_remote_code,
     )
-    for who, text in answers.items():
-        say(f"{who}: {text}")
+    if options.file is None:
+        say(f"base: {pairs[0].base}\n{facts.kind}: {pairs[0].winner}")
+        return 0
+    for one in pairs:
+        shown = {
+            "messages": one.question.turns,
+            "reference": one.question.reference,
+            "base": one.base,
+            facts.kind: one.winner,
+            "base_ended": one.base_ended,
+            f"{facts.kind}_ended": one.winner_ended,
+        }
+        say(json.dumps(shown, ensure_ascii=False))
+    if options.metric:
+        _say_scores(options.metric, pairs, facts.kind)
     return 0
+
+
+def _say_scores(name: str, pairs: Sequence[AnswerPair], kind: str) -> None:
+    """On stderr, so that stdout has nothing but answers."""
+    from sftray.metrics import load_metric
+    from sftray.winner.measured import measured_text, of_metric
+
+    scored = [one for one in pairs if one.question.reference is not None]
+    if not scored:
+        raise SftrayError(f"--metric: got no line with an answer, {name} must have one to hold to")
+    found = of_metric(
+        name,
+        load_metric(name),
+        [one.base for one in scored],
+        [one.winner for one in scored],
+        [one.question.reference or "" for one in scored],
+    )
+    put(measured_text(found, kind), sys.stderr)
 
 
 def inspect(options: argparse.Namespace) -> int:

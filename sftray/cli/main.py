@@ -105,7 +105,11 @@ def _add_winner(command: _Command) -> None:
     push.add_argument("--yes", action="store_true", help="do not ask")
     text = "answer a prompt with the best of a sweep and with its base"
     generate = command(commands.generate, text)
-    generate.add_argument("prompt")
+    generate.add_argument("prompt", nargs="?")
+    text = 'many prompts, as JSON lines: conversations, or {"prompt": …}; prints a line for each'
+    generate.add_argument("--file", metavar="PROMPTS.jsonl", help=text)
+    text = "of the answers to --file, on stderr, as in sftray.metrics:last_number"
+    generate.add_argument("--metric", metavar="MODULE:FUNCTION", help=text)
     generate.add_argument("--max-new-tokens", type=int, default=128)
     text = "run the Python code that the base's repository brings; the sweep's setting does not do"
     for loads_the_base in (merge, push, generate):

@@ -1,0 +1,61 @@
+"""Base and winner measured on the same conversations: values and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sftray.metrics import exact_match
+from sftray.winner.measured import measured_text, of_metric, of_ratio
+
+
+def test_an_interval_is_that_of_scipy_s_bootstrap() -> None:
+    random = np.random.default_rng(5)
+    tokens = random.integers(5, 60, size=150).astype(float)
+    base = tokens * random.normal(2.0, 0.5, size=150)
+    winner = base - tokens * random.normal(0.3, 0.1, size=150)
+    found = of_ratio("eval loss", base.tolist(), winner.tolist(), tokens.tolist())
+    for name, sums in (("base", base), ("winner", winner), ("difference", winner - base)):
+        theirs = stats.bootstrap(
+            (sums, tokens),
+            lambda a, b, axis: a.sum(axis) / b.sum(axis),
+            paired=True,
+            vectorized=True,
+            n_resamples=4000,
+            method="percentile",
+            rng=1,
+        ).confidence_interval
+        ours = found[name]  # type: ignore[literal-required]
+        assert ours["value"] == pytest.approx(sums.sum() / tokens.sum())
+        width = theirs.high - theirs.low
+        assert ours["low"] == pytest.approx(theirs.low, abs=0.1 * width)
+        assert ours["high"] == pytest.approx(theirs.high, abs=0.1 * width)
+    assert found["difference"]["high"] < 0  # though the intervals of both overlap
+    assert found["base"]["low"] < found["winner"]["high"]
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(6)
+    held = 0
+    for _ in range(200):
+        right = (random.random(120) < 0.3).astype(float).tolist()
+        one = of_ratio("x", right, right, [1.0] * 120)["winner"]
+        held += one["low"] <= 0.3 <= one["high"]  # type: ignore[operator]
+    assert 180 <= held <= 198
+
+
+def test_a_metric_that_is_no_mean_has_no_interval() -> None:
+    def longest(answers: Sequence[str], references: Sequence[str]) -> float:
+        return float(max(map(len, answers)))
+
+    found = of_metric("m:longest", longest, ["a", "bb"], ["ccc", "d"], ["", ""])
+    assert (found["base"]["value"], found["winner"]["value"]) == (2.0, 3.0)
+    assert found["difference"] == {"value": 1.0, "low": None, "high": None}
+    text = "m:longest of 2 conversations: base 2.0000, adapter 3.0000, difference +1.0000"
+    assert measured_text(found, "adapter") == text
+    scored = of_metric("m:e", exact_match, ["a", "b"], ["a", "c"], ["a", "c"])
+    assert scored["winner"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert scored["base"]["value"] == 0.5
