@@ -22,6 +22,7 @@ from sftray.results.loss_by_kind import LossByKind
 from sftray.storage import files
 from sftray.storage.checksums import MANIFEST, as_manifest, damaged, read_sums, sums_of
 from sftray.storage.paths import SweepPaths, is_uri, join
+from sftray.winner.measured import Measured
 
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 """What a bundle has one of: an adapter, a model, or a model in many files."""
@@ -90,6 +91,8 @@ class BundleFacts:
     """Whether that is the recorded loss."""
     text_part: bool = False
     """Whether the base is the language model of a larger checkpoint."""
+    metric: Measured | None = None
+    """What the sweep's metric says of base and winner, by plain transformers."""
 
     @classmethod
     def read(cls, folder: str) -> BundleFacts:

@@ -11,15 +11,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.data.packs.manifest import counts_of
-from sftray.data.packs.packs import Packs, open_packs
+from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, Log, SftrayError, last_line
 from sftray.plan.lora_targets import INSIDE
 from sftray.plan.rungs import rung_ladders
@@ -33,17 +32,11 @@ from sftray.storage import files as storage_files
 from sftray.storage.checksums import MANIFEST, as_manifest
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join, name_of
-from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged, prompt_tokens
 from sftray.winner.adapter_format import CONFIG
 from sftray.winner.bundle import CARD, FACTS, REPEAT, BundleFacts, ShownTrial, open_bundle, seal
+from sftray.winner.check import Asking, Check, assemble
+from sftray.winner.measured import Measured
 from sftray.winner.model_card import model_card, repeat_file
-
-TOLERANCE = 1e-3
-"""How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
-
-BFLOAT16_TOLERANCE = 0.2
-"""The same over the square root of the supervised tokens, where activations are bfloat16: another
-order of the same products moves each token's loss by some 0.05 nats, up or down; four sigmas."""
 
 WORKER_MINUTES = 60
 """How long the check may take, the wait for a free worker and the base's download included."""
@@ -53,21 +46,6 @@ TRIES = 2
 
 SHOWN_TRIALS = 5
 """Trials of the leaderboard that the card shows."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a worker has found of a checkpoint."""
-
-    eval_loss: float
-    """When reloaded."""
-    tolerance: float
-    """How far that may be from the recorded loss."""
-    base_samples: str
-    """The base's answers, as lines of JSON."""
-    files: dict[str, bytes | None]
-    """The bundle's, by name; None for what is too large to come by value and is copied from the
-    checkpoint."""
 
 
 def collect(
@@ -91,17 +69,14 @@ def collect(
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     facts_with = partial(_facts, sweep, packs, found, best, evaluation)
     if old := _kept(paths.best, best.trial, evaluation, log):
-        facts = facts_with(old.reloaded_eval_loss, old.verified, old.text_part)
+        facts = facts_with(old.reloaded_eval_loss, old.verified, old.text_part, old.metric)
         if to_json(facts) != to_json(old):
             _rewrite(facts, paths.best)
         return facts
     checkpoint = _folder(paths, best).checkpoint(evaluation["step"])
-    prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
-    trial = sweep.trial.at(best.point)
+    trial, asking = sweep.trial.at(best.point), Asking.of(sweep, packs)
     try:
-        check = _wait(
-            partial(submit, _assemble, checkpoint, trial, packs.root, prompts, sweep.data), log
-        )
+        check = _wait(partial(submit, assemble, checkpoint, trial, packs.root, asking), log)
     except CheckpointError as error:
         log(f"best/: {last_line(str(error))}")
         damaged |= {checkpoint}
@@ -110,7 +85,8 @@ def collect(
         storage_files.write_text(paths.base_samples, check.base_samples)
     difference = abs(check.eval_loss - evaluation["eval_loss"])
     text_part = INSIDE in (check.files.get(CONFIG) or b"").decode()
-    facts = facts_with(check.eval_loss, difference <= check.tolerance, text_part)
+    verified = difference <= check.tolerance
+    facts = facts_with(check.eval_loss, verified, text_part, check.metric)
     _write(facts, check, checkpoint, paths.best)
     log(_verdict(facts))
     return facts
@@ -164,6 +140,7 @@ def _facts(
     reloaded_eval_loss: float,
     verified: bool,
     text_part: bool,
+    metric: Measured | None,
 ) -> BundleFacts:
     board = found.leaderboard
     base = board["base"]["eval_loss"]
@@ -206,6 +183,7 @@ def _facts(
         reloaded_eval_loss=reloaded_eval_loss,
         verified=verified,
         text_part=text_part,
+        metric=metric,
     )
 
 
@@ -283,47 +261,6 @@ def _verdict(facts: BundleFacts) -> str:
         f"WARNING: best/ was reloaded with {facts.loader} and gave eval loss {loss:.6f}, but "
         f"{recorded:.6f} was recorded. Do not use it before the reason is known"
     )
-
-
-def _assemble(
-    checkpoint: str, trial: TrialConfig, packs: str, prompts: Sequence[Prompt], data: DataConfig
-) -> Check:
-    """On a worker, which may be another machine: reload what was trained, have the base answer
-    `prompts`, and take the bundle's files with the tokenizer's."""
-    import torch
-
-    from sftray.trial import eval_loss
-    from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
-    from sftray.trial.checkpoint import export_weights, read
-    from sftray.trial.generation import base_answers, end_with_turns
-
-    opened = open_packs(packs)
-    tolerance = TOLERANCE
-    if compute_dtype(trial, eval_loss.default_device()) == torch.bfloat16:
-        supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
-        tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
-        tokenizer = load_tokenizer(trial, opened.chat_template)
-        tokenizer.save_pretrained(folder)
-        model, attention = eval_loss.load_trained(Path(folder), trial, opened.max_length)
-        loss = eval_loss.packed_eval_loss(
-            model, opened.dataset("eval"), attention, trial, opened.eval_sources(data.mixture)
-        )
-        whole = trial.finetune == "full"
-        if whole:
-            end_with_turns(model, opened.end_of_turn)
-            model.generation_config.save_pretrained(folder)
-            model = eval_loss.load_untrained(trial) if prompts else None
-        asked = prompt_tokens(opened, prompts)
-        with computing_as(trial, eval_loss.default_device()):
-            replies = base_answers(model, tokenizer, opened.end_of_turn, asked)
-        samples = as_lines(flagged(prompts, 0, replies))
-        files = {
-            path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
-            for path in Path(folder).iterdir()
-        }
-        return Check(loss, tolerance, samples, files)
 
 
 def _wait(ask: Callable[[], object], log: Log) -> Check:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sftray.data.chat.asking import asked_of, prompt_ids, prompt_text
 from sftray.data.chat.chat_format import ChatFormat
-from sftray.data.source.conversations import conversation
+from sftray.data.source.conversations import conversation, spelling_of
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.turns import Message, message
 from sftray.errors import DataError, SftrayError
@@ -85,8 +85,8 @@ def read_questions(
     path: str, chat: ChatFormat, columns: str | Mapping[str, str] = "auto"
 ) -> list[Question]:
     """The questions in a file of JSON lines: conversations as training data has them, whose last
-    answer is the reference; turns that end on the user's; {"prompt": …}; or a text. Raises DataError
-    for another line, with its number."""
+    answer is the reference; turns that end on the user's; {"prompt": …}; or a text. Raises
+    DataError for another line, with its number."""
     names = {} if isinstance(columns, str) else dict(columns)
     found: list[Question] = []
     for number, line in enumerate(files.read_bytes(path).split(b"\n"), start=1):
@@ -117,7 +117,10 @@ def _question(chat: ChatFormat, row: object, names: Mapping[str, str]) -> Questi
         last = message(turns[-1])
         if last["role"] == "user":
             return Question([message(turn) for turn in turns])
-    talk, _ = conversation(row, "auto")
+    spelling = spelling_of(row)
+    if spelling is None:
+        raise BadRowError("no conversation")
+    talk, _ = conversation(row, spelling)
     if not (asked := asked_of(chat, [talk])):
         raise BadRowError("refused by the chat template")
     return Question(asked[0].turns, asked[0].reference, asked[0].prompt)

@@ -89,7 +89,7 @@ def of_metric(
         for answers in (base, winner)
     ]
     if np.allclose([np.mean(scores) for scores in single], whole):
-        return of_ratio(name, *single, [1.0] * len(references))
+        return of_ratio(name, single[0], single[1], [1.0] * len(references))
     values = (*whole, whole[1] - whole[0])
     plain: list[Interval] = [{"value": value, "low": None, "high": None} for value in values]
     return {

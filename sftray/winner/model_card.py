@@ -20,6 +20,7 @@ from sftray.results.loss_by_kind import NAMES, end_text
 from sftray.storage.paths import is_uri
 from sftray.winner.adapter_format import vllm_command
 from sftray.winner.bundle import REPEAT, BundleFacts
+from sftray.winner.measured import measured_text
 
 HERE = "path/of/this/folder"
 SHOWN_VERSIONS = ("sftray", "torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -86,7 +87,7 @@ def _card(facts: BundleFacts, library: str, title: str, about: str, *sections: s
     parts = [
         f"{_front_matter(facts, library)}\n# {title}",
         about,
-        f"{_losses(facts)}\n{_by_kind(facts)}{_point(facts)}\n{_trained_on(facts)}",
+        f"{_losses(facts)}\n{_scored(facts)}{_by_kind(facts)}{_point(facts)}\n{_trained_on(facts)}",
         *sections,
         _board(facts),
     ]
@@ -187,6 +188,11 @@ def _confirmed_row(confirmed: Confirmed | None) -> str:
     mean = f"{confirmed['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
     other = "" if confirmed["trial"] in confirmed["runs"] else "other "
     return f"| its point, mean of {seeds} {other}seeds (95 %) | {mean} |\n"
+
+
+def _scored(facts: BundleFacts) -> str:
+    """What the metric says."""
+    return f"{measured_text(facts.metric, 'this ' + facts.kind)}.\n\n" if facts.metric else ""
 
 
 def _by_kind(facts: BundleFacts) -> str:

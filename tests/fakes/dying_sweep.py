@@ -122,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
     mark = Path(path).with_suffix(".died")
     if phase == "check":
         pid = os.getpid() if victim == "driver" else None
-        collect._assemble = dies(collect._assemble, pid, mark)  # type: ignore[assignment]
+        collect.assemble = dies(collect.assemble, pid, mark)  # type: ignore[assignment]
     run_sweep(sweep, log=Executioner(phase, victim, mark).log)
 
 

@@ -36,7 +36,8 @@ from sftray.trial.generation import reply
 from sftray.trial.samples import read_samples
 from sftray.winner.adapter_format import peft_problems, read_adapter, vllm_problems
 from sftray.winner.bundle import BundleFacts, open_bundle
-from sftray.winner.collect import TOLERANCE, collect
+from sftray.winner.check import TOLERANCE
+from sftray.winner.collect import collect
 from sftray.winner.generate import answer
 from sftray.winner.merge import merge, require_unquantised
 

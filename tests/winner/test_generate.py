@@ -39,6 +39,12 @@ def written(folder: Path, lines: list[object]) -> str:
     return str(folder / "prompts.jsonl")
 
 
+def run(arguments: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
+
+
 def test_a_question_is_read_however_it_is_spelled(chat: ChatFormat, tmp_path: Path) -> None:
     columns = {"question": "prompt", "answer": "completion"}
     found = read_questions(written(tmp_path, LINES), chat, columns)
@@ -65,7 +71,7 @@ def test_a_file_is_answered_as_each_prompt_alone_and_scored(
     ]
     path = written(tmp_path, lines)
     more = ["--max-new-tokens", "12", "--metric", "sftray.metrics:exact_match"]
-    assert main(["generate", folder, "--file", path, *more]) == 0
+    assert run(["generate", folder, "--file", path, *more]) == 0
     out, err = capsys.readouterr()
     for text, line in zip(asked, out.splitlines(), strict=True):
         shown = json.loads(line)
@@ -80,5 +86,5 @@ def test_a_file_is_answered_as_each_prompt_alone_and_scored(
 def test_a_prompt_or_a_file_and_a_metric_only_of_a_file(
     given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["generate", "nowhere", *given]) == 2
+    assert run(["generate", "nowhere", *given]) == 2
     assert "must " in capsys.readouterr().err

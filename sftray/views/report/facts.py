@@ -20,6 +20,7 @@ from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD
 from sftray.views.plots.cost_plots import lanes
 from sftray.winner.bundle import FACTS, BundleFacts
+from sftray.winner.measured import measured_text
 
 _SHOWN = 3
 """Answers to a prompt that stand beside each other, the base's, the best trial's and one more."""
@@ -36,11 +37,14 @@ Facts = dict[str, object]
 def facts_of(found: Results, findings: Findings) -> Facts:
     """All that the page says of a sweep, beside its figures and findings."""
     manifest, best = _manifest(found), SweepPaths(found.folder).best
+    bundle = BundleFacts.read(best) if files.exists(join(best, FACTS)) else None
+    metric = measured_text(bundle.metric, bundle.trial) if bundle and bundle.metric else ""
     return {
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "status": _status(found),
         "best": _best(found),
-        "bundle": BundleFacts.read(best) if files.exists(join(best, FACTS)) else None,
+        "bundle": bundle,
+        "metric_says": metric,
         "confirmed": _confirmed(found),
         "kinds": (kinds := losses_by_kind(found.leaderboard)),
         "kind_names": NAMES,

@@ -29,7 +29,8 @@ from sftray.trial.samples import fixed_prompts
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.bundle import BundleFacts
-from sftray.winner.collect import _assemble, _write
+from sftray.winner.check import Asking, assemble
+from sftray.winner.collect import _write
 from sftray.winner.generate import answer
 from sftray.winner.merge import merge
 from sftray.winner.model_card import model_card
@@ -191,7 +192,7 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
     loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
     checkpoint = whole.paths.checkpoint(step)
     prompts = fixed_prompts(small_packs, (), 1)
-    check = _assemble(checkpoint, FULL, small_packs.root, prompts)
+    check = assemble(checkpoint, FULL, small_packs.root, Asking(prompts))
     assert abs(check.eval_loss - loss) <= check.tolerance
     assert check.base_samples.count("\n") == 1  # the untrained base has answered
     large = [name for name, content in check.files.items() if content is None]

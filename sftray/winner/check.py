@@ -1,0 +1,119 @@
+"""What the winner is, found where the trials ran: loaded again by plain transformers and PEFT,
+measured beside its base, and its files taken.
+
+Promise: losses and answers here are of none of the trainers' code. torch comes with the call, since
+the driver imports this file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.data.packs.manifest import counts_of
+from sftray.data.packs.packs import Packs, open_packs
+from sftray.metrics import answer_tokens, load_metric
+from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged, prompt_tokens
+from sftray.winner.measured import Measured, of_metric
+
+TOLERANCE = 1e-3
+"""How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
+
+BFLOAT16_TOLERANCE = 0.2
+"""The same over the square root of the supervised tokens, where activations are bfloat16: another
+order of the same products moves each token's loss by some 0.05 nats, up or down; four sigmas."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a worker has found of a checkpoint."""
+
+    eval_loss: float
+    """When reloaded."""
+    tolerance: float
+    """How far that may be from the recorded loss."""
+    base_samples: str
+    """The base's answers, as lines of JSON."""
+    metric: Measured | None
+    """What the sweep's metric says of base and winner; None where it has none."""
+    files: dict[str, bytes | None]
+    """The bundle's, by name; None for what is too large to come by value and is copied from the
+    checkpoint."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What base and winner are asked."""
+
+    prompts: Sequence[Prompt]
+    """Those whose answers by the base are kept."""
+    data: DataConfig
+    """Whose sources the eval loss is of."""
+    metric: str | None = None
+    num_metric_prompts: int = 0
+
+    @classmethod
+    def of(cls, sweep: SweepConfig, packs: Packs) -> Asking:
+        prompts = fixed_prompts(packs, sweep.sample_prompts, sweep.num_samples_generated)
+        return cls(prompts, sweep.data, sweep.metric, sweep.num_metric_prompts)
+
+
+def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) -> Check:
+    """On a worker, which may be another machine: reload what was trained, ask it and the base, and
+    take the bundle's files with the tokenizer's."""
+    import torch
+
+    from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
+    from sftray.trial.checkpoint import export_weights, read
+    from sftray.trial.eval_loss import (
+        default_device,
+        load_trained,
+        load_untrained,
+        packed_eval_loss,
+    )
+    from sftray.trial.generation import base_answers, end_with_turns, replies
+
+    opened, prompts = open_packs(packs), asking.prompts
+    end, scored = opened.end_of_turn, opened.manifest["sample_prompts"][: asking.num_metric_prompts]
+    most = answer_tokens(one["reference_tokens"] for one in scored)
+    questions = [one["input_ids"] for one in scored] if asking.metric else []
+    tolerance = TOLERANCE
+    if compute_dtype(trial, default_device()) == torch.bfloat16:
+        supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
+        tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
+        export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
+        tokenizer = load_tokenizer(trial, opened.chat_template)
+        tokenizer.save_pretrained(folder)
+        model, attention = load_trained(Path(folder), trial, opened.max_length)
+        sources = opened.eval_sources(asking.data.mixture)
+        loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial, sources)
+        whole = trial.finetune == "full"
+        with computing_as(trial, default_device()):
+            trained = replies(model, tokenizer, questions, end, most)
+        if whole:
+            end_with_turns(model, opened.end_of_turn)
+            model.generation_config.save_pretrained(folder)
+            model = load_untrained(trial) if prompts or questions else None
+        asked = prompt_tokens(opened, prompts)
+        with computing_as(trial, default_device()):
+            shown = base_answers(model, tokenizer, end, asked)
+            base = base_answers(model, tokenizer, end, questions, most)
+        samples = as_lines(flagged(prompts, 0, shown))
+        metric = None
+        if asking.metric and scored:
+            metric = of_metric(
+                asking.metric,
+                load_metric(asking.metric),
+                [text for text, _ in base],
+                [text for text, _ in trained],
+                [one["reference"] for one in scored],
+            )
+        files = {
+            path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
+            for path in Path(folder).iterdir()
+        }
+        return Check(loss, tolerance, samples, metric, files)
