@@ -22,7 +22,7 @@ from sftray.trial.samples import Reply
 
 PADDED = 0.05
 """How much of a prediction's probability padding may move: what bfloat16 makes of it."""
-ON_CPU, ON_GPU = 16, 256
+ON_CPU, ON_GPU = 16, 512
 """Answers at once, at most."""
 
 

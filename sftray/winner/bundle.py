@@ -57,8 +57,6 @@ class BundleFacts:
     eval_loss: float
     base_eval_loss: float
     """Of the untrained base."""
-    by_kind: Sequence[LossByKind]
-    """Both losses apart by kind of token."""
     confirmed: Confirmed | None
     """What repetitions with other seeds said of the point."""
     says: str
@@ -91,6 +89,8 @@ class BundleFacts:
     """Whether that is the recorded loss."""
     text_part: bool = False
     """Whether the base is the language model of a larger checkpoint."""
+    by_kind: Sequence[LossByKind] = ()
+    """Both losses apart by kind of token."""
     metric: Measured | None = None
     """What the sweep's metric says of base and winner, by plain transformers."""
 
