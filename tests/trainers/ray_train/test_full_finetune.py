@@ -14,6 +14,7 @@ from test_sft_trainer import CPU, TRIAL, Full, Run, make_trainer, plan_of, run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftray.cli.main import main
+from sftray.config import DataConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import CheckpointError, SftrayError
 from sftray.storage import files as storage_files
@@ -192,7 +193,7 @@ def bundle(whole: Run, small_packs: Packs, tmp_path_factory: pytest.TempPathFact
     loss, step = min((loss, step) for step, loss in whole.eval_losses.items() if step)
     checkpoint = whole.paths.checkpoint(step)
     prompts = fixed_prompts(small_packs, (), 1)
-    check = assemble(checkpoint, FULL, small_packs.root, Asking(prompts))
+    check = assemble(checkpoint, FULL, small_packs.root, Asking(prompts, DataConfig("x")))
     assert abs(check.eval_loss - loss) <= check.tolerance
     assert check.base_samples.count("\n") == 1  # the untrained base has answered
     large = [name for name, content in check.files.items() if content is None]
