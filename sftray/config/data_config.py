@@ -69,6 +69,9 @@ class DataConfig:
     """Share of the conversations held out, chosen by a hash of their first user turn."""
     num_eval_conversations: Annotated[int, AtLeast(1)] = 500
     """At most this many conversations are evaluated on."""
+    test_fraction: Annotated[float | None, Above(0, 1), "or None for no test set"] = None
+    """Share of 400 conversations or more that no decision sees: base and winner are measured
+    on it once, at the end. At most `num_eval_conversations` of each source."""
     max_conversations: Annotated[int | None, AtLeast(1), "or None for all"] = None
     """Read only this many conversations, from the start of the source."""
     max_length: Annotated[int, Between(8, 2**20, "tokens")] = 2048

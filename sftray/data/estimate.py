@@ -24,6 +24,7 @@ from sftray.data.packs.manifest import (
     Estimate,
     Sizes,
     SourceCounts,
+    SplitEstimate,
     overlap_of,
     sizes_of,
 )
@@ -37,7 +38,7 @@ from sftray.data.packs.tokenize_pass import (
 )
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation, spelling_of
-from sftray.data.source.eval_split import held_out, limited
+from sftray.data.source.eval_split import TESTED_FROM, held_out, limited
 from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, check_spelling, sample_rows
 from sftray.errors import DataError
@@ -78,6 +79,15 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
         evaluated = [min(own.conversations, most)]
         chosen = [limited(own.kept["hash"], most)]
         overlap = overlap_of(np.concatenate([one.kept for one in train]), own.kept[chosen[0]])
+    tested: list[int] = []
+    if data.test_fraction is not None and sum(one.conversations for one in train) >= TESTED_FROM:
+        tested = [
+            min(max(1, math.ceil(data.test_fraction * one.conversations)), most) for one in train
+        ]
+        numbers = [max(1, one - held) for one, held in zip(numbers, tested, strict=True)]
+    test: dict[str, SplitEstimate] = {}
+    if tested:
+        test["test"] = {**_scaled(train, tested, data.max_length), **reading_of([])}
     conversed = [
         one.conversed(held, SAMPLE_PROMPTS)
         for one, held in zip([own] if own else train, chosen, strict=True)
@@ -96,6 +106,7 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
                 **_scaled([own] if own else train, evaluated, data.max_length),
                 **reading_of([own.report] if own else []),
             },
+            **test,
         },
         "eval_overlap": overlap,
         "sample_prompts": [

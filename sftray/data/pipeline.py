@@ -36,7 +36,7 @@ from sftray.data.packs.manifest import (
     overlap_text,
     sample_prompts,
 )
-from sftray.data.packs.packs import SPLITS, Packs, check_sums, manifest_sum, node_copy, open_packs
+from sftray.data.packs.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
 from sftray.data.packs.ray_passes import (
     Chosen,
     Each,
@@ -50,7 +50,7 @@ from sftray.data.packs.ray_passes import (
 from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
-from sftray.data.source.eval_split import held_out, limited
+from sftray.data.source.eval_split import TESTED_FROM, held_out, limited, tested
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import check_spelling, check_unchanged, first_rows
 from sftray.errors import DataError, Log, PacksError
@@ -187,6 +187,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         asks = 2 * thoughts > facts["train"]["read"] and data.thinking != "drop"
         chat = replace(chat, asks_thoughts=asks)
         splits, overlap = _split(train, evaluation, data)
+        if data.test_fraction is not None and not _hold_test_set(splits, data):
+            log(f"test: none, fewer than {TESTED_FROM} conversations")
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for split, counts in packed.items():
             log(_split_line(split, counts))
@@ -200,7 +202,10 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
             "eval_overlap": overlap,
-            "splits": {split: {**facts[split], **packed[split]} for split in SPLITS},
+            "splits": {
+                split: {**facts.get(split, described([])), **counts}
+                for split, counts in packed.items()
+            },
             "sample_prompts": sample_prompts(chat, _in_turn(splits["eval"])),
             "tokenizer_sha256": hashlib.sha256(chat.tokenizer.encode()).hexdigest(),
             "sha256": "",
@@ -232,6 +237,29 @@ def _split(
         raise DataError(refusal)
     whole = [(one, np.ones(len(one.documents.kept), np.bool_)) for one in train]
     return {"train": whole, "eval": [(evaluation, chosen)]}, overlap
+
+
+def _hold_test_set(splits: dict[str, list[Chosen]], data: DataConfig) -> bool:
+    """Take a test set out of the training data, if there is enough; what is in a given evaluation
+    set, too, is in neither."""
+    train = splits["train"]
+    hashes = [one.documents.kept["hash"] for one, _ in train]
+    evaluated = [~chosen for _, chosen in train]
+    most = data.num_eval_conversations
+    chosen = tested(hashes, evaluated, data.test_fraction or 0.0, most)
+    if chosen is None:
+        return False
+    if not any(one.any() for one in chosen):
+        return False
+    seen = [one.documents.kept["whole_hash"][taken] for one, taken in splits["eval"]]
+    splits["train"] = [
+        (one, taken & ~test) for (one, taken), test in zip(train, chosen, strict=True)
+    ]
+    splits["test"] = [
+        (one, test & ~np.isin(one.documents.kept["whole_hash"], np.concatenate(seen)))
+        for (one, _), test in zip(train, chosen, strict=True)
+    ]
+    return True
 
 
 def _names(recipe: Recipe) -> dict[str, list[dict[str, str | None]]]:

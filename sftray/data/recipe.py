@@ -113,6 +113,7 @@ def make_recipe(
         "thinking": data.thinking,
         "enable_thinking": data.enable_thinking,
         "train_on": data.train_on,
+        **({} if data.test_fraction is None else {"test_fraction": data.test_fraction}),
         "packing_version": PACKING_VERSION,
         "format_version": FORMAT_VERSION,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},

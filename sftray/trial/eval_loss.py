@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,12 @@ def load_untrained(trial: TrialConfig) -> PreTrainedModel:
     return model.eval()
 
 
+def base_for_rows(trial: TrialConfig, max_length: int) -> tuple[PreTrainedModel, Attention]:
+    """The base as the trial held it, in eval mode, for rows of `max_length` tokens."""
+    model, attention = _base_of(trial, max_length)
+    return model.eval(), attention
+
+
 def _of_folder(trial: TrialConfig, folder: Path) -> TrialConfig:
     """The trial with the whole model in a local folder as its base."""
     return replace(trial, model=str(folder), model_revision=None)
@@ -118,20 +125,55 @@ def packed_eval_loss(
 
     With `autocast` computed as the trial computes, else in the model's own dtype.
     """
-    device = model.get_input_embeddings().weight.device
     sources = sources or [(len(rows), 1.0)]
     of_row = np.repeat(np.arange(len(sources)), [number for number, _ in sources])
     sums = np.zeros((2, len(sources)))
     for source, row in zip(of_row, rows.with_format("numpy"), strict=True):
-        for batch in model_inputs(collate([row], attention.layout)):
-            labels = batch.pop("labels")[:, 1:].to(device)
-            inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            with computing_as(trial, device) if autocast else contextlib.nullcontext():
-                logits = model(**inputs, use_cache=False).logits[:, :-1]
-            supervised = labels != -100
-            losses = functional.cross_entropy(
-                logits[supervised].float(), labels[supervised], reduction="none"
-            )
-            sums[:, source] += float(losses.double().sum()), int(supervised.sum())
+        for losses, _ in _losses_of(model, row, attention, trial, autocast=autocast):
+            sums[:, source] += float(losses.double().sum()), len(losses)
     means = sums[0] / sums[1]
     return math.fsum(w * loss for (_, w), loss in zip(sources, means, strict=True) if w)
+
+
+@torch.no_grad()
+def conversation_losses(
+    model: PreTrainedModel, rows: Dataset, attention: Attention, trial: TrialConfig
+) -> list[tuple[int, int, float, int]]:
+    """Of each document its row, the ordinal of its conversation, the sum of its token losses and
+    how many there are; one row at a time."""
+    found = []
+    for number, row in enumerate(rows.with_format("numpy")):
+        lengths, ordinals = row["seq_lengths"], row["documents"]
+        marked = {**row, "kinds": np.repeat(np.arange(len(lengths)), lengths)}
+        sums, counts = np.zeros(len(lengths)), np.zeros(len(lengths), int)
+        for losses, documents in _losses_of(model, marked, attention, trial, marked=True):
+            np.add.at(sums, documents.numpy(), losses.double().cpu().numpy())
+            np.add.at(counts, documents.numpy(), 1)
+        found += [
+            (number, int(ordinal), float(loss), int(count))
+            for ordinal, loss, count in zip(ordinals, sums, counts, strict=False)  # but padding
+        ]
+    return found
+
+
+def _losses_of(
+    model: PreTrainedModel,
+    row: Mapping[str, Any],
+    attention: Attention,
+    trial: TrialConfig,
+    *,
+    autocast: bool = True,
+    marked: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The losses of a row's supervised tokens, group of documents by group, and the `kinds` that
+    they are marked with."""
+    device = model.get_input_embeddings().weight.device
+    for batch in model_inputs(collate([row], attention.layout, kinds=marked)):
+        labels = batch.pop("labels")[:, 1:]
+        supervised = labels != -100
+        marks = batch.pop("kinds")[:, 1:][supervised] if marked else labels
+        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        with computing_as(trial, device) if autocast else contextlib.nullcontext():
+            logits = model(**inputs, use_cache=False).logits[:, :-1]
+        picked, targets = logits[supervised.to(device)], labels[supervised].to(device)
+        yield functional.cross_entropy(picked.float(), targets, reduction="none"), marks

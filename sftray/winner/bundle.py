@@ -91,6 +91,8 @@ class BundleFacts:
     """Whether the base is the language model of a larger checkpoint."""
     by_kind: Sequence[LossByKind] = ()
     """Both losses apart by kind of token."""
+    test: Measured | None = None
+    """What base and winner lose on the test set; None where there is none."""
     metric: Measured | None = None
     """What the sweep's metric says of base and winner, by plain transformers."""
 

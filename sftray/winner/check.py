@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.data.packs.manifest import counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.metrics import answer_tokens, load_metric
 from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged, prompt_tokens
-from sftray.winner.measured import Measured, of_metric
+from sftray.winner.measured import Measured, of_metric, of_ratio
 
 TOLERANCE = 1e-3
 """How far the reloaded adapter's eval loss may lie from the recorded one, in nats."""
@@ -37,6 +39,8 @@ class Check:
     """How far that may be from the recorded loss."""
     base_samples: str
     """The base's answers, as lines of JSON."""
+    test: Measured | None
+    """The loss of base and winner on the test set; None where there is none."""
     metric: Measured | None
     """What the sweep's metric says of base and winner; None where it has none."""
     files: dict[str, bytes | None]
@@ -69,6 +73,8 @@ def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) ->
     from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
     from sftray.trial.eval_loss import (
+        base_for_rows,
+        conversation_losses,
         default_device,
         load_trained,
         load_untrained,
@@ -91,18 +97,29 @@ def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) ->
         model, attention = load_trained(Path(folder), trial, opened.max_length)
         sources = opened.eval_sources(asking.data.mixture)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial, sources)
-        whole = trial.finetune == "full"
+        whole, test, of_winner, of_base = trial.finetune == "full", None, [], []
+        if tested := "test" in opened.manifest["splits"]:
+            rows = opened.dataset("test")
+            of_winner = conversation_losses(model, rows, attention, trial)
+            if not whole:
+                with model.disable_adapter():
+                    of_base = conversation_losses(model, rows, attention, trial)
         with computing_as(trial, default_device()):
             trained = replies(model, tokenizer, questions, end, most)
         if whole:
             end_with_turns(model, opened.end_of_turn)
             model.generation_config.save_pretrained(folder)
+            if tested:
+                model, attention = base_for_rows(trial, opened.max_length)
+                of_base = conversation_losses(model, rows, attention, trial)
             model = load_untrained(trial) if prompts or questions else None
         asked = prompt_tokens(opened, prompts)
         with computing_as(trial, default_device()):
             shown = base_answers(model, tokenizer, end, asked)
             base = base_answers(model, tokenizer, end, questions, most)
         samples = as_lines(flagged(prompts, 0, shown))
+        if tested:
+            test = _on_test_set(opened, asking.data, of_base, of_winner)
         metric = None
         if asking.metric and scored:
             metric = of_metric(
@@ -116,4 +133,24 @@ def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) ->
             path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
             for path in Path(folder).iterdir()
         }
-        return Check(loss, tolerance, samples, metric, files)
+        return Check(loss, tolerance, samples, test, metric, files)
+
+
+def _on_test_set(
+    packs: Packs,
+    data: DataConfig,
+    base: Sequence[tuple[int, int, float, int]],
+    winner: Sequence[tuple[int, int, float, int]],
+) -> Measured:
+    """From `conversation_losses` of both: of several sources their weighted mean, as the eval loss
+    is."""
+    ends = np.cumsum(packs.source_rows("test"))
+    weights = [one.weight for one in data.mixture] if len(ends) > 1 else [1.0]
+    sources = np.searchsorted(ends, [row for row, *_ in base], side="right")
+    tokens = np.bincount(sources, [count for *_, count in base], len(ends))
+    sums: dict[tuple[int, int], list[float]] = {}
+    for source, ours, theirs in zip(sources.tolist(), base, winner, strict=True):
+        kept = sums.setdefault((source, ours[1]), [0.0, 0.0, 0.0])
+        for place, value in enumerate((ours[2], theirs[2], ours[3])):
+            kept[place] += value * weights[source] / tokens[source]
+    return of_ratio("eval loss", *zip(*sums.values(), strict=True))

@@ -69,7 +69,9 @@ def collect(
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
     facts_with = partial(_facts, sweep, packs, found, best, evaluation)
     if old := _kept(paths.best, best.trial, evaluation, log):
-        facts = facts_with(old.reloaded_eval_loss, old.verified, old.text_part, old.metric)
+        facts = facts_with(
+            old.reloaded_eval_loss, old.verified, old.text_part, old.test, old.metric
+        )
         if to_json(facts) != to_json(old):
             _rewrite(facts, paths.best)
         return facts
@@ -86,7 +88,7 @@ def collect(
     difference = abs(check.eval_loss - evaluation["eval_loss"])
     text_part = INSIDE in (check.files.get(CONFIG) or b"").decode()
     verified = difference <= check.tolerance
-    facts = facts_with(check.eval_loss, verified, text_part, check.metric)
+    facts = facts_with(check.eval_loss, verified, text_part, check.test, check.metric)
     _write(facts, check, checkpoint, paths.best)
     log(_verdict(facts))
     return facts
@@ -140,6 +142,7 @@ def _facts(
     reloaded_eval_loss: float,
     verified: bool,
     text_part: bool,
+    test: Measured | None,
     metric: Measured | None,
 ) -> BundleFacts:
     board = found.leaderboard
@@ -183,6 +186,7 @@ def _facts(
         reloaded_eval_loss=reloaded_eval_loss,
         verified=verified,
         text_part=text_part,
+        test=test,
         metric=metric,
     )
 

@@ -12,6 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from sftray.data.source.eval_split import TESTED_FROM
 from sftray.metrics import Metric
 from sftray.results.records import Floats
 
@@ -99,6 +100,19 @@ def of_metric(
         "winner": plain[1],
         "difference": plain[2],
     }
+
+
+def test_set_text(one: Measured | None, winner: str, conversations: int) -> str:
+    """What the test set says; or that there is none, and why. conversations: in all."""
+    if one is not None:
+        return f"On a test set that no decision has seen: {measured_text(one, winner)}."
+    why = "data.test_fraction=0.05 holds one out"
+    if conversations < TESTED_FROM:
+        why = f"{conversations:,} conversations are fewer than the {TESTED_FROM} that it takes"
+    return (
+        "There is no test set: the evaluation set has chosen checkpoint, point and winner, so its "
+        f"loss flatters the winner ({why})."
+    )
 
 
 def interval_text(one: Interval, form: str = ".4f") -> str:

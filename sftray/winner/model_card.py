@@ -20,7 +20,7 @@ from sftray.results.loss_by_kind import NAMES, end_text
 from sftray.storage.paths import is_uri
 from sftray.winner.adapter_format import vllm_command
 from sftray.winner.bundle import REPEAT, BundleFacts
-from sftray.winner.measured import measured_text
+from sftray.winner.measured import measured_text, test_set_text
 
 HERE = "path/of/this/folder"
 SHOWN_VERSIONS = ("sftray", "torch", "transformers", "peft", "trl", "bitsandbytes")
@@ -172,7 +172,10 @@ def _front_matter(facts: BundleFacts, library: str) -> str:
 
 def _losses(facts: BundleFacts) -> str:
     base, own, kind = facts.base_eval_loss, facts.eval_loss, facts.kind
+    counts = facts.data_counts.values()
+    conversations = sum(one["conversations"] for one in counts)
     return (
+        f"{test_set_text(facts.test, f'this {kind}', conversations)}\n\n"
         "| | eval loss (nats a supervised token) |\n|---|---|\n"
         f"| untrained base | {base:.4f} |\n"
         f"| this {kind} | {own:.4f} ({own - base:+.4f}) |\n"

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from sftray.data.packs.manifest import counts_of, drop_table, overlap_text
 from sftray.data.packs.pack_pass import UNTRAINED
 from sftray.data.packs.packing import Ints, padding_text
-from sftray.data.packs.packs import SPLITS, MappedRows, Packs
+from sftray.data.packs.packs import MappedRows, Packs
 from sftray.data.packs.readings import thoughts_text, unread_text
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
@@ -65,8 +65,7 @@ def _summary(packs: Packs) -> str:
     lines.append(
         f"{'':6}{'conversations':>14}{'rows':>9}{'tokens':>14}{'trained':>14}{'padding':>9}"
     )
-    for split in SPLITS:
-        facts = manifest["splits"][split]
+    for split, facts in manifest["splits"].items():
         lines.append(
             f"{split:6}{facts['conversations']:14,}{facts['rows']:9,}{facts['tokens']:14,}"
             f"{facts['supervised_tokens']:14,}{100 * facts['waste']:8.2f}%"
@@ -99,8 +98,7 @@ def _lengths(packs: Packs) -> str:
 
 def _dropped(packs: Packs) -> str:
     lines = []
-    for split in SPLITS:
-        facts = packs.manifest["splits"][split]
+    for split, facts in packs.manifest["splits"].items():
         if facts["dropped"]:
             number = sum(facts["dropped"].values())
             lines.append(f"{split}: dropped {number:,} of {facts['read']:,} rows")

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-SPLITS = ("train", "eval")
 _COPY_SECONDS = 3600
 """How long to wait for another process of this node that copies the same file."""
 
@@ -111,7 +110,11 @@ def open_packs(root: str) -> Packs:
         manifest: Manifest = json.loads(files.read_text(path))
         if manifest["sha256"] != manifest_sum(manifest):
             raise ValueError("its checksum is not its own")
-        parts = [(split, part) for split in SPLITS for part in manifest["splits"][split]["parts"]]
+        parts = [
+            (split, part)
+            for split in manifest["splits"]
+            for part in manifest["splits"][split]["parts"]
+        ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PacksError(
             f"{path}: damaged ({error!r}); delete the folder and build again"
@@ -139,7 +142,7 @@ def check_sums(packs: Packs) -> None:
     content = files.read_bytes(tokenizer) if files.is_file(tokenizer) else b""
     sums = {"tokenizer.json": hashlib.sha256(content).hexdigest()}
     expected = {"tokenizer.json": packs.manifest["tokenizer_sha256"]}
-    for split in () if is_uri(packs.root) else SPLITS:
+    for split in () if is_uri(packs.root) else packs.manifest["splits"]:
         for part in packs.manifest["splits"][split]["parts"]:
             name = join(split, part["name"])
             sums[name] = file_sum(Path(packs.root) / name)

@@ -17,6 +17,8 @@ from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
 Hashes = NDArray[np.uint64]
+TESTED_FROM = 400
+"""Conversations; of fewer a test set would say too little, and take too much."""
 
 
 def turn_hash(text: str, seed: int) -> int:
@@ -57,11 +59,23 @@ def held_out(hashes: Sequence[Hashes], fraction: float, most: int) -> list[NDArr
     for most_of_it, unused, whole in zip(room, left, wholes, strict=True):
         if unused == most_of_it:
             raise DataError(
-                f"data.eval_fraction: no evaluation set of at most {most_of_it} conversations can "
+                f"data: no evaluation or test set of at most {most_of_it} conversations can "
                 f"be held out of {whole}, because each first user turn begins more than that; give "
                 "data.eval_source"
             )
     return np.split(chosen[group], np.cumsum(wholes)[:-1])
+
+
+def tested(
+    hashes: Sequence[Hashes], taken: Sequence[NDArray[np.bool_]], fraction: float, most: int
+) -> list[NDArray[np.bool_]] | None:
+    """True for the conversations of each source that no decision may see, chosen as those to
+    evaluate on are (`taken`), from the other end: whole groups, so that what is there twice is on
+    one side. None of fewer than TESTED_FROM."""
+    if sum(map(len, hashes)) < TESTED_FROM:
+        return None
+    chosen = held_out([~one for one in hashes], fraction, most)
+    return [one & ~other for one, other in zip(chosen, taken, strict=True)]
 
 
 def limited(hashes: Hashes, most: int) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD
 from sftray.views.plots.cost_plots import lanes
 from sftray.winner.bundle import FACTS, BundleFacts
-from sftray.winner.measured import measured_text
+from sftray.winner.measured import measured_text, test_set_text
 
 _SHOWN = 3
 """Answers to a prompt that stand beside each other, the base's, the best trial's and one more."""
@@ -45,6 +45,7 @@ def facts_of(found: Results, findings: Findings) -> Facts:
         "best": _best(found),
         "bundle": bundle,
         "metric_says": metric,
+        "test_says": _test_says(bundle),
         "confirmed": _confirmed(found),
         "kinds": (kinds := losses_by_kind(found.leaderboard)),
         "kind_names": NAMES,
@@ -57,6 +58,14 @@ def facts_of(found: Results, findings: Findings) -> Facts:
         "provenance": _provenance(found),
         "config": json.dumps(to_json(found.config), indent=1, ensure_ascii=False),
     }
+
+
+def _test_says(bundle: BundleFacts | None) -> str:
+    """What the test set says, or why there is none; nothing before the winner is measured on it."""
+    if bundle is None:
+        return ""
+    conversations = sum(one["conversations"] for one in bundle.data_counts.values())
+    return test_set_text(bundle.test, bundle.trial, conversations)
 
 
 def _status(found: Results) -> str:
