@@ -15,8 +15,10 @@ from sftray.config.points import Point
 from sftray.results.confirmation import Confirmation, answers, confirmation
 from sftray.results.diagnosis.broken_base import without_rates
 from sftray.results.diagnosis.diagnosis import diagnose
+from sftray.results.diagnosis.neighbours import after_strange_batch
+from sftray.results.diagnosis.one_diagnosis import Diagnosis
 from sftray.results.records import Records, TrialRecord
-from sftray.storage.journal.event_types import LossOf
+from sftray.storage.journal.event_types import LossOf, Outcome
 
 
 class RankedTrial(TypedDict):
@@ -80,6 +82,12 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
         rows[one.trial]["gpu_seconds"] = one.gpu_seconds
     ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
     _ended[records] = (seen, ended)
+    rows = {
+        one.trial: _beside_neighbours(sweep, rows[one.trial], one, trials)
+        if rows[one.trial]["diagnosis"] == "strange_batch" and one.outcome == Outcome.COMPLETED
+        else rows[one.trial]
+        for one in trials
+    }
     ranked = sorted(rows.values(), key=lambda row: _rank(sweep, row))
     confirmed = confirmation(trials)
     board: Leaderboard = {
@@ -95,6 +103,15 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     if confirmed:
         board["confirmed"] = confirmed
     return board
+
+
+def _beside_neighbours(
+    sweep: SweepConfig, row: RankedTrial, trial: TrialRecord, trials: Sequence[TrialRecord]
+) -> RankedTrial:
+    """The row of a trial with a strange batch, its diagnosis as other trials let it be."""
+    found = Diagnosis(row["diagnosis"], row["verdict"], row["advice"])
+    found = after_strange_batch(found, trial, trials, lambda one: sweep.trial.at(one.point))
+    return {**row, "diagnosis": found.kind, "verdict": found.verdict, "advice": found.advice}
 
 
 def _recommended(ranked: Sequence[RankedTrial], confirmed: Confirmation | None) -> str | None:

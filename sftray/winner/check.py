@@ -7,6 +7,7 @@ the driver imports this file.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.data.packs.manifest import counts_of
+from sftray.data.packs.manifest import SamplePrompt, counts_of
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.metrics import answer_tokens, load_metric
-from sftray.trial.samples import Prompt, as_lines, fixed_prompts, flagged, prompt_tokens
+from sftray.trial.samples import Prompt, Reply, as_lines, fixed_prompts, flagged, prompt_tokens
 from sftray.winner.measured import Measured, of_metric, of_ratio
 
 TOLERANCE = 1e-3
@@ -68,9 +69,7 @@ class Asking:
 def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) -> Check:
     """On a worker, which may be another machine: reload what was trained, ask it and the base, and
     take the bundle's files with the tokenizer's."""
-    import torch
-
-    from sftray.trial.base_model import compute_dtype, computing_as, load_tokenizer
+    from sftray.trial.base_model import computing_as, load_tokenizer
     from sftray.trial.checkpoint import export_weights, read
     from sftray.trial.eval_loss import (
         base_for_rows,
@@ -86,10 +85,6 @@ def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) ->
     end, scored = opened.end_of_turn, opened.manifest["sample_prompts"][: asking.num_metric_prompts]
     most = answer_tokens(one["reference_tokens"] for one in scored)
     questions = [one["input_ids"] for one in scored] if asking.metric else []
-    tolerance = TOLERANCE
-    if compute_dtype(trial, default_device()) == torch.bfloat16:
-        supervised = counts_of(opened.manifest)["eval"]["supervised_tokens"]
-        tolerance = max(tolerance, BFLOAT16_TOLERANCE / supervised**0.5)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
         export_weights(read(checkpoint, Path(scratch)).folder, Path(folder))
         tokenizer = load_tokenizer(trial, opened.chat_template)
@@ -97,7 +92,7 @@ def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) ->
         model, attention = load_trained(Path(folder), trial, opened.max_length)
         sources = opened.eval_sources(asking.data.mixture)
         loss = packed_eval_loss(model, opened.dataset("eval"), attention, trial, sources)
-        whole, test, of_winner, of_base = trial.finetune == "full", None, [], []
+        whole, of_winner, of_base = trial.finetune == "full", [], []
         if tested := "test" in opened.manifest["splits"]:
             rows = opened.dataset("test")
             of_winner = conversation_losses(model, rows, attention, trial)
@@ -118,22 +113,39 @@ def assemble(checkpoint: str, trial: TrialConfig, packs: str, asking: Asking) ->
             shown = base_answers(model, tokenizer, end, asked)
             base = base_answers(model, tokenizer, end, questions, most)
         samples = as_lines(flagged(prompts, 0, shown))
-        if tested:
-            test = _on_test_set(opened, asking.data, of_base, of_winner)
-        metric = None
-        if asking.metric and scored:
-            metric = of_metric(
-                asking.metric,
-                load_metric(asking.metric),
-                [text for text, _ in base],
-                [text for text, _ in trained],
-                [one["reference"] for one in scored],
-            )
+        test = _on_test_set(opened, asking.data, of_base, of_winner) if tested else None
+        metric = _scored(asking.metric, scored, base, trained) if asking.metric else None
         files = {
             path.name: None if whole and path.suffix == ".safetensors" else path.read_bytes()
             for path in Path(folder).iterdir()
         }
-        return Check(loss, tolerance, samples, test, metric, files)
+        return Check(loss, _tolerance(trial, opened), samples, test, metric, files)
+
+
+def _tolerance(trial: TrialConfig, packs: Packs) -> float:
+    import torch
+
+    from sftray.trial.base_model import compute_dtype
+    from sftray.trial.eval_loss import default_device
+
+    if compute_dtype(trial, default_device()) != torch.bfloat16:
+        return TOLERANCE
+    supervised = counts_of(packs.manifest)["eval"]["supervised_tokens"]
+    return max(TOLERANCE, BFLOAT16_TOLERANCE / math.sqrt(supervised))
+
+
+def _scored(
+    name: str,
+    questions: Sequence[SamplePrompt],
+    base: Sequence[Reply],
+    winner: Sequence[Reply],
+) -> Measured | None:
+    """None where there are no questions."""
+    if not questions:
+        return None
+    base_texts, winner_texts = ([text for text, _ in one] for one in (base, winner))
+    references = [one["reference"] for one in questions]
+    return of_metric(name, load_metric(name), base_texts, winner_texts, references)
 
 
 def _on_test_set(
