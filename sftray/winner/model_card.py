@@ -175,6 +175,7 @@ def _losses(facts: BundleFacts) -> str:
     counts = facts.data_counts.values()
     conversations = sum(one["conversations"] for one in counts)
     return (
+        f"The sweep says: {facts.says}.\n\n"
         f"{test_set_text(facts.test, f'this {kind}', conversations)}\n\n"
         "| | eval loss (nats a supervised token) |\n|---|---|\n"
         f"| untrained base | {base:.4f} |\n"
