@@ -48,7 +48,7 @@ def unknown_field(base: BaseConfig) -> str | None:
     that is not off, with its value; None where there is none."""
     own = FAMILIES[base["model_type"]].fields
     known = COMPUTED | HARMLESS | own
-    for fields, names in ((base, known), *((rope, ROPE) for rope in rotary_fields(base))):
+    for fields, names in ((base, known), *((rope, ROPE | own) for rope in rotary_fields(base))):
         for name, value in _on(fields):
             if name not in names and value != DEFAULTS.get(name, ...):
                 return f"{name} is {value!r:.60}"

@@ -53,6 +53,50 @@ DEFAULTS: dict[str, BaseConfig] = {
     "qwen2": _COMMON | _QWEN,
     "qwen3": _COMMON | _QWEN | {"head_dim": 128},
     "gemma3_text": _GEMMA_3,
+    "smollm3": _COMMON
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    },
+    "ministral": _COMMON | _MISTRAL,
+    "ministral3": _COMMON
+    | _MISTRAL
+    | {"vocab_size": 131072, "num_hidden_layers": 34, "head_dim": 128, "sliding_window": None},
+    "phi3": _COMMON
+    | {
+        "vocab_size": 32064,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_key_value_heads": None,
+    },
+    "olmo2": _COMMON | _LLAMA | {"vocab_size": 50304},
+    "olmo3": _COMMON | _LLAMA | {"vocab_size": 50304, "sliding_window": 4096},
+    "granite": _COMMON | _LLAMA,
+    "glm4": _COMMON
+    | {
+        "vocab_size": 151552,
+        "intermediate_size": 13696,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+    },
+    "seed_oss": _COMMON
+    | {
+        "vocab_size": 155136,
+        "intermediate_size": 27648,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 80,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "attention_dropout": 0.1,
+    },
+    "exaone4": _COMMON | {"vocab_size": 102400, "intermediate_size": 16384, "sliding_window": 4096},
 }
 """Model type → what transformers takes where config.json leaves a key out, of the keys that are
 read here."""

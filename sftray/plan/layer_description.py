@@ -23,19 +23,38 @@ class Norms:
     after_mlp: str | None = None
 
 
+Groups = tuple[tuple[str, ...], ...]
+"""Projections that share an input, in the order of the forward pass: those to queries, keys and
+values, back to the residual sum, to gate and up, back again."""
+SPLIT: Groups = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("o_proj",),
+    ("gate_proj", "up_proj"),
+    ("down_proj",),
+)
+
+
 @dataclass(frozen=True)
 class Family:
     """What a model type's decoder layers are, where a configuration does not say it."""
 
     norms: Norms = Norms()
+    groups: Groups = SPLIT
+    exact_norms: bool = False
+    """Norms multiply in float32, and round then."""
     one_plus: bool = False
-    """Norms multiply by 1 + weight, in float32."""
+    """The same by 1 + weight."""
+    interleaved: bool = False
+    """Rotary embeddings turn neighbours, not the halves of a head."""
+    rotary_in_windows: bool = False
+    """Where some layers have windows, the others have no rotary embedding."""
     windowed: bool = False
     """`sliding_window` is every layer's, not that of the layers that `layer_types` names."""
     fields: frozenset[str] = frozenset()
     """Fields of its config.json that are computed besides those of every family."""
 
 
+_AFTER = Norms(None, "post_attention_layernorm", None, "post_feedforward_layernorm")
 _SANDWICH = Norms(
     after_attention="post_attention_layernorm",
     before_mlp="pre_feedforward_layernorm",
@@ -55,6 +74,33 @@ FAMILIES: dict[str, Family] = {
             rope_local_base_freq""".split()  # noqa: SIM905
         ),
     ),
+    "smollm3": Family(fields=frozenset({"no_rope_layers", "no_rope_layer_interval"})),
+    "ministral": Family(),
+    "ministral3": Family(windowed=True, fields=frozenset({"llama_4_scaling_beta"})),
+    "phi3": Family(
+        windowed=True,
+        groups=(("qkv_proj",), ("o_proj",), ("gate_up_proj",), ("down_proj",)),
+        fields=frozenset({"partial_rotary_factor", "original_max_position_embeddings"}),
+    ),
+    "olmo2": Family(_AFTER, exact_norms=True),
+    "olmo3": Family(_AFTER, exact_norms=True),
+    "granite": Family(
+        fields=frozenset(
+            """attention_multiplier embedding_multiplier residual_multiplier
+            logits_scaling""".split()  # noqa: SIM905
+        )
+    ),
+    "glm4": Family(
+        norms=Norms(
+            after_attention="post_self_attn_layernorm",
+            after_mlp="post_mlp_layernorm",
+        ),
+        groups=(*SPLIT[:2], ("gate_up_proj",), ("down_proj",)),
+        interleaved=True,
+        fields=frozenset({"partial_rotary_factor"}),
+    ),
+    "seed_oss": Family(fields=frozenset({"attention_out_bias"})),
+    "exaone4": Family(_AFTER, rotary_in_windows=True, fields=frozenset({"sliding_window_pattern"})),
 }
 """The model types whose decoder layers the bank computes; SmolLM and SmolLM2 are of type llama."""
 
@@ -69,8 +115,8 @@ class LayerKind:
 
     window: int | None = None
     """Tokens that a token sees, itself included; None: all before it."""
-    rotary: str = ""
-    """Whose rotary embedding it has: that of a layer type, or the base's only one."""
+    rotary: str | None = ""
+    """Whose rotary embedding it has: that of a layer type, the base's only one, or none."""
 
 
 @dataclass(frozen=True)
@@ -84,25 +130,44 @@ class Description:
     """Attention scores are multiplied by it."""
     gelu: bool
     """GELU by tanh gates the feed-forward layer, not SiLU."""
+    embedding: float
+    """The embedding's rows are multiplied by it."""
+    residual: float
+    """What a branch adds to the residual sum is multiplied by it."""
+    logits: float
+    """Logits are multiplied by it."""
+    stretch: tuple[float, int]
+    """(β, L): the queries at position p are multiplied by 1 + β · ln(1 + ⌊p / L⌋)."""
 
 
 def describe(config: BaseConfig, head_dim: int) -> Description:
     """The layers of a base with this configuration of a loaded model, which the bank computes."""
-    base: Mapping[str, object] = config
-    family = FAMILIES[str(base["model_type"])]
+    family = FAMILIES[config["model_type"]]
     count = config["num_hidden_layers"]
     types = config.get("layer_types") or [""] * count
-    own = set(config.get("rope_parameters") or {}) & LAYER_TYPES
+    turned = config.get("no_rope_layers") or [1] * count
     window = config.get("sliding_window")
-    kinds = tuple(
-        LayerKind(
-            window if family.windowed or kind == "sliding_attention" else None,
-            kind if kind in own else "",
-        )
-        for kind in types
+    rope = rotary_fields(config)[0]
+    own = set(config.get("rope_parameters") or {}) & LAYER_TYPES
+    kinds = []
+    for kind, turns in zip(types, turned, strict=True):
+        seen = window if family.windowed or kind == "sliding_attention" else None
+        without = not turns or (family.rotary_in_windows and window is not None and seen is None)
+        kinds.append(LayerKind(seen, None if without else kind if kind in own else ""))
+    scalar = config.get("query_pre_attn_scalar") or head_dim
+    return Description(
+        family=family,
+        kinds=tuple(kinds),
+        scale=config.get("attention_multiplier") or scalar**-0.5,
+        gelu=ACTIVATIONS[activation(config)],
+        embedding=config.get("embedding_multiplier", 1.0),
+        residual=config.get("residual_multiplier", 1.0),
+        logits=1 / config.get("logits_scaling", 1.0),
+        stretch=(
+            float(str(rope.get("llama_4_scaling_beta") or 0)),
+            int(str(rope.get("original_max_position_embeddings") or 1)),
+        ),
     )
-    scale = float(config.get("query_pre_attn_scalar") or head_dim) ** -0.5
-    return Description(family, kinds, scale, ACTIVATIONS[activation(config)])
 
 
 def activation(config: BaseConfig) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from sftray.plan.base_config import with_defaults
 from sftray.storage.model_files import BaseConfig
 
+HEAD_NORMS = ("qwen3", "gemma3_text", "olmo2", "olmo3", "exaone4")
+"""Model types whose queries and keys are normed."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder layer, in the order of the forward pass."""
 
@@ -55,7 +57,7 @@ class ModelShape:
             kv_heads=base.get("num_key_value_heads") or heads,
             head_dim=base.get("head_dim") or base["hidden_size"] // heads,
             tied=base.get("tie_word_embeddings", False),
-            head_norms=base.get("model_type") in ("qwen3", "gemma3_text"),
+            head_norms=base.get("model_type") in HEAD_NORMS,
             window=base.get("sliding_window") if base.get("use_sliding_window", True) else None,
             experts=experts.number,
             expert_inner=experts.inner,

@@ -13,8 +13,14 @@ from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
 from sftray.plan.bank_fields import unknown_field
 from sftray.plan.base_config import with_defaults
-from sftray.plan.layer_description import ACTIVATIONS, FAMILIES, activation, rotary_fields
-from sftray.plan.model_shape import PROJECTIONS
+from sftray.plan.layer_description import (
+    ACTIVATIONS,
+    FAMILIES,
+    SPLIT,
+    Groups,
+    activation,
+    rotary_fields,
+)
 from sftray.storage.model_files import BaseConfig
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -43,7 +49,7 @@ def why_not(sweep: SweepConfig, base: BaseConfig) -> str | None:
     """
     if sweep.trial.finetune == "full":
         return ONE_FROZEN_BASE
-    return why_not_the_base(base) or _why_not_the_trials(sweep)
+    return why_not_the_base(base) or _why_not_the_trials(sweep, FAMILIES[base["model_type"]].groups)
 
 
 def pick_trainer(sweep: SweepConfig, base: BaseConfig) -> tuple[str, str]:
@@ -71,14 +77,18 @@ def without_bank(sweep: SweepConfig) -> tuple[str, str]:
     return "train", f"{slots} the GPU's memory"
 
 
-def target_projections(targets: str | tuple[str, ...]) -> tuple[str, ...] | None:
-    """The projections that PEFT would adapt for `lora_target_modules`; None where they are spelled
-    in a way that a bank does not know (a pattern, or modules outside the decoder's layers)."""
+def target_projections(
+    targets: str | tuple[str, ...], groups: Groups = SPLIT
+) -> tuple[str, ...] | None:
+    """The projections that PEFT would adapt for `lora_target_modules`, of those in `groups`; None
+    where they are spelled in a way that a bank does not know (a pattern, or modules outside the
+    decoder's layers)."""
+    known = tuple(name for names in groups for name in names)
     if targets == "all-linear":
-        return PROJECTIONS
-    if isinstance(targets, str) or not set(targets) <= set(PROJECTIONS):
+        return known
+    if isinstance(targets, str) or not set(targets) <= set(known):
         return None
-    return tuple(name for name in PROJECTIONS if name in targets)
+    return tuple(name for name in known if name in targets)
 
 
 def why_not_the_base(base: BaseConfig) -> str | None:
@@ -120,7 +130,7 @@ def _why_not_quantised(config: Mapping[str, object] | None) -> str | None:
     )
 
 
-def _why_not_the_trials(sweep: SweepConfig) -> str | None:
+def _why_not_the_trials(sweep: SweepConfig, groups: Groups) -> str | None:
     trial = sweep.trial
     for name in SHARED:
         if name in sweep.search_space or any(name in point for point in sweep.points):
@@ -131,9 +141,9 @@ def _why_not_the_trials(sweep: SweepConfig) -> str | None:
         return "attention is 'flash_attention_3', which a bank does not compute"
     if trial.lora_target_parameters:
         return "lora_target_parameters are adapted, and a bank adapts linear layers alone"
-    if target_projections(trial.lora_target_modules) is None:
+    if target_projections(trial.lora_target_modules, groups) is None:
         return (
             f"lora_target_modules is {trial.lora_target_modules!r}; a bank knows 'all-linear' or "
-            f"some of {', '.join(PROJECTIONS)}"
+            f"some of {', '.join(name for names in groups for name in names)}"
         )
     return None

@@ -64,6 +64,11 @@ class BaseConfig(TypedDict, total=False):
     hidden_act: str
     hidden_activation: str
     query_pre_attn_scalar: float
+    attention_multiplier: float
+    embedding_multiplier: float
+    residual_multiplier: float
+    logits_scaling: float
+    no_rope_layers: list[int] | None
     attention_dropout: float
     attn_logit_softcapping: float | None
     is_causal: bool

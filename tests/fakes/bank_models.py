@@ -67,6 +67,48 @@ CONFIGS: dict[str, Any] = {
         sliding_window=5,
         layer_types=["sliding_attention", "full_attention"],
     ),
+    "smollm3": lambda: transformers.SmolLM3Config(**SIZES, no_rope_layers=[1, 0], pad_token_id=0),
+    "ministral": lambda: transformers.MinistralConfig(**SIZES, head_dim=16, sliding_window=5),
+    "ministral3": lambda: transformers.Ministral3Config(
+        **SIZES,
+        head_dim=16,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 8,
+            "llama_4_scaling_beta": 0.3,
+        },
+    ),
+    "phi3": lambda: transformers.Phi3Config(
+        **SIZES,
+        sliding_window=5,
+        pad_token_id=0,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    ),
+    "olmo2": lambda: transformers.Olmo2Config(**SIZES),
+    "olmo3": lambda: transformers.Olmo3Config(
+        **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "granite": lambda: transformers.GraniteConfig(
+        **SIZES,
+        mlp_bias=True,
+        attention_multiplier=0.2,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.6,
+        logits_scaling=1.7,
+    ),
+    "glm4": lambda: transformers.Glm4Config(**SIZES, head_dim=16, pad_token_id=0),
+    "seed_oss": lambda: transformers.SeedOssConfig(
+        **SIZES, head_dim=16, attention_out_bias=True, attention_dropout=0.0, residual_dropout=0.0
+    ),
+    "exaone4": lambda: transformers.Exaone4Config(
+        **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
 }
 
 

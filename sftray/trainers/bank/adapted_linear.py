@@ -25,9 +25,14 @@ class AdaptedLinear:
         self._weights, self._places, self._rank, self._ops = weights, places, rank, ops
 
     def forward(
-        self, x_TI: Tensor, batch: Batch, work_KP: Tensor, plus_TO: Tensor | None = None
+        self,
+        x_TI: Tensor,
+        batch: Batch,
+        work_KP: Tensor,
+        plus_TO: Tensor | None = None,
+        factor: float = 1.0,
     ) -> tuple[Tensor, Tensor | None]:
-        """plus + x · Wᵀ + bias + LoRA, and LoRA's h."""
+        """plus + factor · (x · Wᵀ + bias + LoRA), and LoRA's h; without `plus` the factor is 1."""
         matrix_IO, bias_O = self._weights.matrix().T, self._weights.bias
         h_KSJ = self._inner(x_TI, batch, work_KP)
         all_adapted = len(self._places) == len(self._weights.widths)
@@ -38,14 +43,14 @@ class AdaptedLinear:
                 torch.bmm(h_KSR, b_KRo, out=y_KSo)
             return y_TO.addmm_(x_TI, matrix_IO), h_KSJ
         if plus_TO is not None:
-            y_TO = torch.addmm(plus_TO, x_TI, matrix_IO)
+            y_TO = torch.addmm(plus_TO, x_TI, matrix_IO, alpha=factor)
             if bias_O is not None:
-                y_TO.add_(bias_O)
+                y_TO.add_(bias_O, alpha=factor)
         else:
             y_TO = x_TI @ matrix_IO if bias_O is None else torch.addmm(bias_O, x_TI, matrix_IO)
         if h_KSJ is not None:
             for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, work_KP):
-                y_KSo.baddbmm_(h_KSR, b_KRo)
+                y_KSo.baddbmm_(h_KSR, b_KRo, alpha=factor)
         return y_TO, h_KSJ
 
     def input_gradient(

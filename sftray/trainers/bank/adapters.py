@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sftray.errors import CheckpointError
-from sftray.trainers.bank.frozen_base import GROUPS, DecoderShape
+from sftray.trainers.bank.frozen_base import DecoderShape
 from sftray.trainers.bank.torch_ops import copy_work
 from sftray.trainers.bank.transfer import Snapshot, Snapshots
 from sftray.trial.lora_adapter import init_lora_a
@@ -34,6 +34,8 @@ class Place:
     """Where the adapter of one projection lies in a slot's row."""
 
     layer: int
+    group: int
+    """Which of the projections that share an input."""
     projection: str
     number: int
     """The projection's own among all of the model."""
@@ -63,10 +65,7 @@ class Layout:
 
     def of(self, layer: int, group: int) -> list[Place]:
         """The adapted projections of one group of a layer, in order."""
-        names = GROUPS[group]
-        return [
-            place for place in self.places if place.layer == layer and place.projection in names
-        ]
+        return [p for p in self.places if (p.layer, p.group) == (layer, group)]
 
 
 def lay_out(shape: DecoderShape, targets: tuple[str, ...], rank: int) -> Layout:
@@ -75,14 +74,14 @@ def lay_out(shape: DecoderShape, targets: tuple[str, ...], rank: int) -> Layout:
     places: list[Place] = []
     offset = number = 0
     for layer in range(shape.layers):
-        for names in GROUPS:
+        for group, names in enumerate(shape.groups):
             column = inner = 0
             for name in names:
                 inputs, outputs = shape.inputs[name], shape.outputs[name]
                 if name in targets:
                     columns, ranks = slice(column, column + outputs), slice(inner, inner + rank)
                     places.append(
-                        Place(layer, name, number, inputs, outputs, columns, ranks, offset)
+                        Place(layer, group, name, number, inputs, outputs, columns, ranks, offset)
                     )
                     inner += rank
                     offset += rank * inputs  # without a gap: a group's are one matrix
@@ -207,7 +206,7 @@ def _matrices(
     """Every matrix that an adapter of `rank` has, by the model's name for it: views of these
     rows."""
     for place in layout.places:
-        part = "self_attn" if place.projection in (*GROUPS[0], *GROUPS[1]) else "mlp"
+        part = "self_attn" if place.group < 2 else "mlp"
         module = f"model.layers.{place.layer}.{part}.{place.projection}"
         firsts = (_view(row_P, place.first, layout.rank, place.inputs) for row_P in rows_P)
         yield f"{module}.lora_A", tuple(matrix[:rank] for matrix in firsts)

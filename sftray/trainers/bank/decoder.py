@@ -39,8 +39,13 @@ class Decoder:
         self._attentions = possible(base.shape, base.dtype, base.device, attention)
         kinds, longest = base.description.kinds, max_length + reach
         places = torch.arange(longest, device=base.device)
-        self._tables = {name: base.rotary(places, name) for name in {k.rotary for k in kinds}}
+        names = {kind.rotary for kind in kinds if kind.rotary is not None}
+        self._tables = {name: self._table(places, name) for name in names}
         self._back = {name: -sin for name, (_, sin) in self._tables.items()}  # it turns back
+        beta, length = base.description.stretch
+        scale_L = 1 + beta * torch.log(1 + torch.floor(places / length))
+        self._scale_L = scale_L.to(base.dtype) if beta and longest > length else None
+        """Of queries by position, where any is not 1."""
         self._windows = [k.window if k.window and k.window < longest else None for k in kinds]
         self._ops = fastest(base.device)
         self._linears = [
@@ -50,6 +55,14 @@ class Decoder:
             ]
             for index, layer in enumerate(base.layers)
         ]
+
+    def _table(self, places_L: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        cos_LE, sin_LE = self.base.rotary(places_L, name)
+        if not self.base.description.family.interleaved:
+            return cos_LE, sin_LE
+        half = cos_LE.shape[1] // 2
+        cos_LE, sin_LE = (t[:, :half].repeat_interleave(2, dim=1) for t in (cos_LE, sin_LE))
+        return cos_LE, sin_LE
 
     @property
     def attention(self) -> BankAttention:
@@ -128,7 +141,7 @@ class Decoder:
         attention: BankAttention | None = None,
     ) -> tuple[Tensor, Any]:
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
-        rotary, gelu = self.base.description.kinds[index].rotary, self.base.description.gelu
+        gelu = self.base.description.gelu
         qkv, out, gate_up, down = self._linears[index]
         normed_TD, rstd_T = self._norm(x_TD, layer.before_attention)
         qkv_TO, hq_KSJ = qkv.forward(normed_TD, batch, work_KP)
@@ -137,8 +150,10 @@ class Decoder:
         if layer.head_norms is not None:
             raw_THE = heads_THE
             heads_THE = fast.head_norm(raw_THE, layer.head_norms, shape.epsilon)
-        rotated = shape.heads + shape.kv_heads
-        fast.rope_(heads_THE, *self._tables[rotary], batch.positions, rotated)
+        elif layer.joint_norms is not None:
+            raw_THE = heads_THE
+            heads_THE = self._joint_norm(raw_THE, layer.joint_norms)
+        self._turn_(heads_THE, index, batch.positions)
         attend = (attention or self.attention).forward
         mixed_TQE, attended = attend(heads_THE, batch.documents, self._windows[index])
         mixed_TI = mixed_TQE.reshape(x_TD.shape[0], -1)
@@ -165,7 +180,8 @@ class Decoder:
         """A branch's end on top of the residual sum `plus`; where a norm comes between, what it was
         given and its 1 / rms; and LoRA's h."""
         if norm_D is None:
-            sum_TD, h_KSJ = linear.forward(x_TI, batch, work_KP, plus_TO=plus_TD)
+            factor = self.base.description.residual
+            sum_TD, h_KSJ = linear.forward(x_TI, batch, work_KP, plus_TD, factor)
             return sum_TD, None, h_KSJ
         branch_TD, h_KSJ = linear.forward(x_TI, batch, work_KP)
         sum_TD, rstd_T = self._ops.rms_norm(branch_TD, norm_D, self.base.shape.epsilon, plus_TD)
@@ -176,7 +192,8 @@ class Decoder:
     ) -> Tensor:
         """The gradient of a branch's end before its norm, of that of the residual sum."""
         if branch is None or norm_D is None:
-            return dx_TD
+            factor = self.base.description.residual
+            return dx_TD if factor == 1 else dx_TD * factor
         dbranch_TD = torch.empty_like(dx_TD)
         branch_TD, rstd_T = branch
         self._ops.rms_norm_backward_(dbranch_TD, dx_TD, branch_TD, norm_D, rstd_T, add=False)
@@ -196,7 +213,7 @@ class Decoder:
         """Turn the gradient of a layer's output into that of its input, in place; without
         `to_input` only that of its adapters is computed."""
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
-        rotary, gelu = self.base.description.kinds[index].rotary, self.base.description.gelu
+        gelu = self.base.description.gelu
         qkv, out, gate_up, down = self._linears[index]
         first, branch, rest, branch2 = saved
         middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ = rest
@@ -209,7 +226,7 @@ class Decoder:
         down.add_gradients(dbranch_TD, active_TF, hd_KSJ, dh_KSJ, batch, grad_KP)
         dnormed_TD, dh_KSJ = gate_up.input_gradient(dgate_up_TG, batch, work_KP)
         gate_up.add_gradients(dgate_up_TG, normed2_TD, hg_KSJ, dh_KSJ, batch, grad_KP)
-        fast.rms_norm_backward_(dx_TD, dnormed_TD, middle_TD, layer.before_mlp, rstd2_T)
+        self._norm_gradient_(dx_TD, dnormed_TD, middle_TD, layer.before_mlp, rstd2_T)
 
         dbranch_TD = self._branch_gradient(dx_TD, branch, layer.after_attention)
         dmixed_TI, dh_KSJ = out.input_gradient(dbranch_TD, batch, work_KP)
@@ -218,10 +235,11 @@ class Decoder:
         dmixed_TQE = dmixed_TI.view(-1, shape.heads, shape.head_dim)
         where = (batch.documents, self._windows[index])
         self.attention.backward(dmixed_TQE, heads_THE, attended, *where, dheads_THE)
-        rotated, cos_LE = shape.heads + shape.kv_heads, self._tables[rotary][0]
-        fast.rope_(dheads_THE, cos_LE, self._back[rotary], batch.positions, rotated)
-        if raw_THE is not None:
+        self._turn_(dheads_THE, index, batch.positions, back=True)
+        if layer.head_norms is not None:
             fast.head_norm_backward_(dheads_THE, raw_THE, layer.head_norms, shape.epsilon)
+        elif layer.joint_norms is not None:
+            self._joint_norm_gradient_(dheads_THE, raw_THE, layer.joint_norms)
         dqkv_TO = dheads_THE.view(x_TD.shape[0], -1)
         if not to_input:
             dh_KSJ = qkv.inner_gradient(dqkv_TO, work_KP)
@@ -229,12 +247,60 @@ class Decoder:
             return dx_TD
         dnormed_TD, dh_KSJ = qkv.input_gradient(dqkv_TO, batch, work_KP)
         qkv.add_gradients(dqkv_TO, normed_TD, hq_KSJ, dh_KSJ, batch, grad_KP)
-        fast.rms_norm_backward_(dx_TD, dnormed_TD, x_TD, layer.before_attention, rstd_T)
+        self._norm_gradient_(dx_TD, dnormed_TD, x_TD, layer.before_attention, rstd_T)
         return dx_TD
 
-    def _norm(self, x_TD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor]:
+    def _turn_(
+        self, heads_THE: Tensor, index: int, positions_T: Tensor, *, back: bool = False
+    ) -> None:
+        """Rotate queries and keys of a layer by their positions, and scale queries; `back` is both
+        for a gradient."""
+        shape, rotary = self.base.shape, self.base.description.kinds[index].rotary
+        if rotary is not None:
+            cos_LE, sin_LE = self._tables[rotary]
+            sin_LE = self._back[rotary] if back else sin_LE
+            rotated, family = shape.heads + shape.kv_heads, self.base.description.family
+            where = (cos_LE, sin_LE, positions_T, rotated)
+            self._ops.rope_(heads_THE, *where, interleaved=family.interleaved)
+        if self._scale_L is not None:
+            heads_THE[:, : shape.heads].mul_(self._scale_L[positions_T][:, None, None])
+
+    def _joint_norm(self, raw_THE: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """All query heads normed as one, and all key heads; value heads copied."""
+        heads_THE = raw_THE.clone()
+        for part, weight in zip(self._joint_parts(heads_THE), weights, strict=True):
+            normed, _ = self._ops.rms_norm(part.flatten(1), weight, self.base.shape.epsilon)
+            part.copy_(normed.view_as(part))
+        return heads_THE
+
+    def _joint_norm_gradient_(
+        self, dheads_THE: Tensor, raw_THE: Tensor, weights: tuple[Tensor, Tensor]
+    ) -> None:
+        both = (self._joint_parts(dheads_THE), self._joint_parts(raw_THE))
+        for slope, part, weight in zip(*both, weights, strict=True):
+            x, dx = part.flatten(1), torch.empty_like(part.flatten(1))
+            _, rstd = self._ops.rms_norm(x, weight, self.base.shape.epsilon)
+            self._ops.rms_norm_backward_(dx, slope.flatten(1), x, weight, rstd, add=False)
+            slope.copy_(dx.view_as(slope))
+
+    def _joint_parts(self, heads_THE: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(heads_THE, self.base.shape.split, dim=1)[:2]
+
+    def _norm(self, x_TD: Tensor, weight_D: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is normed, and 1 / rms; what is given, twice, where a layer has no norm."""
+        if weight_D is None:
+            return x_TD, x_TD
         normed_TD, rstd_T = self._ops.rms_norm(x_TD, weight_D, self.base.shape.epsilon)
         return normed_TD, rstd_T
+
+    def _norm_gradient_(
+        self, dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor | None, rstd_T: Tensor
+    ) -> None:
+        """Add to dx the gradient of what `_norm` was given."""
+        if weight_D is None:
+            dx_TD.add_(dy_TD)
+        else:
+            self._ops.rms_norm_backward_(dx_TD, dy_TD, x_TD, weight_D, rstd_T)
 
     def head(self, x_TD: Tensor, batch: Batch, *, gradient: bool) -> tuple[Tensor, Any]:
         """Losses of the supervised positions and, with `gradient`, that of their sum, [T, D]."""

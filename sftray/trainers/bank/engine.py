@@ -75,7 +75,7 @@ class Engine:
         self._ends = end_tokens(model, packs.end_of_turn)
         end_proof = begin_proof(model, trial, packs.max_length, resident=settings.resident)
         base = take_base(model, dtype, resident=settings.resident)
-        targets = target_projections(trial.lora_target_modules)
+        targets = target_projections(trial.lora_target_modules, base.shape.groups)
         if targets is None:
             raise ConfigError("lora_target_modules: a bank cannot train them; use --trainer train")
         layout = lay_out(base.shape, targets, settings.lora_r)

@@ -19,14 +19,11 @@ from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.errors import ConfigError
-from sftray.plan.layer_description import Description, describe
-from sftray.plan.model_shape import PROJECTIONS
+from sftray.plan.layer_description import SPLIT, Description, Groups, describe
 from sftray.plan.trainer_choice import why_not_the_base
 from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import load_base
 
-GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-"""Projections that share an input, in the order of the forward pass."""
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that are read as they are."""
 
@@ -48,6 +45,7 @@ class DecoderShape:
     outputs: dict[str, int]
     """Width of each projection's output."""
     inputs: dict[str, int]
+    groups: Groups = SPLIT
 
     @property
     def split(self) -> list[int]:
@@ -71,13 +69,15 @@ class Layer:
     """One decoder layer."""
 
     groups: list[Group]
-    before_attention: Tensor
+    before_attention: Tensor | None
     after_attention: Tensor | None
-    before_mlp: Tensor
+    before_mlp: Tensor | None
     after_mlp: Tensor | None
     """Norms' weights [hidden]; float32 where they are 1 + what the checkpoint has."""
     head_norms: Tensor | None
     """[heads + kv_heads, head_dim]: the norm weight of every query and key head (Qwen3)."""
+    joint_norms: tuple[Tensor, Tensor] | None
+    """Or those of all queries' features and of all keys' as one (OLMo 2)."""
 
 
 @dataclass
@@ -134,10 +134,12 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     rows = embedding.weight.data.to(dtype)
     shape = _shape(model)
     scratch = None
-    modules = _modules(body.layers[0])
+    modules = _modules(body.layers[0], shape.groups)
     if not resident and any(hasattr(module.weight, "quant_state") for module in modules.values()):
         outputs = shape.outputs
-        largest = max(sum(outputs[n] for n in names) * shape.inputs[names[0]] for names in GROUPS)
+        largest = max(
+            sum(outputs[n] for n in names) * shape.inputs[names[0]] for names in shape.groups
+        )
         scratch = torch.empty(largest, dtype=dtype, device=device)  # for one group at a time
     description = describe(config.to_dict(), shape.head_dim)
     layers = [_take_layer(layer, shape, description, dtype, scratch) for layer in body.layers]
@@ -145,9 +147,9 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
         shape=shape,
         description=description,
         embedding=rows,
-        multiplier=_multiplier(embedding),
+        multiplier=description.embedding * _multiplier(embedding),
         head=rows if tied else head_weight.to(dtype),
-        norm=_norm(body.norm, description, dtype),
+        norm=_scaled(_norm(body.norm, description, dtype), description.logits),
         layers=layers,
         rotary=tables,
         dtype=dtype,
@@ -158,20 +160,29 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
 
 def _shape(model: Any) -> DecoderShape:
     config, first = model.config, model.model.layers[0]
-    modules, head_dim = _modules(first), first.self_attn.head_dim
+    head_dim = first.self_attn.head_dim
+    description = describe(config.to_dict(), head_dim)
+    groups = description.family.groups
+    modules = _modules(first, groups)
     outputs = {name: module.out_features for name, module in modules.items()}
     return DecoderShape(
         hidden=config.hidden_size,
-        heads=outputs["q_proj"] // head_dim,
-        kv_heads=outputs["k_proj"] // head_dim,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
         head_dim=head_dim,
         layers=len(model.model.layers),
         vocabulary=model.lm_head.weight.shape[0],
         epsilon=config.rms_norm_eps,
-        scale=describe(config.to_dict(), head_dim).scale,
+        scale=description.scale,
+        groups=groups,
         outputs=outputs,
         inputs={name: module.in_features for name, module in modules.items()},
     )
+
+
+def _scaled(weight_D: Tensor, factor: float) -> Tensor:
+    """The last norm's weight, by which logits are scaled, too; unrounded."""
+    return weight_D if factor == 1 else weight_D.float() * factor
 
 
 def _multiplier(embedding: Any) -> float:
@@ -183,12 +194,14 @@ def _multiplier(embedding: Any) -> float:
 def _why_not_the_weights(model: Any) -> str | None:
     """Why what was loaded is not what the bank takes apart; None if it is."""
     attention = model.model.layers[0].self_attn
-    scale = describe(model.config.to_dict(), attention.head_dim).scale
+    description = describe(model.config.to_dict(), attention.head_dim)
+    scale = description.scale
     if not math.isclose(attention.scaling, scale):
         return f"the base scales its attention by {attention.scaling:g}, not by {scale:g}"
     plain = [model.get_input_embeddings().weight, model.lm_head.weight]
     for layer in model.model.layers:
-        weights = [module.weight for module in _modules(layer).values()]
+        modules = _modules(layer, description.family.groups)
+        weights = [module.weight for module in modules.values()]
         plain += [weight for weight in weights if not hasattr(weight, "quant_state")]
     if strange := {weight.dtype for weight in plain} - {*FLOATS}:
         return f"the base has weights of {strange.pop()}, which the bank cannot read"
@@ -202,29 +215,35 @@ def _take_layer(
     dtype: torch.dtype,
     scratch: Tensor | None,
 ) -> Layer:
-    modules = _modules(layer)
+    modules = _modules(layer, shape.groups)
     groups = []
-    for names in GROUPS:
+    for names in shape.groups:
         groups.append(_take_group([modules[name] for name in names], dtype, scratch))
         for name in names:
             del modules[name].weight  # its memory is needed for the next
-    attention, head_norms = layer.self_attn, None
+    attention, head_norms, joint_norms = layer.self_attn, None, None
     if hasattr(attention, "q_norm"):
         query, key = (
             _norm(norm, description, dtype) for norm in (attention.q_norm, attention.k_norm)
         )
-        head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)])
+        if len(query) == shape.head_dim:
+            head_norms = torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)])
+        else:
+            joint_norms = query, key
     found = {
         place: name and _norm(getattr(layer, name), description, dtype)
         for place, name in asdict(description.family.norms).items()
     }
-    return Layer(groups, **found, head_norms=head_norms)
+    return Layer(groups, **found, head_norms=head_norms, joint_norms=joint_norms)
 
 
 def _norm(module: Any, description: Description, dtype: torch.dtype) -> Tensor:
     """What a norm multiplies by."""
     weight: Tensor = module.weight.data
-    return 1.0 + weight.float() if description.family.one_plus else weight.to(dtype)
+    family = description.family
+    if family.one_plus:
+        return 1.0 + weight.float()
+    return weight.float() if family.exact_norms else weight.to(dtype)
 
 
 def _take_group(modules: Sequence[Any], dtype: torch.dtype, scratch: Tensor | None) -> Group:
@@ -269,9 +288,10 @@ def _bias(modules: Sequence[Any], widths: Sequence[int], dtype: torch.dtype) -> 
     )
 
 
-def _modules(layer: Any) -> dict[str, Any]:
+def _modules(layer: Any, groups: Groups) -> dict[str, Any]:
     """A decoder layer's linear modules by name."""
     return {
         name: getattr(layer.self_attn, name, None) or getattr(layer.mlp, name)
-        for name in PROJECTIONS
+        for names in groups
+        for name in names
     }

@@ -70,13 +70,23 @@ def head_norm_backward_(dqkv_THE: Tensor, qkv_THE: Tensor, weights_hE: Tensor, e
 
 
 def rope_(
-    qkv_THE: Tensor, cos_LE: Tensor, sin_LE: Tensor, positions_T: Tensor, rotated: int
+    qkv_THE: Tensor,
+    cos_LE: Tensor,
+    sin_LE: Tensor,
+    positions_T: Tensor,
+    rotated: int,
+    *,
+    interleaved: bool = False,
 ) -> None:
-    """Rotate the first `rotated` heads in place, halves as in Llama; with −sin it is the backward
-    pass."""
-    heads_ThE = qkv_THE[:, :rotated]
+    """Rotate the first `rotated` heads in place, as many features of each as the tables have:
+    halves as in Llama, or neighbours as in GLM-4. With −sin it is the backward pass."""
+    heads_ThE = qkv_THE[:, :rotated, : cos_LE.shape[1]]
     half = heads_ThE.shape[2] // 2
-    turned_ThE = torch.cat((-heads_ThE[..., half:], heads_ThE[..., :half]), dim=2)
+    if interleaved:
+        pairs = (-heads_ThE[..., 1::2], heads_ThE[..., ::2])
+        turned_ThE = torch.stack(pairs, dim=3).flatten(2)
+    else:
+        turned_ThE = torch.cat((-heads_ThE[..., half:], heads_ThE[..., :half]), dim=2)
     heads_ThE.copy_(
         heads_ThE * cos_LE[positions_T][:, None] + turned_ThE * sin_LE[positions_T][:, None]
     )

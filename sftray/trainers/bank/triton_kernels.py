@@ -97,11 +97,18 @@ def head_norm_backward_(dqkv_THE: Tensor, qkv_THE: Tensor, weights_hE: Tensor, e
 
 
 def rope_(
-    qkv_THE: Tensor, cos_LE: Tensor, sin_LE: Tensor, positions_T: Tensor, rotated: int
+    qkv_THE: Tensor,
+    cos_LE: Tensor,
+    sin_LE: Tensor,
+    positions_T: Tensor,
+    rotated: int,
+    *,
+    interleaved: bool = False,
 ) -> None:
     """Some heads of one token a program. E even."""
     tokens, heads, width = qkv_THE.shape
-    block = triton.next_power_of_2(width // 2)
+    turned = cos_LE.shape[1]
+    block = triton.next_power_of_2(turned // 2)
     batch = min(max(_TILE // (2 * block), 1), triton.next_power_of_2(rotated))
     blocks = triton.cdiv(rotated, batch)
     grid = (tokens * blocks,)
@@ -114,6 +121,8 @@ def rope_(
         heads,
         rotated,
         width,
+        turned,
+        interleaved,
         blocks,
         batch,
         block,
@@ -355,27 +364,31 @@ def _rope(
     HEADS: tl.constexpr,
     ROTATED: tl.constexpr,
     WIDTH: tl.constexpr,
+    TURNED: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
     BLOCKS: tl.constexpr,
     BATCH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    HALF: tl.constexpr = WIDTH // 2
+    HALF: tl.constexpr = TURNED // 2
+    STEP: tl.constexpr = 2 if INTERLEAVED else 1
+    APART: tl.constexpr = 1 if INTERLEAVED else TURNED // 2
     program = tl.program_id(0)
     token = (program // BLOCKS).to(tl.int64)
     head_B1 = program % BLOCKS * BATCH + tl.arange(0, BATCH)[:, None]
     feature_1Z = tl.arange(0, BLOCK)[None, :]
     inside_BZ = (head_B1 < ROTATED) & (feature_1Z < HALF)
-    left_BZ = qkv_THE + token * (HEADS * WIDTH) + head_B1 * WIDTH + feature_1Z
+    left_BZ = qkv_THE + token * (HEADS * WIDTH) + head_B1 * WIDTH + feature_1Z * STEP
     x_BZ = tl.load(left_BZ, mask=inside_BZ, other=0.0).to(tl.float32)
-    y_BZ = tl.load(left_BZ + HALF, mask=inside_BZ, other=0.0).to(tl.float32)
-    place_1Z = tl.load(positions_T + token).to(tl.int64) * WIDTH + feature_1Z
+    y_BZ = tl.load(left_BZ + APART, mask=inside_BZ, other=0.0).to(tl.float32)
+    place_1Z = tl.load(positions_T + token).to(tl.int64) * TURNED + feature_1Z * STEP
     known_1Z = feature_1Z < HALF
     cos_x_1Z = tl.load(cos_LE + place_1Z, mask=known_1Z, other=0.0).to(tl.float32)
     sin_x_1Z = tl.load(sin_LE + place_1Z, mask=known_1Z, other=0.0).to(tl.float32)
-    cos_y_1Z = tl.load(cos_LE + place_1Z + HALF, mask=known_1Z, other=0.0).to(tl.float32)
-    sin_y_1Z = tl.load(sin_LE + place_1Z + HALF, mask=known_1Z, other=0.0).to(tl.float32)
+    cos_y_1Z = tl.load(cos_LE + place_1Z + APART, mask=known_1Z, other=0.0).to(tl.float32)
+    sin_y_1Z = tl.load(sin_LE + place_1Z + APART, mask=known_1Z, other=0.0).to(tl.float32)
     tl.store(left_BZ, x_BZ * cos_x_1Z - y_BZ * sin_x_1Z, mask=inside_BZ)
-    tl.store(left_BZ + HALF, y_BZ * cos_y_1Z + x_BZ * sin_y_1Z, mask=inside_BZ)
+    tl.store(left_BZ + APART, y_BZ * cos_y_1Z + x_BZ * sin_y_1Z, mask=inside_BZ)
 
 
 @triton.jit

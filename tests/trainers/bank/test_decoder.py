@@ -148,7 +148,7 @@ def _bank(
 ) -> tuple[Decoder, Adapters]:
     base = take_base(random_model(family), torch.float32, resident=True)
     trials = TRIALS if trial is None else (trial,)
-    targets = target_projections(trials[0].lora_target_modules)
+    targets = target_projections(trials[0].lora_target_modules, base.shape.groups)
     assert targets is not None
     layout = lay_out(base.shape, targets, max(t.lora_r for t in trials))
     bank = Adapters(layout, len(adapters), base.dtype, base.device)

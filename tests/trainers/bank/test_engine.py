@@ -41,11 +41,37 @@ GEMMA3: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Beside them: four norms a layer by 1 + weight, QK-norm, GeGLU, two rotary bases, a multiplier."""
+HALF = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+BY_POSITION = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+    "original_max_position_embeddings": 64, "llama_4_scaling_beta": 0.3,
+}  # fmt: skip
+MULTIPLIERS = {"embedding": 3.0, "residual": 0.6, "attention": 0.2}
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("phi3", {"rope_parameters": HALF, "sliding_window": 24}),
+    (
+        "granite",
+        {f"{name}_multiplier": value for name, value in MULTIPLIERS.items()}
+        | {"logits_scaling": 1.7},
+    ),
+    ("olmo3", {"sliding_window": 24, "layer_types": GEMMA3["layer_types"]}),
+    ("olmo2", {}),
+    ("exaone4", {"sliding_window": 24, "layer_types": GEMMA3["layer_types"]}),
+    ("smollm3", {"no_rope_layers": [1, 0]}),
+    ("mistral", {"sliding_window": 24}),
+    ("ministral3", {"rope_parameters": BY_POSITION}),
+    ("glm4", {}),
+    ("seed_oss", {"attention_dropout": 0.0, "residual_dropout": 0.0}),
+]
 
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [pytest.param("llama", {}, marks=pytest.mark.exhaustive), ("gemma3_text", GEMMA3)],
+    [
+        ("gemma3_text", GEMMA3),
+        *(pytest.param(*family, marks=pytest.mark.exhaustive) for family in FAMILIES),
+    ],
 )
 def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
     kind: str, settings: dict[str, Any], small_packs: Packs, tmp_path: Path
