@@ -287,7 +287,7 @@ class Decoder:
         return torch.split(heads_THE, self.base.shape.split, dim=1)[:2]
 
     def _norm(self, x_TD: Tensor, weight_D: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is normed, and 1 / rms; what is given, twice, where a layer has no norm."""
+        """x normed, and 1 / rms; x itself, twice, where a layer has no norm."""
         if weight_D is None:
             return x_TD, x_TD
         normed_TD, rstd_T = self._ops.rms_norm(x_TD, weight_D, self.base.shape.epsilon)
@@ -296,7 +296,7 @@ class Decoder:
     def _norm_gradient_(
         self, dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor | None, rstd_T: Tensor
     ) -> None:
-        """Add to dx the gradient of what `_norm` was given."""
+        """Add to dx the gradient of `_norm`'s x."""
         if weight_D is None:
             dx_TD.add_(dy_TD)
         else:
