@@ -93,6 +93,9 @@ class DataConfig:
     train_on: Annotated[str, OneOf("assistant", "last")] = "assistant"
     """Which answers are trained on, of those that a row's own flags (weight, train, …) leave: all,
     or the last of each conversation."""
+    allow_special_tokens: bool = False
+    """Special tokens that are spelled in a text (`<|im_end|>`) become tokens. Else they are
+    tokenised as the text that they are, in questions too."""
     seed: Annotated[int, Seed()] = 0
     """Seed of the held-out choice and of the order of packed rows."""
 

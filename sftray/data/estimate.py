@@ -15,7 +15,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.data.chat.asking import asked_of, prompt_ids
+from sftray.data.chat.asking import asked_of, number_of_tokens
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.tokenizer import read_tokenizer
@@ -110,7 +110,7 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
         },
         "eval_overlap": overlap,
         "sample_prompts": [
-            {"reference_tokens": len(prompt_ids(chat, one.reference))}
+            {"reference_tokens": number_of_tokens(chat, one.reference)}
             for one in asked_of(chat, prompts[:SAMPLE_PROMPTS])
         ],
     }
@@ -206,6 +206,7 @@ def take_samples(recipe: Recipe, size: int) -> list[Sample]:
         thinking=recipe.data.thinking,
         train_on=recipe.data.train_on,
         enable_thinking=recipe.data.enable_thinking,
+        allow_special_tokens=recipe.data.allow_special_tokens,
     )
     return [_sampled(source, recipe, chat, size) for source in recipe.train]
 

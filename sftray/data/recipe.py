@@ -26,7 +26,7 @@ from sftray.storage.paths import PacksPaths
 
 PART_POSITIONS = 2**21
 """Tokens and padding of a part of the packs: 16 MiB of ids and labels."""
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")
@@ -114,6 +114,7 @@ def make_recipe(
         "enable_thinking": data.enable_thinking,
         "train_on": data.train_on,
         **({} if data.test_fraction is None else {"test_fraction": data.test_fraction}),
+        "allow_special_tokens": data.allow_special_tokens,
         "packing_version": PACKING_VERSION,
         "format_version": FORMAT_VERSION,
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},

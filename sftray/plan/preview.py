@@ -102,6 +102,7 @@ class Preview:
                     "rows": of["read"],
                     "reasons": of["dropped"],
                     "unread": of["unread"],
+                    "spelled": of["spelled"],
                     "thoughts": of["thoughts"],
                 }
                 for split, of in splits.items()

@@ -9,7 +9,7 @@ from sftray.config.trainings import LEAST_KEPT, expected_trainings
 from sftray.data.packs.manifest import overlap_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
-from sftray.data.packs.readings import dropped_text, thoughts_text, unread_text
+from sftray.data.packs.readings import dropped_text, spelled_text, thoughts_text, unread_text
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
@@ -77,7 +77,7 @@ def _data_text(plan: Preview) -> list[str]:
         )
     for split, facts in splits.items():
         thoughts = thoughts_text(facts, plan.sweep.data.thinking)
-        texts = (dropped_text(facts), unread_text(facts), thoughts)
+        texts = (dropped_text(facts), unread_text(facts), spelled_text(facts), thoughts)
         lines += [f"  {split}: {text}" for text in texts if text]
     if overlap := plan.manifest["eval_overlap"]:
         lines.append(overlap_text(overlap))

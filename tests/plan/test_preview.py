@@ -14,7 +14,7 @@ import pytest
 from fake_trials import make_sweep
 
 from sftray.config import DataConfig, TrialConfig
-from sftray.data.chat.loss_mask import encode
+from sftray.data.chat.loss_mask import encode_rendered
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.source.sources import open_source, sample_rows
 from sftray.demo import FOLDER
@@ -33,8 +33,8 @@ def looks(act: Callable[[], object]) -> Counter[str]:
     def watch(frame: FrameType, event: str, arg: Any) -> None:
         if event == "call" and frame.f_code in counted:
             counts[counted[frame.f_code]] += 1
-        elif event == "call" and frame.f_code is encode.__code__:
-            counts["tokenised"] += len(frame.f_locals["conversations"])
+        elif event == "call" and frame.f_code is encode_rendered.__code__:
+            counts["tokenised"] += len(frame.f_locals["batch"].ready)
 
     sys.setprofile(watch)
     try:

@@ -61,7 +61,7 @@ class ChatFormat:
     """The last token that is trained in an answer."""
     pad_token_id: int
     control_tokens: tuple[str, ...]
-    """Tokens that the template builds turns from; no text may contain them."""
+    """Special tokens that the template builds turns from."""
     limits: Limits
     """What the template may take."""
     thinking: str = "as_template"
@@ -70,6 +70,8 @@ class ChatFormat:
     """assistant or last."""
     enable_thinking: bool | None = None
     """What templates know by this name; None leaves it to them."""
+    allow_special_tokens: bool = False
+    """Those that are spelled in a text become tokens."""
     asks_thoughts: bool = False
     """Most conversations have thoughts, so that a question asks for one."""
     differences: tuple[str, ...] = ()

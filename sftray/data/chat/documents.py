@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.spelled import MARK, SPELLED, AsText, as_text
 from sftray.data.chat.template_process import Span
 from sftray.data.chat.token_kinds import Kinds
 from sftray.data.chat.tokenizer import backend, swallowing_tokens
@@ -43,6 +44,8 @@ class Document(NamedTuple):
     lost_exchanges: int
     kinds: Kinds | None = None
     """Of its tokens (`token_kinds`), ends left out; None where all are words."""
+    spelled: frozenset[str] = frozenset()
+    """Special tokens in its words, tokenised as text."""
     more: tuple[Document, ...] = ()
     """Of the same conversation, where its answers are not all seen in one text."""
 
@@ -54,6 +57,16 @@ class Tokens(NamedTuple):
     edges: list[Span | None]
     """The tokens of each span to train on; None where a token straddles its edge."""
     encoding: Encoding
+    as_text: AsText | None = None
+    """Where words spell special tokens."""
+    reason: str = ""
+    """Why it cannot be trained on."""
+
+    @property
+    def offsets(self) -> Sequence[Span]:
+        """The characters of each token."""
+        found = self.encoding.offsets
+        return found if self.as_text is None else self.as_text.places(found)
 
 
 class Dropped(NamedTuple):
@@ -67,6 +80,11 @@ class Dropped(NamedTuple):
 
 def tokens_of(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
     """Each text in tokens."""
+    plain = iter(_tokens_of(chat, [one for one in written if MARK not in one[0]]))
+    return [_marked_tokens(chat, *one) if MARK in one[0] else next(plain) for one in written]
+
+
+def _tokens_of(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
     swallowing = swallowing_tokens(chat.tokenizer)
     texts = [text for text, _ in written]
     encodings = backend(chat.tokenizer).encode_batch(texts, add_special_tokens=False)
@@ -78,6 +96,17 @@ def tokens_of(chat: ChatFormat, written: Sequence[Written]) -> list[Tokens]:
         )
         for (text, spans), encoding in zip(written, encodings, strict=True)
     ]
+
+
+def _marked_tokens(chat: ChatFormat, text: str, spans: list[Span] | str) -> Tokens:
+    """Of a text whose words spell special tokens."""
+    one = as_text(chat, text, [] if isinstance(spans, str) else spans)
+    encoding = backend(one.tokenizer).encode(one.text, add_special_tokens=False)
+    ids = one.ids(encoding.ids)
+    if ids is None:
+        return Tokens(np.empty(0, np.int32), [], encoding, one, SPELLED)
+    swallowing = swallowing_tokens(one.tokenizer)
+    return Tokens(ids, _token_edges(encoding, one.text, one.spans, swallowing), encoding, one)
 
 
 def _token_edges(
@@ -137,8 +166,8 @@ def _token_among(offsets: list[Span], position: int) -> int | None:
 
 def document_of(spans: list[Span] | str, tokens: Tokens) -> Document | Dropped:
     """The conversation as tokens, however long."""
-    if isinstance(spans, str):
-        return Dropped(spans)
+    if isinstance(spans, str) or tokens.reason:
+        return Dropped(spans if isinstance(spans, str) else tokens.reason)
     edges = [edge for edge in tokens.edges if edge is not None]
     if len(edges) < len(tokens.edges):
         return Dropped(STRADDLES)

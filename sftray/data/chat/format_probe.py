@@ -34,7 +34,7 @@ from sftray.data.chat.template_process import (
     Rendered,
     Span,
 )
-from sftray.data.chat.tokenizer import ModelTokenizer, backend
+from sftray.data.chat.tokenizer import ModelTokenizer, backend, special_tokens
 from sftray.data.chat.turn_shape import TurnShape
 from sftray.data.source.turns import Message
 from sftray.errors import TemplateError
@@ -62,6 +62,7 @@ def choose_format(
     thinking: str = "as_template",
     train_on: str = "assistant",
     enable_thinking: bool | None = None,
+    allow_special_tokens: bool = False,
 ) -> ChatFormat:
     """The format of a tokenizer with its own template, or with `template` in its place, and fields
     of a DataConfig.
@@ -83,7 +84,10 @@ def choose_format(
     else:
         chat = probe(training, TRAINING_TEMPLATE)
     chat = dataclasses.replace(
-        with_shape(chat, turn_tokens(tokenizer)), thinking=thinking, train_on=train_on
+        with_shape(chat, special_tokens(tokenizer.json, tokenizer.special_tokens)),
+        thinking=thinking,
+        train_on=train_on,
+        allow_special_tokens=allow_special_tokens,
     )
     if training is None:
         return chat
@@ -111,7 +115,7 @@ def _probe(
     starts = [shared(tokenizer.json, prompt, text) for prompt in written.prompts]
     if method == PREFIXES:
         _check_prefixes(tokenizer, written, starts)
-    tokens = turn_tokens(tokenizer)
+    tokens = special_tokens(tokenizer.json, tokenizer.special_tokens)
     end = _closing(tokenizer, tokens, text, answers[1][1], len(text))
     middle = end
     if not text.startswith(end, answers[0][1]):
@@ -239,13 +243,6 @@ def _check_prefixes(tokenizer: ModelTokenizer, written: _Written, starts: list[i
                 f"{prompt[-40:]!r}, so the assistant's tokens cannot be told; give "
                 "data.chat_template whose prompt ends on a special token or a line break"
             )
-
-
-def turn_tokens(tokenizer: ModelTokenizer) -> list[str]:
-    """The special tokens, longest first, from which a template may build turns."""
-    added = backend(tokenizer.json).get_added_tokens_decoder().values()
-    named = {text for _, text in tokenizer.special_tokens}
-    return sorted({t.content for t in added if t.special} | named, key=lambda t: (-len(t), t))
 
 
 def _closing(tokenizer: ModelTokenizer, tokens: list[str], text: str, start: int, stop: int) -> str:

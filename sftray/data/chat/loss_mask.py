@@ -13,6 +13,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 from sftray.data.chat.answer_spans import UNCERTAIN, marked_spans, not_written, prefix_spans
 from sftray.data.chat.chat_format import PREFIXES, ChatFormat
@@ -35,13 +36,13 @@ from sftray.data.chat.served import (
     shared_text,
 )
 from sftray.data.chat.shape_probe import CALLING_TWICE
+from sftray.data.chat.spelled import marked, refusal
 from sftray.data.chat.template_process import OverLimitsError, RefusedError, Span
 from sftray.data.chat.token_kinds import kinds_of
 from sftray.data.chat.tokenizer import backend
 from sftray.data.source.conversations import Conversation
 from sftray.data.source.turns import Message
 
-CONTROL_TOKEN = "control token in the text"
 REFUSED = "refused by the chat template"
 OVER_LIMITS = "the chat template takes too long or too much memory"
 APART = "answers that cannot be told apart, some of them not to be trained on"
@@ -56,6 +57,13 @@ LONG = 500
 """Turns above which a conversation is looked through for how much of it may fit, before templates
 see it, some of whose work grows with the square of it."""
 
+
+class _Batch(NamedTuple):
+    conversations: Sequence[list[Message]]
+    ready: Sequence[Conversation]
+    """As they are `prepared`."""
+
+
 Rendering = Written | Served
 """A text with its spans; the answers of a conversation with calls or thoughts; or the reason why it
 is dropped."""
@@ -65,16 +73,17 @@ def encode_ahead(
     chat: ChatFormat, batches: Iterable[Sequence[list[Message]]], max_length: int
 ) -> Iterator[list[Document | Dropped]]:
     """`encode` of each batch; the next is read and rendered while one is tokenised."""
-    waiting: list[tuple[Sequence[list[Message]], Future[list[Rendering]]]] = []
+    waiting: list[tuple[_Batch, Future[list[Rendering]]]] = []
     with ThreadPoolExecutor(1) as thread:
         for conversations in batches:
             ready = [prepared(chat, turns, max_length) for turns in conversations]
-            waiting.append((conversations, thread.submit(written, chat, ready, ASKED)))
+            batch = _Batch(conversations, ready)
+            waiting.append((batch, thread.submit(written, chat, ready, ASKED)))
             if len(waiting) > 1:
                 one, rendered = waiting.pop(0)
-                yield encode(chat, one, max_length, renderings=rendered.result())
+                yield encode_rendered(chat, one, rendered.result(), max_length, ASKED)
         for one, rendered in waiting:
-            yield encode(chat, one, max_length, renderings=rendered.result())
+            yield encode_rendered(chat, one, rendered.result(), max_length, ASKED)
 
 
 def encode(
@@ -83,19 +92,29 @@ def encode(
     max_length: int,
     *,
     asked: int = ASKED,
-    renderings: Sequence[Rendering] | None = None,
 ) -> list[Document | Dropped]:
     """A Document for each conversation, or the reason why it is dropped.
 
-    Without markers, `asked` prompts at either end are rendered; `renderings` is what was rendered
-    already. Raises TemplateError where the template turns out to rewrite earlier turns.
+    Without markers, `asked` prompts at either end are rendered. Raises TemplateError where the
+    template turns out to rewrite earlier turns.
     """
     ready = [prepared(chat, turns, max_length) for turns in conversations]
-    renderings = renderings or written(chat, ready, asked)
+    batch = _Batch(conversations, ready)
+    return encode_rendered(chat, batch, written(chat, ready, asked), max_length, asked)
+
+
+def encode_rendered(
+    chat: ChatFormat,
+    batch: _Batch,
+    renderings: Sequence[Rendering],
+    max_length: int,
+    asked: int,
+) -> list[Document | Dropped]:
+    """A batch that is rendered."""
     plain = [one for one in renderings if isinstance(one, tuple)]
     tokenised = iter(zip(plain, tokens_of(chat, plain), strict=True))
     documents: list[Document | Dropped] = []
-    for turns, whole, one in zip(ready, conversations, renderings, strict=True):
+    for turns, whole, one in zip(batch.ready, batch.conversations, renderings, strict=True):
         document: Document | Dropped
         if isinstance(one, str):
             document = Dropped(one)
@@ -106,14 +125,17 @@ def encode(
             document = _document(chat, turns, rendered, tokens)
             if isinstance(document, Document) and len(tokens.ids) > max_length:
                 document = _shortened(chat, turns, document, tokens, max_length, asked)
+        if isinstance(document, Document) and turns.spelled:
+            document = document._replace(spelled=turns.spelled)
         documents.append(_of_whole(document, len(turns), whole))
     return documents
 
 
 def prepared(chat: ChatFormat, turns: list[Message], max_length: int | None = None) -> Conversation:
-    """A conversation as it is written: without thoughts, where they are dropped, and no longer than
-    what can be rendered answer by answer, or than what may fit."""
-    one = Conversation.of(turns)
+    """A conversation as it is written: what spells special tokens marked as text, without thoughts,
+    where they are dropped, and no longer than what can be rendered answer by answer, or than what
+    may fit."""
+    one = marked(chat, Conversation.of(turns))
     if one.is_plain and len(one) <= LONG:  # nearly always
         return one
     if not one.is_plain and chat.thinking == "drop" and one.has_thoughts:
@@ -182,28 +204,12 @@ def _marks_calls(chat: ChatFormat) -> bool:
 
 def _refusal(chat: ChatFormat, turns: Conversation) -> str:
     """Why a conversation is dropped before it is rendered; empty where it is not."""
-    texts = "\0".join([turn["content"] for turn in turns])
     if not turns.is_plain:
         if turns.tools and not chat.shape.tools:
             return not_written("tools")
         if not chat.shape.calls and any("tool_calls" in t or t["role"] == "tool" for t in turns):
             return not_written("tool_calls")
-        texts = "\0".join(_texts([*turns, *turns.tools]))
-    if any(token in texts for token in chat.control_tokens):
-        return CONTROL_TOKEN
-    return ""
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts in a value, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from value
-        yield from _texts([*value.values()])
-    elif isinstance(value, list):
-        for held in value:
-            yield from _texts(held)
+    return refusal(chat, turns)
 
 
 def _serve(chat: ChatFormat, conversations: Sequence[Conversation]) -> list[Served]:
@@ -283,7 +289,7 @@ def _document(
     places = [place for place in turns.answers if place not in turns.untrained]
     shown = [turns[place] for place in (places[-1:] if chat.train_on == "last" else places)]
     answers = [*zip(spans, shown, strict=True)]
-    return document._replace(kinds=kinds_of(text, tokens.encoding.offsets, answers))
+    return document._replace(kinds=kinds_of(text, tokens.offsets, answers))
 
 
 def _shortened(

@@ -103,7 +103,7 @@ def served_document(
         if isinstance(document, Dropped):
             return document
         shown = [turns[place] for place in (*seen, last.place)]
-        kinds = kinds_of(last.text, tokens.encoding.offsets, [*zip(spans, shown, strict=True)])
+        kinds = kinds_of(last.text, tokens.offsets, [*zip(spans, shown, strict=True)])
         document = document._replace(kinds=kinds)
         full, first = max(full, document.full_length), document.first_exchange
         if document.full_length > max_length:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def read_tokenizer(model: str, *, revision: str | None = None) -> ModelTokenizer
     )
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def backend(tokenizer_json: str) -> Tokenizer:
     """The tokenizer that tokenises, with offsets that cover every character of a token.
 
@@ -116,7 +116,14 @@ def backend(tokenizer_json: str) -> Tokenizer:
         return Tokenizer.from_str(json.dumps(values))
 
 
-@functools.lru_cache(maxsize=4)
+def special_tokens(tokenizer_json: str, named: Iterable[tuple[str, str]]) -> list[str]:
+    """All special tokens, longest first: those that the tokenizer has as such, and the `named`."""
+    added = backend(tokenizer_json).get_added_tokens_decoder().values()
+    tokens = {token.content for token in added if token.special} | {text for _, text in named}
+    return sorted(tokens, key=lambda token: (-len(token), token))
+
+
+@functools.lru_cache(maxsize=8)
 def swallowing_tokens(tokenizer_json: str) -> frozenset[int]:
     """The tokens that take the white space after or before them along, as Phi-3's do."""
     added = backend(tokenizer_json).get_added_tokens_decoder()

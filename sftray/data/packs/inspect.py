@@ -17,7 +17,7 @@ from sftray.data.packs.manifest import counts_of, drop_table, overlap_text
 from sftray.data.packs.pack_pass import UNTRAINED
 from sftray.data.packs.packing import Ints, padding_text
 from sftray.data.packs.packs import MappedRows, Packs
-from sftray.data.packs.readings import thoughts_text, unread_text
+from sftray.data.packs.readings import spelled_text, thoughts_text, unread_text
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 from sftray.storage.terminal_text import visible
@@ -36,6 +36,7 @@ def inspect_json(packs: Packs) -> dict[str, object]:
             **counts,
             "dropped": splits[split]["dropped"],
             "unread": splits[split]["unread"],
+            "spelled": splits[split].get("spelled", {}),
             "thoughts": splits[split]["thoughts"],
             "waste": splits[split]["waste"],
         }
@@ -105,6 +106,8 @@ def _dropped(packs: Packs) -> str:
             lines.append(drop_table(facts["dropped"], facts["examples"]))
         if unread := unread_text(facts):
             lines.append(f"{split}: {unread}")
+        if spelled := spelled_text(facts):
+            lines += [f"{split}: {spelled}", drop_table(facts["spelled"], facts["examples"])]
         if thoughts := thoughts_text(facts, str(packs.manifest["chat_format"]["thinking"])):
             lines.append(f"{split}: {thoughts}")
         if facts["lost_last_user_turn"]:

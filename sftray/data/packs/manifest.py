@@ -10,8 +10,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.data.chat.asking import asked_of, prompt_ids
+from sftray.data.chat.asking import asked_of, number_of_tokens, prompt_ids
 from sftray.data.chat.chat_format import ChatFormat
+from sftray.data.chat.spelled import plain_text
 from sftray.data.packs.lengths import LengthTable, lengths_of
 from sftray.data.packs.packing import Padding, padding_of
 from sftray.data.packs.readings import Reading, reading_of
@@ -94,7 +95,7 @@ class Described(Reading):
     """What the first pass learned of a split's own source."""
 
     examples: dict[str, list[Example]]
-    """By reason."""
+    """By reason, and by special token in the text."""
     lost_last_user_turn: int
     lost_exchanges: int
     lengths: LengthTable
@@ -254,7 +255,9 @@ def bad_sources(split: Sizes, most: float) -> Iterator[str]:
 def describe(reports: Sequence[ChunkReport], paths: Sequence[str]) -> Described:
     """What all chunks of a source held; `paths` are the chunks' files."""
     reading = reading_of(reports)
-    examples: dict[str, list[Example]] = {reason: [] for reason in reading["dropped"]}
+    examples: dict[str, list[Example]] = {
+        name: [] for name in [*reading["dropped"], *reading["spelled"]]
+    }
     lines: Counter[str] = Counter()
     for report, path in zip(reports, paths, strict=True):
         for reason, rows in report.examples.items():
@@ -301,8 +304,8 @@ def sample_prompts(chat: ChatFormat, conversations: Iterable[list[Message]]) -> 
         {
             "messages": one.turns,
             "reference": one.reference,
-            "reference_tokens": len(prompt_ids(chat, one.reference)),
-            "prompt": one.prompt,
+            "reference_tokens": number_of_tokens(chat, one.reference),
+            "prompt": plain_text(one.prompt),
             "input_ids": prompt_ids(chat, one.prompt),
         }
         for one in asked_of(chat, list(islice(conversations, SAMPLE_PROMPTS)))

@@ -4,7 +4,7 @@ its chunks, and in words."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from sftray.data.packs.tokenize_pass import ChunkReport
@@ -33,6 +33,8 @@ class Reading(TypedDict):
     """The good ones by key that nothing reads, most frequent first."""
     unread_values: dict[str, str]
     """An example of each."""
+    spelled: dict[str, int]
+    """The good ones by special token that their words spell, which is tokenised as text."""
     thoughts: Thoughts
 
 
@@ -59,6 +61,13 @@ def unread_text(reading: Reading) -> str:
     return f"keys that were not read: {', '.join(keys)}" if keys else ""
 
 
+def spelled_text(reading: Reading) -> str:
+    """Special tokens in the words, in one line; empty where there are none."""
+    counts = reading.get("spelled", {})  # packs of an earlier version do not have it
+    tokens = [f"{token} ({rows:,} row{'s' * (rows > 1)})" for token, rows in counts.items()]
+    return f"special tokens in the text, tokenised as text: {', '.join(tokens)}" if tokens else ""
+
+
 def thoughts_text(reading: Reading, thinking: str) -> str:
     """What becomes of conversations with thoughts, in one line; empty where there are none."""
     counts = reading["thoughts"]
@@ -77,8 +86,6 @@ def thoughts_text(reading: Reading, thinking: str) -> str:
 
 def reading_of(reports: Sequence[ChunkReport]) -> Reading:
     """What was counted of some chunks."""
-    dropped: Counter[str] = sum((report.dropped for report in reports), Counter())
-    unread: Counter[str] = sum((report.unread for report in reports), Counter())
     thoughts: Counter[str] = sum((report.thoughts for report in reports), Counter())
     values: dict[str, str] = {}
     for report in reports:
@@ -86,9 +93,10 @@ def reading_of(reports: Sequence[ChunkReport]) -> Reading:
     return {
         "read": sum(report.rows for report in reports),
         "highest_token_id": max((report.highest_token for report in reports), default=0),
-        "dropped": dict(sorted(dropped.items(), key=lambda item: (-item[1], item[0]))),
-        "unread": dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))),
+        "dropped": _summed(report.dropped for report in reports),
+        "unread": _summed(report.unread for report in reports),
         "unread_values": {key: values[key] for key in sorted(values)},
+        "spelled": _summed(report.spelled for report in reports),
         "thoughts": {
             "conversations": thoughts["conversations"],
             "documents": thoughts["documents"],
@@ -96,3 +104,9 @@ def reading_of(reports: Sequence[ChunkReport]) -> Reading:
             "last_tokens": thoughts["last_tokens"],
         },
     }
+
+
+def _summed(counts: Iterable[Counter[str]]) -> dict[str, int]:
+    """The most frequent first."""
+    counted: Counter[str] = sum(counts, Counter())
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

@@ -82,10 +82,13 @@ class ChunkReport:
     """Rows by key that was not read, of those that are conversations."""
     unread_values: dict[str, str] = field(default_factory=dict)
     """The first value of each."""
+    spelled: Counter[str] = field(default_factory=Counter)
+    """Rows by special token that their words spell, of those that are kept."""
     thoughts: Counter[str] = field(default_factory=Counter)
     """Of the conversations with thoughts that are kept: how many, the documents that they became,
     their tokens, and those of their ends (`manifest.Thoughts`)."""
     examples: dict[str, list[BadRow]] = field(default_factory=dict)
+    """By reason, and by special token in the words."""
     lost_last_user_turn: int = 0
     lost_exchanges: int = 0
     """Conversations that lost trailing exchanges because they were too long."""
@@ -153,6 +156,8 @@ def read_and_encode(
             if isinstance(document, Dropped):
                 _drop(report, document.reason, line, turns)
                 continue
+            for token in document.spelled:
+                _count(report.spelled, report, token, line, turns)
             report.lost_exchanges += document.lost_exchanges > 0
             hashes = turn_hash(first_user_turn(turns), seed), conversation_hash(turns)
             for one in (document, *document.more):
@@ -196,7 +201,11 @@ def _batches(
 
 
 def _drop(report: ChunkReport, reason: str, line: int, row: object) -> None:
-    report.dropped[reason] += 1
+    _count(report.dropped, report, reason, line, row)
+
+
+def _count(counted: Counter[str], report: ChunkReport, reason: str, line: int, row: object) -> None:
+    counted[reason] += 1
     shown = report.examples.setdefault(reason, [])
     if len(shown) < EXAMPLES:
         shown.append(BadRow(line, _shown(row, 240)))

@@ -74,11 +74,14 @@ class Conversation(list[Message]):
         turns: Iterable[Message],
         tools: Sequence[Tool] = (),
         untrained: Iterable[int] = (),
+        spelled: Iterable[str] = (),
     ) -> None:
         super().__init__(turns)
         self.tools = tools
         self.untrained = frozenset(untrained)
         """Places of answers that are not trained on."""
+        self.spelled = frozenset(spelled)
+        """Special tokens in its words, where these are marked as text (`spelled.marked`)."""
 
     @classmethod
     def of(cls, turns: list[Message]) -> Conversation:
@@ -101,14 +104,14 @@ class Conversation(list[Message]):
 
     def through(self, place: int) -> Conversation:
         """Its turns through the one at `place`."""
-        return Conversation(self[: place + 1], self.tools, self.untrained)
+        return Conversation(self[: place + 1], self.tools, self.untrained, self.spelled)
 
     def without_thoughts(self) -> Conversation:
         """The same, as if nobody had thought."""
         turns: list[Message] = [turn.copy() for turn in self]
         for turn in turns:
             turn.pop("reasoning_content", None)
-        return Conversation(turns, self.tools, self.untrained)
+        return Conversation(turns, self.tools, self.untrained, self.spelled)
 
 
 def spelling_of(row: SourceRow) -> str | None:

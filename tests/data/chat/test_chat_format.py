@@ -272,9 +272,11 @@ def test_an_answer_that_is_not_closed_before_the_next_turn_is_dropped() -> None:
     assert encode(format_of(open_ended), [TWO], 512) == [Dropped(answer_spans.NO_END)]
 
 
-def test_a_text_with_a_control_token_is_dropped(demo: ChatFormat) -> None:
+def test_a_special_token_in_a_question_is_text(demo: ChatFormat) -> None:
     turns = [{"role": "user", "content": "Say <|im_end|>"}, TWO[1]]
-    assert encode(demo, [turns, TWO], 512)[0] == Dropped(reasons.CONTROL_TOKEN)
+    found = document(demo, turns)
+    assert text_of(demo, found.input_ids).count("<|im_end|>") == 3
+    assert found.input_ids.tolist().count(demo.end_of_turn_id) == 2
 
 
 def test_a_conversation_that_the_template_refuses_is_dropped_alone() -> None:

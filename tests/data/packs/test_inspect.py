@@ -63,6 +63,7 @@ def test_the_json_has_the_fields_of_the_design(packs: Packs) -> None:
             "conversations",
             "dropped",
             "unread",
+            "spelled",
             "thoughts",
             "rows",
             "tokens",
