@@ -108,6 +108,7 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
             },
             **test,
         },
+        "end_of_turn_id": chat.end_of_turn_id,
         "eval_overlap": overlap,
         "sample_prompts": [
             {"reference_tokens": number_of_tokens(chat, one.reference)}

@@ -47,7 +47,7 @@ from sftray.data.packs.ray_passes import (
     tokenise,
     wake_workers,
 )
-from sftray.data.packs.readings import dropped_text, spelled_text, thoughts_text, unread_text
+from sftray.data.packs.readings import dropped_text, notes
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
 from sftray.data.source.eval_split import TESTED_FROM, held_out, limited, tested
@@ -182,8 +182,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         for split, reading in facts.items():
             if line := dropped_text(reading):
                 log(f"{split}: {line}; `sftray inspect` shows examples")
-            texts = (unread_text(reading), spelled_text(reading))
-            for line in filter(None, (*texts, thoughts_text(reading, data.thinking))):
+            for line in notes(reading, data.thinking):
                 log(f"{split}: {line}")
         thoughts = facts["train"]["thoughts"]["conversations"]
         asks = 2 * thoughts > facts["train"]["read"] and data.thinking != "drop"

@@ -27,6 +27,7 @@ from sftray.metrics import load_metric
 from sftray.plan.base_config import require_anywhere, require_attention, special_attention
 from sftray.plan.checkpoint_format import require_precision
 from sftray.plan.device_fit import DeviceFit
+from sftray.plan.end_row import check_end
 from sftray.plan.identities import identities, refuse_other_identities
 from sftray.plan.lora_targets import require_targets
 from sftray.plan.model_shape import ModelShape
@@ -77,6 +78,7 @@ def check_sweep(
         *check_budgets(sweep, gpus=gpus),
         *check_rates(sweep, base),
         *check_vocabulary(manifest, base),
+        *check_end(sweep, manifest),
         *check_attention(sweep, base, gpus=gpus),
     ]
 

@@ -9,7 +9,7 @@ from sftray.config.trainings import LEAST_KEPT, expected_trainings
 from sftray.data.packs.manifest import overlap_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
-from sftray.data.packs.readings import dropped_text, spelled_text, thoughts_text, unread_text
+from sftray.data.packs.readings import dropped_text, notes
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
@@ -76,9 +76,8 @@ def _data_text(plan: Preview) -> list[str]:
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
     for split, facts in splits.items():
-        thoughts = thoughts_text(facts, plan.sweep.data.thinking)
-        texts = (dropped_text(facts), unread_text(facts), spelled_text(facts), thoughts)
-        lines += [f"  {split}: {text}" for text in texts if text]
+        texts = filter(None, (dropped_text(facts), *notes(facts, plan.sweep.data.thinking)))
+        lines += [f"  {split}: {text}" for text in texts]
     if overlap := plan.manifest["eval_overlap"]:
         lines.append(overlap_text(overlap))
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]

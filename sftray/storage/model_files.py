@@ -133,6 +133,12 @@ def model_config(model: str, revision: str | None = None) -> BaseConfig:
     return cast("BaseConfig", {**config, **text} if isinstance(text, dict) else config)
 
 
+def weights_folder(model: str, revision: str | None = None) -> Path | None:
+    """Where a model's safetensors lie on this machine; None where they are still on the Hub."""
+    folder = tokenizer_folder(model, revision)
+    return folder if any(folder.glob("*.safetensors")) else None
+
+
 def json_object(file: Path) -> dict[str, object]:
     """What a file of a model holds. Raises DataError where that is no JSON object."""
     try:

@@ -180,6 +180,7 @@ class Estimate(TypedDict):
     """Rows of the training data that were looked at, of `read`."""
     read: int
     eval_overlap: Overlap | None
+    end_of_turn_id: int
     splits: dict[str, SplitEstimate]
     sample_prompts: list[Reference]
 

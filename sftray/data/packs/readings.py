@@ -84,6 +84,12 @@ def thoughts_text(reading: Reading, thinking: str) -> str:
     )
 
 
+def notes(reading: Reading, thinking: str) -> list[str]:
+    """What is to be known of the good rows, a line each."""
+    texts = (unread_text(reading), spelled_text(reading), thoughts_text(reading, thinking))
+    return [text for text in texts if text]
+
+
 def reading_of(reports: Sequence[ChunkReport]) -> Reading:
     """What was counted of some chunks."""
     thoughts: Counter[str] = sum((report.thoughts for report in reports), Counter())
