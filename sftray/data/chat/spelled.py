@@ -1,7 +1,7 @@
 """Special tokens that the words of a conversation spell: text, not tokens.
 
 Promise: such words become the tokens that they are in a tokenizer without special tokens, and what
-the template writes around them is what it always writes; where the two cannot be told apart the
+the template writes around them is what it always writes; where the template changes them, the
 conversation is dropped (`SPELLED`). A mark within each spelling goes through the template; two
 renderings show that it changed nothing else. Price: 2 µs to look through a usual conversation, two
 renderings more and a second tokenizer for one that spells a token.
