@@ -30,6 +30,8 @@ from sftray.data.packs.manifest import (
     Packed,
     bad_sources,
     check_bad_rows,
+    drawn_from,
+    drawn_text,
     format_facts,
     overlap_of,
     overlap_refusal,
@@ -193,6 +195,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for split, counts in packed.items():
             log(_split_line(split, counts))
+        for one in drawn_from(packed["train"], data.mixture):
+            log(f"train: {drawn_text(one)}")
         manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,

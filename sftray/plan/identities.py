@@ -46,6 +46,7 @@ def identities(recipe: Recipe) -> Identities:
     if data.sources:
         pairs = zip(data.mixture, recipe.train, strict=True)
         known = {f"data.sources {one.path}": _source(source) for one, source in pairs}
+        known["data.sources' weights"] = ",".join(f"{one.weight:.6g}" for one in data.mixture)
     if recipe.evaluation:
         name = "data.eval_source" if data.eval_source is not None else "data.eval_split"
         known[name] = _source(recipe.evaluation)

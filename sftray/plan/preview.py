@@ -14,7 +14,7 @@ from sftray.config.config_json import to_json
 from sftray.config.points import Point, reachable
 from sftray.config.sweep_config import BUDGETS
 from sftray.data.estimate import estimate_packs
-from sftray.data.packs.manifest import Estimate, Manifest, counts_of
+from sftray.data.packs.manifest import Estimate, Manifest, counts_of, drawn_from
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
 from sftray.plan import preflight
@@ -108,6 +108,7 @@ class Preview:
                 for split, of in splits.items()
             },
             "overlap": self.manifest["eval_overlap"],
+            "sources": drawn_from(splits["train"], sweep.data.mixture),
             "padding": {name: size for name, size in splits["train"].items() if "waste" in name},
             "trials": sweep.total_trials,
             "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},

@@ -6,7 +6,7 @@ from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
 from sftray.config.trainings import LEAST_KEPT, expected_trainings
-from sftray.data.packs.manifest import overlap_text
+from sftray.data.packs.manifest import drawn_from, drawn_text, overlap_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.data.packs.readings import dropped_text, notes
@@ -75,6 +75,8 @@ def _data_text(plan: Preview) -> list[str]:
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
+    mixture = plan.sweep.data.mixture
+    lines += [f"  train: {drawn_text(one)}" for one in drawn_from(splits["train"], mixture)]
     for split, facts in splits.items():
         texts = filter(None, (dropped_text(facts), *notes(facts, plan.sweep.data.thinking)))
         lines += [f"  {split}: {text}" for text in texts]

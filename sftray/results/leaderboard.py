@@ -17,7 +17,7 @@ from sftray.results.diagnosis.broken_base import without_rates
 from sftray.results.diagnosis.diagnosis import diagnose
 from sftray.results.diagnosis.neighbours import after_strange_batch
 from sftray.results.diagnosis.one_diagnosis import Diagnosis
-from sftray.results.records import Records, TrialRecord
+from sftray.results.records import Records, TrialRecord, by_source
 from sftray.storage.journal.event_types import LossOf, Outcome
 
 
@@ -34,6 +34,8 @@ class RankedTrial(TypedDict):
     """The best, at `step`; the other numbers are of its newest evaluation."""
     eval_loss_by_kind: NotRequired[Sequence[LossOf]]
     """Of the best evaluation."""
+    by_source: NotRequired[dict[str, float]]
+    """Of several sources each one's eval loss, there."""
     step: int | None
     tokens: int
     supervised_tokens: int
@@ -51,6 +53,7 @@ class Base(TypedDict):
 
     eval_loss: float | None
     eval_loss_by_kind: NotRequired[Sequence[LossOf]]
+    by_source: NotRequired[dict[str, float]]
 
 
 class Leaderboard(TypedDict):
@@ -98,6 +101,8 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     }
     if by_kind := records.base_loss_by_kind():
         board["base"]["eval_loss_by_kind"] = by_kind
+    if of_sources := records.base_by_source():
+        board["base"]["by_source"] = of_sources
     if records.budget_spent:
         board["budget_spent"] = records.budget_spent
     if confirmed:
@@ -149,6 +154,8 @@ def _row(sweep: SweepConfig, trial: TrialRecord, records: Records) -> RankedTria
     }
     if best and (by_kind := best.get("eval_loss_by_kind")):
         row["eval_loss_by_kind"] = by_kind
+    if of_sources := by_source(best):
+        row["by_source"] = of_sources
     if trial.confirms:
         row["confirms"] = trial.confirms
     if trial.folder:

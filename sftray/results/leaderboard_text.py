@@ -16,8 +16,14 @@ def table(board: Leaderboard, *, top: int | None = None) -> str:
     base = board["base"]["eval_loss"]
     names = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
     scored = ["metric"] if any("metric" in row for row in board["trials"]) else []
-    header = ["", "trial", *names, "eval_loss", *scored, "tokens", "seconds", "outcome"]
-    lines = [["", "base", *["" for _ in names], _loss(base), *["" for _ in scored], "0", "0", ""]]
+    of_base = board["base"].get("by_source", {})
+    sources = list(
+        of_base or next((row["by_source"] for row in board["trials"] if "by_source" in row), {})
+    )
+    header = ["", "trial", *names, "eval_loss", *sources, *scored, "tokens", "seconds", "outcome"]
+    apart = [_loss(of_base.get(name)) for name in sources]
+    untrained = [_loss(base), *apart, *["" for _ in scored], "0", "0", ""]
+    lines = [["", "base", *["" for _ in names], *untrained]]
     for row in board["trials"][:top]:
         point = [short(row["point"].get(name)) for name in names]
         mark = "*" if row["trial"] == board["best"] else ""
@@ -28,6 +34,7 @@ def table(board: Leaderboard, *, top: int | None = None) -> str:
                 row["trial"],
                 *point,
                 loss,
+                *(_loss(row.get("by_source", {}).get(name)) for name in sources),
                 *([_loss(row.get("metric"))] if scored else []),
                 tokens,
                 f"{seconds:.0f}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sftray.config.points import Point, point_text
-from sftray.results.records import Records
+from sftray.results.records import Records, by_source
 from sftray.storage.journal import Event
 from sftray.storage.journal.event_types import SUSPENDED, AttemptEnded, EventName, Metrics
 
@@ -47,6 +47,7 @@ def progress(trial: str, metrics: Metrics) -> str:
             )
             if value is not None
         ),
+        *(f"{name} {loss:.4f}" for name, loss in by_source(metrics).items()),
         "" if speed is None else f"{speed:,.0f} tok/s",
         f"{memory:.1f} GB" if memory else "",
     ]

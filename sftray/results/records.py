@@ -188,6 +188,12 @@ class Records:
         for trial in banked:
             trial.bank_rate = seconds / rows if rows else None
 
+    def base_by_source(self) -> dict[str, float]:
+        """The untrained base's loss of each source, where there are several."""
+        results = (result for trial in self._trials.values() for result in trial.results)
+        bases = (by_source(result) for result in results if result["step"] == 0)
+        return next(filter(None, bases), {})
+
     def base_eval_loss(self) -> float | None:
         """The untrained base's loss: the first step-0 evaluation of any trial."""
         for trial in self._trials.values():
@@ -200,6 +206,12 @@ class Records:
         """The same by kind of token; empty where no trial has reported it."""
         starts = (r for trial in self._trials.values() for r in trial.results if r["step"] == 0)
         return next(filter(None, (one.get("eval_loss_by_kind") for one in starts)), ())
+
+
+def by_source(metrics: Metrics | None) -> dict[str, float]:
+    """The eval loss of each source; empty where there is one."""
+    of = metrics.get("eval_loss_by_source", ()) if metrics else ()
+    return {name: loss for name, loss, _ in of}
 
 
 def _apply(trial: TrialRecord, event: Event) -> None:

@@ -53,6 +53,12 @@ _RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "cutoff", "decision")
 class Results(SweepFolder):
     """A sweep's folder with its tables, each made when it is first asked for."""
 
+    @property
+    def sources(self) -> list[str]:
+        """The names of several sources."""
+        mixture = self.config.data.mixture
+        return [one.name for one in mixture] if len(mixture) > 1 else []
+
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row a trial, in the order they were suggested.
@@ -62,11 +68,14 @@ class Results(SweepFolder):
         steps, `gpu_seconds` its share of its devices' time in them (of its workers' where there is
         no GPU). `started` is when its first evaluation was done, `ended` when it ended; NaN where
         it has not. `confirms` names the trial that it repeats with another `seed`, `ran_in` the
-        folder of another sweep that it was taken over from; its times are not known here.
+        folder of another sweep that it was taken over from; its times are not known here. Of
+        several sources `eval_loss/<source>` is each one's at `step`.
         """
         board = {row["trial"]: row for row in self.leaderboard["trials"]}
         rows = [_trial(self, record, board[record.trial]) for record in self.records]
-        table = _frame(rows, ["trial", *self.axes, *_TRIAL], _MEASURED)
+        sources = [f"eval_loss/{name}" for name in self.sources]
+        columns = ["trial", *self.axes, *_TRIAL, *sources]
+        table = _frame(rows, columns, (*_MEASURED, *sources))
         return table.astype({"step": "Int64"})
 
     @cached_property
@@ -242,6 +251,7 @@ def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[st
         "verdict": row["verdict"],
         "advice": row["advice"],
         "message": record.message,
+        **{f"eval_loss/{name}": loss for name, loss in row.get("by_source", {}).items()},
     }
 
 
@@ -271,9 +281,9 @@ def _since_start(found: SweepFolder, record: TrialRecord, time: float | None) ->
     return max(0.0, time - datetime.fromisoformat(started).timestamp())
 
 
-def _measured_on(found: SweepFolder) -> tuple[str, str, str]:
-    trial = found.config.trial
-    return (found.packs_key, trial.model, trial.base_precision)
+def _measured_on(found: SweepFolder) -> tuple[object, ...]:
+    trial, weights = found.config.trial, [one.weight for one in found.config.data.mixture]
+    return (found.packs_key, trial.model, trial.base_precision, weights)
 
 
 def _flat(values: object, name: str = "") -> dict[str, str]:

@@ -47,6 +47,29 @@ def make_sweep(**changes: Any) -> SweepConfig:
         (DataConfig, {"source": ""}, "data.source: got '', must be a path, a URI or a Hub id"),
         (
             DataConfig,
+            {"sources": [("a", 1)]},
+            "data.source and data.sources: got both, must be one of them",
+        ),
+        (
+            DataConfig,
+            {"source": None},
+            "data.source and data.sources: got neither, must be one of them",
+        ),
+        *(
+            (
+                DataConfig,
+                {"source": None, "sources": sources},
+                "must be pairs of a path and a weight",
+            )
+            for sources in (["a"], [("a", -1)], [("a", 0)], [("a", 1), ("a", 2)], [("", 1)], 5)
+        ),
+        (
+            DataConfig,
+            {"source": None, "sources": [("a", 1)], "revision": "abc"},
+            "data.revision: got 'abc' with data.sources, must be None: it is of one dataset",
+        ),
+        (
+            DataConfig,
             {"columns": {"question": "prompt", "answer": "prompt"}},
             "data.columns: got {'question': 'prompt', 'answer': 'prompt'}, must be one of auto",
         ),

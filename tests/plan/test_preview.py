@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import DataConfig, TrialConfig
+from sftray.config import DataConfig, TrialConfig, loguniform
 from sftray.data.chat.loss_mask import encode_rendered
 from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.source.sources import open_source, sample_rows
 from sftray.demo import FOLDER
 from sftray.plan.preview import make_plan
+from sftray.plan.preview_text import plan_text
 from sftray.plan.proposal import propose
 
 ROWS = 400
@@ -74,3 +76,24 @@ def test_init_opens_the_dataset_once_and_tokenises_its_sample_once(short_chats: 
         )
         == ONCE
     )
+
+
+def test_a_plan_says_of_each_source_its_rows_its_share_and_how_often_it_is_read(
+    mixed_data: DataConfig, tmp_path: Path
+) -> None:
+    trial = TrialConfig(str(FOLDER), base_precision="fp32", effective_batch_size=2)
+    space = {"learning_rate": loguniform(1e-4, 1e-2)}
+    sweep = make_sweep(data=mixed_data, trial=trial, search_space=space, storage=str(tmp_path))
+    plan = make_plan(sweep, gpu_memory=None)
+    sources = plan.to_json()["sources"]
+    rows = [one["rows"] for one in sources]  # type: ignore[index, attr-defined]
+    for one, share in zip(sources, (0.7, 0.3), strict=True):  # type: ignore[call-overload]
+        passes = one["passes"]
+        assert passes == pytest.approx(share * sum(rows) / one["rows"])
+        line = f"train: {one['source']}: {one['rows']} rows, {100 * share:g} % of those that are"
+        assert f"{line} drawn, so {passes:.2f} passes over them an epoch" in plan_text(plan)
+    assert plan.shapes[0].plan.rows == sum(rows) // 2 * 2
+    other = replace(mixed_data, sources=[(one.path, 1.0) for one in mixed_data.mixture])
+    again = make_plan(replace(sweep, data=other), gpu_memory=None)
+    assert again.shapes[0].plan.rows == plan.shapes[0].plan.rows
+    assert again.rungs == plan.rungs

@@ -14,7 +14,7 @@ from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.data.recipe import make_recipe
 from sftray.demo import FOLDER
-from sftray.plan.identities import identities
+from sftray.plan.identities import Identities, changes, identities
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.sweep.run import _at_one_commit
@@ -61,6 +61,25 @@ CHANGES = {
     replace_weights: "trial.model was",
     edit_the_template: "trial.model's chat_template.jinja was",
 }
+
+
+def test_every_source_of_a_mixture_and_its_weight_is_what_a_sweep_began_with(
+    sweep: SweepConfig, tmp_path: Path
+) -> None:
+    chats, more = tmp_path / "chats.jsonl", tmp_path / "more.jsonl"
+    more.write_text("".join(chats.read_text().splitlines(keepends=True)[:40]))
+
+    def known(*weights: float) -> Identities:
+        sources = [*zip((str(chats), str(more)), weights, strict=True)]
+        data = replace(sweep.data, source=None, sources=sources)
+        return identities(make_recipe(data, sweep.trial.model))
+
+    then = known(0.7, 0.3)
+    assert changes(then, known(7, 3)) == ""
+    assert changes(then, known(0.6, 0.4)) == "data.sources' weights was 0.7,0.3, is 0.6,0.4"
+    with open(more, "a") as file:
+        file.write(more.read_text().partition("\n")[0] + "\n")
+    assert changes(then, known(0.7, 0.3)).startswith(f"data.sources {more} was ")
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

@@ -7,7 +7,7 @@ control characters are shown, not sent; no torch, no model.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise, zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ def inspect_json(packs: Packs) -> dict[str, object]:
             "spelled": splits[split].get("spelled", {}),
             "thoughts": splits[split]["thoughts"],
             "waste": splits[split]["waste"],
+            "sources": splits[split]["sources"],
         }
         for split, counts in counts_of(packs.manifest).items()
     }
@@ -71,6 +72,12 @@ def _summary(packs: Packs) -> str:
             f"{split:6}{facts['conversations']:14,}{facts['rows']:9,}{facts['tokens']:14,}"
             f"{facts['supervised_tokens']:14,}{100 * facts['waste']:8.2f}%"
         )
+        of_sources = facts["sources"] if len(facts["sources"]) > 1 else []
+        lines += [
+            f"  {one['source']}: {one['conversations']:,} conversations in {one['rows']:,} rows "
+            f"({100 * one['rows'] / facts['rows']:.3g} %), {one['tokens']:,} tokens"
+            for one in of_sources
+        ]
     lines.append(padding_text(manifest["splits"]["train"], packs.max_length))
     if overlap := manifest["eval_overlap"]:
         lines.append(overlap_text(overlap))
@@ -119,8 +126,10 @@ def _dropped(packs: Packs) -> str:
 
 def _rows(packs: Packs, number: int, color: bool) -> Iterator[str]:
     tokenizer = Tokenizer.from_str(files.read_text(PacksPaths(packs.root).tokenizer))
-    packed = MappedRows(packs.dataset("train"))
-    for place in range(min(number, len(packed))):
+    packed, edges = MappedRows(packs.dataset("train")), [0, *np.cumsum(packs.source_rows("train"))]
+    in_turn = zip_longest(*(range(*edge) for edge in pairwise(edges)))  # a row of each source
+    places = (place for together in in_turn for place in together if place is not None)
+    for place in islice(places, number):
         row = packed[place]
         ids, labels = row["input_ids"], row["labels"]
         trained = int((labels != UNTRAINED).sum())

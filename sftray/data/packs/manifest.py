@@ -10,6 +10,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.config.data_config import WeightedSource
 from sftray.data.chat.asking import asked_of, number_of_tokens, prompt_ids
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.spelled import plain_text
@@ -197,6 +198,40 @@ def counts_of(manifest: Manifest | Estimate) -> dict[str, Counts]:
         }
         for split, counts in splits.items()
     }
+
+
+class Drawn(TypedDict):
+    """What a sweep takes of one of several sources."""
+
+    source: str
+    rows: int
+    share: float
+    """Of the rows that are drawn."""
+    passes: float
+    """Over its rows, an epoch."""
+
+
+def drawn_from(split: Sizes, mixture: Sequence[WeightedSource]) -> list[Drawn]:
+    """Of a training split; empty where it has one source."""
+    if len(split["sources"]) == 1:
+        return []
+    return [
+        {
+            "source": one.name,
+            "rows": counts["rows"],
+            "share": one.weight,
+            "passes": one.weight * split["rows"] / counts["rows"],
+        }
+        for one, counts in zip(mixture, split["sources"], strict=True)
+    ]
+
+
+def drawn_text(drawn: Drawn) -> str:
+    """In one line."""
+    return (
+        f"{drawn['source']}: {drawn['rows']:,} rows, {100 * drawn['share']:.3g} % of those "
+        f"that are drawn, so {drawn['passes']:.2f} passes over them an epoch"
+    )
 
 
 def overlap_of(train: Kept, evaluation: Kept) -> Overlap:

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from sftray.config import SweepConfig
 from sftray.config.points import Point
-from sftray.results.records import points_of
+from sftray.results.records import by_source, points_of
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import question, read_samples
@@ -36,7 +36,7 @@ class MetricRow:
     tokens: int | None
     """None in a trial that diverged before its first evaluation."""
     values: Mapping[str, float]
-    """By the names of METRICS and CURVE."""
+    """By the names of METRICS and CURVE, and eval_loss/<source> of several sources."""
 
     def flat(self) -> dict[str, float]:
         """All by name."""
@@ -87,6 +87,8 @@ class TrackedTrial:
                 newest[name] = value
         for kind, value, _ in metrics.get("eval_loss_by_kind") or ():
             newest[f"{BY_KIND}/{kind}"] = value
+        for name, loss in by_source(metrics).items():
+            newest[f"eval_loss/{name}"] = loss
         self.step, self._tokens = step, tokens
         return [*rows, MetricRow(step, metrics["rows"], tokens, newest)]
 

@@ -80,7 +80,7 @@ def start_run(
     # step, rows and tokens, so that a panel can be switched to any of them
     for axis in ("step", "rows", "tokens"):
         run.define_metric(axis)
-    for metric in (*METRICS, f"{BY_KIND}/*"):
+    for metric in (*METRICS, f"{BY_KIND}/*", "eval_loss/*"):
         if metric not in ("rows", "tokens"):
             run.define_metric(metric, step_metric="tokens")
     for metric in CURVE:
@@ -90,7 +90,7 @@ def start_run(
 
 def log_start(run: wandb.Run, metrics: Metrics) -> None:
     """What the trial runs with: attention, device, …"""
-    known = (*METRICS, "step", "curve", "eval_loss_by_kind")
+    known = (*METRICS, "step", "curve", "eval_loss_by_kind", "eval_loss_by_source")
     run.summary.update({k: v for k, v in metrics.items() if k not in known})
 
 
@@ -115,7 +115,11 @@ def log_leaderboard(run: wandb.Run, sweep: str, board: Mapping[str, Any], *, ste
     axes = list(dict.fromkeys(name for row in board["trials"] for name in row["point"]))
     facts = [name for name in _LEADERBOARD if any(name in row for row in board["trials"])]
     data = [
-        [row["trial"], *(plain(row["point"].get(axis)) for axis in axes), *map(row.get, facts)]
+        [
+            row["trial"],
+            *(plain(row["point"].get(axis)) for axis in axes),
+            *(plain(row.get(name)) for name in facts),
+        ]
         for row in board["trials"]
     ]
     table = wandb.Table(columns=["trial", *axes, *facts], data=data, allow_mixed_types=True)
@@ -135,8 +139,8 @@ def log_adapter(run: wandb.Run, sweep: str, folder: Path, best: Mapping[str, obj
 
 
 _LEADERBOARD = (
-    "eval_loss", "metric", "step", "tokens", "seconds", "gpu_seconds", "outcome", "verdict",
-    "advice",
+    "eval_loss", "by_source", "metric", "step", "tokens", "seconds", "gpu_seconds", "outcome",
+    "verdict", "advice",
 )  # fmt: skip
 
 

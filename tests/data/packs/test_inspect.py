@@ -69,6 +69,7 @@ def test_the_json_has_the_fields_of_the_design(packs: Packs) -> None:
             "tokens",
             "supervised_tokens",
             "waste",
+            "sources",
         }
     assert facts["train"]["dropped"] == {"empty answer": 1}
     json.dumps(facts)
