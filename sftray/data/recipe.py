@@ -19,7 +19,7 @@ from sftray.data.chat.tokenizer import commit, fingerprint
 from sftray.data.packs.packing import PACKING_VERSION
 from sftray.data.packs.packs import Packs, open_packs
 from sftray.data.source.readers import CHUNK_BYTES
-from sftray.data.source.sources import Source, names_files, open_source
+from sftray.data.source.sources import Source, first_rows, names_files, open_source
 from sftray.errors import DataError, PacksError
 from sftray.storage.model_files import text_file, tokenizer_folder
 from sftray.storage.paths import PacksPaths
@@ -133,8 +133,9 @@ def make_recipe(
 
 
 def _open(path: str, data: DataConfig, chunk_bytes: int) -> Source:
-    """A source of the training data; of several a file has no split."""
-    return open_source(
+    """A source of the training data. Of several a file has no split, and `columns` renames those of
+    the sources that have one of them."""
+    source = open_source(
         path,
         split="train" if data.sources and names_files(path) else data.split,
         revision=data.revision,
@@ -142,6 +143,11 @@ def _open(path: str, data: DataConfig, chunk_bytes: int) -> Source:
         columns=data.columns,
         chunk_bytes=chunk_bytes,
     )
+    if not (data.sources and source.names):
+        return source
+    plain = replace(source, names=())
+    known = {name for row in first_rows(plain, 1) for name in row}
+    return source if known & dict(source.names).keys() else plain
 
 
 def _read_template(name: str | None) -> str | None:

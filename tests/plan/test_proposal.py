@@ -88,6 +88,26 @@ def test_what_is_written_fits_the_data_and_plans(
     assert all(planned["rungs"].values())
 
 
+@pytest.mark.slow
+def test_several_sources_are_mixed_in_proportion_to_their_rows(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chats, texts = (
+        write(tmp_path / "chats.jsonl", CHATS[:300]),
+        write(tmp_path / "alpaca.jsonl", alpaca(400)),
+    )
+    file = tmp_path / "mixed.py"
+    init(capsys, str(file), "--data", chats, texts, "--model", str(FOLDER), "--gpus", "0")
+    sweep: SweepConfig = runpy.run_path(str(file))["sweep"]
+    assert [path for path, _ in sweep.data.sources] == [chats, texts]
+    assert "weights in proportion to their rows" in " ".join(file.read_text().split("# "))
+    with pytest.raises(SystemExit, match=r"^0$"):
+        launch(sweep, ["--plan", "--json", "--storage", str(tmp_path / "none")])
+    planned = json.loads(capsys.readouterr().out)
+    assert [one["source"] for one in planned["sources"]] == ["chats", "alpaca"]
+    assert all(one["passes"] == pytest.approx(1, abs=0.05) for one in planned["sources"])
+
+
 def test_a_large_base_gets_the_usual_rates_and_says_where_it_fits(tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (tmp_path / name).write_bytes((FOLDER / name).read_bytes())

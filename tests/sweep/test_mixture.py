@@ -50,7 +50,7 @@ def test_a_sweep_shows_the_losses_of_each_source_everywhere(
     assert f"{row['by_source']['sums']:.4f}" in text
     newest = found.records[0].results[-1]
     (*_, tracked) = TrackedTrial(sweep, "t0000", row["point"]).evaluated(newest)
-    assert tracked.values["eval_loss/sums"] == by_source(newest)["sums"]
+    assert tracked.values["eval_loss/source/sums"] == by_source(newest)["sums"]
     assert "sums" in progress("t0000", newest)
     assert load(found.folder).leaderboard == found.leaderboard
     other = replace(mixed_data, sources=[(one.path, 0.5) for one in mixed_data.mixture])

@@ -36,7 +36,7 @@ class MetricRow:
     tokens: int | None
     """None in a trial that diverged before its first evaluation."""
     values: Mapping[str, float]
-    """By the names of METRICS and CURVE, and eval_loss/<source> of several sources."""
+    """By the names of METRICS and CURVE, and eval_loss/source/<name> of several sources."""
 
     def flat(self) -> dict[str, float]:
         """All by name."""
@@ -88,7 +88,7 @@ class TrackedTrial:
         for kind, value, _ in metrics.get("eval_loss_by_kind") or ():
             newest[f"{BY_KIND}/{kind}"] = value
         for name, loss in by_source(metrics).items():
-            newest[f"eval_loss/{name}"] = loss
+            newest[f"{BY_KIND}/source/{name}"] = loss
         self.step, self._tokens = step, tokens
         return [*rows, MetricRow(step, metrics["rows"], tokens, newest)]
 

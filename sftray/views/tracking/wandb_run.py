@@ -80,7 +80,7 @@ def start_run(
     # step, rows and tokens, so that a panel can be switched to any of them
     for axis in ("step", "rows", "tokens"):
         run.define_metric(axis)
-    for metric in (*METRICS, f"{BY_KIND}/*", "eval_loss/*"):
+    for metric in (*METRICS, f"{BY_KIND}/*"):
         if metric not in ("rows", "tokens"):
             run.define_metric(metric, step_metric="tokens")
     for metric in CURVE:

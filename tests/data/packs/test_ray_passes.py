@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from packs_here import build_packs_here
@@ -11,6 +12,7 @@ from sftray.config import DataConfig, SweepConfig
 from sftray.data.estimate import estimate_packs
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import make_recipe
+from sftray.data.source.sources import first_rows
 from sftray.demo import FOLDER
 from sftray.errors import DataError
 
@@ -55,7 +57,7 @@ def test_a_plan_estimates_each_source(mixed_packs: Packs, mixed_data: DataConfig
         assert ours["tokens"] == pytest.approx(theirs["tokens"], rel=0.1)
 
 
-def test_bad_rows_are_counted_of_each_source(mixed_data: DataConfig, tmp_path: object) -> None:
+def test_bad_rows_are_counted_of_each_source(mixed_data: DataConfig, tmp_path: Path) -> None:
     bad = f"{tmp_path}/bad.jsonl"
     good = '{"prompt": "a", "completion": "b"}\n'
     with open(bad, "w") as file:
@@ -63,3 +65,16 @@ def test_bad_rows_are_counted_of_each_source(mixed_data: DataConfig, tmp_path: o
     data = replace(mixed_data, sources=[*mixed_data.sources, (bad, 0.1)])
     with pytest.raises(DataError, match=r"bad\.jsonl data: 2 of 10 rows are bad"):
         build_packs_here(data, str(FOLDER), storage=str(tmp_path))
+
+
+def test_columns_rename_those_of_the_sources_that_have_them(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.csv"
+    ours.write_text('{"question": "a", "answer": "b"}\n' * 3)
+    theirs.write_text("prompt,completion\nc,d\n")
+    data = DataConfig(
+        sources=[(str(ours), 1), (str(theirs), 1)],
+        columns={"question": "prompt", "answer": "completion"},
+    )
+    rows = [first_rows(source, 1)[0] for source in make_recipe(data, str(FOLDER)).train]
+    read = [(row["prompt"], row["completion"]) for row in rows]  # type: ignore[index]
+    assert read == [("a", "b"), ("c", "d")]
