@@ -100,7 +100,9 @@ def test_several_sources_are_mixed_in_proportion_to_their_rows(
     init(capsys, str(file), "--data", chats, texts, "--model", str(FOLDER), "--gpus", "0")
     sweep: SweepConfig = runpy.run_path(str(file))["sweep"]
     assert [path for path, _ in sweep.data.sources] == [chats, texts]
-    assert "weights in proportion to their rows" in " ".join(file.read_text().split("# "))
+    assert "weights in proportion to their rows" in " ".join(
+        file.read_text().replace("#", "").split()
+    )
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(sweep, ["--plan", "--json", "--storage", str(tmp_path / "none")])
     planned = json.loads(capsys.readouterr().out)
