@@ -42,7 +42,7 @@ def test_a_sweep_shows_the_losses_of_each_source_everywhere(
     header = table(found.leaderboard).split()[:5]
     assert header == ["trial", "learning_rate", "eval_loss", "chats", "sums"]
     assert f"{row['by_source']['sums']:.4f}" in table(found.leaderboard)
-    assert f"sums {base['by_source']['sums']:.4f}" in "\n".join(lines)
+    assert f"sums {row['by_source']['sums']:.4f}" in "\n".join(lines)
     assert any("70 % of those that are drawn" in line for line in lines)
     assert any(line.startswith("best/: reloaded") for line in lines), lines
     text = Path(write_report(found.folder)).read_text()
