@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -193,10 +193,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         if data.test_fraction is not None and not _hold_test_set(splits, data):
             log(f"test: none, fewer than {TESTED_FROM} conversations")
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
-        for split, counts in packed.items():
-            log(_split_line(split, counts))
-        for one in drawn_from(packed["train"], data.mixture):
-            log(f"train: {drawn_text(one)}")
+        for line in _split_lines(packed, data):
+            log(line)
         manifest: Manifest = {
             "key": recipe.key,
             "inputs": recipe.inputs,
@@ -282,9 +280,12 @@ def _in_turn(sources: Sequence[Chosen]) -> Iterator[Conversation]:
     return (one for together in zip_longest(*each) for one in together if one is not None)
 
 
-def _split_line(split: str, packed: Packed) -> str:
-    return (
-        f"{split}: {packed['conversations']:,} conversations in {packed['rows']:,} rows, "
-        f"{packed['tokens']:,} tokens, {packed['supervised_tokens']:,} trained, "
-        f"{100 * packed['waste']:.2f} % padding ({100 * packed['waste_padded']:.0f} % unpacked)"
-    )
+def _split_lines(packed: Mapping[str, Packed], data: DataConfig) -> Iterator[str]:
+    for split, counts in packed.items():
+        yield (
+            f"{split}: {counts['conversations']:,} conversations in {counts['rows']:,} rows, "
+            f"{counts['tokens']:,} tokens, {counts['supervised_tokens']:,} trained, "
+            f"{100 * counts['waste']:.2f} % padding ({100 * counts['waste_padded']:.0f} % unpacked)"
+        )
+    for one in drawn_from(packed["train"], data.mixture):
+        yield f"train: {drawn_text(one)}"
