@@ -105,7 +105,7 @@ class Grid(Engine):
         losses = self._evaluation.losses([self._adapters.work[place] for place in places])
         for slot, place, loss in zip(slots, places, losses, strict=True):
             if slot in self.branches:
-                self._rejoin(slot, place, loss)
+                self._rejoin(slot, place, loss.mean)
                 continue
             slot.report(slot.progress.evaluated(slot.step, loss, 0.0))
             if slot.step == slot.spec.plan.steps:
@@ -269,7 +269,7 @@ def _table(
             "effective_batch_size": {"kind": "choice", "values": options.batches},
             "lora_r": {"kind": "choice", "values": options.ranks},
         },
-        "base": engine._base_loss,
+        "base": engine._base_loss and engine._base_loss.mean,
         "trials": [
             {
                 "point": run.point,

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,15 @@ def _path(key: str) -> Path:
 @torch.no_grad()
 def _weights(model: PreTrainedModel) -> str:
     """A digest of every tensor's name, type and shape, and of some of its numbers."""
-    digest, parts = hashlib.sha256(), []
+    digest = hashlib.sha256()
+    parts: dict[torch.device, list[torch.Tensor]] = defaultdict(list)  # some of 4 bits' on the CPU
     for name, tensor in model.state_dict(keep_vars=True).items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat, middle = tensor.detach().flatten(), tensor.numel() // 2
         for part in (flat[:SAMPLED], flat[middle : middle + SAMPLED], flat[-SAMPLED:]):
-            parts.append(part.double())
-    digest.update(torch.cat(parts).cpu().numpy().tobytes() if parts else b"")
+            parts[part.device].append(part.double())
+    for of_device in parts.values():
+        digest.update(torch.cat(of_device).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

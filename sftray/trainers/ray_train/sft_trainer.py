@@ -131,8 +131,10 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         DivergedError at the step where loss or gradient norm stops being finite.
         """
         self._facts: RanWith = facts or {}
-        if self.liger:  # its own head would take the place of TRL's
-            apply_liger_kernel(self.model, {"fused_linear_cross_entropy": False})
+        if self.liger:  # its own head would take the place of TRL's, its experts that of PEFT's
+            swiglu = not self.trial_config.lora_target_parameters
+            kernels = {"fused_linear_cross_entropy": False, "swiglu": swiglu}
+            apply_liger_kernel(self.model, kernels)
         if checkpoint is None:
             self.train()
             return
