@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from long_sweep import write_sweep
+from more_cases import shortened
 
 from sftray.results import load
 from sftray.results.findings import learn, text
@@ -70,7 +71,7 @@ def test_a_loop_within_a_loop_is_counted() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", [read_and_learn, draw])
+@pytest.mark.parametrize("work", shortened([read_and_learn, draw]))
 def test_four_times_the_trials_are_four_times_the_work(
     work: Callable[[Path], None], tmp_path: Path
 ) -> None:

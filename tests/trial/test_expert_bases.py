@@ -11,6 +11,7 @@ import pytest
 import torch
 from bank_models import short_spec
 from expert_bases import EXPERT_KINDS, small_expert_base
+from more_cases import shortened
 from peft import PeftModel
 from reported import into
 from safetensors.torch import load_file
@@ -30,7 +31,7 @@ APART = Attention("apart", "eager", "apart")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mamba", "mamba2", "jamba"])
+@pytest.mark.parametrize("kind", shortened(["mamba", "mamba2", "jamba"]))
 def test_every_adapter_of_all_linear_is_trained_on_mamba_too(
     kind: str, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -46,7 +47,7 @@ def test_every_adapter_of_all_linear_is_trained_on_mamba_too(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", EXPERT_KINDS)
+@pytest.mark.parametrize("kind", shortened(EXPERT_KINDS))
 def test_experts_are_adapted_on_request_alone(
     kind: str, small_packs: Packs, tmp_path: Path
 ) -> None:

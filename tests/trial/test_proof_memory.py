@@ -13,6 +13,7 @@ import torch
 import transformers
 from bases import LLAMA_1B, LLAMA_8B, QWEN_05B
 from live_memory import LiveMemory
+from more_cases import shortened
 
 from sftray.config import TrialConfig
 from sftray.plan.effective_batch import ONE_ROW, Execution
@@ -45,8 +46,8 @@ def in_4_bits(layer: torch.nn.Linear) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantised", [True, False])
-@pytest.mark.parametrize("window", [None, 512])
+@pytest.mark.parametrize("quantised", shortened([False, True]))
+@pytest.mark.parametrize("window", shortened([None, 512]))
 def test_a_proof_takes_what_the_plan_says_and_no_more(quantised: bool, window: int | None) -> None:
     config = transformers.MistralConfig(**SIZES, sliding_window=window)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")

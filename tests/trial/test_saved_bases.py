@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bank_models import settings_for, short_spec
+from more_cases import shortened
 from packs_here import build_packs_here
 from peft import AutoPeftModelForCausalLM
 from reported import into
@@ -54,7 +55,7 @@ def trained_in_a_bank(trial: TrialConfig, packs: Packs, folder: Path) -> list[di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", BITS)
+@pytest.mark.parametrize("kind", shortened(BITS))
 def test_a_base_in_bits_is_trained_as_it_is_saved(
     kind: str, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -112,7 +113,9 @@ def test_on_a_cpu_bf16_is_the_same_in_both_trainers_and_in_the_check(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "tokens",
-    [{"pad_token": "<|im_end|>"}, {"eos_token": None}, {"eos_token": None, "pad_token": None}],
+    shortened(
+        [{"pad_token": "<|im_end|>"}, {"eos_token": None}, {"eos_token": None, "pad_token": None}]
+    ),
     ids=["pad = eos", "no eos", "neither"],
 )
 def test_special_tokens_change_nothing_of_what_is_trained_on(
@@ -133,7 +136,7 @@ def test_special_tokens_change_nothing_of_what_is_trained_on(
     assert len(reports[-1]["answer_flags"]) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_vocabulary_that_was_padded_is_trained(small_packs: Packs, tmp_path: Path) -> None:
     trial = TrialConfig(str(resized(tmp_path / "base", 8192 + 64)), base_precision="fp32")
     alone = trained(trial, small_packs, tmp_path / "alone")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from bank_models import short_spec
+from more_cases import shortened
 from multimodal_bases import CONFIGS, multimodal_base
 from peft import PeftModel
 from reported import into
@@ -47,7 +48,7 @@ def loss_of(model: Any, packs: Packs) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", shortened(CONFIGS))
 def test_an_adapter_of_the_language_model_loads_on_the_whole(
     kind: str, small_packs: Packs, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_all_weights_are_float32_and_all_but_norms_decay(
     assert {p.dtype for group in groups for p in group["params"]} == {torch.float32}
 
 
+@pytest.mark.exhaustive
 def test_a_killed_trial_goes_on_as_if_it_had_not_been(
     whole: Run, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_the_next_trial_of_a_worker_begins_with_the_untouched_base(
     assert second.losses == {s: v for s, v in whole.losses.items() if s <= first_evaluation}
 
 
+@pytest.mark.exhaustive
 def test_a_trial_without_memory_halves_its_micro_batch(
     whole: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

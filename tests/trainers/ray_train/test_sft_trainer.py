@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from damage import damages
+from more_cases import shortened
 from packs_here import build_packs_here
 from peft import get_peft_model
 from reported import into
@@ -228,6 +229,7 @@ def test_the_kept_adapter_gives_the_reported_loss_under_plain_peft(
     assert again == pytest.approx(best[0], abs=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_losses_do_not_depend_on_the_micro_batch(small_packs: Packs, tmp_path: Path) -> None:
     one = run(TRIAL, small_packs, tmp_path / "one", micro=1, killed_at=4)
     two = run(TRIAL, small_packs, tmp_path / "two", micro=2, killed_at=4)
@@ -257,6 +259,7 @@ def test_activation_checkpointing_changes_nothing_but_memory(
     )
 
 
+@pytest.mark.exhaustive
 def test_a_trial_calls_nothing_that_a_library_gives_up(small_packs: Packs, tmp_path: Path) -> None:
     plan = plan_of(TRIAL, small_packs)
     plan = replace(plan, execution=replace(plan.execution, activation_checkpointing=True))
@@ -409,6 +412,7 @@ def test_adapters_are_float32_on_any_base(
     assert {parameter.dtype for parameter in optimized} == {torch.float32}
 
 
+@pytest.mark.exhaustive
 def test_adapters_are_float32_after_a_resume(small_packs: Packs, tmp_path: Path) -> None:
     trial = replace(TRIAL, base_precision="nf4")
     killed = run(trial, small_packs, tmp_path / "trial", killed_at=8)
@@ -488,6 +492,7 @@ def test_a_killed_trial_ends_with_the_losses_of_one_that_was_not(
     assert killed.reports[-1]["answer_flags"] == flags
 
 
+@pytest.mark.exhaustive
 def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
     whole: Run, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -514,6 +519,7 @@ def test_a_trial_goes_on_from_where_it_was_saved_between_two_evaluations(
     assert again.eval_losses == pytest.approx(whole.eval_losses, abs=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_evaluations_that_died_on_their_way_to_the_journal_are_reported_again(
     whole: Run, small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -527,6 +533,7 @@ def test_evaluations_that_died_on_their_way_to_the_journal_are_reported_again(
     assert steps == sorted(steps)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_trial_goes_on_at_the_next_row_with_half_the_micro_batch(
     small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -539,6 +546,7 @@ def test_a_killed_trial_goes_on_at_the_next_row_with_half_the_micro_batch(
     assert again.reports[-1]["eval_loss"] == pytest.approx(full.reports[-1]["eval_loss"], abs=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_trial_with_a_damaged_checkpoint_starts_anew(small_packs: Packs, tmp_path: Path) -> None:
     killed = run(DROPOUT, small_packs, tmp_path, killed_at=4)
     folder = Path(killed.paths.checkpoint(4))
@@ -654,7 +662,7 @@ def test_a_trial_that_blows_up_ends_as_diverged_and_says_where(
     assert "rows 2 to 3, after " in message
 
 
-@pytest.mark.parametrize("changes", [{}, {"base_precision": "nf4"}])
+@pytest.mark.parametrize("changes", shortened([{"base_precision": "nf4"}, {}]))
 def test_a_base_that_was_used_before_trains_as_one_loaded_anew(
     small_packs: Packs, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -734,6 +742,7 @@ def test_a_trial_without_memory_halves_its_micro_batch_and_keeps_its_batch(
     assert short.reports[-1]["micro_batch_size"] == 1
 
 
+@pytest.mark.exhaustive
 def test_a_trial_that_runs_out_of_memory_later_goes_on_at_the_step_it_was_at(
     four: Run, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -763,6 +772,7 @@ def test_at_one_row_activations_are_recomputed_and_then_the_trial_ends(
     }
 
 
+@pytest.mark.exhaustive
 def test_a_trial_that_is_started_again_begins_with_what_fits(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -777,6 +787,7 @@ def test_a_trial_that_is_started_again_begins_with_what_fits(
     assert resumed["out_of_memory"] == "CUDA out of memory: 8 rows"
 
 
+@pytest.mark.exhaustive
 def test_an_error_that_is_not_about_memory_is_not_caught(
     small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
