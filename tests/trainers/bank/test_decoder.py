@@ -12,13 +12,16 @@ from torch import nn
 
 from sftray.config import TrialConfig
 from sftray.demo import FOLDER
-from sftray.errors import ConfigError
+from sftray.errors import ConfigError, UnfitTrainerError
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.trainer_choice import target_projections
 from sftray.trainers.bank.adapters import Adapters, Layout, import_row, lay_out
 from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.decoder_proof import begin_proof, prove_equality
 from sftray.trainers.bank.frozen_base import take_base
+from sftray.trainers.bank.packed_attention import Sdpa
 from sftray.trial.base_model import load_base
+from sftray.trial.equality import Reference
 
 CPU = torch.device("cpu")
 LENGTH = 40
@@ -212,3 +215,34 @@ def test_weights_that_the_bank_cannot_read_and_another_scale_are_refused() -> No
     model.model.layers[0].self_attn.scaling = 1.0
     with pytest.raises(ConfigError, match="scales its attention by 1, not by 0"):
         take_base(model, torch.float32, resident=True)
+
+
+class Mixed(Sdpa):
+    """As a build of FlashAttention without kernels for a head's size: wrong, and says nothing."""
+
+    name = "mixed"
+
+    def _attend(self, *args: Any) -> torch.Tensor:
+        return super()._attend(*args).flip(1)  # twice as much a norm behind it would hide
+
+
+def test_an_attention_that_does_not_compute_the_base_is_passed_over_and_said() -> None:
+    model = random_model("gemma3").eval()
+    end_proof = begin_proof(model, TrialConfig("tiny"), LENGTH, resident=True)
+    base = take_base(model, torch.float32, resident=True)
+    layout = lay_out(base.shape, PROJECTIONS, 8)
+    decoder = Decoder(base, layout, LENGTH, None)
+    decoder._attentions.insert(0, Mixed(base.shape))
+    proof = end_proof(decoder)
+    assert decoder.attention.name == proof.attention == "sdpa"
+    assert "passed over: mixed: in the bank's decoder the " in proof.text()
+    again = Decoder(base, layout, LENGTH, None)
+    again._attentions.insert(0, Mixed(base.shape))
+    model = random_model("gemma3").eval()
+    assert begin_proof(model, TrialConfig("tiny"), LENGTH, resident=True)(again) == proof
+    assert again.attention.name == "sdpa"
+    wrong = Decoder(base, layout, LENGTH, None)
+    wrong._attentions[:] = [Mixed(base.shape)]
+    reference = Reference(random_model("gemma3").eval(), LENGTH)
+    with pytest.raises(UnfitTrainerError, match="in the bank's decoder"):
+        prove_equality(wrong, reference)

@@ -367,9 +367,15 @@ def test_samples_are_greedy_answers_of_the_trained_adapters_at_every_evaluation(
     assert read_samples(TrialPaths(alone.folder).samples) == second != first
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [pytest.param("llama", {}, marks=pytest.mark.exhaustive), ("gemma3_text", GEMMA3)],
+)
 def test_long_answers_of_many_prompts_at_once_are_those_of_transformers_generate(
-    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+    kind: str, settings: dict[str, Any], small_packs: Packs, tmp_path: Path
 ) -> None:
+    (tmp_path / "base").mkdir()
+    tiny = save_tiny(tmp_path / "base", kind, **settings)
     most = 100  # beyond the 64 tokens of answers that nothing scores
     held_out = [{**one, "reference_tokens": 79} for one in small_packs.manifest["sample_prompts"]]
     packs = Packs(small_packs.root, {**small_packs.manifest, "sample_prompts": held_out})
