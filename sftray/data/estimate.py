@@ -31,6 +31,7 @@ from sftray.data.packs.manifest import (
 from sftray.data.packs.packing import Ints, pack
 from sftray.data.packs.readings import reading_of, reasons_text
 from sftray.data.packs.tokenize_pass import (
+    EXAMPLES,
     ChunkReport,
     Kept,
     conversations_of,
@@ -87,7 +88,7 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
         numbers = [max(1, one - held) for one, held in zip(numbers, tested, strict=True)]
     test: dict[str, SplitEstimate] = {}
     if tested:
-        test["test"] = {**_scaled(train, tested, data.max_length), **reading_of([])}
+        test["test"] = {**_scaled(train, tested, data.max_length), **reading_of([], [])}
     conversed = [
         one.conversed(held, SAMPLE_PROMPTS)
         for one, held in zip([own] if own else train, chosen, strict=True)
@@ -100,15 +101,16 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
         "splits": {
             "train": {
                 **_scaled(train, numbers, data.max_length),
-                **reading_of([one.report for one in train]),
+                **reading_of([one.report for one in train], [one.source for one in train]),
             },
             "eval": {
                 **_scaled([own] if own else train, evaluated, data.max_length),
-                **reading_of([own.report] if own else []),
+                **reading_of([own.report] if own else [], [own.source] if own else []),
             },
             **test,
         },
         "end_of_turn_id": chat.end_of_turn_id,
+        "mask_beside_trl": chat.beside_trl,
         "eval_overlap": overlap,
         "sample_prompts": [
             {"reference_tokens": number_of_tokens(chat, one.reference)}
@@ -164,10 +166,15 @@ class Sample:
             [self.rows[k] for k in places], self.spelling, self.chat, max_length, self.seed
         )
         again.kept["row"] = places[again.kept["row"]]
+        shown = self.report.examples
         kept = np.concatenate([self.kept[~too_long], again.kept])
         report = replace(
             self.report,
             dropped=self.report.dropped + again.dropped,
+            examples={
+                reason: sorted([*shown.get(reason, []), *again.examples.get(reason, [])])[:EXAMPLES]
+                for reason in shown | again.examples
+            },
             lost_exchanges=again.lost_exchanges,
             kept=kept[np.argsort(kept["row"], kind="stable")],
         )

@@ -49,7 +49,7 @@ from sftray.data.packs.ray_passes import (
     tokenise,
     wake_workers,
 )
-from sftray.data.packs.readings import dropped_text, notes
+from sftray.data.packs.readings import dropped_text, mask_text, notes
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
 from sftray.data.source.eval_split import TESTED_FROM, held_out, limited, tested
@@ -155,6 +155,8 @@ def _chat_format(recipe: Recipe, log: Log) -> ChatFormat:
         allow_special_tokens=recipe.data.allow_special_tokens,
     )
     log(f"loss mask of {recipe.model}: {chat.method}")
+    if mask := mask_text(chat.beside_trl):
+        log(mask)
     for difference in chat.differences:
         log(f"training differs from the model's own template: {difference}")
     return chat

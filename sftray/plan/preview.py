@@ -101,6 +101,7 @@ class Preview:
                 split: {
                     "rows": of["read"],
                     "reasons": of["dropped"],
+                    "examples": of["examples"],
                     "unread": of["unread"],
                     "spelled": of["spelled"],
                     "thoughts": of["thoughts"],

@@ -9,7 +9,7 @@ from sftray.config.trainings import LEAST_KEPT, expected_trainings
 from sftray.data.packs.manifest import drawn_from, drawn_text, overlap_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
-from sftray.data.packs.readings import dropped_text, notes
+from sftray.data.packs.readings import drop_table, dropped_text, mask_text, notes
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
@@ -78,8 +78,11 @@ def _data_text(plan: Preview) -> list[str]:
     mixture = plan.sweep.data.mixture
     lines += [f"  train: {drawn_text(one)}" for one in drawn_from(splits["train"], mixture)]
     for split, facts in splits.items():
-        texts = filter(None, (dropped_text(facts), *notes(facts, plan.sweep.data.thinking)))
-        lines += [f"  {split}: {text}" for text in texts]
+        if dropped := dropped_text(facts):
+            lines += [f"  {split}: {dropped}", *drop_table(facts, facts["dropped"], first="  ")]
+        lines += [f"  {split}: {text}" for text in notes(facts, plan.sweep.data.thinking)]
+    if mask := mask_text(plan.manifest["mask_beside_trl"]):
+        lines.append(mask)
     if overlap := plan.manifest["eval_overlap"]:
         lines.append(overlap_text(overlap))
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]

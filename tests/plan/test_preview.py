@@ -58,7 +58,8 @@ def short_chats(tmp_path: Path) -> str:
     return str(file)
 
 
-ONCE = {"open_source": 1, "sample_rows": 1, "read_tokenizer": 1, "tokenised": ROWS}
+ONCE = {"open_source": 1, "sample_rows": 1, "read_tokenizer": 2, "tokenised": ROWS}
+"""The second reading of the tokenizer is for the end of an answer (`end_row`)."""
 
 
 def test_a_plan_opens_the_dataset_once_and_tokenises_its_sample_once(

@@ -74,6 +74,9 @@ class ChatFormat:
     """Those that are spelled in a text become tokens."""
     asks_thoughts: bool = False
     """Most conversations have thoughts, so that a question asks for one."""
+    beside_trl: str = ""
+    """What `assistant_only_loss` of TRL trains on besides, and what it does not; empty where it
+    trains on the same, or on nothing because the template has no markers."""
     differences: tuple[str, ...] = ()
     """How training writes a conversation otherwise than the model's own template and prompt."""
 

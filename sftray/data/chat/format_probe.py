@@ -151,6 +151,7 @@ def _probe(
         differences=_prompt_differences(written, starts),
         control_tokens=tuple(t for t in tokens if t in text or t in named),
         enable_thinking=enable_thinking,
+        beside_trl=_beside_trl(written, starts[0], middle),
     )
 
 
@@ -266,6 +267,24 @@ def _edges(written: _Written, turn: int, start: int) -> tuple[str, str] | None:
     whole = written.text.startswith(written.prompts[turn])
     gap = written.text[start:marked] if whole else ""
     return written.text[marked:start], gap
+
+
+def _beside_trl(written: _Written, start: int, end: str) -> str:
+    """What TRL, which trains on the markers' text, makes of the first answer: ours is from `start`
+    through its `end`."""
+    text, (first, last) = written.text, written.answers[0]
+    marked = next(((a, b) for a, b in written.spans if a <= first < b), None)
+    if marked is None:
+        return ""
+    stop = last + len(end)
+    more = [text[marked[0] : start], text[stop : marked[1]]]
+    less = [text[start : marked[0]], text[marked[1] : stop]]
+    said = []
+    if parts := [repr(part) for part in more if part]:
+        said.append(f"trains on {' and '.join(parts)} too")
+    if parts := [repr(part) for part in less if part.strip()]:
+        said.append(f"does not train on {' and '.join(parts)}")
+    return ", ".join(said)
 
 
 def _prompt_differences(written: _Written, starts: list[int]) -> tuple[str, ...]:

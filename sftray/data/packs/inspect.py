@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sftray.data.packs.manifest import counts_of, drop_table, overlap_text
+from sftray.data.packs.manifest import counts_of, overlap_text
 from sftray.data.packs.pack_pass import UNTRAINED
 from sftray.data.packs.packing import Ints, padding_text
 from sftray.data.packs.packs import MappedRows, Packs
-from sftray.data.packs.readings import spelled_text, thoughts_text, unread_text
+from sftray.data.packs.readings import (
+    drop_table,
+    mask_text,
+    spelled_text,
+    thoughts_text,
+    unread_text,
+)
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 from sftray.storage.terminal_text import visible
@@ -64,6 +70,8 @@ def _summary(packs: Packs) -> str:
         f"training differs from the model's own template: {difference}"
         for difference in manifest["template_differences"]
     ]
+    if mask := mask_text(manifest.get("mask_beside_trl", "")):
+        lines.append(mask)
     lines.append(
         f"{'':6}{'conversations':>14}{'rows':>9}{'tokens':>14}{'trained':>14}{'padding':>9}"
     )
@@ -110,11 +118,11 @@ def _dropped(packs: Packs) -> str:
         if facts["dropped"]:
             number = sum(facts["dropped"].values())
             lines.append(f"{split}: dropped {number:,} of {facts['read']:,} rows")
-            lines.append(drop_table(facts["dropped"], facts["examples"]))
+            lines += drop_table(facts, facts["dropped"])
         if unread := unread_text(facts):
             lines.append(f"{split}: {unread}")
         if spelled := spelled_text(facts):
-            lines += [f"{split}: {spelled}", drop_table(facts["spelled"], facts["examples"])]
+            lines += [f"{split}: {spelled}", *drop_table(facts, facts["spelled"])]
         if thoughts := thoughts_text(facts, str(packs.manifest["chat_format"]["thinking"])):
             lines.append(f"{split}: {thoughts}")
         if facts["lost_last_user_turn"]:

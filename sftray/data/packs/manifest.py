@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypedDict
@@ -16,8 +15,8 @@ from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.spelled import plain_text
 from sftray.data.packs.lengths import LengthTable, lengths_of
 from sftray.data.packs.packing import Padding, padding_of
-from sftray.data.packs.readings import Reading, reading_of
-from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport, Kept
+from sftray.data.packs.readings import Reading, drop_table, reading_of
+from sftray.data.packs.tokenize_pass import ChunkReport, Kept
 from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
@@ -84,19 +83,9 @@ class Packed(Sizes):
     parts: list[PartFile]
 
 
-class Example(TypedDict):
-    """A row that was dropped."""
-
-    file: str
-    line: int
-    text: str
-
-
 class Described(Reading):
     """What the first pass learned of a split's own source."""
 
-    examples: dict[str, list[Example]]
-    """By reason, and by special token in the text."""
     lost_last_user_turn: int
     lost_exchanges: int
     lengths: LengthTable
@@ -132,6 +121,8 @@ class ChatFacts(TypedDict):
     """Template, mask and special tokens: fields of the ChatFormat."""
 
     mask_method: str
+    mask_beside_trl: str
+    """ChatFormat.beside_trl"""
     template: str
     own_template: str
     template_differences: list[str]
@@ -182,6 +173,7 @@ class Estimate(TypedDict):
     read: int
     eval_overlap: Overlap | None
     end_of_turn_id: int
+    mask_beside_trl: str
     splits: dict[str, SplitEstimate]
     sample_prompts: list[Reference]
 
@@ -274,7 +266,7 @@ def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:
                 f"{split} data: {bad:,} of {facts['read']:,} rows are bad "
                 f"({100 * bad / facts['read']:.1f} %), must be at most {100 * most:g} % "
                 "(data.max_bad_fraction); clean them, or raise the limit to drop them:\n"
-                + drop_table(facts["dropped"], facts["examples"])
+                + "\n".join(drop_table(facts, facts["dropped"]))
             )
 
 
@@ -290,40 +282,19 @@ def bad_sources(split: Sizes, most: float) -> Iterator[str]:
 
 def describe(reports: Sequence[ChunkReport], paths: Sequence[str]) -> Described:
     """What all chunks of a source held; `paths` are the chunks' files."""
-    reading = reading_of(reports)
-    examples: dict[str, list[Example]] = {
-        name: [] for name in [*reading["dropped"], *reading["spelled"]]
-    }
-    lines: Counter[str] = Counter()
-    for report, path in zip(reports, paths, strict=True):
-        for reason, rows in report.examples.items():
-            for row in rows[: EXAMPLES - len(examples[reason])]:
-                line = lines[path] + row.line
-                examples[reason].append({"file": path, "line": line, "text": row.text})
-        lines[path] += report.lines
     return {
-        **reading,
-        "examples": examples,
+        **reading_of(reports, paths),
         "lost_last_user_turn": sum(report.lost_last_user_turn for report in reports),
         "lost_exchanges": sum(report.lost_exchanges for report in reports),
         "lengths": lengths_of([report.lengths for report in reports]),
     }
 
 
-def drop_table(dropped: Mapping[str, int], examples: Mapping[str, list[Example]]) -> str:
-    """Reasons, counts and the first example of each, as lines of text."""
-    lines = []
-    for reason, count in dropped.items():
-        lines.append(f"{count:8,d}  {reason}")
-        for example in examples.get(reason, [])[:1]:
-            lines.append(f"{'':10}{example['file']}:{example['line']}  {example['text'][:100]}")
-    return "\n".join(lines)
-
-
 def format_facts(chat: ChatFormat) -> ChatFacts:
     """The manifest's account of template, mask and special tokens."""
     return {
         "mask_method": chat.method,
+        "mask_beside_trl": chat.beside_trl,
         "template": chat.template,
         "own_template": chat.own_template,
         "template_differences": list(chat.differences),

@@ -109,9 +109,17 @@ def padding_text(padding: Padding, max_length: int) -> str:
         return f"{100 * waste:.1f} % ({(1 - packed) / (1 - waste):.1f} × the positions)"
 
     longest = [f"of {size}: {shown(waste)}" for size, waste in padding["waste_longest"].items()]
+    worse = [size for size, waste in padding["waste_longest"].items() if waste < packed]
+    less = ""
+    if worse:
+        less = (
+            f". Padding to the longest of {' or '.join(worse)} takes fewer positions than packing "
+            f"these long conversations into rows of {max_length:,}: a longer data.max_length packs "
+            "them fuller"
+        )
     return (
         f"packing: {100 * packed:.2f} % padding; one conversation a row, padded to {max_length:,}: "
-        f"{shown(padding['waste_padded'])}; to the longest {', '.join(longest)}"
+        f"{shown(padding['waste_padded'])}; to the longest {', '.join(longest)}{less}"
     )
 
 

@@ -109,7 +109,10 @@ def tokenise(
         folder=folder,
     )
     reports = each(task, range(len(source.chunks)))
-    documents, reading = Documents.of(reports), reading_of(reports)
+    documents, reading = (
+        Documents.of(reports),
+        reading_of(reports, [chunk.path for chunk in source.chunks]),
+    )
     rows = reading["read"]
     if len(documents.kept) == 0:
         raise DataError(

@@ -7,7 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
-from sftray.data.packs.tokenize_pass import ChunkReport
+from sftray.data.packs.tokenize_pass import EXAMPLES, ChunkReport
+
+
+class Example(TypedDict):
+    """A row."""
+
+    file: str
+    """Or the source, where a sample was taken of several files."""
+    line: int
+    """0 where a sample does not know it."""
+    text: str
 
 
 class Thoughts(TypedDict):
@@ -27,6 +37,8 @@ class Reading(TypedDict):
     read: int
     dropped: dict[str, int]
     """The bad ones among them by reason, most frequent first."""
+    examples: dict[str, list[Example]]
+    """By reason, and by special token in the text."""
     highest_token_id: int
     """Of the good ones."""
     unread: dict[str, int]
@@ -41,6 +53,18 @@ class Reading(TypedDict):
 def reasons_text(dropped: Mapping[str, int]) -> str:
     """Reasons with their counts, in one line."""
     return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+
+
+def drop_table(reading: Reading, counted: Mapping[str, int], *, first: str = "") -> list[str]:
+    """What was `counted` of a reading with the first example of each, lines that begin with
+    `first`."""
+    lines: list[str] = []
+    for reason, count in counted.items():
+        lines.append(f"{first}{count:8,d}  {reason}")
+        for example in reading["examples"].get(reason, [])[:1]:
+            place = f"{example['file']}:{example['line']}" if example["line"] else example["file"]
+            lines.append(f"{first}{'':10}{place}  {example['text'][:100]}")
+    return lines
 
 
 def dropped_text(reading: Reading) -> str:
@@ -84,14 +108,19 @@ def thoughts_text(reading: Reading, thinking: str) -> str:
     )
 
 
+def mask_text(beside_trl: str) -> str:
+    """How the loss mask differs from TRL's, in one line; empty where it does not."""
+    return f"loss mask: TRL's assistant_only_loss {beside_trl}" if beside_trl else ""
+
+
 def notes(reading: Reading, thinking: str) -> list[str]:
     """What is to be known of the good rows, a line each."""
     texts = (unread_text(reading), spelled_text(reading), thoughts_text(reading, thinking))
     return [text for text in texts if text]
 
 
-def reading_of(reports: Sequence[ChunkReport]) -> Reading:
-    """What was counted of some chunks."""
+def reading_of(reports: Sequence[ChunkReport], paths: Sequence[str]) -> Reading:
+    """What was counted of some chunks; `paths` are their files."""
     thoughts: Counter[str] = sum((report.thoughts for report in reports), Counter())
     values: dict[str, str] = {}
     for report in reports:
@@ -100,6 +129,7 @@ def reading_of(reports: Sequence[ChunkReport]) -> Reading:
         "read": sum(report.rows for report in reports),
         "highest_token_id": max((report.highest_token for report in reports), default=0),
         "dropped": _summed(report.dropped for report in reports),
+        "examples": _examples(reports, paths),
         "unread": _summed(report.unread for report in reports),
         "unread_values": {key: values[key] for key in sorted(values)},
         "spelled": _summed(report.spelled for report in reports),
@@ -110,6 +140,19 @@ def reading_of(reports: Sequence[ChunkReport]) -> Reading:
             "last_tokens": thoughts["last_tokens"],
         },
     }
+
+
+def _examples(reports: Sequence[ChunkReport], paths: Sequence[str]) -> dict[str, list[Example]]:
+    examples: dict[str, list[Example]] = {}
+    lines: Counter[str] = Counter()
+    for report, path in zip(reports, paths, strict=True):
+        for reason, rows in report.examples.items():
+            shown = examples.setdefault(reason, [])
+            for row in rows[: EXAMPLES - len(shown)]:
+                line = lines[path] + row.line if row.line else 0
+                shown.append({"file": path, "line": line, "text": row.text})
+        lines[path] += report.lines
+    return examples
 
 
 def _summed(counts: Iterable[Counter[str]]) -> dict[str, int]:

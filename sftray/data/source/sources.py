@@ -132,7 +132,8 @@ def first_rows(source: Source, number: int) -> list[SourceRow]:
 def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[NumberedRow], int]:
     """About `number` rows from evenly spaced chunks, and how many rows the source may have.
 
-    Exact where the source has no more chunks than are looked at, and for Parquet and the Hub.
+    Exact where the source has no more chunks than are looked at, and for Parquet and the Hub. A row
+    is numbered as in its file; as 0 in a source of several files, or above HASHED_WHOLE_BYTES.
     Raises DataError, with file and line, where a row has not the columns of its spelling.
     """
     places = sorted(
@@ -140,12 +141,16 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Number
     )
     counts = {place: count_rows(source.chunks[place]) for place in places}
     each = -(-number // len(places))
+    is_numbered = len({chunk.path for chunk in source.chunks}) == 1 and (
+        len(places) == 1 or source.size <= HASHED_WHOLE_BYTES
+    )
     rows: list[NumberedRow] = []
     for place in places:
+        before = _rows_before(source, place) if is_numbered else 0
         try:
             for line, row in islice(source.read(place), each):
                 check_columns(row, spelling, line)
-                rows.append((line, row))
+                rows.append((before + line if is_numbered else 0, row))
         except BadLineError as error:
             raise located(source, place, error) from error
     if any(chunk.kind != "jsonl" for chunk in source.chunks):
@@ -156,10 +161,15 @@ def sample_rows(source: Source, number: int, spelling: str) -> tuple[list[Number
 
 def located(source: Source, number: int, error: BadLineError) -> DataError:
     """The error with the file and the line that it is about."""
+    line = _rows_before(source, number) + error.line
+    return DataError(f"{source.chunks[number].path}, line {line}: {error.message}")
+
+
+def _rows_before(source: Source, number: int) -> int:
+    """Rows of a chunk's file before it, blank lines too."""
     path = source.chunks[number].path
     chunks = (chunk for chunk in source.chunks[:number] if chunk.path == path)
-    before = sum(count_rows(chunk, blank=True) for chunk in chunks)
-    return DataError(f"{path}, line {before + error.line}: {error.message}")
+    return sum(count_rows(chunk, blank=True) for chunk in chunks)
 
 
 def _rows(source: Source) -> Iterator[tuple[Chunk, NumberedRow]]:

@@ -277,7 +277,7 @@ def test_rows_are_counted_by_token_with_an_example() -> None:
     assert report.spelled == {FOREIGN: 2, "<|im_end|>": 1}
     assert [row.line for row in report.examples[FOREIGN]] == [3, 9]
     assert FOREIGN in report.examples[FOREIGN][0].text
-    assert spelled_text(reading_of([report])) == (
+    assert spelled_text(reading_of([report], ["chats.jsonl"])) == (
         f"special tokens in the text, tokenised as text: {FOREIGN} (2 rows), <|im_end|> (1 row)"
     )
 

@@ -106,3 +106,11 @@ def test_padding_is_shown_as_a_share_and_as_times_the_packed_positions() -> None
     assert f"padded to 1,024: {100 * (1 - 830 / 5120):.1f} % (5.0 × the positions)" in text
     times = 5 * expected_longest(LENGTHS, 8) / 1024
     assert f"to the longest of 8: {100 * facts['waste_longest']['8']:.1f} % ({times:.1f} ×" in text
+
+
+def test_where_padding_takes_fewer_positions_than_packing_that_is_said() -> None:
+    long = np.full(60, 700)
+    facts = padding_of(long, len(pack(long, 1024)), 1024)
+    said = "Padding to the longest of 8 or 16 takes fewer positions than packing"
+    assert said in padding_text(facts, 1024)
+    assert said not in padding_text(padding_of(long, len(pack(long, 7000)), 7000), 7000)
