@@ -79,6 +79,7 @@ def main() -> None:
         for path in options.branches:
             for one in of_branches(path):
                 _tell_branches(one)
+                _tell_by_batch(one)
         return
     landscapes = [of_grid(Path(__file__).parent / "grid.json")]
     if options.table:
@@ -99,6 +100,7 @@ def main() -> None:
             f"{setting!s:52} {rows:4.0%} {statistics.fmean(regrets.values()):6.3f} % "
             f"{regrets[worst]:6.2f} % {worst.split('/')[-1][:24]:24} {near:5.0%}"
         )
+    say(landscapes[0].name)
     _tell_by_batch(landscapes[0])
 
 
@@ -133,7 +135,7 @@ def _tell_branches(landscape: Landscape) -> None:
 
 def _tell_by_batch(grid: Landscape) -> None:
     """How often a point that ends among the best third is stopped, by its batch."""
-    say("our grid: points of the best third that are stopped, by effective batch size")
+    say("points of the best third that are stopped, by effective batch size")
     for rungs, grace in ((NINTHS, 5), (SweepConfig.rungs, 5), (SweepConfig.rungs, GRACE)):
         sweep = SweepConfig(
             "rungs",
