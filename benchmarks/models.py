@@ -269,10 +269,12 @@ def main() -> None:
         say(json.dumps(asdict(examine(options.one, torch.device(options.device)))))
         return
     with ThreadPoolExecutor(options.processes) as pool:
-        lines = list(pool.map(lambda kind: in_a_process(kind, options.device), options.types))
-    say(as_text(lines))
-    if options.out:
-        options.out.write_text(json.dumps([asdict(line) for line in lines], indent=1))
+        lines: list[Line] = []
+        for line in pool.map(lambda kind: in_a_process(kind, options.device), options.types):
+            say(as_text([line]))
+            lines.append(line)
+            if options.out:  # what is known if it is cut off
+                options.out.write_text(json.dumps([asdict(one) for one in lines], indent=1))
 
 
 if __name__ == "__main__":
