@@ -139,6 +139,7 @@ class Grid(Engine):
             Progress(annealed, short, tokens),
             None,
             lambda report: None,
+            trunk.targets,
             step=step,
         )
         rows = self._adapters

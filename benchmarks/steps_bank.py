@@ -61,7 +61,7 @@ class Bank:
         self.attention = self._decoder.attention.name
         self._adapters = Adapters(layout, slots, dtype, device)
         self._optimizer = Optimizer(self._adapters)
-        row = fresh_row(layout, self._trial.lora_r, self._trial.seed)
+        row = fresh_row(layout, self._trial.lora_r, self._trial.seed, PROJECTIONS)
         for slot in range(slots):
             self._adapters.admit(slot, row, self._trial.lora_scale)
 

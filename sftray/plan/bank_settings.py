@@ -16,6 +16,7 @@ from sftray.plan.layer_description import FAMILIES
 from sftray.plan.memory import TRAINED_BYTES, Memory, base_bytes, element_bytes
 from sftray.plan.model_shape import ModelShape, adapted, adapter_parameters
 from sftray.plan.proof_memory import proof_bytes
+from sftray.plan.trainer_choice import adapted_by_any
 from sftray.plan.trial_plan import trials_at_once
 from sftray.storage.model_files import BaseConfig
 
@@ -44,6 +45,8 @@ class BankSettings:
     """Only the input of each layer is kept, and run again in the backward pass."""
     memory_gb: float
     """GiB of GPU memory that this will take, estimated; 0 on a CPU."""
+    lora_target_modules: str | tuple[str, ...] = "all-linear"
+    """All that any trial adapts; where one has no adapter, its rank is 0."""
 
     @property
     def execution(self) -> Execution:
@@ -71,6 +74,7 @@ def choose_settings(
         resident=True,
         activation_checkpointing=sweep.trial.activation_checkpointing or False,
         memory_gb=0.0,
+        lora_target_modules=adapted_by_any(sweep),
     )
     if memory is None:
         return wanted
@@ -115,7 +119,7 @@ def bank_memory(settings: BankSettings, sweep: SweepConfig, base: BaseConfig) ->
     assert shape is not None  # the bank's families are dense
     size = element_bytes(trial.base_precision)
     rank = -(-settings.lora_r // 8) * 8
-    names = adapted(trial.lora_target_modules)
+    names = adapted(settings.lora_target_modules)
     trained = settings.slots * adapter_parameters(shape, names, rank)
     tokens = settings.slots * settings.micro_batch_size * sweep.data.max_length
     heads = shape.queries + 2 * shape.keys

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sftray.config import SweepConfig
+from sftray.config.points import all_values
 from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.errors import ConfigError
 from sftray.plan.bank_fields import unknown_field
@@ -32,7 +33,6 @@ SHARED = (
     "trust_remote_code",
     "finetune",
     "base_precision",
-    "lora_target_modules",
     "lora_target_parameters",
     "num_workers",
     "micro_batch_size",
@@ -141,9 +141,18 @@ def _why_not_the_trials(sweep: SweepConfig, groups: Groups) -> str | None:
         return "attention is 'flash_attention_3', which a bank does not compute"
     if trial.lora_target_parameters:
         return "lora_target_parameters are adapted, and a bank adapts linear layers alone"
-    if target_projections(trial.lora_target_modules, groups) is None:
-        return (
-            f"lora_target_modules is {trial.lora_target_modules!r}; a bank knows 'all-linear' or "
-            f"some of {', '.join(name for names in groups for name in names)}"
-        )
+    for targets in all_values(sweep, "lora_target_modules"):
+        if target_projections(targets, groups) is None:  # type: ignore[arg-type]
+            return (
+                f"lora_target_modules is {targets!r}; a bank knows 'all-linear' or some of "
+                f"{', '.join(name for names in groups for name in names)}"
+            )
     return None
+
+
+def adapted_by_any(sweep: SweepConfig) -> str | tuple[str, ...]:
+    """`lora_target_modules` of a bank: all that any trial of the sweep adapts."""
+    values = all_values(sweep, "lora_target_modules")
+    if "all-linear" in values:
+        return "all-linear"
+    return tuple(sorted({name for names in values for name in names}))  # type: ignore[union-attr]

@@ -17,12 +17,14 @@ from sftray.config.sweep_config import ONE_FROZEN_BASE
 from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.bank_fields import COMPUTED, HARMLESS
+from sftray.plan.bank_settings import choose_settings
 from sftray.plan.layer_description import FAMILIES
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.preview import make_plan
 from sftray.plan.trainer_choice import (
     ROPE_TYPES,
     SHARED,
+    adapted_by_any,
     pick_trainer,
     target_projections,
     why_not,
@@ -175,7 +177,6 @@ VALUES: dict[str, list[Any]] = {
     "model": ["one", "another"],
     "model_revision": ["main", "v2"],
     "base_precision": ["nf4", "bf16"],
-    "lora_target_modules": ["all-linear", "q_proj"],
     "lora_target_parameters": [(), ("mlp.experts.down_proj",)],
     "num_workers": [1, 2],
     "micro_batch_size": [1, 2],
@@ -217,6 +218,21 @@ def test_target_modules_that_the_bank_does_not_know_are_named(targets: Any) -> N
     reason = why_not(sweep, QWEN3_8B)
     assert reason is not None
     assert reason.startswith(f"lora_target_modules is {targets!r}; a bank knows 'all-linear' or ")
+
+
+def test_target_modules_may_be_searched_and_the_bank_adapts_all_of_them() -> None:
+    values = [("q_proj", "v_proj"), ("down_proj", "q_proj")]
+    sweep = make_sweep(search_space={"lora_target_modules": choice(values)})
+    assert why_not(sweep, QWEN3_8B) is None
+    settings = choose_settings(sweep, QWEN3_8B, memory=None)
+    assert settings is not None
+    assert settings.lora_target_modules == ("down_proj", "q_proj", "v_proj")
+    whole = replace(sweep, search_space={"lora_target_modules": choice([*values, "all-linear"])})
+    assert adapted_by_any(whole) == "all-linear"
+    odd = replace(sweep, search_space={"lora_target_modules": choice([*values, ("lm_head",)])})
+    reason = why_not(odd, QWEN3_8B)
+    assert reason is not None
+    assert reason.startswith("lora_target_modules is ('lm_head',); a bank knows")
 
 
 def test_targets_are_projections_in_the_order_of_the_forward_pass() -> None:

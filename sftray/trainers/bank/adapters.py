@@ -13,7 +13,7 @@ Names of tensors end in their shape: K slots, P elements of a row, R rank, I inp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -143,17 +143,24 @@ class AdapterState:
         return AdapterState(self.param.pin_memory(), moments)
 
 
-def fresh_row(layout: Layout, rank: int, seed: int) -> AdapterState:
-    """A fresh adapter: lora_A from (seed, module name), lora_B zero."""
+def fresh_row(layout: Layout, rank: int, seed: int, targets: Sequence[str]) -> AdapterState:
+    """A fresh adapter of `targets`: lora_A from (seed, module name), lora_B zero.
+
+    Elsewhere both are zero, and so are their gradients: the adapter has rank 0 there.
+    """
     param_P = torch.zeros(layout.size)
-    for name, (matrix,) in _matrices(layout, rank, param_P):
+    for name, (matrix,) in _matrices(layout, rank, targets, param_P):
         if name.endswith("lora_A"):
             matrix.copy_(init_lora_a(f"{name}.weight", matrix.shape, seed))
     return AdapterState(param_P, None)
 
 
 def import_row(
-    layout: Layout, rank: int, adapter: Mapping[str, Tensor], moments: Mapping[str, Tensor]
+    layout: Layout,
+    rank: int,
+    targets: Sequence[str],
+    adapter: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
 ) -> AdapterState:
     """The row of a checkpoint's tensors, named as `export_row` does.
 
@@ -161,7 +168,7 @@ def import_row(
     """
     param_P, first_P, second_P = (torch.zeros(layout.size) for _ in range(3))
     tensors = {**adapter, **moments}
-    for name, matrices in _matrices(layout, rank, param_P, first_P, second_P):
+    for name, matrices in _matrices(layout, rank, targets, param_P, first_P, second_P):
         for key, matrix in zip(_keys(name), matrices, strict=True):
             if key not in tensors or tensors[key].shape != matrix.shape:
                 raise CheckpointError(
@@ -173,12 +180,12 @@ def import_row(
 
 
 def export_row(
-    layout: Layout, values_3P: Tensor, rank: int, step: int
+    layout: Layout, values_3P: Tensor, rank: int, targets: Sequence[str], step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """An adapter and AdamW's state, parameters and moments as `Adapters.take` gives them, at its
     own rank, under the names that they have in a PEFT model and in `sftray.trial.checkpoint`."""
     adapter, state = {}, {}
-    for name, matrices in _matrices(layout, rank, *values_3P):
+    for name, matrices in _matrices(layout, rank, targets, *values_3P):
         param, first, second = _keys(name)
         adapter[param], state[first], state[second] = (matrix.contiguous() for matrix in matrices)
         state[f"{_parameter(name)}/step"] = torch.tensor(float(step))
@@ -201,11 +208,13 @@ def second(rows_KP: Tensor, place: Place, rank: int) -> Tensor:
 
 
 def _matrices(
-    layout: Layout, rank: int, *rows_P: Tensor
+    layout: Layout, rank: int, targets: Sequence[str], *rows_P: Tensor
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Every matrix that an adapter of `rank` has, by the model's name for it: views of these
-    rows."""
+    """Every matrix that an adapter of `rank` on `targets` has, by the model's name for it: views of
+    these rows."""
     for place in layout.places:
+        if place.projection not in targets:
+            continue
         part = "self_attn" if place.group < 2 else "mlp"
         module = f"model.layers.{place.layer}.{part}.{place.projection}"
         firsts = (_view(row_P, place.first, layout.rank, place.inputs) for row_P in rows_P)

@@ -39,11 +39,9 @@ class Position:
 class CheckpointWriter:
     """For the slots of one bank."""
 
-    def __init__(
-        self, layout: Layout, targets: Sequence[str], executor: Executor | None = None
-    ) -> None:
-        """`targets`: the projections that are trained. Without an executor, writes at once."""
-        self._layout, self._targets, self._executor = layout, sorted(targets), executor
+    def __init__(self, layout: Layout, executor: Executor | None = None) -> None:
+        """Without an executor, writes at once."""
+        self._layout, self._executor = layout, executor
         self._handed: deque[Future[None]] = deque()
 
     def hand_over(
@@ -98,7 +96,7 @@ class CheckpointWriter:
     def _save(self, slot: Slot, values_3P: Tensor, state: TrialState) -> None:
         trial = slot.spec.config
         config = replace(
-            lora_config(trial), base_model_name_or_path=trial.model, target_modules=self._targets
+            lora_config(trial), base_model_name_or_path=trial.model, target_modules=slot.targets
         )
-        tensors = export_row(self._layout, values_3P, trial.lora_r, state["step"])
+        tensors = export_row(self._layout, values_3P, trial.lora_r, slot.targets, state["step"])
         checkpoints.save(TrialPaths(slot.spec.folder), config, *tensors, state)

@@ -75,7 +75,7 @@ class Engine:
         self._ends = end_tokens(model, packs.end_of_turn)
         end_proof = begin_proof(model, trial, packs.max_length, resident=settings.resident)
         base = take_base(model, dtype, resident=settings.resident)
-        targets = target_projections(trial.lora_target_modules, base.shape.groups)
+        targets = target_projections(settings.lora_target_modules, base.shape.groups)
         if targets is None:
             raise ConfigError("lora_target_modules: a bank cannot train them; use --trainer train")
         layout = lay_out(base.shape, targets, settings.lora_r)
@@ -86,7 +86,7 @@ class Engine:
         self._proof = end_proof(self._decoder)
         self._adapters = Adapters(layout, settings.slots, dtype, device)
         self._optimizer: Optimizer[SlotStep] = Optimizer(self._adapters)
-        self._writer = CheckpointWriter(layout, targets, writer)
+        self._writer = CheckpointWriter(layout, writer)
         count = settings.slots * settings.micro_batch_size
         graphs = Graphs() if device.type == "cuda" else None
         self._steps = Steps(
@@ -133,6 +133,8 @@ class Engine:
             refusal = f"lora_r {trial.lora_r} in a bank of at most {layout.rank}"
         elif trial.lora_dropout and not self.settings.dropout:
             refusal = "lora_dropout in a bank that was built without"
+        elif not (targets := self._targets(trial)):
+            refusal = f"lora_target_modules {trial.lora_target_modules} in a bank without them"
         if refusal:
             raise ConfigError(f"{spec.trial}: {refusal}")
         order = row_order(self._packs.source_rows("train"), plan, trial.seed)
@@ -140,12 +142,12 @@ class Engine:
         with tempfile.TemporaryDirectory() as scratch:
             newest = checkpoints.newest(TrialPaths(spec.folder), Path(scratch))
             if newest is None:
-                row = self._pinned(fresh_row(layout, trial.lora_r, trial.seed))
-                return Slot(spec, order, progress, row, report)
+                row = self._pinned(fresh_row(layout, trial.lora_r, trial.seed, targets))
+                return Slot(spec, order, progress, row, report, targets)
             adapter, moments = checkpoints.load_tensors(newest)
             progress.resume(newest.state)
-            row = self._pinned(import_row(layout, trial.lora_r, adapter, moments))
-        slot = Slot(spec, order, progress, row, report, step=newest.step, resumed=True)
+            row = self._pinned(import_row(layout, trial.lora_r, targets, adapter, moments))
+        slot = Slot(spec, order, progress, row, report, targets, step=newest.step, resumed=True)
         slot.waiting = rung_of(slot) is not None  # it may have ended before the search had decided
         return slot
 
@@ -319,8 +321,15 @@ class Engine:
             for slot, place in zip(slots, places, strict=True)
         }
 
+    def _targets(self, trial: TrialConfig) -> list[str]:
+        """The projections that a trial adapts, in the order of PEFT's; none where this bank has not
+        all of them."""
+        groups, places = self._decoder.base.shape.groups, self._adapters.layout.places
+        targets = target_projections(trial.lora_target_modules, groups) or ()
+        return sorted(targets) if {*targets} <= {place.projection for place in places} else []
+
     def _facts(self, slot: Slot) -> RanWith:
-        places = self._adapters.layout.places
+        places = [one for one in self._adapters.layout.places if one.projection in slot.targets]
         on_gpu = self._device.type == "cuda"
         return {
             "attention": self._decoder.attention.name,

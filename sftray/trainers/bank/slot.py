@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ class Slot:
     row: AdapterState | None
     """The adapter to start from; None once it is in the bank."""
     report: Reporter
+    targets: Sequence[str]
+    """The projections that it adapts."""
     step: int = 0
     micro_steps: int = 0
     """Micro-batches since the last optimizer step."""

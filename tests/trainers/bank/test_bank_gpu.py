@@ -136,7 +136,7 @@ def _bank(
     adapters = Adapters(decoder.layout, SLOTS, torch.bfloat16, GPU)
     generator = torch.Generator().manual_seed(0)
     for slot in range(SLOTS):
-        row = fresh_row(decoder.layout, TRIAL.lora_r, seed=slot)
+        row = fresh_row(decoder.layout, TRIAL.lora_r, slot, PROJECTIONS)
         row.param[decoder.layout.split :].normal_(0, 0.02, generator=generator)
         adapters.admit(slot, row, 2.0)
     return decoder, adapters

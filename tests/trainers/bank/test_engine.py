@@ -11,6 +11,7 @@ import pytest
 import torch
 from bank_models import save_tiny, settings_for, short_spec
 from reported import into
+from safetensors.torch import load_file
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
@@ -27,6 +28,7 @@ from sftray.trial.eval_loss import evaluate_adapter
 from sftray.trial.generation import reply
 from sftray.trial.samples import fixed_prompts, prompt_tokens, read_samples, tokens_at
 from sftray.trial.trial_spec import TrialSpec
+from sftray.winner.adapter_format import WEIGHTS
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +113,38 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
             assert ours["tokens"] == theirs["tokens"]
             assert ours["supervised_tokens"] == theirs["supervised_tokens"]
             np.testing.assert_allclose(ours.get("curve", []), theirs.get("curve", []), rtol=2e-3)
+
+
+def test_trials_of_one_bank_adapt_different_modules(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    targets: list[Any] = ["all-linear", ("q_proj", "v_proj"), ("down_proj",)]
+    trials = [replace(tiny, lora_target_modules=one, effective_batch_size=2) for one in targets]
+    specs = [
+        short_spec(small_packs, trial, tmp_path / "bank" / str(k)) for k, trial in enumerate(trials)
+    ]
+    by_bank = _run_bank(tiny, small_packs, specs, slots=3)
+    for spec, found in zip(specs, by_bank, strict=True):
+        expected: Reports = []
+        alone = replace(spec, folder=str(tmp_path / "alone" / spec.trial))
+        run_trial(alone, into(expected), CPU)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
+            np.testing.assert_allclose(ours.get("curve", []), theirs.get("curve", []), rtol=2e-3)
+        assert found[0]["trained_parameters"] == expected[0]["trained_parameters"]
+        last = found[-1]["step"]
+        ours_at, theirs_at = (
+            Path(TrialPaths(one.folder).checkpoint(last)) / WEIGHTS for one in (spec, alone)
+        )
+        assert load_file(ours_at).keys() == load_file(theirs_at).keys()
+        again: Reports = []  # what the bank has written is read by another bank
+        resumed = _engine(tiny, small_packs, specs, slots=1).prepare(spec, into(again))
+        assert resumed.step == last
+    narrow = settings_for(trials, slots=1)
+    narrow = replace(narrow, lora_target_modules=("q_proj", "v_proj"))
+    engine = Engine(load_model(tiny, CPU), tiny, small_packs, narrow, CPU)
+    with pytest.raises(ConfigError, match="lora_target_modules all-linear in a bank without them"):
+        engine.prepare(replace(specs[0], folder=str(tmp_path / "new")), into([]))
 
 
 def test_a_mixture_has_the_losses_of_each_source_in_both_trainers(

@@ -219,7 +219,7 @@ def bank(trials: list[TrialConfig]) -> tuple[Adapters, Optimizer]:
     adapters = Adapters(LAYOUT, len(trials), torch.float32, CPU)
     generator = torch.Generator().manual_seed(1)
     for slot, trial in enumerate(trials):
-        row = fresh_row(LAYOUT, trial.lora_r, seed=slot)
+        row = fresh_row(LAYOUT, trial.lora_r, slot, PROJECTIONS)
         row.param[LAYOUT.split :].normal_(0, 0.1, generator=generator)
         adapters.admit(slot, row, trial.lora_scale)
     return adapters, Optimizer(adapters)
