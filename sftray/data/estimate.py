@@ -39,7 +39,7 @@ from sftray.data.packs.tokenize_pass import (
 )
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation, spelling_of
-from sftray.data.source.eval_split import TESTED_FROM, held_out, limited
+from sftray.data.source.eval_split import TESTED_FROM, held_out, kept_together, limited
 from sftray.data.source.readers import NumberedRow
 from sftray.data.source.sources import Source, check_spelling, sample_rows
 from sftray.errors import DataError
@@ -75,7 +75,11 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
         numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
         chosen = [np.ones(len(one.kept), np.bool_) for one in train]  # of a sample any may be
         if all(one.report.rows >= one.read for one in train):
-            chosen = held_out([one.kept["hash"] for one in train], data.eval_fraction, most)
+            hashes, bands = zip(
+                *((one.kept["hash"], one.kept["bands"]) for one in train), strict=True
+            )
+            together = kept_together(hashes, bands, data.eval_fraction, most)
+            chosen = held_out(together, data.eval_fraction, most)
     else:
         evaluated = [min(own.conversations, most)]
         chosen = [limited(own.kept["hash"], most)]

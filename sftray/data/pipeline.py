@@ -52,7 +52,7 @@ from sftray.data.packs.ray_passes import (
 from sftray.data.packs.readings import dropped_text, mask_text, notes
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
-from sftray.data.source.eval_split import TESTED_FROM, held_out, limited, tested
+from sftray.data.source.eval_split import TESTED_FROM, held_out, kept_together, limited, tested
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import check_spelling, check_unchanged, first_rows
 from sftray.errors import DataError, Log, PacksError
@@ -231,6 +231,7 @@ def _split(
     has in common with the training data. Raises DataError where that is too much."""
     kept, most = [one.documents.kept for one in train], data.num_eval_conversations
     if evaluation is None:
+        _keep_together(train, data)
         held = held_out([one["hash"] for one in kept], data.eval_fraction, most)
         rest = [~one for one in held]
         splits = {"train": zip(train, rest, strict=True), "eval": zip(train, held, strict=True)}
@@ -240,8 +241,18 @@ def _split(
     overlap = overlap_of(ours, theirs[chosen])
     if refusal := overlap_refusal(overlap):
         raise DataError(refusal)
+    _keep_together(train, data)  # for a test set
     whole = [(one, np.ones(len(one.documents.kept), np.bool_)) for one in train]
     return {"train": whole, "eval": [(evaluation, chosen)]}, overlap
+
+
+def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> None:
+    """Give conversations that begin nearly alike one hash."""
+    kept, most = [one.documents.kept for one in train], data.num_eval_conversations
+    hashes, bands = [one["hash"] for one in kept], [one["bands"] for one in kept]
+    together = kept_together(hashes, bands, data.eval_fraction, most)
+    for one, new in zip(kept, together, strict=True):
+        one["hash"] = new
 
 
 def _hold_test_set(splits: dict[str, list[Chosen]], data: DataConfig) -> bool:

@@ -3,7 +3,7 @@
 Promise: such words become the tokens that they are in a tokenizer without special tokens, and what
 the template writes around them is what it always writes; where the template changes them, the
 conversation is dropped (`SPELLED`). A mark within each spelling goes through the template; two
-renderings show that it changed nothing else. Price: 2 µs to look through a usual conversation, two
+renderings show that it changed nothing else. Price: 10 µs to look through a usual conversation, two
 renderings more and a second tokenizer for one that spells a token.
 """
 

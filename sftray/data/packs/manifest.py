@@ -17,6 +17,7 @@ from sftray.data.packs.lengths import LengthTable, lengths_of
 from sftray.data.packs.packing import Padding, padding_of
 from sftray.data.packs.readings import Reading, drop_table, reading_of
 from sftray.data.packs.tokenize_pass import ChunkReport, Kept
+from sftray.data.source.near_duplicates import is_near
 from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
@@ -140,6 +141,8 @@ class Overlap(TypedDict):
     """Of the training data, those that begin like one of the evaluation set."""
     duplicates: int
     """Of the evaluation set, those that are in the training data from first to last turn."""
+    near: int
+    """Of the evaluation set, those that begin nearly like one of the training data."""
     evaluated: int
     """Of the evaluation set, all."""
 
@@ -231,16 +234,18 @@ def overlap_of(train: Kept, evaluation: Kept) -> Overlap:
     return {
         "training": int(np.isin(train["hash"], evaluation["hash"]).sum()),
         "duplicates": int(np.isin(evaluation["whole_hash"], train["whole_hash"]).sum()),
+        "near": int(is_near(evaluation["bands"], train["bands"]).sum()),
         "evaluated": len(evaluation),
     }
 
 
 def overlap_text(overlap: Overlap) -> str:
     """In one line."""
+    near = f", {overlap['near']:,} begin nearly like one there" if overlap.get("near") else ""
     return (
         f"overlap: {overlap['training']:,} training conversations begin like one of the evaluation "
         f"set; {overlap['duplicates']:,} of its {overlap['evaluated']:,} are in the training data "
-        "word for word"
+        f"word for word{near}"
     )
 
 

@@ -1,6 +1,6 @@
 """The first pass: one chunk of a source → tokens on disk, and what the driver must know of them.
 
-Promise: a task holds one chunk; the driver gets 28 bytes a conversation, never a token.
+Promise: a task holds one chunk; the driver gets 92 bytes a conversation, never a token.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sftray.data.source.conversations import (
     unread_keys,
 )
 from sftray.data.source.eval_split import conversation_hash, turn_hash
+from sftray.data.source.near_duplicates import BANDS, Hashes, bands_of
 from sftray.data.source.readers import BadLineError, NumberedRow, check_columns
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import Source, located
@@ -48,10 +49,14 @@ TOKEN_BYTES = 4
 KIND_BIT = 28
 """Its lowest bit of the kind; vocabularies have 2^18 tokens and few more."""
 KEPT = np.dtype(
-    [("row", "i4"), ("length", "i4"), ("trained", "i4"), ("hash", "u8"), ("whole_hash", "u8")]
+    [
+        *(("row", "i4"), ("length", "i4"), ("trained", "i4")),
+        *(("hash", "u8"), ("whole_hash", "u8"), ("bands", "u8", (BANDS,))),
+    ]
 )
 """A conversation that is kept: its row of the chunk, its tokens and how many of them are trained
-on, the hashes of its first user turn and of all turns."""
+on, the hashes of its first user turn and of all turns, and what is like in turns nearly the same
+(`near_duplicates`)."""
 
 Kept = NDArray[np.void]
 """Conversations as KEPT, in the order of their rows."""
@@ -145,12 +150,13 @@ def read_and_encode(
     """The report of some rows, and the conversations kept of them. Raises BadLineError."""
     report = ChunkReport(highest_token=chat.pad_token_id)  # rows are padded with it
     documents: list[Document] = []
-    kept: list[tuple[int, int, int, int, int]] = []
+    kept: list[tuple[int, int, int, int, int, Hashes]] = []
     lengths: list[tuple[int, int]] = []
     batches, ahead = tee(_batches(rows, spelling, report))
     texts = ([turns for _, _, turns in batch] for batch in ahead)
     for batch, encoded in zip(batches, encode_ahead(chat, texts, max_length), strict=True):
-        for (number, line, turns), document in zip(batch, encoded, strict=True):
+        bands = bands_of([first_user_turn(turns) for _, _, turns in batch])
+        for (number, line, turns), document, near in zip(batch, encoded, bands, strict=True):
             if document.full_length:
                 lengths.append((document.full_length, document.first_exchange))
             if isinstance(document, Dropped):
@@ -164,7 +170,7 @@ def read_and_encode(
                 documents.append(one)
                 report.highest_token = max(report.highest_token, int(one.input_ids.max()))
                 trained = int(np.count_nonzero(one.trained))
-                kept.append((number, len(one.input_ids), trained, *hashes))
+                kept.append((number, len(one.input_ids), trained, *hashes, near))
             if not turns.is_plain and turns.has_thoughts:
                 _count_thoughts(report, document)
     report.lengths = count_lengths(*np.array(lengths, np.int64).reshape(-1, 2).T)

@@ -1,6 +1,7 @@
 """Which conversations are evaluated on: a choice by content, not by place.
 
-Promise: conversations with the same first user turn are all held out or all trained on, and the
+Promise: conversations whose first user turns are the same, or nearly, are all held out or all
+trained on, unless there are more of them than are evaluated on; and the
 choice does not depend on the order of the files nor on the number of workers.
 """
 
@@ -13,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.data.source.near_duplicates import Hashes, grouped
 from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
-Hashes = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 TESTED_FROM = 400
 """Conversations; of fewer a test set would say too little, and take too much."""
 
@@ -35,6 +37,16 @@ def conversation_hash(turns: Sequence[Message]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def kept_together(
+    hashes: Sequence[Hashes], bands: Sequence[Hashes], fraction: float, most: int
+) -> list[Hashes]:
+    """The hashes of the conversations of each source, one for those that begin nearly alike, where
+    all of them may be held out at once."""
+    room = int(min(_room([len(one) for one in hashes], fraction, most)))
+    together = grouped(np.concatenate(hashes), np.concatenate(bands), room)
+    return np.split(together, np.cumsum([len(one) for one in hashes])[:-1])
+
+
 def held_out(hashes: Sequence[Hashes], fraction: float, most: int) -> list[NDArray[np.bool_]]:
     """True for the conversations of each source to evaluate on: of each at most `fraction` and at
     most `most`.
@@ -43,7 +55,7 @@ def held_out(hashes: Sequence[Hashes], fraction: float, most: int) -> list[NDArr
     too large for the room left is passed over. Raises DataError where no group of a source fits.
     """
     wholes = np.array([len(one) for one in hashes])
-    room = np.minimum(np.maximum(1, np.ceil(fraction * wholes).astype(int)), most)
+    room = _room(wholes, fraction, most)
     of_source = np.repeat(np.arange(len(hashes)), wholes)
     _, group = np.unique(np.concatenate(hashes), return_inverse=True)
     sizes = np.zeros((group.max() + 1, len(hashes)), int)
@@ -76,6 +88,12 @@ def tested(
         return None
     chosen = held_out([~one for one in hashes], fraction, most)
     return [one & ~other for one, other in zip(chosen, taken, strict=True)]
+
+
+def _room(wholes: Sequence[int] | Ints, fraction: float, most: int) -> Ints:
+    """How many of each source may be held out."""
+    room: Ints = np.maximum(1, np.ceil(fraction * np.array(wholes)).astype(int))
+    return np.minimum(room, most)
 
 
 def limited(hashes: Hashes, most: int) -> NDArray[np.bool_]:

@@ -334,7 +334,7 @@ def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Pat
         assert "30 training conversations begin like" in line
         assert "3 of its 30 are in the training data word for word" in line
     assert line in inspect_text(packs, rows=0)
-    overlap = {"training": 30, "duplicates": 3, "evaluated": 30}
+    overlap = {"training": 30, "duplicates": 3, "near": 30, "evaluated": 30}
     assert inspect_json(packs)["overlap"] == overlap
     assert set(documents(packs, "eval")) == set(range(30))
     assert packs.manifest["splits"]["train"]["conversations"] == 1199
