@@ -116,7 +116,7 @@ def test_set_text(one: Measured | None, winner: str, conversations: int) -> str:
 
 
 def interval_text(one: Interval, form: str = ".4f") -> str:
-    """`3.5022 (3.4410 to 3.5630)`."""
+    """`3.3625 (3.3010 to 3.4240)`."""
     if one["low"] is None or one["high"] is None:
         return format(one["value"], form)
     return f"{one['value']:{form}} ({one['low']:{form}} to {one['high']:{form}})"
