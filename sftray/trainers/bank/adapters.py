@@ -13,7 +13,7 @@ Names of tensors end in their shape: K slots, P elements of a row, R rank, I inp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -143,7 +143,7 @@ class AdapterState:
         return AdapterState(self.param.pin_memory(), moments)
 
 
-def fresh_row(layout: Layout, rank: int, seed: int, targets: Sequence[str]) -> AdapterState:
+def fresh_row(layout: Layout, rank: int, seed: int, targets: Collection[str]) -> AdapterState:
     """A fresh adapter of `targets`: lora_A from (seed, module name), lora_B zero.
 
     Elsewhere both are zero, and so are their gradients: the adapter has rank 0 there.
@@ -158,7 +158,7 @@ def fresh_row(layout: Layout, rank: int, seed: int, targets: Sequence[str]) -> A
 def import_row(
     layout: Layout,
     rank: int,
-    targets: Sequence[str],
+    targets: Collection[str],
     adapter: Mapping[str, Tensor],
     moments: Mapping[str, Tensor],
 ) -> AdapterState:
@@ -180,7 +180,7 @@ def import_row(
 
 
 def export_row(
-    layout: Layout, values_3P: Tensor, rank: int, targets: Sequence[str], step: int
+    layout: Layout, values_3P: Tensor, rank: int, targets: Collection[str], step: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """An adapter and AdamW's state, parameters and moments as `Adapters.take` gives them, at its
     own rank, under the names that they have in a PEFT model and in `sftray.trial.checkpoint`."""
@@ -208,7 +208,7 @@ def second(rows_KP: Tensor, place: Place, rank: int) -> Tensor:
 
 
 def _matrices(
-    layout: Layout, rank: int, targets: Sequence[str], *rows_P: Tensor
+    layout: Layout, rank: int, targets: Collection[str], *rows_P: Tensor
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Every matrix that an adapter of `rank` on `targets` has, by the model's name for it: views of
     these rows."""

@@ -92,7 +92,7 @@ def test_a_4bit_base_gives_what_bitsandbytes_gives(resident: bool) -> None:
     base = take_base(load_base(trial, CPU), torch.float32, resident=resident)
     layout = lay_out(base.shape, PROJECTIONS, trial.lora_r)
     adapters = Adapters(layout, 1, base.dtype, base.device)
-    row = import_row(layout, trial.lora_r, tensors, _no_moments(tensors))
+    row = import_row(layout, trial.lora_r, _adapted(layout), tensors, _no_moments(tensors))
     adapters.admit(0, row, trial.lora_scale)
     decoder = Decoder(base, layout, LENGTH, None)
     sums = decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
@@ -111,7 +111,9 @@ def test_padded_ranks_get_no_gradient() -> None:
     decoder.accumulate(bank_batch(rows), adapters.work, adapters.grad, recompute=False)
     used = torch.zeros(decoder.layout.size, dtype=torch.bool)
     ones = {name: torch.ones_like(value) for name, value in tensors.items()}
-    used |= import_row(decoder.layout, TRIALS[2].lora_r, ones, _no_moments(ones)).param.bool()
+    layout = decoder.layout
+    row = import_row(layout, TRIALS[2].lora_r, _adapted(layout), ones, _no_moments(ones))
+    used |= row.param.bool()
     assert adapters.grad[0, ~used].abs().max() == 0
     assert adapters.grad[0, used].abs().max() > 0
 
@@ -158,9 +160,13 @@ def _bank(
     for slot, tensors in enumerate(adapters):
         rank = next(iter(tensors.values())).shape[0]
         config = next(t for t in trials if t.lora_r == rank)
-        row = import_row(layout, rank, tensors, _no_moments(tensors))
+        row = import_row(layout, rank, targets, tensors, _no_moments(tensors))
         bank.admit(slot, row, config.lora_scale)
     return Decoder(base, layout, LENGTH, None), bank
+
+
+def _adapted(layout: Layout) -> set[str]:
+    return {place.projection for place in layout.places}
 
 
 def _no_moments(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
