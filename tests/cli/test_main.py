@@ -270,9 +270,11 @@ def test_results_prints_the_leaderboard(
     for row in small_sweep.leaderboard["trials"]:
         begin = f"{row['trial']}  {row['verdict']} {row['advice']}"[:40]
         assert any(line.startswith(begin) for line in told)
-    table, findings = said(capsys, "results", small_sweep.folder, "--top", "1").split("\n\n", 1)
+    printed = said(capsys, "results", small_sweep.folder, "--top", "1")
+    table, kinds, findings = printed.split("\n\n", 2)
     assert len(table.splitlines()) == 3
     assert small_sweep.leaderboard["best"] in table.splitlines()[2]
+    assert kinds.startswith("eval loss by kind of token")
     learned = json.loads(said(capsys, "results", small_sweep.folder, "--findings"))
     assert learned["outcomes"] == {"completed": 2, "pruned": 1}
     assert " ".join(findings.split()).startswith(learned["verdict"])
