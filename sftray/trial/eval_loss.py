@@ -99,8 +99,8 @@ def evaluate_model(
     """Eval loss of a whole model in a local folder, in `dtype` throughout, as one would serve it;
     None: as the trial holds its base, which is then that folder."""
     if dtype is None:
-        model, attention = _base_of(trial, row_length(rows))
-        return packed_eval_loss(model.eval(), rows, attention, trial, sources)
+        model, attention = base_for_rows(trial, row_length(rows))
+        return packed_eval_loss(model, rows, attention, trial, sources)
     precision = "fp32" if dtype == torch.float32 else "bf16"
     plain = replace(
         _of_folder(trial, folder), base_precision=precision, attention=None, shard_base=False
