@@ -18,6 +18,12 @@ def test_every_type_has_a_row() -> None:
     assert sorted(set(TYPES.split()) - set(rows)) == []
 
 
+def test_the_readme_counts_the_types() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    in_a_bank = sum(" | yes | " in line for line in PAGE.splitlines())
+    assert f"{len(TYPES.split())} types of transformers train, {in_a_bank} of them" in readme
+
+
 def test_no_type_is_left_without_an_attention_or_a_reason() -> None:
     for kind in TYPES.split():
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {kind} | ")]
