@@ -42,7 +42,8 @@ def test_the_bases_at_hand_do_not_know_the_end_of_an_answer(base: Path) -> None:
 
 def test_words_that_a_base_knows_raise_no_alarm(base: Path) -> None:
     rows, tokenizer = rows_of(base)
-    texts = (Path(__file__).parents[2] / "docs/choosing_a_space.md").read_text(encoding="utf-8").split()
+    page = Path(__file__).parents[2] / "docs/choosing_a_space.md"
+    texts = page.read_text(encoding="utf-8").split()
     words = {k for word in texts if word.isalpha() for k in tokenizer.encode(f" {word}").ids}
     alarms = [k for k in words if rows.of_token(k).is_untrained]
     assert len(words) > 250
