@@ -146,10 +146,8 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         seen += row[:, 1:].numel()
         if step % max(steps // 60, 1) == 0:
-            elapsed = time.monotonic() - started
-            say(
-                f"{elapsed:6.1f}s  step {step:5}  loss {loss.item():.4f}  {seen / elapsed:,.0f} tok/s"
-            )
+            lost, elapsed = loss.item(), time.monotonic() - started
+            say(f"{elapsed:6.1f}s  step {step:5}  loss {lost:.4f}  {seen / elapsed:,.0f} tok/s")
 
 
 def _options() -> argparse.Namespace:
