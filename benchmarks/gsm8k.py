@@ -39,7 +39,7 @@ def main() -> None:
     options = _options()
     began, options.storage = time.perf_counter(), options.storage.absolute()
     options.storage.mkdir(parents=True, exist_ok=True)
-    rows = options.data.read_text(encoding="utf-8").splitlines()
+    rows = options.data.read_text(encoding="utf-8").strip().split("\n")
     held_out = options.storage / "held_out.jsonl"
     held_out.write_text("\n".join(rows[-options.held_out :]), encoding="utf-8")
     seconds: dict[str, float] = {}
@@ -136,7 +136,7 @@ def by_transformers(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.precision]
     tokenizer = AutoTokenizer.from_pretrained(f"{folder}/best", padding_side="left")
-    talks = [json.loads(line)["messages"] for line in held_out.read_text().splitlines()]
+    talks = [json.loads(line)["messages"] for line in held_out.read_text(encoding="utf-8").strip().split("\n")]
     texts = [
         tokenizer.apply_chat_template(talk[:-1], tokenize=False, add_generation_prompt=True)
         for talk in talks
