@@ -225,7 +225,8 @@ def test_whose_sweep_is_gone_stops_and_claims_nothing(
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("trainer", ["bank", pytest.param("train", marks=MORE)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("trainer", ["bank", "train"])
 def test_whose_sweep_is_gone_stops_under_tune_too(
     sweep: SweepConfig, tmp_path: Path, trainer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,7 @@ def test_a_driver_that_dies_late_is_followed_by_one_that_finishes(
     check(run_sweep(sweep, local=True, log=silent), confirmed)
 
 
+@pytest.mark.exhaustive
 def test_a_budget_that_ends_in_the_repetitions_and_may_be_raised(
     confirmed: Results, sweep: SweepConfig
 ) -> None:

@@ -50,19 +50,19 @@ def losses(found: Results) -> dict[tuple[str, int], float]:
 def through_tune(
     small_sweep_config: SweepConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[SweepConfig, Results, Results]:
-    """12 trials of which 2 fit at once, most of them stopped by ASHA at the first rung.
+    """Seven trials of which 2 fit at once, most of them stopped by ASHA at the first rung.
 
     Interrupted with Ctrl-C when the third had begun, and run again: config, both results.
     """
     small = small_sweep_config
     sweep = replace(
         small,
-        name="twelve",
+        name="seven",
         data=replace(small.data, max_length=128),
         trial=replace(small.trial, effective_batch_size=1, num_train_epochs=0.3),
         points=(),
         search_space={"learning_rate": loguniform(1e-5, 1e-2)},
-        num_trials=12,
+        num_trials=7,
         rungs=(0.2, 0.6),
         grace_steps=1,
         evals_per_trial=1,
@@ -83,15 +83,15 @@ def through_tune(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_sweep_of_12_trials_of_which_2_fit_at_once_ends(
+def test_a_sweep_of_7_trials_of_which_2_fit_at_once_ends(
     through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:
     # pitfall P1: a stopped trial that kept its workers would leave the others waiting for ever
     _, _, found = through_tune
     outcomes = Counter(trial.outcome for trial in found.records)
-    assert sum(outcomes.values()) == 12
+    assert sum(outcomes.values()) == 7
     assert set(outcomes) == {"completed", "pruned"}
-    assert outcomes["pruned"] >= 4
+    assert outcomes["pruned"] >= 2
     for trial in found.records:
         stopped = [event for event in trial.decisions if event["decision"] == "stop"]
         assert len(stopped) == (trial.outcome == "pruned")
@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_a_folder_that_the_same_call_goes_on_with(
     through_tune: tuple[SweepConfig, Results, Results],
 ) -> None:
     _, cut, found = through_tune
-    assert 3 <= len(cut.records) < 12
+    assert 3 <= len(cut.records) < 7
     assert None in [trial.outcome for trial in cut.records]
     for before, after in zip(cut.records, found.records, strict=False):
         assert after.point == before.point

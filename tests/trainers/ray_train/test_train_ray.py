@@ -132,6 +132,7 @@ def curve_of(reports: list[dict[str, Any]]) -> list[tuple[int, float, float, flo
     return [tuple(entry) for report in reports for entry in report.get("curve", [])]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(1800)
 def test_four_workers_train_as_one_at_the_same_effective_batch(
     alone: list[dict[str, Any]], trial: TrialConfig, small_packs: Packs, tmp_path: Path
