@@ -136,7 +136,10 @@ def by_transformers(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.precision]
     tokenizer = AutoTokenizer.from_pretrained(f"{folder}/best", padding_side="left")
-    talks = [json.loads(line)["messages"] for line in held_out.read_text(encoding="utf-8").strip().split("\n")]
+    talks = [
+        json.loads(line)["messages"]
+        for line in held_out.read_text(encoding="utf-8").strip().split("\n")
+    ]
     texts = [
         tokenizer.apply_chat_template(talk[:-1], tokenize=False, add_generation_prompt=True)
         for talk in talks

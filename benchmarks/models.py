@@ -193,31 +193,23 @@ def as_text(lines: Sequence[Line]) -> str:
     """One line a type."""
     out = []
     for line in lines:
-        out.append(f"{line.kind:18} {line.attention or line.failed:18} {line.equality}")
+        out.append(f"{line.kind:18} {line.attention or line.failed:18} {line.equality} {line.lora}")
         out += [f"{'':18} not {reason}" for reason in line.refused]
     return "\n".join(out)
 
 
-SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
 def as_table(cpu: Sequence[Line], gpu: Sequence[Line]) -> str:
-    """docs/models.md's table."""
+    """docs/models.md's table: a row for the types of one attention, bold those of a bank, † those
+    whose memory is not planned."""
     by_kind = {line.kind: line for line in gpu}
-    out = ["| type | on a CPU | on an H200, bf16 | in a bank | memory | LoRA reaches |"]
-    out.append("|---|---|---|---|---|---|")
+    alike: dict[tuple[str, str], list[str]] = {}
     for line in cpu:
-        found = [_cell(one) for one in (line, by_kind.get(line.kind, Line(line.kind)))]
-        bank = line.bank.removeprefix("the base has ") or "yes"
-        bank = "no" if "the bank computes" in bank else bank
-        memory = "planned" if line.memory else "–"
-        modules = (line.lora or by_kind.get(line.kind, line).lora).split(", ")
-        shown = ["all seven"] if modules == SEVEN else [m for m in modules if m] or ["–"]
-        rest = [name for name in shown if name not in SEVEN]
-        if shown != rest and set(SEVEN) <= set(shown):
-            shown = ["all seven", *rest]
-        cells = [line.kind, *found, bank, memory, ", ".join(shown)]
-        out.append(f"| {' | '.join(cells)} |")
+        cells = (_cell(line), _cell(by_kind.get(line.kind, Line(line.kind))))
+        name = line.kind if line.bank else f"**{line.kind}**"
+        alike.setdefault(cells, []).append(name + ("" if line.memory else "†"))
+    out = ["| on a CPU | on an H200, bf16 | types |", "|---|---|---|"]
+    for cells, names in sorted(alike.items(), key=lambda row: -len(row[1])):
+        out.append(f"| {' | '.join((*cells, ', '.join(names)))} |")
     return "\n".join(out)
 
 

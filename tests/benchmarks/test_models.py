@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -31,13 +32,14 @@ KINDS = {
     "qwen3_5_text": "apart",  # recurrences among its layers
     "mixtral": "sdpa",  # experts
 }
-PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").partition("## The types")[2]
 
 
 def of_the_page(kind: str) -> str:
     """The attention on a CPU."""
-    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {kind} | ")]
-    return row.split(" | ")[1].split(" ")[0]
+    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
+    (row,) = [row for row in rows if kind in re.findall(r"\w+", row[-1])]
+    return row[0].split(" ")[0]
 
 
 @pytest.mark.slow
