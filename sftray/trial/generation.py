@@ -21,8 +21,8 @@ from sftray.trial.gpu_memory import free_memory
 from sftray.trial.samples import Reply
 
 PADDED = 0.2
-"""How much of a prediction's probability padding may move. On Gemma 3 270M in bfloat16 it moves 0.02
-to 0.04, and 0.4 to 1.8 where the mask is not heeded."""
+"""How much of a prediction's probability padding may move. On Gemma 3 270M in bfloat16 it moves
+0.02 to 0.04, and 0.4 to 1.8 where the mask is not heeded."""
 ON_CPU, ON_GPU = 16, 512
 """Answers at once, at most."""
 

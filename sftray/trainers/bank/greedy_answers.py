@@ -2,7 +2,8 @@
 
 Promise: the same decoder as in training, with keys and values kept from token to token; what an
 adapter answers does not depend on its neighbours. Price: a pass over the prompts, and then one a
-token, of as many tokens as there are slots and prompts.
+token, of as many tokens as there are slots and prompts; on a GPU, where launching such a pass takes
+longer than computing it, that pass is recorded once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from sftray.trainers.bank.batches import Batch, PackedRow, assemble
+from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.packed_attention import Documents
 from sftray.trial.collate import positions
@@ -25,6 +27,8 @@ PROMPT_TOKENS = 4096
 """How much of several prompts goes through the decoder at once, over all slots."""
 ANSWERS_TOKENS = 8192
 """And how long all their answers may become: their keys and values are kept."""
+LOOKS = 16
+"""Tokens between two looks at whether an answer is still without its end, for which a GPU waits."""
 
 
 def greedy_answers(
@@ -81,17 +85,28 @@ def _continued(
     growing = _Growing(decoder, np.tile(lengths, slots), most)
     hidden = decoder.hidden(batch, work, growing)[growing.last_of_each]
     none = torch.empty(0, dtype=torch.int64, device=device)
-    stop = torch.tensor(ends, device=device)
-    going = torch.ones(len(hidden), dtype=torch.bool, device=device)
-    tokens: list[Tensor] = []
-    while True:
-        tokens.append((hidden @ decoder.base.head.T).argmax(1))
-        going &= ~torch.isin(tokens[-1], stop)
-        if len(tokens) == most or not going.any():
-            return torch.stack(tokens, dim=1)
+    token = (hidden @ decoder.base.head.T).argmax(1)
+    tokens = [token.clone()]
+    growing.by_one()
+
+    def one_more() -> None:
+        new = Batch(token, growing.place, batch.documents, none, none)
+        token.copy_((decoder.hidden(new, work, growing) @ decoder.base.head.T).argmax(1))
         growing.by_one()
-        batch = Batch(tokens[-1], growing.place, batch.documents, none, none)
-        hidden = decoder.hidden(batch, work, growing)
+
+    step, looks = one_more, LOOKS if device.type == "cuda" else 1
+    if device.type == "cuda" and most > LOOKS:
+        step = Graphs().record(one_more)  # which does it once
+        tokens.append(token.clone())
+    stop = torch.tensor(ends, device=device)
+    while len(tokens) < most and not (len(tokens) % looks == 0 and _all_ended(tokens, stop)):
+        step()
+        tokens.append(token.clone())
+    return torch.stack(tokens, dim=1)
+
+
+def _all_ended(tokens: Sequence[Tensor], stop: Tensor) -> bool:
+    return bool(torch.isin(torch.stack(list(tokens)), stop).any(0).all())
 
 
 class _Growing:
@@ -117,11 +132,14 @@ class _Growing:
         it; None in the first pass."""
 
     def by_one(self) -> None:
-        """The next pass has one more token of each text."""
-        if self._before is None:
-            self.place, texts = self.place[self.last_of_each], len(self.last_of_each)
-            self._text = torch.arange(texts, device=self.place.device)
-        self.place = self.place + 1
+        """The next pass has one more token of each text. After the first call in place, as a
+        recorded pass needs it."""
+        if self._before is not None:
+            self.place += 1
+            self._before += 1
+            return
+        self.place, texts = self.place[self.last_of_each] + 1, len(self.last_of_each)
+        self._text = torch.arange(texts, device=self.place.device)
         room = torch.arange(self._kept[0].shape[2], device=self.place.device)
         self._before = (self.place[:, None] - room)[:, None, None]
 

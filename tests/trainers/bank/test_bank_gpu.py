@@ -28,8 +28,10 @@ from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.engine import Engine
 from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import load_model, take_base
+from sftray.trainers.bank.greedy_answers import LOOKS, greedy_answers
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.ray_train.attempts import run_trial
+from sftray.trial.base_model import load_tokenizer
 from sftray.trial.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.gpu
@@ -97,6 +99,19 @@ def test_a_replayed_evaluation_equals_the_eager_one(packs: Packs, attention: str
     )
     assert eager == replayed
     assert len({loss.mean for loss in eager}) == SLOTS
+
+
+def test_recorded_passes_answer_what_eager_ones_do(packs: Packs) -> None:
+    decoder, adapters = _bank(packs.max_length)
+    tokenizer = load_tokenizer(TRIAL, packs.chat_template)
+    prompts = [one["input_ids"] for one in packs.manifest["sample_prompts"][:8]]
+    eager, recorded = (
+        greedy_answers(decoder, adapters.work, tokenizer, prompts, [packs.end_of_turn], most)
+        for most in (LOOKS, 4 * LOOKS)
+    )
+    for short, long in zip(eager, recorded, strict=True):
+        assert all(b.startswith(a) for (a, _), (b, _) in zip(short, long, strict=True))
+    assert any(len(b) > len(a) for (a, _), (b, _) in zip(eager[0], recorded[0], strict=True))
 
 
 def test_a_slot_that_is_not_a_number_leaves_the_others_bit_identical(
