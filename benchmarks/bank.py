@@ -2,6 +2,7 @@
 
     python benchmarks/bank.py --data alpaca.jsonl
     python benchmarks/bank.py --data alpaca.jsonl --settings 0.5B:16:512 --only bank --profile
+    python benchmarks/bank.py --data alpaca.jsonl --settings 8B:4:2048 --precision bf16,fp8
     python benchmarks/bank.py --data gsm8k.jsonl --settings FOLDER:16:512 --precision bf16 \\
         --chat-template template.jinja
 
@@ -13,9 +14,10 @@ from real conversations, are measured:
   checkpointing where that fits;
 - the bank: K slots of one row each, CUDA graphs.
 
-On all sides: the same weights in NF4 or bf16, r = 16 on all linear layers, float32 adapters,
-bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every micro-batch, logits
-only where a token is trained on, and the fastest attention that is proved to compute the base.
+On all sides: the same weights in NF4, bf16 or (a bank alone) FP8, r = 16 on all linear layers,
+float32 adapters, bfloat16 compute, no dropout, clipping at 1.0, an optimizer step after every
+micro-batch, logits only where a token is trained on, and the fastest attention that is proved to
+compute the base. Of several precisions TRL has the first; the bank is measured in each.
 Times are the median of --repeats steps after three others.
 `tiny:3:128` runs on a CPU, to try it: without graphs, Liger and FlashAttention it says nothing.
 """
@@ -25,7 +27,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,9 @@ def main() -> None:
     for setting in options.settings:
         say(f"\n{setting}  ({facts['device']})")
         if options.profile:
-            _profile(setting, packs[setting], device, options.precision)
+            for precision in options.precision:
+                say(precision)
+                _profile(setting, packs[setting], device, precision)
             continue
         found = _measure(setting, packs[setting], device, options)
         _table(found)
@@ -87,16 +91,22 @@ class Found:
 
     taught: Speed | None = None
     best: Speed | None = None
-    bank: Speed | None = None
+    banks: dict[str, Speed] = field(default_factory=dict)
+    """By precision."""
     tried: tuple[Speed, ...] = ()
     attention: tuple[str, ...] = ()
 
-    def ratio(self, side: str) -> float | None:
-        """The bank's positions a second over those of TRL `taught` or at its `best`."""
-        trl = getattr(self, side)
-        if self.bank is None or trl is None:
-            return None
-        return self.bank.positions_per_second / trl.positions_per_second
+    def ratios(self, side: str) -> dict[str, float]:
+        """Each bank's positions a second over those of TRL `taught` or at its `best`, or of the
+        `first` bank."""
+        other = next(iter(self.banks.values()), None) if side == "first" else getattr(self, side)
+        if other is None:
+            return {}
+        return {
+            precision: bank.positions_per_second / other.positions_per_second
+            for precision, bank in self.banks.items()
+            if bank is not other
+        }
 
 
 def _measure(
@@ -104,16 +114,16 @@ def _measure(
 ) -> Found:
     found = Found()
     if options.only != "bank":
-        trl = Trl(setting.shape, packs, device, options.precision)
+        trl = Trl(setting.shape, packs, device, options.precision[0])
         found.taught = trl.as_taught(options.repeats)
         found.best, tried = trl.fastest(options.repeats)
         found.tried, found.attention = tuple(tried), (f"TRL {trl.attention}",)
         del trl
         free_memory()
-    if options.only != "trl":
-        bank = Bank(setting.shape, setting.slots, packs, device, options.precision)
-        found.bank = bank.measure(options.repeats)
-        found.attention += (f"bank {bank.attention} ({bank.proof})",)
+    for precision in options.precision if options.only != "trl" else ():
+        bank = Bank(setting.shape, setting.slots, packs, device, precision)
+        found.banks[precision] = bank.measure(options.repeats)
+        found.attention += (f"bank in {precision} {bank.attention} ({bank.proof})",)
         del bank
         free_memory()
     return found
@@ -136,7 +146,8 @@ def _table(found: Found) -> None:
         f"{'':8}{'flags':38}{'step ms':>9}{'(fastest … slowest)':>22}{'positions/s':>13}"
         f"{'supervised/s':>14}{'peak GiB':>10}"
     )
-    sides = {"TRL": found.taught, "TRL best": found.best, "bank": found.bank}
+    sides = {"TRL": found.taught, "TRL best": found.best}
+    sides |= {f"bank {precision}": bank for precision, bank in found.banks.items()}
     for name, side in sides.items():
         if side is not None:
             spread = f"({side.fastest * 1e3:.1f} … {side.slowest * 1e3:.1f})"
@@ -145,25 +156,26 @@ def _table(found: Found) -> None:
                 f"{side.positions_per_second:13,.0f}{side.supervised_per_second:14,.0f}"
                 f"{side.peak_gib:10.1f}"
             )
-    for side, words in (("best", "at its best"), ("taught", "at the same micro-batch")):
-        ratio = found.ratio(side)
-        if ratio is not None:
-            say(f"bank / TRL {words}: {ratio:.2f}")
+    others = {"best": "TRL at its best", "taught": "TRL at the same micro-batch"}
+    for side, words in (others | {"first": f"in {next(iter(found.banks), '')}"}).items():
+        for precision, ratio in found.ratios(side).items():
+            say(f"bank in {precision} / {words}: {ratio:.2f}")
     say(f"attention: {', '.join(found.attention)}")
     for side in found.tried:
         say(f"  tried: TRL {side.name}: {side.positions_per_second:,.0f} positions/s")
 
 
 def _record(setting: Setting, found: Found) -> dict[str, Any]:
-    sides = {"trl": found.taught, "trl_best": found.best, "bank": found.bank}
+    sides = {"trl": found.taught, "trl_best": found.best}
     return {
         "shape": setting.shape,
         "slots": setting.slots,
         "length": setting.length,
         **{name: side.to_json() for name, side in sides.items() if side is not None},
+        "banks": {precision: bank.to_json() for precision, bank in found.banks.items()},
         "trl_tried": [side.to_json() for side in found.tried],
-        "ratio_to_trl": found.ratio("taught"),
-        "ratio_to_trl_best": found.ratio("best"),
+        "ratios_to_trl": found.ratios("taught"),
+        "ratios_to_trl_best": found.ratios("best"),
         "attention": found.attention,
     }
 
@@ -178,7 +190,12 @@ def _options() -> argparse.Namespace:
         help=f"shape:K:length, …; by default {SETTINGS}",
     )
     add_rows(parser)
-    add("--precision", choices=("nf4", "bf16"), default="nf4", help="what the base is held in")
+    add(
+        "--precision",
+        type=lambda text: text.split(","),
+        default="nf4",
+        help="what the base is held in: nf4, bf16, fp8, or several",
+    )
     add("--chat-template", help="a file, for a saved model without one")
     add("--repeats", type=int, default=20, help="steps timed")
     add("--only", choices=("bank", "trl"))

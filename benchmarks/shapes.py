@@ -27,6 +27,7 @@ from sftray.data.recipe import find_packs, make_recipe
 from sftray.demo import FOLDER
 from sftray.trial.attention import Attention, possible_attentions, use_attention
 from sftray.trial.base_model import load_base, nf4_config
+from sftray.trial.fp8_rounding import round_products
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "fakes"))
 
@@ -93,8 +94,11 @@ def base_of(trial: TrialConfig, device: torch.device) -> Any:
     if trial.model not in SHAPES:
         return load_base(trial, device)
     sdpa = possible_attentions(TrialConfig(trial.model, attention="sdpa"), device)[0]
-    half = trial.base_precision == "bf16"
-    return random_model(trial.model, device, sdpa, quantised=not half, half=half)
+    half = trial.base_precision in ("bf16", "fp8")
+    model = random_model(trial.model, device, sdpa, quantised=not half, half=half)
+    if trial.base_precision == "fp8":
+        round_products(model)
+    return model
 
 
 def random_model(

@@ -32,10 +32,11 @@ class TrialConfig:
     """Run Python code that the model's repository brings. Off unless you have read it."""
     finetune: Annotated[str, OneOf("lora", "full")] = "lora"
     """What is trained: lora, an adapter on a frozen base; full, all weights, held in float32."""
-    base_precision: Annotated[str, OneOf("nf4", "bf16", "fp32", "fp4", "int8")] = "nf4"
-    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32; fp4 or int8 where
-    bitsandbytes has saved the checkpoint so. On a CPU all is computed in float32, with bf16 from
-    weights that were rounded. In full fine-tuning bf16 or fp32: what is computed in."""
+    base_precision: Annotated[str, OneOf("nf4", "bf16", "fp8", "fp32", "fp4", "int8")] = "nf4"
+    """How the frozen base is held: nf4 (QLoRA, double-quantised), bf16 or fp32; fp8, in a bank
+    alone: its products, too, are in FP8 (e4m3, a scale a row); fp4 or int8 where bitsandbytes has
+    saved the checkpoint so. On a CPU all is computed in float32, with bf16 and fp8 from numbers
+    that were rounded. In full fine-tuning bf16 or fp32: what is computed in."""
 
     learning_rate: Annotated[float, Above(0, 1e37)] = 1e-4
     """Peak learning rate of AdamW; LoRA usually wants 1e-4 … 2e-4, full fine-tuning

@@ -129,6 +129,8 @@ def bank_memory(settings: BankSettings, sweep: SweepConfig, base: BaseConfig) ->
     kept += shape.hidden * sum(map(bool, (norms.after_attention, norms.after_mlp)))
     layer = size * kept + 4 * (2 + shape.heads)
     passing = size * (3 * shape.inner + 3 * shape.hidden)
+    if trial.base_precision == "fp8":
+        passing += 2 * shape.inner  # the codes of a gradient
     if settings.activation_checkpointing:
         activations = tokens * (shape.layers * size * shape.hidden + layer + passing)
     else:

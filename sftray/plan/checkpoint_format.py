@@ -15,7 +15,7 @@ from sftray.config.points import all_values
 from sftray.errors import ConfigError
 from sftray.storage.model_files import BaseConfig
 
-PLAIN = ("nf4", "bf16", "fp32")
+PLAIN = ("nf4", "bf16", "fp32", "fp8")
 """What a base may be held in whose weights are floating point."""
 DECODED = ("bf16", "fp32")
 """And one in FP8, which is decoded while it is loaded."""

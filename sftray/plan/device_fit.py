@@ -15,6 +15,7 @@ from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
 from sftray.plan.memory import CONTEXT, train_memory
 from sftray.plan.model_shape import ModelShape
+from sftray.plan.trainer_choice import require_bank
 from sftray.storage.model_files import BaseConfig
 
 
@@ -32,8 +33,10 @@ class DeviceFit:
 def fit_train(sweep: SweepConfig, base: BaseConfig, memory: float | None) -> DeviceFit:
     """How the `train` trainer runs a sweep's trials on a GPU of `memory` bytes (None: a CPU).
 
-    Raises ConfigError where the smallest of them does not fit, or one of the sweep's `points`.
+    Raises ConfigError where the smallest of them does not fit, or one of the sweep's `points`; and
+    for an FP8 base.
     """
+    require_bank(sweep, "the sweep is run by 'train'")
     refuse = functools.partial(
         too_large, base=base, max_length=sweep.data.max_length, memory=memory
     )

@@ -69,6 +69,8 @@ def base_bytes(shape: ModelShape, precision: str, *, resident: bool) -> float:
     Experts are parameters, which bitsandbytes does not quantise."""
     size = element_bytes(precision)
     held = float((shape.embedding + shape.in_experts) * size)
+    if precision == "fp8":  # a byte in both directions, and a float32 scale an output
+        held += 4 * shape.layers * sum(rows for rows, _ in shape.sizes().values())
     if precision in QUANTISED_BYTES and not resident:
         packed = shape.linear * QUANTISED_BYTES[precision]
         return held + packed + size * shape.inner * shape.hidden

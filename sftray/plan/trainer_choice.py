@@ -22,6 +22,7 @@ from sftray.plan.layer_description import (
     activation,
     rotary_fields,
 )
+from sftray.plan.model_shape import ModelShape
 from sftray.storage.model_files import BaseConfig
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -49,16 +50,22 @@ def why_not(sweep: SweepConfig, base: BaseConfig) -> str | None:
     """
     if sweep.trial.finetune == "full":
         return ONE_FROZEN_BASE
-    return why_not_the_base(base) or _why_not_the_trials(sweep, FAMILIES[base["model_type"]].groups)
+    if reason := why_not_the_base(base):
+        return reason
+    if sweep.trial.base_precision == "fp8" and (reason := _why_not_in_fp8(base)):
+        return reason
+    return _why_not_the_trials(sweep, FAMILIES[base["model_type"]].groups)
 
 
 def pick_trainer(sweep: SweepConfig, base: BaseConfig) -> tuple[str, str]:
     """("bank" or "train", why). Raises ConfigError where a bank is asked for and cannot be had."""
     if sweep.trainer == "train":
+        require_bank(sweep, "trainer='train' is asked for")
         return "train", "asked for"
     reason = why_not(sweep, base)
     if reason is None:
         return "bank", "plain LoRA trials that share one base"
+    require_bank(sweep, reason)
     if sweep.trainer == "bank":
         raise ConfigError(f"trainer: got 'bank', but {reason}", "leave it 'auto', or take 'train'")
     return "train", reason
@@ -69,12 +76,22 @@ def without_bank(sweep: SweepConfig) -> tuple[str, str]:
     slots = "not even one slot of a bank fits"
     if sweep.bank_slots is not None:
         slots = f"a bank of bank_slots={sweep.bank_slots} does not fit"
+    require_bank(sweep, f"{slots} the GPU's memory")
     if sweep.trainer == "bank":
         raise ConfigError(
             f"trainer: got 'bank', but {slots} the GPU's memory",
             "lower data.max_length, or take a larger GPU or base_precision='nf4'",
         )
     return "train", f"{slots} the GPU's memory"
+
+
+def require_bank(sweep: SweepConfig, reason: str) -> None:
+    """Raise ConfigError where a sweep that no bank trains, for this `reason`, has an FP8 base."""
+    if "fp8" in all_values(sweep, "base_precision"):
+        raise ConfigError(
+            f"trial.base_precision: got 'fp8', which only a bank computes, but {reason}",
+            "take base_precision='bf16' or 'nf4'",
+        )
 
 
 def target_projections(
@@ -116,6 +133,14 @@ def why_not_the_base(base: BaseConfig) -> str | None:
     if field := unknown_field(base):
         return f"the base's {field}, which the bank does not know"
     return None
+
+
+def _why_not_in_fp8(base: BaseConfig) -> str | None:
+    """FP8 units take sides of 16."""
+    shape = ModelShape.of(base)
+    assert shape is not None  # the bank's families are dense
+    odd = {size for sides in shape.sizes().values() for size in sides if size % 16}
+    return f"a projection has a side of {min(odd)}, no multiple of 16" if odd else None
 
 
 def _why_not_quantised(config: Mapping[str, object] | None) -> str | None:

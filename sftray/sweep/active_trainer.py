@@ -62,10 +62,11 @@ class ActiveTrainer:
         recorder: Recorder,
     ) -> None:
         """Run trials until the search has no more; by `train` where a bank turns out not to compute
-        the base, unless a bank is asked for. rows: of the packs."""
+        the base, unless only a bank may. rows: of the packs."""
         trials.run(specs, search, recorder)
         halt = search.halted
-        if halt is None or halt[0] != UNFIT_TRAINER or specs.sweep.trainer == "bank":
+        only = specs.sweep.trainer == "bank" or specs.sweep.trial.base_precision == "fp8"
+        if halt is None or halt[0] != UNFIT_TRAINER or only:
             return
         self._log(f"trainer: train takes the bank's place: {halt[1]}")
         search.continue_elsewhere()

@@ -33,6 +33,7 @@ from sftray.errors import BrokenBaseError
 from sftray.plan.checkpoint_format import quantization_of
 from sftray.storage.hub import fetched
 from sftray.storage.model_files import BaseConfig
+from sftray.trial.fp8_rounding import round_products
 from sftray.trial.quantised_products import plain_products
 from sftray.trial.text_part import KEYS, name_as_in_the_whole, text_part, without_report
 
@@ -55,13 +56,12 @@ def computing_as(trial: TrialConfig, device: torch.device) -> torch.autocast:
 
 def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
     """The base on `device` with eager attention, which every model has; frozen, quantised to NF4
-    while loading where the trial says so; in float32 where all of it is to be trained
-    (`train_all`)."""
+    or FP8 where the trial says so; in float32 where all of it is to be trained (`train_all`)."""
     compute = compute_dtype(trial, device)
     dtype = compute
     if trial.finetune == "full":
         dtype = torch.float32
-    elif trial.base_precision == "bf16":
+    elif trial.base_precision in ("bf16", "fp8"):
         dtype = torch.bfloat16
     model = pretrained(
         trial,
@@ -74,6 +74,8 @@ def load_base(trial: TrialConfig, device: torch.device) -> PreTrainedModel:
     if dtype == torch.bfloat16 and compute == torch.float32:
         model.float()  # on a CPU: rounded weights, computed with in float32
     plain_products(model, compute)
+    if trial.base_precision == "fp8":
+        round_products(model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model

@@ -8,6 +8,7 @@ precision. Price: one layer of each kind, the embedding and the head on a few hu
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from sftray.trial.attention import Attention
 from sftray.trial.base_model import Computing
 from sftray.trial.collate import collate
 from sftray.trial.decoder_layers import decoder_layers, first_of_each_kind, longest_window
+from sftray.trial.fp8_rounding import computes_in_fp8
 from sftray.trial.layer_trace import HEAD, LayerTrace, Place, layer_place
 from sftray.trial.reference_model import hollow, reference_model
 
@@ -98,6 +100,8 @@ class Reference:
             self._trace = self._run_alone(plain, None)
         del plain
         eager = self._copy(model, None)
+        if computes_in_fp8(model):  # a sum in another order may come to another code
+            computing = functools.partial(torch.autocast, model.device.type, torch.bfloat16)
         with computing():
             self._eager = self._errors(self._run_alone(eager, self._trace).values())
             self.precision = _precision(eager)

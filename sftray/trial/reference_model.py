@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from sftray.plan.proof_memory import DECODED_AT_ONCE
+from sftray.trial.fp8_rounding import Fp8Linear, in_fp8
 
 
 def hollow(layer: nn.Module) -> nn.Module:
@@ -126,9 +127,15 @@ class _Product(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = self._dtype or _compute_dtype(x)
-        y: Tensor = _Multiply.apply(x.to(dtype), self.__dict__["module"])  # type: ignore[no-untyped-call]
+        x = x.to(dtype)
+        fp8 = isinstance(self.__dict__["module"], Fp8Linear)
+        y = in_fp8(x, self._multiplied) if fp8 else self._multiplied(x)
         bias: Tensor | None = self.__dict__["module"].bias
         return y if bias is None else y + bias.to(dtype)
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        y: Tensor = _Multiply.apply(x, self.__dict__["module"])  # type: ignore[no-untyped-call]
+        return y
 
 
 class _Multiply(torch.autograd.Function):
@@ -172,8 +179,9 @@ class _Gathered(nn.Module):
 
 
 def is_linear(module: nn.Module) -> bool:
-    """nn.Linear, and what bitsandbytes makes of it; not what a model derives from it."""
-    return type(module) is nn.Linear or type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+    """nn.Linear, and what bitsandbytes or FP8 make of it; not what a model derives from it."""
+    quantised = type(module).__name__ in ("Linear4bit", "Linear8bitLt")
+    return type(module) in (nn.Linear, Fp8Linear) or quantised
 
 
 def _large_embeddings(model: nn.Module, gone: Collection[nn.Module]) -> dict[int, Tensor]:

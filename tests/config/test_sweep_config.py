@@ -114,7 +114,7 @@ def make_sweep(**changes: Any) -> SweepConfig:
         (
             TrialConfig,
             {"base_precision": "int4"},
-            "trial.base_precision: got 'int4', must be one of nf4, bf16, fp32, fp4, int8",
+            "trial.base_precision: got 'int4', must be one of nf4, bf16, fp8, fp32, fp4, int8",
         ),
         (
             TrialConfig,

@@ -41,7 +41,7 @@ def sweep_on(base: Path, storage: Path, precision: str = "fp32") -> SweepConfig:
 @pytest.mark.parametrize(
     ("config", "true"),
     [
-        (None, ("nf4", "bf16", "fp32")),
+        (None, ("nf4", "bf16", "fp32", "fp8")),
         (NF4, ("nf4",)),
         ({"load_in_4bit": True}, ("fp4",)),  # transformers' default
         (INT8, ("int8",)),
@@ -53,7 +53,7 @@ def test_base_precision_is_what_the_base_is_held_in(
 ) -> None:
     base = quantised(config)
     assert held_in(base) == held_in({"model_type": "gemma3", "text_config": base}) == true
-    for precision in ("nf4", "fp4", "int8", "bf16", "fp32"):
+    for precision in ("nf4", "fp4", "int8", "bf16", "fp32", "fp8"):
         sweep = make_sweep(trial=TrialConfig("base", base_precision=precision))
         if precision in true:
             require_precision(sweep, base)

@@ -18,6 +18,7 @@ from sftray.demo import FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.bank_fields import COMPUTED, HARMLESS
 from sftray.plan.bank_settings import choose_settings
+from sftray.plan.device_fit import fit_train
 from sftray.plan.layer_description import FAMILIES
 from sftray.plan.model_shape import PROJECTIONS
 from sftray.plan.preview import make_plan
@@ -248,6 +249,23 @@ def test_auto_takes_the_bank_where_it_can_and_says_why_where_not() -> None:
     trainer, why = pick_trainer(make_sweep(), {"model_type": "phi"})
     assert trainer == "train"
     assert "this one is 'phi'" in why
+
+
+def test_an_fp8_base_is_of_the_bank_alone() -> None:
+    fp8 = replace(TRIAL, base_precision="fp8")
+    assert pick_trainer(make_sweep(trial=fp8), QWEN3_8B)[0] == "bank"
+    refused = [
+        (make_sweep(trial=fp8, trainer="train"), QWEN3_8B, "trainer='train' is asked for"),
+        (make_sweep(trial=replace(fp8, num_workers=2)), QWEN3_8B, "a trial has 2 workers"),
+        (make_sweep(trial=fp8), QWEN3_8B | {"intermediate_size": 1000}, "a side of 1000, no mult"),
+    ]
+    for sweep, base, reason in refused:
+        with pytest.raises(ConfigError, match=f"which only a bank computes, but .*{reason}"):
+            pick_trainer(sweep, base)
+    with pytest.raises(ConfigError, match="not even one slot of a bank fits"):
+        without_bank(make_sweep(trial=fp8))
+    with pytest.raises(ConfigError, match="the sweep is run by 'train'"):
+        fit_train(make_sweep(trial=fp8), QWEN3_8B, 80e9)
 
 
 def test_a_trainer_that_is_asked_for_is_taken() -> None:

@@ -1,7 +1,8 @@
 """Products with the base's projections of a group, and with the adapters on them, all slots'.
 
 Promise: forward, gradient of the input and those of lora_A and lora_B, written out; dropout is each
-projection's own. Names of tensors end in their shape, as in `decoder`.
+projection's own. On an FP8 base only the base's products round: adapters multiply with what came.
+Names of tensors end in their shape, as in `decoder`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sftray.trainers.bank.adapters import Place, joint_first, second
 from sftray.trainers.bank.batches import Batch
-from sftray.trainers.bank.frozen_base import Group
+from sftray.trainers.bank.frozen_base import Codes, Group
 
 
 class AdaptedLinear:
@@ -33,8 +34,12 @@ class AdaptedLinear:
         factor: float = 1.0,
     ) -> tuple[Tensor, Tensor | None]:
         """plus + factor · (x · Wᵀ + bias + LoRA), and LoRA's h; without `plus` the factor is 1."""
-        matrix_IO, bias_O = self._weights.matrix().T, self._weights.bias
         h_KSJ = self._inner(x_TI, batch, work_KP)
+        if self._weights.codes is not None:
+            y_TO = self._product_fp8(self._weights.codes, x_TI)
+            self._add_lora(y_TO, h_KSJ, work_KP)
+            return y_TO if plus_TO is None else plus_TO.add(y_TO, alpha=factor), h_KSJ
+        matrix_IO, bias_O = self._weights.matrix().T, self._weights.bias
         all_adapted = len(self._places) == len(self._weights.widths)
         if h_KSJ is not None and all_adapted and plus_TO is None and bias_O is None:
             # LoRA first: what it writes is read where the large product ends, which costs nothing
@@ -48,24 +53,24 @@ class AdaptedLinear:
                 y_TO.add_(bias_O, alpha=factor)
         else:
             y_TO = x_TI @ matrix_IO if bias_O is None else torch.addmm(bias_O, x_TI, matrix_IO)
-        if h_KSJ is not None:
-            for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, work_KP):
-                y_KSo.baddbmm_(h_KSR, b_KRo, alpha=factor)
+        self._add_lora(y_TO, h_KSJ, work_KP, factor)
         return y_TO, h_KSJ
 
     def input_gradient(
         self, dy_TO: Tensor, batch: Batch, work_KP: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The gradient of the input x, and that of LoRA's h."""
-        matrix_OI = self._weights.matrix()
         dh_KSJ = self.inner_gradient(dy_TO, work_KP)
         if dh_KSJ is None:
-            return dy_TO @ matrix_OI, None
+            return self._base_gradient(dy_TO), None
         a_KJI = joint_first(work_KP, self._places, self._rank)
-        if batch.rate is None:
+        if batch.rate is None and self._weights.codes is None:
             dx_TI = torch.bmm(dh_KSJ, a_KJI).view(dy_TO.shape[0], -1)
-            return dx_TI.addmm_(dy_TO, matrix_OI), dh_KSJ
-        dx_TI = dy_TO @ matrix_OI
+            return dx_TI.addmm_(dy_TO, self._weights.matrix()), dh_KSJ
+        dx_TI = self._base_gradient(dy_TO)
+        if batch.rate is None:
+            _by_slot(dx_TI, work_KP).baddbmm_(dh_KSJ, a_KJI)
+            return dx_TI, dh_KSJ
         for place in self._places:
             lora_TI = torch.bmm(dh_KSJ[:, :, place.ranks], a_KJI[:, place.ranks]).view(dx_TI.shape)
             self._ops.dropout_add_(dx_TI, lora_TI, batch.rate, batch.seeds, place.number)
@@ -106,6 +111,29 @@ class AdaptedLinear:
             dy_KSo = _by_slot(dy_TO, grad_KP)[:, :, place.columns]
             db_KoR = second(grad_KP, place, self._rank)
             _accumulate(db_KoR, dy_KSo.transpose(1, 2), h_KSJ[:, :, place.ranks])
+
+    def _product_fp8(self, codes: Codes, x_TI: Tensor) -> Tensor:
+        """x · Wᵀ + bias of the rounded x."""
+        right, bias_O = (codes.forward_OI, codes.scale_1O), self._weights.bias
+        left = self._ops.quantise(x_TI)
+        y_TO: Tensor = self._ops.scaled_product(left, right, bias_O, x_TI.dtype)
+        return y_TO
+
+    def _base_gradient(self, dy_TO: Tensor) -> Tensor:
+        """dy · W, on an FP8 base of the rounded dy."""
+        codes = self._weights.codes
+        if codes is None:
+            return dy_TO @ self._weights.matrix()
+        left, right = self._ops.quantise(dy_TO, codes.scale_1O), (codes.backward_IO, codes.ones_1I)
+        dx_TI: Tensor = self._ops.scaled_product(left, right, None, dy_TO.dtype)
+        return dx_TI
+
+    def _add_lora(
+        self, y_TO: Tensor, h_KSJ: Tensor | None, work_KP: Tensor, factor: float = 1.0
+    ) -> None:
+        if h_KSJ is not None:
+            for y_KSo, b_KRo, h_KSR in self._parts(y_TO, h_KSJ, work_KP):
+                y_KSo.baddbmm_(h_KSR, b_KRo, alpha=factor)
 
     def _inner(self, x_TI: Tensor, batch: Batch, work_KP: Tensor) -> Tensor | None:
         """x · lora_Aᵀ of the adapted projections, each with a dropout of its own."""

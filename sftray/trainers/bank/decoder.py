@@ -69,6 +69,10 @@ class Decoder:
         """What it computes attention with."""
         return self._attentions[0]
 
+    def linear(self, layer: int, group: int) -> AdaptedLinear:
+        """The projections of a layer that share an input."""
+        return self._linears[layer][group]
+
     def pass_over(self) -> bool:
         """Take the next attention that may run here; False where there is none."""
         if len(self._attentions) > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from sftray.config import TrialConfig
 from sftray.errors import UnfitTrainerError
 from sftray.trainers.bank.batches import Batch, PackedRow, assemble
 from sftray.trainers.bank.decoder import Decoder
+from sftray.trainers.bank.fp8_proof import ProductReference
 from sftray.trial.base_model import computing_as
 from sftray.trial.equality import Equality, Reference
+from sftray.trial.fp8_rounding import computes_in_fp8
 from sftray.trial.gpu_memory import is_out_of_memory
 from sftray.trial.isolation import PROBE_LENGTHS, isolation_change, refuse_leak
 from sftray.trial.kept_proofs import found_in, proof_key, read, write
@@ -36,11 +38,14 @@ class DecoderProof:
     attention: str
     passed_over: str = ""
     """Attentions that do not compute the base, and why."""
+    products: float | None = None
+    """The error of products in FP8, of their scale; None of another base."""
 
     def text(self) -> str:
         """One line for a log."""
         over = f"; passed over: {self.passed_over}" if self.passed_over else ""
-        return self.equality.text() + over
+        rounding = "" if self.products is None else f"; products in FP8 within {self.products:.1g}"
+        return self.equality.text() + rounding + over
 
 
 def begin_proof(
@@ -57,12 +62,14 @@ def begin_proof(
     with contextlib.suppress(KeyError, TypeError):  # none, or of another version
         kept = read(key) or {}
         names = (str(kept["attention"]), str(kept["passed_over"]))
-        before = DecoderProof(*found_in(kept), *names)
+        before = DecoderProof(*found_in(kept), *names, kept["products"])  # type: ignore[arg-type]
         return lambda decoder: _again(decoder, before)
     reference = Reference(model, max_length, functools.partial(computing_as, trial, model.device))
+    products = ProductReference(model) if computes_in_fp8(model) else None
 
     def end_proof(decoder: Decoder) -> DecoderProof:
-        proof = _first_that_passes(decoder, reference)
+        error = None if products is None else products.prove(decoder)
+        proof = replace(_first_that_passes(decoder, reference), products=error)
         write(key, asdict(proof))
         return proof
 

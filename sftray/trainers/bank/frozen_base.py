@@ -3,7 +3,8 @@ matrix.
 
 Promise: the numbers are those of the model that transformers loads; a 4-bit weight is dequantised
 to exactly what bitsandbytes multiplies with. Held `resident` (dequantised once) it costs two bytes
-a parameter on a GPU; else one group of weights at a time is dequantised, in every pass.
+a parameter on a GPU; else one group of weights at a time is dequantised, in every pass. In FP8 it
+is held as codes, twice: what a product reads must lie along the sum.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.plan.layer_description import SPLIT, Description, Groups, describe
 from sftray.plan.trainer_choice import why_not_the_base
+from sftray.trainers.bank.torch_ops import quantise
 from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import load_base
+from sftray.trial.fp8_rounding import Fp8Linear
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that are read as they are."""
@@ -62,6 +65,29 @@ class Group:
     bias: Tensor | None
     widths: tuple[int, ...]
     """Output width of each projection."""
+    codes: Codes | None = None
+    """The same in FP8, where the base is held so."""
+
+
+@dataclass
+class Codes:
+    """A matrix [O outputs, I inputs] in e4m3 with a scale an output, for both directions."""
+
+    forward_OI: Tensor
+    scale_1O: Tensor
+    backward_IO: Tensor
+    """The same codes."""
+    ones_1I: Tensor
+    """The scale lies along the backward product's sum: it is the gradient that is scaled."""
+
+    @classmethod
+    def of(cls, dense_OI: Tensor) -> Codes:
+        codes_OI, scale_O1 = quantise(dense_OI)
+        ones_1I = scale_O1.new_ones(1, dense_OI.shape[1])
+        return cls(codes_OI, scale_O1.T.contiguous(), codes_OI.T.contiguous(), ones_1I)
+
+    def decoded(self, dtype: torch.dtype) -> Tensor:
+        return (self.forward_OI.float() * self.scale_1O.T).to(dtype)
 
 
 @dataclass
@@ -134,7 +160,7 @@ def take_base(model: Any, dtype: torch.dtype, *, resident: bool) -> Base:
     rows = embedding.weight.data.to(dtype)
     shape = _shape(model)
     scratch = None
-    modules = _modules(body.layers[0], shape.groups)
+    modules = linear_modules(body.layers[0], shape.groups)
     if not resident and any(hasattr(module.weight, "quant_state") for module in modules.values()):
         outputs = shape.outputs
         largest = max(
@@ -163,7 +189,7 @@ def _shape(model: Any) -> DecoderShape:
     head_dim = first.self_attn.head_dim
     description = describe(config.to_dict(), head_dim)
     groups = description.family.groups
-    modules = _modules(first, groups)
+    modules = linear_modules(first, groups)
     outputs = {name: module.out_features for name, module in modules.items()}
     return DecoderShape(
         hidden=config.hidden_size,
@@ -200,7 +226,7 @@ def _why_not_the_weights(model: Any) -> str | None:
         return f"the base scales its attention by {attention.scaling:g}, not by {scale:g}"
     plain = [model.get_input_embeddings().weight, model.lm_head.weight]
     for layer in model.model.layers:
-        modules = _modules(layer, description.family.groups)
+        modules = linear_modules(layer, description.family.groups)
         weights = [module.weight for module in modules.values()]
         plain += [weight for weight in weights if not hasattr(weight, "quant_state")]
     if strange := {weight.dtype for weight in plain} - {*FLOATS}:
@@ -215,7 +241,7 @@ def _take_layer(
     dtype: torch.dtype,
     scratch: Tensor | None,
 ) -> Layer:
-    modules = _modules(layer, shape.groups)
+    modules = linear_modules(layer, shape.groups)
     groups = []
     for names in shape.groups:
         groups.append(_take_group([modules[name] for name in names], dtype, scratch))
@@ -253,6 +279,9 @@ def _take_group(modules: Sequence[Any], dtype: torch.dtype, scratch: Tensor | No
     if scratch is None or not hasattr(weights[0], "quant_state"):
         dense = torch.empty(sum(widths), columns, dtype=dtype, device=weights[0].device)
         _fill(dense, weights, widths)
+        if isinstance(modules[0], Fp8Linear):
+            codes = Codes.of(dense)
+            return Group(lambda: codes.decoded(dtype), bias, widths, codes)
         return Group(lambda: dense, bias, widths)
     return Group(lambda: _fill(scratch[:size].view(-1, columns), weights, widths), bias, widths)
 
@@ -288,7 +317,7 @@ def _bias(modules: Sequence[Any], widths: Sequence[int], dtype: torch.dtype) -> 
     )
 
 
-def _modules(layer: Any, groups: Groups) -> dict[str, Any]:
+def linear_modules(layer: Any, groups: Groups) -> dict[str, Any]:
     """A decoder layer's linear modules by name."""
     return {
         name: getattr(layer.self_attn, name, None) or getattr(layer.mlp, name)

@@ -9,6 +9,7 @@ PyTorch.
 Names of tensors end in their shape:
     T tokens of all slots    D features of a token    V vocabulary    M supervised positions
     H heads: query, key, value    h the first of them    E features of a head    L positions known
+    I, O inputs and outputs of a product
     F features of the feed-forward    G 2 · F: gate, then up    N packed rows    X elements of a row
     K slots    P parameters of a slot    C columns of the optimizer's table
 """
@@ -21,6 +22,34 @@ from torch.nn import functional
 
 LR, BETA1, BETA2, EPS, DECAY, CORRECTION1, CORRECTION2, LORA_SCALE, MAX_NORM = COLUMNS = range(9)
 """The columns of the optimizer's float32 [K, 9] table."""
+
+
+def quantise(x_TI: Tensor, factor_1I: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Codes in e4m3 of x, or of x · factor, and their float32 scale a row, [T, 1]: the smallest
+    power of two by which nothing is above 448. Dividing by it rounds nothing.
+
+    A row with an infinity has the scale NaN, so that all of its products are.
+    """
+    values_TI = x_TI.float() if factor_1I is None else x_TI.float() * factor_1I
+    largest_T1 = values_TI.abs().amax(1, keepdim=True)
+    bits_T1 = largest_T1.view(torch.int32)  # exponent above 2⁻¹²⁷, then 23 bits of the fraction
+    power_T1 = (bits_T1 >> 23) - LARGEST_EXPONENT + (bits_T1 & 0x7FFFFF > LARGEST_FRACTION).int()
+    power_T1.clamp_(min=SMALLEST_POWER)
+    codes_TI = (values_TI * _power_of_2(-power_T1)).to(torch.float8_e4m3fn)
+    return codes_TI, _power_of_2(power_T1).where(largest_T1.isfinite(), torch.nan)
+
+
+def scaled_product(
+    left: tuple[Tensor, Tensor],
+    right: tuple[Tensor, Tensor],
+    bias_O: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """left · rightᵀ + bias, [T, O], of codes [T, I] and [O, I] with scales [T, 1] and [1, O]; the
+    sum is float32, rounded to dtype."""
+    (codes_TI, scale_T1), (codes_OI, scale_1O) = left, right
+    y_TO = (codes_TI.float() * scale_T1) @ (codes_OI.float() * scale_1O.T).T
+    return (y_TO if bias_O is None else y_TO + bias_O.float()).to(dtype)
 
 
 def rms_norm(
@@ -222,6 +251,17 @@ def _gelu_inner(gate_TF: Tensor) -> tuple[Tensor, Tensor]:
     square_TF = gate_TF.square()
     z_TF = gate_TF * (GELU_LINEAR + GELU_CUBIC * square_TF)
     return z_TF, GELU_LINEAR + 3 * GELU_CUBIC * square_TF
+
+
+LARGEST_EXPONENT, LARGEST_FRACTION = 127 + 8, 0x600000
+"""Of 448 = 1.75 · 2⁸ in float32's bits, e4m3's largest number."""
+SMALLEST_POWER = -100
+"""Of a scale, 2 to it: of a row of zeros, too."""
+
+
+def _power_of_2(power: Tensor) -> Tensor:
+    """float32 by its bits, of int32 in -126 … 127."""
+    return ((power + 127) << 23).view(torch.float32)
 
 
 _MASK = 0xFFFFFFFF

@@ -27,7 +27,48 @@ from sftray.trainers.bank.torch_ops import (
 _TILE = 2048  # elements a program: 4 warps × 32 lanes × 16
 _LOGITS_TILE = 16384  # 32 warps: few rows at once, so that the L2 cache holds much of each
 _ADAMW_TILE = 1024  # over 8 warps 4 elements a lane, for float32 and bfloat16 alike
+_ROW_TILE = 4096  # elements of a row at a time
 _NORM_TILE, _NORM_CHUNK = 4096, 65536  # a chunk of tiles for each partial sum
+
+
+def quantise(x_TI: Tensor, factor_1I: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One program a row, which is read from memory once, and again from the cache."""
+    rows, width = x_TI.shape
+    codes_TI = torch.empty_like(x_TI, dtype=torch.float8_e4m3fn)
+    scale_T1 = x_TI.new_empty(rows, 1, dtype=torch.float32)
+    block = min(_ROW_TILE, triton.next_power_of_2(width))
+    scaled = factor_1I is not None
+    _quantise[(rows,)](
+        x_TI,
+        factor_1I if scaled else scale_T1,
+        codes_TI,
+        scale_T1,
+        width,
+        scaled,
+        triton.cdiv(width, block),
+        block,
+        num_warps=_warps(block),
+    )
+    return codes_TI, scale_T1
+
+
+def scaled_product(
+    left: tuple[Tensor, Tensor],
+    right: tuple[Tensor, Tensor],
+    bias_O: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """cuBLAS, with fast accumulation: partial sums of 22 bits, of which 13 behind the point."""
+    (codes_TI, scale_T1), (codes_OI, scale_1O) = left, right
+    return torch._scaled_mm(
+        codes_TI,
+        codes_OI.T,
+        scale_a=scale_T1,
+        scale_b=scale_1O,
+        bias=bias_O,
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
 
 
 def rms_norm(
@@ -238,6 +279,52 @@ def _launch_dropout(
 def _warps(elements: int) -> int:
     """Warps with 16 elements a lane: two 16-byte loads of bfloat16."""
     return min(max(elements // 512, 1), 32)
+
+
+@triton.jit
+def _quantise(
+    x_TI: tl.tensor,
+    factor_1I: tl.tensor,
+    codes_TI: tl.tensor,
+    scale_T1: tl.tensor,
+    WIDTH: tl.constexpr,
+    SCALED: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns_I = tl.arange(0, BLOCK)
+    largest_I = tl.zeros([BLOCK], tl.float32)
+    for block in range(BLOCKS):
+        place_I = block * BLOCK + columns_I
+        inside_I = place_I < WIDTH
+        values_I = tl.load(x_TI + row * WIDTH + place_I, mask=inside_I, other=0.0).to(tl.float32)
+        if SCALED:
+            values_I *= tl.load(factor_1I + place_I, mask=inside_I, other=0.0)
+        largest_I = tl.maximum(largest_I, tl.abs(values_I))
+    scale, inverse = _row_scale(tl.max(largest_I, 0))
+    tl.store(scale_T1 + row, scale)
+    for block in range(BLOCKS):
+        place_I = block * BLOCK + columns_I
+        inside_I = place_I < WIDTH
+        values_I = tl.load(x_TI + row * WIDTH + place_I, mask=inside_I, other=0.0).to(tl.float32)
+        if SCALED:
+            values_I *= tl.load(factor_1I + place_I, mask=inside_I, other=0.0)
+        codes_I = (values_I * inverse).to(codes_TI.dtype.element_ty)
+        tl.store(codes_TI + row * WIDTH + place_I, codes_I, mask=inside_I)
+
+
+@triton.jit
+def _row_scale(largest: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """A row's scale and its inverse, of what is largest in it: a NaN, which the maximum passes by,
+    is a code of its own."""
+    bits = largest.to(tl.int32, bitcast=True)
+    power = (bits >> 23) - _LARGEST_EXPONENT
+    power += tl.where((bits & 0x7FFFFF) > _LARGEST_FRACTION, 1, 0)
+    power = tl.maximum(power, _SMALLEST_POWER)
+    scale = ((power + 127) << 23).to(tl.float32, bitcast=True)
+    inverse = ((127 - power) << 23).to(tl.float32, bitcast=True)
+    return tl.where(largest < float("inf"), scale, float("nan")), inverse
 
 
 @triton.jit
@@ -613,6 +700,9 @@ def _adamw(
 _LR, _BETA1, _BETA2, _EPS, _DECAY, _CORRECTION1, _CORRECTION2, _LORA_SCALE, _MAX_NORM = (
     tl.constexpr(column) for column in torch_ops.COLUMNS
 )
+_LARGEST_EXPONENT = tl.constexpr(torch_ops.LARGEST_EXPONENT)
+_LARGEST_FRACTION = tl.constexpr(torch_ops.LARGEST_FRACTION)
+_SMALLEST_POWER = tl.constexpr(torch_ops.SMALLEST_POWER)
 _STEP = tl.constexpr(torch_ops._STEP)
 _GELU_LINEAR = tl.constexpr(torch_ops.GELU_LINEAR)
 _GELU_CUBIC = tl.constexpr(torch_ops.GELU_CUBIC)

@@ -37,6 +37,7 @@ from sftray.trial.trial_spec import TrialSpec
 pytestmark = pytest.mark.gpu
 
 TRIAL = TrialConfig(str(FOLDER), learning_rate=4e-3, effective_batch_size=2, lora_r=8)
+FP8 = replace(TRIAL, base_precision="fp8")
 SLOTS = 4
 GPU = torch.device("cuda", 0)
 
@@ -58,13 +59,16 @@ def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize(("attention", "recompute"), [(None, False), (None, True), ("sdpa", False)])
+@pytest.mark.parametrize(
+    ("attention", "recompute", "trial"),
+    [(None, False, TRIAL), (None, True, TRIAL), ("sdpa", False, TRIAL), (None, False, FP8)],
+)
 def test_replayed_graphs_equal_eager_steps_over_100_batches(
-    packs: Packs, deterministic: None, attention: str | None, recompute: bool
+    packs: Packs, deterministic: None, attention: str | None, recompute: bool, trial: TrialConfig
 ) -> None:
     rows = MappedRows(packs.dataset("train"))
     sizes = capacities(rows, SLOTS)
-    decoder, eager = _bank(packs.max_length, attention=attention)
+    decoder, eager = _bank(packs.max_length, attention=attention, trial=trial)
     _, captured = _bank(packs.max_length, decoder)
     losses = [torch.zeros(SLOTS, device=GPU) for _ in range(2)]
     both = [
@@ -128,10 +132,11 @@ def test_a_slot_that_is_not_a_number_leaves_the_others_bit_identical(
     assert alone[-1]["outcome"] == "completed"
 
 
+@pytest.mark.parametrize("trial", [TRIAL, FP8], ids=["nf4", "fp8"])
 def test_a_trial_learns_in_the_bank_what_it_learns_by_sfttrainer(
-    packs: Packs, tmp_path: Path
+    packs: Packs, tmp_path: Path, trial: TrialConfig
 ) -> None:
-    spec = _spec(packs, replace(TRIAL, num_train_epochs=0.5), tmp_path / "bank")
+    spec = _spec(packs, replace(trial, num_train_epochs=0.5), tmp_path / "bank")
     by_bank = _run_bank(packs, [spec])[0]
     expected: list[dict[str, Any]] = []
     run_trial(replace(spec, folder=str(tmp_path / "train")), into(expected), GPU)
@@ -141,11 +146,14 @@ def test_a_trial_learns_in_the_bank_what_it_learns_by_sfttrainer(
 
 
 def _bank(
-    max_length: int, decoder: Decoder | None = None, attention: str | None = None
+    max_length: int,
+    decoder: Decoder | None = None,
+    attention: str | None = None,
+    trial: TrialConfig = TRIAL,
 ) -> tuple[Decoder, Adapters]:
     """A bank of random adapters, the same every time."""
     if decoder is None:
-        base = take_base(load_model(TRIAL, GPU), torch.bfloat16, resident=True)
+        base = take_base(load_model(trial, GPU), torch.bfloat16, resident=True)
         layout = lay_out(base.shape, PROJECTIONS, TRIAL.lora_r)
         decoder = Decoder(base, layout, max_length, attention)
     adapters = Adapters(decoder.layout, SLOTS, torch.bfloat16, GPU)
@@ -175,7 +183,8 @@ def _run_bank(packs: Packs, specs: list[TrialSpec]) -> list[list[dict[str, Any]]
         activation_checkpointing=False,
         memory_gb=0.0,
     )
-    engine = Engine(load_model(TRIAL, GPU), TRIAL, packs, settings, GPU)
+    trial = specs[0].config
+    engine = Engine(load_model(trial, GPU), trial, packs, settings, GPU)
     reports: list[list[dict[str, Any]]] = [[] for _ in specs]
     for spec, found in zip(specs, reports, strict=True):
         engine.admit(engine.prepare(spec, into(found)))

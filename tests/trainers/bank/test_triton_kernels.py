@@ -50,6 +50,48 @@ def assert_only_row_is_nan(found: Tensor, expected: Tensor, row: int) -> None:
     assert torch.equal(found[others], expected[others])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [96, 640, 4096, 5000, 14336])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_quantise(width: int, dtype: torch.dtype, scaled: bool) -> None:
+    sizes = torch.logspace(-20, 20, 9, device=DEVICE)[:, None]
+    x = random(9, width).mul(sizes).to(dtype)
+    x[2] = 0
+    x[3], x[4] = x[3] / x[3].abs().max() * 448, x[4] / x[4].abs().max() * 1.75
+    factor = random(1, width, seed=1).exp2() if scaled else None
+    codes, scale = triton_kernels.quantise(x, factor)
+    expected, scales = torch_ops.quantise(x, factor)
+    assert torch.equal(scale, scales)
+    if not INTERPRETED:  # the interpreter's conversion to e4m3 loses carries
+        assert torch.equal(codes.view(torch.uint8), expected.view(torch.uint8))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter's conversion to e4m3 loses NaN")
+def test_quantise_what_is_not_finite() -> None:
+    x = random(5, 96)
+    x[1, 3], x[3, 7] = NAN, float("inf")
+    codes, scale = torch_ops.quantise(random(32, 96, seed=1))
+    right = codes, scale.T.contiguous()
+    product = torch_ops.scaled_product(triton_kernels.quantise(x), right, None, x.dtype)
+    assert product[[1, 3]].isnan().all()
+    assert product[[0, 2, 4]].isfinite().all()
+
+
+@pytest.mark.skipif(INTERPRETED, reason="needs FP8 units")
+@pytest.mark.parametrize("rows", [1, 7, 129])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 96), (896, 1152), (14336, 4096)])
+def test_scaled_product(inputs: int, outputs: int, biased: bool, rows: int) -> None:
+    left = torch_ops.quantise(random(rows, inputs, dtype=torch.bfloat16))
+    codes, scale = torch_ops.quantise(random(outputs, inputs, seed=1).mul(0.02))
+    right = codes, scale.T.contiguous()
+    bias = random(outputs, dtype=torch.bfloat16, seed=2) if biased else None
+    expected = torch_ops.scaled_product(left, right, bias, torch.float32)
+    found = triton_kernels.scaled_product(left, right, bias, torch.bfloat16)
+    assert found.dtype == torch.bfloat16
+    assert float((found.float() - expected).norm() / expected.norm()) < 2**-7
+
+
 WEIGHTS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)]
 WEIGHTS += [(torch.bfloat16, torch.float32)]
 """Dtypes of what is normed and of the norm's weight, float32 where it is 1 + the checkpoint's."""
