@@ -16,6 +16,7 @@ from torch import Tensor
 from sftray.trainers.bank.adapters import Place, joint_first, second
 from sftray.trainers.bank.batches import Batch
 from sftray.trainers.bank.frozen_base import Codes, Group
+from sftray.trainers.bank.product_inputs import Rounded
 
 
 class AdaptedLinear:
@@ -32,11 +33,13 @@ class AdaptedLinear:
         work_KP: Tensor,
         plus_TO: Tensor | None = None,
         factor: float = 1.0,
+        codes: Rounded | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """plus + factor · (x · Wᵀ + bias + LoRA), and LoRA's h; without `plus` the factor is 1."""
+        """plus + factor · (x · Wᵀ + bias + LoRA), and LoRA's h; without `plus` the factor is 1.
+        `codes` are those of x on an FP8 base, where they are there."""
         h_KSJ = self._inner(x_TI, batch, work_KP)
         if self._weights.codes is not None:
-            y_TO = self._product_fp8(self._weights.codes, x_TI)
+            y_TO = self._product_fp8(self._weights.codes, x_TI, codes)
             self._add_lora(y_TO, h_KSJ, work_KP)
             return y_TO if plus_TO is None else plus_TO.add(y_TO, alpha=factor), h_KSJ
         matrix_IO, bias_O = self._weights.matrix().T, self._weights.bias
@@ -57,17 +60,18 @@ class AdaptedLinear:
         return y_TO, h_KSJ
 
     def input_gradient(
-        self, dy_TO: Tensor, batch: Batch, work_KP: Tensor
+        self, dy_TO: Tensor, batch: Batch, work_KP: Tensor, codes: Rounded | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The gradient of the input x, and that of LoRA's h."""
+        """The gradient of the input x, and that of LoRA's h. `codes`, where they are there, are
+        those of dy times the weight's scale."""
         dh_KSJ = self.inner_gradient(dy_TO, work_KP)
         if dh_KSJ is None:
-            return self._base_gradient(dy_TO), None
+            return self._base_gradient(dy_TO, codes), None
         a_KJI = joint_first(work_KP, self._places, self._rank)
         if batch.rate is None and self._weights.codes is None:
             dx_TI = torch.bmm(dh_KSJ, a_KJI).view(dy_TO.shape[0], -1)
             return dx_TI.addmm_(dy_TO, self._weights.matrix()), dh_KSJ
-        dx_TI = self._base_gradient(dy_TO)
+        dx_TI = self._base_gradient(dy_TO, codes)
         if batch.rate is None:
             _by_slot(dx_TI, work_KP).baddbmm_(dh_KSJ, a_KJI)
             return dx_TI, dh_KSJ
@@ -112,19 +116,20 @@ class AdaptedLinear:
             db_KoR = second(grad_KP, place, self._rank)
             _accumulate(db_KoR, dy_KSo.transpose(1, 2), h_KSJ[:, :, place.ranks])
 
-    def _product_fp8(self, codes: Codes, x_TI: Tensor) -> Tensor:
+    def _product_fp8(self, weights: Codes, x_TI: Tensor, left: Rounded | None) -> Tensor:
         """x · Wᵀ + bias of the rounded x."""
-        right, bias_O = (codes.forward_OI, codes.scale_1O), self._weights.bias
-        left = self._ops.quantise(x_TI)
+        right, bias_O = (weights.forward_OI, weights.scale_1O), self._weights.bias
+        left = left or self._ops.quantise(x_TI)
         y_TO: Tensor = self._ops.scaled_product(left, right, bias_O, x_TI.dtype)
         return y_TO
 
-    def _base_gradient(self, dy_TO: Tensor) -> Tensor:
+    def _base_gradient(self, dy_TO: Tensor, left: Rounded | None) -> Tensor:
         """dy · W, on an FP8 base of the rounded dy."""
-        codes = self._weights.codes
-        if codes is None:
+        weights = self._weights.codes
+        if weights is None:
             return dy_TO @ self._weights.matrix()
-        left, right = self._ops.quantise(dy_TO, codes.scale_1O), (codes.backward_IO, codes.ones_1I)
+        left = left or self._ops.quantise(dy_TO, weights.factor_1O)
+        right = weights.backward_IO, weights.ones_1I
         dx_TI: Tensor = self._ops.scaled_product(left, right, None, dy_TO.dtype)
         return dx_TI
 

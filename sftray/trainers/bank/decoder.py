@@ -26,6 +26,7 @@ from sftray.trainers.bank.backend import fastest
 from sftray.trainers.bank.batches import Batch
 from sftray.trainers.bank.frozen_base import Base
 from sftray.trainers.bank.packed_attention import BankAttention, possible
+from sftray.trainers.bank.product_inputs import ProductInputs, Rounded
 
 
 class Decoder:
@@ -48,6 +49,10 @@ class Decoder:
         """Of queries by position, where any is not 1."""
         self._windows = [k.window if k.window and k.window < longest else None for k in kinds]
         self._ops = fastest(base.device)
+        gelu, epsilon = base.description.gelu, base.shape.epsilon
+        self._inputs = [
+            ProductInputs(layer.groups, self._ops, epsilon, gelu=gelu) for layer in base.layers
+        ]
         self._linears = [
             [
                 AdaptedLinear(weights, layout.of(index, group), layout.rank, self._ops)
@@ -145,10 +150,10 @@ class Decoder:
         attention: BankAttention | None = None,
     ) -> tuple[Tensor, Any]:
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
-        gelu = self.base.description.gelu
         qkv, out, gate_up, down = self._linears[index]
-        normed_TD, rstd_T = self._norm(x_TD, layer.before_attention)
-        qkv_TO, hq_KSJ = qkv.forward(normed_TD, batch, work_KP)
+        inputs = self._inputs[index]
+        normed_TD, rstd_T, codes = inputs.norm(x_TD, layer.before_attention)
+        qkv_TO, hq_KSJ = qkv.forward(normed_TD, batch, work_KP, codes=codes)
         heads_THE = qkv_TO.view(x_TD.shape[0], -1, shape.head_dim)
         raw_THE = None
         if layer.head_norms is not None:
@@ -163,11 +168,11 @@ class Decoder:
         mixed_TI = mixed_TQE.reshape(x_TD.shape[0], -1)
         ends = (layer.after_attention, batch, work_KP)
         middle_TD, branch, ho_KSJ = self._added(out, mixed_TI, x_TD, *ends)
-        normed2_TD, rstd2_T = self._norm(middle_TD, layer.before_mlp)
-        gate_up_TG, hg_KSJ = gate_up.forward(normed2_TD, batch, work_KP)
-        active_TF = fast.glu(gate_up_TG, gelu=gelu)
+        normed2_TD, rstd2_T, codes = inputs.norm(middle_TD, layer.before_mlp)
+        gate_up_TG, hg_KSJ = gate_up.forward(normed2_TD, batch, work_KP, codes=codes)
+        active_TF, codes = inputs.glu(gate_up_TG)
         ends = (layer.after_mlp, batch, work_KP)
-        out_TD, branch2, hd_KSJ = self._added(down, active_TF, middle_TD, *ends)
+        out_TD, branch2, hd_KSJ = self._added(down, active_TF, middle_TD, *ends, codes)
         first = (x_TD, normed_TD, rstd_T, hq_KSJ, raw_THE, heads_THE, mixed_TI, attended, ho_KSJ)
         rest = (middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ)
         return out_TD, (first, branch, rest, branch2)
@@ -180,14 +185,15 @@ class Decoder:
         norm_D: Tensor | None,
         batch: Batch,
         work_KP: Tensor,
+        codes: Rounded | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Tensor | None]:
         """A branch's end on top of the residual sum `plus`; where a norm comes between, what it was
         given and its 1 / rms; and LoRA's h."""
         if norm_D is None:
             factor = self.base.description.residual
-            sum_TD, h_KSJ = linear.forward(x_TI, batch, work_KP, plus_TD, factor)
+            sum_TD, h_KSJ = linear.forward(x_TI, batch, work_KP, plus_TD, factor, codes)
             return sum_TD, None, h_KSJ
-        branch_TD, h_KSJ = linear.forward(x_TI, batch, work_KP)
+        branch_TD, h_KSJ = linear.forward(x_TI, batch, work_KP, codes=codes)
         sum_TD, rstd_T = self._ops.rms_norm(branch_TD, norm_D, self.base.shape.epsilon, plus_TD)
         return sum_TD, (branch_TD, rstd_T), h_KSJ
 
@@ -217,7 +223,6 @@ class Decoder:
         """Turn the gradient of a layer's output into that of its input, in place; without
         `to_input` only that of its adapters is computed."""
         layer, shape, fast = self.base.layers[index], self.base.shape, self._ops
-        gelu = self.base.description.gelu
         qkv, out, gate_up, down = self._linears[index]
         first, branch, rest, branch2 = saved
         middle_TD, normed2_TD, rstd2_T, hg_KSJ, gate_up_TG, hd_KSJ = rest
@@ -225,10 +230,10 @@ class Decoder:
 
         dbranch_TD = self._branch_gradient(dx_TD, branch2, layer.after_mlp)
         dactive_TF, dh_KSJ = down.input_gradient(dbranch_TD, batch, work_KP)
-        fast.glu_backward_(gate_up_TG, dactive_TF, gelu=gelu)
+        codes = self._inputs[index].glu_backward_(gate_up_TG, dactive_TF)
         active_TF, dgate_up_TG = dactive_TF, gate_up_TG
         down.add_gradients(dbranch_TD, active_TF, hd_KSJ, dh_KSJ, batch, grad_KP)
-        dnormed_TD, dh_KSJ = gate_up.input_gradient(dgate_up_TG, batch, work_KP)
+        dnormed_TD, dh_KSJ = gate_up.input_gradient(dgate_up_TG, batch, work_KP, codes)
         gate_up.add_gradients(dgate_up_TG, normed2_TD, hg_KSJ, dh_KSJ, batch, grad_KP)
         self._norm_gradient_(dx_TD, dnormed_TD, middle_TD, layer.before_mlp, rstd2_T)
 
@@ -290,10 +295,8 @@ class Decoder:
     def _joint_parts(self, heads_THE: Tensor) -> tuple[Tensor, ...]:
         return torch.split(heads_THE, self.base.shape.split, dim=1)[:2]
 
-    def _norm(self, x_TD: Tensor, weight_D: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x normed, and 1 / rms; x itself, twice, where a layer has no norm."""
-        if weight_D is None:
-            return x_TD, x_TD
+    def _norm(self, x_TD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor]:
+        """x normed, and 1 / rms."""
         normed_TD, rstd_T = self._ops.rms_norm(x_TD, weight_D, self.base.shape.epsilon)
         return normed_TD, rstd_T
 

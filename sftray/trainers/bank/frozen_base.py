@@ -77,14 +77,17 @@ class Codes:
     scale_1O: Tensor
     backward_IO: Tensor
     """The same codes."""
+    factor_1O: Tensor
+    """The scale, in bfloat16, which holds it exactly: it lies along the backward product's sum, so
+    it is the gradient that it multiplies."""
     ones_1I: Tensor
-    """The scale lies along the backward product's sum: it is the gradient that is scaled."""
+    """The backward product's scale."""
 
     @classmethod
     def of(cls, dense_OI: Tensor) -> Codes:
         codes_OI, scale_O1 = quantise(dense_OI)
-        ones_1I = scale_O1.new_ones(1, dense_OI.shape[1])
-        return cls(codes_OI, scale_O1.T.contiguous(), codes_OI.T.contiguous(), ones_1I)
+        scale_1O, ones_1I = scale_O1.T.contiguous(), scale_O1.new_ones(1, dense_OI.shape[1])
+        return cls(codes_OI, scale_1O, codes_OI.T.contiguous(), scale_1O.bfloat16(), ones_1I)
 
     def decoded(self, dtype: torch.dtype) -> Tensor:
         return (self.forward_OI.float() * self.scale_1O.T).to(dtype)

@@ -30,7 +30,7 @@ def quantise(x_TI: Tensor, factor_1I: Tensor | None = None) -> tuple[Tensor, Ten
 
     A row with an infinity has the scale NaN, so that all of its products are.
     """
-    values_TI = x_TI.float() if factor_1I is None else x_TI.float() * factor_1I
+    values_TI = x_TI.float() if factor_1I is None else x_TI.float() * factor_1I.float()
     largest_T1 = values_TI.abs().amax(1, keepdim=True)
     bits_T1 = largest_T1.view(torch.int32)  # exponent above 2⁻¹²⁷, then 23 bits of the fraction
     power_T1 = (bits_T1 >> 23) - LARGEST_EXPONENT + (bits_T1 & 0x7FFFFF > LARGEST_FRACTION).int()
@@ -63,6 +63,14 @@ def rms_norm(
     normed_TD = (x_TD.float() * rstd_T[:, None]).to(weight_D.dtype)
     out_TD = (weight_D * normed_TD).to(x_TD.dtype)
     return out_TD if plus_TD is None else plus_TD + out_TD, rstd_T
+
+
+def rms_norm_rounded(
+    x_TD: Tensor, weight_D: Tensor, eps: float
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """`rms_norm`, and its result quantised."""
+    out_TD, rstd_T = rms_norm(x_TD, weight_D, eps)
+    return out_TD, rstd_T, quantise(out_TD)
 
 
 def rms_norm_backward_(
@@ -144,6 +152,20 @@ def glu_backward_(gate_up_TG: Tensor, da_TF: Tensor, *, gelu: bool) -> None:
     da_TF.copy_(act_TF.to(gate_TF.dtype) * up_TF)
     gate_TF.copy_(dgate_TF)
     up_TF.copy_(dup_TF)
+
+
+def glu_rounded(gate_up_TG: Tensor, *, gelu: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """`glu`, and its result quantised."""
+    out_TF = glu(gate_up_TG, gelu=gelu)
+    return out_TF, quantise(out_TF)
+
+
+def glu_backward_rounded_(
+    gate_up_TG: Tensor, da_TF: Tensor, factor_1G: Tensor, *, gelu: bool
+) -> tuple[Tensor, Tensor]:
+    """`glu_backward_`; and the gradient of gate_up, times a factor, quantised."""
+    glu_backward_(gate_up_TG, da_TF, gelu=gelu)
+    return quantise(gate_up_TG, factor_1G)
 
 
 def cross_entropy_(logits_MV: Tensor, targets_M: Tensor, *, gradient: bool) -> Tensor:

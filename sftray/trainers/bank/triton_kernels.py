@@ -34,8 +34,7 @@ _NORM_TILE, _NORM_CHUNK = 4096, 65536  # a chunk of tiles for each partial sum
 def quantise(x_TI: Tensor, factor_1I: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One program a row, which is read from memory once, and again from the cache."""
     rows, width = x_TI.shape
-    codes_TI = torch.empty_like(x_TI, dtype=torch.float8_e4m3fn)
-    scale_T1 = x_TI.new_empty(rows, 1, dtype=torch.float32)
+    codes_TI, scale_T1 = codes = _codes(rows, width, x_TI.device)
     block = min(_ROW_TILE, triton.next_power_of_2(width))
     scaled = factor_1I is not None
     _quantise[(rows,)](
@@ -49,7 +48,7 @@ def quantise(x_TI: Tensor, factor_1I: Tensor | None = None) -> tuple[Tensor, Ten
         block,
         num_warps=_warps(block),
     )
-    return codes_TI, scale_T1
+    return codes
 
 
 def scaled_product(
@@ -75,23 +74,15 @@ def rms_norm(
     x_TD: Tensor, weight_D: Tensor, eps: float, plus_TD: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """One program a token, which it holds in registers: D up to 16,384."""
-    tokens, width = x_TD.shape
-    out_TD, rstd_T = torch.empty_like(x_TD), x_TD.new_empty(tokens, dtype=torch.float32)
-    block = triton.next_power_of_2(width)
-    plus = plus_TD is not None
-    _rms_norm[(tokens,)](
-        x_TD,
-        weight_D,
-        plus_TD if plus else x_TD,
-        out_TD,
-        rstd_T,
-        eps,
-        width,
-        plus,
-        block,
-        num_warps=_warps(block),
-    )
-    return out_TD, rstd_T
+    return _launch_rms_norm(x_TD, weight_D, eps, plus_TD, None)
+
+
+def rms_norm_rounded(
+    x_TD: Tensor, weight_D: Tensor, eps: float
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """One program a token, as `rms_norm`."""
+    codes = _codes(*x_TD.shape, x_TD.device)
+    return *_launch_rms_norm(x_TD, weight_D, eps, None, codes), codes
 
 
 def rms_norm_backward_(
@@ -189,6 +180,48 @@ def glu_backward_(gate_up_TG: Tensor, da_TF: Tensor, *, gelu: bool) -> None:
     _glu_backward[(tokens * blocks,)](gate_up_TG, da_TF, inner, gelu, blocks, block)
 
 
+def glu_rounded(gate_up_TG: Tensor, *, gelu: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One program a token, which reads again what it has written, from the cache."""
+    tokens, inner = gate_up_TG.shape[0], gate_up_TG.shape[1] // 2
+    out_TF = gate_up_TG.new_empty(tokens, inner)
+    codes_TF, scale_T1 = codes = _codes(tokens, inner, gate_up_TG.device)
+    block = min(_ROW_TILE, triton.next_power_of_2(inner))
+    _glu_rounded[(tokens,)](
+        gate_up_TG,
+        out_TF,
+        codes_TF,
+        scale_T1,
+        inner,
+        gelu,
+        triton.cdiv(inner, block),
+        block,
+        num_warps=_warps(block),
+    )
+    return out_TF, codes
+
+
+def glu_backward_rounded_(
+    gate_up_TG: Tensor, da_TF: Tensor, factor_1G: Tensor, *, gelu: bool
+) -> tuple[Tensor, Tensor]:
+    """One program a token, as `glu_rounded`."""
+    tokens, inner = da_TF.shape
+    codes_TG, scale_T1 = codes = _codes(tokens, 2 * inner, da_TF.device)
+    block = min(_ROW_TILE // 2, triton.next_power_of_2(inner))
+    _glu_backward_rounded[(tokens,)](
+        gate_up_TG,
+        da_TF,
+        factor_1G,
+        codes_TG,
+        scale_T1,
+        inner,
+        gelu,
+        triton.cdiv(inner, block),
+        block,
+        num_warps=_warps(block),
+    )
+    return codes
+
+
 def cross_entropy_(logits_MV: Tensor, targets_M: Tensor, *, gradient: bool) -> Tensor:
     """One program a row; a row without a target is not read."""
     rows, width = logits_MV.shape
@@ -266,6 +299,42 @@ def adamw_(
     )
 
 
+def _launch_rms_norm(
+    x_TD: Tensor,
+    weight_D: Tensor,
+    eps: float,
+    plus_TD: Tensor | None,
+    codes: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    tokens, width = x_TD.shape
+    out_TD, rstd_T = torch.empty_like(x_TD), x_TD.new_empty(tokens, dtype=torch.float32)
+    block = triton.next_power_of_2(width)
+    plus, rounds = plus_TD is not None, codes is not None
+    codes_TD, scale_T1 = codes or (out_TD, rstd_T)
+    _rms_norm[(tokens,)](
+        x_TD,
+        weight_D,
+        plus_TD if plus else x_TD,
+        out_TD,
+        rstd_T,
+        codes_TD,
+        scale_T1,
+        eps,
+        width,
+        plus,
+        rounds,
+        block,
+        num_warps=_warps(block),
+    )
+    return out_TD, rstd_T
+
+
+def _codes(rows: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Room for the codes of as many rows, and their scales."""
+    codes = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=device)
+    return codes, torch.empty(rows, 1, device=device)
+
+
 def _launch_dropout(
     x_TD: Tensor, out_TD: Tensor, rate_N: Tensor, seeds_N: Tensor, module: int, *, add: bool
 ) -> None:
@@ -300,7 +369,7 @@ def _quantise(
         inside_I = place_I < WIDTH
         values_I = tl.load(x_TI + row * WIDTH + place_I, mask=inside_I, other=0.0).to(tl.float32)
         if SCALED:
-            values_I *= tl.load(factor_1I + place_I, mask=inside_I, other=0.0)
+            values_I *= tl.load(factor_1I + place_I, mask=inside_I, other=0.0).to(tl.float32)
         largest_I = tl.maximum(largest_I, tl.abs(values_I))
     scale, inverse = _row_scale(tl.max(largest_I, 0))
     tl.store(scale_T1 + row, scale)
@@ -309,7 +378,7 @@ def _quantise(
         inside_I = place_I < WIDTH
         values_I = tl.load(x_TI + row * WIDTH + place_I, mask=inside_I, other=0.0).to(tl.float32)
         if SCALED:
-            values_I *= tl.load(factor_1I + place_I, mask=inside_I, other=0.0)
+            values_I *= tl.load(factor_1I + place_I, mask=inside_I, other=0.0).to(tl.float32)
         codes_I = (values_I * inverse).to(codes_TI.dtype.element_ty)
         tl.store(codes_TI + row * WIDTH + place_I, codes_I, mask=inside_I)
 
@@ -334,9 +403,12 @@ def _rms_norm(
     plus_TD: tl.tensor,
     out_TD: tl.tensor,
     rstd_T: tl.tensor,
+    codes_TD: tl.tensor,
+    scale_T1: tl.tensor,
     eps: tl.tensor,
     WIDTH: tl.constexpr,
     PLUS: tl.constexpr,
+    ROUNDS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -352,6 +424,12 @@ def _rms_norm(
         result_D = before_D.to(tl.float32) + result_D.to(x_TD.dtype.element_ty).to(tl.float32)
     tl.store(out_TD + row * WIDTH + columns_D, result_D, mask=inside_D)
     tl.store(rstd_T + row, scale)
+    if ROUNDS:
+        result_D = result_D.to(x_TD.dtype.element_ty).to(tl.float32)
+        size, inverse = _row_scale(tl.max(tl.abs(result_D), 0))
+        codes_D = (result_D * inverse).to(codes_TD.dtype.element_ty)
+        tl.store(codes_TD + row * WIDTH + columns_D, codes_D, mask=inside_D)
+        tl.store(scale_T1 + row, size)
 
 
 @triton.jit
@@ -531,6 +609,99 @@ def _glu_backward(
     tl.store(gates_F, slope_F * up_F * (sigmoid_F + curve_F), mask=inside_F)
     tl.store(gates_F + INNER, slope_F * active_F, mask=inside_F)
     tl.store(actives_F, rounded_F * up_F, mask=inside_F)
+
+
+@triton.jit
+def _glu_rounded(
+    gate_up_TG: tl.tensor,
+    out_TF: tl.tensor,
+    codes_TF: tl.tensor,
+    scale_T1: tl.tensor,
+    INNER: tl.constexpr,
+    GELU: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)
+    out_TF += token * INNER
+    largest_F = tl.zeros([BLOCK], tl.float32)
+    for block in range(BLOCKS):
+        columns_F = block * BLOCK + tl.arange(0, BLOCK)
+        inside_F = columns_F < INNER
+        gates_F = gate_up_TG + token * (2 * INNER) + columns_F
+        gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
+        up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
+        inner_F = gate_F
+        if GELU:
+            inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
+        active_F = (gate_F * tl.sigmoid(inner_F)).to(out_TF.dtype.element_ty).to(tl.float32)
+        result_F = (active_F * up_F).to(out_TF.dtype.element_ty)
+        tl.store(out_TF + columns_F, result_F, mask=inside_F)
+        largest_F = tl.maximum(largest_F, tl.abs(result_F.to(tl.float32)))
+    scale, inverse = _row_scale(tl.max(largest_F, 0))
+    tl.store(scale_T1 + token, scale)
+    tl.debug_barrier()  # what follows may be read by another thread than has written it
+    for block in range(BLOCKS):
+        columns_F = block * BLOCK + tl.arange(0, BLOCK)
+        inside_F = columns_F < INNER
+        value_F = tl.load(out_TF + columns_F, mask=inside_F, other=0.0).to(tl.float32)
+        codes_F = (value_F * inverse).to(codes_TF.dtype.element_ty)
+        tl.store(codes_TF + token * INNER + columns_F, codes_F, mask=inside_F)
+
+
+@triton.jit
+def _glu_backward_rounded(
+    gate_up_TG: tl.tensor,
+    da_TF: tl.tensor,
+    factor_1G: tl.tensor,
+    codes_TG: tl.tensor,
+    scale_T1: tl.tensor,
+    INNER: tl.constexpr,
+    GELU: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)
+    gate_up_TG += token * (2 * INNER)
+    codes_TG += token * (2 * INNER)
+    da_TF += token * INNER
+    largest_F = tl.zeros([BLOCK], tl.float32)
+    for block in range(BLOCKS):
+        columns_F = block * BLOCK + tl.arange(0, BLOCK)
+        inside_F = columns_F < INNER
+        gate_F = tl.load(gate_up_TG + columns_F, mask=inside_F, other=0.0).to(tl.float32)
+        up_F = tl.load(gate_up_TG + INNER + columns_F, mask=inside_F, other=0.0).to(tl.float32)
+        slope_F = tl.load(da_TF + columns_F, mask=inside_F, other=0.0).to(tl.float32)
+        inner_F = gate_F
+        if GELU:
+            inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
+        sigmoid_F = tl.sigmoid(inner_F)
+        active_F = gate_F * sigmoid_F
+        rounded_F = active_F.to(da_TF.dtype.element_ty).to(tl.float32)
+        curve_F = active_F * (1 - sigmoid_F)
+        if GELU:
+            curve_F *= _GELU_LINEAR + 3 * _GELU_CUBIC * gate_F * gate_F
+        dgate_F = (slope_F * up_F * (sigmoid_F + curve_F)).to(da_TF.dtype.element_ty)
+        dup_F = (slope_F * active_F).to(da_TF.dtype.element_ty)
+        tl.store(gate_up_TG + columns_F, dgate_F, mask=inside_F)
+        tl.store(gate_up_TG + INNER + columns_F, dup_F, mask=inside_F)
+        tl.store(da_TF + columns_F, rounded_F * up_F, mask=inside_F)
+        of_gate_F = tl.load(factor_1G + columns_F, mask=inside_F, other=0.0).to(tl.float32)
+        of_up_F = tl.load(factor_1G + INNER + columns_F, mask=inside_F, other=0.0).to(tl.float32)
+        largest_F = tl.maximum(largest_F, tl.abs(dgate_F.to(tl.float32) * of_gate_F))
+        largest_F = tl.maximum(largest_F, tl.abs(dup_F.to(tl.float32) * of_up_F))
+    scale, inverse = _row_scale(tl.max(largest_F, 0))
+    tl.store(scale_T1 + token, scale)
+    tl.debug_barrier()  # what follows may be read by another thread than has written it
+    for block in range(2 * BLOCKS):
+        # the second half of the row begins at INNER, which a block may go over
+        columns_F = block % BLOCKS * BLOCK + tl.arange(0, BLOCK)
+        inside_F = columns_F < INNER
+        place_F = block // BLOCKS * INNER + columns_F
+        value_F = tl.load(gate_up_TG + place_F, mask=inside_F, other=0.0).to(tl.float32)
+        value_F *= tl.load(factor_1G + place_F, mask=inside_F, other=0.0).to(tl.float32)
+        codes_F = (value_F * inverse).to(codes_TG.dtype.element_ty)
+        tl.store(codes_TG + place_F, codes_F, mask=inside_F)
 
 
 @triton.jit

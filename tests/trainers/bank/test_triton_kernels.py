@@ -30,6 +30,11 @@ EPS = 1e-6
 NAN = float("nan")
 
 
+WEIGHTS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)]
+WEIGHTS += [(torch.bfloat16, torch.float32)]
+"""Dtypes of what is normed and of the norm's weight, float32 where it is 1 + the checkpoint's."""
+
+
 def random(*size: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*size, generator=generator).to(dtype).to(DEVICE)
@@ -59,11 +64,52 @@ def test_quantise(width: int, dtype: torch.dtype, scaled: bool) -> None:
     x[2] = 0
     x[3], x[4] = x[3] / x[3].abs().max() * 448, x[4] / x[4].abs().max() * 1.75
     factor = random(1, width, seed=1).exp2() if scaled else None
-    codes, scale = triton_kernels.quantise(x, factor)
-    expected, scales = torch_ops.quantise(x, factor)
-    assert torch.equal(scale, scales)
-    if not INTERPRETED:  # the interpreter's conversion to e4m3 loses carries
-        assert torch.equal(codes.view(torch.uint8), expected.view(torch.uint8))
+    assert_codes(triton_kernels.quantise(x, factor), torch_ops.quantise(x, factor))
+
+
+def assert_codes(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    """The same bits; but the interpreter's conversion to e4m3 loses carries."""
+    assert torch.equal(found[1], expected[1])
+    if INTERPRETED:
+        same = found[0].float() == expected[0].float()
+        assert float(same.float().mean()) > 0.8
+    else:
+        assert torch.equal(found[0].view(torch.uint8), expected[0].view(torch.uint8))
+
+
+@pytest.mark.parametrize(("dtype", "exact"), WEIGHTS)
+@pytest.mark.parametrize("width", [96, 896, 1000, 4096])
+def test_rms_norm_rounded(width: int, dtype: torch.dtype, exact: torch.dtype) -> None:
+    x, weight = random(7, width, dtype=dtype), random(width, dtype=exact, seed=1)
+    out, rstd, codes = triton_kernels.rms_norm_rounded(x, weight, EPS)
+    expected = triton_kernels.rms_norm(x, weight, EPS)
+    assert_close(out, expected[0])
+    assert_close(rstd, expected[1])
+    assert_codes(codes, torch_ops.quantise(out))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("inner", [48, 1000, 4096, 5000, 14336])
+def test_glu_rounded(inner: int, gelu: bool, dtype: torch.dtype) -> None:
+    gate_up = random(7, 2 * inner, dtype=dtype)
+    out, codes = triton_kernels.glu_rounded(gate_up, gelu=gelu)
+    assert_close(out, triton_kernels.glu(gate_up, gelu=gelu))
+    assert_codes(codes, torch_ops.quantise(out))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("inner", [48, 1000, 2048, 5000, 14336])
+def test_glu_backward_rounded(inner: int, gelu: bool, dtype: torch.dtype) -> None:
+    gate_up, da = random(7, 2 * inner, dtype=dtype), random(7, inner, dtype=dtype, seed=1)
+    same, active = gate_up.clone(), da.clone()
+    factor = torch.arange(2 * inner, device=DEVICE).remainder(7).sub(3).exp2().bfloat16()[None]
+    codes = triton_kernels.glu_backward_rounded_(gate_up, da, factor, gelu=gelu)
+    triton_kernels.glu_backward_(same, active, gelu=gelu)
+    assert_close(gate_up, same)
+    assert_close(da, active)
+    assert_codes(codes, torch_ops.quantise(gate_up, factor))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter's conversion to e4m3 loses NaN")
@@ -90,11 +136,6 @@ def test_scaled_product(inputs: int, outputs: int, biased: bool, rows: int) -> N
     found = triton_kernels.scaled_product(left, right, bias, torch.bfloat16)
     assert found.dtype == torch.bfloat16
     assert float((found.float() - expected).norm() / expected.norm()) < 2**-7
-
-
-WEIGHTS = [(torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16)]
-WEIGHTS += [(torch.bfloat16, torch.float32)]
-"""Dtypes of what is normed and of the norm's weight, float32 where it is 1 + the checkpoint's."""
 
 
 @pytest.mark.parametrize(("dtype", "exact"), WEIGHTS)
