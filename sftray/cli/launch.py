@@ -38,10 +38,11 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     if options.address:
         os.environ["RAY_ADDRESS"] = options.address
     if options.plan:
+        from sftray.cluster.gpus import compute_capability
         from sftray.plan.preview import make_plan
         from sftray.plan.preview_text import plan_text
 
-        plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep))
+        plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep), capability=compute_capability())
         if plan.packs and not options.json:
             say(inspected(plan.packs, rows=1) + "\n", coloured=True)
         say(json.dumps(plan.to_json(), indent=1) if options.json else plan_text(plan))

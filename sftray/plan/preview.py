@@ -24,6 +24,7 @@ from sftray.plan.disk import Disk, disk_needed
 from sftray.plan.experts_text import experts_text
 from sftray.plan.memory import Memory, train_memory
 from sftray.plan.model_shape import ModelShape
+from sftray.plan.precision_advice import advice_text, advised_precision
 from sftray.plan.prior_points import prior_points
 from sftray.plan.rungs import Ladders, rung_ladders
 from sftray.plan.trainer_choice import pick_trainer, without_bank
@@ -49,6 +50,8 @@ class Preview:
     bank: BankSettings | None
     gpu_memory: float | None
     """Bytes that a GPU has; None on CPUs."""
+    precision: str | None
+    """What the base is held in, and what is advised; None where the GPU is not known."""
     experts: str | None
     """How they are held and what is adapted; None of a dense base."""
     memory: Memory | None
@@ -116,6 +119,7 @@ class Preview:
             "trainer": self.trainer,
             "why_trainer": self.why_trainer,
             "bank": asdict(self.bank) if self.bank else None,
+            "precision": self.precision,
             "experts": self.experts,
             "memory": {name: size / 2**30 for name, size in parts.items()} or None,
             "gpus": self.gpus,
@@ -161,10 +165,14 @@ class TrialShape:
 
 
 def make_plan(
-    asked: SweepConfig, *, gpu_memory: float | None, estimate: Estimate | None = None
+    asked: SweepConfig,
+    *,
+    gpu_memory: float | None,
+    capability: float | None = None,
+    estimate: Estimate | None = None,
 ) -> Preview:
-    """What the sweep would do on GPUs of so many bytes; None for CPUs. `estimate`: of the sweep's
-    data, from whoever has looked at them.
+    """What the sweep would do on GPUs of so many bytes; None for CPUs. `capability`: their compute
+    capability, where it is known. `estimate`: of the sweep's data, from whoever has looked at them.
 
     Raises ConfigError where a point of the search could not run.
     """
@@ -189,6 +197,7 @@ def make_plan(
         why_trainer=why,
         bank=bank,
         gpu_memory=gpu_memory,
+        precision=_precision(sweep, base, gpu_memory, capability),
         experts=experts_text(base, sweep.trial),
         memory=_memory(sweep, base, bank, fit, gpu_memory),
         gpus=_usual_gpus(sweep, base, trainer),
@@ -241,6 +250,15 @@ def _memory(
     trials = [sweep.trial.at({"lora_r": int(r)}) for r in reachable(sweep, "lora_r")]
     trial = [trial for trial in trials if not fit.too_large(trial)][-1]
     return train_memory(shape, trial, sweep.data.max_length, fit.execution)
+
+
+def _precision(
+    sweep: SweepConfig, base: BaseConfig, memory: float | None, capability: float | None
+) -> str | None:
+    if memory is None or capability is None:
+        return None
+    advised = advised_precision(sweep, base, memory=memory, capability=capability)
+    return advice_text(sweep, advised)
 
 
 def _usual_gpus(sweep: SweepConfig, base: BaseConfig, trainer: str) -> list[str]:

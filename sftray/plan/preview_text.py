@@ -22,6 +22,7 @@ def plan_text(plan: Preview) -> str:
         f"sweep {plan.sweep.name}: {plan.sweep.total_trials} trials{_confirm_text(plan.sweep)}",
         f"trainer: {plan.trainer} ({plan.why_trainer})",
         *([_bank_text(plan.bank)] if plan.bank else []),
+        *([f"precision: {plan.precision}"] if plan.precision else []),
         *([f"experts: {plan.experts}"] if plan.experts else []),
         *_memory_text(plan),
         f"on other GPUs: {'; '.join(plan.gpus)}",
