@@ -202,6 +202,8 @@ def _options() -> argparse.Namespace:
     add("--profile", action="store_true", help="the kernels of a step of the bank; needs a GPU")
     add("--out", type=Path, help="append a JSON line a setting to this file")
     options = parser.parse_args()
+    if options.precision[0] == "fp8" and options.only != "bank":
+        parser.error("--precision: got 'fp8' first, must be 'bf16,fp8': TRL has none in FP8")
     if options.profile and not torch.cuda.is_available():
         parser.error("--profile: got a machine without a GPU, must have one: it times kernels")
     return options
