@@ -29,6 +29,7 @@ def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(
 
     build_packs_here(shapes.data_of(str(data), 128), str(FOLDER), storage=str(tmp_path))
     command = [sys.executable, BANK, "--settings", "tiny-gemma:3:128", "--repeats", "3"]
+    command += ["--precision", "nf4,fp8"]
     command += ["--data", data, "--storage", tmp_path, "--out", tmp_path / "out"]
     done = subprocess.run(
         [str(part) for part in command],
@@ -40,11 +41,13 @@ def test_the_bank_benchmark_measures_trl_and_the_bank_on_the_same_rows(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first_words = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    assert {"TRL", "TRL best", "bank"} <= set(first_words)
-    assert "bank / TRL at its best:" in done.stdout
+    assert {"TRL", "TRL best", "bank nf4", "bank fp8"} <= set(first_words)
+    assert "bank in nf4 / TRL at its best: " in done.stdout
+    assert "bank in fp8 / in nf4: " in done.stdout
     record = json.loads((tmp_path / "out").read_text(encoding="utf-8"))
     assert record["trl"]["rows"] == 1
-    assert record["bank"]["rows"] == record["slots"] == 3
-    for side in ("trl", "trl_best", "bank"):
-        assert record[side]["steps"] == 3
-        assert record[side]["supervised_tokens"] > 0
+    banks = record["banks"]
+    assert banks["nf4"]["rows"] == banks["fp8"]["rows"] == record["slots"] == 3
+    for side in (record["trl"], record["trl_best"], *banks.values()):
+        assert side["steps"] == 3
+        assert side["supervised_tokens"] > 0
