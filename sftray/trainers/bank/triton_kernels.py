@@ -81,7 +81,7 @@ def rms_norm_rounded(
     x_TD: Tensor, weight_D: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """One program a token, as `rms_norm`."""
-    codes = _codes(*x_TD.shape, x_TD.device)
+    codes = _codes(x_TD.shape[0], x_TD.shape[1], x_TD.device)
     return *_launch_rms_norm(x_TD, weight_D, eps, None, codes), codes
 
 
