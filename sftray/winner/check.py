@@ -30,8 +30,8 @@ BFLOAT16_TOLERANCE = 0.2
 order of the same products moves each token's loss by some 0.05 nats, up or down; four sigmas."""
 
 FP8_TOLERANCE = 1.0
-"""The same on an FP8 base, where another order comes to other codes: 0.23 nats a token on the bundled
-base, between float32 and bfloat16 by the same layers."""
+"""The same on an FP8 base, where another order comes to other codes: 0.23 nats a token between
+float32 and bfloat16 by the same layers, on the bundled base."""
 
 
 @dataclass(frozen=True)
