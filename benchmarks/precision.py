@@ -269,7 +269,7 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.demo:
-        options.length, options.conversations, options.evals, options.slots = 256, 80, 8, 4
+        options.length, options.conversations, options.evals, options.slots = 256, 240, 8, 4
         options.rates, options.batches, options.ranks = [1e-3, 3e-3], [2, 4], [8]
     return options
 
