@@ -44,9 +44,10 @@ ROPE = frozenset(
 
 
 def unknown_field(base: BaseConfig) -> str | None:
-    """The first field of a config.json, or of its rotary embedding, that the bank does not know and
-    that is not off, with its value; None where there is none."""
+    """The first field of what a config.json says of the language model, or of its rotary embedding,
+    that the bank does not know and that is not off, with its value; None where there is none."""
     own = FAMILIES[base["model_type"]].fields
+    base = base.get("text_config") or base  # of the rest of a checkpoint nothing is computed
     known = COMPUTED | HARMLESS | own
     for fields, names in ((base, known), *((rope, ROPE | own) for rope in rotary_fields(base))):
         for name, value in _on(fields):

@@ -112,8 +112,6 @@ def why_not_the_base(base: BaseConfig) -> str | None:
     """Why the bank does not compute a base with this config.json, or with this configuration of a
     loaded model; None if it does."""
     base, kind = with_defaults(base), base.get("model_type")
-    if base.get("text_config"):
-        return "the base is the language model of a larger one (text_config)"
     if kind not in FAMILIES:
         return f"the bank computes {', '.join(FAMILIES)} models, and this one is {kind!r}"
     if base.get("auto_map"):

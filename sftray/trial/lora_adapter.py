@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from peft import LoraConfig
@@ -30,8 +30,7 @@ def lora_config(trial: TrialConfig, model: PreTrainedModel | None = None) -> Lor
             linear = [n for n, m in model.named_modules() if is_linear(m) and m is not head]
             targets = tuple(sorted({name.rpartition(".")[2] for name in linear} - out))
     if model is not None and isinstance(targets, tuple) and is_text_part(model):
-        names = "|".join(map(re.escape, targets))  # which other parts may have, too
-        targets = rf".*\b{INSIDE}\.(.*\.)?({names})"
+        targets = only_inside(targets)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=trial.lora_r,
@@ -42,6 +41,12 @@ def lora_config(trial: TrialConfig, model: PreTrainedModel | None = None) -> Lor
         target_parameters=list(trial.lora_target_parameters) or None,
         bias="none",
     )
+
+
+def only_inside(names: Collection[str]) -> str:
+    """A pattern of modules in the language model of a larger one, whose other parts may have some
+    of these names, too."""
+    return rf".*\b{INSIDE}\.(.*\.)?({'|'.join(map(re.escape, sorted(names)))})"
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

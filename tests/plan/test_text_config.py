@@ -55,13 +55,29 @@ def test_memory_priors_and_disk_are_those_of_the_language_model(tmp_path: Path) 
     point, *_ = prior_points(sweep, base)
     assert point["learning_rate"] == pytest.approx(5e-4 * (2000 / 2560) ** 0.781)
     assert disk_needed(sweep, base, {}, at_once=1).bundle < 4 * 34e6
-    assert why_not(sweep, base) == "the base is the language model of a larger one (text_config)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"new": 1}, "the base's new is 1, which the bank does not know"),
+        ({"model_type": "gemma4_text"}, "this one is 'gemma4_text'"),
+    ],
+)
+def test_a_bank_asks_for_the_fields_of_the_language_model_alone(
+    changes: dict[str, Any], reason: str | None, tmp_path: Path
+) -> None:
+    text = {**GEMMA_3_4B["text_config"], **changes}
+    (tmp_path / "config.json").write_text(json.dumps(GEMMA_3_4B | {"text_config": text}))
+    found = why_not(sweep_on(tmp_path, tmp_path), model_config(str(tmp_path)))
+    assert found is None if reason is None else reason in str(found)
 
 
 def test_a_plan_is_made_and_all_weights_are_not_trained(tmp_path: Path) -> None:
     base = multimodal_base(tmp_path / "base", "gemma3")
     plan = make_plan(sweep_on(base, tmp_path), gpu_memory=80 * 2**30)
-    assert plan.trainer == "train"
+    assert plan.trainer == "bank"
     assert plan.memory is not None
     with pytest.raises(ConfigError, match=r"got 'full' on a checkpoint with other"):
         make_plan(sweep_on(base, tmp_path, finetune="full"), gpu_memory=None)

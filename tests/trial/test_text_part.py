@@ -1,5 +1,5 @@
-"""The language model of a multimodal checkpoint is trained alone, and its adapter is one of the
-whole: transformers and PEFT load it there, and it has the same loss."""
+"""The language model of a multimodal checkpoint is trained alone, by either trainer, and its
+adapter is one of the whole: transformers and PEFT load it there, and it has the same loss."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from bank_models import short_spec
-from more_cases import shortened
+from bank_models import settings_for, short_spec
 from multimodal_bases import CONFIGS, multimodal_base
 from peft import PeftModel
 from reported import into
@@ -19,11 +18,15 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText
 
 from sftray.config import TrialConfig
-from sftray.data.packs.packs import Packs
+from sftray.data.packs.packs import Packs, open_packs
 from sftray.storage.paths import TrialPaths
+from sftray.trainers.bank.engine import Engine
+from sftray.trainers.bank.frozen_base import load_model
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial.base_model import load_base, parameters_of, pretrained
 from sftray.trial.eval_loss import evaluate_adapter, evaluate_model
+from sftray.trial.progress import Reporter
+from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.adapter_format import WEIGHTS
 
 CPU = torch.device("cpu")
@@ -47,10 +50,26 @@ def loss_of(model: Any, packs: Packs) -> float:
     return total / count
 
 
+def by_bank(spec: TrialSpec, report: Reporter, device: torch.device) -> None:
+    """Train one trial in a bank."""
+    settings, packs = settings_for([spec.config], 1), open_packs(spec.packs)
+    engine = Engine(load_model(spec.config, device), spec.config, packs, settings, device)
+    engine.admit(engine.prepare(spec, report))
+    while engine.advance():
+        pass
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", shortened(CONFIGS))
+@pytest.mark.parametrize(
+    ("kind", "trainer"),
+    [
+        ("gemma3", by_bank),
+        pytest.param("mistral3", by_bank, marks=pytest.mark.exhaustive),
+        *(pytest.param(kind, run_trial, marks=pytest.mark.exhaustive) for kind in CONFIGS),
+    ],
+)
 def test_an_adapter_of_the_language_model_loads_on_the_whole(
-    kind: str, small_packs: Packs, tmp_path: Path
+    kind: str, trainer: Any, small_packs: Packs, tmp_path: Path
 ) -> None:
     folder = multimodal_base(tmp_path / "base", kind)
     trial = TrialConfig(
@@ -58,7 +77,7 @@ def test_an_adapter_of_the_language_model_loads_on_the_whole(
     )
     spec = short_spec(small_packs, trial, tmp_path / "trial")
     reports: list[dict[str, Any]] = []
-    run_trial(spec, into(reports), CPU)
+    trainer(spec, into(reports), CPU)
     first, last = reports[0]["eval_loss"], reports[-1]["eval_loss"]
     assert last < first - 0.05
     checkpoint = TrialPaths(spec.folder).checkpoint(reports[-1]["step"])

@@ -62,6 +62,8 @@ class Layout:
     split: int
     """Where lora_B begins."""
     places: tuple[Place, ...]
+    path: str
+    """What the layers are called in the checkpoint."""
 
     def of(self, layer: int, group: int) -> list[Place]:
         """The adapted projections of one group of a layer, in order."""
@@ -91,7 +93,7 @@ def lay_out(shape: DecoderShape, targets: tuple[str, ...], rank: int) -> Layout:
     for index, place in enumerate(places):
         places[index] = replace(place, second=offset)
         offset = _aligned(offset + place.outputs * rank)
-    return Layout(rank, offset, split, tuple(places))
+    return Layout(rank, offset, split, tuple(places), shape.path)
 
 
 class Adapters:
@@ -216,7 +218,7 @@ def _matrices(
         if place.projection not in targets:
             continue
         part = "self_attn" if place.group < 2 else "mlp"
-        module = f"model.layers.{place.layer}.{part}.{place.projection}"
+        module = f"{layout.path}.{place.layer}.{part}.{place.projection}"
         firsts = (_view(row_P, place.first, layout.rank, place.inputs) for row_P in rows_P)
         yield f"{module}.lora_A", tuple(matrix[:rank] for matrix in firsts)
         seconds = (_view(row_P, place.second, place.outputs, layout.rank) for row_P in rows_P)

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from sftray.errors import OutageError, SftrayError
+from sftray.plan.lora_targets import INSIDE
 from sftray.storage.journal.event_types import OUTAGE, Outcome
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import Layout, export_row
 from sftray.trainers.bank.slot import Slot
 from sftray.trainers.bank.transfer import Snapshot
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.lora_adapter import lora_config
+from sftray.trial.lora_adapter import lora_config, only_inside
 from sftray.trial.progress import TrialState
 from sftray.trial.samples import Sample, keep
 from sftray.trial.trial_report import Report
@@ -95,8 +96,9 @@ class CheckpointWriter:
 
     def _save(self, slot: Slot, values_3P: Tensor, state: TrialState) -> None:
         trial = slot.spec.config
+        targets = only_inside(slot.targets) if INSIDE in self._layout.path else slot.targets
         config = replace(
-            lora_config(trial), base_model_name_or_path=trial.model, target_modules=slot.targets
+            lora_config(trial), base_model_name_or_path=trial.model, target_modules=targets
         )
         tensors = export_row(self._layout, values_3P, trial.lora_r, slot.targets, state["step"])
         checkpoints.save(TrialPaths(slot.spec.folder), config, *tensors, state)

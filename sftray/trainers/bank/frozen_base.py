@@ -21,11 +21,13 @@ from transformers import PreTrainedModel
 from sftray.config import TrialConfig
 from sftray.errors import ConfigError
 from sftray.plan.layer_description import SPLIT, Description, Groups, describe
+from sftray.plan.lora_targets import INSIDE
 from sftray.plan.trainer_choice import why_not_the_base
 from sftray.trainers.bank.torch_ops import quantise
 from sftray.trial.attention import possible_attentions
 from sftray.trial.base_model import load_base
 from sftray.trial.fp8_rounding import Fp8Linear
+from sftray.trial.text_part import is_text_part
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """Types of weights that are read as they are."""
@@ -49,6 +51,8 @@ class DecoderShape:
     """Width of each projection's output."""
     inputs: dict[str, int]
     groups: Groups = SPLIT
+    path: str = "model.layers"
+    """What the layers are called in the checkpoint."""
 
     @property
     def split(self) -> list[int]:
@@ -206,6 +210,7 @@ def _shape(model: Any) -> DecoderShape:
         groups=groups,
         outputs=outputs,
         inputs={name: module.in_features for name, module in modules.items()},
+        path=f"model.{INSIDE}.layers" if is_text_part(model) else "model.layers",
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bank_models import save_tiny, settings_for, short_spec
+from multimodal_bases import multimodal_base
 from reported import into
 from safetensors.torch import load_file
 
@@ -79,7 +80,21 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
     kind: str, settings: dict[str, Any], small_packs: Packs, tmp_path: Path
 ) -> None:
     (tmp_path / "base").mkdir()
-    tiny = save_tiny(tmp_path / "base", kind, **settings)
+    _compare_with_train(save_tiny(tmp_path / "base", kind, **settings), small_packs, tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", ["gemma3", "mistral3"])
+def test_so_have_trials_of_the_language_model_of_a_larger_checkpoint(
+    kind: str, small_packs: Packs, tmp_path: Path
+) -> None:
+    base = multimodal_base(tmp_path / "base", kind)
+    trial = TrialConfig(str(base), base_precision="fp32", learning_rate=5e-3, lora_r=4)
+    _compare_with_train(trial, small_packs, tmp_path)
+
+
+def _compare_with_train(tiny: TrialConfig, small_packs: Packs, tmp_path: Path) -> None:
+    """Four different trials: their reports, and what their adapters' weights are called."""
     rows = small_packs.rows("train")
     trials = [
         replace(tiny, learning_rate=2e-3, effective_batch_size=1, num_train_epochs=10 / rows),
@@ -113,6 +128,9 @@ def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
             assert ours["tokens"] == theirs["tokens"]
             assert ours["supervised_tokens"] == theirs["supervised_tokens"]
             np.testing.assert_allclose(ours.get("curve", []), theirs.get("curve", []), rtol=2e-3)
+        last = [TrialPaths(one.folder).checkpoint(found[-1]["step"]) for one in (spec, alone)]
+        adapter, other = (load_file(Path(folder) / WEIGHTS) for folder in last)
+        assert adapter.keys() == other.keys()
 
 
 def test_trials_of_one_bank_adapt_different_modules(
