@@ -93,6 +93,8 @@ class Found:
     best: Speed | None = None
     banks: dict[str, Speed] = field(default_factory=dict)
     """By precision."""
+    planned: dict[str, float] = field(default_factory=dict)
+    """GiB that sftray's plan has for each, beside the peak that is measured."""
     tried: tuple[Speed, ...] = ()
     attention: tuple[str, ...] = ()
 
@@ -123,6 +125,7 @@ def _measure(
     for precision in options.precision if options.only != "trl" else ():
         bank = Bank(setting.shape, setting.slots, packs, device, precision)
         found.banks[precision] = bank.measure(options.repeats)
+        found.planned[precision] = bank.memory().total / 2**30
         found.attention += (f"bank in {precision} {bank.attention} ({bank.proof})",)
         del bank
         free_memory()
@@ -160,6 +163,8 @@ def _table(found: Found) -> None:
     for side, words in (others | {"first": f"in {next(iter(found.banks), '')}"}).items():
         for precision, ratio in found.ratios(side).items():
             say(f"bank in {precision} / {words}: {ratio:.2f}")
+    for precision, gib in found.planned.items():
+        say(f"bank in {precision}: {gib:.1f} GiB planned")
     say(f"attention: {', '.join(found.attention)}")
     for side in found.tried:
         say(f"  tried: TRL {side.name}: {side.positions_per_second:,.0f} positions/s")
@@ -173,6 +178,7 @@ def _record(setting: Setting, found: Found) -> dict[str, Any]:
         "length": setting.length,
         **{name: side.to_json() for name, side in sides.items() if side is not None},
         "banks": {precision: bank.to_json() for precision, bank in found.banks.items()},
+        "planned_gib": found.planned,
         "trl_tried": [side.to_json() for side in found.tried],
         "ratios_to_trl": found.ratios("taught"),
         "ratios_to_trl_best": found.ratios("best"),
