@@ -11,6 +11,7 @@ hold their launch.
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -69,16 +70,22 @@ def _products(name: str, inputs: int, outputs: int, tokens: int, device: torch.d
             "bf16": lambda x=x, dense=dense: x @ dense,
             "fp8": lambda left=left, right=right: ops.scaled_product(left, right, None, dtype),
         }
-        if device.type == "cuda":
-            ways["fp8, slow sums"] = lambda left=left, right=right: torch._scaled_mm(
-                left[0], right[0].T, scale_a=left[1], scale_b=right[1], out_dtype=dtype
+        for fast in (True, False) if device.type == "cuda" else ():
+            ways[f"fp8, {'fast' if fast else 'exact'} sums"] = functools.partial(
+                torch._scaled_mm,
+                left[0],
+                right[0].T,
+                scale_a=left[1],
+                scale_b=right[1],
+                out_dtype=dtype,
+                use_fast_accum=fast,
             )
         for way, product in ways.items():
             seconds = _seconds(product, device)
             rate = 2 * tokens * inputs * outputs / seconds / 1e12
             off = (product().float() - exact).norm(dim=1) / exact.norm(dim=1)
             say(
-                f"  {name:8}{direction:9}{way:15}{seconds * 1e3:8.3f} ms {rate:7.0f} TFLOP/s  "
+                f"  {name:8}{direction:9}{way:17}{seconds * 1e3:8.3f} ms {rate:7.0f} TFLOP/s  "
                 f"error {float(off.max()):.1e}"
             )
 

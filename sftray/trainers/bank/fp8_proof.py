@@ -23,9 +23,10 @@ from sftray.trial.decoder_layers import decoder_layers, first_of_each_kind
 from sftray.trial.fp8_rounding import in_fp8
 from sftray.trial.layer_trace import directions
 
-MOST_ERROR = 2**-6
-"""Of a row of a product: without rounding it is 2⁻⁵, so much does e4m3 move a number on average.
-bfloat16 rounds by 2⁻⁹ at most; the rest is for sums of few bits (fast accumulation)."""
+MOST_ERROR = 2**-7
+"""Of a row of a product. bfloat16 rounds by 2⁻⁹ at most; without rounding to e4m3 it is 2⁻⁵."""
+CUT_OFF, LONGEST = 2**-20, 16384
+"""What is allowed besides for each number of a sum, and how many count: GPUs may cut sums off."""
 CAPABILITY = (8, 9)
 TOKENS = 64
 
@@ -58,20 +59,22 @@ class ProductReference:
     def prove(self, decoder: Decoder) -> float:
         """The largest error of a row of the decoder's products, of the row's size.
 
-        Raises UnfitTrainerError where that is more than MOST_ERROR.
+        Raises UnfitTrainerError where one is too large.
         """
         worst = 0.0
         for (number, group), both in self._expected.items():
             found = _by_decoder(decoder, number, group)
-            for what, ours, theirs in zip(("output", "gradient"), found, both, strict=True):
+            sums = (found[1].shape[1], found[0].shape[1])  # outputs sum over inputs
+            parts = zip(("output", "gradient"), found, both, sums, strict=True)
+            for what, ours, theirs, summed in parts:
                 off_T = (ours.float() - theirs).norm(dim=1) / theirs.norm(dim=1)
-                error = float(off_T.max())
-                if not error <= MOST_ERROR:
+                error, most = float(off_T.max()), MOST_ERROR + CUT_OFF * min(summed, LONGEST)
+                if not error <= most:
                     names = ", ".join(decoder.base.shape.groups[group])
                     raise UnfitTrainerError(
                         f"in the bank's decoder the {what} of {names} of layer {number} differs "
                         f"from that of layers that round to FP8 by {error:.1g} of a row, must "
-                        f"be {MOST_ERROR:.1g} at most",
+                        f"be {most:.1g} at most",
                         "take base_precision='bf16'",
                     )
                 worst = max(worst, error)
