@@ -19,7 +19,7 @@ from typing import Any
 from console import argument_parser, say
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
-from sftray.data.packs.manifest import overlap_refusal
+from sftray.data.packs.manifest import overlap_refusals
 from sftray.plan.preflight import template_warning
 from sftray.plan.trial_plan import plan_trial
 from sftray.results.diagnosis.broken_base import base_warning
@@ -78,7 +78,7 @@ def _of(path: Path) -> Iterator[Judged]:
         config = TrialConfig("none").at(trial["point"])
         warnings = (
             base_warning(base, facts["entropy"]),
-            overlap_refusal(facts["overlap"]),
+            *overlap_refusals({"eval": facts["overlap"]} if facts["overlap"] else {}),
             *template_warning(facts["template"], facts["own_template"]),
         )
         warning = next(filter(None, warnings), "")

@@ -145,10 +145,10 @@ def _sftray(options: argparse.Namespace) -> dict[str, float]:
         packs = packs_from(make_recipe(data, options.model), storage=storage)
         seconds = time.perf_counter() - began
     counts = counts_of(packs.manifest)
-    both = [counts["train"], counts["eval"]]
+    each = counts.values()
     return {
         "seconds": seconds,
-        "conversations": sum(split["conversations"] for split in both),
+        "conversations": sum(split["conversations"] for split in each),
         "rows": counts["train"]["rows"],
         "tokens": counts["train"]["tokens"],
     }

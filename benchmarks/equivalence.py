@@ -76,7 +76,12 @@ def _trials(epochs: float) -> list[TrialConfig]:
 
 def _packs(storage: str) -> Packs:
     ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    data = DataConfig(str(FOLDER / "chats.jsonl"), max_length=512, num_eval_conversations=100)
+    data = DataConfig(
+        str(FOLDER / "chats.jsonl"),
+        max_length=512,
+        num_eval_conversations=100,
+        test_fraction=0.0,
+    )
     packs = packs_from(make_recipe(data, BASE.model), storage=storage)
     ray.shutdown()
     return packs

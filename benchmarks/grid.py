@@ -64,7 +64,7 @@ def _sweep(options: argparse.Namespace) -> SweepConfig:
     axes = [space.values for space in grid.values()]
     sweep = SweepConfig(
         name="grid",
-        data=DataConfig(options.data, max_length=512),
+        data=DataConfig(options.data, max_length=512, test_fraction=0.0),
         trial=TrialConfig(options.model),
         search_space=grid,
         scheduler="none",

@@ -104,6 +104,7 @@ def _sweep(options: argparse.Namespace, rows: Sequence[str]) -> SweepConfig:
             str(seen),
             max_length=512,
             num_eval_conversations=150,
+            test_fraction=0.0,  # what is held out here is the test set
             chat_template=options.template,
         ),
         trial=TrialConfig(

@@ -211,6 +211,7 @@ def make_sweep(options: argparse.Namespace) -> SweepConfig:
             str(folder / "train.jsonl"),
             eval_source=str(folder / "held_out.jsonl"),
             num_eval_conversations=options.held_out,
+            test_fraction=0.0,
             chat_template=str(folder / "template.jinja"),
             max_length=1024,
         ),

@@ -167,6 +167,7 @@ def packed(
         eval_source=source,
         eval_fraction=0.12,
         num_eval_conversations=24,
+        test_fraction=0.0,
         max_bad_fraction=0.5,
         **options,
     )
@@ -273,7 +274,7 @@ def as_recorded(trial: TrialConfig, reports: list[dict[str, Any]]) -> dict[str, 
 
 def write(name: str, packs: Packs, trials: list[dict[str, Any]]) -> None:
     own = (FOLDER / "chat_template.jinja").read_text()
-    facts = {"entropy": packs.target_entropy(), "overlap": packs.manifest["eval_overlap"],
+    facts = {"entropy": packs.target_entropy(), "overlap": packs.manifest["overlaps"].get("eval"),
              "template": packs.manifest["own_template"], "own_template": own}  # fmt: skip
     lines = [facts, *trials]
     text = "".join(json.dumps(rounded(line)) + "\n" for line in lines)

@@ -109,6 +109,7 @@ def _overridden(sweep: SweepConfig, options: argparse.Namespace) -> SweepConfig:
             split="train",
             revision=None,
             eval_split=None,
+            test_split=None,
         )
     if options.model:
         changes["trial"] = dataclasses.replace(

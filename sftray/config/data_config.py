@@ -18,6 +18,7 @@ from sftray.config.bounds import (
     Matches,
     OneOf,
     Seed,
+    Share,
     Weighted,
 )
 from sftray.config.checks import check_fields, refuse, with_known_fields
@@ -69,9 +70,13 @@ class DataConfig:
     """Share of the conversations held out, chosen by a hash of their first user turn."""
     num_eval_conversations: Annotated[int, AtLeast(1)] = 500
     """At most this many conversations are evaluated on."""
-    test_fraction: Annotated[float | None, Above(0, 1), "or None for no test set"] = None
+    test_fraction: Annotated[float, Share()] = 0.05
     """Share of 400 conversations or more that no decision sees: base and winner are measured
-    on it once, at the end. At most `num_eval_conversations` of each source."""
+    on it once, at the end; 0 for none. At most `num_eval_conversations` of each source."""
+    test_source: Annotated[str | None, Filled()] = None
+    """Test conversations of their own in its place, all of which are measured on."""
+    test_split: Annotated[str | None, Filled()] = None
+    """Test split of the same Hub dataset."""
     max_conversations: Annotated[int | None, AtLeast(1), "or None for all"] = None
     """Read only this many conversations, from the start of the source."""
     max_length: Annotated[int, Between(8, 2**20, "tokens")] = 2048
@@ -125,11 +130,13 @@ class DataConfig:
         if (self.source is None) == (not self.sources):
             got = "both" if self.sources else "neither"
             refuse("data.source and data.sources", got, "one of them")
-        for name in ("eval_split", "revision") if self.sources else ():
+        for name in ("eval_split", "test_split", "revision") if self.sources else ():
             if (value := getattr(self, name)) is not None:
                 refuse(f"data.{name}", f"{value!r} with data.sources", "None: it is of one dataset")
-        if self.eval_source is not None and self.eval_split is not None:
-            refuse("data.eval_source and data.eval_split", "both", "one of them")
+        for split in ("eval", "test"):
+            source, part = f"{split}_source", f"{split}_split"
+            if getattr(self, source) is not None and getattr(self, part) is not None:
+                refuse(f"data.{source} and data.{part}", "both", "one of them")
 
 
 def _short_name(path: str) -> str:

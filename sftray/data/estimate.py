@@ -8,7 +8,7 @@ under 2 s, half of it imports.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -58,19 +58,23 @@ def estimate_packs(recipe: Recipe, *, sample: int = SAMPLE) -> Estimate:
     `packs_from` does, but judges neither bad rows nor the overlap.
     """
     train = take_samples(recipe, sample)
-    if recipe.evaluation is None:
-        return estimate_from(recipe, train)
-    return estimate_from(recipe, train, _sampled(recipe.evaluation, recipe, train[0].chat, sample))
+    chat = train[0].chat
+    given = {
+        split: _sampled(source, recipe, chat, sample) for split, source in recipe.given.items()
+    }
+    return estimate_from(recipe, train, given)
 
 
-def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = None) -> Estimate:
-    """`estimate_packs` from samples of the training data, one of each source, and of the evaluation
-    set's `own` source if it has one, that are tokenised already, for rows of the recipe's
-    length."""
-    data, chat = recipe.data, train[0].chat
-    most, overlap = data.num_eval_conversations, None
+def estimate_from(
+    recipe: Recipe, train: Sequence[Sample], given: Mapping[str, Sample] | None = None
+) -> Estimate:
+    """`estimate_packs` from samples of the training data, one of each source, and of the sets that
+    are `given`, by split, that are tokenised already, for rows of the recipe's length."""
+    data, chat, given = recipe.data, train[0].chat, given or {}
+    most, overlaps = data.num_eval_conversations, {}
     numbers = [one.conversations for one in train]
-    if own is None:
+    seen = np.concatenate([one.kept for one in train])
+    if (own := given.get("eval")) is None:
         evaluated = [min(max(1, math.ceil(data.eval_fraction * one)), most) for one in numbers]
         numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
         chosen = [np.ones(len(one.kept), np.bool_) for one in train]  # of a sample any may be
@@ -83,16 +87,17 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
     else:
         evaluated = [min(own.conversations, most)]
         chosen = [limited(own.kept["hash"], most)]
-        overlap = overlap_of(np.concatenate([one.kept for one in train]), own.kept[chosen[0]])
-    tested: list[int] = []
-    if data.test_fraction is not None and sum(one.conversations for one in train) >= TESTED_FROM:
-        tested = [
-            min(max(1, math.ceil(data.test_fraction * one.conversations)), most) for one in train
-        ]
-        numbers = [max(1, one - held) for one, held in zip(numbers, tested, strict=True)]
+        overlaps["eval"] = overlap_of(seen, own.kept[chosen[0]])
+        seen = np.concatenate([seen, own.kept[chosen[0]]])
     test: dict[str, SplitEstimate] = {}
-    if tested:
-        test["test"] = {**_scaled(train, tested, data.max_length), **reading_of([], [])}
+    if (tested := given.get("test")) is not None:
+        overlaps["test"] = overlap_of(seen, tested.kept)
+        whole = _scaled([tested], [tested.conversations], data.max_length)
+        test["test"] = {**whole, **reading_of([tested.report], [tested.source])}
+    elif data.test_fraction and sum(one.conversations for one in train) >= TESTED_FROM:
+        held = [min(math.ceil(data.test_fraction * one.conversations), most) for one in train]
+        numbers = [max(1, one - out) for one, out in zip(numbers, held, strict=True)]
+        test["test"] = {**_scaled(train, held, data.max_length), **reading_of([], [])}
     conversed = [
         one.conversed(held, SAMPLE_PROMPTS)
         for one, held in zip([own] if own else train, chosen, strict=True)
@@ -115,7 +120,7 @@ def estimate_from(recipe: Recipe, train: Sequence[Sample], own: Sample | None = 
         },
         "end_of_turn_id": chat.end_of_turn_id,
         "mask_beside_trl": chat.beside_trl,
-        "eval_overlap": overlap,
+        "overlaps": overlaps,
         "sample_prompts": [
             {"reference_tokens": number_of_tokens(chat, one.reference)}
             for one in asked_of(chat, prompts[:SAMPLE_PROMPTS])

@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sftray.config import DataConfig
 from sftray.data.chat.chat_format import ChatFormat
@@ -33,9 +34,9 @@ from sftray.data.packs.manifest import (
     drawn_from,
     drawn_text,
     format_facts,
+    overlap_lines,
     overlap_of,
-    overlap_refusal,
-    overlap_text,
+    overlap_refusals,
     sample_prompts,
 )
 from sftray.data.packs.packs import Packs, check_sums, manifest_sum, node_copy, open_packs
@@ -50,9 +51,16 @@ from sftray.data.packs.ray_passes import (
     wake_workers,
 )
 from sftray.data.packs.readings import dropped_text, mask_text, notes
+from sftray.data.packs.tokenize_pass import Kept, conversations_of
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
-from sftray.data.source.eval_split import TESTED_FROM, held_out, kept_together, limited, tested
+from sftray.data.source.eval_split import (
+    held_out,
+    kept_together,
+    limited,
+    no_test_set,
+    tested,
+)
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import check_spelling, check_unchanged, first_rows
 from sftray.errors import DataError, Log, PacksError
@@ -83,8 +91,8 @@ def packs_from(
     check_bad_rows(packs.manifest["splits"], recipe.data.max_bad_fraction)
     for refusal in bad_sources(packs.manifest["splits"]["train"], recipe.data.max_bad_fraction):
         raise DataError(refusal, "clean it, or raise data.max_bad_fraction")
-    if overlap := packs.manifest["eval_overlap"]:
-        log(overlap_text(overlap))
+    for line in overlap_lines(packs.manifest["overlaps"]):
+        log(line)
     return packs
 
 
@@ -173,12 +181,14 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
             tokenise(source, chat, data, join(temporary, f"source-{number}"), log, each)
             for number, source in enumerate(recipe.train)
         ]
-        evaluation, given = None, join(temporary, "given")
-        if recipe.evaluation is not None:
-            evaluation = tokenise(recipe.evaluation, chat, data, given, log, each)
-        for source in filter(None, (*recipe.train, recipe.evaluation)):
+        given = {
+            split: tokenise(source, chat, data, join(temporary, split), log, each)
+            for split, source in recipe.given.items()
+        }
+        for source in (*recipe.train, *recipe.given.values()):
             check_unchanged(source)
-        facts = {"train": described(train), "eval": described([evaluation] if evaluation else [])}
+        facts = {"train": described(train)}
+        facts |= {split: described([one]) for split, one in given.items()}
         check_bad_rows(facts, data.max_bad_fraction)
         if len(train) > 1:
             apart = {one.source.name: described([one]) for one in train}
@@ -191,9 +201,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         thoughts = facts["train"]["thoughts"]["conversations"]
         asks = 2 * thoughts > facts["train"]["read"] and data.thinking != "drop"
         chat = replace(chat, asks_thoughts=asks)
-        splits, overlap = _split(train, evaluation, data)
-        if data.test_fraction is not None and not _hold_test_set(splits, data):
-            log(f"test: none, fewer than {TESTED_FROM} conversations")
+        splits, overlaps = _split(train, given, data, log)
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for line in _split_lines(packed, data):
             log(line)
@@ -206,7 +214,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
             "max_length": data.max_length,
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
-            "eval_overlap": overlap,
+            "overlaps": overlaps,
             "splits": {
                 split: {**facts.get(split, described([])), **counts}
                 for split, counts in packed.items()
@@ -225,25 +233,48 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
 
 
 def _split(
-    train: Sequence[Tokenised], evaluation: Tokenised | None, data: DataConfig
-) -> tuple[dict[str, list[Chosen]], Overlap | None]:
-    """Each split's sources and which documents of them are taken, and what a given evaluation set
-    has in common with the training data. Raises DataError where that is too much."""
-    kept, most = [one.documents.kept for one in train], data.num_eval_conversations
-    if evaluation is None:
-        _keep_together(train, data)
-        held = held_out([one["hash"] for one in kept], data.eval_fraction, most)
-        rest = [~one for one in held]
-        splits = {"train": zip(train, rest, strict=True), "eval": zip(train, held, strict=True)}
-        return {split: [*chosen] for split, chosen in splits.items()}, None
-    ours, theirs = np.concatenate(kept), evaluation.documents.kept
-    chosen = limited(theirs["hash"], most)
-    overlap = overlap_of(ours, theirs[chosen])
-    if refusal := overlap_refusal(overlap):
+    train: Sequence[Tokenised], given: Mapping[str, Tokenised], data: DataConfig, log: Log
+) -> tuple[dict[str, list[Chosen]], dict[str, Overlap]]:
+    """Each split's sources and which documents of them are taken, and what given sets have in
+    common with the others, which lose it. Raises DataError where that is too much."""
+    splits = {"train": [(one, np.ones(len(one.documents.kept), np.bool_)) for one in train]}
+    overlaps, most = {}, data.num_eval_conversations
+    for split in sorted(given):  # evaluation before test, which neither of the others may hold
+        theirs = given[split].documents.kept
+        chosen = limited(theirs["hash"], most if split == "eval" else len(theirs))
+        seen = [one.documents.kept[mask] for known in splits.values() for one, mask in known]
+        overlaps[split] = overlap_of(np.concatenate(seen), theirs[chosen])
+        for known in splits.values():
+            known[:] = [(one, mask & ~_holds(one, theirs[chosen])) for one, mask in known]
+        splits[split] = [(given[split], chosen)]
+    for refusal in overlap_refusals(overlaps):
         raise DataError(refusal)
-    _keep_together(train, data)  # for a test set
-    whole = [(one, np.ones(len(one.documents.kept), np.bool_)) for one in train]
-    return {"train": whole, "eval": [(evaluation, chosen)]}, overlap
+    _keep_together(train, data)
+    if "eval" not in given:
+        hashes = [one.documents.kept["hash"] for one in train]
+        _hold(splits, "eval", held_out(hashes, data.eval_fraction, most))
+    if "test" not in given:
+        _hold_test_set(splits, data, log)
+    for split, sources in splits.items():
+        for one, mask in sources:
+            if not mask.any():
+                raise DataError(
+                    f"{split} data: none of the {len(mask):,} conversations of {one.source.name} "
+                    "are left beside the other sets; make those smaller, or leave the source out"
+                )
+    return splits, overlaps
+
+
+def _holds(one: Tokenised, theirs: Kept) -> NDArray[np.bool_]:
+    """Which documents of a source are of conversations that another has word for word."""
+    return np.isin(one.documents.kept["whole_hash"], theirs["whole_hash"])
+
+
+def _hold(splits: dict[str, list[Chosen]], split: str, held: Sequence[NDArray[np.bool_]]) -> None:
+    """Take a set out of the training data."""
+    pairs = [*zip(splits["train"], held, strict=True)]
+    splits[split] = [(one, free & mask) for (one, free), mask in pairs]
+    splits["train"] = [(one, free & ~mask) for (one, free), mask in pairs]
 
 
 def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> None:
@@ -255,35 +286,28 @@ def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> None:
         one["hash"] = new
 
 
-def _hold_test_set(splits: dict[str, list[Chosen]], data: DataConfig) -> bool:
-    """Take a test set out of the training data, if there is enough; what is in a given evaluation
-    set, too, is in neither."""
+def _hold_test_set(splits: dict[str, list[Chosen]], data: DataConfig, log: Log) -> None:
+    """Take a test set out of the training data where there is enough, or say why not."""
+    if not data.test_fraction:
+        return
     train = splits["train"]
-    hashes = [one.documents.kept["hash"] for one, _ in train]
-    evaluated = [~chosen for _, chosen in train]
-    most = data.num_eval_conversations
-    chosen = tested(hashes, evaluated, data.test_fraction or 0.0, most)
+    kept = [one.documents.kept for one, _ in train]
+    if why := no_test_set(sum(map(conversations_of, kept)), data.test_fraction):
+        log(why)
+        return
+    hashes, taken = [one["hash"] for one in kept], [~free for _, free in train]
+    chosen = tested(hashes, taken, data.test_fraction, data.num_eval_conversations)
     if chosen is None:
-        return False
-    if not any(one.any() for one in chosen):
-        return False
-    seen = [one.documents.kept["whole_hash"][taken] for one, taken in splits["eval"]]
-    splits["train"] = [
-        (one, taken & ~test) for (one, taken), test in zip(train, chosen, strict=True)
-    ]
-    splits["test"] = [
-        (one, test & ~np.isin(one.documents.kept["whole_hash"], np.concatenate(seen)))
-        for (one, _), test in zip(train, chosen, strict=True)
-    ]
-    return True
+        log("test: none, because each first user turn begins too many conversations")
+        return
+    _hold(splits, "test", chosen)
 
 
 def _names(recipe: Recipe) -> dict[str, list[dict[str, str | None]]]:
-    of_splits = {"train": recipe.train, "eval": [recipe.evaluation] if recipe.evaluation else []}
+    of_splits = {"train": recipe.train, **{split: [one] for split, one in recipe.given.items()}}
     return {
         split: [{"name": one.name, "revision": one.revision} for one in sources]
         for split, sources in of_splits.items()
-        if sources
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,8 +44,8 @@ class Recipe:
     trust_remote_code: bool
     train: tuple[Source, ...]
     """As `data.mixture`."""
-    evaluation: Source | None
-    """None where the evaluation set is held out of `train`."""
+    given: Mapping[str, Source]
+    """By split ("eval", "test") those that are not held out of `train`."""
     template: str | None
     """Text of data.chat_template."""
     inputs: dict[str, object]
@@ -63,7 +64,7 @@ class Recipe:
     @property
     def files(self) -> list[str]:
         """What is read of the sources, but for datasets of the Hub."""
-        sources = filter(None, (*self.train, self.evaluation))
+        sources = (*self.train, *self.given.values())
         chunks = (chunk for source in sources for chunk in source.chunks)
         return [*dict.fromkeys(chunk.path for chunk in chunks if chunk.kind != "hub")]
 
@@ -85,24 +86,19 @@ def make_recipe(
 ) -> Recipe:
     """Find the sources and the tokenizer. Raises DataError where one is not there."""
     train = tuple(_open(one.path, data, chunk_bytes) for one in data.mixture)
-    evaluation = None
-    if data.eval_source is not None:
-        split = "train" if names_files(data.eval_source) else data.split
-        evaluation = open_source(data.eval_source, split=split, columns=data.columns)
-    elif data.eval_split is not None:
-        evaluation = open_source(
-            data.mixture[0].path,
-            split=data.eval_split,
-            revision=data.revision,
-            columns=data.columns,
-        )
+    given = {
+        "eval": _given(data.eval_source, data.eval_split, data),
+        "test": _given(data.test_source, data.test_split, data),
+    }
+    known = {split: source for split, source in given.items() if source is not None}
     template = _read_template(data.chat_template)
     folder = tokenizer_folder(model, revision, code=trust_remote_code)
     inputs: dict[str, object] = {
         "source": [one.fingerprint for one in train] if len(train) > 1 else train[0].fingerprint,
-        "eval_source": evaluation.fingerprint if evaluation else None,
+        **{f"{split}_source": one and one.fingerprint for split, one in given.items()},
         "columns": data.columns if isinstance(data.columns, str) else dict(data.columns),
-        "eval_fraction": None if evaluation else data.eval_fraction,
+        "eval_fraction": None if "eval" in known else data.eval_fraction,
+        "test_fraction": None if "test" in known else data.test_fraction,
         "num_eval_conversations": data.num_eval_conversations,
         "max_conversations": data.max_conversations,
         "max_length": data.max_length,
@@ -113,7 +109,6 @@ def make_recipe(
         "thinking": data.thinking,
         "enable_thinking": data.enable_thinking,
         "train_on": data.train_on,
-        **({} if data.test_fraction is None else {"test_fraction": data.test_fraction}),
         "allow_special_tokens": data.allow_special_tokens,
         "packing_version": PACKING_VERSION,
         "format_version": FORMAT_VERSION,
@@ -125,7 +120,7 @@ def make_recipe(
         commit(folder),
         trust_remote_code,
         train,
-        evaluation,
+        known,
         template,
         inputs,
         part_positions,
@@ -148,6 +143,17 @@ def _open(path: str, data: DataConfig, chunk_bytes: int) -> Source:
     plain = replace(source, names=())
     known = {name for row in first_rows(plain, 1) for name in row}
     return source if known & dict(source.names).keys() else plain
+
+
+def _given(path: str | None, split: str | None, data: DataConfig) -> Source | None:
+    """An evaluation or test set of its own: a source, or another split of the training data's."""
+    if path is not None:
+        part = "train" if names_files(path) else data.split
+        return open_source(path, split=part, columns=data.columns)
+    if split is None:
+        return None
+    whole = data.mixture[0].path
+    return open_source(whole, split=split, revision=data.revision, columns=data.columns)
 
 
 def _read_template(name: str | None) -> str | None:

@@ -31,7 +31,14 @@ def demo(sweep: SweepConfig) -> SweepConfig:
         spaces, rate, rank = {**SPACES, "learning_rate": FULL_RATES}, 1e-3, sweep.trial.lora_r
     files = str(FOLDER / "chats.jsonl")
     data = replace(
-        sweep.data, source=files, sources=(), split="train", revision=None, eval_split=None
+        sweep.data,
+        source=files,
+        sources=(),
+        split="train",
+        revision=None,
+        eval_split=None,
+        test_split=None,
+        test_fraction=0.0,  # its minutes go into training
     )
     trial = replace(sweep.trial, model=str(FOLDER), model_revision=None)
     trial = replace(trial, learning_rate=rate, lora_r=rank)

@@ -30,6 +30,7 @@ PACKS, BASE = "packs", "trial.model"
 _REVISIONS = {
     "data.source": "data.revision",
     "data.eval_split": "data.revision",
+    "data.test_split": "data.revision",
     BASE: "trial.model_revision",
 }
 _SHOWN = 12
@@ -47,9 +48,9 @@ def identities(recipe: Recipe) -> Identities:
         pairs = zip(data.mixture, recipe.train, strict=True)
         known = {f"data.sources {one.path}": _source(source) for one, source in pairs}
         known["data.sources' weights"] = ",".join(f"{one.weight:.6g}" for one in data.mixture)
-    if recipe.evaluation:
-        name = "data.eval_source" if data.eval_source is not None else "data.eval_split"
-        known[name] = _source(recipe.evaluation)
+    for split, source in recipe.given.items():
+        name = f"{split}_split" if getattr(data, f"{split}_split") else f"{split}_source"
+        known[f"data.{name}"] = _source(source)
     if recipe.template is not None:
         known["data.chat_template"] = _digest(recipe.template.encode())
     known |= _base(recipe)

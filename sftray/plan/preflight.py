@@ -17,7 +17,7 @@ from sftray.data.packs.manifest import (
     Manifest,
     bad_sources,
     counts_of,
-    overlap_refusal,
+    overlap_refusals,
 )
 from sftray.data.packs.readings import reasons_text
 from sftray.data.recipe import Recipe
@@ -181,7 +181,7 @@ def check_vocabulary(manifest: Manifest | Estimate, base: BaseConfig) -> Iterato
     rows = (base.get("text_config") or base).get("vocab_size")
     splits = manifest["splits"]
     # packs of an earlier version do not have it
-    highest = max(splits[name].get("highest_token_id", 0) for name in ("train", "eval"))
+    highest = max(facts.get("highest_token_id", 0) for facts in splits.values())
     if rows is not None and highest >= rows:
         raise ConfigError(
             f"trial.model: got a base whose embedding has {rows:,} rows, must be more than "
@@ -261,5 +261,5 @@ def refusals(data: DataConfig, manifest: Manifest | Estimate) -> Iterator[str]:
             )
     for refusal in bad_sources(manifest["splits"]["train"], data.max_bad_fraction):
         yield f"{refusal}: the sweep would not start"
-    if refusal := overlap_refusal(manifest["eval_overlap"]):
+    for refusal in overlap_refusals(manifest["overlaps"]):
         yield f"{refusal}: the sweep would not start"

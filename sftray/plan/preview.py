@@ -111,7 +111,7 @@ class Preview:
                 }
                 for split, of in splits.items()
             },
-            "overlap": self.manifest["eval_overlap"],
+            "overlaps": self.manifest["overlaps"],
             "sources": drawn_from(splits["train"], sweep.data.mixture),
             "padding": {name: size for name, size in splits["train"].items() if "waste" in name},
             "trials": sweep.total_trials,

@@ -6,10 +6,11 @@ from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
 from sftray.config.trainings import LEAST_KEPT, expected_trainings
-from sftray.data.packs.manifest import drawn_from, drawn_text, overlap_text
+from sftray.data.packs.manifest import drawn_from, drawn_text, overlap_lines
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.data.packs.readings import drop_table, dropped_text, mask_text, notes
+from sftray.data.source.eval_split import no_test_set
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
@@ -84,8 +85,10 @@ def _data_text(plan: Preview) -> list[str]:
         lines += [f"  {split}: {text}" for text in notes(facts, plan.sweep.data.thinking)]
     if mask := mask_text(plan.manifest["mask_beside_trl"]):
         lines.append(mask)
-    if overlap := plan.manifest["eval_overlap"]:
-        lines.append(overlap_text(overlap))
+    if "test" not in splits:
+        conversations = sum(one["conversations"] for one in splits.values())
+        lines += filter(None, [no_test_set(conversations, plan.sweep.data.test_fraction)])
+    lines += overlap_lines(plan.manifest["overlaps"])
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]
 
 

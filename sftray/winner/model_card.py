@@ -137,7 +137,7 @@ def _from_anywhere(data: DataConfig) -> DataConfig:
     changes: dict[str, object] = {}
     if data.sources:
         changes["sources"] = [(_absolute(path), weight) for path, weight in data.sources]
-    for name in ("source", "eval_source", "chat_template"):
+    for name in ("source", "eval_source", "test_source", "chat_template"):
         value = getattr(data, name)
         is_path = named_template(value or "") is None if name == "chat_template" else None
         if value and is_path is None:

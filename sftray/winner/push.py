@@ -91,7 +91,7 @@ def _cut_paths(staged: Path, facts: BundleFacts) -> None:
     """Write local paths of data and storage as names in what sftray wrote."""
     data = facts.data
     sources = [one.path for one in data.mixture]
-    known = [facts.packs, *sources, data.eval_source, data.chat_template]
+    known = [facts.packs, *sources, data.eval_source, data.test_source, data.chat_template]
     local = [path for path in known if path and "/" in path and _is_local(path)]
     for file in filter(Path.is_file, (staged / name for name in TEXTS)):
         text = file.read_text(encoding="utf-8")

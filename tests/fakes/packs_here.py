@@ -9,14 +9,18 @@ from sftray.config import DataConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.pipeline import packs_from
 from sftray.data.recipe import make_recipe
+from sftray.errors import Log
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def build_packs_here(data: DataConfig, model: str, *, storage: str, **sizes: Any) -> Packs:
+def build_packs_here(
+    data: DataConfig, model: str, *, storage: str, log: Log = lambda line: None, **sizes: Any
+) -> Packs:
     """What Ray builds, byte by byte (`test_packs_built_here_are_those_of_ray`)."""
-    return packs_from(make_recipe(data, model, **sizes), storage=storage, each=_one_after_another)
+    recipe = make_recipe(data, model, **sizes)
+    return packs_from(recipe, storage=storage, log=log, each=_one_after_another)
 
 
 def _one_after_another(task: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:

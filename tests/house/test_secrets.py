@@ -93,7 +93,9 @@ def found_needles(folder: Path, needles: list[str], *, but: tuple[str, ...] = ()
         "hf_s3cretwords3cretwords3cretword",
     ],
 )
-@pytest.mark.parametrize("field", ["data.source", "data.eval_source", "storage", "warm_start"])
+@pytest.mark.parametrize(
+    "field", ["data.source", "data.eval_source", "data.test_source", "storage", "warm_start"]
+)
 def test_a_configuration_with_a_secret_is_refused_and_the_message_lacks_it(
     source: str, field: str
 ) -> None:

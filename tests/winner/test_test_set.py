@@ -17,8 +17,11 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from sftray.config import DataConfig, TrialConfig
+from sftray.data.estimate import estimate_packs
+from sftray.data.packs.inspect import inspect_text
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import make_recipe
+from sftray.errors import DataError
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.ray_train.attempts import run_trial
 from sftray.winner.check import Asking, assemble
@@ -70,28 +73,89 @@ def test_each_conversation_is_on_one_side_with_its_twin(
         twins = {one + 400 for one in side if one < 200} | {one - 400 for one in side if one >= 400}
         assert twins <= side
     assert 40 <= len(sides["test"]) <= 60
-    without = build_packs_here(replace(data, test_fraction=None), tiny.model, storage=str(tmp_path))
+    without = build_packs_here(replace(data, test_fraction=0.0), tiny.model, storage=str(tmp_path))
     assert members(without, "eval") == sides["eval"]
     assert members(without, "train") == sides["train"] | sides["test"]
 
 
-def test_a_source_without_the_setting_has_the_key_that_it_had(
-    data: DataConfig, tiny: TrialConfig
+def test_there_is_one_of_400_conversations_or_more_and_else_it_is_said(
+    tiny: TrialConfig, tmp_path: Path
 ) -> None:
-    inputs = make_recipe(replace(data, test_fraction=None), tiny.model).inputs
-    assert "test_fraction" not in inputs
-    assert make_recipe(data, tiny.model).inputs == {**inputs, "test_fraction": 0.1}
-
-
-def test_below_400_conversations_there_is_none(tiny: TrialConfig, tmp_path: Path) -> None:
-    few = data_of(tmp_path, rows(399), test_fraction=0.1)
-    assert [*build_packs_here(few, tiny.model, storage=str(tmp_path)).manifest["splits"]] == [
-        "train",
-        "eval",
-    ]
+    for number, wanted in ((400, 20), (399, 0)):
+        data = data_of(tmp_path / str(number), rows(number))
+        lines: list[str] = []
+        packs = build_packs_here(data, tiny.model, storage=str(tmp_path), log=lines.append)
+        estimate = estimate_packs(make_recipe(data, tiny.model))
+        for splits in (packs.manifest["splits"], estimate["splits"]):
+            held = splits["test"]["conversations"] if "test" in splits else 0
+            assert held == wanted
+    assert "test: none, because 399 conversations are fewer than 400" in lines
     card = model_card(facts_of(tiny))
     assert "There is no test set" in card
     assert "180 conversations are fewer than the 400 that it takes" in card
+
+
+def test_where_no_question_can_be_held_out_there_is_none(tiny: TrialConfig, tmp_path: Path) -> None:
+    (tmp_path / "eval.jsonl").write_text(rows(1)[0])
+    same = [line.replace(f"What is {k} and {k}?", "Why?") for k, line in enumerate(rows(400))]
+    data = data_of(tmp_path / "rows", same, eval_source=str(tmp_path / "eval.jsonl"))
+    lines: list[str] = []
+    packs = build_packs_here(data, tiny.model, storage=str(tmp_path), log=lines.append)
+    assert "test" not in packs.manifest["splits"]
+    assert "test: none, because each first user turn begins too many conversations" in lines
+
+
+@pytest.mark.parametrize("eval_given", [False, True])
+def test_a_given_set_is_whole_and_the_others_lose_what_it_has(
+    tiny: TrialConfig, tmp_path: Path, eval_given: bool
+) -> None:
+    """20 of 400 conversations are in the test set's 250 word for word, and 5 of the 60 that are
+    evaluated on."""
+    (tmp_path / "test.jsonl").write_text("\n".join(rows(630)[380:]))
+    given: dict[str, object] = {"test_source": str(tmp_path / "test.jsonl")}
+    if eval_given:
+        (tmp_path / "eval.jsonl").write_text("\n".join(rows(1055)[625:685] + rows(5)))
+        given["eval_source"] = str(tmp_path / "eval.jsonl")
+    data, lines = data_of(tmp_path / "rows", rows(400), **given), list[str]()
+    packs = build_packs_here(data, tiny.model, storage=str(tmp_path), log=lines.append)
+    assert members(packs, "test") == set(range(250))
+    if eval_given:
+        assert members(packs, "train") == set(range(5, 380))
+        assert members(packs, "eval") == set(range(5, 65))
+    else:
+        assert members(packs, "train") | members(packs, "eval") == set(range(380))
+    (line,) = [line for line in lines if "the test set" in line]
+    found = 20 + 5 * eval_given
+    assert f"{found} training and evaluation conversations begin like one of the test set" in line
+    assert f"{found} of its 250 are in the training and evaluation data word for word" in line
+    assert line in inspect_text(packs, rows=0)
+    estimate = estimate_packs(make_recipe(data, tiny.model))
+    assert estimate["overlaps"] == packs.manifest["overlaps"]
+    assert estimate["splits"]["test"]["conversations"] == 250
+
+
+def test_a_given_set_that_is_trained_on_is_refused(tiny: TrialConfig, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text("\n".join(rows(410)[370:]))
+    data = data_of(tmp_path / "rows", rows(400), test_source=str(tmp_path / "test.jsonl"))
+    message = r"test data: 30 of 40 conversations \(75 %\) are in the training and evaluation data"
+    with pytest.raises(DataError, match=message):
+        build_packs_here(data, tiny.model, storage=str(tmp_path))
+
+
+def test_a_source_that_other_sets_hold_whole_is_refused(tiny: TrialConfig, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text("\n".join(rows(400)))
+    data = data_of(tmp_path / "rows", rows(20), test_source=str(tmp_path / "test.jsonl"))
+    with pytest.raises(DataError, match="train data: none of the 20 conversations of .* are left"):
+        build_packs_here(data, tiny.model, storage=str(tmp_path))
+
+
+def test_the_key_is_that_of_the_test_set(tiny: TrialConfig, tmp_path: Path) -> None:
+    data = data_of(tmp_path / "rows", rows(5))
+    given = replace(data, test_source=str(tmp_path / "rows" / "rows.jsonl"))
+    three = (data, replace(data, test_fraction=0.0), given)
+    assert len({make_recipe(one, tiny.model).key for one in three}) == 3
+    other = replace(given, test_fraction=0.2)  # has no effect
+    assert make_recipe(other, tiny.model).key == make_recipe(given, tiny.model).key
 
 
 def by_transformers(model: torch.nn.Module, packs: Packs) -> tuple[float, dict[int, float]]:

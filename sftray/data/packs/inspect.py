@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sftray.data.packs.manifest import counts_of, overlap_text
+from sftray.data.packs.manifest import counts_of, overlap_lines
 from sftray.data.packs.pack_pass import UNTRAINED
 from sftray.data.packs.packing import Ints, padding_text
 from sftray.data.packs.packs import MappedRows, Packs
@@ -49,7 +49,7 @@ def inspect_json(packs: Packs) -> dict[str, object]:
         }
         for split, counts in counts_of(packs.manifest).items()
     }
-    return {**counts, "overlap": packs.manifest["eval_overlap"]}
+    return {**counts, "overlaps": packs.manifest.get("overlaps", {})}
 
 
 def inspect_text(packs: Packs, rows: int = 3, *, color: bool = False) -> str:
@@ -87,8 +87,7 @@ def _summary(packs: Packs) -> str:
             for one in of_sources
         ]
     lines.append(padding_text(manifest["splits"]["train"], packs.max_length))
-    if overlap := manifest["eval_overlap"]:
-        lines.append(overlap_text(overlap))
+    lines += overlap_lines(manifest.get("overlaps", {}))  # earlier packs have none
     return "\n".join(lines)
 
 

@@ -24,7 +24,10 @@ from sftray.errors import DataError
 SAMPLE_PROMPTS = 64
 """Held-out prompts that trials may answer at their end."""
 DUPLICATES = 0.1
-"""Share of a given evaluation set above which conversations that are trained on too are refused."""
+"""Share of a given set above which conversations that are trained on too are refused."""
+_SETS = {"eval": "evaluation", "test": "test"}
+_OTHERS = {"eval": "training", "test": "training and evaluation"}
+"""What must not hold a conversation of a given set."""
 
 
 class Counts(TypedDict):
@@ -135,16 +138,17 @@ class ChatFacts(TypedDict):
 
 
 class Overlap(TypedDict):
-    """What training data and a given evaluation set have in common, in conversations."""
+    """What a given set has in common with what must not hold it, in conversations: an evaluation
+    set with the training data, a test set with both."""
 
     training: int
-    """Of the training data, those that begin like one of the evaluation set."""
+    """Of the others, those that begin like one of the set."""
     duplicates: int
-    """Of the evaluation set, those that are in the training data from first to last turn."""
+    """Of the set, those that are there from first to last turn."""
     near: int
-    """Of the evaluation set, those that begin nearly like one of the training data."""
+    """Of the set, those that begin nearly like one there."""
     evaluated: int
-    """Of the evaluation set, all."""
+    """Of the set, all."""
 
 
 class Manifest(ChatFacts):
@@ -159,8 +163,8 @@ class Manifest(ChatFacts):
     model_revision: str | None
     max_length: int
     seconds: float
-    eval_overlap: Overlap | None
-    """None where the evaluation set was held out of training."""
+    overlaps: dict[str, Overlap]
+    """By split, of those that were not held out of training."""
     splits: dict[str, Split]
     sample_prompts: list[SamplePrompt]
     tokenizer_sha256: str
@@ -174,7 +178,7 @@ class Estimate(TypedDict):
     sampled: int
     """Rows of the training data that were looked at, of `read`."""
     read: int
-    eval_overlap: Overlap | None
+    overlaps: dict[str, Overlap]
     end_of_turn_id: int
     mask_beside_trl: str
     splits: dict[str, SplitEstimate]
@@ -229,37 +233,39 @@ def drawn_text(drawn: Drawn) -> str:
     )
 
 
-def overlap_of(train: Kept, evaluation: Kept) -> Overlap:
-    """Of the training data and the conversations that are evaluated on."""
+def overlap_of(others: Kept, given: Kept) -> Overlap:
+    """Of a given set and what must not hold it."""
     return {
-        "training": int(np.isin(train["hash"], evaluation["hash"]).sum()),
-        "duplicates": int(np.isin(evaluation["whole_hash"], train["whole_hash"]).sum()),
-        "near": int(is_near(evaluation["bands"], train["bands"]).sum()),
-        "evaluated": len(evaluation),
+        "training": int(np.isin(others["hash"], given["hash"]).sum()),
+        "duplicates": int(np.isin(given["whole_hash"], others["whole_hash"]).sum()),
+        "near": int(is_near(given["bands"], others["bands"]).sum()),
+        "evaluated": len(given),
     }
 
 
-def overlap_text(overlap: Overlap) -> str:
-    """In one line."""
-    near = f", {overlap['near']:,} begin nearly like one there" if overlap.get("near") else ""
-    return (
-        f"overlap: {overlap['training']:,} training conversations begin like one of the evaluation "
-        f"set; {overlap['duplicates']:,} of its {overlap['evaluated']:,} are in the training data "
-        f"word for word{near}"
-    )
+def overlap_lines(overlaps: Mapping[str, Overlap]) -> Iterator[str]:
+    """One of each given set."""
+    for split, one in overlaps.items():
+        near = f", {one['near']:,} begin nearly like one there" if one.get("near") else ""
+        yield (
+            f"overlap: {one['training']:,} {_OTHERS[split]} conversations begin like one of the "
+            f"{_SETS[split]} set; {one['duplicates']:,} of its {one['evaluated']:,} are in the "
+            f"{_OTHERS[split]} data word for word, and left out there{near}"
+        )
 
 
-def overlap_refusal(overlap: Overlap | None) -> str:
-    """Where the evaluation loss would be that of training data: what is wrong, and what to do."""
-    if overlap is None or overlap["duplicates"] <= DUPLICATES * overlap["evaluated"]:
-        return ""
-    share = overlap["duplicates"] / overlap["evaluated"]
-    return (
-        f"eval data: {overlap['duplicates']:,} of {overlap['evaluated']:,} conversations "
-        f"({100 * share:.0f} %) are in the training data word for word, must be at most "
-        f"{100 * DUPLICATES:g} %; take them out of one of the two, or leave data.eval_source and "
-        "data.eval_split out to hold conversations out"
-    )
+def overlap_refusals(overlaps: Mapping[str, Overlap]) -> Iterator[str]:
+    """Where the loss of a given set would be that of training data: what is wrong, and what to
+    do."""
+    for split, one in overlaps.items():
+        if one["duplicates"] > DUPLICATES * one["evaluated"]:
+            yield (
+                f"{split} data: {one['duplicates']:,} of {one['evaluated']:,} conversations "
+                f"({100 * one['duplicates'] / one['evaluated']:.0f} %) are in the "
+                f"{_OTHERS[split]} data word for word, must be at most {100 * DUPLICATES:g} %; "
+                f"take them out of one of the two, or leave data.{split}_source and "
+                f"data.{split}_split out to hold conversations out"
+            )
 
 
 def check_bad_rows(splits: Mapping[str, Described], most: float) -> None:

@@ -83,11 +83,20 @@ def tested(
 ) -> list[NDArray[np.bool_]] | None:
     """True for the conversations of each source that no decision may see, chosen as those to
     evaluate on are (`taken`), from the other end: whole groups, so that what is there twice is on
-    one side. None of fewer than TESTED_FROM."""
-    if sum(map(len, hashes)) < TESTED_FROM:
+    one side. None where there are none."""
+    try:
+        chosen = held_out([~one for one in hashes], fraction, most)
+    except DataError:  # each first user turn begins more than there is room for
         return None
-    chosen = held_out([~one for one in hashes], fraction, most)
-    return [one & ~other for one, other in zip(chosen, taken, strict=True)]
+    free = [one & ~other for one, other in zip(chosen, taken, strict=True)]
+    return free if all(one.any() for one in free) else None
+
+
+def no_test_set(conversations: int, fraction: float) -> str:
+    """Why none can be held out; nothing where one can."""
+    if fraction and conversations < TESTED_FROM:
+        return f"test: none, because {conversations:,} conversations are fewer than {TESTED_FROM}"
+    return ""
 
 
 def _room(wholes: Sequence[int] | Ints, fraction: float, most: int) -> Ints:

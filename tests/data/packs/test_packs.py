@@ -71,7 +71,8 @@ def build_packs(data: DataConfig, *, storage: str | Path, **options: Any) -> Pac
 
 
 def config(source: Path, **changes: Any) -> DataConfig:
-    return replace(DataConfig(str(source), max_length=256, eval_fraction=0.05), **changes)
+    data = DataConfig(str(source), max_length=256, eval_fraction=0.05, test_fraction=0.0)
+    return replace(data, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -332,12 +333,12 @@ def test_an_evaluation_set_of_its_own_is_taken_whole(source: Path, tmp_path: Pat
         packs = build_packs(data, storage=tmp_path, log=lines.append)
         (line,) = [line for line in lines if line.startswith("overlap: ")]
         assert "30 training conversations begin like" in line
-        assert "3 of its 30 are in the training data word for word" in line
+        assert "3 of its 30 are in the training data word for word, and left out there" in line
     assert line in inspect_text(packs, rows=0)
     overlap = {"training": 30, "duplicates": 3, "near": 30, "evaluated": 30}
-    assert inspect_json(packs)["overlap"] == overlap
+    assert inspect_json(packs)["overlaps"] == {"eval": overlap}
     assert set(documents(packs, "eval")) == set(range(30))
-    assert packs.manifest["splits"]["train"]["conversations"] == 1199
+    assert packs.manifest["splits"]["train"]["conversations"] == 1196
 
 
 def test_an_evaluation_set_above_a_tenth_of_which_is_trained_on_is_refused(
