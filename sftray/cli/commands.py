@@ -49,6 +49,8 @@ def say_results(found: Results, *, top: int | None, verdicts: bool = False) -> N
         say("\n" + confirmed)
     if kinds := kinds_text(found.leaderboard):
         say("\n" + kinds)
+    if energy := leaderboard_text.energy_text(found.leaderboard):
+        say(f"\nenergy: {energy}")
     if verdicts:
         say("\n" + leaderboard_text.verdicts(found.leaderboard, top=top))
     say("\n" + text(learn(found)))

@@ -41,6 +41,8 @@ class RankedTrial(TypedDict):
     supervised_tokens: int
     seconds: float
     gpu_seconds: float
+    energy_wh: NotRequired[float]
+    """Watt-hours, where its GPUs count them."""
     metric: NotRequired[float | None]
     outcome: str | None
     diagnosis: str
@@ -76,13 +78,15 @@ _ended: WeakKeyDictionary[Records, tuple[_Seen, dict[str, RankedTrial]]] = WeakK
 
 def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
     """Every trial with its best eval loss and its diagnosis."""
-    trials, base = records.trials, records.base_eval_loss()
+    trials, untrained, base = records.trials, records.base, records.base_eval_loss()
     seen = (base, records.base_doubted)
     known_seen, known = _ended.get(records, (seen, {}))
     known = known if known_seen == seen else {}
     rows = {one.trial: known.get(one.trial) or _row(sweep, one, records) for one in trials}
     for one in trials:  # what a bank's rows cost is known better as it goes on
         rows[one.trial]["gpu_seconds"] = one.gpu_seconds
+        if (energy := one.energy_wh) is not None:
+            rows[one.trial]["energy_wh"] = energy
     ended = {one.trial: rows[one.trial] for one in trials if one.outcome is not None}
     _ended[records] = (seen, ended)
     rows = {
@@ -99,9 +103,9 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
         "best": _recommended(ranked, confirmed),
         "trials": ranked,
     }
-    if by_kind := records.base_loss_by_kind():
+    if untrained and (by_kind := untrained.get("eval_loss_by_kind")):
         board["base"]["eval_loss_by_kind"] = by_kind
-    if of_sources := records.base_by_source():
+    if of_sources := by_source(untrained):
         board["base"]["by_source"] = of_sources
     if records.budget_spent:
         board["budget_spent"] = records.budget_spent

@@ -48,6 +48,19 @@ def table(board: Leaderboard, *, top: int | None = None) -> str:
     )
 
 
+def energy_text(board: Leaderboard) -> str:
+    """What the sweep's own trials have taken, and the recommended one; nothing where that is not
+    measured."""
+    rows = [row for row in board["trials"] if "folder" not in row]
+    counted = {row["trial"]: row["energy_wh"] for row in rows if "energy_wh" in row}
+    if not counted:
+        return ""
+    best = board["best"] or ""
+    own = f", {best} {counted[best]:,.3g} Wh" if best in counted else ""
+    some = "" if len(counted) == len(rows) else f", of {len(counted)} of {len(rows)} trials"
+    return f"{sum(counted.values()):,.3g} Wh, measured by the GPUs' own counters{some}{own}"
+
+
 def standing(outcome: str | None, board: Leaderboard) -> str:
     """A trial's outcome; of one that has none whether it runs, or waits for a larger budget."""
     return outcome or ("unfinished" if board.get("budget_spent") else "running")

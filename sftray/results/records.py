@@ -6,7 +6,7 @@ Promise: right while the sweep runs, too, and at the cost of what the journal ha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,6 @@ from sftray.storage.journal.event_types import (
     AttemptStarted,
     Curve,
     EventName,
-    LossOf,
     Metrics,
     RungDecision,
 )
@@ -61,6 +60,8 @@ class TrialRecord:
     """When it ended, in seconds since the epoch."""
     bank_rate: float | None = None
     """Device seconds that its bank took for a row, all its trials together; None outside of one."""
+    bank_energy: float | None = None
+    """And watt-hours, where they are measured."""
 
     @property
     def trained(self) -> list[Metrics]:
@@ -92,6 +93,13 @@ class TrialRecord:
             return self.bank_rate * self.last["rows"]
         known = self.last.get("gpu_seconds")
         return float(self.last["seconds"] if known is None else known)
+
+    @property
+    def energy_wh(self) -> float | None:
+        """Watt-hours that its GPUs have counted, shared in a bank as `gpu_seconds` are."""
+        if self.bank_energy is not None:
+            return self.bank_energy * self.last["rows"]
+        return self.last.get("energy_wh")
 
 
 def read_records(path: str) -> Records:
@@ -185,27 +193,20 @@ class Records:
         ]
         rows = sum(trial.last["rows"] for trial in banked)
         seconds = sum(trial.last.get("gpu_seconds", 0.0) for trial in banked)
+        energy = [wh for trial in banked if (wh := trial.last.get("energy_wh")) is not None]
         for trial in banked:
             trial.bank_rate = seconds / rows if rows else None
+            trial.bank_energy = sum(energy) / rows if rows and energy else None
 
-    def base_by_source(self) -> dict[str, float]:
-        """The untrained base's loss of each source, where there are several."""
-        results = (result for trial in self._trials.values() for result in trial.results)
-        bases = (by_source(result) for result in results if result["step"] == 0)
-        return next(filter(None, bases), {})
+    @property
+    def base(self) -> Metrics | None:
+        """The untrained base's evaluation: the first at step 0 of any trial."""
+        results = (one for trial in self._trials.values() for one in trial.results)
+        return next((one for one in results if one["step"] == 0), None)
 
     def base_eval_loss(self) -> float | None:
-        """The untrained base's loss: the first step-0 evaluation of any trial."""
-        for trial in self._trials.values():
-            for result in trial.results:
-                if result["step"] == 0:
-                    return float(result["eval_loss"])
-        return None
-
-    def base_loss_by_kind(self) -> Sequence[LossOf]:
-        """The same by kind of token; empty where no trial has reported it."""
-        starts = (r for trial in self._trials.values() for r in trial.results if r["step"] == 0)
-        return next(filter(None, (one.get("eval_loss_by_kind") for one in starts)), ())
+        """Its loss."""
+        return None if (base := self.base) is None else float(base["eval_loss"])
 
 
 def by_source(metrics: Metrics | None) -> dict[str, float]:

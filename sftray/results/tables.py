@@ -35,12 +35,13 @@ BASE = "base"
 
 _TRIAL = (
     "outcome", "eval_loss", "metric", "step", "last_eval_loss", "steps", "rows", "tokens",
-    "supervised_tokens", "seconds", "gpu_seconds", "tokens_per_second", "gpu_memory_gb", "started",
-    "ended", "device", "seed", "confirms", "ran_in", "diagnosis", "verdict", "advice", "message",
+    "supervised_tokens", "seconds", "gpu_seconds", "energy_wh", "tokens_per_second",
+    "gpu_memory_gb", "started", "ended", "device", "seed", "confirms", "ran_in", "diagnosis",
+    "verdict", "advice", "message",
 )  # fmt: skip
 _MEASURED = (
-    "eval_loss", "metric", "last_eval_loss", "seconds", "gpu_seconds", "tokens_per_second",
-    "gpu_memory_gb", "started", "ended",
+    "eval_loss", "metric", "last_eval_loss", "seconds", "gpu_seconds", "energy_wh",
+    "tokens_per_second", "gpu_memory_gb", "started", "ended",
 )  # fmt: skip
 _STEP = ("train_loss", "learning_rate", "grad_norm")
 _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "seconds")
@@ -66,10 +67,11 @@ class Results(SweepFolder):
         `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
         `metric` is what the sweep's metric said of its answers. `seconds` are those in training
         steps, `gpu_seconds` its share of its devices' time in them (of its workers' where there is
-        no GPU). `started` is when its first evaluation was done, `ended` when it ended; NaN where
-        it has not. `confirms` names the trial that it repeats with another `seed`, `ran_in` the
-        folder of another sweep that it was taken over from; its times are not known here. Of
-        several sources `eval_loss/<source>` is each one's at `step`.
+        no GPU), `energy_wh` the watt-hours that its GPUs have counted. `started` is when its first
+        evaluation was done, `ended` when it ended; NaN where it has not. `confirms` names the trial
+        that it repeats with another `seed`, `ran_in` the folder of another sweep that it was taken
+        over from; its times are not known here. Of several sources `eval_loss/<source>` is each
+        one's at `step`.
         """
         board = {row["trial"]: row for row in self.leaderboard["trials"]}
         rows = [_trial(self, record, board[record.trial]) for record in self.records]
@@ -239,6 +241,7 @@ def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[st
         "supervised_tokens": last["supervised_tokens"],
         "seconds": last["seconds"],
         "gpu_seconds": record.gpu_seconds,
+        "energy_wh": as_number(record.energy_wh),
         "tokens_per_second": last["tokens"] / last["seconds"] if last["seconds"] else math.nan,
         "gpu_memory_gb": max(memory, default=math.nan),
         "started": _since_start(found, record, record.times[0] if record.times else None),

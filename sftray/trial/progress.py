@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Since(TypedDict):
     weights: list[int]
     seconds: float
     gpu_seconds: float
+    energy_wh: NotRequired[float | None]
 
 
 class TrialState(TypedDict):
@@ -74,6 +75,8 @@ class Progress:
         """In training steps, over all attempts; evaluations and checkpoints left out."""
         self.gpu_seconds = 0.0
         """Its share of them: times its workers, or a bank's divided among the slots in use."""
+        self.energy_wh: float | None = None
+        """What its GPUs have taken for it, evaluations included; None where nothing counts that."""
         self._supervised_tokens = 0
         self._curve: list[list[float]] = []
         self._weights: list[int] = []
@@ -91,6 +94,7 @@ class Progress:
                 "weights": self._weights,
                 "seconds": self.seconds,
                 "gpu_seconds": self.gpu_seconds,
+                "energy_wh": self.energy_wh,
             },
         }
 
@@ -103,7 +107,7 @@ class Progress:
         self._supervised_tokens = self.last["supervised_tokens"] + sum(self._weights)
         self._rows_at_report = self.last["rows"]
         self.seconds, self._seconds_at_report = since["seconds"], self.last["seconds"]
-        self.gpu_seconds = since["gpu_seconds"]
+        self.gpu_seconds, self.energy_wh = since["gpu_seconds"], since.get("energy_wh")
 
     def again(self, facts: RanWith) -> list[Report]:
         """The reports with which a trial continues: evaluations that may have died with a driver on
@@ -121,6 +125,11 @@ class Progress:
         self.last = {**_NONE, "step": 0, "eval_loss": base.mean, "gpu_seconds": 0.0}
         self._take(base)
         return Report({**self.last, **facts})
+
+    def took(self, energy_wh: float | None) -> None:
+        """Take some of a GPU's energy into account."""
+        if energy_wh is not None:
+            self.energy_wh = (self.energy_wh or 0.0) + energy_wh
 
     def trained(
         self, step: int, loss: float, learning_rate: float, norm: float, supervised_tokens: int
@@ -176,6 +185,8 @@ class Progress:
             "curve": self._curve,
         }
         self._take(eval_loss)
+        if self.energy_wh is not None:
+            self.last["energy_wh"] = self.energy_wh
         if data_wait is not None:
             self.last["data_wait"] = data_wait
         if eval_loss.mean < self.best["eval_loss"]:

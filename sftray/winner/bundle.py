@@ -95,6 +95,8 @@ class BundleFacts:
     """What base and winner lose on the test set; None where there is none."""
     metric: Measured | None = None
     """What the sweep's metric says of base and winner, by plain transformers."""
+    energy_wh: float | None = None
+    """That the trial's GPUs have counted; None where they do not."""
 
     @classmethod
     def read(cls, folder: str) -> BundleFacts:

@@ -188,6 +188,7 @@ def _facts(
         text_part=text_part,
         test=test,
         metric=metric,
+        energy_wh=best.energy_wh,
     )
 
 

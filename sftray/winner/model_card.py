@@ -219,9 +219,12 @@ def _point(facts: BundleFacts) -> str:
 
 def _trained_on(facts: BundleFacts) -> str:
     versions = ", ".join(f"{name} {facts.versions[name]}" for name in SHOWN_VERSIONS)
+    energy = ""
+    if facts.energy_wh is not None:
+        energy = f" That took {facts.energy_wh:,.3g} Wh, measured by the GPU's own counter."
     lines = [
         f"Trained on {facts.tokens:,} tokens of {_sources(facts)}; only the "
-        "assistant's tokens count in the loss.",
+        f"assistant's tokens count in the loss.{energy}",
         f"Data fingerprint `{facts.packs_key}` (content, tokenizer, template and options):",
         "",
         "| | conversations | rows | tokens | trained |",

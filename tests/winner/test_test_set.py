@@ -145,7 +145,7 @@ def test_a_given_set_that_is_trained_on_is_refused(tiny: TrialConfig, tmp_path: 
 def test_a_source_that_other_sets_hold_whole_is_refused(tiny: TrialConfig, tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text("\n".join(rows(400)))
     data = data_of(tmp_path / "rows", rows(20), test_source=str(tmp_path / "test.jsonl"))
-    with pytest.raises(DataError, match="train data: none of the 20 conversations of .* are left"):
+    with pytest.raises(DataError, match=r"train data: none of the 20 conversations of .* are left"):
         build_packs_here(data, tiny.model, storage=str(tmp_path))
 
 

@@ -85,8 +85,16 @@ def load_tokenizer(
 
 
 def read_tokenizer(model: str, *, revision: str | None = None) -> ModelTokenizer:
-    """The tokenizer from its files alone, without torch: for estimates."""
+    """The tokenizer from its files alone, without torch: for estimates. Read again where they have
+    changed."""
     folder = tokenizer_folder(model, revision)
+    there = (path.stat() for name in FILES if (path := folder / name).is_file())
+    return read_files(model, folder, tuple((one.st_mtime_ns, one.st_size) for one in there))
+
+
+@functools.lru_cache(maxsize=4)
+def read_files(model: str, folder: Path, state: tuple[tuple[int, int], ...]) -> ModelTokenizer:
+    """`state`: when the files were written, and their bytes."""
     if not (folder / "tokenizer.json").is_file():
         raise TemplateError(f"{model}: has no tokenizer.json, must be a fast tokenizer")
     settings = _settings(folder)

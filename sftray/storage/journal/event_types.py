@@ -102,6 +102,8 @@ class Metrics(RanWith):
     seconds: float
     """In training steps."""
     gpu_seconds: NotRequired[float]
+    energy_wh: NotRequired[float]
+    """Of its GPUs, by their own counters; of a bank's GPU its slot's share."""
     epoch: NotRequired[float]
     train_loss: NotRequired[float]
     learning_rate: NotRequired[float]

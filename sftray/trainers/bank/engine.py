@@ -48,6 +48,7 @@ from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import compute_dtype, load_tokenizer
 from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.generation import end_tokens
+from sftray.trial.gpu_energy import GpuEnergy
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_order
@@ -105,6 +106,7 @@ class Engine:
         self._idle = idle_row(packs.max_length)
         self._device = device
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._energy = GpuEnergy(device)
         self.usage = Usage()
         self._built = time.perf_counter()
 
@@ -202,6 +204,7 @@ class Engine:
             self.drop(lost)
         running = [slot for slot in self._slots if slot is not None and not slot.waiting]
         if not running:
+            self._energy.taken()  # of nobody
             return False
         started = time.perf_counter()
         rows, seeds = self._rows()
@@ -213,10 +216,11 @@ class Engine:
             slot.step, slot.micro_steps, slot.tokens = slot.step + 1, 0, 0
         to_evaluate = [slot for slot in due if slot.step in slot.spec.plan.eval_steps]
         self._settle(wait=bool(to_evaluate))
-        now = time.perf_counter()
+        now, energy = time.perf_counter(), self._energy.taken()
         for slot in running:
             slot.progress.seconds += now - started
             slot.progress.gpu_seconds += (now - started) / len(running)
+            slot.progress.took(energy and energy / len(running))
         self._evaluate([slot for slot in to_evaluate if slot in self._slots])
         if self.usage.micro_steps:
             self.usage.training += now - started

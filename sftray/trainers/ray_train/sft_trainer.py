@@ -9,6 +9,7 @@ supervised tokens, whatever the micro-batch or the number of workers.
 from __future__ import annotations
 
 import functools
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
 from sftray.trial.collate import collate, model_inputs
 from sftray.trial.eval_losses import EvalLoss
+from sftray.trial.gpu_energy import GpuEnergy
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.lora_adapter import (
     init_adapters,
@@ -121,6 +123,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             )
         # TRL's own head also computes entropy and accuracy, which nobody reads here
         fused_lm_head()(base, outputs=("log_probs",))
+        self._energy = GpuEnergy(self.args.device)
 
     def train_from(
         self, checkpoint: checkpoints.Checkpoint | None, facts: RanWith | None = None
@@ -237,6 +240,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             self._step_tokens,
         )
         if self.stepped() and self.state.global_step not in self.plan.eval_steps:
+            self._take_energy()
             self._write(self.paths)
 
     def get_batch_samples(
@@ -262,10 +266,20 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         memory = peak_memory_gb(self.args.device)
         data_wait = self.data_seconds / max(self.seconds, 1e-9)
         facts, self._facts = self._facts, {}
+        self._take_energy()
         report = self.progress.evaluated(step, self.last_eval_loss, memory, data_wait, facts)
         if self.is_world_process_zero():
             self._write(self.paths)
         self.report(replace(report, answers=answers))
+
+    def _take_energy(self) -> None:
+        """Of all workers' GPUs, where each one's is counted."""
+        taken = self._energy.taken()
+        if self.args.world_size > 1:
+            total = torch.tensor(math.nan if taken is None else taken, device=self.args.device)
+            dist.all_reduce(total)
+            taken = None if total.isnan() else total.item()
+        self.progress.took(taken)
 
     def _write(self, paths: TrialPaths) -> None:
         if self.trial_config.finetune == "full":

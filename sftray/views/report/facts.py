@@ -12,7 +12,7 @@ from sftray.results import Results
 from sftray.results.confirmation import half_width
 from sftray.results.diagnosis.one_diagnosis import NOTHING_WRONG
 from sftray.results.findings import Findings
-from sftray.results.leaderboard_text import above_text, confirmed_says, mean_text
+from sftray.results.leaderboard_text import above_text, confirmed_says, energy_text, mean_text
 from sftray.results.loss_by_kind import NAMES, end_text, losses_by_kind
 from sftray.results.tables import BASE
 from sftray.storage import files
@@ -130,6 +130,8 @@ def _costs(found: Results, findings: Findings) -> list[tuple[str, str]]:
     on = how if kind == "CPU" else f"{', '.join(devices)}; {how}"
     costs.insert(0, (f"{kind}-hours", f"{hours:{'.1f' if hours >= 10 else '.2g'}} ({on})"))
     costs.insert(1, ("from start to end", f"{newest / 60:,.1f} minutes"))
+    if energy := energy_text(found.leaderboard):
+        costs.append(("energy", energy))
     saved = findings.stopping
     if saved.tokens_saved:
         share = saved.tokens_saved / (saved.tokens + saved.tokens_saved)

@@ -18,7 +18,8 @@ from sftray.views.tracking.journal_follower import say
 
 METRICS = (
     "rows", "tokens", "supervised_tokens", "epoch", "train_loss", "eval_loss", "learning_rate",
-    "grad_norm", "tokens_per_second", "gpu_memory_gb", "seconds", "gpu_seconds", "data_wait",
+    "grad_norm", "tokens_per_second", "gpu_memory_gb", "seconds", "gpu_seconds", "energy_wh",
+    "data_wait",
 )  # fmt: skip
 """What each evaluation has."""
 BY_KIND = "eval_loss"
