@@ -71,7 +71,7 @@ def estimate_from(
     """`estimate_packs` from samples of the training data, one of each source, and of the sets that
     are `given`, by split, that are tokenised already, for rows of the recipe's length."""
     data, chat, given = recipe.data, train[0].chat, given or {}
-    most, overlaps = data.num_eval_conversations, {}
+    most, overlaps, apart = data.num_eval_conversations, {}, 0
     numbers = [one.conversations for one in train]
     seen = np.concatenate([one.kept for one in train])
     if (own := given.get("eval")) is None:
@@ -82,7 +82,7 @@ def estimate_from(
             hashes, bands = zip(
                 *((one.kept["hash"], one.kept["bands"]) for one in train), strict=True
             )
-            together = kept_together(hashes, bands, data.eval_fraction, most)
+            together, apart = kept_together(hashes, bands, data.eval_fraction, most)
             chosen = held_out(together, data.eval_fraction, most)
     else:
         evaluated = [min(own.conversations, most)]
@@ -121,6 +121,7 @@ def estimate_from(
         "end_of_turn_id": chat.end_of_turn_id,
         "mask_beside_trl": chat.beside_trl,
         "overlaps": overlaps,
+        "apart": apart,
         "sample_prompts": [
             {"reference_tokens": number_of_tokens(chat, one.reference)}
             for one in asked_of(chat, prompts[:SAMPLE_PROMPTS])

@@ -55,6 +55,7 @@ from sftray.data.packs.tokenize_pass import Kept, conversations_of
 from sftray.data.recipe import Recipe
 from sftray.data.source.conversations import Conversation, conversation
 from sftray.data.source.eval_split import (
+    apart_text,
     held_out,
     kept_together,
     limited,
@@ -92,6 +93,8 @@ def packs_from(
     for refusal in bad_sources(packs.manifest["splits"]["train"], recipe.data.max_bad_fraction):
         raise DataError(refusal, "clean it, or raise data.max_bad_fraction")
     for line in overlap_lines(packs.manifest["overlaps"]):
+        log(line)
+    if line := apart_text(packs.manifest["apart"]):
         log(line)
     return packs
 
@@ -191,8 +194,8 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         facts |= {split: described([one]) for split, one in given.items()}
         check_bad_rows(facts, data.max_bad_fraction)
         if len(train) > 1:
-            apart = {one.source.name: described([one]) for one in train}
-            check_bad_rows(apart, data.max_bad_fraction)
+            by_source = {one.source.name: described([one]) for one in train}
+            check_bad_rows(by_source, data.max_bad_fraction)
         for split, reading in facts.items():
             if line := dropped_text(reading):
                 log(f"{split}: {line}; `sftray inspect` shows examples")
@@ -201,7 +204,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         thoughts = facts["train"]["thoughts"]["conversations"]
         asks = 2 * thoughts > facts["train"]["read"] and data.thinking != "drop"
         chat = replace(chat, asks_thoughts=asks)
-        splits, overlaps = _split(train, given, data, log)
+        splits, overlaps, apart = _split(train, given, data, log)
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for line in _split_lines(packed, data):
             log(line)
@@ -215,6 +218,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
             **format_facts(chat),
             "seconds": round(time.monotonic() - began, 1),
             "overlaps": overlaps,
+            "apart": apart,
             "splits": {
                 split: {**facts.get(split, described([])), **counts}
                 for split, counts in packed.items()
@@ -234,9 +238,10 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
 
 def _split(
     train: Sequence[Tokenised], given: Mapping[str, Tokenised], data: DataConfig, log: Log
-) -> tuple[dict[str, list[Chosen]], dict[str, Overlap]]:
-    """Each split's sources and which documents of them are taken, and what given sets have in
-    common with the others, which lose it. Raises DataError where that is too much."""
+) -> tuple[dict[str, list[Chosen]], dict[str, Overlap], int]:
+    """Each split's sources and which documents of them are taken; what given sets have in common
+    with the others, which lose it; and how many documents are not kept together (`apart`). Raises
+    DataError where that is too much."""
     splits = {"train": [(one, np.ones(len(one.documents.kept), np.bool_)) for one in train]}
     overlaps, most = {}, data.num_eval_conversations
     for split in sorted(given):  # evaluation before test, which neither of the others may hold
@@ -249,7 +254,7 @@ def _split(
         splits[split] = [(given[split], chosen)]
     for refusal in overlap_refusals(overlaps):
         raise DataError(refusal)
-    _keep_together(train, data)
+    apart = 0 if {"eval", "test"} <= given.keys() else _keep_together(train, data)
     if "eval" not in given:
         hashes = [one.documents.kept["hash"] for one in train]
         _hold(splits, "eval", held_out(hashes, data.eval_fraction, most))
@@ -262,7 +267,7 @@ def _split(
                     f"{split} data: none of the {len(mask):,} conversations of {one.source.name} "
                     "are left beside the other sets; make those smaller, or leave the source out"
                 )
-    return splits, overlaps
+    return splits, overlaps, apart
 
 
 def _holds(one: Tokenised, theirs: Kept) -> NDArray[np.bool_]:
@@ -277,13 +282,14 @@ def _hold(splits: dict[str, list[Chosen]], split: str, held: Sequence[NDArray[np
     splits["train"] = [(one, free & ~mask) for (one, free), mask in pairs]
 
 
-def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> None:
-    """Give conversations that begin nearly alike one hash."""
+def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> int:
+    """Give conversations that begin nearly alike one hash; how many are too many for that."""
     kept, most = [one.documents.kept for one in train], data.num_eval_conversations
     hashes, bands = [one["hash"] for one in kept], [one["bands"] for one in kept]
-    together = kept_together(hashes, bands, data.eval_fraction, most)
+    together, apart = kept_together(hashes, bands, data.eval_fraction, most)
     for one, new in zip(kept, together, strict=True):
         one["hash"] = new
+    return apart
 
 
 def _hold_test_set(splits: dict[str, list[Chosen]], data: DataConfig, log: Log) -> None:

@@ -27,7 +27,7 @@ from sftray.storage.paths import PacksPaths
 
 PART_POSITIONS = 2**21
 """Tokens and padding of a part of the packs: 16 MiB of ids and labels."""
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 """Raise it when the same input would give other bytes for a reason that no other input names."""
 
 _LIBRARIES = ("transformers", "tokenizers", "trl", "jinja2", "pyarrow", "numpy", "datasets")

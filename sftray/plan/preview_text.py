@@ -10,7 +10,7 @@ from sftray.data.packs.manifest import drawn_from, drawn_text, overlap_lines
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.data.packs.readings import drop_table, dropped_text, mask_text, notes
-from sftray.data.source.eval_split import no_test_set
+from sftray.data.source.eval_split import apart_text, no_test_set
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import Preview, TrialShape
@@ -89,6 +89,7 @@ def _data_text(plan: Preview) -> list[str]:
         conversations = sum(one["conversations"] for one in splits.values())
         lines += filter(None, [no_test_set(conversations, plan.sweep.data.test_fraction)])
     lines += overlap_lines(plan.manifest["overlaps"])
+    lines += filter(None, [apart_text(plan.manifest["apart"])])
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]
 
 

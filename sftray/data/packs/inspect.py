@@ -24,6 +24,7 @@ from sftray.data.packs.readings import (
     thoughts_text,
     unread_text,
 )
+from sftray.data.source.eval_split import apart_text
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths
 from sftray.storage.terminal_text import visible
@@ -87,7 +88,8 @@ def _summary(packs: Packs) -> str:
             for one in of_sources
         ]
     lines.append(padding_text(manifest["splits"]["train"], packs.max_length))
-    lines += overlap_lines(manifest.get("overlaps", {}))  # earlier packs have none
+    lines += overlap_lines(manifest.get("overlaps", {}))  # earlier packs have none, nor `apart`
+    lines += filter(None, [apart_text(manifest.get("apart", 0))])
     return "\n".join(lines)
 
 

@@ -165,6 +165,8 @@ class Manifest(ChatFacts):
     seconds: float
     overlaps: dict[str, Overlap]
     """By split, of those that were not held out of training."""
+    apart: int
+    """Conversations that begin nearly like more others than may be held out at once."""
     splits: dict[str, Split]
     sample_prompts: list[SamplePrompt]
     tokenizer_sha256: str
@@ -179,6 +181,7 @@ class Estimate(TypedDict):
     """Rows of the training data that were looked at, of `read`."""
     read: int
     overlaps: dict[str, Overlap]
+    apart: int
     end_of_turn_id: int
     mask_beside_trl: str
     splits: dict[str, SplitEstimate]

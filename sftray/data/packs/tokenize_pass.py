@@ -1,6 +1,6 @@
 """The first pass: one chunk of a source → tokens on disk, and what the driver must know of them.
 
-Promise: a task holds one chunk; the driver gets 92 bytes a conversation, never a token.
+Promise: a task holds one chunk; the driver gets 60 bytes a conversation, never a token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sftray.data.source.conversations import (
     unread_keys,
 )
 from sftray.data.source.eval_split import conversation_hash, turn_hash
-from sftray.data.source.near_duplicates import BANDS, Hashes, bands_of
+from sftray.data.source.near_duplicates import BANDS, Bands, bands_of
 from sftray.data.source.readers import BadLineError, NumberedRow, check_columns
 from sftray.data.source.row_keys import BadRowError
 from sftray.data.source.sources import Source, located
@@ -51,7 +51,7 @@ KIND_BIT = 28
 KEPT = np.dtype(
     [
         *(("row", "i4"), ("length", "i4"), ("trained", "i4")),
-        *(("hash", "u8"), ("whole_hash", "u8"), ("bands", "u8", (BANDS,))),
+        *(("hash", "u8"), ("whole_hash", "u8"), ("bands", "u4", (BANDS,))),
     ]
 )
 """A conversation that is kept: its row of the chunk, its tokens and how many of them are trained
@@ -150,7 +150,7 @@ def read_and_encode(
     """The report of some rows, and the conversations kept of them. Raises BadLineError."""
     report = ChunkReport(highest_token=chat.pad_token_id)  # rows are padded with it
     documents: list[Document] = []
-    kept: list[tuple[int, int, int, int, int, Hashes]] = []
+    kept: list[tuple[int, int, int, int, int, Bands]] = []
     lengths: list[tuple[int, int]] = []
     batches, ahead = tee(_batches(rows, spelling, report))
     texts = ([turns for _, _, turns in batch] for batch in ahead)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sftray.data.source.near_duplicates import Hashes, grouped
+from sftray.data.source.near_duplicates import Bands, Hashes, grouped
 from sftray.data.source.turns import Message
 from sftray.errors import DataError
 
@@ -38,13 +38,23 @@ def conversation_hash(turns: Sequence[Message]) -> int:
 
 
 def kept_together(
-    hashes: Sequence[Hashes], bands: Sequence[Hashes], fraction: float, most: int
-) -> list[Hashes]:
+    hashes: Sequence[Hashes], bands: Sequence[Bands], fraction: float, most: int
+) -> tuple[list[Hashes], int]:
     """The hashes of the conversations of each source, one for those that begin nearly alike, where
-    all of them may be held out at once."""
+    all of them may be held out at once; and how many begin like too many for that."""
     room = int(min(_room([len(one) for one in hashes], fraction, most)))
-    together = grouped(np.concatenate(hashes), np.concatenate(bands), room)
-    return np.split(together, np.cumsum([len(one) for one in hashes])[:-1])
+    together, apart = grouped(np.concatenate(hashes), np.concatenate(bands), room)
+    return np.split(together, np.cumsum([len(one) for one in hashes])[:-1]), apart
+
+
+def apart_text(conversations: int) -> str:
+    """What is not kept together; nothing where there is nothing."""
+    if not conversations:
+        return ""
+    return (
+        f"near-duplicates: {conversations:,} conversations begin nearly like more others than may "
+        "be held out at once, so of them only equal questions are on one side"
+    )
 
 
 def held_out(hashes: Sequence[Hashes], fraction: float, most: int) -> list[NDArray[np.bool_]]:

@@ -98,3 +98,16 @@ def test_settings_that_change_what_is_trained_change_the_key(tmp_path: Path) -> 
     ]
     keys = {make_recipe(replace(data, **change), str(FOLDER)).key for change in changes}
     assert len(keys) == len(changes)
+
+
+def test_near_duplicates_that_are_too_many_to_be_on_one_side_are_said(tmp_path: Path) -> None:
+    """60 questions that differ by a word, of which six conversations are evaluated on."""
+    asked = [f"Which of the many towns on the long road to the sea is number {k}?"
+             for k in range(60)]  # fmt: skip
+    rows = [{"messages": [{"role": "user", "content": text}, ANSWER]} for text in asked]
+    data, lines = config(tmp_path, rows), list[str]()
+    packs = build_packs_here(data, str(FOLDER), storage=str(tmp_path), log=lines.append)
+    (line,) = [one for one in lines if one.startswith("near-duplicates: ")]
+    assert "near-duplicates: 60 conversations begin nearly like more others" in line
+    assert packs.manifest["apart"] == estimate_packs(make_recipe(data, str(FOLDER)))["apart"] == 60
+    assert line in inspect_text(packs, rows=0)

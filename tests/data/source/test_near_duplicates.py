@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,13 @@ def test_what_is_near_through_others_is_one_group() -> None:
     chain += [changed(chain[0], rng, 1) for _ in range(5)]
     texts = [*chain, *(f"{rng.random()} or {rng.random()}" for _ in range(50))]
     hashes = np.array([turn_hash(text, 0) for text in texts], np.uint64)
-    together = grouped(hashes, bands_of(texts), 10)
+    together, apart = grouped(hashes, bands_of(texts), 10)
+    assert apart == 0
     assert set(together[:6].tolist()) == {min(hashes[:6].tolist())}
     assert together[6:].tolist() == hashes[6:].tolist()
-    assert grouped(hashes, bands_of(texts), 5).tolist() == hashes.tolist()  # too many at once
+    too_many, apart = grouped(hashes, bands_of(texts), 5)
+    assert too_many.tolist() == hashes.tolist()
+    assert apart == 6
 
 
 def test_no_held_out_chat_of_the_bundled_ones_begins_nearly_like_a_trained_one() -> None:
@@ -83,8 +87,22 @@ def test_no_held_out_chat_of_the_bundled_ones_begins_nearly_like_a_trained_one()
     hashes = np.array([turn_hash(text, 0) for text in texts], np.uint64)
     bands = bands_of(texts)
     straddling = []
-    for one in (hashes, kept_together([hashes], [bands], 0.02, 48)[0]):
+    for one in (hashes, kept_together([hashes], [bands], 0.02, 48)[0][0]):
         (chosen,) = held_out([one], 0.02, 48)
         straddling.append(int(is_near(bands[chosen], bands[~chosen]).sum()))
         assert chosen.sum() == 48
     assert straddling == [10, 0]
+
+
+def test_grouping_takes_less_than_100_bytes_a_conversation() -> None:
+    rng, number = np.random.default_rng(0), 50_000
+    hashes = rng.integers(0, 2**63, number).astype(np.uint64)
+    bands = rng.integers(0, 2**32, (number, 8)).astype(np.uint32)
+    for column in bands.T:
+        near = rng.random(number) < 0.02
+        column[near] = column[rng.integers(0, number, near.sum())]
+    tracemalloc.start()
+    grouped(hashes, bands, 500)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / number < 100
