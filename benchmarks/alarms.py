@@ -12,7 +12,7 @@ import lzma
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,20 @@ from sftray.plan.preflight import template_warning
 from sftray.plan.trial_plan import plan_trial
 from sftray.results.diagnosis.broken_base import base_warning
 from sftray.results.diagnosis.diagnosis import diagnose
+from sftray.results.diagnosis.neighbours import after_strange_batch, neighbours_of
 from sftray.results.diagnosis.one_diagnosis import Diagnosis
 from sftray.results.records import TrialRecord
 from sftray.search.decisions import doubt_of_base
 from sftray.search.search_trials import SearchTrial, Suggestion
-from sftray.storage.journal.event_types import Outcome
+from sftray.storage.journal.event_types import Metrics, Outcome
 
 RECORDED = Path(__file__).parent.parent / "tests" / "recorded" / "alarms"
 WITHIN = 1.10
 """A healthy trial ends within this of the lowest loss of its sweep at its batch."""
 HEALTHY = "healthy"
+STRANGE_BATCH = Diagnosis("strange_batch", "A strange batch.", "Look at the rows; no more.")
+DAMAGES = (0.02, 0.03, 0.05)
+"""Of a loss, planted in healthy trials."""
 USUAL_RATE = 5e-4 * (2000 / 48) ** 0.781
 """Published for bases of 48 hidden units, as `plan.prior_points` has it."""
 
@@ -62,7 +66,7 @@ def judged() -> list[Judged]:
 
 def _of(path: Path) -> Iterator[Judged]:
     sweep, what = path.name.removesuffix(".jsonl.xz").split(".")
-    facts, *trials = map(json.loads, lzma.decompress(path.read_bytes()).decode().splitlines())
+    facts, *trials = _lines(path)
     lowest = {}
     for trial in trials:
         batch, best = trial["point"].get("effective_batch_size"), _best(trial)
@@ -72,9 +76,7 @@ def _of(path: Path) -> Iterator[Judged]:
         if what == HEALTHY and not (near and trial.get("outcome") == Outcome.COMPLETED):
             continue
         base = float(trial["results"][0]["eval_loss"])
-        record = TrialRecord(f"t{number:04d}", trial["point"], trial["results"],
-                             outcome=trial.get("outcome"), message=trial.get("message", ""),
-                             last_curve=trial.get("last_curve", []))  # fmt: skip
+        record = _record(number, trial)
         config = TrialConfig("none").at(trial["point"])
         warnings = (
             base_warning(base, facts["entropy"]),
@@ -83,6 +85,39 @@ def _of(path: Path) -> Iterator[Judged]:
         )
         warning = next(filter(None, warnings), "")
         yield Judged(sweep, what, diagnose(record, config, base_loss=base), warning)
+
+
+def _lines(path: Path) -> list[Any]:
+    """What a file says of its sweep, and its trials."""
+    return [*map(json.loads, lzma.decompress(path.read_bytes()).decode().splitlines())]
+
+
+def _record(number: int, trial: dict[str, Any]) -> TrialRecord:
+    return TrialRecord(f"t{number:04d}", trial["point"], trial["results"],
+                       outcome=trial.get("outcome"), message=trial.get("message", ""),
+                       last_curve=trial.get("last_curve", []))  # fmt: skip
+
+
+def beside_neighbours(damage: float) -> list[bool]:
+    """Of each healthy trial that has two neighbours, whether a strange batch would be called
+    harmful where its loss at the end is raised by this share."""
+    found = []
+    for path in sorted(RECORDED.glob(f"*.{HEALTHY}.jsonl.xz")):
+        _, *trials = _lines(path)
+        records = [_record(number, trial) for number, trial in enumerate(trials)]
+        for one in records:
+            last = one.results[-1]
+            raised: Metrics = {**last, "eval_loss": last["eval_loss"] * (1 + damage)}
+            own = replace(one, results=[*one.results[:-1], raised])
+            others = [other for other in records if other is not one]
+            if len(neighbours_of(own, others, _config)) == 2:
+                said = after_strange_batch(STRANGE_BATCH, own, others, _config)
+                found.append(said.kind == "loss_spikes")
+    return found
+
+
+def _config(trial: TrialRecord) -> TrialConfig:
+    return TrialConfig("none").at(trial.point)
 
 
 def _best(trial: dict[str, Any]) -> float:
@@ -94,7 +129,7 @@ def doubted() -> dict[str, str]:
     """Sweeps whose base is doubted, by name, and why."""
     found = {}
     for path in sorted(RECORDED.glob("*.jsonl.xz")):
-        _, *trials = map(json.loads, lzma.decompress(path.read_bytes()).decode().splitlines())
+        _, *trials = _lines(path)
         tried = [_searched(number, trial) for number, trial in enumerate(trials)]
         sweep = SweepConfig("x", DataConfig("x.jsonl"), TrialConfig("none"), points=({"seed": 0},))
         base = float(trials[0]["results"][0]["eval_loss"])
@@ -139,4 +174,7 @@ if __name__ == "__main__":
             say(f"{one.sweep} {one.what}: {one.diagnosis.kind}: {one.diagnosis.verdict}")
     say(table(found))
     number = len(list(RECORDED.glob("*.jsonl.xz")))
+    for share in (0.0, *DAMAGES):
+        said = beside_neighbours(share)
+        say(f"raised by {share:.0%}: {sum(said)} of {len(said)} strange batches called harmful")
     say(f"the base is doubted in {len(doubted())} of {number} sweeps: {', '.join(doubted())}")

@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from sftray.results.diagnosis import neighbours
+
 
 @pytest.fixture
 def alarms(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -25,6 +27,21 @@ def test_verdicts_and_warnings_hardly_err(alarms: ModuleType) -> None:
     false, missed = alarms.rates(trials)
     assert false <= 0.02, alarms.table(trials)
     assert missed <= 0.10, alarms.table(trials)
+
+
+def test_a_strange_batch_is_called_harmful_where_it_was(alarms: ModuleType) -> None:
+    healthy, damaged = alarms.beside_neighbours(0.0), alarms.beside_neighbours(0.05)
+    assert len(healthy) == len(damaged) >= 100
+    assert sum(healthy) <= 0.02 * len(healthy)
+    assert sum(damaged) >= 0.9 * len(damaged)
+
+
+def test_a_bar_below_what_seeds_make_of_a_loss_gives_false_alarms(
+    alarms: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "WORSE", 0.0)
+    healthy = alarms.beside_neighbours(0.0)
+    assert sum(healthy) > 0.02 * len(healthy)
 
 
 def test_the_recorded_trials_are_small(alarms: ModuleType) -> None:

@@ -1,8 +1,8 @@
 """The two passes of Ray Data over a source: tokenise its chunks, then gather packed rows.
 
 Promise: the driver holds 60 bytes a conversation (two lengths, a place, ten hashes), about 150
-while near-duplicates are found and rows are packed, and never a token; the answers of tasks are put in the order of chunks and
-parts, so the number of CPUs changes nothing.
+while near-duplicates are found and rows are packed, and never a token; the answers of tasks are put
+in the order of chunks and parts, so the number of CPUs changes nothing.
 """
 
 from __future__ import annotations

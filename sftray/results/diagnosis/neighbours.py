@@ -32,7 +32,7 @@ def after_strange_batch(
 ) -> Diagnosis:
     """The diagnosis `strange_batch` of a trial, as a spike of consequence where it ends worse than
     its neighbours."""
-    beside = _neighbours(trial, trials, config_of)
+    beside = neighbours_of(trial, trials, config_of)
     ends = {one.trial: one.trained[-1]["eval_loss"] for one in (trial, *beside)}
     if len(beside) < 2 or ends[trial.trial] <= (1 + WORSE) * max(ends[n.trial] for n in beside):
         return found
@@ -49,7 +49,7 @@ def after_strange_batch(
     )
 
 
-def _neighbours(
+def neighbours_of(
     trial: TrialRecord,
     trials: Sequence[TrialRecord],
     config_of: Callable[[TrialRecord], TrialConfig],
