@@ -22,6 +22,7 @@ from sftray.data.chat.tokenizer import read_tokenizer
 from sftray.data.packs.manifest import (
     SAMPLE_PROMPTS,
     Estimate,
+    Reference,
     Sizes,
     SourceCounts,
     SplitEstimate,
@@ -122,11 +123,13 @@ def estimate_from(
         "mask_beside_trl": chat.beside_trl,
         "overlaps": overlaps,
         "apart": apart,
-        "sample_prompts": [
-            {"reference_tokens": number_of_tokens(chat, one.reference)}
-            for one in asked_of(chat, prompts[:SAMPLE_PROMPTS])
-        ],
+        "sample_prompts": _references(chat, prompts[:SAMPLE_PROMPTS]),
     }
+
+
+def _references(chat: ChatFormat, prompts: Sequence[Conversation]) -> list[Reference]:
+    asked = asked_of(chat, prompts)
+    return [{"reference_tokens": number_of_tokens(chat, one.reference)} for one in asked]
 
 
 def _scaled(samples: Sequence[Sample], numbers: Sequence[int], max_length: int) -> Sizes:

@@ -26,6 +26,7 @@ from sftray.data.chat.format_probe import choose_format
 from sftray.data.chat.template_process import template_process
 from sftray.data.chat.tokenizer import load_tokenizer
 from sftray.data.packs.manifest import (
+    Described,
     Manifest,
     Overlap,
     Packed,
@@ -201,9 +202,7 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
                 log(f"{split}: {line}; `sftray inspect` shows examples")
             for line in notes(reading, data.thinking):
                 log(f"{split}: {line}")
-        thoughts = facts["train"]["thoughts"]["conversations"]
-        asks = 2 * thoughts > facts["train"]["read"] and data.thinking != "drop"
-        chat = replace(chat, asks_thoughts=asks)
+        chat = replace(chat, asks_thoughts=_asks_thoughts(facts["train"], data))
         splits, overlaps, apart = _split(train, given, data, log)
         packed = pack_splits(splits, recipe, chat.pad_token_id, root, each)
         for line in _split_lines(packed, data):
@@ -234,6 +233,11 @@ def _build(recipe: Recipe, chat: ChatFormat, root: str, log: Log, each: Each) ->
         files.remove(temporary)
         files.remove(str(node_copy(temporary)))
     return open_packs(root)
+
+
+def _asks_thoughts(read: Described, data: DataConfig) -> bool:
+    """Whether prompts leave room for a thought: most conversations have one."""
+    return 2 * read["thoughts"]["conversations"] > read["read"] and data.thinking != "drop"
 
 
 def _split(
