@@ -35,7 +35,7 @@ class DataError(SftrayError):
 
 
 class TemplateError(SftrayError):
-    """A chat template from which the assistant's tokens cannot be told for certain."""
+    """A chat template from which the assistant's tokens cannot be located for certain."""
 
 
 class PacksError(SftrayError):
@@ -51,17 +51,17 @@ class CheckpointError(SftrayError):
 
 
 class BankError(SftrayError):
-    """A bank that has broken down; its trials go on from their last checkpoints in a new one."""
+    """A bank that has broken down; its trials continue from their last checkpoints in a new one."""
 
 
 class WorkersError(SftrayError):
-    """A Ray Train run that has ended before its trials; they go on from their last checkpoints in
-    a new one."""
+    """A Ray Train run that has ended before its trials; they continue from their last
+    checkpoints in a new one."""
 
 
 class OutageError(SftrayError, OSError):
     """A disk that is full, or storage or the Hub that have not answered for so long: nothing that a
-    trial could do about. The sweep stops, and the same command goes on with it."""
+    trial could do about. The sweep stops, and the same command continues it."""
 
 
 class SweepFailedError(SftrayError):

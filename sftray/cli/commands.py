@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftray.cli.terminal import agreed, quiet_libraries, say
+from sftray.cli.terminal import agreed, quiet_libraries, say, wrapped
 from sftray.config.config_json import to_json
 from sftray.errors import SftrayError
 from sftray.storage.paths import PacksPaths, SweepPaths, resolved
@@ -112,7 +112,7 @@ def init(options: argparse.Namespace) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(as_file(found.sweep, found.says, found.reasons), encoding="utf-8")
     for warning in found.warnings:
-        say(f"warning: {warning}")
+        say(wrapped(f"warning: {warning}"))
     say(f"wrote {file}; what it would do: python {file} --plan")
     return 0
 
@@ -181,7 +181,7 @@ def merge(options: argparse.Namespace) -> int:
 def push(options: argparse.Namespace) -> int:
     """The winner on the Hub."""
     if not options.yes and not sys.stdin.isatty():
-        raise SftrayError("push: nobody is here to agree", "add --yes, or run it in a terminal")
+        raise SftrayError("push: no terminal to confirm on", "pass --yes")
     if options.merged:
         quiet_libraries()
     from sftray.winner.push import push as pushed

@@ -1,4 +1,4 @@
-"""What this machine can do, a line a finding: what was found, what it means for a sweep, the fix.
+"""What this machine can do, a line a finding: what is here, what it means for a sweep, the fix.
 
 Promise: a key is reported as present or absent, never its value. Price: 6 s, most of it torch.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sftray.cli.commands import inspected, say_results
-from sftray.cli.terminal import agreed, hook_without_secrets, say, with_plain_errors
+from sftray.cli.terminal import agreed, hook_without_secrets, say, with_plain_errors, wrapped
 from sftray.config import SweepConfig
 from sftray.config.overrides import override, read_points
 from sftray.config.sweep_config import TRAINERS, WANDB_MODES
@@ -45,7 +45,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep), capability=compute_capability())
         if plan.packs and not options.json:
             say(inspected(plan.packs, rows=1) + "\n", coloured=True)
-        say(json.dumps(plan.to_json(), indent=1) if options.json else plan_text(plan))
+        say(json.dumps(plan.to_json(), indent=1) if options.json else wrapped(plan_text(plan)))
         return 0 if plan.starts else 2
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
@@ -83,7 +83,7 @@ def _agree_to_delete(paths: SweepPaths) -> None:
         return
     what = "an unreadable journal" if lost is None else f"{lost} finished trial{'s' * (lost > 1)}"
     if not sys.stdin.isatty():
-        raise SftrayError(f"--fresh: {paths.root} has {what}", "add --yes to delete them")
+        raise SftrayError(f"--fresh: {paths.root} has {what}", "pass --yes to delete them")
     if not agreed(f"delete {paths.root}, with {what}?"):
         raise SftrayError(f"--fresh: {paths.root} stays", "use --name for a new sweep beside it")
 
@@ -139,15 +139,15 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     number = parser.add_mutually_exclusive_group()
     number.add_argument("--num-trials", type=int)
     number.add_argument(
-        "--trainings", type=float, help="as many trials as cost so many full trainings"
+        "--trainings", type=float, help="as many trials as cost this many full trainings"
     )
     add("--trainer", choices=TRAINERS)
     add("--wandb", choices=WANDB_MODES)
     add("--plain", action="store_true", help="plain lines on a terminal, too, not the live view")
     add("--points", type=Path, help="run exactly the points in this JSON-lines file")
     add("--address", help="the Ray cluster to join: host:port of its head (or set RAY_ADDRESS)")
-    add("--fresh", action="store_true", help="begin anew: delete the sweep of this name")
-    add("--yes", action="store_true", help="with --fresh: do not ask, whatever is lost")
+    add("--fresh", action="store_true", help="delete the sweep of this name and begin again")
+    add("--yes", action="store_true", help="with --fresh: delete without asking")
     add(
         "--set",
         action="append",

@@ -62,7 +62,7 @@ def _add_init(command: _Command) -> None:
     add("--model", required=True, help="the base: a folder or a Hub model id")
     add("--split", default="train", help="of a Hub dataset")
     add("--chat-template", help="for a base without one: chatml, gemma, llama3, … or a Jinja file")
-    add("--gpus", type=int, help="of the cluster, 0: a CPU; else what is here")
+    add("--gpus", type=int, help="GPUs of the cluster, 0 for none; by default this machine's")
 
 
 def _add_views(command: _Command) -> None:
@@ -72,7 +72,7 @@ def _add_views(command: _Command) -> None:
     form.add_argument("--json", action="store_true", help="the leaderboard as JSON")
     form.add_argument("--findings", action="store_true", help="what it learned as JSON")
     results.add_argument("--top", type=int, help="show only the best N")
-    text = "also what became of each, and what to do"
+    text = "each trial's verdict and advice, too"
     results.add_argument("-v", "--verdicts", action="store_true", help=text)
     watch = command(commands.watch, "the live view of a sweep that runs elsewhere, from its folder")
     watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
@@ -97,8 +97,10 @@ def _add_winner(command: _Command) -> None:
         "last only for a base that was held in 4 bits",
     )
     push = command(commands.push, "upload the winner to the Hugging Face Hub")
-    push.add_argument("--repo", required=True, metavar="USER/NAME", help="made if it is not there")
-    push.add_argument("--private", action="store_true", help="if it is made")
+    push.add_argument(
+        "--repo", required=True, metavar="USER/NAME", help="created if it does not exist"
+    )
+    push.add_argument("--private", action="store_true", help="if it is created")
     push.add_argument("--merged", action="store_true", help="the model merged with it instead")
     text = "also its answers: text of the dataset"
     push.add_argument("--with-samples", action="store_true", help=text)
@@ -111,6 +113,6 @@ def _add_winner(command: _Command) -> None:
     text = "of the answers to --file, on stderr, as in sftray.metrics:last_number"
     generate.add_argument("--metric", metavar="MODULE:FUNCTION", help=text)
     generate.add_argument("--max-new-tokens", type=int, default=128)
-    text = "run the Python code that the base's repository brings; the sweep's setting does not do"
+    text = "run the base's own Python code; the sweep's setting does not suffice"
     for loads_the_base in (merge, push, generate):
         loads_the_base.add_argument("--trust-remote-code", action="store_true", help=text)

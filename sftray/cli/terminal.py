@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.storage.redact import redact
 from sftray.storage.terminal_text import put, visible
+
+_WRAPPED = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False)
+WIDTH = 110
+"""The most columns of a line of prose."""
 
 
 def with_plain_errors(run: Callable[[], int]) -> int:
@@ -30,6 +36,15 @@ def hook_without_secrets(
 ) -> None:
     """A traceback as Python prints it, but for the secrets that libraries put into messages."""
     put(redact("".join(traceback.format_exception(kind, error, trace)).rstrip()), sys.stderr)
+
+
+def wrapped(text: str) -> str:
+    """Lines of at most 110 columns; what follows a break is indented by four more."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())] + "    "
+        lines += [line] if len(line) <= WIDTH else _WRAPPED(line, WIDTH, subsequent_indent=indent)
+    return "\n".join(lines)
 
 
 def say(text: str, *, coloured: bool = False) -> None:

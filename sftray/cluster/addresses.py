@@ -58,7 +58,7 @@ def to_join(named: str, standing: Sequence[Standing], log: Log) -> tuple[str, st
             continue
         return one.address, f"of user {one.owner}"
     if named:
-        raise no_cluster("auto", LookupError("this user's `ray start` has put up none here"))
+        raise no_cluster("auto", LookupError("this user's `ray start` started none here"))
     return "", ""
 
 

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         groups += launcher_groups(yaml.safe_load(asked.launcher.read_text("utf-8")))
     if not groups:
-        parser.error("nothing to tell; give --launcher or --group")
+        parser.error("got neither --launcher nor --group, must be given one")
     return 0 if tell(groups, asked.address) else 1
 
 

@@ -19,7 +19,7 @@ from sftray.config import SweepConfig
 from sftray.errors import ConfigError, Log
 
 NO_TOKEN = (
-    "Ray asks nobody for a token here: whoever reaches its ports can run code on all its machines. "
+    "Ray asks for no token here: whoever reaches its ports can run code on all its machines. "
     "Unset RAY_AUTH_MODE, or start the cluster with RAY_AUTH_MODE=token (docs/security.md)"
 )
 

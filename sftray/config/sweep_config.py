@@ -119,7 +119,7 @@ class SweepConfig:
     for random weights."""
 
     max_hours: Annotated[float | None, Above(0)] = None
-    """Wall time of the sweep over all its starts. A sweep whose budget is spent ends with what it
+    """Wall time of the sweep over all its starts. A sweep whose budget is used up ends with what it
     has: trials that run stop at their next evaluation, and continue if the budget is raised."""
     max_gpu_hours: Annotated[float | None, Above(0)] = None
     """Of the GPUs that the sweep holds, whether they train or wait."""

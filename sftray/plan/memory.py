@@ -1,8 +1,8 @@
 """GPU memory of a training step, from the base's config.json: what a trial takes, what fits a GPU.
 
 Promise: neither torch nor weights are needed; within 10 % of the measured peak for dense decoders
-of 0.5 to 8 billion parameters (the table is in docs/performance.md). Counted is what PyTorch's
-allocator holds at the peak; `CONTEXT` and `FREE` leave room for what it does not see.
+of 0.5 to 8 billion parameters (docs/performance.md has the table). The estimate counts what
+PyTorch's allocator holds at the peak; `CONTEXT` and `FREE` leave room for what it does not see.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def check_rates(sweep: SweepConfig, base: BaseConfig) -> Iterator[str]:
 
 
 def check_evaluation(evaluation: Counts) -> Iterator[str]:
-    """Where the evaluation set is too small to tell trials apart."""
+    """Where the evaluation set is too small to distinguish trials."""
     supervised = evaluation["supervised_tokens"]
     if supervised < FEW_SUPERVISED:
         yield (

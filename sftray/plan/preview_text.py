@@ -152,8 +152,8 @@ def _budgets_text(sweep: SweepConfig) -> list[str]:
     if not limits:
         return []
     return [
-        f"budget: {', '.join(limits)}; when one is spent, the sweep ends with what it has and can "
-        "be continued"
+        f"budget: {', '.join(limits)}; when one is used up, the sweep ends with what it has "
+        "and can be continued"
     ]
 
 

@@ -142,7 +142,7 @@ def _rows_that_hold(
         fraction = min(0.2, math.ceil(200 * FEW_SUPERVISED / supervised) / 100)
         reasons["data.eval_fraction"] = (
             f"of about {supervised:,.0f} trained tokens; fewer than {FEW_SUPERVISED:,} to evaluate "
-            "on do not tell trials apart"
+            "on do not distinguish trials"
         )
     return recipe.resized(max_length=max_length, eval_fraction=fraction), cut
 

@@ -153,7 +153,7 @@ def confirmed_says(confirmed: Confirmation) -> list[str]:
     open_ones = [one for one in means if one["verdict"] == "open"]
     fewest = min(len(one["eval_losses"]) for one in means)
     if not open_ones:
-        lines.append(f"{winner} is better than the others, beyond what seeds make of a loss")
+        lines.append(f"{winner} is better than the others, by more than seeds explain")
     elif fewest < MIN_SEEDS:
         seeds = f"{fewest} seed{'s decide' if fewest > 1 else ' decides'}"
         lines.append(f"{seeds} nothing; confirm_seeds={MIN_SEEDS} may")
@@ -174,7 +174,7 @@ def _would_decide(one: Confirmed) -> str:
     if one["more_seeds"] is None:
         return f"{one['trial']}: {MOST_SEEDS} seeds would not decide a difference so small"
     seeds = f"{one['more_seeds']} more seed{'s' if one['more_seeds'] > 1 else ''}"
-    return f"{one['trial']}: {seeds} of each point would decide, where the difference stays"
+    return f"{one['trial']}: {seeds} of each point would decide, if the difference stays"
 
 
 def _left_out(one: Confirmed) -> str:

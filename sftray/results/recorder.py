@@ -54,7 +54,7 @@ class Recorder:
             for trial in self._records.trials
             if trial.results
         }
-        """The newest evaluation of each trial that was told of."""
+        """The newest evaluation of each trial that was reported."""
         self._unlisted = 0
         """Trials that have ended since the leaderboard was written."""
         self._base_known = False
@@ -72,7 +72,7 @@ class Recorder:
             step = metrics["resumed_from_step"]
             if not files.exists(self._paths.trial(trial).config):
                 self._write_config(trial, metrics)  # the driver before did not get to it
-            self.log(f"{trial}  goes on from step {step}  [{log_lines.where(metrics)}]")
+            self.log(f"{trial}  continues from step {step}  [{log_lines.where(metrics)}]")
         elif metrics["step"] <= self._told.get(trial, -1):
             return  # told again by a trial that went on, in case it had been lost
         elif metrics["step"] == 0:

@@ -1,7 +1,7 @@
 """What a sweep has spent, over all its starts, and whether that is its budget.
 
 Promise: GPUs are counted as they are paid for: all that the sweep holds, for as long as it does,
-whether they take a step or wait, from loading the base to the check of the winner. What was spent
+whether they take a step or wait, from loading the base to the check of the winner. Spending
 is in the journal once a minute, so a driver that dies forgets a minute at most. Neither ray nor
 torch is needed.
 """
@@ -36,7 +36,7 @@ class Spent:
 
 
 def spent_in(sweep: SweepConfig, events: Iterable[Event]) -> Spent:
-    """What the journal says was spent."""
+    """The spending in the journal."""
     wall = gpu = 0.0
     for event in events:
         if event["event"] == EventName.SPENT:
@@ -45,7 +45,7 @@ def spent_in(sweep: SweepConfig, events: Iterable[Event]) -> Spent:
 
 
 def shares(sweep: SweepConfig, spent: Spent) -> dict[str, float]:
-    """Of every budget that the sweep has, the share that is spent."""
+    """Of every budget that the sweep has, the share that is used."""
     budgets = {
         "max_hours": (spent.wall_seconds / 3600, sweep.max_hours),
         "max_gpu_hours": (spent.gpu_seconds / 3600, sweep.max_gpu_hours),

@@ -31,7 +31,7 @@ class Decision:
 
     goes_on: bool
     cutoff: float | None
-    """The largest loss that would have gone on; None where every loss would."""
+    """The largest loss that would have continued; None where every loss would."""
 
 
 def asha(recorded: Sequence[float], loss: float, reduction_factor: int) -> Decision:

@@ -1,7 +1,7 @@
 """The search's state: which trials there are, what they reported, what was decided.
 
 Promise: a pure function of the journal. Everything that happens is written there first and then
-applied, by the same code that replays it, so a search built from any prefix of a journal goes on
+applied, by the same code that replays it, so a search built from any prefix of a journal continues
 exactly as the one that wrote it. Neither Ray nor torch is needed.
 """
 
@@ -24,7 +24,7 @@ from sftray.storage.journal.event_types import CONTINUE, HALTS, OUTAGE, STOP, Ev
 
 
 class Search:
-    """What to try next, and whether a trial goes on."""
+    """What to try next, and whether a trial continues."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class Search:
         usual_rate: float | None = None,
     ) -> None:
         """`too_large` says why a trial would not fit the memory: it ends before it begins. `first`:
-        the points that the search begins with. `spent` says which of the sweep's budgets is spent:
-        then no trial continues. `usual_rate`: the learning rate published for the base's size."""
+        the points that the search begins with. `spent` says which of the sweep's budgets is
+        used up: then no trial continues. `usual_rate`: the rate published for the base's size."""
         self._sweep = sweep
         self._journal = journal
         self._plan = plan
@@ -87,7 +87,7 @@ class Search:
 
     def take_over(self, known: Iterable[KnownTrial]) -> None:
         """Journal trials of other sweeps as if they had run in this one. For a search that has not
-        begun: the sampler has not drawn them, and is told how they ended."""
+        begun: the sampler has not drawn them, but gets how they ended."""
         for one in known if not self._trials else ():
             trial = self._next_trial()
             self._record(
@@ -127,7 +127,7 @@ class Search:
         return max(self._trials[trial].losses, default=None)
 
     def attempt(self, trial: str) -> int:
-        """Journal that a trial starts, or starts again; returns the how manieth time, from 1."""
+        """Journal that a trial starts, or starts again; returns the attempt number, from 1."""
         number = self._trials[trial].attempts + 1
         started = events.AttemptStarted(
             event=EventName.ATTEMPT_STARTED, trial=trial, attempt=number
@@ -214,7 +214,7 @@ class Search:
 
     @property
     def stopped(self) -> bool:
-        """Whether no trial is to go on, for a reason that is the same for all."""
+        """Whether no trial continues, for a reason that is the same for all."""
         return bool(self.damaged or self.halted or self.broken or self._spent())
 
     def outcome_of(self, trial: str) -> str | None:

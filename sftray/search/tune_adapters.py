@@ -154,13 +154,13 @@ def _error_of(trial: Trial) -> Exception:
     """What Tune keeps of a failure."""
     file = trial.pickled_error_file
     error = cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).exists() else None
-    return error if isinstance(error, Exception) else RuntimeError("it died without a word")
+    return error if isinstance(error, Exception) else RuntimeError("it died without a message")
 
 
 def _failure_of(trial: Trial) -> str:
     """What Ray wrote of it, its innermost exception."""
     text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-    return last_line(text) or "it died without a word"
+    return last_line(text) or "it died without a message"
 
 
 def _is_ours(key: str) -> bool:

@@ -1,8 +1,8 @@
 """Faults of the machine in plain words: a disk that is full, read-only or gone, a right or a
 resource that is missing; which one it is, and what to do.
 
-Promise: whoever reads or writes inside `plainly` raises an OutageError for them, which is nobody's
-choice of hyper-parameters: the sweep stops, and no trial is blamed.
+Promise: whoever reads or writes inside `plainly` raises an OutageError for them, which is not the
+fault of a choice of hyper-parameters: the sweep stops, and no trial is blamed.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _no_room(path: str, error: Exception) -> OutageError:
     if counts.f_files and not counts.f_favail:
         what = "cannot be written, its disk has no inodes left"
         left = f"all {counts.f_files:,} files that it can hold are there, of whatever size"
-        fix = "delete files that nobody needs, or name another disk,"
+        fix = "delete unused files, or name another disk,"
     return OutageError(
         f"{where}: {what} ({first_line(error)}); {left}. What has been written is whole",
         hint=f"{fix} {AGAIN}",

@@ -68,7 +68,7 @@ class ActiveTrainer:
         only = specs.sweep.trainer == "bank" or specs.sweep.trial.base_precision == "fp8"
         if halt is None or halt[0] != UNFIT_TRAINER or only:
             return
-        self._log(f"trainer: train takes the bank's place: {halt[1]}")
+        self._log(f"trainer: train instead of the bank: {halt[1]}")
         search.continue_elsewhere()
         other = self._replaced("train", halt[1], specs.sweep)
         self.run(other, refitted(specs, rows, other), rows, search, recorder)

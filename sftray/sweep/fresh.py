@@ -33,7 +33,7 @@ def require_whole(paths: SweepPaths, *, begun: bool) -> None:
     elif not begun and files.list_names(paths.trials):
         what = f"{paths.trials}: is not empty, but the journal beside it has no trials"
     if what:
-        raise JournalError(what, "restore what is missing, or begin anew with --fresh")
+        raise JournalError(what, "restore what is missing, or begin again with --fresh")
 
 
 def delete_sweep(paths: SweepPaths, log: Log) -> None:

@@ -256,7 +256,7 @@ def _settle(search: Search, recorder: Recorder, meter: Meter) -> None:
 
 def _confirms(sweep: SweepConfig, search: Search) -> bool:
     """Whether points are to be run again now. They are chosen when the search has come to its end,
-    and wait where its budget is spent."""
+    and wait where its budget is used up."""
     if not sweep.confirm_top or (search.stopped and search.searching()):
         return False
     return search.confirm() and not search.stopped
@@ -293,8 +293,8 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     cut = [f"{trial} at step {step}" for trial, step in begun.items() if step is not None]
     where = f" ({', '.join(cut)})" if cut else ""
     log(
-        f"{budget} = {limit:g} is spent ({meter.spent}). Trials cut off: {len(cut)}{where}; not "
-        f"begun: {left - len(cut)}. With a larger {budget} the same command continues exactly there"
+        f"{budget}={limit:g} is used up ({meter.spent}): raise it and run the same command to "
+        f"continue. Trials cut off: {len(cut)}{where}; not begun: {left - len(cut)}"
     )
 
 
@@ -335,6 +335,6 @@ def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
 
 def _no_trial_finished(found: results.Results) -> str:
     if budget := found.leaderboard.get("budget_spent"):
-        return f"{found.folder}: {budget} was spent before a trial was evaluated; raise it"
+        return f"{found.folder}: {budget} was used up before a trial was evaluated; raise it"
     reasons = [f"  {trial.trial}: {trial.outcome}: {trial.message}" for trial in found.records]
     return "\n".join([f"{found.folder}: no trial finished", *reasons])

@@ -42,7 +42,7 @@ class Meter:
         self._recorded = self._last
         self._warned = False
         self.used_up = ""
-        """The budget that is spent, as the field is called; or nothing."""
+        """The budget that is used up, as the field is called; or nothing."""
         self._ended_by = ""
         self._count()
         if self._number:  # a budget may have been raised
@@ -54,7 +54,7 @@ class Meter:
         return Spent.of(self._sweep, self._wall, self._gpu)
 
     def look(self) -> str:
-        """Which budget is spent now, as the field is called; or nothing."""
+        """Which budget is used up now, as the field is called; or nothing."""
         if self._clock() - self._last >= LOOK_SECONDS:
             self._count()
         if self._last - self._recorded >= RECORD_SECONDS:
@@ -102,4 +102,4 @@ class Meter:
         elif share >= NEARLY and not self._warned:
             self._warned = True
             limit = getattr(self._sweep, name)
-            self._log(f"{share:.0%} of {name} = {limit:g} is spent: {self.spent}")
+            self._log(f"{share:.0%} of {name}={limit:g} is used: {self.spent}")

@@ -36,7 +36,7 @@ def learn_from(
     first: list[Point] = []
     for found in earlier:
         if other := changes(found.record.get("identities", {}), now):
-            log(f"earlier: {found.folder} had others: {other}. Its points count, not its losses")
+            log(f"warm_start: {found.folder} differs ({other}): only its points count")
             first += _best_points(sweep, found)
             continue
         taken = [one for trial in found.records if (one := _taken(sweep, found, trial)) is not None]

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 FLAGS = ("empty", "repeats", "no_end")
-"""Nothing but white space; goes round in circles; was cut off before its end."""
-BAD = {"empty": "are empty", "repeats": "go round in circles"}
-"""Flags of answers that nobody wants, in words. Long answers are cut off, too."""
+"""Nothing but white space; repeats itself; was cut off before its end."""
+BAD = {"empty": "are empty", "repeats": "repeat themselves"}
+"""Flags of bad answers, in words. Long answers are cut off, too."""
 
 WINDOW, FEW_WINDOWS = 3, 10
 """An answer is looked at in windows of three words; ten of them can say something."""
 FRESH = 0.5
-"""Where fewer than half of the windows are new, an answer goes round in circles: in the demo's
+"""Where fewer than half of the windows are new, an answer repeats itself: in the demo's
 answers that do so 0.07 to 0.36 are, in the answers of the bundled chats at least 0.83."""
 
 

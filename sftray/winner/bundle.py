@@ -113,7 +113,7 @@ class BundleFacts:
         except (KeyError, TypeError) as error:
             raise SftrayError(
                 f"{path}: got other fields than a winner's ({error}), must be written by this "
-                "version of sftray; run the sweep's command again to have it collected anew"
+                "version of sftray; run the sweep's command again to have it collected again"
             ) from error
 
     @property
@@ -203,7 +203,7 @@ def _whole(folder: str, scratch: Path | None) -> Path:
             _restore(folder, local, name, sums[name])
     except CheckpointError as error:
         raise SftrayError(
-            error.message, hint="run the sweep's command again, which makes best/ anew"
+            error.message, hint="run the sweep's command again, which makes best/ again"
         ) from error
     return local
 

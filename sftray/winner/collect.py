@@ -208,7 +208,7 @@ def _kept(folder: str, trial: str, evaluation: Metrics, log: Log) -> BundleFacts
         with tempfile.TemporaryDirectory() as scratch:
             _, facts = open_bundle(folder, Path(scratch))
     except SftrayError as error:
-        log(f"best/ is made anew: {error.message}")
+        log(f"best/ is made again: {error.message}")
         return None
     wanted = (trial, evaluation["step"], evaluation["eval_loss"])
     return facts if (facts.trial, facts.step, facts.eval_loss) == wanted else None

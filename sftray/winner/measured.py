@@ -111,7 +111,7 @@ def test_set_text(one: Measured | None, winner: str, conversations: int) -> str:
         why = f"{conversations:,} conversations are fewer than the {TESTED_FROM} that it takes"
     return (
         "There is no test set: the evaluation set has chosen checkpoint, point and winner, so its "
-        f"loss flatters the winner ({why})."
+        f"loss on it is too low ({why})."
     )
 
 

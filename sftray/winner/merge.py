@@ -135,7 +135,7 @@ def in_words(losses: Losses, trial: TrialConfig, dtype: str, gained: float) -> s
 
 def _require_room(out: Path, trial: TrialConfig, dtype: torch.dtype) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SftrayError(f"{out}: got something that is there already, must be new or empty")
+        raise SftrayError(f"{out}: got what exists already, must be new or empty")
     out.parent.mkdir(parents=True, exist_ok=True)
     needed, free = parameters_of(trial) * dtype.itemsize, shutil.disk_usage(out.parent).free
     if needed > 0.95 * free:

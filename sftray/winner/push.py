@@ -42,7 +42,8 @@ def push(
     api: HfApi | None = None,
 ) -> str | None:
     """Upload the adapter of a sweep's or a bundle's folder, or the model `merged` with it, to a
-    repository "user/name", made if it is not there; returns the commit, None where `agree` said no.
+    repository "user/name", created if it does not exist; returns the commit,
+    None where `agree` said no.
 
     `agree` is asked once, after the list of files was logged. `api` is an HfApi. Raises SftrayError
     where there is no token, no network or no permission.

@@ -175,7 +175,9 @@ def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(
     with pytest.raises(SystemExit, match=r"^0$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path), *given])
     text = capsys.readouterr().out
-    assert "\nbudget: max_hours 3, max_gpu_hours 2; when one is spent, the sweep ends with" in text
+    assert (
+        "\nbudget: max_hours 3, max_gpu_hours 2; when one is used up, the sweep ends with" in text
+    )
     assert "\nwarning: max_gpu_hours never ends this sweep, because it runs on CPUs" in text
 
 

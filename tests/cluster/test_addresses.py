@@ -122,7 +122,7 @@ def test_another_user_s_cluster_is_not_joined_by_itself_and_said(
         f"warning: the Ray cluster at {theirs.address} is of user them: not joined; name it with "
         "--address to join it all the same"
     ]
-    with pytest.raises(ConfigError, match="this user's `ray start` has put up none here"):
+    with pytest.raises(ConfigError, match="this user's `ray start` started none here"):
         to_join("auto", [theirs], lines.append)
 
 

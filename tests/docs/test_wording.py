@@ -18,14 +18,19 @@ PATTERNS = {
     "goes on": r"\b(?:go|goes|going|went|gone) on\b",
     "of X it is": r"\b[Oo]f (?:[\w']+ ){1,3}it is (?:known|said|told|shown)\b",
     "what was said": r"\bwhat (?:is|was) (?:said|told|given|found)\b",
+    "cannot be told": r"\btold apart\b|\btell\w* (?:\w+ ){0,4}apart\b|\bcannot be told\b",
+    "circles": r"\bround in circles\b",
+    "how manieth": r"\bmanieth\b",
+    "without a word": r"\bwithout a word\b",
+    "is spent": r"\b(?:is|are|was|were) spent\b",
+    "nobody": r"\bnobody\b",
+    "of so many": r"\b(?:of|for|by|in) so (?:many|much|few)\b",
+    "anew": r"\banew\b",
 }
-ALLOWED = {
-    "verb first": (1, 0),
-    "for as because": (1, 0),
-    "told": (11, 2),
-    "goes on": (18, 1),
-    "of X it is": (0, 0),
-    "what was said": (2, 0),
+ALLOWED = dict.fromkeys(PATTERNS, (0, 0)) | {
+    "nobody": (13, 0),
+    "of so many": (19, 0),
+    "anew": (6, 0),
 }
 """Occurrences in the texts of sftray/ and on the pages that are still there: lower a number with
 each that goes, and never raise one."""
@@ -64,6 +69,14 @@ def test_a_pattern_to_avoid_is_not_added(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("cannot be told", "two points that cannot be told apart"),
+        ("circles", "answers that go round in circles"),
+        ("how manieth", "the how manieth time"),
+        ("without a word", "it died without a word"),
+        ("is spent", "a budget that is spent"),
+        ("nobody", "push got nobody to ask"),
+        ("of so many", "trials of so many epochs"),
+        ("anew", "the report is written anew"),
         ("verb first", "It ends. Taken is the last."),
         ("for as because", "stopped, for it is NaN"),
         ("told", "TPE is told its loss"),

@@ -67,4 +67,4 @@ def test_a_bank_that_is_unfit_gives_way_unless_it_is_asked_for(
         assert search.halted is None
         assert search.remaining() == 0
         assert search.outcome_of("t0000") == "completed"
-        assert lines == [f"trainer: train takes the bank's place: {REASON}"]
+        assert lines == [f"trainer: train instead of the bank: {REASON}"]

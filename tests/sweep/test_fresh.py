@@ -66,7 +66,7 @@ def test_finished_trials_are_not_deleted_without_a_word(
 ) -> None:
     launched(sweep)
     assert capsys.readouterr().err == (
-        f"error: --fresh: {paths.root} has 1 finished trial\nhint: add --yes to delete them\n"
+        f"error: --fresh: {paths.root} has 1 finished trial\nhint: pass --yes to delete them\n"
     )
     assert whole(paths)
 

@@ -217,21 +217,23 @@ def test_a_sweep_ends_with_its_budget_and_goes_on_with_a_larger_one(
 
     first = run_sweep(sweep, local=True, log=log, clock=lambda: 3600 * hours)
     assert [(t.outcome, t.last["step"]) for t in first.records] == [("completed", 12), (None, 5)]
-    (said,) = [line for line in lines if line.startswith("max_hours = 1 is spent")]
-    assert "(2.00 hours). Trials cut off: 1 (t0001 at step 5); not begun: 1. With a larger" in said
+    (said,) = [line for line in lines if line.startswith("max_hours=1 is used up")]
+    assert "(2.00 hours): raise it and run the same command to continue. Trials cut off: 1" in said
+    assert said.endswith("(t0001 at step 5); not begun: 1")
     assert any("max_gpu_hours never ends this sweep" in line for line in lines)
     assert not first.ended
     assert first.leaderboard["budget_spent"] == "max_hours"
     assert list(first.trials["outcome"]) == ["completed", "unfinished"]
-    assert text(learn(first)).startswith("So far, for max_hours is spent (1 trials unfinished): ")
+    so_far = "So far, because max_hours is used up (1 trials unfinished): "
+    assert text(learn(first)).startswith(so_far)
     best = json.loads((tmp_path / "small" / "best" / "sweep.json").read_text())
     assert best["trial"] == first.leaderboard["best"]
-    assert "max_hours is spent" in (tmp_path / "small" / "report.html").read_text()
+    assert "max_hours is used up" in (tmp_path / "small" / "report.html").read_text()
 
     lines.clear()
     again = run_sweep(sweep, local=True, log=log, clock=lambda: 3600 * hours)
     assert losses(again) == losses(first)
-    assert len([line for line in lines if "max_hours = 1 is spent (2.00 hours)" in line]) == 1
+    assert len([line for line in lines if "max_hours=1 is used up (2.00 hours)" in line]) == 1
     assert not [line for line in lines if line.startswith("t0")]
 
     found = run_sweep(replace(sweep, max_hours=3.0), local=True, log=log, clock=lambda: 0.0)

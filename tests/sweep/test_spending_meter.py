@@ -52,7 +52,7 @@ def test_gpus_are_counted_for_as_long_as_they_are_held(tmp_path: Path) -> None:
         clock.pass_by(3600 - 60, meter)
         assert said == []
         clock.pass_by(60, meter)
-        assert said == ["80% of max_cost = 10 is spent: 2.02 hours, 4.02 GPU-hours, 8.03 of money"]
+        assert said == ["80% of max_cost=10 is used: 2.02 hours, 4.02 GPU-hours, 8.03 of money"]
         clock.pass_by(1200, meter)
         assert meter.look() == "max_cost"
         assert len(said) == 1

@@ -60,9 +60,7 @@ def test_of_a_sweep_on_other_data_only_the_best_points_are_taken() -> None:
     lines: list[str] = []
     earlier = finished(sweep, made_from("xyz"), *trials)
     known, first = learn_from(sweep, made_from("abc"), [earlier], lines.append)
-    assert lines == [
-        "earlier: old had others: packs was xyz, is abc. Its points count, not its losses"
-    ]
+    assert lines == ["warm_start: old differs (packs was xyz, is abc): only its points count"]
     assert known == []
     assert [point["learning_rate"] for point in first] == [4e-3, 3e-3, 2e-3]
 

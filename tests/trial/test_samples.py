@@ -60,7 +60,7 @@ def test_an_answer_that_goes_round_in_circles_is_told_from_one_that_does_not() -
 
 def test_bad_answers_are_counted_in_words_and_long_ones_are_not_bad() -> None:
     assert bad_answers([["repeats", "no_end"], ["empty"], ["repeats"]]) == (
-        "1 of 3 are empty, 2 of 3 go round in circles"
+        "1 of 3 are empty, 2 of 3 repeat themselves"
     )
     assert bad_answers([[], ["no_end"]]) == bad_answers([]) == ""
 

@@ -226,7 +226,7 @@ def test_a_damaged_bundle_is_made_anew_by_the_next_start(
         submit=functools.partial(submit_task, use_gpu=False),
     )
     assert facts.verified is True
-    assert lines[0].startswith("best/ is made anew: ")
+    assert lines[0].startswith("best/ is made again: ")
     assert {path.name: path.read_bytes() for path in best.iterdir()} == expected
 
 

@@ -1,9 +1,9 @@
 """Who says what is trained on: a template's markers, TRL's training template, or its prefixes.
 
 Promise: the assistant's tokens are those from the end of the generation prompt through the
-end-of-turn token; a template from which they cannot be told for certain is a TemplateError, found
-on one small conversation before any data is read, and so is one that comes to no end. Price: a
-dozen renderings.
+end-of-turn token; a template from which they cannot be located for certain is a TemplateError,
+raised on one small conversation before any data is read, and so is one that does not
+terminate. Price: a dozen renderings.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _write_probe(name: str, write: Callable[..., Rendered]) -> _Written:
             prompts, _ = write([probe], cuts=[[(1, True), (3, True)]])
         except OverLimitsError as error:
             raise TemplateError(
-                f"{name}: the chat template comes to no end for a conversation of "
+                f"{name}: the chat template does not terminate for a conversation of "
                 f"{len(_PROBE)} short turns ({error})",
                 "set data.chat_template to one that does",
             ) from error
@@ -235,13 +235,13 @@ def _check_prefixes(tokenizer: ModelTokenizer, written: _Written, starts: list[i
             raise TemplateError(
                 f"{tokenizer.name}: the chat template rewrites earlier turns or its generation "
                 f"prompt (it ends on {prompt[-40:]!r}, which the whole conversation does not have "
-                "there), so the assistant's tokens cannot be told; give data.chat_template with "
+                "there), so the assistant's tokens cannot be located; give data.chat_template with "
                 "{% generation %} markers"
             )
         if start != len(prompt):
             raise TemplateError(
                 f"{tokenizer.name}: a token straddles the end of the generation prompt "
-                f"{prompt[-40:]!r}, so the assistant's tokens cannot be told; give "
+                f"{prompt[-40:]!r}, so the assistant's tokens cannot be located; give "
                 "data.chat_template whose prompt ends on a special token or a line break"
             )
 

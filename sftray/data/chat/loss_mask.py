@@ -45,7 +45,7 @@ from sftray.data.source.turns import Message
 
 REFUSED = "refused by the chat template"
 OVER_LIMITS = "the chat template takes too long or too much memory"
-APART = "answers that cannot be told apart, some of them not to be trained on"
+APART = "answers that cannot be distinguished, some of them not to be trained on"
 
 ASKED = 4
 """Prompts of a conversation without markers that are rendered, at either end."""

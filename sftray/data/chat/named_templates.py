@@ -36,7 +36,7 @@ OWN = {
 }
 """`plain` needs no token but the end of text, which every base has seen."""
 PROPOSED = ("chatml", "gemma", "llama3", "phi3", "plain", "qwen3")
-"""Those whose costs are told."""
+"""Those whose costs are printed."""
 _WORD = "word"
 _MARKER = re.compile(r"<[^<>\s]+>")
 

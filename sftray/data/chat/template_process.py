@@ -139,7 +139,7 @@ class TemplateProcess:
         return TemplateError(
             f"the chat template took more than {seconds:g} s or {mebibytes:,} MiB for each of "
             f"{ends} conversations",
-            "set data.chat_template to one that comes to an end",
+            "set data.chat_template to one that terminates",
         )
 
     def _close(self) -> None:

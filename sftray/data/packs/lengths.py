@@ -1,4 +1,4 @@
-"""How long conversations are, counted chunk by chunk so that nobody keeps a number for each."""
+"""How long conversations are, counted chunk by chunk so that no process keeps a number for each."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _diverged(trial: TrialRecord, config: TrialConfig, course: TrialCurves) -> D
         return Diagnosis(
             "diverged",
             verdict,
-            f"A learning rate of {config.learning_rate:.3g} is usual and nothing announced it: "
+            f"A learning rate of {config.learning_rate:.3g} is usual, and no sign came before: "
             f"look at the rows of that step, and {other}.",
         )
     longer = "" if past_warmup else f", or warm up for more than {config.warmup_ratio:.0%}"
@@ -95,7 +95,7 @@ def _out_of_memory(trial: TrialRecord, config: TrialConfig, course: TrialCurves)
     return Diagnosis(
         "out_of_memory",
         f"Out of memory{when}: {said}.",
-        f"{less}; the effective batch size does not matter, since rows are accumulated.",
+        f"{less}; the effective batch size does not matter, because rows are accumulated.",
     )
 
 
@@ -120,7 +120,7 @@ def _nothing_wrong(trial: TrialRecord, course: TrialCurves, base: float | None) 
         return Diagnosis("too_early", "No evaluation yet.", wait)
     best, last = course.best, course.last
     if base is not None and best.eval_loss >= base:
-        verdict = f"Too early to tell: eval loss {best.eval_loss:.3f} at step {best.step}, "
+        verdict = f"Too early to judge: eval loss {best.eval_loss:.3f} at step {best.step}, "
         return Diagnosis("too_early", f"{verdict}the base's {base:.3f}.", wait)
     fell = "" if base is None else f", {base - best.eval_loss:.3f} below the base's"
     ended = "" if best == last else f"; {last.eval_loss:.3f} at step {last.step}"
@@ -169,7 +169,7 @@ def _said(trial: TrialRecord, otherwise: str) -> str:
 
 
 def _within(sentence: str) -> str:
-    """A sentence to go on with inside another."""
+    """A sentence to continue inside another."""
     return sentence[0].lower() + sentence[1:].rstrip(".")
 
 

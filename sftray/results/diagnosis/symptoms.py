@@ -1,8 +1,8 @@
 """What a trial's numbers show where something is wrong: one symptom at most, the first that fits.
 
-Promise: a symptom is told only where it is larger than the noise of the trial's own numbers.
+Promise: a symptom is reported only where it is larger than the noise of the trial's own numbers.
 
-Of several the first in this order is told, because it explains those behind it:
+Of several the first in this order is reported, because it explains those behind it:
 
 1. schedule: the rate was not the configured one, so nothing else says anything of the point;
 2. memorised: explains an eval loss that rises, or that never comes below the base's;
@@ -92,7 +92,7 @@ def _memorised(config: TrialConfig, course: TrialCurves, base: float | None) -> 
     return Diagnosis(
         "memorised",
         f"{verdict}{seen}.",
-        f"Take more data (under 1,000 examples are soon known by heart){fewer} or a learning rate "
+        f"Take more data (under 1,000 examples are soon memorised){fewer} or a learning rate "
         f"below {config.learning_rate:.3g}.",
     )
 
@@ -113,7 +113,7 @@ def _not_learning(config: TrialConfig, course: TrialCurves, base: float | None) 
         verdict = f"Not learning, and the loss mask is suspect: {stuck}; {share:.1%} of the tokens "
         return Diagnosis("not_learning", f"{verdict}are trained on.", inspect)
     if norm is not None and norm < NO_GRADIENT:
-        verdict = f"Not learning, for there is next to no gradient (norm {norm:.1g}): {stuck}."
+        verdict = f"Not learning: there is next to no gradient (norm {norm:.1g}): {stuck}."
         return Diagnosis("not_learning", verdict, inspect)
     gradient = "" if norm is None else f", with a usual gradient norm of {norm:.2g}"
     if rate < USUAL_RATES[config.finetune]:

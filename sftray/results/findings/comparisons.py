@@ -156,7 +156,7 @@ def comparisons(sweep: Sweep) -> list[Comparison]:
 
 
 def ranking(sweep: Sweep, *, best_share: float, enough: int) -> Comparison | None:
-    """The comparison with the most data in which the best `best_share` of all are told apart.
+    """The comparison with the most data in which the best `best_share` of all can be distinguished.
 
     That is, at least that share of the trials came there and has a loss. Among comparisons of
     `enough` trials if there are such, else the one with the most trials.

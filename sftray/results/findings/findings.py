@@ -32,7 +32,7 @@ class Findings:
     sweep: str
     outcomes: dict[str, int]
     """Trials by outcome, those that have not ended under "running", or "unfinished" where the
-    sweep's budget is spent."""
+    sweep's budget is used up."""
     budget_spent: str
     """The budget that ended the sweep before its time, as the field is called; or nothing."""
     verdict: str

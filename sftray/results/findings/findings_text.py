@@ -44,7 +44,9 @@ def _so_far(findings: Findings) -> str:
     running = findings.outcomes.get("running", 0)
     if findings.budget_spent:
         unfinished = findings.outcomes.get("unfinished", 0)
-        return f"So far, for {findings.budget_spent} is spent ({unfinished} trials unfinished): "
+        return (
+            f"So far, because {findings.budget_spent} is used up ({unfinished} trials unfinished): "
+        )
     return f"So far, with {running} trials running: " if running else ""
 
 

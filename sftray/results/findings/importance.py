@@ -75,13 +75,15 @@ def importances(sweep: Sweep) -> Importances:
     found = ranking(sweep, best_share=BEST_SHARE, enough=MIN_TRIALS)
     if found is None or len(found.losses) < MIN_TRIALS:
         trials = 0 if found is None else len(found.losses)
-        missing = f"{trials} trials can be compared; importance needs {MIN_TRIALS}"
+        missing = (
+            f"too few trials to rank hyper-parameters: {trials} comparable, {MIN_TRIALS} needed"
+        )
         return Importances((), trials, str(found or "no losses yet"), missing)
     points = {trial.name: trial.point for trial in sweep.trials if trial.name in found.losses}
     names = [name for name in sweep.spaces if _differ(points, name)]
     missing = ", ".join(name for name in sweep.spaces if name not in names)
     if missing:
-        missing += ": not told apart, all that can be compared have one value"
+        missing += ": not ranked, all comparable trials have one value"
     axes = _axes(sweep.spaces, points, _order(sweep.trials, found), names) if names else ()
     return Importances(axes, len(found.losses), str(found), missing)
 

@@ -69,7 +69,7 @@ def scaling(sweep: Sweep) -> Scaling | None:
     )
     if not enough:
         says = (
-            f"batch sizes with {MIN_TRIALS} trials that can be compared: {len(_known(tried))}; a "
+            f"batch sizes with {MIN_TRIALS} comparable trials: {len(_known(tried))}; a "
             f"slope needs {MIN_BATCH_SIZES}"
         )
         return Scaling(best, None, None, str(found), says)
@@ -119,5 +119,5 @@ def _says(slope: float, interval: tuple[float, float]) -> str:
     if not fit:
         return f"{doubled}; neither the square-root nor the linear rule fits"
     if len(fit) > 1:
-        return f"{doubled}; too unsure to tell rules apart: it {' or '.join(fit)}"
+        return f"{doubled}; too uncertain to distinguish the rules: it {' or '.join(fit)}"
     return f"{doubled}: with the batch size it {fit[0]}"

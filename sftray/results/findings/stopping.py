@@ -4,7 +4,7 @@ Saved: what a stopped trial would have taken to the end of its budget, from what
 it was stopped, in proportion to rows; trials that diverged or failed would not have come there.
 
 Missed: nobody knows how a stopped trial would have ended, but its bracket has trials that were let
-go on from the same rung. How much these gained from there to their end is the spread of what a
+continue from the same rung. How much these gained from there to their end is the spread of what a
 trial may gain: a stopped trial that would be the best of the sweep with the largest of these gains
 is within the spread. And the rank agreement of losses at a rung with final losses (Spearman) says
 how well the rung foretold the end; it is of survivors, which lie closer together than all did, so
@@ -55,7 +55,7 @@ class Stopping:
     gpu_seconds_saved: float
     agreement: tuple[Agreement, ...]
     within_spread: tuple[str, ...]
-    """Stopped trials that would be the best with the largest gain of those that went on."""
+    """Stopped trials that would be the best with the largest gain of those that continued."""
     unknown: int
     """Stopped trials with fewer than MIN_GAINS completed ones from their rung."""
     says: str
@@ -151,13 +151,13 @@ def _says(stopped: int, within: Sequence[str], unknown: int, agreement: Sequence
         return f"no trial was stopped; {foretold}" if known else "no trial was stopped"
     if unknown == stopped:
         return (
-            f"too little to say what it missed: fewer than {MIN_GAINS} trials went on from "
+            f"too few to estimate what it missed: fewer than {MIN_GAINS} trials continued from "
             f"{'its rung' if stopped == 1 else 'their rungs'} to the end"
         )
     named = f" ({', '.join(within)})" if 0 < len(within) <= 4 else ""
     told = (
         f"{len(within)} of {stopped - unknown} stopped trials{named} would be the best with the "
-        "largest gain of those that went on"
+        "largest gain of those that continued"
     )
     if unknown:
         told += f"; of {unknown} more there is too little to say"

@@ -114,11 +114,11 @@ def _who_decides(recommended: str, importances: Importances, edges: Sequence[Edg
         return f"{decides}. The best is {recommended}."
     if importances.axes:
         return (
-            f"No hyper-parameter tells the best of {importances.trials} trials from the others "
-            f"beyond chance. The best is {recommended}."
+            f"No hyper-parameter distinguishes the best of {importances.trials} trials from the "
+            f"others beyond chance. The best is {recommended}."
         )
     at = "".join(f"; {edge.name} is at {_place(edge)}" for edge in edges if edge.at)
-    return f"The best is {recommended}; what decides is not known ({importances.missing}){at}."
+    return f"The best is {recommended}; {importances.missing}{at}."
 
 
 def _place(edge: Edge) -> str:
@@ -133,7 +133,7 @@ def _next(
     edges: Sequence[Edge],
     stopping: Stopping,
 ) -> str:
-    """Widen what decides, then tell more apart, then doubt the stopping."""
+    """Widen what decides, then distinguish more, then doubt the stopping."""
     deciding = {axis.name for axis in importances.axes if axis.decides}
     open_ends = [
         edge

@@ -67,7 +67,7 @@ class Lease:
     """The right to write a journal."""
 
     epoch: int
-    """How manieth driver of the sweep."""
+    """The number of the driver, from 1."""
     owner: str
     since: float
     """Seconds since the epoch, as are all times here."""

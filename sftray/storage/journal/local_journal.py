@@ -62,7 +62,7 @@ class File:
                     continue
             raise no_longer_ours(path, "is not what this driver opened: deleted, moved or replaced")
         if os.fstat(self._file).st_size != self._end:
-            raise no_longer_ours(self._path, "was written to by somebody else")
+            raise no_longer_ours(self._path, "was written to by another process")
 
     def write(self, data: bytes) -> None:
         """Append whole lines, or nothing; again where the storage is away. Raises JournalError as

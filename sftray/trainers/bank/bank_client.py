@@ -88,7 +88,7 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
         if self._bank is None:
             self._bank = self._free_bank()
         if self._bank is None:
-            message = f"bank: none was there for {PREEMPTED_SECONDS / 60:.0f} min"
+            message = f"bank: none answered for {PREEMPTED_SECONDS / 60:.0f} min"
             message = f"its machine was taken back; {message}"
             return Report(outcome="preempted", message=message)
         report = self._last
@@ -126,7 +126,7 @@ class BankClient(Trainable):  # type: ignore[misc]  # Ray is untyped
             time.sleep(RETRY_SECONDS)
         if preempted:
             return None
-        raise BankError(f"bank: none was there for {patience / 60:.0f} min")
+        raise BankError(f"bank: none answered for {patience / 60:.0f} min")
 
     def _by_leases(self) -> list[ActorHandle]:
         """The banks that answer, the emptiest first. One that waits for a machine does not."""

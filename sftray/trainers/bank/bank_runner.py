@@ -143,7 +143,7 @@ class BankRunner:
                 passed = (time.monotonic() - began) / 60
                 self._log(f"waiting for {len(waiting)} machines, {passed:.1f} min so far")
         if waiting:
-            there = f"{len(memory)} of {len(self._banks)} banks are there"
+            there = f"{len(memory)} of {len(self._banks)} banks are ready"
             self._log(f"{there}; the sweep begins, and the others join when their machines come")
         return memory
 
@@ -168,7 +168,7 @@ def usage_text(used: Mapping[str, float]) -> str:
     filled = used["slot_steps"] / max(used["micro_steps"], 1)
     start = used["importing"] + used["loading"]
     return (
-        f"bank: base there after {start:.1f} s, warm after {used['warm_up']:.1f} s more; "
+        f"bank: base loaded after {start:.1f} s, warm after {used['warm_up']:.1f} s more; "
         f"{used['micro_steps']:,} micro-steps in {after:.1f} s, "
         f"{training:.0f} % of it training and {evaluation:.0f} % evaluation, "
         f"{filled:.1f} slots busy, {1000 * used['admission'] / max(used['admitted'], 1):.0f} ms to "

@@ -119,7 +119,7 @@ class Leases:
         with self._lock:
             silent = [name for name, one in self._leases.items() if one.client.silence()]
         for trial in silent:
-            logging.warning("bank: %s: nobody has asked for %g s", trial, LEASE_SECONDS)
+            logging.warning("bank: %s: its client has not asked for %g s", trial, LEASE_SECONDS)
             self.drop(trial)
 
     def next_prepared(self, seconds: float) -> Slot | None:
@@ -172,7 +172,7 @@ class Leases:
     def _of(self, trial: str) -> Lease:
         lease = self._leases.get(trial)
         if lease is None:
-            raise LapsedError(f"{trial}: its lease was given up, since nobody asked for it")
+            raise LapsedError(f"{trial}: its lease was given up, because its client stopped asking")
         lease.client.alive()
         return lease
 

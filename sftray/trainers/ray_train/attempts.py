@@ -237,7 +237,7 @@ class _Remembered(TypedDict):
 
 
 def _as_it_fits(spec: TrialSpec) -> tuple[TrialSpec, str]:
-    """The trial as it was last found to fit, and what was said when it did not."""
+    """The trial as it was last found to fit, and the message when it did not."""
     path = TrialPaths(spec.folder).execution
     if not files.exists(path):
         return spec, ""

@@ -197,9 +197,9 @@ class Mailbox:
     def _notice_the_dead(self, rank: int, after: int) -> None:
         """A worker that asks for a trial which it has taken before is a new one."""
         if self._under_way and self._number > after and rank in self._begun:
-            self._interrupted("its worker died without a word", is_failure=True)
+            self._interrupted("its worker died without a message", is_failure=True)
         if self._under_way and self._failures > self._max_failures:
-            self._end("failed", self._last_words or "its worker died without a word")
+            self._end("failed", self._last_words or "its worker died without a message")
 
     def _interrupted(self, words: str, *, is_failure: bool) -> None:
         """The workers have died, and others are to continue."""

@@ -107,7 +107,7 @@ class Clock:
     spent: Spent | None = None
     """By the newest event of it."""
     used_up: str = ""
-    """The budget that is spent, as the field is called."""
+    """The budget that is used up, as the field is called."""
 
     def between(self, start: float, end: float) -> float:
         """Seconds without pauses."""
@@ -157,7 +157,7 @@ def state_of(
         left = max(0.0, expected - tokens) * training / tokens
     return State(
         sweep=sweep.name,
-        doing=f"{used_up} is spent" if used_up and not over else _doing(here, ended=ended),
+        doing=f"{used_up} is used up" if used_up and not over else _doing(here, ended=ended),
         elapsed=clock.between(clock.first, clock.now),
         left=left,
         total=len(here) + sum(to_come),

@@ -43,7 +43,7 @@ class Watched:
         self._first = self._last = 0.0
         self._pauses: list[tuple[float, float]] = []
         self._spent: SpentSoFar | None = None
-        """The newest event of what was spent."""
+        """The newest event of spending."""
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """Of its events, each with the seconds since the first; the driver's log has its own."""
 
@@ -66,7 +66,7 @@ class Watched:
 
     @property
     def over(self) -> bool:
-        """Whether the sweep has come to its end and no trial runs, or its budget is spent."""
+        """Whether the sweep has come to its end and no trial runs, or its budget is used up."""
         if self._spent and self._spent["budget"] and self._last == self._spent["time"]:
             return True
         trials = self._records.trials if self._records else []
@@ -92,7 +92,7 @@ class Watched:
         self._ended = self._ended or event["event"] == EventName.SWEEP_ENDED
 
     def _take_spent(self, event: SpentSoFar) -> None:
-        """A driver that continues says first what was spent before it."""
+        """A driver that continues says first what earlier drivers spent."""
         if self._spent and "time" in event and "time" in self._spent:
             passed = event["time"] - self._spent["time"]
             paused = passed - (event["wall_seconds"] - self._spent["wall_seconds"])

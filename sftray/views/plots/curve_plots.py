@@ -1,4 +1,4 @@
-"""Losses as trials go on: every trial's curve, and who was stopped at which rung."""
+"""Losses as trials proceed: every trial's curve, and who was stopped at which rung."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
 
 
 def rungs(found: Results) -> go.Figure:
-    """Every decision: the eval loss at a rung, who went on (filled), who was stopped (×), and the
+    """Every decision: the eval loss at a rung, who continued (filled), who was stopped (×), and the
     newest cutoff. Within one rung of one bracket all trials had seen the same rows."""
     drawn = style.figure("Rungs: who was stopped when", "", "eval loss at the rung")
     table = found.rungs.dropna(subset=["eval_loss"])
@@ -89,7 +89,7 @@ def rungs(found: Results) -> go.Figure:
             showlegend=False, line={"color": color, "width": width},
         )  # fmt: skip
     for decision, name, color, symbol in (
-        ("continue", "went on", style.OUTCOMES["completed"], "circle"),
+        ("continue", "continued", style.OUTCOMES["completed"], "circle"),
         ("stop", "stopped", style.OUTCOMES["diverged"], "x"),
     ):
         some = table[table["decision"] == decision].sort_values("eval_loss")  # the legend's symbol

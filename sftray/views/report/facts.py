@@ -74,8 +74,8 @@ def _status(found: Results) -> str:
         return f"finished, {ended} trials"
     wanted = max(found.config.total_trials, len(found.records))
     if budget := found.leaderboard.get("budget_spent"):
-        return f"{budget} is spent; {ended} of {wanted} trials have ended"
-    return f"{ended} of {wanted} trials have ended; what follows is how it stands"
+        return f"{budget} is used up; {ended} of {wanted} trials have ended"
+    return f"{ended} of {wanted} trials have ended; what follows is preliminary"
 
 
 def _best(found: Results) -> Facts | None:
@@ -146,7 +146,7 @@ def _banks(found: Results) -> int:
 
 
 def _busy(spans: list[tuple[float, float]]) -> float:
-    """Seconds in which at least one of the spans goes on; they are in the order of beginning."""
+    """Seconds in which at least one of the spans lasts; they are in the order of beginning."""
     total, until = 0.0, -math.inf
     for begin, end in spans:
         total += max(0.0, end - max(begin, until))

@@ -105,7 +105,7 @@ def _figures_of(found: Results, findings: Findings) -> list[Shown]:
             "Between two evaluations of a trial its tokens are spread evenly; evaluations and "
             "waiting count as time."),
         _shown("so-far", "Best so far", plots.best_so_far(found),
-            "How soon the sweep found what it found."),
+            "How soon the sweep reached its best loss."),
         _shown("pareto", "Cost", plots.pareto(found),
             "On the dotted line no other trial is both cheaper and better."),
     ]  # fmt: skip

@@ -120,7 +120,7 @@ def _start(
                 start_new_session=True,  # Ctrl-C is the driver's
             )
     except OSError as error:
-        log(f"{name}: off, its process could not be started ({error}); the sweep goes on")
+        log(f"{name}: off, its process could not be started ({error}); the sweep continues")
         return None
     log(f"{name}: {about}")
     return MirrorProcess(name, process, shlex.join(["python", *command]), folder)

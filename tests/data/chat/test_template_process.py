@@ -63,12 +63,12 @@ def test_a_template_that_has_been_ended_too_often_is_refused() -> None:
         written(IN_ONE_PIECE, few)
     with pytest.raises(TemplateError, match="for each of 2 conversations") as caught:
         written(IN_ONE_PIECE, few)
-    assert caught.value.hint == "set data.chat_template to one that comes to an end"
+    assert caught.value.hint == "set data.chat_template to one that terminates"
 
 
 @pytest.mark.parametrize("endless", [ENDLESS, IN_ONE_PIECE])
 def test_a_format_is_not_chosen_of_a_template_without_an_end(endless: str) -> None:
-    with pytest.raises(TemplateError, match="comes to no end for a conversation of 4 short turns"):
+    with pytest.raises(TemplateError, match="does not terminate for a conversation of 4"):
         format_of(CHATML + endless, limits(3))
 
 

@@ -130,7 +130,7 @@ def test_a_good_loss_with_bad_answers_is_not_called_healthy() -> None:
     assert (found.kind, found.wrong) == ("bad_answers", True)
     assert found.verdict == (
         "Bad answers: best eval loss 1.205 at step 100, 0.695 below the base's, but of its sample "
-        "answers 1 of 2 go round in circles."
+        "answers 1 of 2 repeat themselves."
     )
     record.results[-1]["answer_flags"] = [[], ["no_end"]]  # those of the best evaluation
     assert told(record).kind == "healthy"
@@ -394,7 +394,7 @@ def test_an_eval_loss_that_does_not_follow_train_loss_asks_for_the_evaluation_da
 def test_an_eval_loss_a_little_above_the_base_after_a_few_steps_is_too_early_to_tell() -> None:
     found = told(trial({6: BASE * 1.005}, outcome=None))
     assert found.kind == "too_early"
-    assert found.verdict == "Too early to tell: eval loss 1.909 at step 6, the base's 1.900."
+    assert found.verdict == "Too early to judge: eval loss 1.909 at step 6, the base's 1.900."
 
 
 # gained and lost

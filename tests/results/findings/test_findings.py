@@ -153,14 +153,15 @@ def test_losses_by_chance_name_no_axis() -> None:
     deciding = [axis.name for one in learned for axis in one.importances.axes if axis.decides]
     assert len(deciding) <= 1  # of 18, at 0.05 over three axes
     said = [one.verdict for one in learned if not any(a.decides for a in one.importances.axes)]
-    assert all(verdict.startswith("No hyper-parameter tells the best") for verdict in said)
+    assert all(verdict.startswith("No hyper-parameter distinguishes the best") for verdict in said)
 
 
 def test_with_few_trials_importance_says_what_is_missing_instead_of_a_number() -> None:
     findings = learn(search(11, by_rate))
     assert findings.importances.axes == ()
-    assert findings.importances.missing == "11 trials can be compared; importance needs 12"
-    assert "11 trials can be compared; importance needs 12" in text(findings)
+    missing = "too few trials to rank hyper-parameters: 11 comparable, 12 needed"
+    assert findings.importances.missing == missing
+    assert missing in text(findings)
 
 
 def test_trials_that_diverged_tell_of_the_learning_rate_too() -> None:
@@ -313,7 +314,7 @@ def test_two_batch_sizes_are_no_line() -> None:
     found = learn(grid(0.5, [4, 16])).scaling
     assert found is not None
     assert found.slope is None
-    assert found.says == "batch sizes with 4 trials that can be compared: 2; a slope needs 3"
+    assert found.says == "batch sizes with 4 comparable trials: 2; a slope needs 3"
     assert len(found.best) == 2
 
 
@@ -413,8 +414,8 @@ def test_a_stopped_trial_that_could_have_won_is_named() -> None:
     assert found.within_spread == ("t0003",)
     assert found.unknown == 0
     assert found.says == (
-        "1 of 2 stopped trials (t0003) would be the best with the largest gain of those that went "
-        "on; too few completed to say how well a rung foretells the end"
+        "1 of 2 stopped trials (t0003) would be the best with the largest gain of those that "
+        "continued; too few completed to say how well a rung foretells the end"
     )
 
 
@@ -423,7 +424,7 @@ def test_with_two_survivors_nothing_is_said_of_what_was_missed() -> None:
     stopped = [({"learning_rate": 1e-2}, always(2.1), "pruned", 24)] * 2
     found = learn(story(one_bracket(), went_on + stopped)).stopping
     assert (found.within_spread, found.unknown) == ((), 2)
-    assert found.says.startswith("too little to say what it missed")
+    assert found.says.startswith("too few to estimate what it missed")
 
 
 def test_how_well_a_rung_foretells_the_end() -> None:

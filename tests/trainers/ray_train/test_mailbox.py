@@ -100,12 +100,12 @@ def test_new_workers_get_the_trial_in_whose_middle_the_old_ones_died() -> None:
     assert box.put(1, report(5))
     # and the second death is one too many
     assert box.take(1, 0) is None
-    died = Report(interrupted="failed", message="its worker died without a word")
+    died = Report(interrupted="failed", message="its worker died without a message")
     assert [box.next_report("t0000") for _ in range(4)] == [
         died,
         report(5),
         died,
-        Report(outcome="failed", message="its worker died without a word"),
+        Report(outcome="failed", message="its worker died without a message"),
     ]
     box.send(TWO)
     assert box.take(0, 0) == box.take(1, 0) == (2, TWO)
@@ -141,7 +141,7 @@ def test_machines_that_are_taken_back_are_no_failures() -> None:
         assert report.message.startswith("its machine was taken back")
     assert box.take(0, 0) is None  # that one died of itself
     assert box.next_report("t0000") == Report(
-        interrupted="failed", message="its worker died without a word"
+        interrupted="failed", message="its worker died without a message"
     )
     ended = box.next_report("t0000")
     assert ended is not None

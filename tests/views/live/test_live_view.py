@@ -170,7 +170,7 @@ def test_what_is_spent_and_left_of_budgets_is_told(tmp_path: Path) -> None:
     assert watched.over
     assert state.elapsed == pytest.approx(time - EVENTS[0]["time"] + 60, abs=0.01)
     lines = drawn(state, 80)
-    assert lines[0].startswith("lr_batch  max_hours is spent")
+    assert lines[0].startswith("lr_batch  max_hours is used up")
     assert lines[1] == "trials  5 of 22 ended, 4 unfinished"
     assert " left" not in lines[0]
     assert "spent   2.01 of 2 hours (0.00 left), 4.03 GPU-hours, 10.07 of 9 at 2.5 a" in lines

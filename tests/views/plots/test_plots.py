@@ -120,7 +120,7 @@ def test_rungs_show_every_decision_and_its_newest_cutoff(recorded: Results) -> N
     figure = plots.rungs(recorded)
     stopped = (recorded.rungs["decision"] == "stop").sum()
     assert len(values(figure, "stopped", "y")) == stopped == 12
-    assert len(values(figure, "went on", "y")) == len(recorded.rungs) - stopped
+    assert len(values(figure, "continued", "y")) == len(recorded.rungs) - stopped
     assert list(figure.layout.xaxis.categoryarray) == ["24 rows", "52 rows"]
 
 

@@ -179,7 +179,7 @@ def test_a_winner_with_bad_answers_is_warned_of_on_top_and_shown_by_step(tmp_pat
         keep(f"{tmp_path}/trials/t0000", flagged(prompts, at, [(answer, True), ("Yes.", False)]))
     text = words(page(found))
     assert (
-        "Of the best trial's sample answers 1 of 2 go round in circles: read them first."
+        "Of the best trial's sample answers 1 of 2 repeat themselves: read them first."
         in text[: text.index("Learning curves")]
     )
     samples = text[text.index("Greedy answers to the same prompts") :]
