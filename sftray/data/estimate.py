@@ -133,7 +133,7 @@ def _references(chat: ChatFormat, prompts: Sequence[Conversation]) -> list[Refer
 
 
 def _scaled(samples: Sequence[Sample], numbers: Sequence[int], max_length: int) -> Sizes:
-    """Counts of so many conversations of each source."""
+    """Counts of this many conversations of each source."""
     of_each = [one.scaled(n, max_length) for one, n in zip(samples, numbers, strict=True)]
     return sizes_of(
         [counts for counts, _ in of_each], [packed for _, packed in of_each], max_length

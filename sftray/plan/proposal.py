@@ -101,7 +101,7 @@ def propose(
     counts = estimate["splits"]["train"]
     sweep = _sized(replace(sweep, data=recipe.data), counts["rows"], counts["tokens"], reasons)
     if "num_train_epochs" not in search and "trial.num_train_epochs" not in reasons:
-        reasons["trial.num_train_epochs"] = "of so many conversations one pass is often enough"
+        reasons["trial.num_train_epochs"] = "with this many conversations one pass is often enough"
     plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None, estimate=estimate)
     reasons["trial.model"] = _about_the_base(sweep, base, gpus)
     if plan.experts:

@@ -11,7 +11,7 @@ from sftray.config.points import field_values, largest_value
 from sftray.errors import ConfigError
 
 Ladders = dict[float, tuple[int, ...]]
-"""Epochs → the rows at which trials of so many epochs are compared."""
+"""Epochs → the rows at which trials of that many epochs are compared."""
 
 
 @dataclass(frozen=True)
