@@ -30,6 +30,8 @@ _ADAMW_TILE = 1024  # over 8 warps 4 elements a lane, for float32 and bfloat16 a
 FAST_SUMS = 16384
 """Numbers of a sum: cut off towards zero, it loses some 2⁻²⁰ of itself for each; e4m3 rounds by
 2⁻⁵."""
+FEW_ROWS = 16
+"""With fewer cuBLAS has no such product that adds a bias (PyTorch 2.11, H200)."""
 _ROW_TILE = 4096  # elements of a row at a time
 _NORM_TILE, _NORM_CHUNK = 4096, 65536  # a chunk of tiles for each partial sum
 
@@ -63,15 +65,17 @@ def scaled_product(
     """cuBLAS; with fast accumulation, which cuts a sum to 14 bits after every 32 numbers, where the
     sum is not long."""
     (codes_TI, scale_T1), (codes_OI, scale_1O) = left, right
-    return torch._scaled_mm(
+    few = codes_TI.shape[0] < FEW_ROWS
+    product = torch._scaled_mm(
         codes_TI,
         codes_OI.T,
         scale_a=scale_T1,
         scale_b=scale_1O,
-        bias=bias_O,
+        bias=None if few else bias_O,
         out_dtype=dtype,
         use_fast_accum=codes_TI.shape[1] <= FAST_SUMS,
     )
+    return product if bias_O is None or not few else product.add_(bias_O)
 
 
 def rms_norm(
