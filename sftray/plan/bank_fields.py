@@ -30,15 +30,19 @@ HARMLESS = frozenset(
     repetition_penalty length_penalty diversity_penalty max_length min_length early_stopping
     no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids model_max_length
     max_sequence_length is_llama_config unsloth_version unsloth_fixed name_or_path
-    transformers.js_config""".split()  # noqa: SIM905
+    cache_implementation transformers.js_config""".split()  # noqa: SIM905
 )
 """Of saving, generating and older versions, whatever they say."""
-DEFAULTS: dict[str, object] = {"partial_rotary_factor": 1.0, "rope_interleaved": False}
+DEFAULTS: dict[str, object] = {
+    "partial_rotary_factor": 1.0,
+    "rotary_pct": 1.0,
+    "rope_interleaved": False,
+}
 """Other fields, with what they say where they change nothing."""
 ROPE = frozenset(
     """rope_theta rope_type type factor low_freq_factor high_freq_factor beta_fast beta_slow mscale
-    mscale_all_dim attention_factor truncate original_max_position_embeddings
-    max_position_embeddings finetuned""".split()  # noqa: SIM905
+    mscale_all_dim attention_factor truncate short_factor long_factor
+    original_max_position_embeddings max_position_embeddings finetuned""".split()  # noqa: SIM905
 )
 """Fields of rope_parameters that transformers' own tables, which the bank takes, are made from."""
 

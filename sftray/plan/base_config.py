@@ -47,12 +47,84 @@ _GEMMA_3: BaseConfig = {
     "sliding_window": 4096,
 }
 
+_GEMMA: BaseConfig = {
+    "vocab_size": 256000,
+    "hidden_size": 3072,
+    "intermediate_size": 24576,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "attention_dropout": 0.0,
+    "tie_word_embeddings": True,
+}
+_GEMMA_2 = _GEMMA_3 | {
+    "vocab_size": 256000,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+_COHERE: BaseConfig = _COMMON | {
+    "vocab_size": 256000,
+    "hidden_size": 8192,
+    "intermediate_size": 22528,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 64,
+    "num_key_value_heads": None,
+    "tie_word_embeddings": True,
+}
+_GLM: BaseConfig = _COMMON | {
+    "vocab_size": 151552,
+    "intermediate_size": 13696,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+}
+
 DEFAULTS: dict[str, BaseConfig] = {
     "llama": _COMMON | _LLAMA,
     "mistral": _COMMON | _MISTRAL,
     "qwen2": _COMMON | _QWEN,
     "qwen3": _COMMON | _QWEN | {"head_dim": 128},
     "gemma3_text": _GEMMA_3,
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA_2,
+    "vaultgemma": _GEMMA_2,
+    "cohere": _COHERE,
+    "cohere2": _COHERE | {"sliding_window": 4096},
+    "cwm": _COMMON
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 6144,
+        "intermediate_size": 21504,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 48,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "sliding_window": 8192,
+    },
+    "ernie4_5": _COMMON
+    | {
+        "vocab_size": 103424,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+    "helium": _COMMON
+    | {
+        "vocab_size": 48000,
+        "hidden_size": 2560,
+        "intermediate_size": 7040,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 20,
+        "num_key_value_heads": 20,
+        "head_dim": 128,
+    },
+    "glm": _GLM,
     "smollm3": _COMMON
     | {
         "vocab_size": 128256,
@@ -78,14 +150,7 @@ DEFAULTS: dict[str, BaseConfig] = {
     "olmo2": _COMMON | _LLAMA | {"vocab_size": 50304},
     "olmo3": _COMMON | _LLAMA | {"vocab_size": 50304, "sliding_window": 4096},
     "granite": _COMMON | _LLAMA,
-    "glm4": _COMMON
-    | {
-        "vocab_size": 151552,
-        "intermediate_size": 13696,
-        "num_hidden_layers": 40,
-        "num_key_value_heads": 2,
-        "head_dim": 128,
-    },
+    "glm4": _GLM,
     "seed_oss": _COMMON
     | {
         "vocab_size": 155136,

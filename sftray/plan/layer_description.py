@@ -8,7 +8,7 @@ test. The proof of the loaded base (`trial.equality`) holds each line to transfo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sftray.storage.model_files import BaseConfig
 
@@ -44,8 +44,14 @@ class Family:
     """Norms multiply in float32, and round then."""
     one_plus: bool = False
     """The same by 1 + weight."""
+    centred: bool = False
+    """Norms are LayerNorm without a bias."""
+    parallel: bool = False
+    """The feed-forward layer has the input of attention, not its result."""
     interleaved: bool = False
     """Rotary embeddings turn neighbours, not the halves of a head."""
+    paired_tables: bool = False
+    """So do transformers' tables of them."""
     rotary_in_windows: bool = False
     """Where some layers have windows, the others have no rotary embedding."""
     windowed: bool = False
@@ -55,10 +61,29 @@ class Family:
 
 
 _AFTER = Norms(None, "post_attention_layernorm", None, "post_feedforward_layernorm")
+_GATE_UP: Groups = (*SPLIT[:2], ("gate_up_proj",), ("down_proj",))
 _SANDWICH = Norms(
     after_attention="post_attention_layernorm",
     before_mlp="pre_feedforward_layernorm",
     after_mlp="post_feedforward_layernorm",
+)
+
+_COHERE = Family(
+    norms=Norms(before_mlp=None),
+    exact_norms=True,
+    centred=True,
+    parallel=True,
+    interleaved=True,
+    paired_tables=True,
+    fields=frozenset(
+        """layer_norm_eps logit_scale sliding_window_pattern layer_switch use_parallel_block
+        order_of_interleaved_layers position_embedding_type use_embedding_sharing
+        use_gated_activation""".split()  # noqa: SIM905
+    ),
+)
+_GEMMA_2 = frozenset(
+    """hidden_activation query_pre_attn_scalar attn_logit_softcapping
+    final_logit_softcapping""".split()  # noqa: SIM905
 )
 
 FAMILIES: dict[str, Family] = {
@@ -74,6 +99,17 @@ FAMILIES: dict[str, Family] = {
             rope_local_base_freq""".split()  # noqa: SIM905
         ),
     ),
+    "gemma": Family(one_plus=True),
+    "gemma2": Family(norms=_SANDWICH, one_plus=True, fields=_GEMMA_2),
+    "vaultgemma": Family(
+        norms=Norms(before_mlp="pre_feedforward_layernorm"), one_plus=True, fields=_GEMMA_2
+    ),
+    "cohere": _COHERE,
+    "cohere2": replace(_COHERE, rotary_in_windows=True),
+    "cwm": Family(),
+    "ernie4_5": Family(interleaved=True, fields=frozenset({"use_bias"})),
+    "helium": Family(exact_norms=True, interleaved=True),
+    "glm": Family(groups=_GATE_UP, interleaved=True, fields=frozenset({"partial_rotary_factor"})),
     "smollm3": Family(fields=frozenset({"no_rope_layers", "no_rope_layer_interval"})),
     "ministral": Family(),
     "ministral3": Family(windowed=True, fields=frozenset({"llama_4_scaling_beta"})),
@@ -95,7 +131,7 @@ FAMILIES: dict[str, Family] = {
             after_attention="post_self_attn_layernorm",
             after_mlp="post_mlp_layernorm",
         ),
-        groups=(*SPLIT[:2], ("gate_up_proj",), ("down_proj",)),
+        groups=_GATE_UP,
         interleaved=True,
         fields=frozenset({"partial_rotary_factor"}),
     ),
@@ -138,6 +174,12 @@ class Description:
     """Logits are multiplied by it."""
     stretch: tuple[float, int]
     """(β, L): the queries at position p are multiplied by 1 + β · ln(1 + ⌊p / L⌋)."""
+    original: int | None
+    """Longer documents have the long factors of LongRoPE; None: its type is another."""
+    attention_cap: float | None
+    """Attention scores are squashed to ± it by tanh."""
+    cap: float | None
+    """So are logits."""
 
 
 def describe(config: BaseConfig, head_dim: int) -> Description:
@@ -148,6 +190,7 @@ def describe(config: BaseConfig, head_dim: int) -> Description:
     turned = config.get("no_rope_layers") or [1] * count
     window = config.get("sliding_window")
     rope = rotary_fields(config)[0]
+    original = int(str(rope.get("original_max_position_embeddings") or 0))
     own = set(config.get("rope_parameters") or {}) & LAYER_TYPES
     kinds = []
     for kind, turns in zip(types, turned, strict=True):
@@ -162,11 +205,11 @@ def describe(config: BaseConfig, head_dim: int) -> Description:
         gelu=ACTIVATIONS[activation(config)],
         embedding=config.get("embedding_multiplier", 1.0),
         residual=config.get("residual_multiplier", 1.0),
-        logits=1 / config.get("logits_scaling", 1.0),
-        stretch=(
-            float(str(rope.get("llama_4_scaling_beta") or 0)),
-            int(str(rope.get("original_max_position_embeddings") or 1)),
-        ),
+        logits=config.get("logit_scale") or 1 / config.get("logits_scaling", 1.0),
+        stretch=(float(str(rope.get("llama_4_scaling_beta") or 0)), original or 1),
+        original=original if rope.get("rope_type") == "longrope" else None,
+        attention_cap=config.get("attn_logit_softcapping"),
+        cap=config.get("final_logit_softcapping"),
     )
 
 

@@ -25,8 +25,9 @@ from sftray.plan.layer_description import (
 from sftray.plan.model_shape import ModelShape
 from sftray.storage.model_files import BaseConfig
 
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings that are a function of the position alone."""
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
+"""Rotary embeddings that are a function of the position alone, but for the last, which is one of
+the document's length, too, and computed where all layers have the same."""
 
 SHARED = (
     "model",
@@ -124,10 +125,11 @@ def why_not_the_base(base: BaseConfig) -> str | None:
         return "the base's attention is not causal (is_causal is false)"
     if base["attention_dropout"]:
         return "the base has attention dropout"
-    for rope in rotary_fields(base):
+    for of_a_kind, rope in enumerate(rotary_fields(base)):
         turn = rope.get("rope_type") or rope.get("type") or "default"
-        if turn not in ROPE_TYPES:
-            return f"the base's rotary embedding is {turn!r}, not a function of the position alone"
+        computed = ROPE_TYPES[:-1] if of_a_kind else ROPE_TYPES
+        if turn not in computed:
+            return f"the base's rotary embedding is {turn!r}, not of {', '.join(computed)}"
     if field := unknown_field(base):
         return f"the base's {field}, which the bank does not know"
     return None

@@ -68,9 +68,11 @@ class BaseConfig(TypedDict, total=False):
     embedding_multiplier: float
     residual_multiplier: float
     logits_scaling: float
+    logit_scale: float
     no_rope_layers: list[int] | None
     attention_dropout: float
     attn_logit_softcapping: float | None
+    final_logit_softcapping: float | None
     is_causal: bool
     use_bidirectional_attention: bool
     layer_types: list[str] | None

@@ -23,7 +23,6 @@ from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.batches import Batch, Buffers, PackedRow, read_row, smallest
-from sftray.trial.collate import collate
 from sftray.trial.lora_adapter import init_adapters, lora_config
 from sftray.trial.trial_spec import TrialSpec
 
@@ -94,6 +93,44 @@ CONFIGS: dict[str, Any] = {
     "olmo3": lambda: transformers.Olmo3Config(
         **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
     ),
+    "phi3 with longrope": lambda: transformers.Phi3Config(
+        **SIZES | {"max_position_embeddings": 64},
+        pad_token_id=0,
+        original_max_position_embeddings=12,
+        rope_scaling={
+            "type": "longrope",
+            "short_factor": [1.0, 1.2, 1.4, 1.6],
+            "long_factor": [2.0, 3.0, 5.0, 8.0],
+        },
+    ),
+    "gemma": lambda: transformers.GemmaConfig(**SIZES, head_dim=16),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **SIZES,
+        head_dim=16,
+        query_pre_attn_scalar=24,
+        sliding_window=5,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=1.5,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "vaultgemma": lambda: transformers.VaultGemmaConfig(
+        **SIZES, head_dim=16, sliding_window=5, attn_logit_softcapping=2.0
+    ),
+    "cohere": lambda: transformers.CohereConfig(**SIZES, logit_scale=0.3),
+    "cohere2": lambda: transformers.Cohere2Config(
+        **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "cwm": lambda: transformers.CwmConfig(
+        **SIZES,
+        head_dim=16,
+        sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"],
+        eos_token_id=1,
+        bos_token_id=0,
+    ),
+    "ernie4_5": lambda: transformers.Ernie4_5Config(**SIZES, head_dim=16, use_bias=True),
+    "helium": lambda: transformers.HeliumConfig(**SIZES, head_dim=8),
+    "glm": lambda: transformers.GlmConfig(**SIZES, head_dim=16, pad_token_id=0),
     "granite": lambda: transformers.GraniteConfig(
         **SIZES,
         mlp_bias=True,
@@ -115,8 +152,9 @@ CONFIGS: dict[str, Any] = {
 def random_model(family: str, seed: int = 0) -> Any:
     """A float32 model of the family with weights large enough to matter, norms and biases too."""
     torch.manual_seed(seed)
+    config, capped = CONFIGS[family](), family in ("gemma2", "vaultgemma")
     model = transformers.AutoModelForCausalLM.from_config(
-        CONFIGS[family](), attn_implementation="sdpa", dtype=torch.float32
+        config, attn_implementation="eager" if capped else "sdpa", dtype=torch.float32
     )
     for name, parameter in model.named_parameters():
         nn.init.normal_(parameter, 1.0 if "norm" in name else 0.0, 0.1)
@@ -149,12 +187,19 @@ def peft_model(model: Any, trial: TrialConfig, seed: int, spread: float = 0.05) 
 
 
 def loss_sum(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
-    """The sum of token losses, by transformers and PEFT."""
-    batch = collate(rows, "stacked")
-    labels = batch.pop("labels")[:, 1:]
-    logits = model(**batch, use_cache=False).logits[:, :-1]
-    kept = labels != -100
-    return nn.functional.cross_entropy(logits[kept], labels[kept], reduction="sum")
+    """The sum of token losses, by transformers and PEFT, each document alone."""
+    losses = []
+    for row in rows:
+        ends = np.cumsum(row["seq_lengths"])
+        parts = (np.split(row[name], ends[:-1]) for name in ("input_ids", "labels"))
+        for ids, targets in zip(*map(_tensors, parts), strict=True):
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+            losses.append(nn.functional.cross_entropy(logits, targets[1:], reduction="sum"))
+    return torch.stack(losses).sum()
+
+
+def _tensors(parts: list[np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(part) for part in parts]
 
 
 def bank_batch(rows: list[dict[str, Any]], unused: int = 3) -> Batch:

@@ -57,9 +57,18 @@ QWEN3_8B: dict[str, Any] = {
 }
 MISTRAL: dict[str, Any] = {"model_type": "mistral", "hidden_act": "silu", "sliding_window": None}
 GEMMA3: dict[str, Any] = {"model_type": "gemma3_text", "sliding_window_pattern": 6}
+COMMAND_R7B: dict[str, Any] = {
+    "attention_bias": False, "cache_implementation": "hybrid", "head_dim": 128,
+    "hidden_act": "silu", "layer_norm_eps": 1e-05, "layer_switch": 4, "logit_scale": 0.25,
+    "model_type": "cohere2", "order_of_interleaved_layers": "local_attn_first",
+    "position_embedding_type": "rope_gptj", "rope_scaling": None, "rope_theta": 50000,
+    "rotary_pct": 1.0, "sliding_window": 4096, "sliding_window_pattern": 4,
+    "use_embedding_sharing": True, "use_gated_activation": True, "use_parallel_block": True,
+    "use_parallel_embedding": False, "use_qk_norm": False,
+}  # fmt: skip
 INT8 = {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True}
 REFUSED = {"attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"}
-REFUSED |= {"residual_dropout", "resid_pdrop", "embd_pdrop"}
+REFUSED |= {"residual_dropout", "resid_pdrop", "embd_pdrop", "use_qk_norm"}
 """Fields of configurations that are refused where they are on."""
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False}
 
@@ -78,7 +87,7 @@ def test_plain_trials_of_every_family_are_slots_of_a_bank(family: str) -> None:
         lambda kind: {"rope_scaling": {"type": kind, "factor": 8.0}},
     ],
 )
-def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, spelled: Any) -> None:
+def test_rotary_embeddings_that_the_bank_knows_are_computed(rope_type: str, spelled: Any) -> None:
     assert why_not(make_sweep(), {"model_type": "llama", **spelled(rope_type)}) is None
 
 
@@ -101,14 +110,13 @@ def test_rotary_embeddings_of_the_position_alone_are_computed(rope_type: str, sp
         (QWEN3_8B | {"attention_dropout": 0.1}, "the base has attention dropout"),
         (
             QWEN3_8B | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
-            "rotary embedding is 'dynamic', not a function of the position alone",
+            "rotary embedding is 'dynamic', not of default, linear, llama3, yarn, longrope",
         ),
-        ({"model_type": "llama", "rope_scaling": {"type": "longrope"}}, "is 'longrope'"),
         ({"model_type": "llama", "rope_parameters": {"rope_type": "dynamic"}}, "is 'dynamic'"),
         (GEMMA3 | {"rope_parameters": {"full_attention": {"rope_type": "yarn", "x": 1}}}, "x is 1"),
         (
             GEMMA3 | {"rope_parameters": {"sliding_attention": {"rope_type": "longrope"}}},
-            "rotary embedding is 'longrope'",
+            "rotary embedding is 'longrope', not of default, linear, llama3, yarn",
         ),
         (GEMMA3 | {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
         (GEMMA3 | {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
@@ -163,6 +171,7 @@ def test_every_field_of_transformers_configuration_is_known(family: str) -> None
         MISTRAL | {"sliding_window": 4096},
         QWEN3_8B,
         QWEN3_8B | {"model_type": "qwen2", "sliding_window": 131072},
+        COMMAND_R7B,
         QWEN3_8B | {"layer_types": ["full_attention"] * 36},
     ],
 )

@@ -26,7 +26,8 @@ from sftray.trainers.bank.backend import fastest
 from sftray.trainers.bank.batches import Batch
 from sftray.trainers.bank.frozen_base import Base
 from sftray.trainers.bank.packed_attention import BankAttention, possible
-from sftray.trainers.bank.product_inputs import ProductInputs, Rounded
+from sftray.trainers.bank.product_inputs import ProductInputs, Rounded, distance_from_mean
+from sftray.trainers.bank.rotary import Rotary
 
 
 class Decoder:
@@ -39,19 +40,13 @@ class Decoder:
         self.base, self.layout, self.max_length = base, layout, max_length
         self._attentions = possible(base.shape, base.dtype, base.device, attention)
         kinds, longest = base.description.kinds, max_length + reach
-        places = torch.arange(longest, device=base.device)
-        names = {kind.rotary for kind in kinds if kind.rotary is not None}
-        self._tables = {name: self._table(places, name) for name in names}
-        self._back = {name: -sin for name, (_, sin) in self._tables.items()}  # it turns back
-        beta, length = base.description.stretch
-        scale_L = 1 + beta * torch.log(1 + torch.floor(places / length))
-        self._scale_L = scale_L.to(base.dtype) if beta and longest > length else None
-        """Of queries by position, where any is not 1."""
+        self._rotary = Rotary(base, longest)
         self._windows = [k.window if k.window and k.window < longest else None for k in kinds]
         self._ops = fastest(base.device)
-        gelu, epsilon = base.description.gelu, base.shape.epsilon
+        description, epsilon = base.description, base.shape.epsilon
+        self._parallel, self._centred = description.family.parallel, description.family.centred
         self._inputs = [
-            ProductInputs(layer.groups, self._ops, epsilon, gelu=gelu) for layer in base.layers
+            ProductInputs(layer.groups, self._ops, epsilon, description) for layer in base.layers
         ]
         self._linears = [
             [
@@ -60,14 +55,6 @@ class Decoder:
             ]
             for index, layer in enumerate(base.layers)
         ]
-
-    def _table(self, places_L: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        cos_LE, sin_LE = self.base.rotary(places_L, name)
-        if not self.base.description.family.interleaved:
-            return cos_LE, sin_LE
-        half = cos_LE.shape[1] // 2
-        cos_LE, sin_LE = (t[:, :half].repeat_interleave(2, dim=1) for t in (cos_LE, sin_LE))
-        return cos_LE, sin_LE
 
     @property
     def attention(self) -> BankAttention:
@@ -162,13 +149,15 @@ class Decoder:
         elif layer.joint_norms is not None:
             raw_THE = heads_THE
             heads_THE = self._joint_norm(raw_THE, layer.joint_norms)
-        self._turn_(heads_THE, index, batch.positions)
+        self._rotary.turn_(heads_THE, index, batch)
         attend = (attention or self.attention).forward
         mixed_TQE, attended = attend(heads_THE, batch.documents, self._windows[index])
         mixed_TI = mixed_TQE.reshape(x_TD.shape[0], -1)
         ends = (layer.after_attention, batch, work_KP)
         middle_TD, branch, ho_KSJ = self._added(out, mixed_TI, x_TD, *ends)
-        normed2_TD, rstd2_T, codes = inputs.norm(middle_TD, layer.before_mlp)
+        normed2_TD, rstd2_T = normed_TD, rstd_T
+        if not self._parallel:
+            normed2_TD, rstd2_T, codes = inputs.norm(middle_TD, layer.before_mlp)
         gate_up_TG, hg_KSJ = gate_up.forward(normed2_TD, batch, work_KP, codes=codes)
         active_TF, codes = inputs.glu(gate_up_TG)
         ends = (layer.after_mlp, batch, work_KP)
@@ -233,9 +222,10 @@ class Decoder:
         codes = self._inputs[index].glu_backward_(gate_up_TG, dactive_TF)
         active_TF, dgate_up_TG = dactive_TF, gate_up_TG
         down.add_gradients(dbranch_TD, active_TF, hd_KSJ, dh_KSJ, batch, grad_KP)
-        dnormed_TD, dh_KSJ = gate_up.input_gradient(dgate_up_TG, batch, work_KP, codes)
+        dnormed2_TD, dh_KSJ = gate_up.input_gradient(dgate_up_TG, batch, work_KP, codes)
         gate_up.add_gradients(dgate_up_TG, normed2_TD, hg_KSJ, dh_KSJ, batch, grad_KP)
-        self._norm_gradient_(dx_TD, dnormed_TD, middle_TD, layer.before_mlp, rstd2_T)
+        if not self._parallel:
+            self._norm_gradient_(dx_TD, dnormed2_TD, middle_TD, layer.before_mlp, rstd2_T)
 
         dbranch_TD = self._branch_gradient(dx_TD, branch, layer.after_attention)
         dmixed_TI, dh_KSJ = out.input_gradient(dbranch_TD, batch, work_KP)
@@ -244,7 +234,7 @@ class Decoder:
         dmixed_TQE = dmixed_TI.view(-1, shape.heads, shape.head_dim)
         where = (batch.documents, self._windows[index])
         self.attention.backward(dmixed_TQE, heads_THE, attended, *where, dheads_THE)
-        self._turn_(dheads_THE, index, batch.positions, back=True)
+        self._rotary.turn_(dheads_THE, index, batch, back=True)
         if layer.head_norms is not None:
             fast.head_norm_backward_(dheads_THE, raw_THE, layer.head_norms, shape.epsilon)
         elif layer.joint_norms is not None:
@@ -256,23 +246,10 @@ class Decoder:
             return dx_TD
         dnormed_TD, dh_KSJ = qkv.input_gradient(dqkv_TO, batch, work_KP)
         qkv.add_gradients(dqkv_TO, normed_TD, hq_KSJ, dh_KSJ, batch, grad_KP)
+        if self._parallel:
+            dnormed_TD.add_(dnormed2_TD)
         self._norm_gradient_(dx_TD, dnormed_TD, x_TD, layer.before_attention, rstd_T)
         return dx_TD
-
-    def _turn_(
-        self, heads_THE: Tensor, index: int, positions_T: Tensor, *, back: bool = False
-    ) -> None:
-        """Rotate queries and keys of a layer by their positions, and scale queries; `back` is both
-        for a gradient."""
-        shape, rotary = self.base.shape, self.base.description.kinds[index].rotary
-        if rotary is not None:
-            cos_LE, sin_LE = self._tables[rotary]
-            sin_LE = self._back[rotary] if back else sin_LE
-            rotated, family = shape.heads + shape.kv_heads, self.base.description.family
-            where = (cos_LE, sin_LE, positions_T, rotated)
-            self._ops.rope_(heads_THE, *where, interleaved=family.interleaved)
-        if self._scale_L is not None:
-            heads_THE[:, : shape.heads].mul_(self._scale_L[positions_T][:, None, None])
 
     def _joint_norm(self, raw_THE: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         """All query heads normed as one, and all key heads; value heads copied."""
@@ -297,8 +274,9 @@ class Decoder:
 
     def _norm(self, x_TD: Tensor, weight_D: Tensor) -> tuple[Tensor, Tensor]:
         """x normed, and 1 / rms."""
-        normed_TD, rstd_T = self._ops.rms_norm(x_TD, weight_D, self.base.shape.epsilon)
-        return normed_TD, rstd_T
+        given_TD = distance_from_mean(x_TD) if self._centred else x_TD
+        normed_TD, rstd_T = self._ops.rms_norm(given_TD, weight_D, self.base.shape.epsilon)
+        return normed_TD.to(x_TD.dtype), rstd_T
 
     def _norm_gradient_(
         self, dx_TD: Tensor, dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor | None, rstd_T: Tensor
@@ -306,6 +284,11 @@ class Decoder:
         """Add to dx the gradient of `_norm`'s x."""
         if weight_D is None:
             dx_TD.add_(dy_TD)
+        elif self._centred:
+            slope_TD = torch.empty_like(x_TD, dtype=torch.float32)
+            given = (distance_from_mean(x_TD), weight_D, rstd_T)
+            self._ops.rms_norm_backward_(slope_TD, dy_TD, *given, add=False)
+            dx_TD.add_(distance_from_mean(slope_TD))
         else:
             self._ops.rms_norm_backward_(dx_TD, dy_TD, x_TD, weight_D, rstd_T)
 
@@ -315,19 +298,25 @@ class Decoder:
         picked_MD = x_TD[batch.where.clamp(max=tokens - 1)]
         normed_MD, rstd_M = self._norm(picked_MD, base.norm)
         losses_M = torch.empty(batch.where.shape[0], device=x_TD.device)
-        step = _even(batch.where.shape[0], max(1, LOGITS_AT_ONCE // base.shape.vocabulary))
+        cap = base.description.cap
+        most = LOGITS_AT_ONCE // (2 if cap else 1)  # those before the cap are kept beside them
+        step = _even(batch.where.shape[0], max(1, most // base.shape.vocabulary))
         for start in range(0, batch.where.shape[0], step):
             rows = slice(start, start + step)
             logits_mV = normed_MD[rows] @ base.head.T
+            squashed_mV = logits_mV.div_(cap).tanh_() if cap else None
+            logits_mV = logits_mV if squashed_mV is None else squashed_mV * cap
             targets_m = batch.targets[rows]
             losses_M[rows] = self._ops.cross_entropy_(logits_mV, targets_m, gradient=gradient)
             if gradient:
+                if squashed_mV is not None:
+                    _tanh_gradient_(logits_mV, squashed_mV)
                 torch.mm(logits_mV, base.head, out=normed_MD[rows])  # the gradient takes its place
-            del logits_mV
+            del logits_mV, squashed_mV
         if not gradient:
             return losses_M, None
         dpicked_MD = torch.zeros_like(picked_MD)
-        self._ops.rms_norm_backward_(dpicked_MD, normed_MD, picked_MD, base.norm, rstd_M)
+        self._norm_gradient_(dpicked_MD, normed_MD, picked_MD, base.norm, rstd_M)
         dx_UD = x_TD.new_zeros(tokens + 1, x_TD.shape[1])  # unused entries go to the last row
         dx_UD.index_copy_(0, batch.where, dpicked_MD)
         return losses_M, dx_UD[:tokens]
@@ -336,6 +325,11 @@ class Decoder:
         tokens = batch.ids.shape[0]
         spread_U = losses_M.new_zeros(tokens + 1).index_copy_(0, batch.where, losses_M)
         return spread_U[:tokens].view(slots, -1).sum(1)
+
+
+def _tanh_gradient_(dy_mV: Tensor, tanh_mV: Tensor) -> None:
+    """Turn the gradient of cap · tanh(x / cap) into that of x."""
+    torch.ops.aten.tanh_backward.grad_input(dy_mV, tanh_mV, grad_input=dy_mV)
 
 
 def _even(count: int, most: int) -> int:

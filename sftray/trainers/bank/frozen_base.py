@@ -44,13 +44,15 @@ class DecoderShape:
     layers: int
     vocabulary: int
     epsilon: float
-    """Of the RMS norms."""
+    """Of the norms."""
     scale: float
     """Of attention scores."""
     outputs: dict[str, int]
     """Width of each projection's output."""
     inputs: dict[str, int]
     groups: Groups = SPLIT
+    cap: float | None = None
+    """Attention scores are squashed to ± it by tanh."""
     path: str = "model.layers"
     """What the layers are called in the checkpoint."""
 
@@ -205,8 +207,9 @@ def _shape(model: Any) -> DecoderShape:
         head_dim=head_dim,
         layers=len(model.model.layers),
         vocabulary=model.lm_head.weight.shape[0],
-        epsilon=config.rms_norm_eps,
+        epsilon=config.layer_norm_eps if description.family.centred else config.rms_norm_eps,
         scale=description.scale,
+        cap=description.attention_cap,
         groups=groups,
         outputs=outputs,
         inputs={name: module.in_features for name, module in modules.items()},
@@ -215,7 +218,7 @@ def _shape(model: Any) -> DecoderShape:
 
 
 def _scaled(weight_D: Tensor, factor: float) -> Tensor:
-    """The last norm's weight, by which logits are scaled, too; unrounded."""
+    """A norm's weight, by which what comes of it is scaled, too; unrounded."""
     return weight_D if factor == 1 else weight_D.float() * factor
 
 
@@ -268,6 +271,9 @@ def _take_layer(
         place: name and _norm(getattr(layer, name), description, dtype)
         for place, name in asdict(description.family.norms).items()
     }
+    for place in ("after_attention", "after_mlp"):
+        if (weight_D := found[place]) is not None:
+            found[place] = _scaled(weight_D, description.residual)
     return Layer(groups, **found, head_norms=head_norms, joint_norms=joint_norms)
 
 

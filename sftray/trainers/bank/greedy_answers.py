@@ -13,13 +13,12 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from sftray.trainers.bank.batches import Batch, PackedRow, assemble
 from sftray.trainers.bank.cuda_graphs import Graphs
 from sftray.trainers.bank.decoder import Decoder
-from sftray.trainers.bank.packed_attention import Documents
+from sftray.trainers.bank.packed_attention import Documents, attend
 from sftray.trial.collate import positions
 from sftray.trial.samples import Reply
 
@@ -87,10 +86,12 @@ def _continued(
     none = torch.empty(0, dtype=torch.int64, device=device)
     token = (hidden @ decoder.base.head.T).argmax(1)
     tokens = [token.clone()]
+    bounds = torch.arange(len(token) + 1, dtype=torch.int32, device=device)
+    alone = Documents(bounds, longest=1, rows=1)  # of each text its new token
     growing.by_one()
 
     def one_more() -> None:
-        new = Batch(token, growing.place, batch.documents, none, none)
+        new = Batch(token, growing.place, alone, none, none)
         token.copy_((decoder.hidden(new, work, growing) @ decoder.base.head.T).argmax(1))
         growing.by_one()
 
@@ -116,7 +117,7 @@ class _Growing:
         """`lengths` of the texts as they follow each other in the first pass."""
         shape, device = decoder.base.shape, decoder.base.device
         self.name, self._first = decoder.attention.name, decoder.attention
-        self._split, self._scale = shape.split, shape.scale
+        self._split, self._scale, self._cap = shape.split, shape.scale, shape.cap
         room = (len(lengths), int(lengths.max()) + most, shape.kv_heads, shape.head_dim)
         self._kept = [
             torch.zeros(2, *room, dtype=decoder.base.dtype, device=device)
@@ -156,14 +157,8 @@ class _Growing:
         seen = self._before >= 0
         if window is not None:
             seen &= self._before < window
-        out = functional.scaled_dot_product_attention(
-            query[:, :, None],
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
-            attn_mask=seen,
-            scale=self._scale,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+        kept = (keys.transpose(1, 2), values.transpose(1, 2))
+        out = attend(query[:, :, None], *kept, seen, self._scale, self._cap)
         return out[:, :, 0], None
 
     def backward(self, *_: object) -> None:

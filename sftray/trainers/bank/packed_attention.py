@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sftray.trainers.bank.frozen_base import DecoderShape
 
@@ -70,14 +71,14 @@ def possible(
     shape: DecoderShape, dtype: torch.dtype, device: torch.device, wanted: str | None = None
 ) -> list[BankAttention]:
     """What may run here, the fastest first: FlashAttention-2, PyTorch's variable-length attention,
-    SDPA; or the one that is `wanted`, where it may."""
+    SDPA, which do not cap scores, but for the first; or the one that is `wanted`, where it may."""
     found: list[BankAttention] = []
     if device.type == "cuda" and dtype == torch.bfloat16:
         if importlib.util.find_spec("flash_attn") is not None:
             found.append(Flash(shape))
-        if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
+        if shape.cap is None and importlib.util.find_spec("torch.nn.attention.varlen") is not None:
             found.append(Varlen(shape))
-    found.append(Sdpa(shape))
+    found.append(Sdpa(shape) if shape.cap is None else Capped(shape))
     return [one for one in found if one.name == wanted] or found
 
 
@@ -101,13 +102,13 @@ class Flash:
             _wrapped_flash_attn_varlen_forward,
             _wrapped_flash_attn_varlen_backward,
         )
-        self._split, self._scale = shape.split, shape.scale
+        self._split, self._scale, self._cap = shape.split, shape.scale, shape.cap or 0.0
 
     def forward(
         self, qkv_THE: Tensor, documents: Documents, window: int | None
     ) -> tuple[Tensor, Any]:
         query_TQE, key_TCE, value_TCE = torch.split(qkv_THE, self._split, dim=1)
-        how = (0.0, self._scale, True, *_sides(window))
+        how = (0.0, self._scale, True, *_sides(window), self._cap)
         out_TQE, log_sum_QT, _, _ = self._forward(
             query_TQE, key_TCE, value_TCE, *documents.places, *how
         )
@@ -127,7 +128,7 @@ class Flash:
         )
         self._backward(
             dout_TQE, *parts, *saved, *slopes, *documents.places, 0.0, self._scale, True,
-            *_sides(window), 0.0, None, torch.are_deterministic_algorithms_enabled(),
+            *_sides(window), self._cap, None, torch.are_deterministic_algorithms_enabled(),
         )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ class _ByAutograd:
     name: str
 
     def __init__(self, shape: DecoderShape) -> None:
-        self._split, self._scale = shape.split, shape.scale
+        self._split, self._scale, self._cap = shape.split, shape.scale, shape.cap
 
     def forward(
         self, qkv_THE: Tensor, documents: Documents, window: int | None
@@ -198,15 +199,53 @@ class Sdpa(_ByAutograd):
             documents.masks[window] = _block_diagonal(documents, qkv_THE.shape[0], window)
         qkv_NHLE = qkv_THE.view(documents.rows, -1, *qkv_THE.shape[1:]).transpose(1, 2)
         query_NQLE, key_NCLE, value_NCLE = torch.split(qkv_NHLE, self._split, dim=1)
-        out_NQLE = functional.scaled_dot_product_attention(
-            query_NQLE,
-            key_NCLE,
-            value_NCLE,
-            attn_mask=documents.masks[window],
-            scale=self._scale,
-            enable_gqa=query_NQLE.shape != key_NCLE.shape,
-        )
+        out_NQLE = self._rows(query_NQLE, key_NCLE, value_NCLE, documents.masks[window])
         return out_NQLE.transpose(1, 2).flatten(0, 1)
+
+    def _rows(self, query: Tensor, key: Tensor, value: Tensor, seen_N1LL: Tensor) -> Tensor:
+        return attend(query, key, value, seen_N1LL, self._scale)
+
+
+class Capped(Sdpa):
+    """Scores squashed by tanh (Gemma 2, arXiv:2408.00118), in plain PyTorch: any device and dtype.
+    A row and a key head at a time, which is run again backwards, so that few scores exist."""
+
+    name = "eager"
+
+    def _rows(self, query: Tensor, key: Tensor, value: Tensor, seen_N1LL: Tensor) -> Tensor:
+        heads = (part.chunk(key.shape[1], dim=1) for part in (query, key, value))
+        parts = [
+            [
+                checkpoint(
+                    *(attend, *row, seen, self._scale, self._cap),
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # which a CUDA graph cannot hold
+                )
+                for *row, seen in zip(*(one.split(1) for one in head), seen_N1LL, strict=True)
+            ]
+            for head in zip(*heads, strict=True)
+        ]
+        return torch.cat([torch.cat(rows) for rows in parts], dim=1)
+
+
+def attend(
+    query_NQLE: Tensor,
+    key_NCME: Tensor,
+    value_NCME: Tensor,
+    seen: Tensor,
+    scale: float,
+    cap: float | None = None,
+) -> Tensor:
+    """Attention of rows to what a mask lets them see, [N, Q, L, E]; scores squashed to ± cap."""
+    share = query_NQLE.shape[1] // key_NCME.shape[1]
+    if cap is None:
+        return functional.scaled_dot_product_attention(
+            *(query_NQLE, key_NCME, value_NCME), seen, scale=scale, enable_gqa=share > 1
+        )
+    key, value = (part.repeat_interleave(share, dim=1) for part in (key_NCME, value_NCME))
+    scores = torch.tanh(query_NQLE @ key.mT * (scale / cap)) * cap
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1, dtype=torch.float32)
+    return weights.to(value.dtype) @ value
 
 
 def _block_diagonal(documents: Documents, tokens: int, window: int | None) -> Tensor:

@@ -50,8 +50,18 @@ BY_POSITION = {
     "original_max_position_embeddings": 64, "llama_4_scaling_beta": 0.3,
 }  # fmt: skip
 MULTIPLIERS = {"embedding": 3.0, "residual": 0.6, "attention": 0.2}
+CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
+    ("gemma", {}),
+    ("gemma2", {**GEMMA3, **CAPS}),
+    ("vaultgemma", {**GEMMA3, **CAPS}),
+    ("cohere", {"logit_scale": 0.3}),
+    ("cohere2", {"sliding_window": 24, "layer_types": GEMMA3["layer_types"]}),
+    ("cwm", {"sliding_window": 24, "layer_types": GEMMA3["layer_types"]}),
+    ("ernie4_5", {"use_bias": True}),
+    ("helium", {}),
+    ("glm", {}),
     ("phi3", {"rope_parameters": HALF, "sliding_window": 24}),
     (
         "granite",
@@ -421,7 +431,11 @@ def test_samples_are_greedy_answers_of_the_trained_adapters_at_every_evaluation(
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [pytest.param("llama", {}, marks=pytest.mark.exhaustive), ("gemma3_text", GEMMA3)],
+    [
+        pytest.param("llama", {}, marks=pytest.mark.exhaustive),
+        pytest.param("gemma2", {**GEMMA3, **CAPS}, marks=pytest.mark.exhaustive),
+        ("gemma3_text", GEMMA3),
+    ],
 )
 def test_long_answers_of_many_prompts_at_once_are_those_of_transformers_generate(
     kind: str, settings: dict[str, Any], small_packs: Packs, tmp_path: Path
