@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sftray.plan.trainer_choice import why_not_the_base
 from sftray.trial import attention
 from sftray.trial.equality import Reference
 from sftray.trial.proof import first_that_passes
@@ -19,7 +20,7 @@ from sftray.trial.proof import first_that_passes
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from models import TYPES, examine, in_a_process, small_model  # noqa: E402
+from models import TYPES, examine, in_a_process, small_config, small_model  # noqa: E402
 
 CPU = torch.device("cpu")
 KINDS = {
@@ -40,6 +41,13 @@ def of_the_page(kind: str) -> str:
     rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
     (row,) = [row for row in rows if kind in re.findall(r"\w+", row[-1])]
     return row[0].split(" ")[0]
+
+
+def test_the_types_that_a_bank_trains_are_bold() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    bold = set(re.findall(r"\*\*(\w+)\*\*", "".join(rows)))
+    configs = {kind: small_config(kind).to_dict() for kind in TYPES.split()}
+    assert bold == {kind for kind in configs if why_not_the_base(configs[kind]) is None}
 
 
 @pytest.mark.slow
