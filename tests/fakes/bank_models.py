@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sftray.trainers.bank.batches import Batch, Buffers, PackedRow, read_row, sm
 from sftray.trial.lora_adapter import init_adapters, lora_config
 from sftray.trial.trial_spec import TrialSpec
 
+CPU = torch.device("cpu")
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -189,29 +190,32 @@ def peft_model(model: Any, trial: TrialConfig, seed: int, spread: float = 0.05) 
 def loss_sum(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
     """The sum of token losses, by transformers and PEFT, each document alone."""
     losses = []
-    for row in rows:
-        ends = np.cumsum(row["seq_lengths"])
-        parts = (np.split(row[name], ends[:-1]) for name in ("input_ids", "labels"))
-        for ids, targets in zip(*map(_tensors, parts), strict=True):
-            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
-            losses.append(nn.functional.cross_entropy(logits, targets[1:], reduction="sum"))
+    for ids, labels in documents_of(rows):
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+        losses.append(nn.functional.cross_entropy(logits, labels[1:], reduction="sum"))
     return torch.stack(losses).sum()
 
 
-def _tensors(parts: list[np.ndarray]) -> list[torch.Tensor]:
-    return [torch.from_numpy(part) for part in parts]
+def documents_of(rows: list[dict[str, Any]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Tokens and labels of each document of packed rows."""
+    for row in rows:
+        ends = np.cumsum(row["seq_lengths"])[:-1]
+        ids, labels = (np.split(row[name], ends) for name in ("input_ids", "labels"))
+        yield from zip(map(torch.from_numpy, ids), map(torch.from_numpy, labels), strict=True)
 
 
-def bank_batch(rows: list[dict[str, Any]], unused: int = 3) -> Batch:
+def bank_batch(rows: list[dict[str, Any]], unused: int = 3, device: torch.device = CPU) -> Batch:
     """The same rows as the bank takes them, with unused entries in both buffers."""
-    return roomy_batch([read_row(row) for row in rows], unused, unused)
+    return roomy_batch([read_row(row) for row in rows], unused, unused, device)
 
 
-def roomy_batch(rows: list[PackedRow], documents: int, targets: int) -> Batch:
+def roomy_batch(
+    rows: list[PackedRow], documents: int, targets: int, device: torch.device = CPU
+) -> Batch:
     """A batch of rows in buffers with room for so many documents and targets more."""
     exact = smallest([rows])
     roomy = replace(exact, documents=exact.documents + documents, targets=exact.targets + targets)
-    buffers = Buffers(roomy, len(rows), len(rows[0].ids), torch.device("cpu"))
+    buffers = Buffers(roomy, len(rows), len(rows[0].ids), device)
     buffers.fill(rows)
     return buffers.batch
 
