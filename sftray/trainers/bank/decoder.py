@@ -304,8 +304,10 @@ class Decoder:
         for start in range(0, batch.where.shape[0], step):
             rows = slice(start, start + step)
             logits_mV = normed_MD[rows] @ base.head.T
-            squashed_mV = logits_mV.div_(cap).tanh_() if cap else None
-            logits_mV = logits_mV if squashed_mV is None else squashed_mV * cap
+            squashed_mV = None
+            if cap:
+                squashed_mV = logits_mV.div_(cap).tanh_()
+                logits_mV = squashed_mV * cap
             targets_m = batch.targets[rows]
             losses_M[rows] = self._ops.cross_entropy_(logits_mV, targets_m, gradient=gradient)
             if gradient:
