@@ -2,7 +2,7 @@
 and every adapter measured on the base in every precision.
 
     python benchmarks/precision.py --model MODEL --data FILE --out precision.json
-    python benchmarks/precision.py --demo --out precision.json   # bundled base, a minute on a CPU
+    python benchmarks/precision.py --demo --out precision.json   # bundled base, minutes on a CPU
 
 Learning rate × batch × rank, each point trained to its end in a bank, with --seeds seeds, of which
 a precision's own disagreement is seen. Of two precisions: Kendall's τ of the final losses, and the

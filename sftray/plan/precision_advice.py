@@ -36,10 +36,14 @@ def advised_precision(
         and why_not(_held(sweep, "fp8"), base) is None
         and choose_settings(_held(sweep, "fp8"), base, memory=memory) is not None
     ):
-        return "fp8", "its products are 1.8 × as fast as those of bf16 on this GPU"
+        return "fp8", "a step is 1.2 to 1.4 times as fast as in bf16"
     if choose_execution(_held(sweep, "bf16"), base, memory=memory) is not None:
         small = capability == PROVED and shape.parameters < LEAST_PARAMETERS
-        why = "so small a base gains nothing by fp8" if small else "it fits, and nothing is rounded"
+        why = (
+            "so small a base gains a twentieth by fp8"
+            if small
+            else "it fits, and nothing is rounded"
+        )
         return "bf16", why
     return "nf4", "nothing larger fits"
 

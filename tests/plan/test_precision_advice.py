@@ -25,7 +25,7 @@ SWEEP = make_sweep(data=DataConfig("rows.jsonl", max_length=2048))
 @pytest.mark.parametrize(
     ("sweep", "base", "gib", "capability", "precision", "why"),
     [
-        (SWEEP, LLAMA_8B, 139, 9.0, "fp8", "1.8 × as fast"),
+        (SWEEP, LLAMA_8B, 139, 9.0, "fp8", "1.4 times as fast"),
         (SWEEP, LLAMA_8B, 139, 8.0, "bf16", "nothing is rounded"),
         (SWEEP, LLAMA_8B, 16, 9.0, "nf4", "nothing larger fits"),
         (SWEEP, QWEN_05B, 139, 9.0, "bf16", "so small a base"),
