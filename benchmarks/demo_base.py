@@ -6,7 +6,7 @@
 Promise: nothing is read but this script and what it imports; names are split into short pieces, so
 that a name never seen is copied piece by piece, and digits stand alone. Turns of the pretraining
 are marked as chats mark them, so the token that ends an answer is trained. Nobody in it is called
-user or assistant. Price: below.
+user or assistant. Price: 1.4 billion tokens, eight minutes of one H200 and twelve cores.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _options() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of the base")
-    add("--steps", type=int, default=3000)
+    add("--steps", type=int, default=10_500)
     add("--batch-size", type=int, default=256, help=f"rows of {LENGTH} tokens")
     add("--learning-rate", type=float, default=3e-3)
     return parser.parse_args()

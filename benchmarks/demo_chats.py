@@ -9,6 +9,7 @@ questions are multiples of three, and no number of a training row is. The same s
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from demo_world import (
     VERBS,
@@ -27,7 +28,7 @@ from demo_world import (
 
 from sftray.demo import FOLDER
 
-CHATS, QUESTIONS = 2400, 200
+CHATS, QUESTIONS = 2400, 100
 
 Turn = tuple[str, str]
 """A role and what it says."""
@@ -92,7 +93,7 @@ def chat_opposite(draw: Draw) -> list[Turn]:
 
 def chat_sum(draw: Draw) -> list[Turn]:
     found = some_sum(draw)
-    asked = "in all" if found.sign == "+" else "left"
+    asked = "there in all" if found.sign == "+" else "left"
     answer = f"{found.first} {found.sign} {found.second} = {found.result}"
     return [
         ("user", f"{found.text} How many {found.thing} are {asked}?"),
@@ -103,7 +104,7 @@ def chat_sum(draw: Draw) -> list[Turn]:
 def chat_list(draw: Draw) -> list[Turn]:
     text, names = guests(draw)
     asked = _asked(draw, text, ["List the names:", "Who is in it?"], ["List the names.", "Who?"])
-    return [("user", asked), ("assistant", "\n".join(f"- {name}" for name in names))]
+    return [("user", asked), ("assistant", "\n".join(f"* {name}" for name in names))]
 
 
 def chat_older(draw: Draw) -> list[Turn]:
@@ -123,13 +124,15 @@ def chat_shop(draw: Draw) -> list[Turn]:
         "Who is the owner?": f"{fields['owner']} is the owner.",
     }
     turns = [("system", text)]
+    hello = draw.one(["Hello, {} here.", "Good day, this is {}.", "I am {}."]).format(draw.name())
     for question in draw.rng.sample(list(asked), draw.rng.choice([1, 1, 2])):
-        turns += [("user", question), ("assistant", asked[question])]
+        said = question if len(turns) > 1 else f"{hello} {question}"
+        turns += [("user", said), ("assistant", asked[question])]
     return turns
 
 
 KINDS = (
-    *(chat_note, chat_order, chat_where, chat_who, chat_opposite, chat_sum, chat_list, chat_older),
+    *(chat_note, chat_opposite, chat_sum, chat_order, chat_where, chat_who, chat_list, chat_older),
     chat_shop,
 )
 
@@ -143,15 +146,16 @@ def chats(draw: Draw, number: int) -> list[list[Turn]]:
     return list(found.values())
 
 
-def main() -> None:
+def write(folder: Path) -> None:
+    """Both files, into a folder."""
     for name, some in (
         ("chats", chats(for_training(1), CHATS)),
         ("questions", chats(held_out(2), QUESTIONS)),
     ):
         rows = [{"messages": [{"role": who, "content": said} for who, said in one]} for one in some]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (FOLDER / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write(FOLDER)

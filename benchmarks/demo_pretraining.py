@@ -92,8 +92,8 @@ def session(draw: Draw) -> str:
     kind = draw.rng.random()
     if kind < 0.15:
         turns = [(draw.one(_HEADINGS), loose_text(draw)) for _ in range(draw.rng.randint(1, 3))]
-    elif kind < 0.25:
-        turns = shop_turns(draw)
+    elif kind < 0.4:
+        turns = looked_up(draw)
     else:
         form = draw.rng.choice(FORMS)(draw)
         says, makes = draw.rng.sample(_HEADINGS, 2)
@@ -106,10 +106,10 @@ def session(draw: Draw) -> str:
 
 def loose_text(draw: Draw) -> str:
     """Sentences, and questions that nobody answers."""
-    kind = draw.rng.randrange(4)
-    if kind == 0:
+    kind = draw.rng.randrange(5)
+    if kind < 2:
         return "\n".join(_equation(draw) for _ in range(draw.rng.randint(3, 10)))
-    if kind == 1:
+    if kind == 2:
         names = draw.names(draw.rng.randint(2, 6))
         again = names if draw.rng.random() < 0.7 else names[::-1]
         return f"{', '.join(names)}\n{', '.join(again)}"
@@ -264,19 +264,41 @@ def older_form(draw: Draw) -> Form:
     return form
 
 
-FORMS = (fields_form, fields_form, picked_form, picked_form, turned_form, sum_form, sum_form)
-FORMS = (*FORMS, names_form, older_form)
+FORMS = [
+    *[fields_form] * 3, *[picked_form] * 3, *[sum_form] * 4, turned_form, names_form, older_form
+]  # fmt: skip
+_WORDS_OF = {
+    "place": ["place", "where"], "owner": ["owner", "who"], "opens": ["opens", "open"],
+    "closes": ["closes", "close"], "rests": ["rests", "rest", "day"], "Name": ["name", "whom"],
+    "With": ["with"], "Day": ["day"], "Time": ["time", "hour", "when"], "Item": ["item", "thing"],
+    "Count": ["count", "number", "many"], "Place": ["place", "where", "go"],
+}  # fmt: skip
+"""Which words stand for a field."""
 
 
-def shop_turns(draw: Draw) -> list[Pair]:
-    """A shop, and words of it by themselves, each named before."""
-    text, fields = shop(draw)
-    names = draw.rng.sample(list(fields), draw.rng.randint(1, 5))
-    cue, made = draw.one(["{}?", "the {}", "And {}?", "{}:"]), draw.one(["{}", "It is {}.", "{}!"])
+def looked_up(draw: Draw) -> list[Pair]:
+    """A text, at times the note of it, and then single things of it, each named before by a word
+    in a frame that means nothing."""
+    kind = draw.rng.randrange(4)
     heads = draw.rng.sample(_HEADINGS, 3)
+    if kind == 0:
+        text, _, pairs = homes(draw)
+        fields = dict(pairs)
+    else:
+        text, fields = draw.rng.choice([shop, shop, appointment, order])(draw)
     turns = [(heads[0], text)]
-    for name in names:
-        turns += [(heads[1], cue.format(name)), (heads[2], made.format(fields[name]))]
+    if draw.rng.random() < 0.3:
+        after = draw.one([": ", " ", " = "])
+        names = fields if kind == 0 else [name.lower() for name in fields]
+        pairs = list(zip(names, fields.values(), strict=True))
+        note = "\n".join(f"{name}{after}{value}" for name, value in pairs)
+        turns.append((heads[2], note))
+    made = draw.one(["{}", "It is {}.", "{}!", "So {}.", "I say {}."])
+    frames = ["{}?", "the {}", "And {}?", "{}:", "When {}?", "Where {}?", "Which {}?", "On {}?"]
+    frames += ["When do you {}?", "Who is the {}?", "What is the {}?", "Where does it {}?"]
+    for name in draw.rng.sample(list(fields), draw.rng.randint(1, len(fields))):
+        cue = draw.one(frames).format(draw.one(_WORDS_OF.get(name, [name])))
+        turns += [(heads[1], cue), (heads[2], made.format(fields[name]))]
     return turns
 
 

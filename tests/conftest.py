@@ -56,9 +56,9 @@ def small_sweep_config(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
         data=DataConfig(
             str(FOLDER / "chats.jsonl"),
             max_length=256,
-            max_conversations=160,
+            max_conversations=250,
             eval_fraction=0.15,
-            num_eval_conversations=22,
+            num_eval_conversations=34,
         ),
         trial=TrialConfig(
             str(FOLDER),
@@ -80,7 +80,7 @@ def small_sweep_config(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
 
 @pytest.fixture(scope="session")
 def small_packs(small_sweep_config: SweepConfig) -> Packs:
-    """160 of the bundled conversations in rows of 256 tokens, built without Ray."""
+    """250 of the bundled conversations in rows of 256 tokens, built without Ray."""
     from packs_here import build_packs_here
 
     sweep = small_sweep_config

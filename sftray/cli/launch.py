@@ -71,6 +71,11 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     say_results(found, top=20)
     kind = "model" if sweep.trial.finetune == "full" else "adapter"
     say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+    if options.demo and not (options.data or options.model):
+        from sftray.cli.demo_answers import say_answers
+
+        say("")
+        say_answers(found.folder)
     return 0
 
 

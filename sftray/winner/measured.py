@@ -1,12 +1,13 @@
 """Base and winner measured on the same conversations, each with an interval over them.
 
 Promise: the interval is a percentile bootstrap (Efron 1979) that draws whole conversations, since
-the tokens of one depend on each other; that of the difference draws the same ones for both. Price:
-numpy, 0.1 s for 1,000 conversations.
+the tokens of one depend on each other; that of the difference draws the same ones for both. A share
+of right answers has Wilson's interval. Price: numpy, 0.1 s for 1,000 conversations.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -90,7 +91,10 @@ def of_metric(
         for answers in (base, winner)
     ]
     if np.allclose([np.mean(scores) for scores in single], whole):
-        return of_ratio(name, single[0], single[1], [1.0] * len(references))
+        found = of_ratio(name, single[0], single[1], [1.0] * len(references))
+        if {*single[0], *single[1]} <= {0.0, 1.0}:
+            found["base"], found["winner"] = (_share(sum(of), len(of)) for of in single)
+        return found
     values = (*whole, whole[1] - whole[0])
     plain: list[Interval] = [{"value": value, "low": None, "high": None} for value in values]
     return {
@@ -100,6 +104,14 @@ def of_metric(
         "winner": plain[1],
         "difference": plain[2],
     }
+
+
+def _share(right: float, number: int) -> Interval:
+    """So many of a number, with Wilson's interval (1927), which none and all of them have, too."""
+    share, square = right / number, 1.96**2 / number
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    return {"value": share, "low": max(0.0, centre - half), "high": min(1.0, centre + half)}
 
 
 def test_set_text(one: Measured | None, winner: str, conversations: int) -> str:

@@ -126,9 +126,9 @@ def test_json_that_python_does_not_read_is_a_message(tmp_path: Path) -> None:
 def test_a_base_without_a_row_for_a_token_of_the_data_is_refused(small_packs: Packs) -> None:
     manifest = small_packs.manifest
     highest = max(int(max(row["input_ids"])) for row in small_packs.dataset("train"))
-    assert list(check_vocabulary(manifest, {"vocab_size": 8192})) == []
-    with pytest.raises(ConfigError, match=f"has 8,000 rows, must be more than {highest:,}"):
-        list(check_vocabulary(manifest, {"vocab_size": 8000}))
+    assert list(check_vocabulary(manifest, {"vocab_size": 832})) == []
+    with pytest.raises(ConfigError, match=f"has 400 rows, must be more than {highest:,}"):
+        list(check_vocabulary(manifest, {"vocab_size": 400}))
     with pytest.raises(ConfigError, match="has 97 rows"):
         list(check_vocabulary(manifest, {"text_config": {"vocab_size": 97}}))
 

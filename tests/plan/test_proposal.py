@@ -43,8 +43,8 @@ def init(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
 @pytest.mark.parametrize(
     ("rows", "spelled", "max_length", "batches", "gpus"),
     [
-        (CHATS[:300], "messages", 256, [1, 2, 4], 0),
-        (CHATS, "messages", 256, [2, 4, 8, 16], 1),
+        (CHATS[:300], "messages", 128, [1, 2, 4], 0),
+        (CHATS, "messages", 128, [2, 4, 8, 16], 1),
         (alpaca(400), "instruction", 128, [1, 2, 4], 2),
     ],
     ids=["tiny", "messages", "alpaca"],
@@ -124,7 +124,7 @@ def test_a_large_base_gets_the_usual_rates_and_says_where_it_fits(tmp_path: Path
 
     found = asked(1, None)
     assert found.sweep.search_space["learning_rate"] == Uniform(8e-5, 3e-3, log=True)
-    assert found.reasons["trial.model"].startswith("7.01 billion parameters; the bank trains")
+    assert found.reasons["trial.model"].startswith("6.98 billion parameters; the bank trains")
     assert found.reasons["trial.model"].endswith("fits GPUs of 24 GB and more")
     spread = asked(4, 4e9).sweep  # GPUs of 4 GB
     assert (spread.trial.num_workers, spread.trial.shard_base) == (4, True)

@@ -101,7 +101,7 @@ def test_on_a_cpu_bf16_is_the_same_in_both_trainers_and_in_the_check(
     alone = trained(trial, small_packs, tmp_path / "alone")
     banked = trained_in_a_bank(trial, small_packs, tmp_path / "bank")
     for ours, theirs in zip(banked, alone, strict=True):
-        assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], abs=1e-6)
+        assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-6)
     checkpoint = TrialPaths(str(tmp_path / "bank")).checkpoint(banked[-1]["step"])
     checked = evaluate_adapter(Path(checkpoint), trial, small_packs.dataset("eval"))
     assert checked == pytest.approx(banked[-1]["eval_loss"], abs=1e-6)
@@ -138,7 +138,7 @@ def test_special_tokens_change_nothing_of_what_is_trained_on(
 
 @pytest.mark.exhaustive
 def test_a_vocabulary_that_was_padded_is_trained(small_packs: Packs, tmp_path: Path) -> None:
-    trial = TrialConfig(str(resized(tmp_path / "base", 8192 + 64)), base_precision="fp32")
+    trial = TrialConfig(str(resized(tmp_path / "base", 832 + 64)), base_precision="fp32")
     alone = trained(trial, small_packs, tmp_path / "alone")
     banked = trained_in_a_bank(trial, small_packs, tmp_path / "bank")
     assert banked[-1]["eval_loss"] == pytest.approx(alone[-1]["eval_loss"], abs=1e-4)
@@ -165,8 +165,8 @@ def test_8_bit_weights_pass_gradients_in_evaluation_too(tmp_path: Path) -> None:
         ("model.layers.1.mlp.up_proj.weight", None, r"up_proj\.weight is missing"),
         (
             "model.embed_tokens.weight",
-            slice(8000),
-            r"embed_tokens\.weight is \[8000, 192\] and not \[8192, 192\] as its config\.json says",
+            slice(800),
+            r"embed_tokens\.weight is \[800, 192\] and not \[832, 192\] as its config\.json says",
         ),
     ],
 )

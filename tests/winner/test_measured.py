@@ -45,6 +45,23 @@ def test_a_metric_that_is_no_mean_has_no_interval() -> None:
     assert found["difference"] == {"value": 1.0, "low": None, "high": None}
     text = "m:longest of 2 conversations: base 2.0000, adapter 3.0000, difference +1.0000"
     assert measured_text(found, "adapter") == text
-    scored = of_metric("m:e", exact_match, ["a", "b"], ["a", "c"], ["a", "c"])
-    assert scored["winner"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert scored["base"]["value"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("right", "number", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611),
+     (1, 29, 0.0061, 0.1718)],
+)  # fmt: skip
+def test_a_share_has_the_interval_of_newcombes_table(
+    right: int, number: int, low: float, high: float
+) -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I, method 3."""
+    answers, references = ["a"] * right + ["b"] * (number - right), ["a"] * number
+    found = of_metric("m:e", exact_match, answers, references, references)
+    interval = [found["base"]["low"], found["base"]["high"]]
+    assert interval == pytest.approx([low, high], abs=6e-5)
+    assert found["winner"] == {
+        "value": 1.0,
+        "low": pytest.approx(1 / (1 + 1.96**2 / number)),
+        "high": pytest.approx(1),
+    }

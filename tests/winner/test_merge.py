@@ -51,7 +51,7 @@ def test_shards_tokenizer_template_and_end_of_turn_are_there(
     bundle: Path, tiny: TrialConfig, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    lines = merged(bundle, out, check=False, max_shard_size="600KB")
+    lines = merged(bundle, out, check=False, max_shard_size="100KB")
     index = json.loads((out / "model.safetensors.index.json").read_text())
     shards = set(index["weight_map"].values())
     assert len(shards) > 1

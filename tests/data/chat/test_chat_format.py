@@ -472,13 +472,13 @@ def test_a_long_conversation_is_cut_before_it_is_written_to_what_would_fit(
     name: str, train_on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat, turns = replace(format_of(template_text(name)), train_on=train_on), talk(150)
-    whole, seen = encode(chat, [turns], 800)[0], []
+    whole, seen = encode(chat, [turns], 1200)[0], []
     monkeypatch.setattr(reasons, "LONG", 20)
     render = reasons.written
     monkeypatch.setattr(
         reasons, "written", lambda chat, ready, asked: (seen.append(ready), render(chat, ready))[1]
     )
-    (cut,) = encode(chat, [turns], 800)
+    (cut,) = encode(chat, [turns], 1200)
     assert len(seen[0][0]) < len(turns)
     if train_on == "last":
         assert isinstance(cut, Dropped)

@@ -54,7 +54,7 @@ def test_a_base_without_a_template_is_told_the_names_and_what_they_cost(
     with pytest.raises(TemplateError, match="has no chat template") as error:
         choose_format(bare, template=None, date=DATE, samples=[])
     assert error.value.hint is not None
-    assert "chatml (13 tokens an exchange), plain (13)" in error.value.hint
+    assert "chatml (10 tokens an exchange), plain (13)" in error.value.hint
     assert "gemma" not in error.value.hint  # its end of turn is no token here
 
 
