@@ -162,7 +162,7 @@ class _Replay:
                 rows = next((rung.rows for rung in trial.plan.rungs if rung.step == step), 0)
                 for name, loss in peers.items():
                     other = self._trials.get(name)
-                    theirs = other.losses.get(other.step_at(rows)) if other else None
+                    theirs = other.judged_by.get(other.step_at(rows)) if other else None
                     if rows and theirs is not None and not _alike(theirs, loss):
                         yield (
                             f"{trial.name} was judged at {rows} rows with {loss:.4f} of {name}, "
@@ -234,6 +234,11 @@ class _Replay:
         batch = self._sweep.trial.at(trial.point).effective_batch_size
         if metrics["step"] != step or metrics["rows"] != step * batch:
             yield f"{trial.name} has {metrics['rows']} rows at step {step} of {batch} rows each"
+        branch = metrics.get("branch")
+        if trial.branch_at(step) and not branch and math.isfinite(metrics["eval_loss"]):
+            yield f"{trial.name} has no annealed branch at step {step}"
+        annealed = branch is not None and math.isfinite(branch[1])
+        trial.judged_by[step] = branch[1] if branch and annealed else metrics["eval_loss"]
         trial.losses[step] = metrics["eval_loss"]
         trial.peers[step] = dict(metrics.get("rung_peers") or ())
 
@@ -249,7 +254,7 @@ class _Replay:
     def _decision(self, trial: AuditedTrial, event: RungDecision) -> Iterator[str]:
         self.counts["decision"] += 1
         step, rows = event["step"], event["rung"]
-        loss, wrong = trial.losses.get(step), ""
+        loss, wrong = trial.judged_by.get(step), ""
         rung = self._rungs.setdefault((event["bracket"], rows), {})
         here = {**rung, **trial.peers.get(step, {})}
         cutoff = cutoff_of(list(here.values()), self._sweep.reduction_factor)

@@ -45,6 +45,8 @@ class AuditedTrial:
     confirms: str | None
     folder: str | None
     losses: dict[int, float] = field(default_factory=dict)
+    judged_by: dict[int, float] = field(default_factory=dict)
+    """By step, the loss that counts at a rung."""
     peers: dict[int, dict[str, float]] = field(default_factory=dict)
     judged: dict[int, str] = field(default_factory=dict)
     """By step, what was decided; nothing where a decision is missing."""
@@ -68,6 +70,11 @@ class AuditedTrial:
         """Rows of the rung at a step where it is judged, if there is one."""
         rungs = () if self.confirms else self.plan.rungs
         return next((rung.rows for rung in rungs if rung.step == step), None)
+
+    def branch_at(self, step: int) -> bool:
+        """Whether it is judged at a step by an annealed branch, in this sweep."""
+        rungs = () if self.confirms or self.folder else self.plan.rungs
+        return any(rung.branch_steps for rung in rungs if rung.step == step)
 
     def step_at(self, rows: int) -> int:
         """The step at which it comes to a rung, judged there or not; -1 where it never does."""
@@ -158,7 +165,7 @@ class Draws:
         if trial.outcome in (Outcome.PRUNED, None):
             if trial.outcome or trial.judged:
                 at_rungs = {
-                    rung.rows: trial.losses[rung.step]
+                    rung.rows: trial.judged_by[rung.step]
                     for rung in trial.plan.rungs
                     if rung.step in trial.judged and rung.step in trial.losses
                 }

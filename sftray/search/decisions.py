@@ -83,9 +83,10 @@ def consequences(
     if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
         outcome, message = Outcome.DIVERGED, f"eval_loss is {loss} at step {step}"
     elif outcome is None and rung is not None and loss is not None:
-        decision = state.decisions.get(step)
+        decision, judged_by = state.decisions.get(step), state.judged_by.get(step)
+        judged_by = loss if judged_by is None else judged_by
         if decision is None:
-            decision = _judge(sweep, rungs, state, rung, loss)
+            decision = _judge(sweep, rungs, state, rung, judged_by)
             events.append(
                 RungDecision(
                     event=EventName.DECISION,
@@ -99,7 +100,8 @@ def consequences(
             )
         if not decision.goes_on:
             outcome = Outcome.PRUNED
-            message = f"eval_loss {loss:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+            what = "eval_loss" if judged_by == loss else "annealed eval_loss"
+            message = f"{what} {judged_by:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
     patience = sweep.early_stopping_patience or math.inf
     if outcome is None and loss is not None and state.since_its_best(step, loss) >= patience:
         outcome = Outcome.COMPLETED

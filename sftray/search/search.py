@@ -165,6 +165,7 @@ class Search:
         if state.outcome is None:
             loss = state.losses.get(step, metrics.get("eval_loss"))
             state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
+            state.judged_by.setdefault(step, events.judged_loss(metrics))
             found = decisions.consequences(
                 self._sweep, self._rungs, state, step, loss, outcome, message
             )
@@ -296,6 +297,7 @@ class Search:
             case EventName.RESULT:
                 metrics = event["metrics"]
                 state.losses[event["step"]] = metrics.get("eval_loss")
+                state.judged_by[event["step"]] = events.judged_loss(metrics)
                 state.peers[event["step"]] = dict(metrics.get("rung_peers", ()))
             case EventName.DECISION:
                 self._apply_decision(state, event)
@@ -314,14 +316,14 @@ class Search:
                 f"{expected}; it belongs to another sweep, so give this one another --name"
             )
         plan, folder = self._plan(self._sweep.trial.at(point)), event.get("folder")
-        state = SearchTrial(Suggestion(trial, point), plan, confirms, folder)
+        state = SearchTrial(Suggestion(trial, point, not confirms), plan, confirms, folder)
         self._trials[trial] = state
         if self._sampler and not confirms:
             self._sampler.add(state)
         self._drawn += confirms is None and folder is None
 
     def _apply_decision(self, state: SearchTrial, event: events.RungDecision) -> None:
-        loss = state.losses.get(event["step"])
+        loss = state.judged_by.get(event["step"])
         if loss is None:
             raise JournalError(
                 f"journal: got a decision for {event['trial']} at step {event['step']}, where it "

@@ -19,6 +19,8 @@ class Suggestion:
 
     trial: str
     point: Point
+    judged: bool = True
+    """At rungs; a repetition never is."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class SearchTrial:
     """Where it ran, if that was another sweep."""
     losses: dict[int, float | None] = field(default_factory=dict)
     """Eval loss by step, of every result; None where the result had none."""
+    judged_by: dict[int, float | None] = field(default_factory=dict)
+    """By step, the loss that counts at a rung: of the annealed branch, where there is one."""
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
     """By step, the losses of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)
@@ -68,14 +72,13 @@ class SearchTrial:
     @property
     def rungs(self) -> tuple[Rung, ...]:
         """Where it is judged; a repetition never is."""
-        return () if self.confirms else self.plan.rungs
+        return self.plan.rungs if self.suggestion.judged else ()
 
     @property
     def at_rungs(self) -> dict[int, float]:
-        """Rows of the rungs that it was judged at → its loss there."""
-        known = {
-            rung.rows: self.losses[rung.step] for rung in self.rungs if rung.step in self.decisions
-        }
+        """Rows of the rungs that it was judged at → the loss that counted there."""
+        judged = [rung for rung in self.rungs if rung.step in self.decisions]
+        known = {rung.rows: self.judged_by[rung.step] for rung in judged}
         return {rows: loss for rows, loss in known.items() if loss is not None}
 
     def best(self) -> tuple[float, int] | None:

@@ -53,7 +53,7 @@ _TUNES_OWN = {
 class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Hands out unfinished trials first, then new points.
 
-    A trial's Tune config is {"trial": id, "point": {…}, "base_eval_loss": …, **extra}.
+    A trial's Tune config is {"trial": id, "point": {…}, "judged": …, "base_eval_loss": …, **extra}.
     """
 
     def __init__(self, search: Search, extra: Mapping[str, object] | None = None) -> None:
@@ -73,6 +73,7 @@ class SftraySearcher(Searcher):  # type: ignore[misc]  # Ray is untyped
         return {
             "trial": suggestion.trial,
             "point": suggestion.point,
+            "judged": suggestion.judged,
             "base_eval_loss": self._search.base_eval_loss(),
             **self._extra,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import ray
@@ -39,6 +39,8 @@ class TuneConfig(TypedDict):
 
     trial: str
     point: Point
+    judged: bool
+    """At rungs."""
     base_eval_loss: float | None
     """The untrained base's, where an earlier trial has measured it."""
 
@@ -59,11 +61,12 @@ class TrialSpecs:
 
     def of(self, config: TuneConfig) -> TrialSpec:
         trial = self.sweep.trial.at(config["point"])
+        plan = self.plan(trial)
         one_base = "base_precision" not in self.sweep.search_space
         return TrialSpec(
             trial=config["trial"],
             config=trial,
-            plan=self.plan(trial),
+            plan=plan if config["judged"] else replace(plan, rungs=()),
             packs=self.packs,
             folder=self.paths.trial(config["trial"]).root,
             base_eval_loss=config["base_eval_loss"] if one_base else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_trials import ROWS, make_search, make_sweep
@@ -113,5 +114,9 @@ def test_the_base_loss_travels_with_the_next_trials_spec(
     specs = TrialSpecs(
         sweep, SweepPaths(str(tmp_path)), "packs", planner(sweep, ROWS, execution=ONE_ROW)
     )
-    spec = specs.of({"trial": second.trial, "point": second.point, "base_eval_loss": loss})
+    config: Any = {"trial": second.trial, "point": second.point, "base_eval_loss": loss}
+    spec, repetition = (specs.of({**config, "judged": judged}) for judged in (True, False))
     assert spec.base_eval_loss == known
+    assert spec.plan.rungs
+    assert not repetition.plan.rungs  # nor is there a branch
+    assert repetition.plan.eval_steps == spec.plan.eval_steps

@@ -25,7 +25,7 @@ from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.records import TrialRecord
 from sftray.results.tables import Results
-from sftray.storage.journal.event_types import Outcome
+from sftray.storage.journal.event_types import Outcome, judged_loss
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ComparedTrial:
     """Its value on every axis of the sweep."""
     plan: TrialPlan
     at_rungs: dict[int, float]
-    """Rows of a rung → finite eval loss there."""
+    """Rows of a rung → the finite eval loss that counts there: of its annealed branch, if any."""
 
     @property
     def name(self) -> str:
@@ -216,13 +216,17 @@ def _trial(
     record: TrialRecord,
 ) -> ComparedTrial:
     plan = planned(config)
-    losses = {result["step"]: float(result["eval_loss"]) for result in record.trained}
+    losses = {result["step"]: judged_loss(result) for result in record.trained}
     return ComparedTrial(
         record=record,
         config=config,
         point={name: record.point.get(name, getattr(config, name)) for name in axes},
         plan=plan,
-        at_rungs={r.rows: losses[r.step] for r in plan.rungs if r.step in losses},
+        at_rungs={
+            rung.rows: float(loss)
+            for rung in plan.rungs
+            if (loss := losses.get(rung.step)) is not None
+        },
     )
 
 

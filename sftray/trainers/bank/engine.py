@@ -24,7 +24,7 @@ from sftray.errors import ConfigError
 from sftray.metrics import answer_tokens
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.trainer_choice import target_projections
-from sftray.storage.journal.event_types import Outcome, RanWith
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.adapters import (
     Adapters,
@@ -33,6 +33,7 @@ from sftray.trainers.bank.adapters import (
     import_row,
     lay_out,
 )
+from sftray.trainers.bank.admission import admitted_targets, ran_with
 from sftray.trainers.bank.batches import PackedRow, idle_row, read_row
 from sftray.trainers.bank.checkpoint_writer import CheckpointWriter, Position
 from sftray.trainers.bank.cuda_graphs import Graphs
@@ -42,7 +43,16 @@ from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.bank.micro_steps import Steps, capacities
-from sftray.trainers.bank.slot import Slot, SlotStep, Usage, dropout_seed, rung_of, slot_update
+from sftray.trainers.bank.slot import (
+    Branch,
+    Slot,
+    SlotStep,
+    Usage,
+    dropout_seed,
+    rung_of,
+    rung_peers,
+    slot_update,
+)
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import compute_dtype, load_tokenizer
@@ -53,7 +63,7 @@ from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_order
 from sftray.trial.samples import Sample, judged, prompt_tokens, prompts_at, tokens_at
-from sftray.trial.trial_report import Answers
+from sftray.trial.trial_report import Answers, Report
 from sftray.trial.trial_spec import TrialSpec
 
 
@@ -127,18 +137,7 @@ class Engine:
         newest checkpoint is another's.
         """
         plan, trial, layout = spec.plan, spec.config, self._adapters.layout
-        refusal = None
-        if plan.micro_batch_size != self.settings.micro_batch_size:
-            rows = self.settings.micro_batch_size
-            refusal = f"a micro-batch of {plan.micro_batch_size} rows in a bank of {rows}"
-        elif trial.lora_r > layout.rank:
-            refusal = f"lora_r {trial.lora_r} in a bank of at most {layout.rank}"
-        elif trial.lora_dropout and not self.settings.dropout:
-            refusal = "lora_dropout in a bank that was built without"
-        elif not (targets := self._targets(trial)):
-            refusal = f"lora_target_modules {trial.lora_target_modules} in a bank without them"
-        if refusal:
-            raise ConfigError(f"{spec.trial}: {refusal}")
+        targets = admitted_targets(spec, self.settings, layout, self._decoder.base.shape.groups)
         order = row_order(self._packs.source_rows("train"), plan, trial.seed)
         progress = Progress(trial, plan, self._row_tokens[order])
         with tempfile.TemporaryDirectory() as scratch:
@@ -165,12 +164,14 @@ class Engine:
         self._slots[place] = slot
         self.usage.admission += time.perf_counter() - started
         self.usage.admitted += 1
-        facts = self._facts(slot)
+        facts = ran_with(slot.spec, slot.targets, self.settings, self._decoder, self._proof)
         facts["startup_seconds"] = time.perf_counter() - slot.asked
         if slot.resumed:
             reports = slot.progress.again(facts)
         else:
             reports = [slot.progress.start(self._loss_of_base(slot.spec), facts)]
+        if slot.progress.branch_due:  # it was cut off in its branch, which begins again
+            self._branch_off(slot, reports.pop())
         for report in reports:
             self._writer.hand_over(slot, report)
         if slot.step == slot.spec.plan.steps:
@@ -192,7 +193,7 @@ class Engine:
         """Checkpoint every trial where it stands, between two evaluations."""
         self._settle(wait=True)
         for place, slot in enumerate(self._slots):
-            if slot is not None and slot.step > slot.progress.last["step"]:
+            if slot and not slot.branch and slot.step > slot.progress.last["step"]:
                 position = Position(self._adapters.take(place), slot.progress.state())
                 self._writer.hand_over(slot, None, position=position)
 
@@ -214,7 +215,7 @@ class Engine:
             self._optimizer.step({self._slots.index(slot): slot_update(slot) for slot in due})
         for slot in due:
             slot.step, slot.micro_steps, slot.tokens = slot.step + 1, 0, 0
-        to_evaluate = [slot for slot in due if slot.step in slot.spec.plan.eval_steps]
+        to_evaluate = [slot for slot in due if slot.evaluates]
         self._settle(wait=bool(to_evaluate))
         now, energy = time.perf_counter(), self._energy.taken()
         for slot in running:
@@ -255,33 +256,56 @@ class Engine:
         for done, loss, norm in self._optimizer.done(wait=wait):
             if done.slot not in self._slots:
                 continue
+            if branch := done.slot.branch:
+                branch.diverged |= not (math.isfinite(loss) and math.isfinite(norm))
+                continue
             try:
                 done.slot.progress.trained(done.step, loss, done.rate, norm, done.tokens)
             except DivergedError as error:
                 self._end(done.slot, Outcome.DIVERGED, str(error))
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
-        """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
+        """Measure eval losses; then checkpoint, report (a rung behind its branch), wait or end."""
         works = [self._adapters.work[self._slots.index(slot)] for slot in slots]
         mixture = slots[0].spec.plan.mixture if slots else ()  # the sweep's
-        together = list(zip(slots, self._evaluation.losses(works, mixture), strict=True))
-        answered = self._answer([slot for slot in slots if slot.step < slot.spec.plan.steps])
-        for slot, loss in together:
-            samples, answers = answered.get(slot, ([], Answers()))
+        together: list[tuple[Slot, Report, Position | None]] = []
+        for slot, loss in zip(slots, self._evaluation.losses(works, mixture), strict=True):
+            if slot.branch is not None:
+                together.append((slot, self._rejoin(slot, slot.branch, loss.mean), None))
+                continue
             report = slot.progress.evaluated(slot.step, loss, peak_memory_gb(self._device))
-            rung = rung_of(slot)
-            peers = [
-                (other.spec.trial, theirs.mean)
-                for other, theirs in together
-                if other is not slot and rung_of(other) == rung and math.isfinite(theirs.mean)
-            ]
-            report = replace(report, peers=peers if rung else None, answers=answers)
             snapshot = self._adapters.take(self._slots.index(slot))
-            slot.waiting = report.waits
             position = Position(snapshot, slot.progress.state())
-            self._writer.hand_over(slot, report, samples, position)
+            if slot.progress.branch_due:
+                self._writer.hand_over(slot, None, position=position)
+                self._branch_off(slot, report)
+            else:
+                together.append((slot, report, position))
+        answered = self._answer([one for one, _, _ in together if one.step < one.spec.plan.steps])
+        for slot, report, written in together:
+            samples, answers = answered.get(slot, ([], Answers()))
+            peers = rung_peers(slot, [(other, theirs) for other, theirs, _ in together])
+            report = replace(report, peers=peers, answers=answers)
+            slot.waiting = report.waits
+            self._writer.hand_over(slot, report, samples, written)
             if slot.step == slot.spec.plan.steps and slot in self._slots:
                 self._end(slot, Outcome.COMPLETED)
+
+    def _branch_off(self, slot: Slot, report: Report) -> None:
+        """Have a rung's branch run in the slot, from the trial's checkpoint there; `report`, the
+        rung's, waits for it."""
+        rung = slot.progress.branch_due
+        assert rung is not None
+        slot.branch = Branch(rung, self._adapters.park(self._slots.index(slot)), report)
+        slot.waiting = False
+
+    def _rejoin(self, slot: Slot, branch: Branch, loss: float) -> Report:
+        """Put the trial back into the slot of its branch; the rung's report."""
+        place, scale = self._slots.index(slot), slot.spec.config.lora_scale
+        self._adapters.admit(place, branch.parked, scale)
+        slot.branch, slot.step = None, branch.rung.step
+        loss = math.nan if branch.diverged else loss
+        return slot.progress.branched(branch.rung, branch.report, loss)
 
     def _loss_of_base(self, spec: TrialSpec) -> EvalLoss:
         """The untrained base's eval loss: measured once a bank, or by an earlier trial."""
@@ -323,27 +347,4 @@ class Engine:
         return {
             slot: judged(slot.spec, asked[slot], slot.step, replies[place - first])
             for slot, place in zip(slots, places, strict=True)
-        }
-
-    def _targets(self, trial: TrialConfig) -> list[str]:
-        """The projections that a trial adapts, in the order of PEFT's; none where this bank has not
-        all of them."""
-        groups, places = self._decoder.base.shape.groups, self._adapters.layout.places
-        targets = target_projections(trial.lora_target_modules, groups) or ()
-        return sorted(targets) if {*targets} <= {place.projection for place in places} else []
-
-    def _facts(self, slot: Slot) -> RanWith:
-        places = [one for one in self._adapters.layout.places if one.projection in slot.targets]
-        on_gpu = self._device.type == "cuda"
-        return {
-            "attention": self._decoder.attention.name,
-            "equality": self._proof.text(),
-            "isolation_max_change": self._proof.isolation,
-            "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
-            "trained_parameters": slot.spec.config.lora_r
-            * sum(place.inputs + place.outputs for place in places),
-            "activation_checkpointing": self.settings.activation_checkpointing,
-            "accumulation": slot.spec.plan.accumulation,
-            "bank_slots": self.settings.slots,
-            "resident_base": self._decoder.base.resident,
         }

@@ -57,6 +57,7 @@ class LocalRunner:
                 {
                     "trial": suggestion.trial,
                     "point": suggestion.point,
+                    "judged": suggestion.judged,
                     "base_eval_loss": search.base_eval_loss(),
                 }
             )

@@ -24,12 +24,10 @@ from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
 )
 from transformers.integrations.liger import apply_liger_kernel
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from sftray.config import TrialConfig
 from sftray.data.chat.token_kinds import KINDS
@@ -37,9 +35,11 @@ from sftray.data.packs.packs import MappedRows, Packs
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.journal.event_types import RanWith
 from sftray.storage.paths import TrialPaths
+from sftray.trainers.ray_train.annealed_branch import branch_loss
 from sftray.trainers.ray_train.fused_lora import fuse_lora
 from sftray.trainers.ray_train.sft_arguments import liger_works, sft_arguments
 from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
+from sftray.trainers.ray_train.step_callback import StepCallback
 from sftray.trainers.ray_train.trl_private import fused_lm_head
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.attention import Attention
@@ -56,7 +56,7 @@ from sftray.trial.lora_adapter import (
 )
 from sftray.trial.progress import Progress, Reporter
 from sftray.trial.row_order import row_order
-from sftray.trial.trial_report import Answers
+from sftray.trial.trial_report import Answers, Report
 
 
 class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -64,8 +64,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     `report` gets the metrics of docs/architecture.md; on rank 0 only, after the checkpoint of that
     step is on storage, so that whatever has been reported can be resumed from. `stepped` is called
-    after every step and every batch of an evaluation; where it says so, a checkpoint is written at
-    once. `answer` has the model answer prompts after an evaluation before the last.
+    after every step and every batch of an evaluation, and says whether to save at once. `answer`
+    has the model answer prompts after an evaluation before the last.
     """
 
     _checkpoint: checkpoints.Checkpoint
@@ -106,7 +106,7 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             eval_dataset=held_out,
             processing_class=tokenizer,
             peft_config=None if trial.finetune == "full" else lora_config(trial, model),
-            callbacks=[_Steps(self)],
+            callbacks=[StepCallback(self)],
         )
         base = self.model
         if trial.finetune == "full":
@@ -126,14 +126,19 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._energy = GpuEnergy(self.args.device)
 
     def train_from(
-        self, checkpoint: checkpoints.Checkpoint | None, facts: RanWith | None = None
+        self,
+        checkpoint: checkpoints.Checkpoint | None,
+        facts: RanWith | None = None,
+        held_back: Report | None = None,
     ) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
 
-        `progress` stands there already. `facts`: what the next report says besides. Raises
-        DivergedError at the step where loss or gradient norm stops being finite.
+        `progress` stands there already. `facts`: what the next report says besides. `held_back`:
+        the report of a rung whose branch was cut off. Raises DivergedError at the step where loss
+        or gradient norm stops being finite.
         """
         self._facts: RanWith = facts or {}
+        self.held_back = held_back
         if self.liger:  # its own head would take the place of TRL's, its experts that of PEFT's
             swiglu = not self.trial_config.lora_target_parameters
             kernels = {"fused_linear_cross_entropy": False, "swiglu": swiglu}
@@ -203,8 +208,8 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         return {"eval_loss": self.last_eval_loss.mean}
 
     def _eval_sums(self, numbers: range) -> Tensor:
-        """This worker's share of some rows of the eval packs: the sum of all losses, sums by kind,
-        tokens by kind. Worker w of n takes rows w, w + n, …; no row is counted twice."""
+        """Of this worker's share of some rows of the eval packs: the sum of all losses, sums by
+        kind, tokens by kind. Worker w of n takes rows w, w + n, …"""
         rows, workers, number = self.eval_dataset, self.args.world_size, len(KINDS)
         sums = torch.zeros(1 + 2 * number, dtype=torch.float64, device=self.args.device)
         mine = numbers[self.args.process_index :: workers]
@@ -262,15 +267,30 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Write our checkpoint instead of transformers' and report the evaluation it belongs to."""
         step = self.state.global_step
-        answers = self.answer(self) if step < self.plan.steps else Answers()
         memory = peak_memory_gb(self.args.device)
         data_wait = self.data_seconds / max(self.seconds, 1e-9)
         facts, self._facts = self._facts, {}
         self._take_energy()
         report = self.progress.evaluated(step, self.last_eval_loss, memory, data_wait, facts)
+        if step < self.plan.steps and not self.progress.branch_due:
+            report = replace(report, answers=self.answer(self))
         if self.is_world_process_zero():
             self._write(self.paths)
-        self.report(replace(report, answers=answers))
+        self.report_behind_branch(report)
+
+    def report_behind_branch(self, report: Report) -> None:
+        """Report an evaluation, of a rung behind its branch."""
+        if rung := self.progress.branch_due:
+            loss = branch_loss(self, self.trial_config, self.plan, rung, self.took, self.stepped)
+            self._take_energy()
+            report = replace(self.progress.branched(rung, report, loss), answers=self.answer(self))
+        self.report(report)
+
+    def took(self, seconds: float) -> None:
+        """A training step is done."""
+        self.seconds += seconds
+        self.progress.seconds += seconds
+        self.progress.gpu_seconds += seconds * self.trial_config.num_workers
 
     def _take_energy(self) -> None:
         """Of all workers' GPUs, where each one's is counted."""
@@ -316,28 +336,3 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: dropout is seeded at every step."""
-
-
-class _Steps(TrainerCallback):  # type: ignore[misc]
-    """Times training steps, asks for an evaluation and a checkpoint after the plan's, and seeds
-    dropout by (seed, step, worker), so that a resumed trial draws what it would have drawn."""
-
-    def __init__(self, trainer: PackedSFTTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_begin(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        seed = self.trainer.trial_config.seed
-        torch.manual_seed((seed * 1_000_003 + state.global_step) * 4_099 + args.process_index)
-
-    def on_step_end(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        control.should_log = True
-        evaluated = state.global_step in self.trainer.plan.eval_steps
-        control.should_evaluate = control.should_save = evaluated
-        passed = time.perf_counter() - self.trainer.step_started
-        self.trainer.seconds += passed
-        self.trainer.progress.seconds += passed
-        self.trainer.progress.gpu_seconds += passed * self.trainer.trial_config.num_workers
