@@ -36,8 +36,8 @@ BASE = "base"
 _TRIAL = (
     "outcome", "eval_loss", "metric", "step", "last_eval_loss", "steps", "rows", "tokens",
     "branch_tokens", "supervised_tokens", "seconds", "gpu_seconds", "energy_wh",
-    "tokens_per_second", "gpu_memory_gb", "started", "ended", "device", "seed", "confirms", "ran_in",
-    "diagnosis", "verdict", "advice", "message",
+    "tokens_per_second", "gpu_memory_gb", "started", "ended", "device", "seed", "confirms",
+    "ran_in", "diagnosis", "verdict", "advice", "message",
 )  # fmt: skip
 _MEASURED = (
     "eval_loss", "metric", "last_eval_loss", "seconds", "gpu_seconds", "energy_wh",
