@@ -114,7 +114,7 @@ def _micro_batch_size(sweep: SweepConfig, most: int) -> int:
 
 
 def parked_bytes(sweep: SweepConfig, base: BaseConfig, *, slots: int) -> float:
-    """Of the host's memory, for the copies of so many trials that are in their annealed branches:
+    """Of the host's memory where all `slots` are in annealed branches: a copy of each trial's
     weights and two moments, float32."""
     shape = ModelShape.of(base)
     if not sweep.branch or shape is None:
