@@ -111,7 +111,8 @@ def test_the_last_rung_leaves_room_for_a_branch_that_ends_where_the_rung_is() ->
         assert (first.rows, last.rows) == (40, 160)  # 4/5 of 200
         assert (first.branch_steps, last.branch_steps) == (0, 40 // batch)
     assert sweep.branch == pytest.approx(0.1)
-    full = replace(sweep, trial=replace(TRIAL, finetune="full"))
+    whole = replace(sweep.trial, finetune="full", base_precision="bf16")
+    full = replace(sweep, trial=whole)
     unjudged = replace(sweep, scheduler="none")
     assert (full.branch, unjudged.branch) == (0, 0)
     assert [rung.rows for rung in plan(full, 400, effective_batch_size=4).rungs] == [40, 200]
