@@ -162,7 +162,7 @@ def test_a_plan_refuses_an_evaluation_set_above_a_tenth_of_which_is_trained_on(
     arguments = ["--data", data, "--set", f"data.eval_source={given}"]
     with pytest.raises(SystemExit, match=f"^{status}$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path), *arguments])
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())  # lines are broken
     assert "overlap: 10 training conversations begin like one of the evaluation set" in said
     assert f"{shared} of its 50 are in the training data word for word" in said
     assert (f"eval data: {shared} of 50 conversations" in said) == (status == 2)
