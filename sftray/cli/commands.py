@@ -8,52 +8,84 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftray.cli.terminal import agreed, quiet_libraries, say, wrapped
-from sftray.config.config_json import to_json
+from sftray.cli.terminal import say
 from sftray.errors import SftrayError
-from sftray.storage.paths import PacksPaths, SweepPaths, resolved
-from sftray.storage.terminal_text import put
+from sftray.storage.paths import BUNDLED, PacksPaths, SweepPaths, resolved, seen_from, with_bundled
+
+SHOWN_TRIALS = 12
+"""Of a leaderboard, so that it fits a screen with what stands around it."""
 
 if TYPE_CHECKING:
     from sftray.results import Results
-    from sftray.winner.bundle import BundleFacts
-    from sftray.winner.generate import AnswerPair
 
 
-def results(options: argparse.Namespace) -> int:
-    from sftray.results import load
-    from sftray.results.findings import learn
+def list_sweeps(options: argparse.Namespace) -> int:
+    from sftray.results.listing import listing
 
-    found = load(options.dir)
-    if options.json:
-        say(json.dumps(found.leaderboard, indent=1))
-    elif options.findings:
-        say(json.dumps(learn(found).to_json(), indent=1))
-    else:
-        say_results(found, top=options.top, verdicts=options.verdicts)
+    say(listing(options.storage))
     return 0
 
 
-def say_results(found: Results, *, top: int | None, verdicts: bool = False) -> None:
-    """The leaderboard, what its repetitions say, and what the sweep has learned."""
-    from sftray.results import leaderboard_text
+def results(options: argparse.Namespace) -> int:
+    from sftray.results import compare, load
     from sftray.results.findings import learn, text
+
+    sweeps = [load(folder) for folder in options.dirs]
+    if options.csv:
+        say(csv_of(sweeps))
+    elif options.json:
+        values = [learn(one).to_json() if options.findings else one.leaderboard for one in sweeps]
+        say(json.dumps(values if len(values) > 1 else values[0], indent=1))
+    else:
+        for one in sweeps:
+            if len(sweeps) > 1:
+                say(f"{one.folder}\n")
+            if options.findings:
+                say(text(learn(one)))
+            else:
+                say_results(one, top=options.top, verbose=options.verbose)
+            if len(sweeps) > 1:
+                say("")
+        if len(sweeps) > 1:
+            say(compare(*sweeps).to_string(index=False))
+    return 0
+
+
+def csv_of(sweeps: Sequence[Results]) -> str:
+    """One row a trial, the sweep's name in the first column."""
+    import pandas as pd
+
+    tables = [one.trials.assign(sweep=one.config.name) for one in sweeps]
+    table = pd.concat(tables)
+    return str(table[["sweep", *table.columns.drop("sweep")]].to_csv(index=False)).rstrip("\n")
+
+
+def say_results(found: Results, *, top: int = SHOWN_TRIALS, verbose: bool = False) -> None:
+    """The answer, the leaderboard and one piece of advice; if `verbose` what repetitions say, the
+    losses by kind of token, and what is wrong with trials."""
+    from sftray.results import leaderboard_text
+    from sftray.results.findings import advice, answer, learn
     from sftray.results.loss_by_kind import kinds_text
 
-    say(leaderboard_text.table(found.leaderboard, top=top))
-    if confirmed := leaderboard_text.confirmed_text(found.leaderboard):
-        say("\n" + confirmed)
-    if kinds := kinds_text(found.leaderboard):
-        say("\n" + kinds)
-    if energy := leaderboard_text.energy_text(found.leaderboard):
-        say(f"\nenergy: {energy}")
-    if verdicts:
-        say("\n" + leaderboard_text.verdicts(found.leaderboard, top=top))
-    say("\n" + text(learn(found)))
+    board, learned = found.leaderboard, learn(found)
+    say(f"{answer(learned)}\n\n{leaderboard_text.table(board, top=top)}")
+    energy = leaderboard_text.energy_text(board)
+    more = [
+        leaderboard_text.confirmed_text(board),
+        kinds_text(board),
+        energy and f"energy: {energy}",
+    ]
+    more = [*more, leaderboard_text.verdicts(board, top=top)] if verbose else []
+    for part in filter(None, more):
+        say(f"\n{part}")
+    say(f"\n{advice(learned)}")
+    if not verbose:
+        name = shlex.quote(found.folder)
+        say(f"  more: sftray results {name} -v, or --findings")
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -93,6 +125,8 @@ def init(options: argparse.Namespace) -> int:
     file: Path = options.file
     if file.exists():
         raise SftrayError(f"{file}: this file exists", "name a new one")
+    if not file.absolute().parent.is_dir():
+        raise SftrayError(f"{file}: there is no folder {file.parent}", "make it, or name another")
     memories = gpu_memories()
     gpus = len(memories) if options.gpus is None else options.gpus
     if gpus < 0:
@@ -102,155 +136,22 @@ def init(options: argparse.Namespace) -> int:
         raise SftrayError(f"{file}: got {got!r}, must end on .py", f"write {file.stem}.py")
     found = propose(
         file.stem,
-        options.data,
-        options.model,
+        [with_bundled(one) for one in options.data],
+        with_bundled(options.model),
         split=options.split,
         chat_template=options.chat_template,
         gpus=gpus,
         gpu_memory=min(memories, default=None),
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(as_file(found.sweep, found.says, found.reasons), encoding="utf-8")
+    trial = replace(found.sweep.trial, model=seen_from(found.sweep.trial.model, file.parent))
+    data = found.sweep.data.with_paths(lambda path: seen_from(path, file.parent))
+    sweep = replace(found.sweep, data=data, trial=trial)
+    text = as_file(sweep, found.says, found.reasons).replace(with_bundled(BUNDLED), BUNDLED)
+    file.write_text(text, encoding="utf-8")
     for warning in found.warnings:
-        say(wrapped(f"warning: {warning}"))
-    say(f"wrote {file}; what it would do: python {file} --plan")
+        say(f"warning: {warning}")
+    say(f"wrote {file}; what it would do: {shlex.join(['python', str(file), '--plan'])}")
     return 0
-
-
-def best(options: argparse.Namespace) -> int:
-    """The winner, and how to load it."""
-    from sftray.winner.bundle import open_bundle
-
-    folder, facts = open_bundle(options.dir)
-    loading, how = (_whole if facts.is_whole else _adapter)(folder, facts)
-    if options.json:
-        say(json.dumps({**to_json(facts), **loading}, indent=1))
-        return 0
-    point = ", ".join(f"{name}={value}" for name, value in facts.point.items())
-    checked = "checked" if facts.verified else "NOT CONFIRMED by reloading"
-    say(f"{facts.says}, {checked}\n{point}\n{how}\n\nagain: python {folder / 'repeat.py'}")
-    return 0
-
-
-def _adapter(folder: Path, facts: BundleFacts) -> tuple[dict[str, object], str]:
-    """What loads the adapter in a bundle: as values, and for a person."""
-    from sftray.winner import adapter_format
-
-    config, tensors = adapter_format.read_adapter(folder)
-    wrong = adapter_format.peft_problems(config, tensors)
-    refused = adapter_format.vllm_problems(config, tensors)
-    trial = facts.config
-    command = adapter_format.vllm_command(str(folder), trial.model, trial.lora_r, facts.sweep)
-    serve = f"vLLM: yes, by its format\n{command}"
-    if refused:
-        serve = f"vLLM: no ({'; '.join(refused)}); `sftray merge` makes a model that it serves"
-    loading: dict[str, object] = {"peft_problems": wrong, "vllm_problems": refused}
-    return {**loading, "vllm_command": command}, (
-        f"adapter: {folder}\n\n"
-        f"PEFT: {'no (' + '; '.join(wrong) + ')' if wrong else 'yes'}\n"
-        f"{facts.loading_code(str(folder))}\n\n"
-        f"{serve}"
-    )
-
-
-def _whole(folder: Path, facts: BundleFacts) -> tuple[dict[str, object], str]:
-    """The same of a whole model."""
-    command = shlex.join(["vllm", "serve", str(folder)])
-    code = facts.loading_code(str(folder))
-    how = f"model: {folder}\n\ntransformers (no PEFT):\n{code}\n\nvLLM:\n{command}"
-    return {"vllm_command": command}, how
-
-
-def merge(options: argparse.Namespace) -> int:
-    """The winner merged into its base."""
-    quiet_libraries()
-    from sftray.winner.merge import merge as merged
-
-    merged(
-        options.dir,
-        options.out,
-        dtype=options.dtype,
-        max_shard_size=options.max_shard_size,
-        check=options.check,
-        log=say,
-        trust_remote_code=options.trust_remote_code,
-    )
-    return 0
-
-
-def push(options: argparse.Namespace) -> int:
-    """The winner on the Hub."""
-    if not options.yes and not sys.stdin.isatty():
-        raise SftrayError("push: no terminal to confirm on", "pass --yes")
-    if options.merged:
-        quiet_libraries()
-    from sftray.winner.push import push as pushed
-
-    address = pushed(
-        options.dir,
-        options.repo,
-        private=options.private,
-        merged=options.merged,
-        with_samples=options.with_samples,
-        trust_remote_code=options.trust_remote_code,
-        agree=lambda question: options.yes or agreed(question),
-        log=say,
-    )
-    say(address or "nothing was uploaded")
-    return 0
-
-
-def generate(options: argparse.Namespace) -> int:
-    """Answers of base and winner to a prompt, or to each of a file as a line of JSON."""
-    if (options.prompt is None) == (options.file is None):
-        got = "neither" if options.prompt is None else "both"
-        raise SftrayError(f"generate: got {got}, must be given a prompt or --file PROMPTS.jsonl")
-    if options.metric and options.file is None:
-        raise SftrayError("--metric: got no --file, must have answers to score", "add --file")
-    quiet_libraries()
-    from sftray.winner.generate import Question, answer_all
-
-    single = [Question([{"role": "user", "content": options.prompt}])]
-    facts, pairs = answer_all(
-        options.dir,
-        options.file or single,
-        options.max_new_tokens,
-        trust_remote_code=options.trust_remote_code,
-    )
-    if options.file is None:
-        say(f"base: {pairs[0].base}\n{facts.kind}: {pairs[0].winner}")
-        return 0
-    for one in pairs:
-        shown = {
-            "messages": one.question.turns,
-            "reference": one.question.reference,
-            "base": one.base,
-            facts.kind: one.winner,
-            "base_ended": one.base_ended,
-            f"{facts.kind}_ended": one.winner_ended,
-        }
-        say(json.dumps(shown, ensure_ascii=False))
-    if options.metric:
-        _say_scores(options.metric, pairs, facts.kind)
-    return 0
-
-
-def _say_scores(name: str, pairs: Sequence[AnswerPair], kind: str) -> None:
-    """On stderr, so that stdout has nothing but answers."""
-    from sftray.metrics import load_metric
-    from sftray.winner.measured import measured_text, of_metric
-
-    scored = [one for one in pairs if one.question.reference is not None]
-    if not scored:
-        raise SftrayError(f"--metric: got no line with an answer, {name} must have one to hold to")
-    found = of_metric(
-        name,
-        load_metric(name),
-        [one.base for one in scored],
-        [one.winner for one in scored],
-        [one.question.reference or "" for one in scored],
-    )
-    put(measured_text(found, kind), sys.stderr)
 
 
 def inspect(options: argparse.Namespace) -> int:

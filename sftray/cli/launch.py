@@ -7,34 +7,62 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from sftray.cli.commands import inspected, say_results
-from sftray.cli.terminal import agreed, hook_without_secrets, say, with_plain_errors, wrapped
-from sftray.config import SweepConfig
+from sftray.cli.terminal import (
+    Stop,
+    agreed,
+    hook_without_secrets,
+    say,
+    say_mistakes_plainly,
+    with_plain_errors,
+    wrapped,
+)
+from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config.checks import require
 from sftray.config.overrides import override, read_points
 from sftray.config.sweep_config import TRAINERS, WANDB_MODES
 from sftray.errors import SftrayError
-from sftray.storage.paths import SweepPaths
+from sftray.storage.paths import BUNDLED, SweepPaths, beside
+
+say_mistakes_plainly()  # who imports `launch` is a sweep file
 
 
 def launch(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `sweep` as the command line says; what every sweep file calls last.
 
     Exit status: 0 when the sweep ended, 1 when no trial finished, 2 for a request that cannot work,
-    or where a disk is full or storage away, 130 when interrupted; the same command continues after
-    both.
+    or where a disk is full or storage away, 130 after Ctrl-C, 143 after SIGTERM; the same command
+    continues.
     """
+    require(isinstance(sweep, SweepConfig), "launch", repr(sweep), "a SweepConfig(…)")
     options = _sweep_parser(sweep).parse_args(arguments)
     sys.excepthook = hook_without_secrets
     sys.exit(with_plain_errors(lambda: _launch(sweep, options)))
 
 
+def demo(options: argparse.Namespace) -> NoReturn:
+    """The sweep of `make demo`, from any folder."""
+    from sftray.demo import SPACES
+
+    axes = ("learning_rate", "effective_batch_size")
+    sweep = SweepConfig(
+        "lr_batch",
+        DataConfig(f"{BUNDLED}/chats.jsonl"),
+        TrialConfig(BUNDLED),
+        search_space={name: SPACES[name] for name in axes},
+        confirm_top=2,
+    )
+    launch(sweep, ["--demo", *options.rest])
+
+
 def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
-    sweep = _overridden(sweep, options)
+    sweep = _overridden(_beside_its_file(sweep), options)
     if options.address:
         os.environ["RAY_ADDRESS"] = options.address
     if options.plan:
@@ -49,6 +77,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         return 0 if plan.starts else 2
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
+    from sftray.cluster import ray_watch
     from sftray.results import load
     from sftray.results.leaderboard_text import table
     from sftray.views.live import shown
@@ -57,6 +86,13 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     folder = paths.root
     if options.fresh and not options.yes:
         _agree_to_delete(paths)
+
+    def last_words() -> None:
+        with contextlib.suppress(SftrayError):  # it may not have begun
+            say("\n" + table(load(folder).leaderboard, top=20))
+
+    stop = Stop(last_words)
+    ray_watch.ask_at_the_end(stop.finish_if_terminated)
     try:
         # a debugger and a view do not share a terminal
         with shown(sweep, plain=options.plain or options.local) as log:
@@ -64,19 +100,29 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
 
             found = run_sweep(sweep, local=options.local, fresh=options.fresh, log=log)
     except KeyboardInterrupt:
-        with contextlib.suppress(SftrayError):  # it may not have begun
-            say("\n" + table(load(folder).leaderboard, top=20))
-        raise
+        return stop.finish()
     say("")
-    say_results(found, top=20)
+    say_results(found)
     kind = "model" if sweep.trial.finetune == "full" else "adapter"
-    say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`sftray best {found.folder}`)")
+    command = shlex.join(["sftray", "best", found.folder])
+    say(f"\nbest {kind}: {SweepPaths(found.folder).best}   (`{command}`)")
     if options.demo and not (options.data or options.model):
         from sftray.cli.demo_answers import say_answers
 
         say("")
         say_answers(found.folder)
     return 0
+
+
+def _beside_its_file(sweep: SweepConfig) -> SweepConfig:
+    """The sweep with relative paths of its file, which hold from every folder."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None:
+        return sweep
+    folder = Path(file).absolute().parent
+    trial = dataclasses.replace(sweep.trial, model=beside(sweep.trial.model, folder))
+    data = sweep.data.with_paths(lambda path: beside(path, folder))
+    return dataclasses.replace(sweep, data=data, trial=trial)
 
 
 def _agree_to_delete(paths: SweepPaths) -> None:

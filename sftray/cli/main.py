@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sftray.cli import commands
+from sftray.cli import commands, launch, winner_commands
 from sftray.cli.terminal import hook_without_secrets, with_plain_errors
+from sftray.config import SweepConfig
 from sftray.winner import DTYPES
 
+_STORAGE = SweepConfig.storage
+_DIR = f"a sweep's folder or s3://, gs:// URI; or its name in {_STORAGE}/"
 _Run = Callable[[argparse.Namespace], int]
 _Command = Callable[[_Run, str], argparse.ArgumentParser]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The `sftray` command."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not launch.demo:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     sys.excepthook = hook_without_secrets
     sys.exit(with_plain_errors(lambda: options.run(options)))
 
@@ -27,23 +35,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sftray", description="Begin a sweep, and read what it left behind."
     )
+    parser.add_argument("--version", action="version", version=f"sftray {_version()}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(run: _Run, text: str) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(run.__name__, help=text, description=text)
+        name = run.__name__.partition("_")[0]
+        # what follows `demo` is for the sweep, --help as well
+        sub = subparsers.add_parser(name, help=text, description=text, add_help=name != "demo")
         sub.set_defaults(run=run)
         return sub
 
     def of_a_folder(run: _Run, text: str) -> argparse.ArgumentParser:
         sub = command(run, text)
-        sub.add_argument("dir", help="a sweep's folder or s3://, gs:// URI")
+        sub.add_argument("dir", type=_folder, help=_DIR)
         return sub
 
+    command(launch.demo, "a sweep on the bundled base and chats, in minutes on a CPU")
     _add_init(command)
+    sweeps = command(commands.list_sweeps, "the sweeps of a folder")
+    sweeps.add_argument("storage", nargs="?", default=_STORAGE, help=f"by default {_STORAGE}")
+    _add_results(command)
     _add_views(of_a_folder)
     _add_winner(of_a_folder)
     inspect = command(commands.inspect, "the packed rows, with the trained tokens marked")
-    inspect.add_argument("dir", help="a sweep's folder, or a pack's")
+    inspect.add_argument("dir", type=_folder, help="a sweep's folder, or a pack's")
     inspect.add_argument("--rows", type=int, default=2)
     inspect.add_argument("--json", action="store_true")
     doctor = command(
@@ -65,15 +80,33 @@ def _add_init(command: _Command) -> None:
     add("--gpus", type=int, help="GPUs of the cluster, 0 for none; by default this machine's")
 
 
-def _add_views(command: _Command) -> None:
-    text = "the leaderboard of a finished or running sweep, and what it learned"
+def _add_results(command: _Command) -> None:
+    text = "the answer and the leaderboard of a finished or running sweep"
     results = command(commands.results, text)
-    form = results.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="the leaderboard as JSON")
-    form.add_argument("--findings", action="store_true", help="what it learned as JSON")
-    results.add_argument("--top", type=int, help="show only the best N")
-    text = "each trial's verdict and advice, too"
-    results.add_argument("-v", "--verdicts", action="store_true", help=text)
+    results.add_argument("dirs", type=_folder, nargs="+", metavar="DIR", help=_DIR)
+    results.add_argument("--csv", action="store_true", help="a line a trial")
+    results.add_argument("--json", action="store_true", help="leaderboard or findings as JSON")
+    results.add_argument("--findings", action="store_true", help="all that the sweep has learned")
+    number = f"show the best N, by default {commands.SHOWN_TRIALS}"
+    results.add_argument("--top", type=int, metavar="N", default=commands.SHOWN_TRIALS, help=number)
+    text = "also the repetitions, losses by kind of token, and what is wrong with trials"
+    results.add_argument("-v", "--verbose", action="store_true", help=text)
+
+
+def _folder(text: str) -> str:
+    """A sweep's folder, by its name where that is in the usual storage."""
+    there = Path(_STORAGE, text)
+    return str(there) if not Path(text).exists() and there.is_dir() else text
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("sftray")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a folder that is not installed"
+
+
+def _add_views(command: _Command) -> None:
     watch = command(commands.watch, "the live view of a sweep that runs elsewhere, from its folder")
     watch.add_argument("--plain", action="store_true", help="plain lines on a terminal, too")
     text = "ASHA's decisions and TPE's draws made again from the journal; 1 if one differs"
@@ -83,10 +116,10 @@ def _add_views(command: _Command) -> None:
 
 
 def _add_winner(command: _Command) -> None:
-    best = command(commands.best, "the best adapter or model and how to load it")
+    best = command(winner_commands.best, "the best adapter or model and how to load it")
     best.add_argument("--json", action="store_true")
     text = "merge the best adapter into its unquantised base, and check it"
-    merge = command(commands.merge, text)
+    merge = command(winner_commands.merge, text)
     merge.add_argument("out", help="a new folder")
     merge.add_argument("--dtype", choices=tuple(DTYPES), default="bf16")
     merge.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="of a weights file")
@@ -96,7 +129,7 @@ def _add_winner(command: _Command) -> None:
         help="eval losses before and after, and what merging into 4-bit would lose; by default the "
         "last only for a base that was held in 4 bits",
     )
-    push = command(commands.push, "upload the winner to the Hugging Face Hub")
+    push = command(winner_commands.push, "upload the winner to the Hugging Face Hub")
     push.add_argument(
         "--repo", required=True, metavar="USER/NAME", help="created if it does not exist"
     )
@@ -106,7 +139,7 @@ def _add_winner(command: _Command) -> None:
     push.add_argument("--with-samples", action="store_true", help=text)
     push.add_argument("--yes", action="store_true", help="do not ask")
     text = "answer a prompt with the best of a sweep and with its base"
-    generate = command(commands.generate, text)
+    generate = command(winner_commands.generate, text)
     generate.add_argument("prompt", nargs="?")
     text = 'many prompts, as JSON lines: conversations, or {"prompt": …}; prints a line for each'
     generate.add_argument("--file", metavar="PROMPTS.jsonl", help=text)

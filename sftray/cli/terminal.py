@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from sftray.errors import SftrayError, SweepFailedError
 from sftray.storage.redact import redact
@@ -27,8 +28,62 @@ def with_plain_errors(run: Callable[[], int]) -> int:
         put(redact(f"error: {error.message}{hint}"), sys.stderr)
         return 1 if isinstance(error, SweepFailedError) else 2
     except KeyboardInterrupt:
-        put("\ninterrupted; the same command continues from here", sys.stderr)
-        return 130
+        put("\ninterrupted", sys.stderr)
+        return 128 + signal.SIGINT
+
+
+class Stop:
+    """SIGTERM, which SLURM, Kubernetes and `timeout` send, ends a sweep as Ctrl-C does."""
+
+    def __init__(self, last_words: Callable[[], None]) -> None:
+        """`last_words` prints what the sweep has so far."""
+        self._last_words: Callable[[], None] | None = last_words
+        self._number = signal.SIGINT
+        signal.signal(signal.SIGTERM, self._take)
+
+    def finish(self) -> int:
+        """Say that the sweep was interrupted, once; the exit status: 130, or 143 by SIGTERM."""
+        say_last, self._last_words = self._last_words, None
+        if say_last is not None:
+            say_last()
+            put("\ninterrupted: run the same command to continue", sys.stderr)
+        return 128 + self._number
+
+    def finish_if_terminated(self) -> int | None:
+        """The same where SIGTERM has come; else None."""
+        return self.finish() if self._number == signal.SIGTERM else None
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._number == signal.SIGTERM:  # `timeout` sends it twice
+            return
+        self._number = signal.SIGTERM
+        interrupt = signal.getsignal(signal.SIGINT)  # Tune's, while trials run
+        if not callable(interrupt):  # ignored, as in the background of a script
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+
+def say_mistakes_plainly() -> None:
+    """Where a sweep file has a mistake, say so with its line, without a traceback."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        frames = list(traceback.walk_tb(trace))
+        own = [one for one in frames if one[0].f_globals.get("__name__") == "__main__"]
+        written = own[-1:] == frames[-1:] and own[-1][0].f_code.co_name == "<module>"
+        if not own or not (isinstance(error, SftrayError) or written):
+            before(kind, error, trace)
+            return
+        frame, line = own[-1]
+        words = "".join(traceback.format_exception_only(error)).strip()
+        hint = ""
+        if isinstance(error, SftrayError):
+            words, hint = error.message, error.hint and f"\nhint: {error.hint}"
+        place = f"{frame.f_code.co_filename}, line {line}"
+        put(redact(f"error: {place}: {words}{hint}"), sys.stderr)
+        raise SystemExit(2)
+
+    sys.excepthook = hook
 
 
 def hook_without_secrets(

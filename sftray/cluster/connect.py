@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
         quiet = {"logging_level": "WARNING", "log_to_driver": False}
         named = os.environ.get("RAY_ADDRESS", "")
         address, owner = to_join(named, standing_clusters(), log)
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         if address:
             if address == named:
                 _show_token(address)
@@ -121,6 +123,8 @@ def connect(log: Log, *, dashboard: bool) -> Cluster:
             with contextlib.suppress(OSError):  # Ray leaves its token for all users to read
                 (Path.home() / ".ray" / "auth_token").chmod(0o600)
             log("started Ray on this machine")
+        if callable(on_sigterm):  # Ray's own would end this process wherever it is
+            signal.signal(signal.SIGTERM, on_sigterm)
         # by now Ray has set it, unless it is set otherwise or the cluster it joined has no token
         if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
             log(f"warning: {NO_TOKEN}")

@@ -64,6 +64,8 @@ class Part:
 _watched: list[Part] = []
 """Of the cluster that this driver is connected to; empty in other processes."""
 
+_asked: list[Callable[[], int | None]] = []
+
 
 def watch(gcs_address: str, raylet: tuple[str, int], *, started: bool) -> None:
     """Watch the cluster that this process has joined, or `started`, from a thread until the process
@@ -89,6 +91,12 @@ def lost() -> OutageError | None:
     return None
 
 
+def ask_at_the_end(asked: Callable[[], int | None]) -> None:
+    """Where Ray is lost, have `asked` end this process with its words and exit status if it knows
+    why: SLURM and `timeout` send SIGTERM to Ray's processes, too."""
+    _asked[:] = [asked]
+
+
 def _look_on(started: bool) -> None:
     import ray
 
@@ -104,12 +112,14 @@ def _look_on(started: bool) -> None:
 
 def _end(error: OutageError, started: bool) -> None:
     """End this process: its other threads wait within Ray, which does not come back."""
+    time.sleep(LOOK_SECONDS)  # a signal that ended Ray may be on its way to the main thread
+    status = next((known for ask in _asked if (known := ask())), None)
     show_cursor = "\033[?25h" if sys.stderr.isatty() else ""
-    words = visible(f"error: {error.message}\nhint: {error.hint}")
+    words = "" if status else visible(f"error: {error.message}\nhint: {error.hint}")
     put(f"{show_cursor}{words}", sys.stderr, coloured=True)
     if started:
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 if not any("sftray.views" in word for word in child.cmdline()):  # W&B's last words
                     child.kill()
-    os._exit(STATUS)
+    os._exit(status or STATUS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import types
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Annotated, NoReturn, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from sftray.config.bounds import Bound
@@ -55,8 +56,10 @@ def check_fields(room: str, config: object) -> None:
         if value is None and optional:
             continue
         kind, *others = (one for one in kinds if one is not types.NoneType)
-        allowed, words = (not others and _KINDS.get(kind)) or (object, "")
+        allowed, words = (object, "") if others else _allowed(get_origin(kind) or kind)
         fits = isinstance(value, allowed) and (kind not in (int, float) or is_number(value))
+        if get_origin(kind) is tuple:
+            words = next((note.must for note in notes if isinstance(note, Bound)), words)
         require(fits, what, repr(value), words + ", or None" * optional)
         of_none = next((note for note in notes if isinstance(note, str)), "or None")
         for bound in notes:
@@ -86,7 +89,16 @@ _KINDS: dict[object, tuple[type | types.UnionType, str]] = {
     bool: (bool, "true or false"),
     int: (int, "a whole number"),
     float: (int | float, "a number"),
+    tuple: (tuple | list, "a list"),
+    Mapping: (Mapping, "names with their values, as in {…: …}"),
 }
+
+
+def _allowed(kind: object) -> tuple[type | types.UnionType, str]:
+    """The types that a field takes, and what they are called."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        return kind, f"a {kind.__name__}(…)"
+    return _KINDS.get(kind, (object, ""))
 
 
 def require(condition: bool, what: str, got: str, must: str, hint: str = "") -> None:
@@ -106,7 +118,7 @@ def known_fields(what: str, names: Iterable[str], config: type) -> None:
     for name in names:
         if name not in known:
             usual = [USUAL_NAMES[name]] if USUAL_NAMES.get(name) in known else []
-            near = usual or difflib.get_close_matches(name, known, n=1)
+            near = usual or difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise ConfigError(f"{what}: {config.__name__} has no field {name!r}", hint)
 
@@ -120,10 +132,15 @@ def with_known_fields(config: type[T]) -> type[T]:
     """A dataclass that answers to a keyword which is no field as `known_fields` does, and not with
     Python's TypeError."""
     plain: Callable[..., None] = config.__init__
+    signature = inspect.signature(plain)
 
     @functools.wraps(plain)
     def init(self: T, *arguments: object, **named: object) -> None:
         known_fields("configuration", named, config)
+        try:
+            signature.bind(self, *arguments, **named)
+        except TypeError as error:  # a field is missing
+            raise ConfigError(f"{config.__name__}: {error}") from None
         plain(self, *arguments, **named)
 
     setattr(config, "__init__", init)  # noqa: B010  mypy allows no assignment to it

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
 from sftray.config.bounds import (
@@ -22,6 +22,7 @@ from sftray.config.bounds import (
     Weighted,
 )
 from sftray.config.checks import check_fields, refuse, with_known_fields
+from sftray.storage.paths import with_bundled
 
 SPELLINGS = ("auto", "messages", "conversations", "prompt_completion", "instruction")
 COLUMNS = (
@@ -124,9 +125,28 @@ class DataConfig:
         """One of SPELLINGS."""
         return self.columns if isinstance(self.columns, str) else "auto"
 
+    def with_paths(self, change: Callable[[str], str]) -> DataConfig:
+        """The same with every name of a source and of a template changed."""
+
+        def changed(path: str | None) -> str | None:
+            return path and change(path)
+
+        return replace(
+            self,
+            source=changed(self.source),
+            sources=tuple((change(path), weight) for path, weight in self.sources),
+            eval_source=changed(self.eval_source),
+            chat_template=changed(self.chat_template),
+        )
+
     def __post_init__(self) -> None:
         check_fields("data.", self)
-        object.__setattr__(self, "sources", tuple((path, weight) for path, weight in self.sources))
+        sources = tuple((with_bundled(path), weight) for path, weight in self.sources)
+        object.__setattr__(self, "sources", sources)
+        for name in ("source", "eval_source"):
+            object.__setattr__(
+                self, name, getattr(self, name) and with_bundled(getattr(self, name))
+            )
         if (self.source is None) == (not self.sources):
             got = "both" if self.sources else "neither"
             refuse("data.source and data.sources", got, "one of them")

@@ -14,10 +14,11 @@ _MAY_CHANGE = (
     *BUDGETS, "num_trials", "trainings", "confirm_top", "confirm_seeds", "confirm_trainer",
     "max_concurrent_trials", "max_failures", "on_broken_base", "hang_minutes", "wandb",
     "wandb_project", "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated",
-    "sample_prompts", "sample_at", "storage", "data.revision", "trial.model_revision",
+    "sample_prompts", "sample_at", "storage", "data.source", "data.eval_source", "data.revision",
+    "data.chat_template", "trial.model", "trial.model_revision",
 )  # fmt: skip
-"""Fields that a resumed sweep may change without making its trials incomparable: a revision only
-names what `plan.identities` compares."""
+"""Fields that a resumed sweep may change without making its trials incomparable: paths, names and
+revisions only name what `plan.identities` compares."""
 
 
 def refuse_other_config(sweep: SweepConfig, paths: SweepPaths) -> None:

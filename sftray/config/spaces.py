@@ -249,7 +249,7 @@ def randint(low: int, high: int) -> RandInt:
 
 def choice(values: Sequence[Value]) -> Choice:
     """Search among the listed values."""
-    return Choice(tuple(values))
+    return Choice(_listed("choice", values))
 
 
 def fitting(batch_sizes: Sequence[int]) -> Choice:
@@ -257,7 +257,13 @@ def fitting(batch_sizes: Sequence[int]) -> Choice:
 
     Where fewer than two do, the largest powers of two that do (`trial_plan.resolve_batch_sizes`).
     """
-    return Choice(tuple(batch_sizes), fitting=True)
+    return Choice(_listed("fitting", batch_sizes), fitting=True)
+
+
+def _listed(name: str, values: Sequence[Value]) -> tuple[Value, ...]:
+    must = f"a list, as in {name}([8, 16])"
+    require(isinstance(values, list | tuple), name, repr(values), must)
+    return tuple(values)
 
 
 def label(value: object) -> str | float | None:

@@ -28,6 +28,7 @@ from sftray.storage.paths import PACKS
 ONE_FROZEN_BASE = "a bank holds one frozen base, and finetune='full' trains it"
 TRAINERS = ("auto", "bank", "train")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
+PROJECT = "a text without /, \\, #, ?, % and :, as W&B wants it"
 NAME = "letters, digits, '.', '_' or '-', starting with a letter or digit"
 
 
@@ -137,7 +138,7 @@ class SweepConfig:
     """Folder or s3://, gs:// URI that holds sweeps and packs."""
     wandb: Annotated[str, OneOf(*WANDB_MODES)] = "auto"
     """auto: online with a key, else off with a line that says so; or online, offline, disabled."""
-    wandb_project: str = "sftray"
+    wandb_project: Annotated[str, Matches(r"[^/\\#?%:]{1,128}", PROJECT)] = "sftray"
     wandb_samples: bool = False
     """Also send the sample prompts and answers: text of the dataset leaves the machine."""
     wandb_adapter: bool = False
@@ -151,7 +152,14 @@ class SweepConfig:
         check_fields("", self)
         for name in ("warm_start", "sample_prompts", "rungs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for point in self.points:
+            must = "a list of points, as in {'lora_r': 8}"
+            require(isinstance(point, Mapping), "points", repr(point), must)
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
+        twice = next((one for n, one in enumerate(self.points) if one in self.points[:n]), None)
+        if twice is not None:
+            must = "different points; with another seed, as in {'seed': 1}, one is repeated"
+            refuse("points", f"{twice} twice", must)
         if self.trainings is not None:
             worth = trials_worth(self.trainings, self.stops, self.reduction_factor, self.branch)
             object.__setattr__(self, "num_trials", worth)

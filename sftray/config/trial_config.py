@@ -12,6 +12,7 @@ from typing import Annotated
 from sftray.config.bounds import Above, AtLeast, Between, Filled, Matches, OneOf, Seed, Share
 from sftray.config.checks import check_fields, known_fields, refuse, require, with_known_fields
 from sftray.config.spaces import Value
+from sftray.storage.paths import with_bundled
 
 LORA_ALPHA = 32.0
 LR_SCHEDULERS = ("cosine", "linear", "wsd")
@@ -95,6 +96,7 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         check_fields("trial.", self)
+        object.__setattr__(self, "model", with_bundled(self.model))
         if isinstance(self.lora_target_modules, list):
             object.__setattr__(self, "lora_target_modules", tuple(self.lora_target_modules))
         self._require_targets()

@@ -79,7 +79,9 @@ def estimate_from(
         evaluated = [min(max(1, math.ceil(data.eval_fraction * one)), most) for one in numbers]
         numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
         chosen = [np.ones(len(one.kept), np.bool_) for one in train]  # of a sample any may be
-        if all(one.report.rows >= one.read for one in train):
+        # of a sample nothing is held out, but where all begin alike nothing could be
+        alike = any(len(np.unique(one.kept["hash"])) == 1 < len(one.kept) for one in train)
+        if alike or all(one.report.rows >= one.read for one in train):
             hashes, bands = zip(
                 *((one.kept["hash"], one.kept["bands"]) for one in train), strict=True
             )

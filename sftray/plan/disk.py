@@ -7,16 +7,20 @@ where the search is after a metric of that.
 
 from __future__ import annotations
 
+import errno
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sftray.config import SweepConfig
+from sftray.config.checks import refuse
 from sftray.config.points import largest_value
 from sftray.data.packs.manifest import Counts
 from sftray.errors import ConfigError
 from sftray.plan.model_shape import ModelShape, adapter_parameters
+from sftray.storage.faults import in_bytes
 from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import is_uri, nearest_there
 
@@ -66,6 +70,23 @@ def disk_needed(
     )
 
 
+def require_storage(storage: str) -> None:
+    """Raise ConfigError where a sweep could write nothing."""
+    if is_uri(storage):
+        return
+    there = nearest_there(storage)
+    if not there.is_dir():
+        refuse("storage", f"{storage!r}, but {there} is a file", "a folder, or a new one")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return  # `require_space` says how much is missing
+        got = f"{storage!r}, but {there} cannot be written ({error.strerror})"
+        refuse("storage", got, "a folder that this user may write", "name another --storage")
+
+
 def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     """Raise ConfigError where a sweep whose packs are there would fill the disk; what its `folder`
     has already is counted as taken."""
@@ -73,8 +94,8 @@ def require_space(sweep: SweepConfig, needed: Disk, folder: str) -> None:
     wanted = needed.checkpoints + needed.bundle - there
     if needed.free is not None and wanted > needed.free:
         raise ConfigError(
-            f"storage: got {needed.free / 1e9:.1f} GB free at {sweep.storage}, must have "
-            f"{wanted / 1e9:.1f} GB for the sweep's checkpoints",
+            f"storage: got {in_bytes(needed.free)} free at {sweep.storage}, must have "
+            f"{in_bytes(wanted)} for the sweep's checkpoints and winner",
             "make room, give another --storage, or lower num_trials or lora_r",
         )
 

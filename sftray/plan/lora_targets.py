@@ -1,8 +1,9 @@
 """Which modules of a base `lora_target_modules` names, known before the base is loaded.
 
-Promise: for the families whose modules have the same names in every base. Of others what PEFT would
-make of it is known: it takes names of experts for parameters, and no adapter for some modules. All
-else PEFT says when the first trial begins.
+Promise: for the families whose modules have the same names in every base. Of others a name that is
+in no tensor of a local checkpoint is refused, and what PEFT would make of it is known: it takes
+names of experts for parameters, and no adapter for some modules. All else PEFT says when the first
+trial begins.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sftray.config import SweepConfig
 from sftray.config.checks import refuse
 from sftray.config.points import all_values
 from sftray.plan.model_shape import PROJECTIONS
-from sftray.storage.model_files import BaseConfig
+from sftray.storage.model_files import BaseConfig, tensor_names
 
 EXPERTS_BY_NAME = frozenset(
     (
@@ -71,6 +72,7 @@ def require_targets(sweep: SweepConfig, base: BaseConfig) -> None:
         return
     _require_no_experts(sweep, base.get("model_type"))
     if base.get("model_type") not in FAMILIES:
+        _require_named(sweep, base)
         return
     modules = list(module_names(base.get("num_hidden_layers", 1)))
     for targets in all_values(sweep, "lora_target_modules") - {"all-linear"}:
@@ -78,6 +80,19 @@ def require_targets(sweep: SweepConfig, base: BaseConfig) -> None:
         for name in names:
             matched = [one for one in modules if _matches(name, one, isinstance(targets, str))]
             _require(name, matched, pattern=isinstance(targets, str))
+
+
+def _require_named(sweep: SweepConfig, base: BaseConfig) -> None:
+    """Raise ConfigError where a name is in none of the checkpoint's tensors. Experts and parts of
+    larger checkpoints are called otherwise there; so may be what others call a projection."""
+    if "text_config" in base or any("expert" in key for key in base):
+        return
+    listed = [one for one in all_values(sweep, "lora_target_modules") if not isinstance(one, str)]
+    tensors = tensor_names(sweep.trial.model)
+    known = {part for tensor in tensors for part in tensor.split(".")} | {*PROJECTIONS, EMBEDDING}
+    for name in (str(one) for names in listed for one in names or ()):  # type: ignore[union-attr]
+        if tensors and name.rpartition(".")[2] not in known:
+            _require(name, [], pattern=False)
 
 
 def _require(name: str, matched: Sequence[str], *, pattern: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sftray.config import DataConfig, SweepConfig, TrialConfig
@@ -20,27 +22,77 @@ from sftray.data.packs.manifest import (
     overlap_refusals,
 )
 from sftray.data.packs.readings import reasons_text
-from sftray.data.recipe import Recipe
 from sftray.data.source.sources import names_files
 from sftray.errors import ConfigError
 from sftray.metrics import load_metric
 from sftray.plan.base_config import require_anywhere, require_attention, special_attention
 from sftray.plan.checkpoint_format import require_precision
 from sftray.plan.device_fit import DeviceFit
+from sftray.plan.disk import require_storage
 from sftray.plan.end_row import check_end
-from sftray.plan.identities import identities, refuse_other_identities
+from sftray.plan.identities import Identities, refuse_other_identities
 from sftray.plan.lora_targets import require_targets
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.prior_points import published_rate
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, TrialPlan
 from sftray.storage import files
+from sftray.storage.journal import read_events
+from sftray.storage.journal.event_types import EventName
 from sftray.storage.model_files import BaseConfig, model_config, require_safetensors
-from sftray.storage.paths import SweepPaths
+from sftray.storage.paths import SweepPaths, is_uri
 
 HIGH_RATE, BEARS_HIGH_RATES = 2e-4, 1e8
 """A learning rate above which full fine-tuning seldom wants to be; bases of fewer parameters do."""
 FEW_SUPERVISED = 1000
 """Trained tokens of an evaluation set below which its loss is a warning in the plan."""
+
+
+def absolute(sweep: SweepConfig) -> SweepConfig:
+    """The sweep as it is from every folder: workers run in folders of their own, where a relative
+    path would mean another place."""
+    storage, model = sweep.storage, sweep.trial.model
+    if not is_uri(storage):
+        storage = os.path.abspath(os.path.expanduser(storage))
+    if Path(model).expanduser().is_dir():
+        model = os.path.abspath(os.path.expanduser(model))
+    return replace(sweep, storage=storage, trial=replace(sweep.trial, model=model))
+
+
+def require_place(sweep: SweepConfig, *, fresh: bool = False) -> None:
+    """Raise ConfigError where the sweep cannot be kept: its storage cannot be written, something
+    else has its name, an earlier sweep is missing, or, unless it begins `fresh`, more trials have
+    run than are asked for."""
+    paths = SweepPaths.of(sweep.storage, sweep.name)
+    require_storage(sweep.storage)
+    require_no_stranger(paths)
+    for folder in sweep.warm_start:
+        if not files.exists(SweepPaths(folder).sweep):
+            refuse("warm_start", f"{folder!r}, where there is no sweep.json", "a sweep's folder")
+    if fresh or sweep.points or not files.exists(paths.journal):
+        return
+    known = [e for e in read_events(paths.journal) if e["event"] == EventName.TRIAL_SUGGESTED]
+    begun = sum("confirms" not in event and "folder" not in event for event in known)
+    if begun > sweep.num_trials:
+        fix = "--num-trials is of the whole sweep, what has run among it"
+        refuse("num_trials", str(sweep.num_trials), f"at least {begun}: so many have begun", fix)
+
+
+def require_same(sweep: SweepConfig, now: Callable[[], Identities]) -> None:
+    """Raise ConfigError where a sweep of this name has another configuration, or began with other
+    data, another tokenizer or base than there are `now`."""
+    paths = SweepPaths.of(sweep.storage, sweep.name)
+    refuse_other_config(sweep, paths)
+    if files.exists(paths.sweep):
+        refuse_other_identities(now(), paths)
+
+
+def refused(*checks: Callable[[], None]) -> Iterator[str]:
+    """What each check refuses."""
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            yield str(error)
 
 
 def checked_base(sweep: SweepConfig) -> BaseConfig:
@@ -121,14 +173,13 @@ def check_code(trial: TrialConfig) -> Iterator[str]:
 
 def check_plans(sweep: SweepConfig, plan: Callable[[TrialConfig], TrialPlan]) -> Iterator[str]:
     """Trials of few steps; ConfigError where a point that the search could suggest cannot run."""
-    for config in shape_corners(sweep):
-        planned = plan(config)
-        if planned.steps < FEW_STEPS:
-            yield (
-                f"effective_batch_size {config.effective_batch_size} at "
-                f"{config.num_train_epochs:g} epochs gives {planned.steps} optimizer steps; fewer "
-                f"than {FEW_STEPS} are a noisy comparison"
-            )
+    planned = [(config, plan(config).steps) for config in shape_corners(sweep)]
+    config, steps = min(planned, key=lambda one: one[1])
+    if steps < FEW_STEPS:
+        yield (
+            f"effective_batch_size {config.effective_batch_size} at {config.num_train_epochs:g} "
+            f"epochs gives {steps} optimizer steps; fewer than {FEW_STEPS} are a noisy comparison"
+        )
 
 
 def check_ranks(sweep: SweepConfig, fit: DeviceFit) -> Iterator[str]:
@@ -164,18 +215,6 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def check_name(sweep: SweepConfig, recipe: Recipe) -> Iterator[str]:
-    """Where the start would be refused, because another sweep has this name, or something else."""
-    paths = SweepPaths.of(sweep.storage, sweep.name)
-    try:
-        require_no_stranger(paths)
-        refuse_other_config(sweep, paths)
-        if files.exists(paths.sweep):
-            refuse_other_identities(identities(recipe), paths)
-    except ConfigError as error:
-        yield str(error)
-
-
 def check_vocabulary(manifest: Manifest | Estimate, base: BaseConfig) -> Iterator[str]:
     """Nothing to warn of; ConfigError where the data has a token that the base has no row for."""
     rows = (base.get("text_config") or base).get("vocab_size")
@@ -196,6 +235,8 @@ def check_rates(sweep: SweepConfig, base: BaseConfig) -> Iterator[str]:
     its size, or, in full fine-tuning, all above what only small bases bear."""
     shape, values = ModelShape.of(base), reachable(sweep, "learning_rate")
     low, high = min(values), max(values)
+    if sweep.points:  # chosen one by one
+        return
     if sweep.trial.finetune == "lora":
         usual = published_rate(base, sweep.trial)
         if usual is not None and not low <= usual <= high:
@@ -257,9 +298,8 @@ def refusals(data: DataConfig, manifest: Manifest | Estimate) -> Iterator[str]:
             yield (
                 f"{split} data: {bad:,} of {rows:,} rows are bad "
                 f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
-                f"{data.max_bad_fraction:g}: the sweep would not start"
+                f"{data.max_bad_fraction:g}"
             )
     for refusal in bad_sources(manifest["splits"]["train"], data.max_bad_fraction):
-        yield f"{refusal}: the sweep would not start"
-    for refusal in overlap_refusals(manifest["overlaps"]):
-        yield f"{refusal}: the sweep would not start"
+        yield refusal
+    yield from overlap_refusals(manifest["overlaps"])

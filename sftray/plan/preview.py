@@ -6,8 +6,9 @@ The dataset is opened once, and one sample of it is tokenised once. Price: under
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
@@ -16,12 +17,13 @@ from sftray.config.sweep_config import BUDGETS
 from sftray.data.estimate import estimate_packs
 from sftray.data.packs.manifest import Estimate, Manifest, counts_of, drawn_from
 from sftray.data.packs.packs import Packs
-from sftray.data.recipe import find_packs, make_recipe
+from sftray.data.recipe import Recipe, find_packs, make_recipe
 from sftray.plan import preflight
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings, parked_bytes
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
-from sftray.plan.disk import Disk, disk_needed
+from sftray.plan.disk import Disk, disk_needed, require_space
 from sftray.plan.experts_text import experts_text
+from sftray.plan.identities import identities
 from sftray.plan.memory import Memory, train_memory
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.precision_advice import advice_text, advised_precision
@@ -30,9 +32,11 @@ from sftray.plan.rungs import Ladders, rung_ladders
 from sftray.plan.trainer_choice import pick_trainer, without_bank
 from sftray.plan.trial_plan import TrialPlan, planner, resolve_batch_sizes
 from sftray.storage.model_files import BaseConfig
+from sftray.storage.paths import SweepPaths
 
 USUAL_GPUS = {"24 GB": 23.6, "48 GB": 44.4, "80 GB": 79.1, "141 GB": 139.8}
 """GiB that cards sold under these names have."""
+NO_FIT = "does not fit"
 AT_ONCE = 8
 """Trials at a time where that is up to the cluster."""
 
@@ -56,7 +60,7 @@ class Preview:
     """How they are held and what is adapted; None of a dense base."""
     memory: Memory | None
     """At the peak of a step; None on CPUs, or where it is not known."""
-    gpus: Sequence[str]
+    gpus: Mapping[str, str]
     """How trials would run on GPUs of usual sizes."""
     first: Sequence[Point]
     """Where the search begins."""
@@ -68,8 +72,12 @@ class Preview:
     shapes: Sequence[TrialShape]
     disk: Disk
     warnings: Sequence[str]
-    starts: bool
-    """Whether the sweep would start on these data."""
+    refusals: Sequence[str]
+    """Why the sweep would not start."""
+
+    @property
+    def starts(self) -> bool:
+        return not self.refusals
 
     @property
     def packs(self) -> str | None:
@@ -137,6 +145,7 @@ class Preview:
             "budgets": {name: getattr(sweep, name) for name in BUDGETS},
             "disk": {**asdict(self.disk), "total": self.disk.total},
             "warnings": self.warnings,
+            "refusals": self.refusals,
             "starts": self.starts,
             "config": to_json(sweep),
         }
@@ -190,20 +199,35 @@ def make_plan(
 
     Raises ConfigError where a point of the search could not run.
     """
+    asked = preflight.absolute(asked)
+    refusals = [*preflight.refused(partial(preflight.require_place, asked))]
     base = preflight.checked_base(asked)
-    data, taken = (estimate, []) if estimate else _packs_or_estimate(asked)
+    if estimate is None:
+        recipe = _recipe(asked)
+        data = find_packs(recipe, storage=asked.storage) or estimate_packs(recipe)
+        same = partial(preflight.require_same, asked, lambda: identities(recipe))
+        refusals += preflight.refused(same)
+    else:
+        data = estimate
     manifest = data.manifest if isinstance(data, Packs) else data
     train = manifest["splits"]["train"]
     sweep = resolve_batch_sizes(asked, train["rows"])
     trainer, why, bank = _trainer(sweep, base, gpu_memory)
-    fit = DeviceFit(bank.execution) if bank else fit_train(sweep, base, gpu_memory)
+    fit = (
+        DeviceFit(bank.execution, at_once=bank.slots)
+        if bank
+        else fit_train(sweep, base, gpu_memory)
+    )
     plan = planner(sweep, train["rows"], execution=fit.execution)
     per_row = train["tokens"] / max(train["rows"], 1)
-    refused = list(preflight.refusals(sweep.data, manifest))
-    warnings = [*preflight.check_code(sweep.trial), *refused]
+    disk_of = partial(disk_needed, sweep, base, counts_of(manifest))
+    folder = SweepPaths.of(sweep.storage, sweep.name).root
+    refusals += preflight.refusals(sweep.data, manifest)
+    least = disk_of(at_once=fit.at_once)
+    refusals += preflight.refused(partial(require_space, sweep, least, folder))
+    warnings = [*preflight.check_code(sweep.trial)]
     warnings += preflight.check_sweep(sweep, manifest, base, plan, gpus=gpu_memory is not None)
     warnings += [*preflight.check_ranks(sweep, fit), *preflight.check_batch_sizes(asked, sweep)]
-    warnings += taken
     return Preview(
         sweep=sweep,
         data=data,
@@ -219,23 +243,20 @@ def make_plan(
         rungs=rung_ladders(sweep, train["rows"]),
         parked=parked_bytes(sweep, base, slots=bank.slots if bank else 1),
         shapes=[TrialShape.of(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
-        disk=disk_needed(sweep, base, counts_of(manifest), at_once=bank.slots if bank else AT_ONCE),
+        disk=disk_of(at_once=bank.slots if bank else AT_ONCE),
         warnings=warnings,
-        starts=not refused,
+        refusals=refusals,
     )
 
 
-def _packs_or_estimate(sweep: SweepConfig) -> tuple[Packs | Estimate, list[str]]:
-    """The sweep's data, and why a start under its name would be refused."""
+def _recipe(sweep: SweepConfig) -> Recipe:
     trial = sweep.trial
-    recipe = make_recipe(
+    return make_recipe(
         sweep.data,
         trial.model,
         revision=trial.model_revision,
         trust_remote_code=trial.trust_remote_code,
     )
-    data = find_packs(recipe, storage=sweep.storage) or estimate_packs(recipe)
-    return data, list(preflight.check_name(sweep, recipe))
 
 
 def _trainer(
@@ -276,18 +297,18 @@ def _precision(
     return advice_text(sweep, advised)
 
 
-def _usual_gpus(sweep: SweepConfig, base: BaseConfig, trainer: str) -> list[str]:
+def _usual_gpus(sweep: SweepConfig, base: BaseConfig, trainer: str) -> dict[str, str]:
     """How the sweep's trials would run on GPUs of usual sizes."""
-    texts = []
+    texts = {}
     for name, gib in USUAL_GPUS.items():
         memory = gib * 2**30
         bank = choose_settings(sweep, base, memory=memory) if trainer == "bank" else None
         execution = bank.execution if bank else choose_execution(sweep, base, memory=memory)
         if execution is None:
-            texts.append(f"{name} does not fit")
+            texts[name] = NO_FIT
             continue
         rows = f"{execution.micro_batch_size} row{'s' * (execution.micro_batch_size > 1)}"
         slots = f"{bank.slots} slots × " if bank else ""
         again = ", checkpointing" if execution.activation_checkpointing else ""
-        texts.append(f"{name} {slots}{rows}{again}")
+        texts[name] = f"{slots}{rows}{again}"
     return texts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sftray.config import SweepConfig
 from sftray.config.points import point_text
 from sftray.config.sweep_config import BUDGETS
@@ -13,7 +15,7 @@ from sftray.data.packs.readings import drop_table, dropped_text, mask_text, note
 from sftray.data.source.eval_split import apart_text, no_test_set
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
-from sftray.plan.preview import Preview, TrialShape
+from sftray.plan.preview import NO_FIT, Preview, TrialShape
 
 
 def plan_text(plan: Preview) -> str:
@@ -26,7 +28,7 @@ def plan_text(plan: Preview) -> str:
         *([f"precision: {plan.precision}"] if plan.precision else []),
         *([f"experts: {plan.experts}"] if plan.experts else []),
         *_memory_text(plan),
-        f"on other GPUs: {'; '.join(plan.gpus)}",
+        *_other_gpus_text(plan.gpus),
         *_data_text(plan),
         "trials:",
         *(_shape_text(shape) for shape in plan.shapes),
@@ -42,6 +44,7 @@ def plan_text(plan: Preview) -> str:
         *_budgets_text(plan.sweep),
         _disk_text(plan.disk),
         *(f"warning: {warning}" for warning in plan.warnings),
+        *(f"error: {refusal}: the sweep would not start" for refusal in plan.refusals),
     ]
     return "\n".join(lines)
 
@@ -67,6 +70,18 @@ def _memory_text(plan: Preview) -> list[str]:
         return []
     total = f"{plan.memory.total / 2**30:.1f} of {plan.gpu_memory / 2**30:.0f} GiB"
     return [f"memory: {total} a GPU ({plan.memory})"]
+
+
+def _other_gpus_text(gpus: Mapping[str, str]) -> list[str]:
+    """How trials would run on other GPUs, those together on which they would run alike; nothing
+    where that is all of them."""
+    names: dict[str, list[str]] = {}
+    for name, how in gpus.items():
+        names.setdefault(how, []).append(name)
+    if len(names) == 1 and NO_FIT not in names:
+        return []
+    together = (f"{', '.join(of)} {how}" for how, of in names.items())
+    return [f"on other GPUs: {'; '.join(together)}"]
 
 
 def _data_text(plan: Preview) -> list[str]:

@@ -29,7 +29,7 @@ from sftray.plan.preflight import FEW_SUPERVISED
 from sftray.plan.preview import USUAL_GPUS, make_plan
 from sftray.plan.prior_points import published_rate
 from sftray.plan.trainer_choice import pick_trainer
-from sftray.plan.trial_plan import MIN_STEPS, resolve_batch_sizes
+from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, resolve_batch_sizes
 from sftray.storage.model_files import BaseConfig, model_config
 
 KEPT = 0.99
@@ -38,8 +38,6 @@ LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Values of max_length that are proposed."""
 UNCUT = 1_048_576
 """Longer than any conversation."""
-WELL_STEPS = 25
-"""Optimizer steps that the largest batch is to leave an epoch, where there are rows for it."""
 TRIALS_AN_AXIS, TRIALS_AN_AXIS_ON_CPU = 12, 4
 _ON_A_CPU = ("learning_rate", "effective_batch_size")
 """The axes searched without a GPU: the first that matter."""
@@ -285,7 +283,7 @@ def _with_enough_rows(
 
 def _sized(sweep: SweepConfig, rows: int, tokens: int, reasons: dict[str, str]) -> SweepConfig:
     """With batch sizes, and the first rung, for as many rows as there will be."""
-    least = WELL_STEPS if rows >= 2 * WELL_STEPS * sweep.trial.num_workers else MIN_STEPS
+    least = FEW_STEPS if rows >= 2 * FEW_STEPS * sweep.trial.num_workers else MIN_STEPS
     sweep = resolve_batch_sizes(sweep, rows * MIN_STEPS // least)
     smallest = int(min(reachable(sweep, "effective_batch_size")))
     reasons["search_space.effective_batch_size"] = (

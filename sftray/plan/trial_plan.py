@@ -23,8 +23,8 @@ from sftray.plan.rungs import Ladders, Rung, branch_steps, rung_ladders
 
 MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
-FEW_STEPS = 50
-"""Fewer than this are noisy: a warning in the plan."""
+FEW_STEPS = 25
+"""Fewer than this are noisy: a warning in the plan; a proposal has them where there are rows."""
 LEAST_AT_ONCE = 4
 """Trials at once of a small search."""
 
@@ -213,6 +213,6 @@ def _refuse_few_steps(
         f"effective_batch_size: got {trial.effective_batch_size}, which gives {steps} optimizer "
         f"steps in {trial.num_train_epochs:g} epochs of {rows_per_epoch} packed rows, must give at "
         f"least {MIN_STEPS}; batch sizes that fit: {', '.join(usual) or 'none'}",
-        f"take one of them, lower data.max_length (half of it gives about {2 * available} rows), "
-        "or raise num_train_epochs",
+        "take one of them, lower data.max_length (half of it makes up to twice as many rows), or "
+        "raise num_train_epochs",
     )

@@ -18,6 +18,7 @@ from sftray.config.points import Point, point_text
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import planner
 from sftray.results.draws import AuditedTrial, Draws, labels, same_point
+from sftray.results.load import require_sweep
 from sftray.results.sweep_folder import fitted_sweep, read_record
 from sftray.storage.journal import Event, read_events
 from sftray.storage.journal.event_types import (
@@ -71,6 +72,7 @@ class Audit:
 def audit(folder: str) -> Audit:
     """The audit of the sweep in `folder`, finished or running. Raises SftrayError where there is
     none, JournalError where the journal is damaged."""
+    require_sweep(folder)
     paths = SweepPaths(folder)
     record = read_record(paths.sweep)
     return audited(

@@ -7,7 +7,8 @@ import textwrap
 
 from sftray.config.points import point_text, short
 from sftray.results.confirmation import Confirmation, Confirmed, half_width
-from sftray.results.leaderboard import Leaderboard
+from sftray.results.diagnosis.one_diagnosis import NOTHING_WRONG
+from sftray.results.leaderboard import Leaderboard, RankedTrial
 from sftray.results.paired_seeds import MIN_SEEDS, MOST_SEEDS
 
 
@@ -42,10 +43,12 @@ def table(board: Leaderboard, *, top: int | None = None) -> str:
             ]
         )
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    return "\n".join(
+    texts = [
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [header, *lines]
-    )
+    ]
+    left = len(board["trials"]) - (len(lines) - 1)
+    return "\n".join([*texts, *([f"   and {left} more"] if left else [])])
 
 
 def energy_text(board: Leaderboard) -> str:
@@ -67,18 +70,22 @@ def standing(outcome: str | None, board: Leaderboard) -> str:
 
 
 def verdicts(board: Leaderboard, *, top: int | None = None) -> str:
-    """What became of each trial and what to do, in lines of at most 80 columns."""
-    rows = board["trials"][:top]
+    """What is wrong with trials and what to do, in lines of at most 80 columns; of the others how
+    many they are."""
+    shown = board["trials"][:top]
+    rows = [row for row in shown if row["diagnosis"] not in NOTHING_WRONG]
+    by_advice: dict[str, list[RankedTrial]] = {}
+    for row in rows:
+        by_advice.setdefault(row["advice"], []).append(row)
     indent = " " * (max((len(row["trial"]) for row in rows), default=0) + 2)
-    return "\n".join(
-        textwrap.fill(
-            f"{row['verdict']} {row['advice']}",
-            width=80,
-            initial_indent=row["trial"].ljust(len(indent)),
-            subsequent_indent=indent,
-        )
-        for row in rows
-    )
+    lines = []
+    for advice, alike in by_advice.items():
+        texts = {row["trial"].ljust(len(indent)): row["verdict"] for row in alike}
+        for first, text in {**texts, "→ ".rjust(len(indent)): advice}.items():
+            wrapped = textwrap.fill(text, 80, initial_indent=first, subsequent_indent=indent)
+            lines.append(wrapped)
+    well = f"{len(shown) - len(rows)} of {len(shown)} trials: nothing wrong"
+    return "\n".join([*lines, *([well] if len(rows) < len(shown) else [])])
 
 
 def recommended(board: Leaderboard) -> str:

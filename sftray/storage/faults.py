@@ -106,7 +106,10 @@ def _no_room(path: str, error: Exception) -> OutageError:
     disk = nearest_there(where)
     usage, counts = shutil.disk_usage(disk), os.statvfs(disk)
     what = "cannot be written, there is no room"
-    left, fix = f"{_size(usage.free)} of {_size(usage.total)} are free on that disk", "make room"
+    left, fix = (
+        f"{in_bytes(usage.free)} of {in_bytes(usage.total)} are free on that disk",
+        "make room",
+    )
     if counts.f_files and not counts.f_favail:
         what = "cannot be written, its disk has no inodes left"
         left = f"all {counts.f_files:,} files that it can hold are there, of whatever size"
@@ -117,5 +120,6 @@ def _no_room(path: str, error: Exception) -> OutageError:
     )
 
 
-def _size(number: float) -> str:
+def in_bytes(number: float) -> str:
+    """A size for a person, in GB or MB."""
     return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"

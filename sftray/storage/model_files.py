@@ -141,6 +141,17 @@ def weights_folder(model: str, revision: str | None = None) -> Path | None:
     return folder if any(folder.glob("*.safetensors")) else None
 
 
+def tensor_names(model: str) -> set[str]:
+    """What the tensors of a model's folder are called; nothing of a model on the Hub."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for file in Path(model).expanduser().glob("*.safetensors"):
+        with safe_open(file, framework="np") as opened:
+            names.update(opened.keys())
+    return names
+
+
 def json_object(file: Path) -> dict[str, object]:
     """What a file of a model holds. Raises DataError where that is no JSON object."""
     try:

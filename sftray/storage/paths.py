@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+BUNDLED = "sftray/demo"
+"""What the base and the chats that come with sftray are called, from every folder."""
 PACKS = "packs"
 """The name in a storage that is no sweep's."""
 _URI = re.compile(r"^[a-z][a-z0-9+.-]*://")
@@ -36,6 +39,29 @@ def resolved(folder: str, recorded: str) -> str:
     while recorded.startswith("../"):
         root, recorded = root.rpartition("/")[0], recorded[3:]
     return join(root, recorded)
+
+
+def with_bundled(path: str) -> str:
+    """A path, or what BUNDLED stands for where nothing else has that name."""
+    parts = path.rstrip("/").split("/")
+    if parts[:2] != BUNDLED.split("/") or Path(path).exists():
+        return path
+    return str(Path(__file__).parents[1].joinpath(*parts[1:]))
+
+
+def beside(path: str, folder: Path) -> str:
+    """A local path or glob as it is from `folder`, absolute, where something lies there."""
+    if is_uri(path) or os.path.isabs(os.path.expanduser(path)):
+        return path
+    there = os.path.abspath(folder / path)
+    return there if glob.glob(there) else path
+
+
+def seen_from(path: str, folder: Path) -> str:
+    """A relative path or glob of what is there, as a file in `folder` writes it."""
+    if is_uri(path) or os.path.isabs(os.path.expanduser(path)) or not glob.glob(path):
+        return path
+    return os.path.relpath(path, folder)
 
 
 def nearest_there(path: str | Path) -> Path:

@@ -6,7 +6,7 @@ in the journal; running the same sweep again continues where it was.
 
 from __future__ import annotations
 
-import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,7 +21,6 @@ from sftray.cluster.node_sight import Sight, ask_nodes
 from sftray.cluster.ray_errors import plain
 from sftray.config import SweepConfig
 from sftray.config.points import Point, point_text
-from sftray.config.resume_check import refuse_other_config, require_no_stranger
 from sftray.data.packs.packs import Packs
 from sftray.data.packs.ray_passes import each_on_ray
 from sftray.data.pipeline import packs_from
@@ -29,8 +28,15 @@ from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import BrokenBaseError, DataError, Log, OutageError, SweepFailedError
 from sftray.plan.device_fit import DeviceFit
 from sftray.plan.disk import disk_needed, require_space
-from sftray.plan.identities import Identities, identities, refuse_other_identities
-from sftray.plan.preflight import check_code, check_sweep, checked_base
+from sftray.plan.identities import Identities, identities
+from sftray.plan.preflight import (
+    absolute,
+    check_code,
+    check_sweep,
+    checked_base,
+    require_place,
+    require_same,
+)
 from sftray.plan.prior_points import prior_points, published_rate
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import planner, resolve_batch_sizes
@@ -42,8 +48,9 @@ from sftray.storage.faults import plainly
 from sftray.storage.journal import Journal, held
 from sftray.storage.journal.event_types import OUTAGE, EventName, SweepEnded, SweepStarted
 from sftray.storage.model_files import BaseConfig
-from sftray.storage.paths import SweepPaths, is_uri
+from sftray.storage.paths import SweepPaths
 from sftray.sweep.active_trainer import ActiveTrainer, refitted
+from sftray.sweep.finished import finished
 from sftray.sweep.fresh import delete_sweep, require_whole
 from sftray.sweep.spending_meter import Meter
 from sftray.sweep.sweep_json import write_record
@@ -70,7 +77,7 @@ def run_sweep(
     KeyboardInterrupt, and OutageError for a full disk or storage that is away, leave a folder that
     the same call resumes.
     """
-    sweep = _with_absolute_storage(sweep)
+    sweep = absolute(sweep)
     with plainly(sweep.storage, plain):
         return _run(sweep, local=local, fresh=fresh, log=log, clock=clock)
 
@@ -81,12 +88,14 @@ def _run(
     began = clock()
     paths = SweepPaths.of(sweep.storage, sweep.name)
     fresh = fresh or files.exists(paths.deleting)  # by a start that was cut off
-    base = _checked_base(sweep, paths, log)
+    base = _checked_base(sweep, paths, fresh, log)
     choice = pick_trainer(sweep, base)
     recipe = _recipe(sweep)
     now = identities(recipe)
     if not fresh:
-        _refuse_another(sweep, now, paths)
+        require_same(sweep, lambda: now)
+        if found := finished(sweep, paths):
+            return _say_finished(found, sweep, paths, log)
     given, sweep = sweep, _at_one_commit(sweep, recipe)
     cluster = connect(log, dashboard=choice[0] == "train")
     trainer = ActiveTrainer(choice, sweep, base, cluster, local, log)
@@ -105,7 +114,7 @@ def _run(
             delete_sweep(paths, log)
         log(f"trainer: {trainer}")
         with Journal(paths.journal, log=log) as journal, ExitStack() as at_the_end:
-            _refuse_another(given, now, paths)  # nobody else writes it any more
+            require_same(given, lambda: now)  # nobody else writes it any more
             require_whole(paths, begun=any(event["trial"] for event in journal.events()))
             uid = write_record(given, sweep, paths, packs, now)["uid"]
             meter = Meter(sweep, journal, trainer.gpus, log, clock, (began, usable))
@@ -134,6 +143,15 @@ def _run(
         sight.remove()
 
 
+def _say_finished(
+    found: results.Results, sweep: SweepConfig, paths: SweepPaths, log: Log
+) -> results.Results:
+    """Have W&B get what the start before did not come to."""
+    log("the sweep has ended: --num-trials N runs more trials, --fresh begins anew")
+    Tracking.start(sweep, paths, log).finish()
+    return found
+
+
 def _recipe(sweep: SweepConfig) -> Recipe:
     trial = sweep.trial
     return make_recipe(
@@ -153,24 +171,17 @@ def _packs(recipe: Recipe, sight: Sight, log: Log) -> Packs:
     )
 
 
-def _checked_base(sweep: SweepConfig, paths: SweepPaths, log: Log) -> BaseConfig:
+def _checked_base(sweep: SweepConfig, paths: SweepPaths, fresh: bool, log: Log) -> BaseConfig:
     """The base's config.json, after what can be checked without the data."""
     for warning in check_code(sweep.trial):
         log(f"warning: {warning}")
-    require_no_stranger(paths)
+    require_place(sweep, fresh=fresh)
     if files.exists(paths.lock):
         with held(paths.journal):
             pass  # nobody runs it
     base = checked_base(sweep)
     require_space(sweep, disk_needed(sweep, base, {}, at_once=1), paths.root)
     return base
-
-
-def _refuse_another(sweep: SweepConfig, now: Identities, paths: SweepPaths) -> None:
-    """Raise ConfigError where a sweep of this name has another configuration, or began with other
-    data, another tokenizer or base."""
-    refuse_other_config(sweep, paths)
-    refuse_other_identities(now, paths)
 
 
 def _at_one_commit(sweep: SweepConfig, recipe: Recipe) -> SweepConfig:
@@ -319,18 +330,8 @@ def _report(paths: SweepPaths, log: Log) -> None:
     except ModuleNotFoundError as error:  # a sweep is not lost with its picture
         log(
             f"report.html is not written: {error}; pip install '{error.name}', then "
-            f"`sftray report {paths.root}`"
+            f"`sftray report {shlex.quote(paths.root)}`"
         )
-
-
-def _with_absolute_storage(sweep: SweepConfig) -> SweepConfig:
-    """Workers run in folders of their own: a relative path would mean another place there."""
-    storage, model = sweep.storage, sweep.trial.model
-    if not is_uri(storage):
-        storage = os.path.abspath(os.path.expanduser(storage))
-    if Path(model).is_dir():
-        model = os.path.abspath(model)
-    return replace(sweep, storage=storage, trial=replace(sweep.trial, model=model))
 
 
 def _no_trial_finished(found: results.Results) -> str:

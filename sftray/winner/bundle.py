@@ -176,13 +176,20 @@ def open_bundle(folder: str, scratch: Path | None = None) -> tuple[Path, BundleF
     A damaged file is restored where the trial's checkpoint has the same. Raises SftrayError where
     there is no bundle, where it is being written, or where it cannot be restored.
     """
-    for candidate in (folder, join(folder, "best")):
+    if files.is_file(folder):
+        raise SftrayError(f"{folder}: got a file, must be a sweep's folder or its best/")
+    for candidate in (folder, SweepPaths(folder).best):
         names = files.list_names(candidate)
         if any(name in names for name in WEIGHTS) or {MANIFEST, FACTS} <= {*names}:
             local = _whole(candidate, scratch)
             return local, BundleFacts.read(str(local))
     if names:
         raise _not_ready(candidate)
+    if files.exists(SweepPaths(folder).journal):
+        raise SftrayError(
+            f"{folder}: the sweep is not finished, so it has no winner yet",
+            hint="the sweep's own command continues it; `sftray results` shows what it has",
+        )
     raise SftrayError(
         f"{folder}: got no {' or '.join(WEIGHTS[:2])} there nor in best/, must be a finished "
         "sweep's folder or its best/"

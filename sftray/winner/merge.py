@@ -91,6 +91,8 @@ def merge(
             losses = _measure(local, trial, partial, held, rows, in_4_bit, log)
         words = in_words(losses, trial, dtype, facts.base_eval_loss - facts.eval_loss)
         (partial / CARD).write_text(merged_card(facts, dtype, words), encoding="utf-8")
+        for file in partial.iterdir():  # safetensors writes for its user alone
+            file.chmod((partial / CARD).stat().st_mode)
         if place == target:
             os.replace(partial, target)
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from fake_folder import RECORDED
 from fake_trials import make_sweep
 
 from sftray.cli.launch import launch
@@ -14,6 +16,7 @@ from sftray.cli.main import main
 from sftray.config import DataConfig, SweepConfig, TrialConfig
 from sftray.demo import FOLDER
 from sftray.results import Results
+from sftray.results.diagnosis.one_diagnosis import NOTHING_WRONG
 
 SWEEP = make_sweep(
     data=DataConfig(str(FOLDER / "chats.jsonl"), max_length=512), trial=TrialConfig(str(FOLDER))
@@ -124,7 +127,7 @@ def test_a_plan_of_what_would_not_start_is_shown_and_is_the_exit_status(
     with pytest.raises(SystemExit, match=r"^2$"):
         launch(SWEEP, ["--plan", "--storage", str(tmp_path), "--data", data])
     said = capsys.readouterr().out
-    assert "warning: train data: 200 of 2,000 rows are bad (200 no assistant turn)" in said
+    assert "error: train data: 200 of 2,000 rows are bad (200 no assistant turn)" in said
     assert "the sweep would not start" in said
 
 
@@ -257,8 +260,33 @@ def test_data_that_is_not_there_is_said_before_ray_starts(
 def test_a_folder_that_is_no_sweep_is_a_message(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for command in ("results", "best", "inspect"):
-        assert said(capsys, command, str(tmp_path), status=2).startswith(f"error: {tmp_path}")
+    file = tmp_path / "file"
+    file.touch()
+    for command in ("results", "audit", "report", "watch", "best", "inspect"):
+        for folder in (tmp_path, file, tmp_path / "none"):
+            assert said(capsys, command, str(folder), status=2).startswith(f"error: {folder}: ")
+
+
+def test_a_sweep_without_a_winner_and_the_winner_of_a_sweep_are_no_tracebacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = str(shutil.copytree(RECORDED, tmp_path / "lr_batch"))
+    shutil.rmtree(f"{folder}/best", ignore_errors=True)
+    for command in (["best"], ["merge", "--no-check"], ["generate", "Hello."]):
+        rest = [*command[1:], *([str(tmp_path / "out")] if command[0] == "merge" else [])]
+        text = said(capsys, command[0], folder, *rest, status=2)
+        assert text.startswith(f"error: {folder}: the sweep is not finished")
+    for command in ("results", "audit", "report", "watch"):
+        text = said(capsys, command, f"{folder}/best", status=2)
+        assert "must be that of its sweep" in text
+        assert text.endswith(f"hint: name {folder}\n")
+
+
+def test_init_makes_no_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "nope" / "x.py"
+    text = said(capsys, "init", str(file), "--data", "d", "--model", "m", status=2)
+    assert text.startswith(f"error: {file}: there is no folder {file.parent}")
+    assert not file.parent.exists()
 
 
 @pytest.mark.ray
@@ -268,18 +296,23 @@ def test_results_prints_the_leaderboard(
     assert json.loads(said(capsys, "results", small_sweep.folder, "--json")) == (
         small_sweep.leaderboard
     )
-    told = said(capsys, "results", small_sweep.folder, "--verdicts").splitlines()
-    for row in small_sweep.leaderboard["trials"]:
-        begin = f"{row['trial']}  {row['verdict']} {row['advice']}"[:40]
-        assert any(line.startswith(begin) for line in told)
     printed = said(capsys, "results", small_sweep.folder, "--top", "1")
-    table, kinds, findings = printed.split("\n\n", 2)
-    assert len(table.splitlines()) == 3
-    assert small_sweep.leaderboard["best"] in table.splitlines()[2]
-    assert kinds.startswith("eval loss by kind of token")
-    learned = json.loads(said(capsys, "results", small_sweep.folder, "--findings"))
+    answer, table, advice = printed.split("\n\n")
+    rows = table.splitlines()
+    assert small_sweep.leaderboard["best"] in rows[2]
+    assert rows[3:] == ["   and 2 more"]
+    assert "\n  more: sftray results " in advice
+    learned = json.loads(said(capsys, "results", small_sweep.folder, "--findings", "--json"))
     assert learned["outcomes"] == {"completed": 2, "pruned": 1}
-    assert " ".join(findings.split()).startswith(learned["verdict"])
+    for text in (answer, said(capsys, "results", small_sweep.folder, "--findings")):
+        assert " ".join(text.split()).startswith(learned["verdict"])
+    assert "noise " in text
+    verbose = said(capsys, "results", small_sweep.folder, "-v")
+    assert "\n\neval loss by kind of token" in verbose
+    for row in small_sweep.leaderboard["trials"]:
+        wrong = row["diagnosis"] not in NOTHING_WRONG
+        assert (row["verdict"][:40] in verbose) == wrong
+    assert len(printed.splitlines()) <= 24
 
 
 @pytest.mark.ray
@@ -295,7 +328,7 @@ def test_an_interrupted_sweep_says_what_it_has_found_so_far(
         launch(SWEEP, ["--storage", str(folder.parent), "--name", folder.name])
     captured = capsys.readouterr()
     assert f"*  {small_sweep.leaderboard['best']}" in captured.out
-    assert "the same command continues" in captured.err
+    assert "run the same command to continue" in captured.err
 
 
 @pytest.mark.ray

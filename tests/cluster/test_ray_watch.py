@@ -22,12 +22,20 @@ from sftray.cluster.ray_watch import Part
 from sftray.errors import DataError, OutageError
 
 DRIVER = """
+import sys
 import time
+from sftray.cli.terminal import Stop
+from sftray.cluster import ray_watch
 from sftray.cluster.connect import connect
 
+stop = Stop(lambda: print("the leaderboard", flush=True))
+ray_watch.ask_at_the_end(stop.finish_if_terminated)
 connect(print, dashboard=False)
 print("connected", flush=True)
-time.sleep(600)  # until it is ended
+try:
+    time.sleep(600)  # until it is ended
+except KeyboardInterrupt:
+    sys.exit(stop.finish())
 """
 
 
@@ -96,10 +104,9 @@ def test_a_part_that_is_silent_is_not_taken_for_dead_at_once() -> None:
         assert part.is_lost()
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
-def test_a_killed_part_of_ray_ends_the_driver_with_our_words(name: str) -> None:
+@contextlib.contextmanager
+def connected_driver() -> Iterator[subprocess.Popen[str]]:
+    """A driver in a process group of its own, whose Ray has started."""
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     with tempfile.TemporaryDirectory(prefix="ray-") as short:  # a socket's path is limited
@@ -109,17 +116,39 @@ def test_a_killed_part_of_ray_ends_the_driver_with_our_words(name: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         try:
             assert driver.stdout is not None
             assert any(line == "connected\n" for line in driver.stdout)
-            below = psutil.Process(driver.pid).children(recursive=True)
-            next(one for one in below if one.name() == name).send_signal(signal.SIGKILL)
-            _, said = driver.communicate(timeout=300)
+            yield driver
         finally:
             driver.kill()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_killed_part_of_ray_ends_the_driver_with_our_words(name: str) -> None:
+    with connected_driver() as driver:
+        below = psutil.Process(driver.pid).children(recursive=True)
+        next(one for one in below if one.name() == name).send_signal(signal.SIGKILL)
+        _, said = driver.communicate(timeout=300)
     assert driver.returncode == 2
     assert f"error: Ray's {name} " in said
     assert "run the same command to continue\n" in said
     _, alive = psutil.wait_procs(below, timeout=30)
     assert alive == [], "what was started goes with the driver"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_sigterm_to_the_driver_or_to_ray_as_well_ends_it_with_143(whole_group: bool) -> None:
+    """SLURM and `timeout` send it to all; Kubernetes to the first process."""
+    with connected_driver() as driver:
+        (os.killpg if whole_group else os.kill)(driver.pid, signal.SIGTERM)
+        printed, said = driver.communicate(timeout=300)
+    assert driver.returncode == 143
+    assert printed == "the leaderboard\n"
+    assert said == "\ninterrupted: run the same command to continue\n"

@@ -164,7 +164,7 @@ READERS: dict[str, Callable[[Block], object]] = {
 # commands
 
 
-WANT_MORE = ("generate", "merge", "push", "inspect")
+WANT_MORE = ("demo", "generate", "merge", "push", "inspect")
 """Commands of sftray that the recorded sweep is too little for."""
 
 
@@ -204,7 +204,9 @@ def _sweep_command(command: Command, words: Sequence[str]) -> None:
     if options.plan and Path(options.model or sweep.trial.model).exists():
         for data in sources:
             assert Path(data).exists(), f"{command}: no block before makes {data}"
-        _run(lambda given: launch(sweep, given), arguments, command)
+        # not beside the recorded sweep, which has every name
+        elsewhere = [] if options.storage else ["--storage", "plans"]
+        _run(lambda given: launch(sweep, given), [*arguments, *elsewhere], command)
         return
     for assignment in options.set:
         sweep = override(sweep, assignment)

@@ -20,8 +20,8 @@ def build_packs_here(
 ) -> Packs:
     """What Ray builds, byte by byte (`test_packs_built_here_are_those_of_ray`)."""
     recipe = make_recipe(data, model, **sizes)
-    return packs_from(recipe, storage=storage, log=log, each=_one_after_another)
+    return packs_from(recipe, storage=storage, log=log, each=each_here)
 
 
-def _one_after_another(task: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+def each_here(task: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
     return [task(item) for item in items]

@@ -177,7 +177,7 @@ def test_too_few_steps_is_an_error_that_names_what_fits() -> None:
         "effective_batch_size: got 64, which gives 1 optimizer steps in 1 epochs of 100" in message
     )
     assert "batch sizes that fit: 1, 2, 4, 8;" in message
-    assert "data.max_length (half of it gives about 200 rows)" in message
+    assert "data.max_length (half of it makes up to twice as many rows)" in message
     with pytest.raises(ConfigError, match="batch sizes that fit: none"):
         plan_trial(trial, 5, ladder=(), evals_per_trial=4)
 

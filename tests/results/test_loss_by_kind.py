@@ -39,7 +39,7 @@ def test_base_and_winner_stand_beside_each_other_everywhere(
 ) -> None:
     found = found_in(tmp_path, events())
     assert kinds_text(found.leaderboard) == TEXT
-    say_results(found, top=None)
+    say_results(found, verbose=True)
     assert TEXT in capsys.readouterr().out
     shown = page(found)
     assert '<td>end of an answer</td><td class="number">40</td>' in shown

@@ -81,9 +81,10 @@ def held_out(hashes: Sequence[Hashes], fraction: float, most: int) -> list[NDArr
     for most_of_it, unused, whole in zip(room, left, wholes, strict=True):
         if unused == most_of_it:
             raise DataError(
-                f"data: no evaluation or test set of at most {most_of_it} conversations can "
-                f"be held out of {whole}, because each first user turn begins more than that; give "
-                "data.eval_source"
+                f"data: no evaluation or test set of at most {most_of_it:,} conversations can be "
+                f"held out of {whole:,}, because each first user turn begins more than that, as "
+                "where all are alike",
+                "give data.eval_source, or move what all begin with into a system turn",
             )
     return np.split(chosen[group], np.cumsum(wholes)[:-1])
 

@@ -6,6 +6,6 @@ runs, too. Price: half a second for the importance of four axes, nothing to spea
 """
 
 from sftray.results.findings.findings import Findings, learn
-from sftray.results.findings.findings_text import text
+from sftray.results.findings.findings_text import advice, answer, text
 
-__all__ = ["Findings", "learn", "text"]
+__all__ = ["Findings", "advice", "answer", "learn", "text"]

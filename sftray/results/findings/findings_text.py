@@ -17,11 +17,20 @@ NAMES = 13
 """Columns for the name of a finding, left of what it says."""
 
 
+def answer(findings: Findings) -> str:
+    """The verdict: what a reader wants to know first."""
+    return "\n".join(_wrapped(_so_far(findings) + findings.verdict))
+
+
+def advice(findings: Findings) -> str:
+    """What to do next, and what to read before."""
+    bad = _wrapped(findings.bad_answers or "", "! ", "  ")
+    return "\n".join([*_wrapped(findings.advice, "→ ", "  "), *bad])
+
+
 def text(findings: Findings) -> str:
     """All of it, the verdict first; 80 columns wide."""
-    lines = [*_wrapped(_so_far(findings) + findings.verdict)]
-    lines += [*_wrapped(findings.advice, "→ ", "  ")]
-    lines += [*_wrapped(findings.bad_answers or "", "! ", "  "), ""]
+    lines = [answer(findings), advice(findings), ""]
     for name, paragraphs in (
         ("importance", _importance(findings.importances)),
         ("edges", (edge.says for edge in findings.edges)),

@@ -122,7 +122,7 @@ def _facts(state: State) -> dict[str, str]:
 def _use(state: State) -> str:
     """How the devices are used."""
     words = [] if state.device == "cpu" else [state.device]
-    if state.busy is not None:
+    if (state.busy or 0) >= 0.005:
         words.append(f"{state.busy:.2f} busy on average")
     if state.memory_gb:
         words.append(f"{state.memory_gb:.1f} GB")

@@ -21,8 +21,8 @@ from rich.text import Text
 
 from sftray.config import SweepConfig
 from sftray.errors import Log, SftrayError
-from sftray.results.load import no_sweep
-from sftray.storage import files, outages
+from sftray.results.load import require_sweep
+from sftray.storage import outages
 from sftray.storage.paths import SweepPaths
 from sftray.storage.redact import redact
 from sftray.storage.terminal_text import log_line, put
@@ -54,8 +54,7 @@ def shown(sweep: SweepConfig, *, plain: bool) -> Iterator[Log]:
 def watch(folder: str, *, plain: bool) -> None:
     """Show a sweep that another process drives, until it ends. Raises SftrayError where there is
     none."""
-    if not files.exists(SweepPaths(folder).sweep):
-        raise SftrayError(no_sweep(folder))
+    require_sweep(folder)
     console, watched = Console(), Watched(folder)
     if plain or not _can_draw(console):
         while True:

@@ -568,7 +568,8 @@ def test_where_most_trials_still_fall_more_epochs_are_advised_not_more_trials(la
 
 
 def test_given_points_that_spell_one_number_in_two_ways_tried_one_value() -> None:
-    points = [{"num_train_epochs": epochs, "lora_r": 8} for epochs in (1, 1.0, 2, 2, 2, 2)]
+    epochs = (1, 1.0, 2, 2, 2, 2)
+    points = [{"num_train_epochs": n, "lora_r": 8, "seed": k} for k, n in enumerate(epochs)]
     trials = [(point, always(2.0), "completed", None) for point in points]
     found = verdict_of(trials, points=tuple(points), scheduler="none")
     assert [(edge.name, edge.low, edge.high) for edge in found.edges] == [
