@@ -213,6 +213,6 @@ def test_a_search_leaves_most_trials_to_learn_from_the_first_and_the_gpu_as_busy
     many, few = (on_gpu(sweep_of(512, num_trials=n), LLAMA_1B, 80) for n in (64, 32))
     assert (many.slots, many.micro_batch_size) == (16, 1)
     assert (few.slots, few.micro_batch_size) == (8, 2)
-    given = sweep_of(512, points=({},) * 32)
+    given = sweep_of(512, points=tuple({"seed": k} for k in range(32)))
     assert on_gpu(given, LLAMA_1B, 80).slots == 16, "given points have nothing to learn"
     assert on_gpu(sweep_of(512, num_trials=3), LLAMA_1B, 80).slots == 3

@@ -156,7 +156,7 @@ def test_each_way_to_end_has_its_outcome_and_verdict_and_the_sweep_goes_on(tmp_p
 
 
 def test_damaged_data_stops_the_sweep_and_mended_it_goes_on(tmp_path: Path) -> None:
-    sweep = make_sweep(points=({},) * 12, scheduler="none")
+    sweep = make_sweep(points=tuple({"seed": k} for k in range(12)), scheduler="none")
     events = fit(tmp_path, sweep, {"t0000": "data_error"})
     ended = outcomes(events)
     assert ended.pop("t0000") == "data_error"
@@ -172,7 +172,7 @@ def test_damaged_data_stops_the_sweep_and_mended_it_goes_on(tmp_path: Path) -> N
 
 
 def test_a_full_disk_stops_the_sweep_and_no_trial_is_to_blame(tmp_path: Path) -> None:
-    sweep = make_sweep(points=({},) * 12, scheduler="none")
+    sweep = make_sweep(points=tuple({"seed": k} for k in range(12)), scheduler="none")
     ended = outcomes(fit(tmp_path, sweep, {"t0000": "full disk"}))
     assert "t0000" not in ended
     assert set(ended.values()) <= {"completed"}
