@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftray.cli.terminal import say
+from sftray.cli.terminal import say, wrapped
 from sftray.errors import SftrayError
 from sftray.storage.paths import BUNDLED, PacksPaths, SweepPaths, resolved, seen_from, with_bundled
 
@@ -149,7 +149,7 @@ def init(options: argparse.Namespace) -> int:
     text = as_file(sweep, found.says, found.reasons).replace(with_bundled(BUNDLED), BUNDLED)
     file.write_text(text, encoding="utf-8")
     for warning in found.warnings:
-        say(f"warning: {warning}")
+        say(wrapped(f"warning: {warning}"))
     say(f"wrote {file}; what it would do: {shlex.join(['python', str(file), '--plan'])}")
     return 0
 

@@ -136,6 +136,7 @@ class DataConfig:
             source=changed(self.source),
             sources=tuple((change(path), weight) for path, weight in self.sources),
             eval_source=changed(self.eval_source),
+            test_source=changed(self.test_source),
             chat_template=changed(self.chat_template),
         )
 

@@ -300,6 +300,5 @@ def refusals(data: DataConfig, manifest: Manifest | Estimate) -> Iterator[str]:
                 f"({reasons_text(facts['dropped'])}), more than data.max_bad_fraction = "
                 f"{data.max_bad_fraction:g}"
             )
-    for refusal in bad_sources(manifest["splits"]["train"], data.max_bad_fraction):
-        yield refusal
+    yield from bad_sources(manifest["splits"]["train"], data.max_bad_fraction)
     yield from overlap_refusals(manifest["overlaps"])
