@@ -79,9 +79,7 @@ def estimate_from(
         evaluated = [min(max(1, math.ceil(data.eval_fraction * one)), most) for one in numbers]
         numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
         chosen = [np.ones(len(one.kept), np.bool_) for one in train]  # of a sample any may be
-        # of a sample nothing is held out, but where all begin alike nothing could be
-        alike = any(len(np.unique(one.kept["hash"])) == 1 < len(one.kept) for one in train)
-        if alike or all(one.report.rows >= one.read for one in train):
+        if any(map(_all_alike, train)) or all(one.report.rows >= one.read for one in train):
             hashes, bands = zip(
                 *((one.kept["hash"], one.kept["bands"]) for one in train), strict=True
             )
@@ -132,6 +130,11 @@ def estimate_from(
 def _references(chat: ChatFormat, prompts: Sequence[Conversation]) -> list[Reference]:
     asked = asked_of(chat, prompts)
     return [{"reference_tokens": number_of_tokens(chat, one.reference)} for one in asked]
+
+
+def _all_alike(sample: Sample) -> bool:
+    """Whether all begin alike: of such nothing can be held out, however many there are."""
+    return len(np.unique(sample.kept["hash"])) == 1 < len(sample.kept)
 
 
 def _scaled(samples: Sequence[Sample], numbers: Sequence[int], max_length: int) -> Sizes:
