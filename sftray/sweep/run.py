@@ -147,7 +147,7 @@ def _say_finished(
     found: results.Results, sweep: SweepConfig, paths: SweepPaths, log: Log
 ) -> results.Results:
     """Have W&B get what the start before did not come to."""
-    log("the sweep has ended: --num-trials N runs more trials, --fresh begins anew")
+    log("the sweep has ended: --num-trials N runs more trials, --fresh deletes it and begins again")
     Tracking.start(sweep, paths, log).finish()
     return found
 
