@@ -198,7 +198,7 @@ def then(*changes: Change) -> Change:
 
 
 ALIKE = [chat("Is it so?", f"Answer {number}.") for number in range(200)]
-HALF_BAD = [*CHATS[:80], *[json.dumps({"messages": []})] * 80]
+HALF_BAD = [*CHATS, *[json.dumps({"messages": []})] * 160]
 REFUSED: dict[str, tuple[Change, str]] = {
     "storage is a file": (below(Path.touch, "place"), "is a file, must be a folder"),
     "storage lies below a file": (below(Path.touch, "place/x"), "place is a file"),
@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         then(base(copy_of_the_base), lambda sweep, folder: broken(sweep, "config.json")), "not JSON"
     ),
     "a base with too few rows": (
-        base(lambda folder: copy_of_the_base(folder, vocab_size=4000)), "has 4,000 rows"
+        base(lambda folder: copy_of_the_base(folder, vocab_size=400)), "has 400 rows"
     ),
     "no such module": (trial(lora_target_modules=("q_prj",)), "'q_prj', which matches no module"),
     "no such module in another family": (
@@ -252,7 +252,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "data without a row": (rows(""), "rows.jsonl"),
     "data that is no JSON": (rows(*["nothing"] * 40), "not JSON"),
     "columns that nobody knows": (rows(*['{"a": "b"}'] * 40), "got the columns"),
-    "half of the rows are bad": (rows(*HALF_BAD), "80 of 160 rows are bad"),
+    "half of the rows are bad": (rows(*HALF_BAD), "160 of 320 rows are bad"),
     "all first questions are alike": (rows(*ALIKE), "no evaluation or test set of at most"),
     "the evaluation set is trained on": (
         rows(*CHATS[:40], field="eval_source"), "are in the training data word for word"
