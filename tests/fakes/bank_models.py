@@ -245,13 +245,13 @@ def save_tiny(folder: Path, kind: str = "llama", **fields: Any) -> TrialConfig:
 
 
 def short_spec(
-    packs: Packs, trial: TrialConfig, folder: Path, ladder: tuple[int, ...] = ()
+    packs: Packs, trial: TrialConfig, folder: Path, ladder: tuple[int, ...] = (), evals: int = 4
 ) -> TrialSpec:
     """The trial in a folder of its own, over 40 rows unless it says how many epochs."""
     rows = packs.rows("train")
     if trial.num_train_epochs == 1.0:
         trial = replace(trial, num_train_epochs=40 / rows)
-    plan = plan_trial(trial, rows, ladder=ladder, evals_per_trial=4, execution=Execution(1))
+    plan = plan_trial(trial, rows, ladder=ladder, evals_per_trial=evals, execution=Execution(1))
     return TrialSpec(folder.name, trial, plan, packs.root, str(folder), None, 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from bank_models import save_tiny, settings_for, short_spec
+from every_field import TYPES, save_every_field
+from more_cases import shortened
 from multimodal_bases import multimodal_base
 from reported import into
 from safetensors.torch import load_file
+from transformers import LlamaConfig
 
 from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
+from sftray.plan.layer_description import FAMILIES, Description, Family, describe
 from sftray.storage.paths import TrialPaths
 from sftray.trainers.bank.engine import Engine
 from sftray.trainers.bank.frozen_base import load_model
@@ -51,7 +55,7 @@ BY_POSITION = {
 }  # fmt: skip
 MULTIPLIERS = {"embedding": 3.0, "residual": 0.6, "attention": 0.2}
 CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
-FAMILIES: list[tuple[str, dict[str, Any]]] = [
+BY_FAMILY: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("gemma", {}),
     ("gemma2", {**GEMMA3, **CAPS}),
@@ -79,13 +83,35 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        ("gemma3_text", GEMMA3),
-        *(pytest.param(*family, marks=pytest.mark.exhaustive) for family in FAMILIES),
-    ],
-)
+NOT_BY_TRAIN = {"original"}
+"""What transformers computes of whole batches, and `test_decoder` compares document by document."""
+
+
+def test_no_field_of_the_description_is_off_in_both_types() -> None:
+    plain = describe(LlamaConfig(hidden_size=48, num_attention_heads=4).to_dict(), 12)
+    names = [field.name for field in (*fields(Family), *fields(Description))]
+    on = set()
+    for kind, (config, _, family, settings) in TYPES.items():
+        made = config(hidden_size=48, num_attention_heads=4, num_hidden_layers=2, **settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(FAMILIES, kind, family)
+            found = describe(made.to_dict(), 12)
+        for ours, off in ((found, plain), (family, plain.family)):
+            on |= {name for name in names if getattr(ours, name, 0) != getattr(off, name, 0)}
+    assert set(names) - on == NOT_BY_TRAIN
+
+
+@pytest.mark.parametrize("kind", shortened(TYPES))
+def test_with_every_field_on_four_trials_in_one_bank_have_the_losses_of_four_runs(
+    kind: str, small_packs: Packs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, kind, TYPES[kind][2])
+    (tmp_path / "base").mkdir()
+    _compare_with_train(save_every_field(tmp_path / "base", kind), small_packs, tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("kind", "settings"), [("gemma3_text", GEMMA3), *BY_FAMILY])
 def test_four_trials_in_one_bank_have_the_losses_of_four_runs_of_sfttrainer(
     kind: str, settings: dict[str, Any], small_packs: Packs, tmp_path: Path
 ) -> None:
@@ -109,7 +135,7 @@ def _compare_with_train(tiny: TrialConfig, small_packs: Packs, tmp_path: Path) -
     trials = [
         replace(tiny, learning_rate=2e-3, effective_batch_size=1, num_train_epochs=10 / rows),
         replace(tiny, effective_batch_size=2, lora_r=8, num_train_epochs=20 / rows),
-        replace(tiny, weight_decay=0.3, effective_batch_size=4, num_train_epochs=40 / rows),
+        replace(tiny, weight_decay=0.3, effective_batch_size=2, num_train_epochs=20 / rows),
         replace(
             tiny,
             warmup_ratio=0.2,
@@ -120,7 +146,8 @@ def _compare_with_train(tiny: TrialConfig, small_packs: Packs, tmp_path: Path) -
         ),
     ]
     specs = [
-        short_spec(small_packs, trial, tmp_path / "bank" / str(k)) for k, trial in enumerate(trials)
+        short_spec(small_packs, trial, tmp_path / "bank" / str(k), evals=1)
+        for k, trial in enumerate(trials)
     ]
     assert [spec.plan.steps for spec in specs] == [10, 10, 10, 12]
     by_bank = _run_bank(tiny, small_packs, specs, slots=4)
