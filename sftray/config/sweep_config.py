@@ -103,6 +103,10 @@ class SweepConfig:
     objective="metric"."""
     metric_is_better: Annotated[str, OneOf("higher", "lower")] = "higher"
     """higher or lower."""
+    metric_at: Annotated[str, OneOf("end", "rungs")] = "end"
+    """end: trials that completed are scored; rungs: trials at each rung, too, and with
+    objective="metric" they are judged there by it. A time costs the answers of
+    `num_metric_prompts`."""
     num_metric_prompts: Annotated[int, Between(1, 64)] = 32
     """Held-out prompts that the metric is of, at most 64."""
     num_samples_generated: Annotated[int, AtLeast(0)] = 2
@@ -169,6 +173,12 @@ class SweepConfig:
         if self.objective == "metric" and self.metric is None:
             must = "'eval_loss', or given with metric='module:function'"
             refuse("objective", "'metric' without a metric", must)
+        if self.metric_at == "rungs" and self.metric is None:
+            refuse("metric_at", "'rungs' without a metric", "'end', or given with a metric")
+        if self.anneal_last_rung and self.judges_metric:
+            refuse(
+                "anneal_last_rung", "True with a metric at rungs", "False: a branch has no answers"
+            )
         self._require_repetitions()
         if self.warm_start and self.points:
             must = "a search: given points are run as they are"
@@ -180,6 +190,11 @@ class SweepConfig:
         corners = ({name: v} for name, space in self.search_space.items() for v in space.corners())
         for point in (*self.points, *corners):
             self.trial.at(point)
+
+    @property
+    def judges_metric(self) -> bool:
+        """Whether trials are compared at rungs by the metric."""
+        return self.objective == "metric" and self.metric_at == "rungs"
 
     def _require_spaces(self) -> None:
         """Every axis is a field of a trial, with a space of its kind."""

@@ -116,6 +116,7 @@ class _Replay:
 
     def __init__(self, sweep: SweepConfig, rows: int) -> None:
         self._sweep = sweep
+        self._sign = -1 if sweep.judges_metric and sweep.metric_is_better == "higher" else 1
         self._plan = planner(sweep, rows, execution=ONE_ROW)
         self._trials: dict[str, AuditedTrial] = {}
         self._rungs: dict[tuple[str, int], dict[str, float]] = {}
@@ -240,15 +241,21 @@ class _Replay:
         if trial.branch_at(step) and not branch and math.isfinite(metrics["eval_loss"]):
             yield f"{trial.name} has no annealed branch at step {step}"
         annealed = branch is not None and math.isfinite(branch[1])
-        trial.judged_by[step] = branch[1] if branch and annealed else metrics["eval_loss"]
+        judged = branch[1] if branch and annealed else metrics["eval_loss"]
         trial.losses[step] = metrics["eval_loss"]
-        trial.peers[step] = dict(metrics.get("rung_peers") or ())
+        trial.metric = metrics.get("metric", trial.metric)
+        if self._sweep.judges_metric:
+            judged = self._sign * metrics.get("metric", math.nan)
+        if not (self._sweep.judges_metric and math.isnan(judged)):
+            trial.judged_by[step] = judged
+        peers = metrics.get("rung_peers") or ()
+        trial.peers[step] = {name: value * self._sign for name, value in peers}
 
     def _undecided(self, trial: AuditedTrial) -> Iterator[str]:
         """A rung that a trial has passed without a decision."""
         last = max(trial.losses, default=0)
         rung = trial.rung_at(last)
-        loss = trial.losses.get(last, math.nan)
+        loss = trial.judged_by.get(last, math.nan)
         if rung and last not in trial.judged and math.isfinite(loss) and trial.folder is None:
             trial.judged[last] = ""
             yield f"{trial.name} has no decision at step {last}, the rung of {rung} rows"
@@ -264,10 +271,8 @@ class _Replay:
             wrong = (
                 f"{trial.name} is judged at step {step} as at {rows} rows, which is no rung of it"
             )
-        elif not _alike(cutoff, event["cutoff"]):
-            wrong = (
-                f"{trial.name} has the cutoff {event['cutoff']} at {rows} rows, must be {cutoff}"
-            )
+        elif not _alike(must := cutoff and cutoff * self._sign, event["cutoff"]):
+            wrong = f"{trial.name} has the cutoff {event['cutoff']} at {rows} rows, must be {must}"
         elif (event["decision"] == STOP) != (cutoff is not None and loss > cutoff):
             wrong = f"{trial.name} must not {event['decision']} at {rows} rows: {loss} to {cutoff}"
         if wrong:
@@ -278,7 +283,8 @@ class _Replay:
             rung[trial.name] = loss
 
     def _ended(self, trial: AuditedTrial, event: TrialEnded) -> Iterator[str]:
-        trial.outcome, trial.metric = event["outcome"], event.get("metric")
+        trial.outcome = event["outcome"]
+        trial.metric = event.get("metric", trial.metric)
         if trial.folder is not None:
             return
         last = max(trial.losses, default=0)

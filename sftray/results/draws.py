@@ -46,7 +46,7 @@ class AuditedTrial:
     folder: str | None
     losses: dict[int, float] = field(default_factory=dict)
     judged_by: dict[int, float] = field(default_factory=dict)
-    """By step, the loss that counts at a rung."""
+    """By step, what counts at a rung and is to be small: the loss, or the metric."""
     peers: dict[int, dict[str, float]] = field(default_factory=dict)
     judged: dict[int, str] = field(default_factory=dict)
     """By step, what was decided; nothing where a decision is missing."""
@@ -167,7 +167,7 @@ class Draws:
                 at_rungs = {
                     rung.rows: trial.judged_by[rung.step]
                     for rung in trial.plan.rungs
-                    if rung.step in trial.judged and rung.step in trial.losses
+                    if rung.step in trial.judged and rung.step in trial.judged_by
                 }
                 return make(state=TrialState.PRUNED, intermediate_values=at_rungs)
             return make(state=TrialState.RUNNING)

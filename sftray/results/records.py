@@ -49,7 +49,7 @@ class TrialRecord:
     last_curve: list[list[float]] = field(default_factory=list)
     """The `curve` of the steps after the last evaluation, of a trial that diverged there."""
     metric: float | None = None
-    """What `SweepConfig.metric` said of its answers."""
+    """What `SweepConfig.metric` said of its answers when they were scored last."""
     last_flags: list[list[str]] | None = None
     """The flags of the answers that it gave at its end (`trial.samples`)."""
     folder: str | None = None
@@ -244,6 +244,7 @@ def _apply(trial: TrialRecord, event: Event) -> None:
                     "restore the journal from a copy, or start the sweep afresh under another name",
                 )
             trial.results.append(event["metrics"])
+            trial.metric = event["metrics"].get("metric", trial.metric)
             trial.times.append(event.get("time"))
         case EventName.DECISION:
             trial.decisions.append(event)
@@ -253,6 +254,6 @@ def _apply(trial: TrialRecord, event: Event) -> None:
             trial.ended = event.get("time")
             trial.outcome = event["outcome"]
             trial.message = event["message"]
-            trial.metric = event.get("metric")
+            trial.metric = event.get("metric", trial.metric)
             trial.last_flags = event.get("answer_flags")
             trial.last_curve = event.get("last_curve", [])

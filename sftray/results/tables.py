@@ -48,7 +48,9 @@ _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "sec
 _NUMBERS = (*_STEP, *_EVALUATION, "time")
 _SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags")
 _KIND = ("trial", "step", "kind", "tokens", "eval_loss")
-_RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "annealed", "cutoff", "decision")
+_RUNG = (
+    "trial", "bracket", "rung", "step", "eval_loss", "annealed", "metric", "cutoff", "decision",
+)  # fmt: skip
 _BRANCH = ("trial", "left_rows", "left_loss", "rows", "eval_loss", "tokens")
 
 
@@ -120,8 +122,8 @@ class Results(SweepFolder):
         """One row a decision at a rung, in the order they were taken.
 
         `rung` is the rows that all trials of the `bracket` had seen there; `eval_loss` what the
-        trial was judged by, its branch's where it is `annealed`; `cutoff` the loss to stay below,
-        NaN where all continued; `decision` is continue or stop.
+        trial was judged by, its branch's where it is `annealed`, unless that was its `metric`;
+        `cutoff` what had to be reached, NaN where all continued; `decision` is continue or stop.
         """
         rows = []
         for record in self.records:
@@ -132,7 +134,7 @@ class Results(SweepFolder):
                     loss, annealed = judged_loss(result), "branch" in result
                     row |= {"eval_loss": loss, "annealed": annealed}
                 rows.append(row)
-        table = _frame(rows, [*_RUNG, "time"], ("eval_loss", "cutoff"))
+        table = _frame(rows, [*_RUNG, "time"], ("eval_loss", "metric", "cutoff"))
         return table.sort_values("time", kind="stable", ignore_index=True)[list(_RUNG)]
 
     @cached_property

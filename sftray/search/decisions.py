@@ -16,16 +16,18 @@ from sftray.storage.journal.event_types import (
     CONTINUE,
     STOP,
     EventName,
+    Metrics,
     Outcome,
     RungDecision,
     TrialEvent,
     TrialSuggested,
+    judged_loss,
     trial_ended,
     trial_suggested,
 )
 
 Rungs = Mapping[tuple[str, int], Mapping[str, float]]
-"""(bracket, rows) → the losses recorded there, by trial."""
+"""(bracket, rows) → what was judged there, by trial."""
 
 
 DOUBTED_AFTER = 3
@@ -82,26 +84,18 @@ def consequences(
     events: list[TrialEvent] = []
     if outcome is None and step > 0 and loss is not None and not math.isfinite(loss):
         outcome, message = Outcome.DIVERGED, f"eval_loss is {loss} at step {step}"
-    elif outcome is None and rung is not None and loss is not None:
-        decision, judged_by = state.decisions.get(step), state.judged_by.get(step)
-        judged_by = loss if judged_by is None else judged_by
+    elif outcome is None and rung is not None and (value := state.judged_by.get(step)) is not None:
+        decision = state.decisions.get(step)
         if decision is None:
-            decision = _judge(sweep, rungs, state, rung, judged_by)
-            events.append(
-                RungDecision(
-                    event=EventName.DECISION,
-                    trial=trial,
-                    step=step,
-                    rung=rung.rows,
-                    decision=CONTINUE if decision.goes_on else STOP,
-                    bracket=state.plan.bracket,
-                    cutoff=decision.cutoff,
-                )
-            )
+            decision = _judge(sweep, rungs, state, rung, value)
+            events.append(_decision(sweep, state, rung, value, decision))
         if not decision.goes_on:
             outcome = Outcome.PRUNED
-            what = "eval_loss" if judged_by == loss else "annealed eval_loss"
-            message = f"{what} {judged_by:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+            what = "eval_loss" if value == loss else "annealed eval_loss"
+            message = f"{what} {value:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+            if sweep.judges_metric:
+                own, enough = turned(sweep, value), turned(sweep, decision.cutoff or 0.0)
+                message = f"metric {own:.4g} at {rung.rows} rows, worse than {enough:.4g}"
     patience = sweep.early_stopping_patience or math.inf
     if outcome is None and loss is not None and state.since_its_best(step, loss) >= patience:
         outcome = Outcome.COMPLETED
@@ -109,20 +103,61 @@ def consequences(
     return [*events, trial_ended(trial, outcome, message)] if outcome else events
 
 
+def judged_value(sweep: SweepConfig, metrics: Metrics) -> float | None:
+    """What an evaluation is judged by, made small; None where it has nothing."""
+    if not sweep.judges_metric:
+        return judged_loss(metrics)
+    return _small(sweep, metrics.get("metric"))
+
+
+def _small(sweep: SweepConfig, metric: float | None) -> float | None:
+    """A metric as what is made small; None where it is no number."""
+    if metric is None or not math.isfinite(metric):
+        return None
+    return -metric if sweep.metric_is_better == "higher" else metric
+
+
+def peers_of(sweep: SweepConfig, metrics: Metrics) -> dict[str, float]:
+    """The same of the trials that came to the same rung at the same moment."""
+    peers = dict(metrics.get("rung_peers", ()))
+    return {trial: turned(sweep, value) for trial, value in peers.items()}
+
+
+def turned(sweep: SweepConfig, value: float) -> float:
+    """A metric that is to be large as one to be small, and back; a loss is as it is."""
+    return -value if sweep.judges_metric and sweep.metric_is_better == "higher" else value
+
+
 def _judge(
-    sweep: SweepConfig, rungs: Rungs, state: SearchTrial, rung: Rung, loss: float
+    sweep: SweepConfig, rungs: Rungs, state: SearchTrial, rung: Rung, value: float
 ) -> Decision:
     # trials that come together are judged together, whoever's report is first
     here = {**rungs.get((state.plan.bracket, rung.rows), {}), **state.peers.get(rung.step, {})}
-    return asha(list(here.values()), loss, sweep.reduction_factor)
+    return asha(list(here.values()), value, sweep.reduction_factor)
+
+
+def _decision(
+    sweep: SweepConfig, state: SearchTrial, rung: Rung, value: float, decision: Decision
+) -> RungDecision:
+    cutoff = decision.cutoff
+    event = RungDecision(
+        event=EventName.DECISION,
+        trial=state.suggestion.trial,
+        step=rung.step,
+        rung=rung.rows,
+        decision=CONTINUE if decision.goes_on else STOP,
+        bracket=state.plan.bracket,
+        cutoff=None if cutoff is None else turned(sweep, cutoff),
+    )
+    if sweep.judges_metric:
+        event["metric"] = turned(sweep, value)
+    return event
 
 
 def objective_value(sweep: SweepConfig, state: SearchTrial) -> float | None:
     """What the sampler makes small, of a trial that has ended; None where it has none."""
     if sweep.objective == "metric":
-        if state.metric is None or not math.isfinite(state.metric):
-            return None
-        return -state.metric if sweep.metric_is_better == "higher" else state.metric
+        return _small(sweep, state.metric)
     if state.outcome == Outcome.DIVERGED:
         return state.worst()
     best = state.best()

@@ -59,7 +59,7 @@ class Search:
         self._confirmed: dict[str, list[int]] = {}
         """Trials that are run again, with these seeds."""
         self._rungs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-        """(bracket, rows) → the losses recorded there, by trial."""
+        """(bracket, rows) → what was judged there, by trial."""
         for event in journal.events():
             self._apply(event)
         self.damaged = ""  # it may have been mended since
@@ -164,8 +164,8 @@ class Search:
         state, step = self._trials[trial], int(metrics["step"])
         if state.outcome is None:
             loss = state.losses.get(step, metrics.get("eval_loss"))
-            state.peers.setdefault(step, dict(metrics.get("rung_peers", ())))
-            state.judged_by.setdefault(step, events.judged_loss(metrics))
+            state.judged_by.setdefault(step, decisions.judged_value(self._sweep, metrics))
+            state.peers.setdefault(step, decisions.peers_of(self._sweep, metrics))
             found = decisions.consequences(
                 self._sweep, self._rungs, state, step, loss, outcome, message
             )
@@ -297,12 +297,14 @@ class Search:
             case EventName.RESULT:
                 metrics = event["metrics"]
                 state.losses[event["step"]] = metrics.get("eval_loss")
-                state.judged_by[event["step"]] = events.judged_loss(metrics)
-                state.peers[event["step"]] = dict(metrics.get("rung_peers", ()))
+                state.metric = metrics.get("metric", state.metric)
+                state.judged_by[event["step"]] = decisions.judged_value(self._sweep, metrics)
+                state.peers[event["step"]] = decisions.peers_of(self._sweep, metrics)
             case EventName.DECISION:
                 self._apply_decision(state, event)
             case EventName.TRIAL_ENDED:
-                state.outcome, state.metric = event["outcome"], event.get("metric")
+                state.outcome = event["outcome"]
+                state.metric = event.get("metric", state.metric)
                 if state.outcome == Outcome.DATA_ERROR:
                     self.damaged = event["message"]
                 state.value = decisions.objective_value(self._sweep, state)
@@ -323,16 +325,17 @@ class Search:
         self._drawn += confirms is None and folder is None
 
     def _apply_decision(self, state: SearchTrial, event: events.RungDecision) -> None:
-        loss = state.judged_by.get(event["step"])
-        if loss is None:
+        judged = state.judged_by.get(event["step"])
+        if judged is None:
             raise JournalError(
                 f"journal: got a decision for {event['trial']} at step {event['step']}, where it "
-                "has no eval loss",
+                "has nothing to be judged by",
                 "restore the journal from a copy, or start the sweep afresh under another --name",
             )
-        goes_on = event["decision"] == CONTINUE
-        state.decisions[event["step"]] = Decision(goes_on, event["cutoff"])
-        self._rungs[event["bracket"], event["rung"]][event["trial"]] = loss
+        goes_on, cutoff = event["decision"] == CONTINUE, event["cutoff"]
+        cutoff = None if cutoff is None else decisions.turned(self._sweep, cutoff)
+        state.decisions[event["step"]] = Decision(goes_on, cutoff)
+        self._rungs[event["bracket"], event["rung"]][event["trial"]] = judged
 
     def _possible(self, point: Point) -> bool:
         if self._sweep.points:

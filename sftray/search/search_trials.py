@@ -57,9 +57,10 @@ class SearchTrial:
     losses: dict[int, float | None] = field(default_factory=dict)
     """Eval loss by step, of every result; None where the result had none."""
     judged_by: dict[int, float | None] = field(default_factory=dict)
-    """By step, the loss that counts at a rung: of the annealed branch, where there is one."""
+    """By step, what counts at a rung and is made small: the loss, of the annealed branch where there
+    is one, or the metric, turned over where higher is better."""
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    """By step, the losses of trials that came to the same rung at the same moment."""
+    """By step, the same of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)
     metric: float | None = None
     value: float | None = None
@@ -76,7 +77,7 @@ class SearchTrial:
 
     @property
     def at_rungs(self) -> dict[int, float]:
-        """Rows of the rungs that it was judged at → the loss that counted there."""
+        """Rows of the rungs that it was judged at → what counted there."""
         judged = [rung for rung in self.rungs if rung.step in self.decisions]
         known = {rung.rows: self.judged_by[rung.step] for rung in judged}
         return {rows: loss for rows, loss in known.items() if loss is not None}

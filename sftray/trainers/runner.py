@@ -74,6 +74,8 @@ class TrialSpecs:
             sample_prompts=self.sweep.sample_prompts,
             sample_at=self.sweep.sample_at,
             metric=self.sweep.metric,
+            metric_at=self.sweep.metric_at,
+            judges_metric=self.sweep.judges_metric,
             num_metric_prompts=self.sweep.num_metric_prompts,
             sight=self.sight,
         )

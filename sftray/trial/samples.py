@@ -41,19 +41,29 @@ class Sample(Prompt):
 
 
 def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[Prompt]:
-    """What a trial is asked after `step`: the prompts given, then those of the eval set; at its end
-    as many as the metric wants. Empty where it is not asked then."""
-    at_end = step == spec.plan.steps
-    if not at_end and spec.sample_at == "end":
-        return []
-    scored = spec.num_metric_prompts if spec.metric and at_end else 0
+    """What a trial is asked after `step`: the prompts given, then those of the eval set, where it is
+    scored as many as the metric wants. Empty where it is not asked then."""
+    scored = spec.num_metric_prompts if scored_at(spec, step) else 0
+    if not _sampled_at(spec, step):
+        return fixed_prompts(packs, (), scored)
     return fixed_prompts(packs, spec.sample_prompts, max(spec.num_samples_generated, scored))
+
+
+def scored_at(spec: TrialSpec, step: int) -> bool:
+    """Whether the metric is of its answers after `step`."""
+    at_rung = spec.metric_at == "rungs" and any(rung.step == step for rung in spec.plan.rungs)
+    return spec.metric is not None and (at_rung or step == spec.plan.steps)
+
+
+def _sampled_at(spec: TrialSpec, step: int) -> bool:
+    """Whether samples are kept of them."""
+    return step == spec.plan.steps or spec.sample_at == "evaluations"
 
 
 def tokens_at(spec: TrialSpec, packs: Packs, step: int) -> int:
     """How many tokens an answer after `step` may have: as the references want where the metric
     scores it."""
-    if not spec.metric or step != spec.plan.steps:
+    if not scored_at(spec, step):
         return ANSWER_TOKENS
     scored = packs.manifest["sample_prompts"][: spec.num_metric_prompts]
     return answer_tokens(one["reference_tokens"] for one in scored)
@@ -95,11 +105,12 @@ def judged(
     spec: TrialSpec, prompts: Sequence[Prompt], step: int, replies: Sequence[Reply]
 ) -> tuple[list[Sample], Answers]:
     """The samples to keep of the replies to `prompts_at`, and what is reported of them: the flags
-    of each, and at the end the metric."""
-    samples, extra = flagged(prompts, step, replies), len(spec.sample_prompts)
-    kept = samples[: extra + spec.num_samples_generated]
+    of each, and where it is scored the metric."""
+    samples, sampled = flagged(prompts, step, replies), _sampled_at(spec, step)
+    extra = len(spec.sample_prompts) if sampled else 0
+    kept = samples[: extra + spec.num_samples_generated] if sampled else []
     metric = None
-    if spec.metric and step == spec.plan.steps and len(samples) > extra:
+    if spec.metric and scored_at(spec, step) and len(samples) > extra:
         scored = samples[extra : extra + spec.num_metric_prompts]
         answers = [one["answer"] for one in scored]
         references = [one["reference"] or "" for one in scored]

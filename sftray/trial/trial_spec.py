@@ -28,6 +28,9 @@ class TrialSpec:
     sample_at: str = "end"
     metric: str | None = None
     """ "module:function" of `metrics`."""
+    metric_at: str = "end"
+    judges_metric: bool = False
+    """Whether trials are compared at rungs by it."""
     num_metric_prompts: int = 0
     sight: Sight | None = None
     """What its node has to see."""

@@ -143,7 +143,10 @@ def _nothing_wrong(trial: TrialRecord, course: TrialCurves, base: float | None) 
 def _missed_cutoff(trial: TrialRecord, course: TrialCurves) -> tuple[str, float | None]:
     """The sentence, and by which share of the cutoff the loss was above it."""
     for decision in reversed(trial.decisions):
-        cutoff = decision.get("cutoff")
+        cutoff, metric = decision.get("cutoff"), decision.get("metric")
+        if decision.get("decision") == "stop" and cutoff is not None and metric is not None:
+            what = f"its metric {metric:.4g} is worse than the cutoff of {cutoff:.4g}"
+            return f"Pruned at {decision['rung']} rows: {what}.", None
         at = [one for one in course.evaluations if one.step == decision.get("step")]
         if decision.get("decision") == "stop" and cutoff and at:
             loss = at[0].eval_loss

@@ -120,10 +120,13 @@ class Metrics(RanWith):
     curve: NotRequired[Curve]
     """[step, train_loss, learning_rate, grad_norm] of each step since the last evaluation."""
     rung_peers: NotRequired[Sequence[tuple[str, float]]]
-    """[trial, loss] of trials that reached the same rung in the same step, as they are judged."""
+    """[trial, loss] of trials that reached the same rung in the same step, as they are judged; the
+    metric where that judges."""
     branch: NotRequired[BranchOf]
     """By which the trial is judged at this rung; `eval_loss` is the trial's own."""
     answer_flags: NotRequired[list[list[str]]]
+    metric: NotRequired[float]
+    """Of its answers then, where they are scored."""
     resumed_from_step: NotRequired[int]
 
 
@@ -135,7 +138,6 @@ class ReportValues(Metrics):
     message: NotRequired[str]
     interrupted: NotRequired[str]
     last_curve: NotRequired[list[list[float]]]
-    metric: NotRequired[float]
 
 
 class _OfSweep(TypedDict):
@@ -212,6 +214,9 @@ class RungDecision(_OfTrial):
     decision: Literal["continue", "stop"]
     bracket: str
     cutoff: float | None
+    """The loss, or metric, that was good enough."""
+    metric: NotRequired[float]
+    """That it was judged by, where that is no loss."""
 
 
 class TrialEnded(_OfTrial):

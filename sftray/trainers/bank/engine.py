@@ -7,7 +7,6 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import MappedRows, Packs
@@ -41,7 +40,6 @@ from sftray.trainers.bank.decoder import Decoder
 from sftray.trainers.bank.decoder_proof import begin_proof
 from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
-from sftray.trainers.bank.greedy_answers import greedy_answers
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot import (
     Branch,
@@ -53,16 +51,16 @@ from sftray.trainers.bank.slot import (
     rung_peers,
     slot_update,
 )
+from sftray.trainers.bank.slot_answers import Answered, SlotAnswers
 from sftray.trainers.bank.slot_optimizer import Optimizer
 from sftray.trial import checkpoint as checkpoints
-from sftray.trial.base_model import compute_dtype, load_tokenizer
+from sftray.trial.base_model import compute_dtype
 from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.generation import end_tokens
 from sftray.trial.gpu_energy import GpuEnergy
 from sftray.trial.gpu_memory import peak_memory_gb
 from sftray.trial.progress import DivergedError, Progress, Reporter
 from sftray.trial.row_order import row_order
-from sftray.trial.samples import Sample, judged, prompt_tokens, prompts_at, tokens_at
 from sftray.trial.trial_report import Answers, Report
 from sftray.trial.trial_spec import TrialSpec
 
@@ -83,7 +81,7 @@ class Engine:
         a `writer`, its threads write checkpoints and report, in order for each trial."""
         self.settings, self._trial, self._packs = settings, trial, packs
         dtype = compute_dtype(trial, device)
-        self._ends = end_tokens(model, packs.end_of_turn)
+        ends = end_tokens(model, packs.end_of_turn)
         end_proof = begin_proof(model, trial, packs.max_length, resident=settings.resident)
         base = take_base(model, dtype, resident=settings.resident)
         targets = target_projections(settings.lora_target_modules, base.shape.groups)
@@ -115,7 +113,7 @@ class Engine:
         self._base_loss: EvalLoss | None = None
         self._idle = idle_row(packs.max_length)
         self._device = device
-        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._answers = SlotAnswers(self._decoder, self._adapters, packs, trial, ends)
         self._energy = GpuEnergy(device)
         self.usage = Usage()
         self._built = time.perf_counter()
@@ -282,10 +280,13 @@ class Engine:
             else:
                 together.append((slot, report, position))
         answered = self._answer([one for one, _, _ in together if one.step < one.spec.plan.steps])
-        for slot, report, written in together:
-            samples, answers = answered.get(slot, ([], Answers()))
-            peers = rung_peers(slot, [(other, theirs) for other, theirs, _ in together])
-            report = replace(report, peers=peers, answers=answers)
+        reports = [
+            (slot, replace(report, answers=answered.get(slot, ([], Answers()))[1]))
+            for slot, report, _ in together
+        ]
+        for (slot, report), (_, _, written) in zip(reports, together, strict=True):
+            samples, _ = answered.get(slot, ([], None))
+            report = replace(report, peers=rung_peers(slot, reports))
             slot.waiting = report.waits
             self._writer.hand_over(slot, report, samples, written)
             if slot.step == slot.spec.plan.steps and slot in self._slots:
@@ -325,26 +326,5 @@ class Engine:
         report = replace(slot.progress.ended(outcome, message), answers=answers)
         self._writer.hand_over(slot, report, samples)
 
-    def _answer(self, slots: Sequence[Slot]) -> dict[Slot, tuple[list[Sample], Answers]]:
-        """Have slots that are evaluated together answer what they are asked, if anything: samples
-        to keep, and what is to be reported of them."""
-        asked = {slot: prompts_at(slot.spec, self._packs, slot.step) for slot in slots}
-        if not any(asked.values()):
-            return {}
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._trial, self._packs.chat_template)
-        places = [self._slots.index(slot) for slot in slots]
-        first = min(places)
-        prompts = prompt_tokens(self._packs, asked[slots[0]])  # the sweep's
-        replies = greedy_answers(
-            self._decoder,
-            self._adapters.work[first : max(places) + 1],  # what lies between comes along: no copy
-            self._tokenizer,
-            prompts,
-            self._ends,
-            max(tokens_at(slot.spec, self._packs, slot.step) for slot in slots),
-        )
-        return {
-            slot: judged(slot.spec, asked[slot], slot.step, replies[place - first])
-            for slot, place in zip(slots, places, strict=True)
-        }
+    def _answer(self, slots: Sequence[Slot]) -> Answered:
+        return self._answers.of({slot: self._slots.index(slot) for slot in slots})

@@ -130,16 +130,19 @@ def rung_of(slot: Slot) -> tuple[str, int] | None:
 def rung_peers(
     slot: Slot, together: Sequence[tuple[Slot, Report]]
 ) -> list[tuple[str, float]] | None:
-    """Of trials that report together those that are judged with this one, and by which loss; None
-    where it is at no rung."""
+    """Of trials that report together those that are judged with this one, and by which loss or
+    metric; None where it is at no rung."""
     if (rung := rung_of(slot)) is None:
         return None
-    losses = [
-        (other.spec.trial, judged_loss(report.metrics))
+    values = [
+        (
+            other.spec.trial,
+            report.answers.metric if other.spec.judges_metric else judged_loss(report.metrics),
+        )
         for other, report in together
         if other is not slot and rung_of(other) == rung and report.metrics is not None
     ]
-    return [(name, loss) for name, loss in losses if loss is not None and math.isfinite(loss)]
+    return [(name, one) for name, one in values if one is not None and math.isfinite(one)]
 
 
 def dropout_seed(seed: int, place: int) -> int:

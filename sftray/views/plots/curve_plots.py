@@ -79,11 +79,15 @@ def _add_branches(drawn: go.Figure, branches: pd.DataFrame) -> None:
 
 
 def rungs(found: Results) -> go.Figure:
-    """Every decision: the eval loss at a rung, of the branch where there is one, who continued
-    (filled), who was stopped (×), and the newest cutoff. Within one rung of one bracket all trials
-    had seen the same rows."""
-    drawn = style.figure("Rungs: who was stopped when", "", "eval loss at the rung")
-    table = found.rungs.dropna(subset=["eval_loss"])
+    """Every decision: the eval loss at a rung (of the branch where there is one, or the metric), who
+    continued (filled), who was stopped (×), and the newest cutoff. Within one rung of one bracket
+    all trials had seen the same rows."""
+    judged = "metric" if found.config.judges_metric else "eval loss"
+    drawn = style.figure("Rungs: who was stopped when", "", f"{judged} at the rung")
+    table = found.rungs
+    if found.config.judges_metric:
+        table = table.assign(eval_loss=table["metric"])
+    table = table.dropna(subset=["eval_loss"])
     if table.empty:
         return style.nothing(drawn, "no trial has come to a rung yet")
     several = table["bracket"].nunique() > 1
@@ -97,7 +101,8 @@ def rungs(found: Results) -> go.Figure:
     )
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}
     axes, best = found.axes, found.leaderboard["best"]
-    top = style.sight(table["eval_loss"], found.leaderboard["base"]["eval_loss"])
+    base = None if found.config.judges_metric else found.leaderboard["base"]["eval_loss"]
+    top = style.sight(table["eval_loss"], base)
     ordered = table.sort_values(["trial", "rung"], ignore_index=True)
     for lines, color, width in (
         (ordered[ordered["trial"] != best], "rgba(128, 136, 145, 0.35)", 1),
