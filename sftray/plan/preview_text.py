@@ -13,6 +13,7 @@ from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.data.packs.readings import drop_table, dropped_text, mask_text, notes
 from sftray.data.source.eval_split import apart_text, no_test_set
+from sftray.metrics import answer_tokens
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
 from sftray.plan.preview import NO_FIT, Preview, TrialShape
@@ -41,6 +42,7 @@ def plan_text(plan: Preview) -> str:
     lines += [
         f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)"
         f"{_trainings_text(plan)}",
+        *_metric_text(plan),
         *_budgets_text(plan.sweep),
         _disk_text(plan.disk),
         *(f"warning: {warning}" for warning in plan.warnings),
@@ -127,6 +129,21 @@ def _shape_text(shape: TrialShape) -> str:
         f"warm-up), {shape.tokens:,} tokens, {plan.rows_dropped} rows dropped, judged at "
         + (f"{rungs} rows" if rungs else "its end")
     )
+
+
+def _metric_text(plan: Preview) -> list[str]:
+    """What the metric costs: answers, and the tokens that are generated for them at most."""
+    sweep, prompts = plan.sweep, plan.manifest["sample_prompts"][: plan.sweep.num_metric_prompts]
+    if sweep.metric is None or not prompts:
+        return []
+    rungs = max(map(len, plan.rungs.values()), default=0) if sweep.metric_at == "rungs" else 0
+    answers = sweep.total_trials * (rungs + 1) * len(prompts)
+    most = answer_tokens(one["reference_tokens"] for one in prompts)
+    where = f"{rungs} rungs and the end" if rungs else "the end"
+    return [
+        f"metric: {sweep.metric} of {len(prompts)} answers of at most {most} tokens at {where}: at "
+        f"most {answers:,} answers, {answers * most:,} tokens generated"
+    ]
 
 
 def _trainings_text(plan: Preview) -> str:

@@ -41,8 +41,8 @@ class Sample(Prompt):
 
 
 def prompts_at(spec: TrialSpec, packs: Packs, step: int) -> list[Prompt]:
-    """What a trial is asked after `step`: the prompts given, then those of the eval set, where it is
-    scored as many as the metric wants. Empty where it is not asked then."""
+    """What a trial is asked after `step`: the prompts given, then those of the eval set, as many as
+    the metric wants where it is scored. Empty where it is not asked then."""
     scored = spec.num_metric_prompts if scored_at(spec, step) else 0
     if not _sampled_at(spec, step):
         return fixed_prompts(packs, (), scored)

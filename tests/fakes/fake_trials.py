@@ -44,7 +44,8 @@ def make_search(sweep: SweepConfig, journal: Journal, **options: Any) -> Search:
 
 def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a trial reports: best at a learning rate of 1e-3, NaN halfway above 5e-2; at a rung with
-    branches, a branch in which high rates win, or which diverges above 1e-2."""
+    branches, a branch in which high rates win, or which diverges above 1e-2; a metric is highest at
+    1e-4."""
     trial = sweep.trial.at(point)
     plan = planner(sweep, ROWS, execution=ONE_ROW)(trial)
     branches = {rung.step: rung.branch_steps for rung in plan.rungs}
@@ -60,6 +61,8 @@ def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any
             annealed = math.nan if trial.learning_rate > 1e-2 else 3 + loss / 10
             annealed -= trial.learning_rate
             report["branch"] = (step + more, annealed, 10 * more * trial.effective_batch_size)
+        if sweep.metric_at == "rungs" and step in (*branches, plan.steps):
+            report["metric"] = 1 / (1 + abs(math.log10(trial.learning_rate / 1e-4)))
         yield report
 
 

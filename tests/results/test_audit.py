@@ -23,12 +23,17 @@ from sftray.storage.paths import SweepPaths
 
 Events = list[dict[str, Any]]
 PATHS = SweepPaths(str(RECORDED))
+BY_METRIC = {
+    "objective": "metric", "metric": "sftray.metrics:exact_match", "metric_at": "rungs",
+}  # fmt: skip
 SWEEPS: dict[str, dict[str, Any]] = {
     "ASHA and TPE": {},
     "40 trials": {"num_trials": 40},
     "annealed": {"anneal_last_rung": True, "num_trials": 40},
     "no scheduler": {"scheduler": "none"},
     "patience": {"early_stopping_patience": 2},
+    "the highest metric": {**BY_METRIC},
+    "the lowest metric": {**BY_METRIC, "metric_is_better": "lower"},
     "confirmed": {"confirm_top": 2, "confirm_seeds": 3},
     "a small space, drawn out": {
         "search_space": {"lora_r": choice([4, 8]), "effective_batch_size": choice([2, 4])},

@@ -10,6 +10,8 @@ from killed_sweeps import check_made_again
 
 from sftray.config import TrialConfig, choice, loguniform
 from sftray.errors import JournalError
+from sftray.plan.effective_batch import ONE_ROW
+from sftray.plan.trial_plan import planner
 from sftray.results.leaderboard import leaderboard
 from sftray.results.records import Records
 from sftray.search.asha import asha
@@ -511,6 +513,39 @@ def test_the_highest_metric_is_the_best_whatever_its_loss(path: str) -> None:
     assert board["best"] == best["trial"]
     assert best["metric"] == max(row["metric"] for row in board["trials"]) > 0.95
     assert best["eval_loss"] > min(row["eval_loss"] for row in board["trials"])
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_trials_are_judged_at_rungs_by_the_metric_whatever_their_loss(
+    path: str, better: str
+) -> None:
+    """The metric falls with the loss: the best are those of the highest losses, or the lowest."""
+    metric = {"metric": "sftray.metrics:exact_match", "metric_at": "rungs"}
+    points = tuple({"learning_rate": 1e-3} for _ in range(4))
+    sweep = make_sweep(points=points, objective="metric", metric_is_better=better, **metric)
+    values = [0.4, 0.3, 0.2, 0.1]
+    plan = planner(sweep, ROWS, execution=ONE_ROW)(sweep.trial.at(points[0]))
+    step = plan.rungs[0].step
+    for _ in ("written", "replayed"):
+        with Journal(path) as journal:
+            search = make_search(sweep, journal)
+            for number, value in enumerate(values):
+                trial = f"t{number:04d}"
+                if trial not in {one["trial"] for one in journal.events()}:
+                    search.suggest()
+                peers = [[f"t{k:04d}", other] for k, other in enumerate(values) if k != number]
+                report = {**SPENT, "step": step, "rows": 4 * step, "eval_loss": value}
+                search.record(trial, {**report, "metric": value, "rung_peers": peers})
+            stopped = [search.outcome_of(f"t{number:04d}") for number in range(4)]
+    right = [None, None, "pruned", "pruned"]
+    assert stopped == (right if better == "higher" else right[::-1])
+    events = [one for one in journal.events() if one["event"] == "decision"]
+    assert [one["metric"] for one in events] == values
+    assert all(0.1 <= one["cutoff"] <= 0.4 for one in events)
+    board = leaderboard(sweep, Records(journal.events()))
+    pruned = next(row for row in board["trials"] if row["outcome"] == "pruned")
+    assert "its metric 0." in pruned["verdict"]
+    assert "is worse than the cutoff of 0." in pruned["verdict"]
 
 
 @pytest.mark.parametrize("what", [SUSPENDED, "preempted", "failed", "outage"])

@@ -12,6 +12,7 @@ from fake_folder import PACKS, RECORDED
 
 from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
+from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import plan_trial
 from sftray.storage.paths import TrialPaths
 from sftray.trial.answer_flags import bad_answers, flags_of, repeats_itself
@@ -94,6 +95,19 @@ def test_a_metric_is_of_held_out_prompts_alone_and_only_samples_are_kept() -> No
         ("Who?", ["empty"]), ("Held out?", []),
     ]  # fmt: skip
     assert answers == Answers([["empty"], []], 2 / 3)
+
+
+def test_at_rungs_a_metric_is_of_as_many_answers_and_no_samples_are_kept() -> None:
+    rung = Rung(8, 4, 0)
+    spec = replace(SPEC, sample_prompts=("Who?",), metric_at="rungs", **SCORED)
+    spec = replace(spec, plan=replace(PLAN, rungs=(rung,)))
+    prompts = prompts_at(spec, PACKS, rung.step)
+    assert len(prompts) == 3
+    replies = [("It is.", True), ("No.", True), ("No.", True)]
+    assert judged(spec, prompts, rung.step, replies) == ([], Answers([], 1 / 3))
+    assert prompts_at(spec, PACKS, rung.step + 1) == []
+    at_the_end = replace(spec, metric_at="end")
+    assert prompts_at(at_the_end, PACKS, rung.step) == []
 
 
 def test_each_step_is_there_once_however_often_a_trial_goes_on(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ REQUIRED: Mapping[str, Sequence[str]] = {
 METRICS: Mapping[str, Kind] = {
     "step": COUNT, "rows": COUNT, "tokens": COUNT, "supervised_tokens": COUNT, "bank_slots": COUNT,
     "eval_loss": NUMBER, "metric": NUMBER, "train_loss": NUMBER, "grad_norm": NUMBER,
-    "learning_rate": NUMBER, "epoch": NUMBER, "seconds": FINITE, "gpu_seconds": FINITE, "energy_wh": FINITE,
+    "learning_rate": NUMBER, "epoch": NUMBER, "seconds": FINITE, "gpu_seconds": FINITE,
+    "energy_wh": FINITE,
     "tokens_per_second": NUMBER, "gpu_memory_gb": NUMBER, "data_wait": NUMBER, "device": TEXT,
     "attention": TEXT, "curve": POINTS, "answer_flags": FLAGS, "eval_loss_by_kind": LOSSES,
     "eval_loss_by_source": LOSSES, "branch": BRANCH,

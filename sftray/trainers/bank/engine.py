@@ -7,6 +7,7 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence

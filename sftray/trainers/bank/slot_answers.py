@@ -6,7 +6,7 @@ its references.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from sftray.config import TrialConfig
@@ -36,7 +36,7 @@ class SlotAnswers:
         adapters: Adapters,
         packs: Packs,
         trial: TrialConfig,
-        ends: Sequence[int],
+        ends: Collection[int],
     ) -> None:
         self._decoder, self._adapters = decoder, adapters
         self._packs, self._trial, self._ends = packs, trial, ends

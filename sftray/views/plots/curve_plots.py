@@ -79,9 +79,9 @@ def _add_branches(drawn: go.Figure, branches: pd.DataFrame) -> None:
 
 
 def rungs(found: Results) -> go.Figure:
-    """Every decision: the eval loss at a rung (of the branch where there is one, or the metric), who
-    continued (filled), who was stopped (×), and the newest cutoff. Within one rung of one bracket
-    all trials had seen the same rows."""
+    """Every decision: the eval loss at a rung (of the branch where there is one, or the metric),
+    who continued (filled), who was stopped (×), and the newest cutoff. Within one rung of one
+    bracket all trials had seen the same rows."""
     judged = "metric" if found.config.judges_metric else "eval loss"
     drawn = style.figure("Rungs: who was stopped when", "", f"{judged} at the rung")
     table = found.rungs

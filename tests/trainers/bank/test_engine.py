@@ -359,6 +359,26 @@ def test_trials_that_come_to_a_rung_together_know_each_others_losses(
     assert fast["rung_peers"] == [["slow", slow["eval_loss"]]]
 
 
+def test_trials_at_a_rung_are_scored_there_and_one_beside_them_is_not(
+    tiny: TrialConfig, small_packs: Packs, tmp_path: Path
+) -> None:
+    trial = replace(tiny, effective_batch_size=2)
+    scored = {"metric": "sftray.metrics:exact_match", "metric_at": "rungs", "judges_metric": True}
+    specs = [
+        replace(
+            short_spec(small_packs, trial, tmp_path / name, ladder=ladder),
+            num_metric_prompts=2, num_samples_generated=1, sample_at="evaluations", **scored,
+        )
+        for name, ladder in (("one", (10,)), ("other", (10,)), ("free", ()))
+    ]  # fmt: skip
+    found = _run_bank(tiny, small_packs, specs, slots=3)
+    one, other, free = found
+    assert one[-1]["step"] == other[-1]["step"] == specs[0].plan.rungs[0].step
+    assert one[-1]["rung_peers"] == [["other", other[-1]["metric"]]]
+    assert len(one[-1]["answer_flags"]) == 1
+    assert [report["step"] for report in free if "metric" in report] == [specs[2].plan.steps]
+
+
 def test_a_dropped_trial_frees_its_slot_for_one_that_starts_fresh(
     tiny: TrialConfig, small_packs: Packs, tmp_path: Path
 ) -> None:
