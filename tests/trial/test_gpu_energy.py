@@ -74,7 +74,7 @@ def test_both_trainers_report_it_and_a_bank_shares_it_among_its_slots(
     small_packs: Packs, tiny: TrialConfig, tmp_path: Path
 ) -> None:
     rows = small_packs.rows("train")
-    trial = replace(tiny, effective_batch_size=1, num_train_epochs=4 / rows)
+    trial = replace(tiny, effective_batch_size=1, num_train_epochs=12 / rows)
     specs = [short_spec(small_packs, trial, tmp_path / name) for name in ("a", "b")]
     settings = settings_for([spec.config for spec in specs], 2)
     engine = Engine(load_model(tiny, CPU), tiny, small_packs, settings, CPU)
@@ -84,7 +84,7 @@ def test_both_trainers_report_it_and_a_bank_shares_it_among_its_slots(
     while engine.advance():
         pass
     for found in reports:
-        assert found[-1]["energy_wh"] == specs[0].plan.steps / 2 == 2.0
+        assert found[-1]["energy_wh"] == specs[0].plan.steps / 2 == 6.0
     alone: list[dict[str, Any]] = []
     run_trial(replace(specs[0], folder=str(tmp_path / "alone")), into(alone), CPU)
     evaluations = len(specs[0].plan.eval_steps)
