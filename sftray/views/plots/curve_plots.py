@@ -78,16 +78,22 @@ def _add_branches(drawn: go.Figure, branches: pd.DataFrame) -> None:
     )  # fmt: skip
 
 
+def _at_rungs(found: Results) -> tuple[str, float | None, pd.DataFrame]:
+    """What is judged at rungs, the base's, and the decisions with it as `eval_loss`."""
+    table = found.rungs
+    if found.config.judges_metric:
+        shown = table.assign(eval_loss=table["metric"])
+        return "metric", None, shown.dropna(subset=["eval_loss"])
+    base = found.leaderboard["base"]["eval_loss"]
+    return "eval loss", base, table.dropna(subset=["eval_loss"])
+
+
 def rungs(found: Results) -> go.Figure:
     """Every decision: the eval loss at a rung (of the branch where there is one, or the metric),
     who continued (filled), who was stopped (×), and the newest cutoff. Within one rung of one
     bracket all trials had seen the same rows."""
-    judged = "metric" if found.config.judges_metric else "eval loss"
+    judged, base, table = _at_rungs(found)
     drawn = style.figure("Rungs: who was stopped when", "", f"{judged} at the rung")
-    table = found.rungs
-    if found.config.judges_metric:
-        table = table.assign(eval_loss=table["metric"])
-    table = table.dropna(subset=["eval_loss"])
     if table.empty:
         return style.nothing(drawn, "no trial has come to a rung yet")
     several = table["bracket"].nunique() > 1
@@ -101,7 +107,6 @@ def rungs(found: Results) -> go.Figure:
     )
     trials = {row["trial"]: row for row in found.trials.to_dict("records")}
     axes, best = found.axes, found.leaderboard["best"]
-    base = None if found.config.judges_metric else found.leaderboard["base"]["eval_loss"]
     top = style.sight(table["eval_loss"], base)
     ordered = table.sort_values(["trial", "rung"], ignore_index=True)
     for lines, color, width in (
