@@ -30,9 +30,9 @@ from sftray.cluster.connect import connect
 
 stop = Stop(lambda: print("the leaderboard", flush=True))
 ray_watch.ask_at_the_end(stop.finish_if_terminated)
-connect(print, dashboard=False)
-print("connected", flush=True)
 try:
+    connect(print, dashboard=False)
+    print("connected", flush=True)
     time.sleep(600)  # until it is ended
 except KeyboardInterrupt:
     sys.exit(stop.finish())
@@ -120,7 +120,8 @@ def connected_driver() -> Iterator[subprocess.Popen[str]]:
         )
         try:
             assert driver.stdout is not None
-            assert any(line == "connected\n" for line in driver.stdout)
+            begun = any(line == "connected\n" for line in driver.stdout)
+            assert begun, driver.stderr and driver.stderr.read()
             yield driver
         finally:
             driver.kill()

@@ -108,7 +108,7 @@ def test_the_plan_says_that_such_a_start_would_be_refused(
         launch(sweep, ["--plan"])
     assert "has changed under its name" not in capsys.readouterr().out
     replace_weights(tmp_path)
-    with pytest.raises(SystemExit, match=r"^0$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         launch(sweep, ["--plan"])
     assert "has changed under its name" in " ".join(capsys.readouterr().out.split())
 
