@@ -43,8 +43,8 @@ def init(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -
 @pytest.mark.parametrize(
     ("rows", "spelled", "max_length", "batches", "gpus"),
     [
-        (CHATS[:300], "messages", 128, [1, 2, 4], 0),
-        (CHATS, "messages", 128, [2, 4, 8, 16], 1),
+        (CHATS[:300], "messages", 128, [1, 2, 4, 8], 0),
+        (CHATS, "messages", 128, [16, 32], 1),
         (alpaca(400), "instruction", 128, [1, 2, 4], 2),
     ],
     ids=["tiny", "messages", "alpaca"],
