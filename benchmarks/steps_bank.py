@@ -131,7 +131,7 @@ def _sweep(trial: TrialConfig, slots: int, length: int) -> SweepConfig:
         name="bank",
         data=DataConfig("rows", max_length=length),
         trial=trial,
-        points=tuple({"learning_rate": trial.learning_rate} for _ in range(slots)),
+        points=tuple({"seed": seed} for seed in range(slots)),
         bank_slots=slots,
     )
 

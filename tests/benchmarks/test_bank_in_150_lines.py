@@ -56,7 +56,8 @@ def test_its_losses_are_those_of_the_engine(twin: Any, tmp_path: Path) -> None:
     assert [len(of_trial) for of_trial in losses] == [20, 10, 10]
     for ours, theirs in zip(losses, _by_engine(rows, tmp_path), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-        assert np.mean(ours[-4:]) < np.mean(ours[:4])  # something is learnt
+    (one_row,) = twin.train(TRIALS[:1], rows[:1] * 20)
+    assert one_row[-1] < one_row[0] - 0.1  # something is learnt
 
 
 def test_it_has_at_most_150_lines() -> None:

@@ -161,7 +161,10 @@ def test_held_out_prompts_are_in_the_manifest(packs: Packs) -> None:
     prompts = packs.manifest["sample_prompts"]
     assert len(prompts) == packs.manifest["splits"]["eval"]["conversations"] == 60
     held = documents(packs, "eval")
-    for prompt in prompts:
+    # of a conversation that is cut to a row's length the last answer is not in the packs
+    whole = [one for one in prompts if len(one["input_ids"]) + one["reference_tokens"] < 250]
+    assert len(whole) > 30
+    for prompt in whole:
         assert prompt["messages"][-1]["role"] == "user"
         assert prompt["prompt"].endswith("<|im_start|>assistant\n")
         assert prompt["reference"]
