@@ -32,7 +32,7 @@ def sweep(data: str, storage: str) -> SweepConfig:
             str(FOLDER),
             base_precision="fp32",
             effective_batch_size=2,
-            num_train_epochs=0.6,
+            num_train_epochs=0.8,
             lora_r=4,
         ),
         points=({"learning_rate": 1e-2}, {"learning_rate": 1e-3}),

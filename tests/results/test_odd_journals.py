@@ -159,7 +159,7 @@ def test_a_search_does_not_continue_from_what_it_would_not_have_done(
     folder = folder_with(events, tmp_path)
     found = load(str(folder))
     plan = planner(found.config, found.record["data"]["train"]["rows"], execution=ONE_ROW)
-    words = "no eval loss" if missing == "results" else "would not suggest"
+    words = "nothing to be judged by" if missing == "results" else "would not suggest"
     with (
         Journal(str(folder / "journal.jsonl")) as journal,
         pytest.raises(SftrayError, match=words),

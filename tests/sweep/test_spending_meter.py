@@ -98,7 +98,7 @@ def test_a_sweep_is_marked_as_ended_by_its_budget_until_it_goes_on(tmp_path: Pat
 
 
 def test_a_trial_that_has_taken_its_last_step_may_say_how_it_ended(tmp_path: Path) -> None:
-    sweep, spent = make_sweep(points=({}, {}), scheduler="none"), [""]
+    sweep, spent = make_sweep(points=({"seed": 0}, {"seed": 1}), scheduler="none"), [""]
     with Journal(str(tmp_path / "journal.jsonl")) as journal:
         search = make_search(sweep, journal, spent=lambda: spent[0])
         for trial in ("t0000", "t0001"):

@@ -166,4 +166,4 @@ def test_without_a_terminal_one_has_to_say_yes(
 ) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["push", str(sweep), "--repo", "me/it"])
-    assert "hint: add --yes" in capsys.readouterr().err
+    assert "hint: pass --yes" in capsys.readouterr().err

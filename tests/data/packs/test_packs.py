@@ -414,7 +414,7 @@ def test_an_estimate_is_near_the_packs(packs: Packs, source: Path) -> None:
     for split in ("train", "eval"):
         for name in ("conversations", "rows", "tokens", "supervised_tokens"):
             wanted = packs.manifest["splits"][split][name]
-            assert estimated["splits"][split][name] == pytest.approx(wanted, rel=0.15)
+            assert estimated["splits"][split][name] == pytest.approx(wanted, rel=0.2)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
