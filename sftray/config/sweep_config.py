@@ -160,10 +160,6 @@ class SweepConfig:
             must = "a list of points, as in {'lora_r': 8}"
             require(isinstance(point, Mapping), "points", repr(point), must)
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
-        twice = next((one for n, one in enumerate(self.points) if one in self.points[:n]), None)
-        if twice is not None:
-            must = "different points; with another seed, as in {'seed': 1}, one is repeated"
-            refuse("points", f"{twice} twice", must)
         if self.trainings is not None:
             worth = trials_worth(self.trainings, self.stops, self.reduction_factor, self.branch)
             object.__setattr__(self, "num_trials", worth)

@@ -123,6 +123,7 @@ def check_sweep(
     a point that the search could suggest cannot run."""
     require_targets(sweep, base)
     _require_no_idle_revision(sweep)
+    _require_different_points(sweep)
     return [
         *check_template(sweep),
         *check_evaluation(counts_of(manifest)["eval"]),
@@ -133,6 +134,13 @@ def check_sweep(
         *check_end(sweep, manifest),
         *check_attention(sweep, base, gpus=gpus),
     ]
+
+
+def _require_different_points(sweep: SweepConfig) -> None:
+    twice = next((one for n, one in enumerate(sweep.points) if one in sweep.points[:n]), None)
+    if twice is not None:
+        must = "different points; with another seed, as in {'seed': 1}, one is repeated"
+        refuse("points", f"{twice} twice", must)
 
 
 def _require_no_idle_revision(sweep: SweepConfig) -> None:
