@@ -30,7 +30,7 @@ from sftray.trainers.ray_train.attempts import run_trial
 from sftray.trial import checkpoint as checkpoints
 from sftray.trial.base_model import load_tokenizer
 from sftray.trial.eval_loss import evaluate_adapter
-from sftray.trial.generation import reply
+from sftray.trial.generation import end_tokens, reply
 from sftray.trial.samples import fixed_prompts, prompt_tokens, read_samples, tokens_at
 from sftray.trial.trial_spec import TrialSpec
 from sftray.winner.adapter_format import WEIGHTS
@@ -500,8 +500,9 @@ def test_long_answers_of_many_prompts_at_once_are_those_of_transformers_generate
     tokenizer = load_tokenizer(tiny, packs.chat_template)
     asked = prompt_tokens(packs, fixed_prompts(packs, (), 8))
     nothing = torch.zeros_like(engine._adapters.work[:1])
-    (found,) = greedy_answers(engine._decoder, nothing, tokenizer, asked, engine._ends, most)
     model = load_model(tiny, CPU)
+    ends = end_tokens(model, packs.end_of_turn)
+    (found,) = greedy_answers(engine._decoder, nothing, tokenizer, asked, ends, most)
     expected = [reply(model, tokenizer, prompt, packs.end_of_turn, most) for prompt in asked]
     assert found == expected
     assert max(len(tokenizer(text)["input_ids"]) for text, _ in found) > 64
