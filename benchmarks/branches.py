@@ -27,13 +27,12 @@ from typing import Any
 import torch
 from console import argument_parser, say
 from grid import SHAPE
-from shapes import packs_of
+from shapes import grid_data, grid_settings, packs_of
 from timing import device_name, quiet
 
-from sftray.config import DataConfig, TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.rungs import branch_steps
 from sftray.plan.trial_plan import plan_trial
@@ -121,9 +120,9 @@ def main() -> None:
     options = _options()
     quiet()
     trial = TrialConfig(options.model, base_precision=options.base_precision, warmup_ratio=0.05)
-    packs = packs_of(_data(options), options.model, options.storage)
+    packs = packs_of(grid_data(options), options.model, options.storage)
     device = default_device()
-    engine = Grid(load_model(trial, device), trial, packs, _settings(options), device)
+    engine = Grid(load_model(trial, device), trial, packs, grid_settings(options), device)
     runs = _train(engine, trial, packs, options)
     table = _table(options, packs, runs, engine)
     options.out.write_text(json.dumps(table) + "\n", encoding="utf-8")
@@ -184,29 +183,6 @@ def _spec(run: Trained, trial: TrialConfig, packs: Packs, rows: int) -> TrialSpe
     plan = replace(plan, rungs=rungs, eval_steps=tuple(sorted({*plan.eval_steps, *as_branches})))
     folder = Path(tempfile.gettempdir(), "no-such-folder", "trial")
     return TrialSpec("trial", config, plan, packs.root, str(folder), None, 0)
-
-
-def _settings(options: argparse.Namespace) -> BankSettings:
-    return BankSettings(
-        slots=options.slots,
-        micro_batch_size=1,
-        lora_r=max(options.ranks),
-        dropout=False,
-        resident=True,
-        activation_checkpointing=False,
-        memory_gb=0.0,
-    )
-
-
-def _data(options: argparse.Namespace) -> DataConfig:
-    return DataConfig(
-        options.data,
-        max_length=options.length,
-        chat_template=options.chat_template,
-        max_conversations=options.conversations,
-        num_eval_conversations=options.evals,
-        max_bad_fraction=1.0,  # what is longer than a row is left out
-    )
 
 
 def _table(

@@ -25,14 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from console import argument_parser, say
-from shapes import packs_of
+from shapes import grid_data, grid_settings, packs_of
 from timing import device_name, free_memory, quiet
 from torch import Tensor
 
-from sftray.config import DataConfig, TrialConfig
+from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
-from sftray.plan.bank_settings import BankSettings
 from sftray.plan.effective_batch import Execution
 from sftray.plan.trial_plan import plan_trial
 from sftray.trainers.bank.engine import Engine
@@ -94,7 +93,7 @@ def main() -> None:
         {"learning_rate": rate, "effective_batch_size": batch, "lora_r": rank}
         for batch, rank, rate in itertools.product(options.batches, options.ranks, options.rates)
     ]
-    packs = packs_of(_data(options), options.model, options.storage)
+    packs = packs_of(grid_data(options), options.model, options.storage)
     runs: dict[str, list[Trained]] = {}
     bases: dict[str, float] = {}
     for precision in options.precisions:
@@ -116,17 +115,8 @@ def main() -> None:
 
 def _engine(precision: str, packs: Packs, options: argparse.Namespace) -> Grid:
     trial = TrialConfig(options.model, base_precision=precision)
-    settings = BankSettings(
-        slots=options.slots,
-        micro_batch_size=1,
-        lora_r=max(options.ranks),
-        dropout=False,
-        resident=True,
-        activation_checkpointing=False,
-        memory_gb=0.0,
-    )
     device = default_device()
-    return Grid(load_model(trial, device), trial, packs, settings, device)
+    return Grid(load_model(trial, device), trial, packs, grid_settings(options), device)
 
 
 def _train(
@@ -231,17 +221,6 @@ def _say(table: dict[str, Any]) -> None:
             if place != trained:
                 off = np.nanmedian(np.array(of) - own)
                 say(f"  trained on {trained:5} measured on {place:5}: {off:+.4f} (median)")
-
-
-def _data(options: argparse.Namespace) -> DataConfig:
-    return DataConfig(
-        options.data,
-        max_length=options.length,
-        chat_template=options.chat_template,
-        max_conversations=options.conversations,
-        num_eval_conversations=options.evals,
-        max_bad_fraction=1.0,  # what is longer than a row is left out
-    )
 
 
 def _numbers(kind: type) -> Any:

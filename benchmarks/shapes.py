@@ -25,6 +25,7 @@ from sftray.config import DataConfig, TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import find_packs, make_recipe
 from sftray.demo import FOLDER
+from sftray.plan.bank_settings import BankSettings
 from sftray.trial.attention import Attention, possible_attentions, use_attention
 from sftray.trial.base_model import load_base, nf4_config
 from sftray.trial.fp8_rounding import round_products
@@ -166,6 +167,31 @@ def data_of(data: str, length: int, chat_template: str | None = None) -> DataCon
         num_eval_conversations=64,
         max_bad_fraction=1.0,  # short rows drop long conversations
         chat_template=chat_template,
+    )
+
+
+def grid_data(options: argparse.Namespace) -> DataConfig:
+    """Of a benchmark that trains a grid of points in a bank."""
+    return DataConfig(
+        options.data,
+        max_length=options.length,
+        chat_template=options.chat_template,
+        max_conversations=options.conversations,
+        num_eval_conversations=options.evals,
+        max_bad_fraction=1.0,  # what is longer than a row is left out
+    )
+
+
+def grid_settings(options: argparse.Namespace) -> BankSettings:
+    """Its slots, of one row each."""
+    return BankSettings(
+        slots=options.slots,
+        micro_batch_size=1,
+        lora_r=max(options.ranks),
+        dropout=False,
+        resident=True,
+        activation_checkpointing=False,
+        memory_gb=0.0,
     )
 
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 from bank_in_150_lines import demo_rows  # noqa: E402
-from branches import Grid, Trained, _settings, _spec  # noqa: E402
+from branches import Grid, Trained, _spec  # noqa: E402
+from shapes import grid_settings  # noqa: E402
 
 from sftray.config import TrialConfig  # noqa: E402
 from sftray.demo import FOLDER  # noqa: E402
@@ -33,7 +34,7 @@ RUN = Trained({"learning_rate": 4e-3, "effective_batch_size": 1, "lora_r": 4, "l
 def test_every_rung_has_a_branch_and_no_trunk_notices(tmp_path: Path) -> None:
     packs = packs_of_rows(demo_rows(ROWS, LENGTH), tmp_path / "packs", LENGTH)
     options: Any = type("Options", (), {"slots": 2, "ranks": [4]})
-    model, settings = load_model(TRIAL, CPU), _settings(options)
+    model, settings = load_model(TRIAL, CPU), grid_settings(options)
     grid = Grid(model, TRIAL, packs, settings, CPU)
     spec = _spec(RUN, TRIAL, packs, ROWS)
     grid.begin(RUN, spec)

@@ -85,7 +85,8 @@ def _continued(
     hidden = decoder.hidden(batch, work, growing)[growing.last_of_each]
     none = torch.empty(0, dtype=torch.int64, device=device)
     token = (hidden @ decoder.base.head.T).argmax(1)
-    tokens = [token.clone()]
+    stop, tokens = torch.tensor(ends, device=device), [token.clone()]
+    ended = torch.isin(token, stop)
     bounds = torch.arange(len(token) + 1, dtype=torch.int32, device=device)
     alone = Documents(bounds, longest=1, rows=1)  # of each text its new token
     growing.by_one()
@@ -99,15 +100,12 @@ def _continued(
     if device.type == "cuda" and most > LOOKS:
         step = Graphs().record(one_more)  # which does it once
         tokens.append(token.clone())
-    stop = torch.tensor(ends, device=device)
-    while len(tokens) < most and not (len(tokens) % looks == 0 and _all_ended(tokens, stop)):
+        ended |= torch.isin(token, stop)
+    while len(tokens) < most and not (len(tokens) % looks == 0 and ended.all()):
         step()
         tokens.append(token.clone())
+        ended |= torch.isin(token, stop)
     return torch.stack(tokens, dim=1)
-
-
-def _all_ended(tokens: Sequence[Tensor], stop: Tensor) -> bool:
-    return bool(torch.isin(torch.stack(list(tokens)), stop).any(0).all())
 
 
 class _Growing:

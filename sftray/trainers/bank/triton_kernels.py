@@ -562,6 +562,20 @@ def _rope(
 
 
 @triton.jit
+def _gated(gate_F: tl.tensor, GELU: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """SiLU or GELU-tanh of float32 gates, and its derivative."""
+    inner_F = gate_F
+    if GELU:
+        inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
+    sigmoid_F = tl.sigmoid(inner_F)
+    active_F = gate_F * sigmoid_F
+    curve_F = active_F * (1 - sigmoid_F)
+    if GELU:
+        curve_F *= _GELU_LINEAR + 3 * _GELU_CUBIC * gate_F * gate_F
+    return active_F, sigmoid_F + curve_F
+
+
+@triton.jit
 def _glu(
     gate_up_TG: tl.tensor,
     out_TF: tl.tensor,
@@ -577,10 +591,8 @@ def _glu(
     gates_F = gate_up_TG + token * (2 * INNER) + columns_F
     gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
     up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
-    inner_F = gate_F
-    if GELU:
-        inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
-    active_F = (gate_F * tl.sigmoid(inner_F)).to(out_TF.dtype.element_ty).to(tl.float32)
+    active_F, _ = _gated(gate_F, GELU)
+    active_F = active_F.to(out_TF.dtype.element_ty).to(tl.float32)
     tl.store(out_TF + token * INNER + columns_F, active_F * up_F, mask=inside_F)
 
 
@@ -602,16 +614,9 @@ def _glu_backward(
     gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
     up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
     slope_F = tl.load(actives_F, mask=inside_F, other=0.0).to(tl.float32)
-    inner_F = gate_F
-    if GELU:
-        inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
-    sigmoid_F = tl.sigmoid(inner_F)
-    active_F = gate_F * sigmoid_F
+    active_F, derivative_F = _gated(gate_F, GELU)
     rounded_F = active_F.to(da_TF.dtype.element_ty).to(tl.float32)
-    curve_F = active_F * (1 - sigmoid_F)
-    if GELU:
-        curve_F *= _GELU_LINEAR + 3 * _GELU_CUBIC * gate_F * gate_F
-    tl.store(gates_F, slope_F * up_F * (sigmoid_F + curve_F), mask=inside_F)
+    tl.store(gates_F, slope_F * up_F * derivative_F, mask=inside_F)
     tl.store(gates_F + INNER, slope_F * active_F, mask=inside_F)
     tl.store(actives_F, rounded_F * up_F, mask=inside_F)
 
@@ -636,10 +641,8 @@ def _glu_rounded(
         gates_F = gate_up_TG + token * (2 * INNER) + columns_F
         gate_F = tl.load(gates_F, mask=inside_F, other=0.0).to(tl.float32)
         up_F = tl.load(gates_F + INNER, mask=inside_F, other=0.0).to(tl.float32)
-        inner_F = gate_F
-        if GELU:
-            inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
-        active_F = (gate_F * tl.sigmoid(inner_F)).to(out_TF.dtype.element_ty).to(tl.float32)
+        active_F, _ = _gated(gate_F, GELU)
+        active_F = active_F.to(out_TF.dtype.element_ty).to(tl.float32)
         result_F = (active_F * up_F).to(out_TF.dtype.element_ty)
         tl.store(out_TF + columns_F, result_F, mask=inside_F)
         largest_F = tl.maximum(largest_F, tl.abs(result_F.to(tl.float32)))
@@ -677,16 +680,9 @@ def _glu_backward_rounded(
         gate_F = tl.load(gate_up_TG + columns_F, mask=inside_F, other=0.0).to(tl.float32)
         up_F = tl.load(gate_up_TG + INNER + columns_F, mask=inside_F, other=0.0).to(tl.float32)
         slope_F = tl.load(da_TF + columns_F, mask=inside_F, other=0.0).to(tl.float32)
-        inner_F = gate_F
-        if GELU:
-            inner_F = gate_F * (_GELU_LINEAR + _GELU_CUBIC * gate_F * gate_F)
-        sigmoid_F = tl.sigmoid(inner_F)
-        active_F = gate_F * sigmoid_F
+        active_F, derivative_F = _gated(gate_F, GELU)
         rounded_F = active_F.to(da_TF.dtype.element_ty).to(tl.float32)
-        curve_F = active_F * (1 - sigmoid_F)
-        if GELU:
-            curve_F *= _GELU_LINEAR + 3 * _GELU_CUBIC * gate_F * gate_F
-        dgate_F = (slope_F * up_F * (sigmoid_F + curve_F)).to(da_TF.dtype.element_ty)
+        dgate_F = (slope_F * up_F * derivative_F).to(da_TF.dtype.element_ty)
         dup_F = (slope_F * active_F).to(da_TF.dtype.element_ty)
         tl.store(gate_up_TG + columns_F, dgate_F, mask=inside_F)
         tl.store(gate_up_TG + INNER + columns_F, dup_F, mask=inside_F)
