@@ -8,6 +8,7 @@ import textwrap
 import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import FrameType, TracebackType
 
 from sftray.errors import SftrayError, SweepFailedError
@@ -69,7 +70,7 @@ def say_mistakes_plainly() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         frames = list(traceback.walk_tb(trace))
-        own = [one for one in frames if one[0].f_globals.get("__name__") == "__main__"]
+        own = [one for one in frames if _is_of_a_file(one[0], "__main__")]
         written = own[-1:] == frames[-1:] and own[-1][0].f_code.co_name == "<module>"
         if not own or not (isinstance(error, SftrayError) or written):
             before(kind, error, trace)
@@ -84,6 +85,11 @@ def say_mistakes_plainly() -> None:
         raise SystemExit(2)
 
     sys.excepthook = hook
+
+
+def _is_of_a_file(frame: FrameType, module: str) -> bool:
+    """Not code of `python -c`, which has no line that could be shown."""
+    return frame.f_globals.get("__name__") == module and Path(frame.f_code.co_filename).is_file()
 
 
 def hook_without_secrets(

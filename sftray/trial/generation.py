@@ -3,12 +3,14 @@
 Promise: the likeliest token at each step and nothing else: what a base's own generation
 configuration would do to it (repetition_penalty, suppress_tokens, …) is left out, as a bank, which
 answers without transformers, leaves it out. Prompts are padded to one length where the loaded model
-is seen to predict the same behind padding, else it answers one at a time.
+is seen to predict the same behind padding, and its rotary frequencies do not depend on the longest
+of them; else it answers one at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,8 +67,10 @@ def replies(
     asked = [list(prompts[place]) for place in order]
     ends = end_tokens(model, end_of_turn)
     with _greedy(model), _any_padding(model):
-        number = _at_once(model, max(map(len, asked), default=0) + max_new_tokens)
-        together = len(asked) > 1 and number > 1 and _pads(model, asked[0], asked[-1])
+        longest = max(map(len, asked), default=0) + max_new_tokens
+        number = _at_once(model, longest)
+        together = len(asked) > 1 and number > 1 and longest <= _most_alone(model)
+        together = together and _pads(model, asked[0], asked[-1])
         answers: list[list[int]] = []
         for start in range(0, len(asked), number) if together else ():
             some = asked[start : start + number]
@@ -118,6 +122,22 @@ def _generated(
         eos_token_id=sorted(ends),
         return_dict_in_generate=True,
         output_logits=most == 1,
+    )
+
+
+def _most_alone(model: PreTrainedModel) -> float:
+    """The most tokens up to which a text's rotary frequencies do not depend on the longest text
+    beside it, as those of LongRoPE do (transformers.modeling_rope_utils)."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_types = [rope] if "rope_type" in rope else rope.values()
+    return min(
+        (
+            one.get("original_max_position_embeddings") or config.max_position_embeddings
+            for one in of_types
+            if one["rope_type"] in ("longrope", "dynamic")
+        ),
+        default=math.inf,
     )
 
 

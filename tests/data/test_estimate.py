@@ -44,9 +44,11 @@ def test_a_sample_of_which_no_row_holds_a_conversation_is_refused() -> None:
 def test_bad_rows_of_a_sample_are_shown_with_the_line_of_their_file(tmp_path: Path) -> None:
     """In any of the chunks that are looked at; the plan shows the first of each reason."""
     file = tmp_path / "chats.jsonl"
-    good = {"messages": [{"role": "user", "content": "Say it."},
-                         {"role": "assistant", "content": "It is " + "so " * 40}]}  # fmt: skip
-    rows = [good] * 3000
+    answer = {"role": "assistant", "content": "It is " + "so " * 40}
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n**3} {n**5} {n**7}"}, answer]}
+        for n in range(3000)
+    ]
     rows[2990] = {"messages": [{"role": "user", "content": "Row 2991?"}]}
     text = "".join(json.dumps(row) + "\n" for row in rows)
     file.write_text(text, encoding="utf-8")

@@ -12,8 +12,8 @@ from pathlib import Path
 import sftray
 
 ROOT = Path(sftray.__file__).parent
-BROUGHT_BY = {"markupsafe": "jinja2", "triton": "torch", "yaml": "ray"}
-"""Packages that are a part of another one's interface."""
+BROUGHT_BY = {"markupsafe": "jinja2", "pynvml": "nvidia-ml-py", "triton": "torch", "yaml": "ray"}
+"""Packages that are a part of another one's interface, or have another name."""
 
 
 def imported() -> set[str]:

@@ -432,7 +432,7 @@ def test_every_dirty_row_is_accounted_for(tmp_path: Path) -> None:
         reasons = set(row["reason"])
         if reasons & ALWAYS_BAD:
             assert ordinal not in kept, (ordinal, reasons)
-        if reasons <= HARMLESS and row["words"] < 800:  # fits into 2,048 tokens
+        if reasons <= HARMLESS and row["words"] < 400:  # fits into 2,048 tokens
             assert ordinal in kept, (ordinal, reasons)
     assert facts["dropped"]["empty answer"] >= 188
     assert facts["lost_last_user_turn"] > 0
