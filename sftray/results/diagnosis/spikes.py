@@ -103,7 +103,8 @@ def _spike_told(config: TrialConfig, course: TrialCurves, found: tuple[int, int,
 def gradient_norm(config: TrialConfig, course: TrialCurves, base: float | None) -> Diagnosis | None:
     norms = course.curve[:, 3]
     normal = usual(norms)
-    outside = np.flatnonzero((norms > EXPLODING * normal) & (normal > 0)).tolist()
+    clipped = norms > config.max_grad_norm  # a step below it is an ordinary one
+    outside = np.flatnonzero(clipped & (norms > EXPLODING * normal) & (normal > 0)).tolist()
     if not outside:
         return None
     worst = max(outside, key=lambda index: float(norms[index] / normal[index]))

@@ -83,6 +83,8 @@ def _memorised(config: TrialConfig, course: TrialCurves, base: float | None) -> 
         return None
     if course.evaluations and course.last.eval_loss < 2 * MEMORISED:
         return None  # conversations that it has never seen are predicted as well: it is learnt
+    if len(course.curve) and np.median(course.curve[-FIRST_STEPS:, 1]) > 2 * MEMORISED:
+        return None  # what is memorised stays so
     step, loss = found
     verdict = f"Memorised: train loss is {loss:.3f} at step {step}, within the first epoch"
     fewer = (

@@ -117,7 +117,7 @@ def _who_decides(recommended: str, importances: Importances, edges: Sequence[Edg
             f"No hyper-parameter distinguishes the best of {importances.trials} trials from the "
             f"others beyond chance. The best is {recommended}."
         )
-    at = "".join(f"; {edge.name} is at {_place(edge)}" for edge in edges if edge.at)
+    at = "".join(f"; {edge.name} is at {_place(edge)}" for edge in edges if edge.widen_to)
     return f"The best is {recommended}; {importances.missing}{at}."
 
 

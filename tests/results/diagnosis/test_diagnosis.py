@@ -309,6 +309,15 @@ def test_one_easy_batch_is_no_memorising() -> None:
     assert told(record).kind == "healthy"
 
 
+def test_a_rate_that_destroys_what_it_had_learnt_is_no_memorising() -> None:
+    """Seen at a rate of 0.009: train loss 0.07 at step 13, 1.1 to the end."""
+    record = trial(
+        {33: 1.2, 66: 1.4, 100: 1.35}, config=THREE, base=0.78,
+        train=lambda step: 0.07 if 8 <= step <= 16 else 1.1,
+    )  # fmt: skip
+    assert told(record, THREE, base=0.78).kind == "base_better"
+
+
 def test_a_base_that_was_as_good_before_has_memorised_nothing() -> None:
     record = trial(fall(0.06, base=0.12), train=fall(0.05, base=0.12), base=0.12)
     assert told(record, base=0.12).kind == "healthy"
@@ -559,6 +568,12 @@ def test_a_gradient_norm_of_ten_times_its_usual_is_told() -> None:
 
 def test_a_gradient_norm_of_seven_times_its_usual_is_not() -> None:
     assert told(trial(fall(1.2), norm=bumped(60, 7))).kind == "healthy"
+
+
+def test_a_gradient_norm_that_is_not_clipped_is_not_told_however_far_above_its_usual() -> None:
+    """Near its end a trial's gradients are 0.001, and one of 0.02 moves nothing."""
+    found = trial(fall(1.2), norm=lambda step: 0.02 if step == 60 else 0.001)
+    assert told(found).kind == "healthy"
 
 
 def test_the_large_gradients_of_the_first_steps_are_usual() -> None:
