@@ -54,6 +54,16 @@ def Shares() -> Bound:
     return Bound(holds, "ascending numbers between 0 and 1")
 
 
+def ShareByName() -> Bound:
+    """Numbers from 0 to below 1 by text."""
+
+    def holds(shares: Mapping[object, float]) -> bool:
+        numbers = all(type(one) in (int, float) and 0 <= one < 1 for one in shares.values())
+        return numbers and all(isinstance(name, str) and name for name in shares)
+
+    return Bound(holds, "names with shares 0 <= x < 1")
+
+
 def OneOf(*names: str) -> Bound:
     """One of some names."""
     return Bound(lambda value: value in names, f"one of {', '.join(names)}")

@@ -40,7 +40,9 @@ class WeightedSource(NamedTuple):
     path: str
     """As `DataConfig.source`."""
     weight: float
-    """Of all sources 1."""
+    """In the eval loss; of all sources 1."""
+    share: float
+    """Of the rows that are drawn; of all sources 1."""
 
 
 @with_known_fields
@@ -53,7 +55,8 @@ class DataConfig:
     `save_to_disk`, an s3:// or gs:// URI of .jsonl or .parquet, or a Hub dataset id."""
     sources: Annotated[Sequence[tuple[str, float]], Weighted()] = ()
     """Several in its place, each with its weight: the share of the rows that are drawn from it and
-    of its loss in the eval loss. A source of weight 0 is evaluated only."""
+    of its loss in the eval loss. A source of weight 0 is evaluated only. An axis "mixture.NAME" of
+    the search, or `trial.mixture`, changes the first and not the second."""
     split: Annotated[str, Filled()] = "train"
     """The split of a Hub dataset; files have none."""
     revision: Annotated[str | None, Filled()] = None
@@ -116,7 +119,7 @@ class DataConfig:
             same = sum(name.partition(" ")[0] == short for name in names)
             names.append(f"{short} {same + 1}" if same else short)
         return tuple(
-            WeightedSource(name, path, weight / total)
+            WeightedSource(name, path, weight / total, weight / total)
             for name, (path, weight) in zip(names, given, strict=True)
         )
 

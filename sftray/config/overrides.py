@@ -20,7 +20,8 @@ def override(sweep: SweepConfig, assignment: str) -> SweepConfig:
     `search_space.field=loguniform(1e-5, 1e-3)` (or uniform, randint, choice, fitting)."""
     path, separator, text = assignment.partition("=")
     require(bool(separator), "--set", repr(assignment), "field=value, as in data.max_length=512")
-    room, _, name = path.rpartition(".")
+    room, dot, name = path.partition(".")
+    room, name = (room, name) if dot else ("", path)
     if room == "search_space":
         spaces = {**sweep.search_space, name: _parse_space(assignment, text)}
         return dataclasses.replace(sweep, search_space=spaces)

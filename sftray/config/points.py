@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from random import Random
 
 from sftray.config.checks import is_number
+from sftray.config.shares import at_shares, source_of
 from sftray.config.spaces import Space, Value
 from sftray.config.sweep_config import SweepConfig
+from sftray.config.trial_config import TrialConfig
 
 Point = dict[str, Value]
-"""Values of TrialConfig fields, by name."""
+"""Values of TrialConfig fields and of sources' shares, by the names of their axes."""
 
 
 def short(value: object) -> str:
@@ -62,11 +64,21 @@ def in_space(spaces: Mapping[str, Space], point: Mapping[str, object]) -> bool:
     )
 
 
+def setting_of(sweep: SweepConfig, trial: TrialConfig, name: str) -> Value:
+    """A trial's value on an axis; None of the share of a source that the sweep has not."""
+    if (source := source_of(name)) is None:
+        value: Value = getattr(trial, name)
+        return value
+    drawn = at_shares(sweep.data.mixture, trial.mixture)
+    return next((one.share for one in drawn if one.name == source), None)
+
+
 def field_values(sweep: SweepConfig, name: str) -> list[float] | None:
     """All values that a numeric field can take in a sweep; None if that is a continuous range."""
-    default = getattr(sweep.trial, name)
+    default = setting_of(sweep, sweep.trial, name)
     if sweep.points:
-        return sorted({point.get(name, default) for point in sweep.points})
+        given = {point.get(name, default) for point in sweep.points}
+        return sorted(filter(is_number, given))
     space = sweep.search_space.get(name)
     values = [default] if space is None else space.finite_values()
     return None if values is None else sorted(filter(is_number, values))

@@ -6,7 +6,7 @@ alone is a ConfigError before any process starts. Price: standard library only, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from sftray.config.checks import (
     with_known_fields,
 )
 from sftray.config.data_config import DataConfig
+from sftray.config.shares import AXIS, require_shares, source_of
 from sftray.config.spaces import Space, Value
 from sftray.config.trainings import ANNEALED, trials_worth
 from sftray.config.trial_config import TrialConfig
@@ -43,7 +44,8 @@ class SweepConfig:
     trial: TrialConfig
     """The baseline that every point is applied to."""
     search_space: Mapping[str, Space] = field(default_factory=dict)
-    """TrialConfig field → loguniform, uniform, randint or choice."""
+    """TrialConfig field, or "mixture." and a source's name → loguniform, uniform, randint or
+    choice."""
     num_trials: Annotated[int, AtLeast(1)] = 16
     trainings: Annotated[float | None, AtLeast(1)] = None
     """What the search may cost, in full trainings, in the place of num_trials: so many trials are
@@ -184,8 +186,8 @@ class SweepConfig:
             refuse("max_cost", f"{self.max_cost} without a price", must)
         self._require_one_way_to_train()
         corners = ({name: v} for name, space in self.search_space.items() for v in space.corners())
-        for point in (*self.points, *corners):
-            self.trial.at(point)
+        trials = [self.trial.at(point) for point in (*self.points, *corners)]
+        self._require_shares(trials)
 
     @property
     def judges_metric(self) -> bool:
@@ -194,7 +196,10 @@ class SweepConfig:
 
     def _require_spaces(self) -> None:
         """Every axis is a field of a trial, with a space of its kind."""
-        known_fields("search_space", self.search_space, TrialConfig)
+        fields = [name for name in self.search_space if source_of(name) is None]
+        known_fields("search_space", fields, TrialConfig)
+        if "mixture" in self._axes:
+            refuse("mixture", "a search over it", f"an axis a source, as in {AXIS}NAME")
         if "trust_remote_code" in self._axes:
             must = (
                 "a field of `trial`, for all trials: whether foreign code runs is not to be tried"
@@ -211,6 +216,18 @@ class SweepConfig:
     @property
     def _axes(self) -> set[str]:
         return {*self.search_space, *(name for point in self.points for name in point)}
+
+    def _require_shares(self, trials: Sequence[TrialConfig]) -> None:
+        """Every share is of one of several sources, and all of a trial leave something over."""
+        highest = {
+            source: (space.ends() or (0.0, 0.0))[1]
+            for name, space in self.search_space.items()
+            if (source := source_of(name)) is not None
+        }
+        named = dict.fromkeys(name for trial in trials for name in trial.mixture)
+        given = [trial.mixture for trial in trials] if self.points else []
+        largest = given or [{**self.trial.mixture, **highest}]
+        require_shares(self.data.mixture, named, largest)
 
     def _require_repetitions(self) -> None:
         """Repetitions differ from their trial by the seed alone, and by their eval losses."""
@@ -270,7 +287,11 @@ def _require_space(name: str, space: Space) -> None:
     if space.fitting and name != "effective_batch_size":
         must = "choice([…]): only effective_batch_size is fitted to the number of rows"
         refuse(what, "fitting([…])", must)
-    if holds_whole_numbers(TrialConfig, name) and space.finite_values() is None:
+    if (
+        source_of(name) is None
+        and holds_whole_numbers(TrialConfig, name)
+        and space.finite_values() is None
+    ):
         low, high = map(round, space.ends() or ())
         fix = f"use randint({low}, {high}), or choice([…])"
         refuse(what, space.as_code(), "whole numbers", fix)

@@ -6,11 +6,22 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from sftray.config.bounds import Above, AtLeast, Between, Filled, Matches, OneOf, Seed, Share
+from sftray.config.bounds import (
+    Above,
+    AtLeast,
+    Between,
+    Filled,
+    Matches,
+    OneOf,
+    Seed,
+    Share,
+    ShareByName,
+)
 from sftray.config.checks import check_fields, known_fields, refuse, require, with_known_fields
+from sftray.config.shares import source_of
 from sftray.config.spaces import Value
 from sftray.storage.paths import with_bundled
 
@@ -61,6 +72,9 @@ class TrialConfig:
     """Gradients are clipped to this global norm."""
     adam_beta1: Annotated[float, Share()] = 0.9
     adam_beta2: Annotated[float, Share()] = 0.999
+    mixture: Annotated[Mapping[str, float], ShareByName()] = field(default_factory=dict, hash=False)
+    """Shares of the rows that are drawn from sources, by their short names; the others divide the
+    rest by their weights. An axis is the share of one: "mixture.NAME"."""
 
     lora_r: Annotated[int, Between(1, 8192)] = 16
     """LoRA rank."""
@@ -175,5 +189,8 @@ class TrialConfig:
 
     def at(self, point: Mapping[str, Value]) -> TrialConfig:
         """This baseline with a point of the search applied, checked again."""
-        known_fields("point", point, TrialConfig)
-        return dataclasses.replace(self, **point)  # type: ignore[arg-type]  # checked when made
+        own = {name: value for name, value in point.items() if source_of(name) is None}
+        known_fields("point", own, TrialConfig)
+        shares = {source: point[name] for name in point if (source := source_of(name)) is not None}
+        mixture = {**self.mixture, **shares}
+        return dataclasses.replace(self, **{"mixture": mixture, **own})  # type: ignore[arg-type]

@@ -335,4 +335,4 @@ def _split_lines(packed: Mapping[str, Packed], data: DataConfig) -> Iterator[str
             f"{100 * counts['waste']:.2f} % padding ({100 * counts['waste_padded']:.0f} % unpacked)"
         )
     for one in drawn_from(packed["train"], data.mixture):
-        yield f"train: {drawn_text(one)}"
+        yield f"train, by weight: {drawn_text(one)}"

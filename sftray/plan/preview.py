@@ -13,9 +13,10 @@ from functools import partial
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.config_json import to_json
 from sftray.config.points import Point, reachable
+from sftray.config.shares import at_shares, source_of
 from sftray.config.sweep_config import BUDGETS
 from sftray.data.estimate import estimate_packs
-from sftray.data.packs.manifest import Estimate, Manifest, counts_of, drawn_from
+from sftray.data.packs.manifest import Drawn, Estimate, Manifest, counts_of, drawn_from
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import Recipe, find_packs, make_recipe
 from sftray.plan import preflight
@@ -98,6 +99,17 @@ class Preview:
         most = trials * branch + (trials + again) * max(whole)
         return trials * first + again * min(whole), most
 
+    def drawn(self, point: Point) -> list[Drawn]:
+        """What a trial at a point takes of each of several sources."""
+        mixture = at_shares(self.sweep.data.mixture, self.sweep.trial.at(point).mixture)
+        return drawn_from(self.manifest["splits"]["train"], mixture)
+
+    def share_ends(self) -> dict[str, tuple[Point, Point]]:
+        """The axes that are a source's share, with its least and its greatest."""
+        axes = {*self.sweep.search_space, *(name for point in self.sweep.points for name in point)}
+        shares = {name: reachable(self.sweep, name) for name in sorted(axes) if source_of(name)}
+        return {name: ({name: min(of)}, {name: max(of)}) for name, of in shares.items()}
+
     def to_json(self) -> dict[str, object]:
         """What `--plan --json` prints."""
         sweep, splits, memory = self.sweep, self.manifest["splits"], self.memory
@@ -124,7 +136,8 @@ class Preview:
                 for split, of in splits.items()
             },
             "overlaps": self.manifest["overlaps"],
-            "sources": drawn_from(splits["train"], sweep.data.mixture),
+            "sources": self.drawn({}),
+            "shares": {name: [*map(self.drawn, ends)] for name, ends in self.share_ends().items()},
             "padding": {name: size for name, size in splits["train"].items() if "waste" in name},
             "trials": sweep.total_trials,
             "confirm": {"top": sweep.confirm_top, "seeds": sweep.confirm_seeds},

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sftray.config import SweepConfig
-from sftray.config.points import point_text
+from sftray.config.points import point_text, short
 from sftray.config.sweep_config import BUDGETS
 from sftray.config.trainings import ANNEALED, LEAST_KEPT, expected_trainings
-from sftray.data.packs.manifest import drawn_from, drawn_text, overlap_lines
+from sftray.data.packs.manifest import drawn_text, overlap_lines, share_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
 from sftray.data.packs.readings import drop_table, dropped_text, mask_text, notes
@@ -94,8 +94,7 @@ def _data_text(plan: Preview) -> list[str]:
             f"  {split:<6}{counts['conversations']:>9,} conversations {counts['rows']:>8,} rows "
             f"{counts['tokens']:>12,} tokens {counts['supervised_tokens']:>12,} supervised"
         )
-    mixture = plan.sweep.data.mixture
-    lines += [f"  train: {drawn_text(one)}" for one in drawn_from(splits["train"], mixture)]
+    lines += _drawn_text(plan)
     for split, facts in splits.items():
         if dropped := dropped_text(facts):
             lines += [f"  {split}: {dropped}", *drop_table(facts, facts["dropped"], first="  ")]
@@ -108,6 +107,16 @@ def _data_text(plan: Preview) -> list[str]:
     lines += overlap_lines(plan.manifest["overlaps"])
     lines += filter(None, [apart_text(plan.manifest["apart"])])
     return [*lines, padding_text(splits["train"], plan.sweep.data.max_length)]
+
+
+def _drawn_text(plan: Preview) -> list[str]:
+    """What is drawn of several sources; where a share is searched, at its least and greatest."""
+    lines = []
+    for name, (low, high) in plan.share_ends().items():
+        pairs = zip(plan.drawn(low), plan.drawn(high), strict=True)
+        each = "; ".join(share_text(*pair) for pair in pairs)
+        lines.append(f"  {name} {short(low[name])} … {short(high[name])}, an epoch: {each}")
+    return lines or [f"  train: {drawn_text(one)}" for one in plan.drawn({})]
 
 
 def _origin_text(plan: Preview) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 
 from sftray.config import SweepConfig, TrialConfig
 from sftray.config.checks import is_number
-from sftray.config.points import Point, largest_value, nearest_point, reachable
+from sftray.config.points import Point, largest_value, nearest_point, reachable, setting_of
 from sftray.config.spaces import Space
 from sftray.plan.base_config import with_defaults
 from sftray.storage.model_files import BaseConfig
@@ -74,7 +74,9 @@ def prior_points(sweep: SweepConfig, base: BaseConfig, fit: Fit = FIT) -> list[P
         return []
     usual = {f.name: f.default for f in fields(TrialConfig)}
     wanted: Point = {
-        name: at if isinstance(at := usual[name], int | float) else getattr(sweep.trial, name)
+        name: at
+        if isinstance(at := usual.get(name), int | float)
+        else setting_of(sweep, sweep.trial, name)
         for name in sweep.search_space
     }
     if "lora_r" in wanted:

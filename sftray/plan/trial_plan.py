@@ -16,6 +16,7 @@ from sftray.config import SweepConfig, TrialConfig, choice
 from sftray.config.checks import is_number
 from sftray.config.data_config import WeightedSource
 from sftray.config.points import field_values
+from sftray.config.shares import at_shares
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
@@ -52,7 +53,8 @@ class TrialPlan:
     bracket: str
     """Trials are compared only within a bracket: same number of epochs, same schedule."""
     mixture: tuple[WeightedSource, ...] = ()
-    """Where there are several sources, their shares of the rows and of the eval loss."""
+    """Where there are several sources, this trial's shares of the rows, and their weights in the
+    eval loss, which no trial changes."""
 
     @property
     def micro_batch_size(self) -> int:
@@ -99,7 +101,7 @@ def _plan_by_epochs(
         judged=judged,
         annealed=annealed,
     )
-    return replace(planned, mixture=mixture)
+    return replace(planned, mixture=at_shares(mixture, trial.mixture))
 
 
 def plan_trial(

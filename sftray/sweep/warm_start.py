@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sftray.config import SweepConfig, TrialConfig
-from sftray.config.points import Point, in_space
+from sftray.config.points import Point, in_space, setting_of
+from sftray.config.shares import at_shares
 from sftray.errors import Log
 from sftray.plan.identities import Identities, changes
 from sftray.results import Results
@@ -51,20 +52,22 @@ def _taken(sweep: SweepConfig, found: Results, trial: TrialRecord) -> KnownTrial
     if trial.outcome not in (Outcome.COMPLETED, Outcome.DIVERGED):
         return None
     theirs = found.config.trial.at(trial.point)
-    point = {name: getattr(theirs, name) for name in sweep.search_space}
+    point = {name: setting_of(found.config, theirs, name) for name in sweep.search_space}
     if not in_space(sweep.search_space, point):
         return None
     ours = sweep.trial.at(point)
-    if _learned_from(ours) != _learned_from(theirs):
+    if _learned_from(sweep, ours) != _learned_from(found.config, theirs):
         return None
     results = [as_reported(metrics) for metrics in trial.results]
     folder = trial.folder or SweepPaths(found.folder).trial(trial.trial).root
     return KnownTrial(point, results, trial.outcome, found.folder, folder)
 
 
-def _learned_from(config: TrialConfig) -> TrialConfig:
-    """A configuration without what says how a trial is run, not what it learns."""
-    return replace(
+def _learned_from(sweep: SweepConfig, config: TrialConfig) -> tuple[TrialConfig, list[float]]:
+    """A configuration without what says how a trial is run, not what it learns, and its sources'
+    shares."""
+    drawn = at_shares(sweep.data.mixture, config.mixture)
+    plain = replace(
         config,
         model="the same",  # its identity is
         model_revision=None,
@@ -73,7 +76,9 @@ def _learned_from(config: TrialConfig) -> TrialConfig:
         activation_checkpointing=None,
         attention=None,
         shard_base=False,
+        mixture={},
     )
+    return plain, [round(one.share, 9) for one in drawn]
 
 
 def _best_points(sweep: SweepConfig, found: Results) -> list[Point]:
@@ -85,7 +90,7 @@ def _best_points(sweep: SweepConfig, found: Results) -> list[Point]:
         if trial.confirms is None and (best := trial.best) is not None
     )
     points = [
-        {name: getattr(baseline.at(point), name) for name in sweep.search_space}
+        {name: setting_of(found.config, baseline.at(point), name) for name in sweep.search_space}
         for _, _, point in ended
     ]
     return [point for point in points if in_space(sweep.search_space, point)][:TOP]

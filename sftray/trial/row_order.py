@@ -14,7 +14,7 @@ from sftray.plan.trial_plan import TrialPlan
 def row_order(rows: Sequence[int], plan: TrialPlan, seed: int) -> np.ndarray:
     """Row numbers of a trial's whole stream, of packs with so many rows of each source; int64
     [plan.rows]."""
-    shares = [one.weight for one in plan.mixture] or [1.0]
+    shares = [one.share for one in plan.mixture] or [1.0]
     return mixed_stream(rows, shares, plan.rows, seed)
 
 

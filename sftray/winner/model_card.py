@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from sftray.config import DataConfig, SweepConfig
 from sftray.config.points import short
+from sftray.config.shares import at_shares
 from sftray.config.sweep_file import as_file
 from sftray.data.chat.named_templates import named_template
 from sftray.data.source.sources import names_files
@@ -239,9 +240,9 @@ def _trained_on(facts: BundleFacts) -> str:
 
 def _sources(facts: BundleFacts) -> str:
     """The sources, with their shares where there are several."""
-    mixture = facts.data.mixture
+    mixture = at_shares(facts.data.mixture, facts.config.mixture)
     return " and ".join(
-        f"`{one.path}`" + (f" ({100 * one.weight:.3g} % of the rows)" if len(mixture) > 1 else "")
+        f"`{one.path}`" + (f" ({100 * one.share:.3g} % of the rows)" if len(mixture) > 1 else "")
         for one in mixture
     )
 

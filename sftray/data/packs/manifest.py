@@ -211,6 +211,9 @@ class Drawn(TypedDict):
     """Of the rows that are drawn."""
     passes: float
     """Over its rows, an epoch."""
+    drawn_rows: int
+    """An epoch; to within one row."""
+    drawn_tokens: int
 
 
 def drawn_from(split: Sizes, mixture: Sequence[WeightedSource]) -> list[Drawn]:
@@ -221,11 +224,22 @@ def drawn_from(split: Sizes, mixture: Sequence[WeightedSource]) -> list[Drawn]:
         {
             "source": one.name,
             "rows": counts["rows"],
-            "share": one.weight,
-            "passes": one.weight * split["rows"] / counts["rows"],
+            "share": one.share,
+            "passes": (passes := one.share * split["rows"] / counts["rows"]),
+            "drawn_rows": round(passes * counts["rows"]),
+            "drawn_tokens": round(passes * counts["tokens"]),
         }
         for one, counts in zip(mixture, split["sources"], strict=True)
     ]
+
+
+def share_text(low: Drawn, high: Drawn) -> str:
+    """What one source gives at the least and the greatest share of one, in an epoch."""
+    return (
+        f"{low['source']} {low['drawn_rows']:,} … {high['drawn_rows']:,} rows, "
+        f"{low['drawn_tokens']:,} … {high['drawn_tokens']:,} tokens, "
+        f"{low['passes']:.2f} … {high['passes']:.2f} passes"
+    )
 
 
 def drawn_text(drawn: Drawn) -> str:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from sftray.config import Space, SweepConfig, TrialConfig, choice, loguniform, uniform
 from sftray.config.checks import is_number
-from sftray.config.points import Point, field_values
+from sftray.config.points import Point, field_values, setting_of
 from sftray.config.spaces import label
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
@@ -135,7 +135,9 @@ def _made_comparable(found: Results) -> Sweep:
     spaces = _spaces(config)
     spaces.pop("seed", None)  # not a setting but chance: see `verdict.noise`
     configs = found.trial_configs
-    trials = [_trial(configs[record.trial], spaces, plan, record) for record in found.records]
+    trials = [
+        _trial(config, configs[record.trial], spaces, plan, record) for record in found.records
+    ]
     return Sweep(config, spaces, trials, plan)
 
 
@@ -187,7 +189,7 @@ def _spaces(config: SweepConfig) -> dict[str, Space]:
         return dict(config.search_space)
     names = dict.fromkeys(name for point in config.points for name in point)
     tried = {
-        name: [point.get(name, getattr(config.trial, name)) for point in config.points]
+        name: [point.get(name, setting_of(config, config.trial, name)) for point in config.points]
         for name in names
     }
     return {
@@ -210,6 +212,7 @@ def _space_of(values: Sequence[Any]) -> Space:
 
 
 def _trial(
+    sweep: SweepConfig,
     config: TrialConfig,
     axes: Iterable[str],
     planned: Callable[[TrialConfig], TrialPlan],
@@ -220,7 +223,7 @@ def _trial(
     return ComparedTrial(
         record=record,
         config=config,
-        point={name: record.point.get(name, getattr(config, name)) for name in axes},
+        point={name: record.point.get(name, setting_of(sweep, config, name)) for name in axes},
         plan=plan,
         at_rungs={
             rung.rows: float(loss)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig
 
 from sftray.config import DataConfig, TrialConfig
+from sftray.config.shares import at_shares
 from sftray.data.packs.packs import Packs
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import Execution
@@ -202,16 +203,24 @@ def test_trials_of_one_bank_adapt_different_modules(
         engine.prepare(replace(specs[0], folder=str(tmp_path / "new")), into([]))
 
 
-def test_a_mixture_has_the_losses_of_each_source_in_both_trainers(
+def test_shares_of_one_bank_have_the_losses_of_each_source_as_in_runs_of_sfttrainer(
     tiny: TrialConfig, mixed_packs: Packs, mixed_data: DataConfig, tmp_path: Path
 ) -> None:
     trial = replace(tiny, effective_batch_size=2)
-    spec = short_spec(mixed_packs, trial, tmp_path / "bank")
-    spec = replace(spec, plan=replace(spec.plan, mixture=mixed_data.mixture))
-    (found,) = _run_bank(tiny, mixed_packs, [spec], slots=1)
-    expected: Reports = []
-    run_trial(replace(spec, folder=str(tmp_path / "alone")), into(expected), CPU)
-    for ours, theirs in zip(found, expected, strict=True):
+    specs = []
+    for share in (0.0, 0.5):
+        spec = short_spec(mixed_packs, trial, tmp_path / f"bank at {share}")
+        mixture = at_shares(mixed_data.mixture, {"sums": share})
+        specs.append(replace(spec, plan=replace(spec.plan, mixture=mixture)))
+    by_bank, expected = _run_bank(tiny, mixed_packs, specs, slots=2), []
+    for spec in specs:
+        reports: Reports = []
+        run_trial(replace(spec, folder=f"{spec.folder} alone"), into(reports), CPU)
+        expected += reports
+    assert by_bank[0][0]["eval_loss"] == by_bank[1][0]["eval_loss"]  # of the base
+    assert by_bank[0][-1]["rows"] == by_bank[1][-1]["rows"]
+    assert abs(by_bank[0][-1]["eval_loss"] / by_bank[1][-1]["eval_loss"] - 1) > 1e-3
+    for ours, theirs in zip([*by_bank[0], *by_bank[1]], expected, strict=True):
         names, found_of, tokens = zip(*ours["eval_loss_by_source"], strict=True)
         assert names == ("chats", "sums")
         assert sum(tokens) == mixed_packs.manifest["splits"]["eval"]["supervised_tokens"]
@@ -221,16 +230,17 @@ def test_a_mixture_has_the_losses_of_each_source_in_both_trainers(
         assert ours["eval_loss"] == pytest.approx(0.7 * chats + 0.3 * sums, rel=1e-9)
         assert ours["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
         assert ours["tokens"] == theirs["tokens"]
+        np.testing.assert_allclose(ours.get("curve", []), theirs.get("curve", []), rtol=2e-3)
     adapter = tmp_path / "adapter"
     newest = checkpoints.newest(TrialPaths(spec.folder), tmp_path / "scratch")
     checkpoints.export_weights(newest.folder, adapter)  # type: ignore[union-attr]
     rows, sources = mixed_packs.dataset("eval"), mixed_packs.eval_sources(mixed_data.mixture)
-    last = found[-1]["eval_loss"]
+    last = by_bank[-1][-1]["eval_loss"]
     assert evaluate_adapter(adapter, trial, rows, sources) == pytest.approx(last, rel=1e-5)
     first, second = mixed_packs.source_rows("eval")
     halves = (rows.select(range(first)), rows.select(range(first, first + second)))
     apart = [evaluate_adapter(adapter, trial, half) for half in halves]
-    of_sources = [loss for _, loss, _ in found[-1]["eval_loss_by_source"]]
+    of_sources = [loss for _, loss, _ in by_bank[-1][-1]["eval_loss_by_source"]]
     assert apart == pytest.approx(of_sources, rel=1e-5)
 
 
