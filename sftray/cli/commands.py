@@ -35,7 +35,13 @@ def results(options: argparse.Namespace) -> int:
     from sftray.results.findings import learn, text
 
     sweeps = [load(folder) for folder in options.dirs]
-    if options.csv:
+    if options.optuna:
+        from sftray.views.tracking.optuna_study import write_studies
+
+        names = write_studies(sweeps, options.optuna)
+        show = shlex.join(["optuna-dashboard", f"sqlite:///{options.optuna}"])
+        say(f"wrote {', '.join(names)} into {options.optuna}; to look at it: {show}")
+    elif options.csv:
         say(csv_of(sweeps))
     elif options.json:
         values = [learn(one).to_json() if options.findings else one.leaderboard for one in sweeps]

@@ -87,6 +87,8 @@ def _add_results(command: _Command) -> None:
     results.add_argument("--csv", action="store_true", help="a line a trial")
     results.add_argument("--json", action="store_true", help="leaderboard or findings as JSON")
     results.add_argument("--findings", action="store_true", help="all that the sweep has learned")
+    text = "write the trials as an Optuna study into a new SQLite file, for Optuna Dashboard"
+    results.add_argument("--optuna", metavar="FILE", help=text)
     number = f"show the best N, by default {commands.SHOWN_TRIALS}"
     results.add_argument("--top", type=int, metavar="N", default=commands.SHOWN_TRIALS, help=number)
     text = "also the repetitions, losses by kind of token, and what is wrong with trials"
