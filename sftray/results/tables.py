@@ -1,7 +1,7 @@
 """A sweep's tables, as pandas DataFrames.
 
 Promise: columns are there before the first trial is, and a number that is not known is NaN, never a
-guess. Axes of the search stand under their TrialConfig names. Times are seconds since the sweep
+guess. Axes of the search stand under their own names. Times are seconds since the sweep
 began, as the journal has them, pauses between two runs included. Price: pandas, imported when the
 first table is asked for.
 """
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftray.config.config_json import to_json
+from sftray.config.points import setting_of
 from sftray.results.leaderboard import RankedTrial
 from sftray.results.leaderboard_text import standing
 from sftray.results.records import Floats, TrialRecord, as_number, points_of
@@ -256,7 +257,7 @@ def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[st
     config, last = found.trial_configs[record.trial], record.last
     memory = [float(result.get("gpu_memory_gb") or 0) for result in record.trained]
     return {
-        **{name: getattr(config, name) for name in found.axes},
+        **{name: setting_of(found.config, config, name) for name in found.axes},
         "trial": record.trial,
         "outcome": standing(record.outcome, found.leaderboard),
         "eval_loss": as_number(row["eval_loss"]),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fake_trials import make_sweep
 
-from sftray.config import DataConfig, TrialConfig, loguniform
+from sftray.config import DataConfig, TrialConfig, loguniform, uniform
 from sftray.data.chat.loss_mask import encode_rendered
 from sftray.data.chat.tokenizer import read_files
 from sftray.data.source.sources import open_source, sample_rows
@@ -99,3 +99,27 @@ def test_a_plan_says_of_each_source_its_rows_its_share_and_how_often_it_is_read(
     again = make_plan(replace(sweep, data=other), gpu_memory=None)
     assert again.shapes[0].plan.rows == plan.shapes[0].plan.rows
     assert again.rungs == plan.rungs
+
+
+def test_a_plan_says_what_the_ends_of_a_share_take_of_each_source(
+    mixed_data: DataConfig, tmp_path: Path
+) -> None:
+    trial = TrialConfig(str(FOLDER), base_precision="fp32", effective_batch_size=2)
+    space = {"mixture.sums": uniform(0, 0.5), "learning_rate": loguniform(1e-4, 1e-2)}
+    sweep = make_sweep(data=mixed_data, trial=trial, search_space=space, storage=str(tmp_path))
+    plan = make_plan(sweep, gpu_memory=None)
+    low, high = plan.to_json()["shares"]["mixture.sums"]  # type: ignore[index]
+    rows = sum(one["rows"] for one in low)
+    assert [one["drawn_rows"] for one in low] == [rows, 0]
+    assert [one["drawn_rows"] for one in high] == pytest.approx([rows / 2, rows / 2], abs=0.5)
+    of_sums = plan.manifest["splits"]["train"]["sources"][1]
+    assert high[1]["drawn_tokens"] == round(rows / 2 * of_sums["tokens"] / of_sums["rows"])
+    said = f"mixture.sums 0 … 0.5, an epoch: chats {rows} … {round(rows / 2)} rows, "
+    assert said in plan_text(plan)
+    assert f"sums 0 … {round(rows / 2)} rows, 0 … {high[1]['drawn_tokens']:,} tokens, 0.00 … " in (
+        plan_text(plan)
+    )
+    given = replace(sweep, search_space={}, points=({"mixture.sums": 0.1}, {"mixture.sums": 0.2}))
+    assert "mixture.sums 0.1 … 0.2, an epoch: " in plan_text(make_plan(given, gpu_memory=None))
+    fixed = replace(sweep, search_space={}, points=({},), trial=trial.at({"mixture.sums": 0.4}))
+    assert "rows, 40 % of those that are drawn" in plan_text(make_plan(fixed, gpu_memory=None))

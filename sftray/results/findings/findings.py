@@ -18,6 +18,7 @@ from sftray.results.findings.finding_costs import (
 )
 from sftray.results.findings.importance import Importances, importances
 from sftray.results.findings.scaling import Scaling, scaling
+from sftray.results.findings.share_effects import ShareEffect, share_effects
 from sftray.results.findings.stopping import Stopping, stopping
 from sftray.results.findings.verdict import noise, verdict
 from sftray.results.leaderboard_text import recommended, standing
@@ -40,6 +41,8 @@ class Findings:
     importances: Importances
     edges: tuple[Edge, ...]
     """The best trial's place on each numeric axis."""
+    shares: tuple[ShareEffect, ...]
+    """How the losses of the sources move with each share that was searched."""
     scaling: Scaling | None
     """None where learning rate and batch size were not both searched."""
     device: str
@@ -85,6 +88,7 @@ def learn(found: Results) -> Findings:
         advice=advised,
         importances=counted,
         edges=ends,
+        shares=share_effects(sweep),
         scaling=scaling(sweep),
         device=_device(trials),
         pareto=pareto_front(

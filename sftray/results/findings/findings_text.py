@@ -10,6 +10,7 @@ from sftray.results.findings.finding_costs import Alternatives, Cost, Moment
 from sftray.results.findings.findings import Findings
 from sftray.results.findings.importance import SURE, Importances
 from sftray.results.findings.scaling import Scaling
+from sftray.results.findings.share_effects import ShareEffect, says
 from sftray.results.findings.stopping import Stopping
 
 WIDTH = 80
@@ -34,6 +35,7 @@ def text(findings: Findings) -> str:
     for name, paragraphs in (
         ("importance", _importance(findings.importances)),
         ("edges", (edge.says for edge in findings.edges)),
+        ("shares", _shares(findings.shares)),
         ("scaling", _scaling(findings.scaling)),
         ("cost", (_cost(one, findings.device) for one in findings.pareto)),
         ("regret", _regret(findings.regret)),
@@ -79,6 +81,12 @@ def _importance(found: Importances) -> Iterator[str]:
         yield found.missing
     if found.axes:
         yield f"from {found.compared}"
+
+
+def _shares(found: Sequence[ShareEffect]) -> Iterator[str]:
+    for effect in found:
+        yield f"{effect.axis}, from {effect.compared}"
+        yield from map(says, effect.parts)
 
 
 def _scaling(found: Scaling | None) -> Iterator[str]:
