@@ -17,7 +17,7 @@ import wandb
 
 from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
-from sftray.config.points import short
+from sftray.config.points import Point, short
 from sftray.storage.journal.event_types import Metrics
 from sftray.views.tracking.tracked_metrics import (
     BY_KIND,
@@ -155,7 +155,7 @@ def _title(trial: str, point: Mapping[str, object]) -> str:
     return " ".join([trial, *values])[:128]
 
 
-def _config(sweep: SweepConfig, trial: str, point: Mapping[str, object]) -> dict[str, object]:
-    """Flat: every TrialConfig field at the trial's point, every DataConfig field as data_…"""
+def _config(sweep: SweepConfig, trial: str, point: Point) -> dict[str, object]:
+    """Every TrialConfig field at the trial's point, every DataConfig field as data_…"""
     data = {f"data_{name}": value for name, value in to_json(sweep.data).items()}
-    return {"trial": trial, **to_json(sweep.trial), **point, **data}
+    return {"trial": trial, **to_json(sweep.trial.at(point)), **data}
