@@ -5,9 +5,10 @@ schedule and after a short decay of its own.
     python benchmarks/branches.py --demo --out OUT.json      # the bundled base, minutes on a CPU
 
 Learning rate × batch × rank and alpha, every point trained to its end for one epoch; three seeds on
-a third of the points. Each rung of at least eight steps has an annealed branch, as the product's
-last rung has; every trial continues from every rung, and is evaluated again where it has seen as
-many rows as the branch. With --seconds the bank takes no new
+a third of the points. At each rung of at least eight steps a trial is evaluated; then weights and
+moments are copied, trained on the rows that come next for a quarter of the steps seen while the
+rate falls linearly to 0, evaluated, and thrown away; the trial continues from the copy, and is
+evaluated again where it has seen as many rows as the branch. With --seconds the bank takes no new
 points after that time, and ends those it has. OUT.json is read by search.py and rungs.py.
 """
 
@@ -34,21 +35,22 @@ from sftray.config import TrialConfig
 from sftray.data.packs.packs import Packs
 from sftray.demo import FOLDER
 from sftray.plan.effective_batch import Execution
-from sftray.plan.rungs import branch_steps
-from sftray.plan.trial_plan import plan_trial
+from sftray.plan.trial_plan import learning_rate, plan_trial
 from sftray.storage.model_files import model_config
-from sftray.trainers.bank.checkpoint_writer import Position
+from sftray.trainers.bank.adapters import AdapterState
 from sftray.trainers.bank.engine import Engine
 from sftray.trainers.bank.frozen_base import load_model
-from sftray.trainers.bank.slot import Slot
+from sftray.trainers.bank.slot import Slot, rung_of
 from sftray.trial.eval_loss import default_device
-from sftray.trial.samples import Sample
+from sftray.trial.progress import Progress
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
 
 RUNGS = (1 / 20, 1 / 9, 1 / 3, 5 / 12)
 LEAST_STEPS = 8
 """A rung before so many steps is left out."""
+ANNEALED = 1 / 4
+"""Steps of a branch, of those seen."""
 SEEDS = 3
 """Of every third point."""
 EVALUATIONS = 2
@@ -64,56 +66,93 @@ class Trained:
     outcome: str = ""
     evaluations: list[list[float]] = field(default_factory=list)
     """[step, rows, tokens, supervised tokens, eval loss]."""
-    branches: list[list[float | None]] = field(default_factory=list)
+    branches: list[list[float]] = field(default_factory=list)
     """[step it left at, step it ended at, eval loss]; a loss is null where it diverged."""
 
     def take(self, report: Report) -> None:
-        self.outcome = str(report.outcome or "")
         if report.metrics is not None and report.outcome is None and report.metrics["step"]:
             seen = report.metrics
             loss = round(seen["eval_loss"], 6)
             self.evaluations.append(
                 [seen["step"], seen["rows"], seen["tokens"], seen["supervised_tokens"], loss]
             )
-            if branch := seen.get("branch"):
-                annealed = round(branch[1], 6) if math.isfinite(branch[1]) else None
-                self.branches.append([seen["step"], branch[0], annealed])
 
 
-class Unwritten:
-    """In the place of a bank's CheckpointWriter: passes reports on, and writes nothing."""
+@dataclass
+class Branch:
+    """A slot that anneals, and the trial it has left."""
 
-    def hand_over(
-        self,
-        slot: Slot,
-        report: Report | None,
-        samples: Sequence[Sample] = (),
-        position: Position | None = None,
-    ) -> None:
-        if position is not None:
-            with position.snapshot.values():
-                pass  # its room is given back
-        if report is not None:
-            slot.report(report)
-
-    def raise_failures(self) -> None:
-        """There are none."""
+    trunk: Slot
+    kept: AdapterState
 
 
 class Grid(Engine):
-    """A bank whose trials continue from every rung, and write nothing."""
+    """A bank whose slots branch off at their rungs, and write nothing."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._writer = Unwritten()  # type: ignore[assignment]
+        self.branches: dict[Slot, Branch] = {}
+        self.runs: dict[Slot, Trained] = {}
 
     def begin(self, run: Trained, spec: TrialSpec) -> None:
-        def report(one: Report) -> None:
-            run.take(one)
-            self.go_on(slot)
-
-        slot = self.prepare(spec, report)
+        slot = self.prepare(spec, run.take)
+        self.runs[slot] = run
         self.admit(slot)
+
+    def _evaluate(self, slots: Sequence[Slot]) -> None:
+        places = [self._slots.index(slot) for slot in slots]
+        losses = self._evaluation.losses([self._adapters.work[place] for place in places])
+        for slot, place, loss in zip(slots, places, losses, strict=True):
+            if slot in self.branches:
+                self._rejoin(slot, place, loss.mean)
+                continue
+            slot.report(slot.progress.evaluated(slot.step, loss, 0.0))
+            if slot.step == slot.spec.plan.steps:
+                self._end(slot, "completed")
+            elif rung_of(slot):
+                self._branch_off(slot, place)
+
+    def _end(self, slot: Slot, outcome: str, message: str = "") -> None:
+        if slot in self.branches:  # it diverged
+            self._rejoin(slot, self._slots.index(slot), math.nan)
+            return
+        self._slots[self._slots.index(slot)] = None
+        self.runs[slot].outcome = str(outcome)
+
+    def _branch_off(self, trunk: Slot, place: int) -> None:
+        config, plan, step = trunk.spec.config, trunk.spec.plan, trunk.step
+        steps = step + _branch_steps(step)
+        annealed = replace(
+            config,
+            learning_rate=learning_rate(config, plan, step),
+            lr_scheduler="linear",
+            warmup_ratio=step / steps,
+            min_lr_ratio=0.0,
+        )
+        # the warm-up ends where the branch begins, whatever ceil(ratio × steps) makes of it
+        short = replace(plan, steps=steps, warmup_steps=step, rungs=(), eval_steps=(steps,))
+        tokens = self._row_tokens[trunk.order]
+        branch = Slot(
+            replace(trunk.spec, config=annealed, plan=short),
+            trunk.order,
+            Progress(annealed, short, tokens),
+            None,
+            lambda report: None,
+            trunk.targets,
+            step=step,
+        )
+        rows = self._adapters
+        moments = (rows.moments[0][place].clone(), rows.moments[1][place].clone())
+        self.branches[branch] = Branch(trunk, AdapterState(rows.param[place].clone(), moments))
+        self._slots[place] = branch
+
+    def _rejoin(self, slot: Slot, place: int, loss: float) -> None:
+        branch = self.branches.pop(slot)
+        trunk = branch.trunk
+        seen = round(loss, 6) if math.isfinite(loss) else None
+        self.runs[trunk].branches.append([trunk.step, slot.spec.plan.steps, seen])
+        self._adapters.admit(place, branch.kept, trunk.spec.config.lora_scale)
+        self._slots[place] = trunk
 
 
 def main() -> None:
@@ -150,6 +189,11 @@ def _train(
     return runs
 
 
+def _branch_steps(step: int) -> int:
+    """Of a branch that leaves after `step` steps."""
+    return math.ceil(ANNEALED * step)
+
+
 def _runs(options: argparse.Namespace) -> Iterator[Trained]:
     """Every point, the costly ones spread; then the other seeds of every third."""
     points = [
@@ -174,12 +218,8 @@ def _spec(run: Trained, trial: TrialConfig, packs: Packs, rows: int) -> TrialSpe
     plan = plan_trial(
         config, rows, ladder=ladder, evals_per_trial=EVALUATIONS, execution=Execution(1)
     )
-    rungs = tuple(
-        replace(rung, branch_steps=branch_steps(rung.step, plan.steps))
-        for rung in plan.rungs
-        if rung.step >= LEAST_STEPS
-    )
-    as_branches = {rung.step + rung.branch_steps for rung in rungs}
+    rungs = tuple(rung for rung in plan.rungs if rung.step >= LEAST_STEPS)
+    as_branches = {rung.step + _branch_steps(rung.step) for rung in rungs}
     plan = replace(plan, rungs=rungs, eval_steps=tuple(sorted({*plan.eval_steps, *as_branches})))
     folder = Path(tempfile.gettempdir(), "no-such-folder", "trial")
     return TrialSpec("trial", config, plan, packs.root, str(folder), None, 0)

@@ -16,10 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from sftray.plan.rungs import Rung
-
-NEAR = 0.03
-"""So near a rung, as a share of a training, a branch must have left."""
 Key = str
 """A point, as text."""
 
@@ -97,16 +93,6 @@ class Recorded:
     def ends(self) -> float:
         """After which share of its training."""
         return self.losses[-1][0]
-
-    def judged_at(self, rung: Rung, steps: int) -> float:
-        """Its loss at a rung of a training of so many steps: of its branch, where the rung has one
-        and it has not diverged."""
-        share = rung.step / steps
-        if rung.branch_steps and self.branches:
-            left, _, loss = min(self.branches, key=lambda branch: abs(branch[0] - share))
-            if abs(left - share) < NEAR and math.isfinite(loss):
-                return loss
-        return self.loss_at(share)
 
     def loss_at(self, share: float) -> float:
         shares, losses = zip(*self.losses, strict=True)

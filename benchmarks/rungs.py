@@ -136,10 +136,7 @@ def _tell_branches(landscape: Landscape) -> None:
 def _tell_by_batch(grid: Landscape) -> None:
     """How often a point that ends among the best third is stopped, by its batch."""
     say("points of the best third that are stopped, by effective batch size")
-    branches = any(one.branches for one in grid.points.values())
-    late = SweepConfig.rungs
-    ways = [(NINTHS, 5, False), (late, 5, False), (late, GRACE, False)]
-    for rungs, grace, annealed in [*ways, *([(late, GRACE, True)] if branches else [])]:
+    for rungs, grace in ((NINTHS, 5), (SweepConfig.rungs, 5), (SweepConfig.rungs, GRACE)):
         sweep = SweepConfig(
             "rungs",
             DataConfig("none.jsonl"),
@@ -147,7 +144,6 @@ def _tell_by_batch(grid: Landscape) -> None:
             {name: choice(values) for name, values in grid.axes.items()},
             rungs=rungs,
             grace_steps=grace,
-            anneal_last_rung=annealed,
         )
         plan = planner(sweep, grid.rows_per_epoch, execution=ONE_ROW)
         points = _curves(grid)
@@ -162,8 +158,7 @@ def _tell_by_batch(grid: Landscape) -> None:
             number = sum(one.point["effective_batch_size"] == batch for one in good)
             shares.append(f"{batch}: {stopped / max(1, number * ORDERS):.0%} of {number}")
         places = ", ".join(f"{rung:.2f}" for rung in rungs)
-        how = ", annealed" if annealed else ""
-        say(f"  at {places}{how}, after {grace} steps at full rate: " + "; ".join(shares))
+        say(f"  at {places}, after {grace} steps at full rate: " + "; ".join(shares))
 
 
 def _stopped(
@@ -173,7 +168,7 @@ def _stopped(
     for one in order:
         planned = plan(sweep.trial.at(one.point))
         for rung in planned.rungs:
-            loss = one.judged_at(rung, planned.steps)
+            loss = one.loss_at(rung.step / planned.steps)
             goes_on = asha(recorded[rung.rows], loss, SweepConfig.reduction_factor).goes_on
             recorded[rung.rows].append(loss)
             if not goes_on:

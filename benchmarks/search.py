@@ -39,7 +39,6 @@ from landscape import BAR, Landscape, Recorded, key, of_branches, of_grid, of_ta
 from sftray.config import DataConfig, SweepConfig, TrialConfig, choice
 from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.prior_points import prior_points
-from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.findings.stopping import spearman
 from sftray.search.search import Search
@@ -48,12 +47,10 @@ from sftray.storage.journal import Journal
 DEFAULT = "priors, TPE, ASHA"
 WAYS: dict[str, dict[str, Any]] = {
     DEFAULT: {"scheduler": "asha"},
-    "priors, TPE, annealed": {"scheduler": "asha", "annealed": True},
     "priors, TPE": {"scheduler": "none"},
     "TPE + ASHA": {"scheduler": "asha", "priors": False},
     "TPE": {"scheduler": "none", "priors": False},
     "random + ASHA": {"scheduler": "asha", "shuffled": True},
-    "random, annealed": {"scheduler": "asha", "shuffled": True, "annealed": True},
     "random": {"scheduler": "none", "shuffled": True},
 }
 FEW, MORE = 3, 5
@@ -177,23 +174,16 @@ class _Running:
         self._steps = [math.ceil(share * plan.steps - 1e-9) for share in shares]
         self._steps = [step for step in self._steps if step / plan.steps < recorded.ends]
         self._steps.append(round(recorded.ends * plan.steps))
-        self._rungs = {rung.step: rung for rung in plan.rungs}
-        self._branched = 0
-        """Steps of its branches so far."""
+        self._rungs = {rung.step: rung.rows for rung in plan.rungs}
 
     @property
     def due(self) -> float:
         """When its next evaluation comes, in trainings that every slot has done."""
-        branch = self._rung.branch_steps if self._rung else 0
-        return self.began + (self._steps[0] + self._branched + branch) / self.plan.steps
+        return self.began + self._steps[0] / self.plan.steps
 
     @property
     def loss(self) -> float:
         return self.recorded.loss_at(self._steps[0] / self.plan.steps)
-
-    @property
-    def judged_by(self) -> float:
-        return self.recorded.judged_at(self._rung, self.plan.steps) if self._rung else self.loss
 
     @property
     def counts(self) -> bool:
@@ -202,23 +192,15 @@ class _Running:
         return self.recorded.outcome == "completed" and (ends or self.recorded.exact)
 
     @property
-    def _rung(self) -> Rung | None:
-        return self._rungs.get(self._steps[0]) if len(self._steps) > 1 else None
-
-    @property
     def rung(self) -> int | None:
-        """The rows of the rung at which the next evaluation is."""
-        return self._rung.rows if self._rung else None
+        """The rung at which the next evaluation is."""
+        return self._rungs.get(self._steps[0]) if len(self._steps) > 1 else None
 
     def report(self, peers: list[tuple[str, float]]) -> tuple[dict[str, Any], str | None]:
         """The next evaluation, and its outcome if it is the last."""
-        loss, step = self.loss, self._steps[0]
+        loss, step = self.loss, self._steps.pop(0)
         rows = step * self.plan.rows // self.plan.steps
         metrics = {"step": step, "rows": rows, "eval_loss": loss, "rung_peers": peers}
-        if self._rung and self._rung.branch_steps:
-            self._branched += self._rung.branch_steps
-            metrics["branch"] = (step + self._rung.branch_steps, self.judged_by, 0)
-        self._steps.pop(0)
         return metrics, None if self._steps else self.recorded.outcome
 
 
@@ -230,9 +212,8 @@ def _replay(
     scheduler: str,
     shuffled: bool = False,
     priors: bool = True,
-    annealed: bool = False,
 ) -> Found:
-    sweep = _sweep(landscape, seed, scheduler, shuffled=shuffled, annealed=annealed)
+    sweep = _sweep(landscape, seed, scheduler, shuffled=shuffled)
     best = min(landscape.points, key=lambda one: landscape.points[one].best)
     plan = planner(sweep, landscape.rows_per_epoch, execution=ONE_ROW)
     first = prior_points(sweep, landscape.base) if priors else []
@@ -254,9 +235,7 @@ def _replay(
                 return Found(curve, lost)
             now = min(one.due for one in running)
             due = [one for one in running if one.due <= now + 1e-9]
-            peers = {
-                one.rung: [(o.name, o.judged_by) for o in due if o.rung == one.rung] for one in due
-            }
+            peers = {one.rung: [(o.name, o.loss) for o in due if o.rung == one.rung] for one in due}
             for one in due:
                 if one.counts:
                     lowest = min(lowest, one.loss)
@@ -270,9 +249,7 @@ def _replay(
                     lost |= pruned and landscape.points[best] is one.recorded
 
 
-def _sweep(
-    landscape: Landscape, seed: int, scheduler: str, *, shuffled: bool, annealed: bool
-) -> SweepConfig:
+def _sweep(landscape: Landscape, seed: int, scheduler: str, *, shuffled: bool) -> SweepConfig:
     space = {name: choice(values) for name, values in landscape.axes.items()}
     sweep = SweepConfig(
         name="replay",
@@ -281,7 +258,6 @@ def _sweep(
         search_space=space,
         num_trials=min(MOST_TRIALS, len(landscape.points)),
         scheduler=scheduler,
-        anneal_last_rung=annealed and any(one.branches for one in landscape.points.values()),
         on_broken_base="warn",
         seed=seed,
     )

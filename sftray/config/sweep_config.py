@@ -22,7 +22,7 @@ from sftray.config.checks import (
 from sftray.config.data_config import DataConfig
 from sftray.config.shares import AXIS, require_shares, source_of
 from sftray.config.spaces import Space, Value
-from sftray.config.trainings import ANNEALED, trials_worth
+from sftray.config.trainings import trials_worth
 from sftray.config.trial_config import TrialConfig
 from sftray.storage.paths import PACKS
 
@@ -71,11 +71,6 @@ class SweepConfig:
     rungs: Annotated[tuple[float, ...], Shares()] = (0.08, 5 / 12)
     """Shares of a trial's rows at which it is judged, ascending; the first comes later where the
     smallest batch has not had its grace_steps."""
-    anneal_last_rung: bool = False
-    """At the last rung a trial is judged by a branch of it that is thrown away: it leaves at four
-    fifths of the rung's rows, and its rate falls linearly to 0 at the rung. A trial that continues
-    does so from where the branch left, and has then paid for the branch, too. Without effect in
-    finetune="full"."""
     grace_steps: Annotated[int, AtLeast(1)] = 20
     """Optimizer steps after the warm-up that a trial is sure of: a rung before them passes it by,
     so that a large batch is not judged on a handful of steps."""
@@ -163,7 +158,8 @@ class SweepConfig:
             require(isinstance(point, Mapping), "points", repr(point), must)
         object.__setattr__(self, "points", tuple(dict(point) for point in self.points))
         if self.trainings is not None:
-            worth = trials_worth(self.trainings, self.stops, self.reduction_factor, self.branch)
+            rungs = self.rungs if self.scheduler == "asha" else ()
+            worth = trials_worth(self.trainings, rungs, self.reduction_factor)
             object.__setattr__(self, "num_trials", worth)
         self._require_spaces()
         if self.name == PACKS:
@@ -173,10 +169,6 @@ class SweepConfig:
             refuse("objective", "'metric' without a metric", must)
         if self.metric_at == "rungs" and self.metric is None:
             refuse("metric_at", "'rungs' without a metric", "'end', or given with a metric")
-        if self.anneal_last_rung and self.judges_metric:
-            refuse(
-                "anneal_last_rung", "True with a metric at rungs", "False: a branch has no answers"
-            )
         self._require_repetitions()
         if self.warm_start and self.points:
             must = "a search: given points are run as they are"
@@ -258,21 +250,6 @@ class SweepConfig:
             if getattr(self, name) == "bank":
                 must = f"'train' or left out: {ONE_FROZEN_BASE}"
                 refuse(name, "'bank' with trial.finetune='full'", must)
-
-    @property
-    def stops(self) -> tuple[float, ...]:
-        """Shares of its rows after which a trial may be stopped."""
-        return self.rungs if self.scheduler == "asha" else ()
-
-    @property
-    def annealed(self) -> bool:
-        """Whether the last rung has branches."""
-        return self.anneal_last_rung and self.trial.finetune == "lora" and bool(self.rungs)
-
-    @property
-    def branch(self) -> float:
-        """What a branch costs, as a share of a training."""
-        return self.stops[-1] * ANNEALED / (1 + ANNEALED) if self.annealed and self.stops else 0.0
 
     @property
     def total_trials(self) -> int:

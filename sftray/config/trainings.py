@@ -13,25 +13,18 @@ from collections.abc import Sequence
 
 LEAST_KEPT = 2
 """Of the trials at a rung so many continue at least."""
-ANNEALED = 1 / 4
-"""Steps of an annealed branch, of those seen where it leaves."""
 SEARCHES = 200
 
 
-def expected_trainings(
-    trials: int, rungs: Sequence[float], reduction_factor: int, branch: float = 0.0
-) -> float:
-    """The cost of so many trials of equal epochs. rungs: shares of a training; branch: what a trial
-    that passes the last of them has spent on its branch, too."""
-    return _costs(trials, rungs, reduction_factor, branch)[-1]
+def expected_trainings(trials: int, rungs: Sequence[float], reduction_factor: int) -> float:
+    """The cost of so many trials of equal epochs. rungs: shares of a training."""
+    return _costs(trials, rungs, reduction_factor)[-1]
 
 
-def trials_worth(
-    trainings: float, rungs: Sequence[float], reduction_factor: int, branch: float = 0.0
-) -> int:
+def trials_worth(trainings: float, rungs: Sequence[float], reduction_factor: int) -> int:
     """The most trials that are expected to cost at most so many trainings; one at least."""
     most = math.ceil(trainings)
-    while (costs := _costs(most, rungs, reduction_factor, branch))[-1] <= trainings:
+    while (costs := _costs(most, rungs, reduction_factor))[-1] <= trainings:
         most *= 2
     return max(1, bisect.bisect_right(costs, trainings))
 
@@ -49,28 +42,24 @@ def cutoff_among(ranked: Sequence[float], reduction_factor: int) -> float | None
     return max(quantile, ranked[LEAST_KEPT - 1])
 
 
-def _costs(most: int, rungs: Sequence[float], reduction_factor: int, branch: float) -> list[float]:
+def _costs(most: int, rungs: Sequence[float], reduction_factor: int) -> list[float]:
     """The mean cost after each number of trials."""
     sums = [0.0] * most
     for seed in range(SEARCHES):
         rng, cost = random.Random(seed), 0.0
         recorded: list[list[float]] = [[] for _ in rungs]
         for number in range(most):
-            cost += _one_trial(rng.random(), rungs, recorded, reduction_factor, branch)
+            cost += _one_trial(rng.random(), rungs, recorded, reduction_factor)
             sums[number] += cost
     return [total / SEARCHES for total in sums]
 
 
 def _one_trial(
-    loss: float,
-    rungs: Sequence[float],
-    recorded: list[list[float]],
-    reduction_factor: int,
-    branch: float,
+    loss: float, rungs: Sequence[float], recorded: list[list[float]], reduction_factor: int
 ) -> float:
     for share, losses in zip(rungs, recorded, strict=True):
         cutoff = cutoff_among(losses, reduction_factor)
         bisect.insort(losses, loss)
         if cutoff is not None and loss > cutoff:
             return share
-    return 1.0 + branch
+    return 1.0

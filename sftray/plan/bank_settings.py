@@ -113,17 +113,6 @@ def _micro_batch_size(sweep: SweepConfig, most: int) -> int:
     return largest_divisor(common, most)
 
 
-def parked_bytes(sweep: SweepConfig, base: BaseConfig, *, slots: int) -> float:
-    """Of the host's memory where all `slots` are in annealed branches: a copy of each trial's
-    weights and two moments, float32."""
-    shape = ModelShape.of(base)
-    if not sweep.branch or shape is None:
-        return 0.0
-    rank, trial = -(-int(largest_value(sweep, "lora_r")) // 8) * 8, sweep.trial
-    names, experts = adapted(adapted_by_any(sweep)), trial.lora_target_parameters
-    return 12.0 * slots * adapter_parameters(shape, names, rank, experts)
-
-
 def bank_memory(settings: BankSettings, sweep: SweepConfig, base: BaseConfig) -> Memory:
     """The peak of a bank's micro-step on a GPU."""
     shape, trial = ModelShape.of(base), sweep.trial

@@ -20,7 +20,7 @@ from sftray.data.packs.manifest import Drawn, Estimate, Manifest, counts_of, dra
 from sftray.data.packs.packs import Packs
 from sftray.data.recipe import Recipe, find_packs, make_recipe
 from sftray.plan import preflight
-from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings, parked_bytes
+from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
 from sftray.plan.disk import Disk, disk_needed, require_space
 from sftray.plan.experts_text import experts_text
@@ -67,9 +67,6 @@ class Preview:
     """Where the search begins."""
     rungs: Ladders
     """In rows."""
-    parked: float
-    """Bytes of the host's memory that annealed branches take for the trials they have left, a GPU's
-    or a trial's."""
     shapes: Sequence[TrialShape]
     disk: Disk
     warnings: Sequence[str]
@@ -95,9 +92,8 @@ class Preview:
         again = self.sweep.confirm_top * self.sweep.confirm_seeds
         whole = [shape.tokens for shape in self.shapes]
         first = min(shape.tokens_to_first_rung for shape in self.shapes)
-        trials, branch = self.sweep.total_trials, max(one.branch_tokens for one in self.shapes)
-        most = trials * branch + (trials + again) * max(whole)
-        return trials * first + again * min(whole), most
+        trials = self.sweep.total_trials
+        return trials * first + again * min(whole), (trials + again) * max(whole)
 
     def drawn(self, point: Point) -> list[Drawn]:
         """What a trial at a point takes of each of several sources."""
@@ -152,7 +148,6 @@ class Preview:
             "rungs": {f"{epochs:g} epochs": rows for epochs, rows in self.rungs.items()},
             "scheduler": sweep.scheduler,
             "reduction_factor": sweep.reduction_factor if self.rungs else None,
-            "parked_gb": self.parked / 1e9,
             "shapes": [shape.to_json() for shape in self.shapes],
             "tokens": {"most": most, "least": least},
             "budgets": {name: getattr(sweep, name) for name in BUDGETS},
@@ -172,16 +167,11 @@ class TrialShape:
     plan: TrialPlan
     tokens: int
     tokens_to_first_rung: int
-    branch_tokens: int
-    """Of its annealed branch."""
 
     @classmethod
     def of(cls, trial: TrialConfig, plan: TrialPlan, tokens_per_row: float) -> TrialShape:
         first = plan.rungs[0].rows if plan.rungs else plan.rows
-        branches = [rung.branch_steps * trial.effective_batch_size for rung in plan.rungs]
-        first += branches[0] if branches else 0
-        tokens = (round(rows * tokens_per_row) for rows in (plan.rows, first, sum(branches)))
-        return cls(trial, plan, *tokens)
+        return cls(trial, plan, round(plan.rows * tokens_per_row), round(first * tokens_per_row))
 
     def to_json(self) -> dict[str, object]:
         of_trial = ("effective_batch_size", "num_workers", "num_train_epochs")
@@ -191,11 +181,7 @@ class TrialShape:
             **{name: getattr(self.plan, name) for name in (*of_plan, "rows", "rows_dropped")},
             "tokens": self.tokens,
             "tokens_to_first_rung": self.tokens_to_first_rung,
-            "branch_tokens": self.branch_tokens,
-            "rungs": [
-                {"rows": rung.rows, "step": rung.step, "branch_steps": rung.branch_steps}
-                for rung in self.plan.rungs
-            ],
+            "rungs": [{"rows": rung.rows, "step": rung.step} for rung in self.plan.rungs],
             "evaluations": len(self.plan.eval_steps),
         }
 
@@ -254,7 +240,6 @@ def make_plan(
         gpus=_usual_gpus(sweep, base, trainer),
         first=prior_points(sweep, base),
         rungs=rung_ladders(sweep, train["rows"]),
-        parked=parked_bytes(sweep, base, slots=bank.slots if bank else 1),
         shapes=[TrialShape.of(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
         disk=disk_of(at_once=bank.slots if bank else AT_ONCE),
         warnings=warnings,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sftray.config import SweepConfig
 from sftray.config.points import point_text, short
 from sftray.config.sweep_config import BUDGETS
-from sftray.config.trainings import ANNEALED, LEAST_KEPT, expected_trainings
+from sftray.config.trainings import LEAST_KEPT, expected_trainings
 from sftray.data.packs.manifest import drawn_text, overlap_lines, share_text
 from sftray.data.packs.packing import padding_text
 from sftray.data.packs.packs import Packs
@@ -38,7 +38,7 @@ def plan_text(plan: Preview) -> str:
         points = "; ".join(point_text(point) for point in plan.first)
         lines.append(f"first: {points} (published as good for bases of this size)")
     if plan.rungs:
-        lines.append(f"rungs: after {_rungs_text(plan)} {_judgement(plan)}")
+        lines.append(f"rungs: after {_rungs_text(plan)} {_judgement(plan.sweep)}")
     lines += [
         f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)"
         f"{_trainings_text(plan)}",
@@ -160,9 +160,7 @@ def _trainings_text(plan: Preview) -> str:
     sweep = plan.sweep
     if not sweep.rungs or sweep.scheduler == "none":
         return ""
-    expected = expected_trainings(
-        sweep.total_trials, sweep.stops, sweep.reduction_factor, sweep.branch
-    )
+    expected = expected_trainings(sweep.total_trials, sweep.rungs, sweep.reduction_factor)
     return f"; the search costs about {expected:.1f} full trainings"
 
 
@@ -177,27 +175,15 @@ def _rungs_text(plan: Preview) -> str:
     return "; ".join(of)
 
 
-def _judgement(plan: Preview) -> str:
+def _judgement(sweep: SweepConfig) -> str:
     """What happens at a rung, and who is compared with whom."""
-    sweep = plan.sweep
     alike = "all have seen the same rows"
     if sweep.scheduler == "none":
         return f"all are evaluated, and none is stopped; {alike}"
     return (
         f"the best 1/{sweep.reduction_factor} continue, and never fewer than {LEAST_KEPT}, of the "
         f"trials with the same number of epochs: there {alike}. A trial is judged only after "
-        f"{sweep.grace_steps} steps at its full rate{_branch_text(plan)}"
-    )
-
-
-def _branch_text(plan: Preview) -> str:
-    """What the last rung's branches are and cost."""
-    if not plan.sweep.branch:
-        return ""
-    return (
-        f". The last is judged by a branch of each trial, which anneals for {ANNEALED:.0%} of the "
-        f"steps seen and is thrown away: {plan.sweep.branch:.0%} of a training each, and up to "
-        f"{plan.parked / 1e9:.2f} GB of the host's memory for the trials that wait for theirs"
+        f"{sweep.grace_steps} steps at its full rate"
     )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from sftray.config import SweepConfig
 from sftray.config.points import field_values, largest_value
-from sftray.config.trainings import ANNEALED
 from sftray.errors import ConfigError
 
 Ladders = dict[float, tuple[int, ...]]
@@ -25,13 +24,6 @@ class Rung:
     """The first optimizer step of this trial at or after `rows`."""
     overshoot: int
     """Rows seen beyond `rows` at that step; 0 where batch sizes divide the ladder."""
-    branch_steps: int = 0
-    """Steps of the annealed branch by which it is judged; 0 where its own loss counts."""
-
-
-def branch_steps(step: int, steps: int) -> int:
-    """Of the branch that leaves after `step` of a trial's `steps`."""
-    return min(math.ceil(step * ANNEALED), steps - step)
 
 
 def rung_ladders(sweep: SweepConfig, rows_per_epoch: int) -> Ladders:
@@ -39,10 +31,9 @@ def rung_ladders(sweep: SweepConfig, rows_per_epoch: int) -> Ladders:
     evaluated there, so that one can see what one would have done.
 
     Rungs are shares of the budget (`rungs`), none before the smallest batch has had its
-    `grace_steps`. Where the last has annealed branches, it stands where they leave. They are on
-    multiples of the batch sizes' least common multiple where that is no larger than the first of
-    them, so that all batch sizes have then seen the same rows. Raises ConfigError where epochs are
-    a continuous range and trials are to be compared.
+    `grace_steps`. They are on multiples of the batch sizes' least common multiple where that is no
+    larger than the first of them, so that all batch sizes have then seen the same rows. Raises
+    ConfigError where epochs are a continuous range and trials are to be compared.
     """
     epochs = field_values(sweep, "num_train_epochs")
     if epochs is None and sweep.scheduler == "none":
@@ -62,10 +53,7 @@ def _ladder(sweep: SweepConfig, budget: int, sizes: Sequence[int]) -> tuple[int,
     smallest, multiple = min(sizes), math.lcm(*sizes)
     warmup = math.ceil(largest_value(sweep, "warmup_ratio") * (budget // smallest))
     sure = smallest * (warmup + sweep.grace_steps)
-    shares = list(sweep.rungs)
-    if sweep.annealed:
-        shares[-1] /= 1 + ANNEALED
-    rows = [max(sure, round(share * budget)) for share in shares]
+    rows = [max(sure, round(share * budget)) for share in sweep.rungs]
     if rows and multiple <= rows[0]:
         rows = [math.ceil(one / multiple) * multiple for one in rows]
     return tuple(sorted({one for one in rows if one < budget}))

@@ -20,7 +20,7 @@ from sftray.config.shares import at_shares
 from sftray.errors import ConfigError
 from sftray.plan.effective_batch import ONE_ROW, Execution, split_batch
 from sftray.plan.lr_schedule import scheduled_rate, warmup_steps
-from sftray.plan.rungs import Ladders, Rung, branch_steps, rung_ladders
+from sftray.plan.rungs import Ladders, Rung, rung_ladders
 
 MIN_STEPS = 10
 """Fewer optimizer steps than this say nothing about a learning rate: an error in the plan."""
@@ -74,7 +74,6 @@ def planner(
         grace_steps=sweep.grace_steps,
         execution=execution,
         judged=sweep.scheduler != "none",
-        annealed=sweep.annealed,
         mixture=sweep.data.mixture if sweep.data.sources else (),
     )
 
@@ -88,7 +87,6 @@ def _plan_by_epochs(
     grace_steps: int,
     execution: Execution,
     judged: bool,
-    annealed: bool,
     mixture: tuple[WeightedSource, ...],
 ) -> TrialPlan:
     planned = plan_trial(
@@ -99,7 +97,6 @@ def _plan_by_epochs(
         grace_steps=grace_steps,
         execution=execution,
         judged=judged,
-        annealed=annealed,
     )
     return replace(planned, mixture=at_shares(mixture, trial.mixture))
 
@@ -113,14 +110,12 @@ def plan_trial(
     grace_steps: int = 1,
     execution: Execution = ONE_ROW,
     judged: bool = True,
-    annealed: bool = False,
 ) -> TrialPlan:
     """The steps, rungs and evaluations of `trial` on a dataset of `rows_per_epoch` packed rows.
 
     A rung that comes before `grace_steps` steps after the warm-up passes the trial by. Where it is
-    not `judged`, it is evaluated at the rungs, and nothing else happens there; where it is
-    `annealed`, the ladder's last rung has a branch. Raises ConfigError where the trial would take
-    fewer than MIN_STEPS optimizer steps.
+    not `judged`, it is evaluated at the rungs, and nothing else happens there. Raises ConfigError
+    where the trial would take fewer than MIN_STEPS optimizer steps.
     """
     batch = trial.effective_batch_size
     available = round(trial.num_train_epochs * rows_per_epoch)
@@ -128,16 +123,10 @@ def plan_trial(
     if steps < MIN_STEPS:
         _refuse_few_steps(trial, rows_per_epoch, available, steps)
     warmup = warmup_steps(trial, steps)
-    met = {rows: math.ceil(rows / batch) for rows in ladder}
     rungs = tuple(
-        Rung(
-            rows,
-            step,
-            step * batch - rows,
-            branch_steps(step, steps) if annealed and rows == ladder[-1] else 0,
-        )
-        for rows, step in met.items()
-        if warmup + grace_steps <= step < steps
+        Rung(rows, math.ceil(rows / batch), math.ceil(rows / batch) * batch - rows)
+        for rows in ladder
+        if warmup + grace_steps <= math.ceil(rows / batch) < steps
     )
     spread = {math.ceil(steps * k / evals_per_trial) for k in range(1, evals_per_trial + 1)}
     micro, accumulation = split_batch(trial, execution.micro_batch_size)
@@ -166,13 +155,6 @@ def _bracket(trial: TrialConfig) -> str:
 def learning_rate(trial: TrialConfig, plan: TrialPlan, step: int) -> float:
     """The rate of optimizer step `step` of a plan, counted from 1."""
     return scheduled_rate(trial, step, steps=plan.steps, warmup_steps=plan.warmup_steps)
-
-
-def branch_rate(trial: TrialConfig, plan: TrialPlan, rung: Rung, step: int) -> float:
-    """The rate of optimizer step `step` of the branch that leaves after `rung.step`: from the
-    trial's there, which the first step has, linearly to 0."""
-    left = rung.step + rung.branch_steps + 1 - step
-    return learning_rate(trial, plan, rung.step) * left / rung.branch_steps
 
 
 def trials_at_once(sweep: SweepConfig) -> int:

@@ -237,12 +237,7 @@ class _Replay:
         batch = self._sweep.trial.at(trial.point).effective_batch_size
         if metrics["step"] != step or metrics["rows"] != step * batch:
             yield f"{trial.name} has {metrics['rows']} rows at step {step} of {batch} rows each"
-        branch = metrics.get("branch")
-        if trial.branch_at(step) and not branch and math.isfinite(metrics["eval_loss"]):
-            yield f"{trial.name} has no annealed branch at step {step}"
-        annealed = branch is not None and math.isfinite(branch[1])
-        judged = branch[1] if branch and annealed else metrics["eval_loss"]
-        trial.losses[step] = metrics["eval_loss"]
+        trial.losses[step] = judged = metrics["eval_loss"]
         trial.metric = metrics.get("metric", trial.metric)
         if self._sweep.judges_metric:
             judged = self._sign * metrics.get("metric", math.nan)

@@ -71,11 +71,6 @@ class AuditedTrial:
         rungs = () if self.confirms else self.plan.rungs
         return next((rung.rows for rung in rungs if rung.step == step), None)
 
-    def branch_at(self, step: int) -> bool:
-        """Whether it is judged at a step by an annealed branch, in this sweep."""
-        rungs = () if self.confirms or self.folder else self.plan.rungs
-        return any(rung.branch_steps for rung in rungs if rung.step == step)
-
     def step_at(self, rows: int) -> int:
         """The step at which it comes to a rung, judged there or not; -1 where it never does."""
         return next((rung.step for rung in self.plan.rungs if rung.rows == rows), -1)

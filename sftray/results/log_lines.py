@@ -35,7 +35,6 @@ def begun(trial: str, point: Point, metrics: Metrics) -> str:
 def progress(trial: str, metrics: Metrics) -> str:
     """Of an evaluation."""
     memory, speed = metrics.get("gpu_memory_gb"), metrics.get("tokens_per_second")
-    branch = metrics.get("branch")
     words = [
         f"{trial}  step {metrics['step']:>5}  rows {metrics['rows']:>6}",
         *(
@@ -43,7 +42,6 @@ def progress(trial: str, metrics: Metrics) -> str:
             for name, value, form in (
                 ("train", metrics.get("train_loss"), ".4f"),
                 ("eval", metrics["eval_loss"], ".4f"),
-                ("annealed", branch[1] if branch else None, ".4f"),
                 ("lr", metrics.get("learning_rate"), ".2e"),
                 ("|g|", metrics.get("grad_norm"), ".2f"),
             )

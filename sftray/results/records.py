@@ -78,25 +78,6 @@ class TrialRecord:
         """The newest evaluation; zeros before the first."""
         return self.results[-1] if self.results else _NOTHING
 
-    @property
-    def branch_rows(self) -> int:
-        """That its annealed branches have trained on besides."""
-        return sum(
-            (branch[0] - result["step"]) * result["rows"] // max(result["step"], 1)
-            for result in self.results
-            if (branch := result.get("branch"))
-        )
-
-    @property
-    def branch_tokens(self) -> int:
-        """The same in tokens."""
-        return sum(branch[2] for r in self.results if (branch := r.get("branch")))
-
-    @property
-    def tokens(self) -> int:
-        """That it has cost so far, its branches' among them."""
-        return self.last["tokens"] + self.branch_tokens
-
     def flags_at(self, step: int) -> list[list[str]]:
         """The flags of each of its answers after `step`, where it was asked then, else at its end;
         empty where it never was."""
@@ -109,7 +90,7 @@ class TrialRecord:
         point costs the same whatever trains beside it; seconds where the sweep is older than
         that."""
         if self.bank_rate is not None:
-            return self.bank_rate * (self.last["rows"] + self.branch_rows)
+            return self.bank_rate * self.last["rows"]
         known = self.last.get("gpu_seconds")
         return float(self.last["seconds"] if known is None else known)
 
@@ -210,7 +191,7 @@ class Records:
             for trial in self._trials.values()
             if trial.folder is None and trial.results and trial.results[0].get("bank_slots")
         ]
-        rows = sum(trial.last["rows"] + trial.branch_rows for trial in banked)
+        rows = sum(trial.last["rows"] for trial in banked)
         seconds = sum(trial.last.get("gpu_seconds", 0.0) for trial in banked)
         energy = [wh for trial in banked if (wh := trial.last.get("energy_wh")) is not None]
         for trial in banked:

@@ -24,7 +24,7 @@ from sftray.results.leaderboard import RankedTrial
 from sftray.results.leaderboard_text import standing
 from sftray.results.records import Floats, TrialRecord, as_number, points_of
 from sftray.results.sweep_folder import SweepFolder
-from sftray.storage.journal.event_types import Outcome, judged_loss
+from sftray.storage.journal.event_types import Outcome
 from sftray.storage.paths import SweepPaths, TrialPaths
 from sftray.trial.samples import question, read_samples
 
@@ -36,7 +36,7 @@ BASE = "base"
 
 _TRIAL = (
     "outcome", "eval_loss", "metric", "step", "last_eval_loss", "steps", "rows", "tokens",
-    "branch_tokens", "supervised_tokens", "seconds", "gpu_seconds", "energy_wh",
+    "supervised_tokens", "seconds", "gpu_seconds", "energy_wh",
     "tokens_per_second", "gpu_memory_gb", "started", "ended", "device", "seed", "confirms",
     "ran_in", "diagnosis", "verdict", "advice", "message",
 )  # fmt: skip
@@ -49,10 +49,7 @@ _EVALUATION = ("eval_loss", "tokens", "tokens_per_second", "gpu_memory_gb", "sec
 _NUMBERS = (*_STEP, *_EVALUATION, "time")
 _SAMPLE = ("prompt", "question", "reference", "trial", "step", "answer", "flags")
 _KIND = ("trial", "step", "kind", "tokens", "eval_loss")
-_RUNG = (
-    "trial", "bracket", "rung", "step", "eval_loss", "annealed", "metric", "cutoff", "decision",
-)  # fmt: skip
-_BRANCH = ("trial", "left_rows", "left_loss", "rows", "eval_loss", "tokens")
+_RUNG = ("trial", "bracket", "rung", "step", "eval_loss", "metric", "cutoff", "decision")
 
 
 class Results(SweepFolder):
@@ -69,7 +66,6 @@ class Results(SweepFolder):
         """One row a trial, in the order they were suggested.
 
         `eval_loss` is the best, at `step`; `last_eval_loss` the newest, after `steps` and `rows`.
-        `branch_tokens` are those that its annealed branches took besides.
         `metric` is what the sweep's metric said of its answers. `seconds` are those in training
         steps, `gpu_seconds` its share of its devices' time in them (of its workers' where there is
         no GPU), `energy_wh` the watt-hours that its GPUs have counted. `started` is when its first
@@ -123,40 +119,17 @@ class Results(SweepFolder):
         """One row a decision at a rung, in the order they were taken.
 
         `rung` is the rows that all trials of the `bracket` had seen there; `eval_loss` what the
-        trial was judged by, its branch's where it is `annealed`, unless that was its `metric`;
-        `cutoff` what had to be reached, NaN where all continued; `decision` is continue or stop.
+        trial was judged by, unless that was its `metric`; `cutoff` what had to be reached, NaN
+        where all continued; `decision` is continue or stop.
         """
         rows = []
         for record in self.records:
-            results = {result["step"]: result for result in record.results}
+            losses = {result["step"]: result["eval_loss"] for result in record.results}
             for event in record.decisions:
                 row = {name: event.get(name) for name in (*_RUNG, "time")}
-                if (result := results.get(event["step"])) is not None:
-                    loss, annealed = judged_loss(result), "branch" in result
-                    row |= {"eval_loss": loss, "annealed": annealed}
-                rows.append(row)
+                rows.append(row | {"eval_loss": losses.get(event["step"])})
         table = _frame(rows, [*_RUNG, "time"], ("eval_loss", "metric", "cutoff"))
         return table.sort_values("time", kind="stable", ignore_index=True)[list(_RUNG)]
-
-    @cached_property
-    def branches(self) -> pd.DataFrame:
-        """One row an annealed branch, which is no part of its trial's curve: it left the trial at
-        `left_loss` after `left_rows` and ended after `rows` at `eval_loss`, NaN where it diverged,
-        having taken `tokens` of its own."""
-        rows = [
-            {
-                "trial": record.trial,
-                "left_rows": result["rows"],
-                "left_loss": result["eval_loss"],
-                "rows": result["rows"] * branch[0] // max(result["step"], 1),
-                "eval_loss": branch[1],
-                "tokens": branch[2],
-            }
-            for record in self.records
-            for result in record.results
-            if (branch := result.get("branch"))
-        ]
-        return _frame(rows, _BRANCH, ("left_loss", "eval_loss"))
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -221,7 +194,7 @@ def compare(*sweeps: Results) -> pd.DataFrame:
                 "trial": chosen.get("trial"),
                 "trials": len(table),
                 "completed": int((table["outcome"] == Outcome.COMPLETED).sum()),
-                "tokens": int(here["tokens"].sum() + here["branch_tokens"].sum()),
+                "tokens": int(here["tokens"].sum()),
                 "gpu_seconds": float(here["gpu_seconds"].sum()),
                 "comparable": _measured_on(found) == _measured_on(sweeps[0]),
             }
@@ -267,7 +240,6 @@ def _trial(found: SweepFolder, record: TrialRecord, row: RankedTrial) -> dict[st
         "steps": last["step"],
         "rows": last["rows"],
         "tokens": last["tokens"],
-        "branch_tokens": record.branch_tokens,
         "supervised_tokens": last["supervised_tokens"],
         "seconds": last["seconds"],
         "gpu_seconds": record.gpu_seconds,

@@ -21,7 +21,6 @@ from sftray.storage.journal.event_types import (
     RungDecision,
     TrialEvent,
     TrialSuggested,
-    judged_loss,
     trial_ended,
     trial_suggested,
 )
@@ -91,8 +90,7 @@ def consequences(
             events.append(_decision(sweep, state, rung, value, decision))
         if not decision.goes_on:
             outcome = Outcome.PRUNED
-            what = "eval_loss" if value == loss else "annealed eval_loss"
-            message = f"{what} {value:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
+            message = f"eval_loss {value:.4f} at {rung.rows} rows, above {decision.cutoff:.4f}"
             if sweep.judges_metric:
                 own, enough = turned(sweep, value), turned(sweep, decision.cutoff or 0.0)
                 message = f"metric {own:.4g} at {rung.rows} rows, worse than {enough:.4g}"
@@ -106,7 +104,7 @@ def consequences(
 def judged_value(sweep: SweepConfig, metrics: Metrics) -> float | None:
     """What an evaluation is judged by, made small; None where it has nothing."""
     if not sweep.judges_metric:
-        return judged_loss(metrics)
+        return metrics.get("eval_loss")
     return _small(sweep, metrics.get("metric"))
 
 

@@ -57,8 +57,8 @@ class SearchTrial:
     losses: dict[int, float | None] = field(default_factory=dict)
     """Eval loss by step, of every result; None where the result had none."""
     judged_by: dict[int, float | None] = field(default_factory=dict)
-    """By step, what counts at a rung and is made small: the loss, of the annealed branch where
-    there is one, or the metric, turned over where higher is better."""
+    """By step, what counts at a rung and is made small: the loss, or the metric, turned over
+    where higher is better."""
     peers: dict[int, Mapping[str, float]] = field(default_factory=dict)
     """By step, the same of trials that came to the same rung at the same moment."""
     decisions: dict[int, Decision] = field(default_factory=dict)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from sftray.config import TrialConfig
-from sftray.plan.rungs import Rung
 from sftray.plan.trial_plan import TrialPlan
-from sftray.storage.journal.event_types import BranchOf, Metrics, Outcome, RanWith
+from sftray.storage.journal.event_types import Metrics, Outcome, RanWith
 from sftray.trial.eval_losses import EvalLoss
 from sftray.trial.trial_report import Report
 
@@ -72,7 +70,7 @@ class Progress:
         self._before: list[Metrics] = []
         """Those of the evaluations before it that the search may not know: since the last rung,
         where a trial waits for its word."""
-        self._rungs = {rung.step: rung for rung in plan.rungs}
+        self._rungs = frozenset(rung.step for rung in plan.rungs)
         self.seconds = 0.0
         """In training steps, over all attempts; evaluations and checkpoints left out."""
         self.gpu_seconds = 0.0
@@ -202,32 +200,6 @@ class Progress:
             self.last["eval_loss_by_kind"] = loss.by_kind
         if loss.by_source:
             self.last["eval_loss_by_source"] = loss.by_source
-
-    @property
-    def branch_due(self) -> Rung | None:
-        """The rung at which the trial stands, if it is judged there by a branch that has not run.
-        One whose own loss is not finite has diverged."""
-        rung = self._rungs.get(self.last["step"])
-        due = rung and rung.branch_steps and math.isfinite(self.last["eval_loss"])
-        return rung if due and "branch" not in self.last else None
-
-    def branched(self, rung: Rung, held_back: Report, eval_loss: float) -> Report:
-        """The report of a rung, `held_back` until its branch has run; eval_loss: the branch's, not
-        finite where it diverged. What the branch took is counted as the trial's."""
-        end = rung.step + rung.branch_steps
-        begun = rung.step * self._trial.effective_batch_size
-        ended = end * self._trial.effective_batch_size
-        tokens = int(self._tokens_before[ended] - self._tokens_before[begun])
-        self._seconds_at_report = self.seconds
-        # a new dictionary: the rung's checkpoint may still be on its way
-        self.last = self._with_branch(self.last, (end, eval_loss, tokens))
-        reported = self._with_branch(held_back.metrics or self.last, (end, eval_loss, tokens))
-        return replace(held_back, metrics=reported)
-
-    def _with_branch(self, metrics: Metrics, branch: BranchOf) -> Metrics:
-        seconds, shared = self.seconds, self.gpu_seconds
-        taken: Metrics = {**metrics, "branch": branch, "seconds": seconds, "gpu_seconds": shared}
-        return taken if self.energy_wh is None else {**taken, "energy_wh": self.energy_wh}
 
     def ended(self, outcome: str, message: str = "") -> Report:
         """A trial's last report."""

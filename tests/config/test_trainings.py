@@ -37,15 +37,6 @@ def test_the_expected_cost_is_that_of_asha_on_trials_in_random_order(trials: int
     assert expected_trainings(trials, RUNGS, ETA) == pytest.approx(mean, rel=0.06)
 
 
-def test_a_branch_is_paid_for_by_those_that_continue() -> None:
-    assert expected_trainings(1, RUNGS, ETA, branch=0.1) == pytest.approx(1.1)
-    plain, annealed = (expected_trainings(16, RUNGS, ETA, branch) for branch in (0.0, 0.1))
-    assert 0.2 < annealed - plain < 1.6
-    sweeps = [make_sweep(rungs=RUNGS, trainings=10, anneal_last_rung=one) for one in (False, True)]
-    assert sweeps[1].num_trials < sweeps[0].num_trials
-    assert sweeps[1].branch == pytest.approx(5 / 12 / 5)
-
-
 def test_a_budget_in_trainings_gives_the_number_of_trials() -> None:
     assert [trials_worth(n, RUNGS, ETA) for n in (1, 3, 5, 10)] == [1, 3, 9, 26]
     sweep = make_sweep(rungs=RUNGS, trainings=5)

@@ -43,12 +43,11 @@ def make_search(sweep: SweepConfig, journal: Journal, **options: Any) -> Search:
 
 
 def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a trial reports: best at a learning rate of 1e-3, NaN halfway above 5e-2; at a rung with
-    branches, a branch in which high rates win, or which diverges above 1e-2; a metric is highest at
-    1e-4."""
+    """What a trial reports: best at a learning rate of 1e-3, NaN halfway above 5e-2; at
+    rungs a metric is highest at 1e-4."""
     trial = sweep.trial.at(point)
     plan = planner(sweep, ROWS, execution=ONE_ROW)(trial)
-    branches = {rung.step: rung.branch_steps for rung in plan.rungs}
+    rungs = [rung.step for rung in plan.rungs]
     for step in (0, *plan.eval_steps):
         loss = 2 + abs(math.log10(trial.learning_rate / 1e-3)) + 1 / (1 + step)
         if trial.learning_rate > 5e-2 and step > plan.steps // 2:
@@ -57,11 +56,7 @@ def reports(sweep: SweepConfig, point: dict[str, Any]) -> Iterator[dict[str, Any
         spent = {"tokens": 10 * rows, "supervised_tokens": 4 * rows, "seconds": rows / 2}
         spent["gpu_seconds"] = rows / 2
         report = {"step": step, "rows": rows, "eval_loss": loss, **spent}
-        if math.isfinite(loss) and (more := branches.get(step)):
-            annealed = math.nan if trial.learning_rate > 1e-2 else 3 + loss / 10
-            annealed -= trial.learning_rate
-            report["branch"] = (step + more, annealed, 10 * more * trial.effective_batch_size)
-        if sweep.metric_at == "rungs" and step in (*branches, plan.steps):
+        if sweep.metric_at == "rungs" and step in (*rungs, plan.steps):
             report["metric"] = 1 / (1 + abs(math.log10(trial.learning_rate / 1e-4)))
         yield report
 

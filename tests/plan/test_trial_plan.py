@@ -103,23 +103,6 @@ def test_rungs_are_shares_of_the_budget_with_and_without_a_scheduler() -> None:
     assert rung_ladders(replace(sweep, rungs=()), 200) == {1: ()}
 
 
-def test_the_last_rung_leaves_room_for_a_branch_that_ends_where_the_rung_is() -> None:
-    space = {"effective_batch_size": choice([2, 4])}
-    sweep = make_sweep(search_space=space, rungs=(0.1, 0.5), anneal_last_rung=True)
-    for batch in (2, 4):
-        first, last = plan(sweep, 400, effective_batch_size=batch).rungs
-        assert (first.rows, last.rows) == (40, 160)  # 4/5 of 200
-        assert (first.branch_steps, last.branch_steps) == (0, 40 // batch)
-    assert sweep.branch == pytest.approx(0.1)
-    whole = replace(sweep.trial, finetune="full", base_precision="bf16")
-    full = replace(sweep, trial=whole)
-    unjudged = replace(sweep, scheduler="none")
-    assert (full.branch, unjudged.branch) == (0, 0)
-    assert [rung.rows for rung in plan(full, 400, effective_batch_size=4).rungs] == [40, 200]
-    assert plan(unjudged, 400, effective_batch_size=4).rungs == ()
-    assert rung_ladders(unjudged, 400) == rung_ladders(sweep, 400)
-
-
 def test_a_rung_passes_by_a_trial_that_has_not_had_its_grace_steps_at_full_rate() -> None:
     space = {"effective_batch_size": choice([1, 2, 5])}
     sweep = make_sweep(

@@ -29,7 +29,6 @@ BY_METRIC = {
 SWEEPS: dict[str, dict[str, Any]] = {
     "ASHA and TPE": {},
     "40 trials": {"num_trials": 40},
-    "annealed": {"anneal_last_rung": True, "num_trials": 40},
     "no scheduler": {"scheduler": "none"},
     "patience": {"early_stopping_patience": 2},
     "the highest metric": {**BY_METRIC},
@@ -93,43 +92,6 @@ def test_cutoffs_are_numpys_quantiles() -> None:
             theirs = max(np.quantile(losses, 1 / eta), sorted(losses)[1])
             assert cutoff_of(losses, eta) == pytest.approx(theirs, rel=1e-14)
     assert cutoff_of([1.0], 3) is None
-
-
-def annealed_events(folder: Path) -> tuple[Any, Events]:
-    sweep = make_sweep(**SWEEPS["annealed"])
-    return sweep, journal_of(folder, sweep, order=1)
-
-
-def test_a_decision_by_a_branch_that_was_turned_is_found(tmp_path: Path) -> None:
-    sweep, events = annealed_events(tmp_path)
-    branched = {(e["trial"], e["step"]): e["metrics"] for e in events
-                if e["event"] == "result" and "branch" in e["metrics"]}  # fmt: skip
-    judged = [e for e in events if e["event"] == "decision" and e["cutoff"] is not None
-              and (e["trial"], e["step"]) in branched]  # fmt: skip
-    turned = [
-        event for event in judged
-        if (branched[event["trial"], event["step"]]["eval_loss"] > event["cutoff"])
-        != (event["decision"] == "stop")
-    ]  # fmt: skip
-    assert turned  # by its own loss it would have been decided otherwise
-    turned[0]["decision"] = "continue" if turned[0]["decision"] == "stop" else "stop"
-    found = audited(sweep, ROWS, events)  # type: ignore[arg-type]
-    assert found.wrong_decisions >= 1
-    assert any(f"{turned[0]['trial']} must not" in one for one in found.differences)
-
-
-def test_a_branch_that_is_missing_or_was_changed_is_found(tmp_path: Path) -> None:
-    sweep, events = annealed_events(tmp_path)
-    places = [n for n, e in enumerate(events)
-              if e["event"] == "result" and "branch" in e["metrics"]]  # fmt: skip
-    missing, changed = copy.deepcopy(events), copy.deepcopy(events)
-    trial = missing[places[0]]["trial"]
-    del missing[places[0]]["metrics"]["branch"]
-    found = audited(sweep, ROWS, missing).differences  # type: ignore[arg-type]
-    assert any(f"{trial} has no annealed branch" in one for one in found)
-    end, loss, tokens = changed[places[0]]["metrics"]["branch"]
-    changed[places[0]]["metrics"]["branch"] = (end, loss - 2.0, tokens)
-    assert audited(sweep, ROWS, changed).differences  # type: ignore[arg-type]
 
 
 # the recorded sweep

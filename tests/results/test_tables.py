@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from sftray.results import Results
 from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.trial.samples import as_lines, flagged, keep
-from sftray.views.plots.curve_plots import learning_curves
 
 
 @pytest.fixture(scope="module")
@@ -49,31 +47,8 @@ def test_a_row_a_decision_has_the_loss_the_cutoff_and_what_was_decided(tmp_path:
     assert math.isnan(row.pop("metric"))  # it was judged by its loss
     assert row == {
         "trial": "t0000", "bracket": "1 epoch", "rung": 48, "step": 3, "eval_loss": 2.75,
-        "annealed": False, "cutoff": 2.6, "decision": "stop",
+        "cutoff": 2.6, "decision": "stop",
     }  # fmt: skip
-
-
-def test_a_branch_is_apart_from_its_trial_but_paid_for(tmp_path: Path) -> None:
-    events = copy.deepcopy(EVENTS)
-    (at_rung,) = (e for e in events if e["event"] == "result" and e["trial"] == "t0000"
-                  and e["step"] == 3)  # fmt: skip
-    at_rung["metrics"]["branch"] = (4, 2.0, 700)
-    found = found_in(tmp_path, events)
-    (trial, _), (rung,) = found.trials.to_dict("records"), found.rungs.to_dict("records")
-    assert (trial["eval_loss"], trial["last_eval_loss"]) == (2.5, 2.75)
-    assert (trial["tokens"], trial["branch_tokens"]) == (3000, 700)
-    assert (rung["eval_loss"], rung["annealed"]) == (2.0, True)
-    assert found.best["eval_loss"].tolist() == [2.5]
-    assert 2.0 not in found.curves["eval_loss"].tolist()
-    assert found.branches.to_dict("records") == [
-        {"trial": "t0000", "left_rows": 48, "left_loss": 2.75, "rows": 64, "eval_loss": 2.0,
-         "tokens": 700}
-    ]  # fmt: skip
-    assert results.compare(found)["tokens"].tolist() == [found.trials["tokens"].sum() + 700]
-    (drawn,) = [one for one in learning_curves(found).data if one.name == "annealed branch"]
-    assert list(drawn.y[:2]) == [2.75, 2.0]
-    curves = [one for one in learning_curves(found).data if one.name != "annealed branch"]
-    assert all(2.0 not in list(one.y) for one in curves)
 
 
 def test_the_best_row_tells_what_was_gained_on_the_base(tmp_path: Path) -> None:

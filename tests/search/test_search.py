@@ -33,10 +33,9 @@ def timeless(events: list[Event]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("annealed", [False, True])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(path: str, annealed: bool) -> None:
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(path: str) -> None:
     """After every event: what was begun is finished alike, and the next point is the same."""
-    sweep = make_sweep(anneal_last_rung=annealed)
+    sweep = make_sweep()
     with Journal(path) as journal:
         run(sweep, make_search(sweep, journal))
     events = read_events(path)
@@ -165,37 +164,6 @@ def is_decided(search: Search, journal: Journal, trial: str, step: int) -> bool:
     """Record a loss of 1 at a step; whether that was a rung."""
     search.record(trial, {"step": step, "eval_loss": 1.0})
     return bool(journal.events()[-1]["event"] == "decision")
-
-
-def test_at_an_annealed_rung_the_branch_decides_and_is_nobody_s_best(path: str) -> None:
-    rates, own = (1e-3, 2e-3, 3e-3, 4e-3), (3.0, 3.1, 3.2, 3.3)
-    annealed = (2.9, 2.8, 2.7, math.nan)
-    sweep = make_sweep(
-        points=tuple({"learning_rate": rate} for rate in rates), anneal_last_rung=True, rungs=(0.5,)
-    )
-    with Journal(path) as journal:
-        search = make_search(sweep, journal)
-        trials = [search.suggest() for _ in rates]
-        (rung,) = search._trials["t0000"].rungs
-        assert (rung.rows, rung.branch_steps) == (96, 2)  # 4/5 of 120; 6 steps of 16
-        decided = []
-        for trial, loss, branch in zip(trials, own, annealed, strict=True):
-            assert trial is not None
-            metrics = {"step": rung.step, "rows": 96, "eval_loss": loss, **SPENT}
-            metrics["branch"] = (rung.step + 2, branch, 320)
-            decided.append(search.record(trial.trial, metrics))  # type: ignore[arg-type]
-        # by their own losses the third would stop; the last one's diverged, and its own counts
-        assert decided == ["continue", "continue", "continue", "stop"]
-        assert [search._trials[t.trial].at_rungs for t in trials if t] == [
-            {96: 2.9}, {96: 2.8}, {96: 2.7}, {96: 3.3}
-        ]  # fmt: skip
-        assert search.best() == Best("t0000", rung.step, 3.0)
-        again = make_search(sweep, journal)
-        assert again._rungs == search._rungs
-        ended = [e for e in journal.events() if e["event"] == "trial_ended"]
-    assert ended[0]["message"] == "eval_loss 3.3000 at 96 rows, above 2.8000"
-    board = leaderboard(sweep, Records(read_events(path)))
-    assert board["trials"][0]["eval_loss"] == 3.0
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

@@ -64,7 +64,6 @@ def through_tune(
         search_space={"learning_rate": loguniform(1e-5, 1e-2)},
         num_trials=7,
         rungs=(0.2, 0.6),
-        anneal_last_rung=True,
         grace_steps=1,
         evals_per_trial=1,
         num_samples_generated=1,

@@ -25,7 +25,7 @@ from sftray.plan.effective_batch import ONE_ROW
 from sftray.plan.trial_plan import TrialPlan, planner
 from sftray.results.records import TrialRecord
 from sftray.results.tables import Results
-from sftray.storage.journal.event_types import Outcome, judged_loss
+from sftray.storage.journal.event_types import Outcome
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ComparedTrial:
     """Its value on every axis of the sweep."""
     plan: TrialPlan
     at_rungs: dict[int, float]
-    """Rows of a rung → the finite eval loss that counts there: of its annealed branch, if any."""
+    """Rows of a rung → finite eval loss there."""
 
     @property
     def name(self) -> str:
@@ -219,17 +219,13 @@ def _trial(
     record: TrialRecord,
 ) -> ComparedTrial:
     plan = planned(config)
-    losses = {result["step"]: judged_loss(result) for result in record.trained}
+    losses = {result["step"]: float(result["eval_loss"]) for result in record.trained}
     return ComparedTrial(
         record=record,
         config=config,
         point={name: record.point.get(name, setting_of(sweep, config, name)) for name in axes},
         plan=plan,
-        at_rungs={
-            rung.rows: float(loss)
-            for rung in plan.rungs
-            if (loss := losses.get(rung.step)) is not None
-        },
+        at_rungs={r.rows: losses[r.step] for r in plan.rungs if r.step in losses},
     )
 
 

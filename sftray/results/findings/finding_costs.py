@@ -96,18 +96,17 @@ def _by_asha(
     rungs = defaultdict[tuple[str, int], list[float]](list)
     spent = 0.0
     for trial in order:
-        share, branches = 1.0, 0.0
+        share = 1.0
         for rung in trial.plan.rungs:
             loss = trial.at_rungs.get(rung.rows)
             here = rungs[trial.plan.bracket, rung.rows]
             goes_on = loss is not None and asha(here, loss, reduction_factor).goes_on
             if loss is not None:
                 here.append(loss)
-            branches += rung.branch_steps / trial.plan.steps
             if not goes_on:
                 share = rung.rows / trial.plan.rows
                 break
-        spent += (share + branches) * full[trial.name]
+        spent += share * full[trial.name]
     return spent if share == 1.0 else math.inf
 
 
@@ -138,7 +137,7 @@ def regret(trials: Sequence[ComparedTrial], started: str | None) -> tuple[Moment
     newest: Moment | None = None
     spent, tokens = defaultdict[str, int](int), 0
     for when, trial, result in evaluations:
-        tokens += result["tokens"] - spent[trial] + result.get("branch", (0, 0.0, 0))[2]
+        tokens += result["tokens"] - spent[trial]
         spent[trial] = result["tokens"]
         if result["step"] == 0 or not math.isfinite(result["eval_loss"]):
             continue

@@ -79,7 +79,7 @@ def stopping(trials: Sequence[ComparedTrial]) -> Stopping:
     return Stopping(
         stopped=len(stopped),
         trials=len(trials),
-        tokens=sum(trial.record.tokens for trial in trials),
+        tokens=sum(trial.record.last["tokens"] for trial in trials),
         tokens_saved=round(
             sum(trial.record.last["tokens"] * (trial.budget_ratio - 1) for trial in stopped)
         ),

@@ -51,11 +51,6 @@ def _are_losses(value: object) -> bool:
     )
 
 
-def _is_branch(value: object) -> bool:
-    whole = isinstance(value, list) and len(value) == 3
-    return whole and _is_count(value[0]) and _is_number(value[1]) and _is_count(value[2])  # type: ignore[index]
-
-
 NAME: Kind = (
     _is_name,
     "at most 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
@@ -67,7 +62,6 @@ TEXT: Kind = (lambda value: isinstance(value, str), "text")
 OBJECT: Kind = (lambda value: isinstance(value, Mapping), "an object")
 POINTS: Kind = (_are_lists, "lists of numbers")
 FLAGS: Kind = (_are_flags, "lists of words")
-BRANCH: Kind = (_is_branch, "a step, a loss and a count")
 LOSSES: Kind = (_are_losses, "lists of a name, a loss and a count")
 OBJECTS: Kind = (
     lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
@@ -101,7 +95,7 @@ METRICS: Mapping[str, Kind] = {
     "energy_wh": FINITE,
     "tokens_per_second": NUMBER, "gpu_memory_gb": NUMBER, "data_wait": NUMBER, "device": TEXT,
     "attention": TEXT, "curve": POINTS, "answer_flags": FLAGS, "eval_loss_by_kind": LOSSES,
-    "eval_loss_by_source": LOSSES, "branch": BRANCH,
+    "eval_loss_by_source": LOSSES,
 }  # fmt: skip
 
 

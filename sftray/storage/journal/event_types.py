@@ -6,7 +6,6 @@ same dictionary: names are plain strings then, equal to the members here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, TypedDict, Union
@@ -67,11 +66,6 @@ LossOf = tuple[str, float, int]
 """A source or a kind of token (`data.chat.token_kinds`), its eval loss, and how many there are."""
 
 
-BranchOf = tuple[int, float, int]
-"""Of a rung's annealed branch: the step that it ended after, its eval loss (not finite where it
-diverged), and the tokens that it alone has seen."""
-
-
 class RanWith(TypedDict, total=False):
     """What a trial runs with: in its metrics at step 0, and where it continues."""
 
@@ -122,8 +116,6 @@ class Metrics(RanWith):
     rung_peers: NotRequired[Sequence[tuple[str, float]]]
     """[trial, loss] of trials that reached the same rung in the same step, as they are judged; the
     metric where that judges."""
-    branch: NotRequired[BranchOf]
-    """By which the trial is judged at this rung; `eval_loss` is the trial's own."""
     answer_flags: NotRequired[list[list[str]]]
     metric: NotRequired[float]
     """Of its answers then, where they are scored."""
@@ -267,13 +259,6 @@ def trial_suggested(
     if folder is not None:
         event["folder"] = folder
     return event
-
-
-def judged_loss(metrics: Metrics) -> float | None:
-    """What a trial is judged by at a rung: the eval loss of its branch, where there is one and it
-    has not diverged; else its own."""
-    branch = metrics.get("branch")
-    return branch[1] if branch and math.isfinite(branch[1]) else metrics.get("eval_loss")
 
 
 def result(trial: str, metrics: Metrics) -> Result:

@@ -124,11 +124,6 @@ class Adapters:
                 rows[slot].copy_(moment, non_blocking=True)
         copy_work(self.param[slot], self.work[slot], scale, self.layout.split)
 
-    def park(self, slot: int) -> AdapterState:
-        """Copy a slot's parameters and moments to the host, for `admit` to put back."""
-        param, *moments = (rows[slot].to("cpu", copy=True) for rows in (self.param, *self.moments))
-        return AdapterState(param, (moments[0], moments[1]))
-
     def take(self, slot: int) -> Snapshot:
         """Begin to copy a slot's parameters and moments to the host."""
         return self._snapshots.take(

@@ -7,7 +7,6 @@ A trial that meets NaN ends, its neighbours do not notice. Price: slots that wai
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -43,7 +42,6 @@ from sftray.trainers.bank.evaluation import EvalPass
 from sftray.trainers.bank.frozen_base import take_base
 from sftray.trainers.bank.micro_steps import Steps, capacities
 from sftray.trainers.bank.slot import (
-    Branch,
     Slot,
     SlotStep,
     Usage,
@@ -169,8 +167,6 @@ class Engine:
             reports = slot.progress.again(facts)
         else:
             reports = [slot.progress.start(self._loss_of_base(slot.spec), facts)]
-        if slot.progress.branch_due:  # it was cut off in its branch, which begins again
-            self._branch_off(slot, reports.pop())
         for report in reports:
             self._writer.hand_over(slot, report)
         if slot.step == slot.spec.plan.steps:
@@ -192,7 +188,7 @@ class Engine:
         """Checkpoint every trial where it stands, between two evaluations."""
         self._settle(wait=True)
         for place, slot in enumerate(self._slots):
-            if slot and not slot.branch and slot.step > slot.progress.last["step"]:
+            if slot is not None and slot.step > slot.progress.last["step"]:
                 position = Position(self._adapters.take(place), slot.progress.state())
                 self._writer.hand_over(slot, None, position=position)
 
@@ -214,7 +210,7 @@ class Engine:
             self._optimizer.step({self._slots.index(slot): slot_update(slot) for slot in due})
         for slot in due:
             slot.step, slot.micro_steps, slot.tokens = slot.step + 1, 0, 0
-        to_evaluate = [slot for slot in due if slot.evaluates]
+        to_evaluate = [slot for slot in due if slot.step in slot.spec.plan.eval_steps]
         self._settle(wait=bool(to_evaluate))
         now, energy = time.perf_counter(), self._energy.taken()
         for slot in running:
@@ -255,31 +251,20 @@ class Engine:
         for done, loss, norm in self._optimizer.done(wait=wait):
             if done.slot not in self._slots:
                 continue
-            if branch := done.slot.branch:
-                branch.diverged |= not (math.isfinite(loss) and math.isfinite(norm))
-                continue
             try:
                 done.slot.progress.trained(done.step, loss, done.rate, norm, done.tokens)
             except DivergedError as error:
                 self._end(done.slot, Outcome.DIVERGED, str(error))
 
     def _evaluate(self, slots: Sequence[Slot]) -> None:
-        """Measure eval losses; then checkpoint, report (a rung behind its branch), wait or end."""
+        """Measure eval losses; then checkpoint, report, and wait at a rung or end."""
         works = [self._adapters.work[self._slots.index(slot)] for slot in slots]
         mixture = slots[0].spec.plan.mixture if slots else ()  # the sweep's
-        together: list[tuple[Slot, Report, Position | None]] = []
+        together: list[tuple[Slot, Report, Position]] = []
         for slot, loss in zip(slots, self._evaluation.losses(works, mixture), strict=True):
-            if slot.branch is not None:
-                together.append((slot, self._rejoin(slot, slot.branch, loss.mean), None))
-                continue
             report = slot.progress.evaluated(slot.step, loss, peak_memory_gb(self._device))
             snapshot = self._adapters.take(self._slots.index(slot))
-            position = Position(snapshot, slot.progress.state())
-            if slot.progress.branch_due:
-                self._writer.hand_over(slot, None, position=position)
-                self._branch_off(slot, report)
-            else:
-                together.append((slot, report, position))
+            together.append((slot, report, Position(snapshot, slot.progress.state())))
         answered = self._answer([one for one, _, _ in together if one.step < one.spec.plan.steps])
         reports = [
             (slot, replace(report, answers=answered.get(slot, ([], Answers()))[1]))
@@ -292,22 +277,6 @@ class Engine:
             self._writer.hand_over(slot, report, samples, written)
             if slot.step == slot.spec.plan.steps and slot in self._slots:
                 self._end(slot, Outcome.COMPLETED)
-
-    def _branch_off(self, slot: Slot, report: Report) -> None:
-        """Have a rung's branch run in the slot, from the trial's checkpoint there; `report`, the
-        rung's, waits for it."""
-        rung = slot.progress.branch_due
-        assert rung is not None
-        slot.branch = Branch(rung, self._adapters.park(self._slots.index(slot)), report)
-        slot.waiting = False
-
-    def _rejoin(self, slot: Slot, branch: Branch, loss: float) -> Report:
-        """Put the trial back into the slot of its branch; the rung's report."""
-        place, scale = self._slots.index(slot), slot.spec.config.lora_scale
-        self._adapters.admit(place, branch.parked, scale)
-        slot.branch, slot.step = None, branch.rung.step
-        loss = math.nan if branch.diverged else loss
-        return slot.progress.branched(branch.rung, branch.report, loss)
 
     def _loss_of_base(self, spec: TrialSpec) -> EvalLoss:
         """The untrained base's eval loss: measured once a bank, or by an earlier trial."""

@@ -11,31 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sftray.plan.rungs import Rung
-from sftray.plan.trial_plan import branch_rate, learning_rate
-from sftray.storage.journal.event_types import judged_loss
+from sftray.plan.trial_plan import learning_rate
 from sftray.trainers.bank.adapters import AdapterState
 from sftray.trainers.bank.slot_optimizer import table_row
 from sftray.trial.progress import Progress, Reporter
 from sftray.trial.trial_report import Report
 from sftray.trial.trial_spec import TrialSpec
-
-
-@dataclass
-class Branch:
-    """An annealed branch, which runs in its trial's place from a rung on."""
-
-    rung: Rung
-    parked: AdapterState
-    """The trial's, on the host."""
-    report: Report
-    """The rung's, held back."""
-    diverged: bool = False
-
-    @property
-    def end(self) -> int:
-        """The step after which it is evaluated."""
-        return self.rung.step + self.rung.branch_steps
 
 
 @dataclass(eq=False)
@@ -59,20 +40,11 @@ class Slot:
     resumed: bool = False
     waiting: bool = False
     """At a rung, for the search's decision."""
-    branch: Branch | None = None
-    """Which takes its steps now."""
     written: Future[None] | None = None
     """Its newest checkpoint and report, on their way."""
     lost: bool = False
     """A checkpoint could not be written."""
     asked: float = field(default_factory=time.perf_counter)
-
-    @property
-    def evaluates(self) -> bool:
-        """Whether there is an evaluation after the step that it has come to."""
-        if self.branch is not None:
-            return self.step == self.branch.end
-        return self.step in self.spec.plan.eval_steps
 
     def take_row(self) -> AdapterState:
         """The adapter to start from, which is the bank's from now on."""
@@ -113,10 +85,7 @@ class SlotStep:
 def slot_update(slot: Slot) -> tuple[list[float], SlotStep]:
     """What the optimizer needs for a slot's step, and what comes back with its result."""
     trial, step = slot.spec.config, slot.step + 1
-    if slot.branch is None:
-        rate = learning_rate(trial, slot.spec.plan, step)
-    else:
-        rate = branch_rate(trial, slot.spec.plan, slot.branch.rung, step)
+    rate = learning_rate(trial, slot.spec.plan, step)
     return table_row(trial, step, rate, slot.tokens), SlotStep(slot, step, rate, slot.tokens)
 
 
@@ -137,7 +106,7 @@ def rung_peers(
     values = [
         (
             other.spec.trial,
-            report.answers.metric if other.spec.judges_metric else judged_loss(report.metrics),
+            report.answers.metric if other.spec.judges_metric else report.metrics.get("eval_loss"),
         )
         for other, report in together
         if other is not slot and rung_of(other) == rung and report.metrics is not None

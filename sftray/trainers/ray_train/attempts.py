@@ -155,7 +155,6 @@ class _Attempt:
         facts["startup_seconds"] = time.perf_counter() - started
         if checkpoint is not None:
             trainer.progress.resume(checkpoint.state)
-        held_back: Report | None = None
         try:
             if checkpoint is None:
                 if spec.base_eval_loss is None:
@@ -164,12 +163,10 @@ class _Attempt:
                 else:
                     base = EvalLoss(spec.base_eval_loss)
                 self._report(trainer.progress.start(base, facts))
-            elif rescued is None or trainer.progress.branch_due:
-                again = trainer.progress.again(facts)
-                held_back = again.pop() if trainer.progress.branch_due else None
-                for report in again if rescued is None else ():
+            elif rescued is None:
+                for report in trainer.progress.again(facts):
                     self._report(report)
-            self._finish(trainer, checkpoint, {} if rescued is None else facts, held_back)
+            self._finish(trainer, checkpoint, {} if rescued is None else facts)
         except StoppedError:
             self._bases.keep(trainer.model, proof, trial)
             raise
@@ -180,11 +177,10 @@ class _Attempt:
         trainer: PackedSFTTrainer,
         checkpoint: checkpoints.Checkpoint | None,
         facts: RanWith,
-        held_back: Report | None,
     ) -> None:
         """Train to the end of the plan, write samples and say how it ended."""
         try:
-            trainer.train_from(checkpoint, facts, held_back)
+            trainer.train_from(checkpoint, facts)
         except DivergedError as error:
             self._report(trainer.progress.ended(Outcome.DIVERGED, str(error)))
             return

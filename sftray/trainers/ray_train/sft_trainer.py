@@ -35,7 +35,6 @@ from sftray.data.packs.packs import MappedRows, Packs
 from sftray.plan.trial_plan import TrialPlan
 from sftray.storage.journal.event_types import RanWith
 from sftray.storage.paths import TrialPaths
-from sftray.trainers.ray_train.annealed_branch import branch_loss
 from sftray.trainers.ray_train.fused_lora import fuse_lora
 from sftray.trainers.ray_train.sft_arguments import liger_works, sft_arguments
 from sftray.trainers.ray_train.sharded_base import mean_of_gradients, shard_base
@@ -56,7 +55,7 @@ from sftray.trial.lora_adapter import (
 )
 from sftray.trial.progress import Progress, Reporter
 from sftray.trial.row_order import row_order
-from sftray.trial.trial_report import Answers, Report
+from sftray.trial.trial_report import Answers
 
 
 class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -126,19 +125,14 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self._energy = GpuEnergy(self.args.device)
 
     def train_from(
-        self,
-        checkpoint: checkpoints.Checkpoint | None,
-        facts: RanWith | None = None,
-        held_back: Report | None = None,
+        self, checkpoint: checkpoints.Checkpoint | None, facts: RanWith | None = None
     ) -> None:
         """Train to the end of the plan, from the checkpoint's exact next row if there is one.
 
-        `progress` stands there already. `facts`: what the next report says besides. `held_back`:
-        the report of a rung whose branch was cut off. Raises DivergedError at the step where loss
-        or gradient norm stops being finite.
+        `progress` stands there already. `facts`: what the next report says besides. Raises
+        DivergedError at the step where loss or gradient norm stops being finite.
         """
         self._facts: RanWith = facts or {}
-        self.held_back = held_back
         if self.liger:  # its own head would take the place of TRL's, its experts that of PEFT's
             swiglu = not self.trial_config.lora_target_parameters
             kernels = {"fused_linear_cross_entropy": False, "swiglu": swiglu}
@@ -272,25 +266,11 @@ class PackedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         facts, self._facts = self._facts, {}
         self._take_energy()
         report = self.progress.evaluated(step, self.last_eval_loss, memory, data_wait, facts)
-        if step < self.plan.steps and not self.progress.branch_due:
+        if step < self.plan.steps:
             report = replace(report, answers=self.answer(self))
         if self.is_world_process_zero():
             self._write(self.paths)
-        self.report_behind_branch(report)
-
-    def report_behind_branch(self, report: Report) -> None:
-        """Report an evaluation, of a rung behind its branch."""
-        if rung := self.progress.branch_due:
-            loss = branch_loss(self, self.trial_config, self.plan, rung, self.took, self.stepped)
-            self._take_energy()
-            report = replace(self.progress.branched(rung, report, loss), answers=self.answer(self))
         self.report(report)
-
-    def took(self, seconds: float) -> None:
-        """A training step is done."""
-        self.seconds += seconds
-        self.progress.seconds += seconds
-        self.progress.gpu_seconds += seconds * self.trial_config.num_workers
 
     def _take_energy(self) -> None:
         """Of all workers' GPUs, where each one's is counted."""

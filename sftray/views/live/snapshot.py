@@ -149,7 +149,7 @@ def state_of(
     last = [trial.last for trial in running if trial.results]
     over = ended and not running
     to_come = _to_come(sweep, here, over=over)
-    tokens = sum(trial.tokens for trial in here)
+    tokens = sum(trial.last["tokens"] for trial in here)
     expected = _tokens_expected(here, to_come, plans)
     training = _training_seconds(here, clock)
     left = None
@@ -236,7 +236,7 @@ def _tokens_expected(
 
     def expected(trial: TrialRecord) -> float:
         if trial.outcome is not None:
-            return float(trial.tokens)
+            return float(trial.last["tokens"])
         share, survived = _share(trial, plans), _survived(trial)
         others = [_share(one, plans) for one in ended if _survived(one) >= survived]
         further = [other for other in others if other > share and not trial.confirms] or [1.0]

@@ -43,8 +43,6 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
             + "<extra></extra>",
         )  # fmt: skip
         kinds.add(kind)
-    if evaluated:
-        _add_branches(drawn, found.branches[found.branches["trial"].isin(trials["trial"])])
     base = found.leaderboard["base"]["eval_loss"]
     if base is not None and math.isfinite(base) and evaluated:
         drawn.add_hline(base, line={"color": style.INK, "dash": "dot", "width": 1})
@@ -59,25 +57,6 @@ def learning_curves(found: Results, loss: str = "eval_loss") -> go.Figure:
     return drawn
 
 
-def _add_branches(drawn: go.Figure, branches: pd.DataFrame) -> None:
-    """Annealed branches, apart from the curves: from where they left to where they ended."""
-    branches = branches.dropna(subset=["eval_loss"])
-    if branches.empty:
-        return
-    gap = pd.Series([math.nan] * len(branches), index=branches.index)
-    ends = (("left_rows", "left_loss"), ("rows", "eval_loss"))
-    x = pd.concat([*(branches[rows] for rows, _ in ends), gap]).sort_index(kind="stable")
-    y = pd.concat([*(branches[loss] for _, loss in ends), gap]).sort_index(kind="stable")
-    drawn.add_scatter(
-        x=x, y=y, name="annealed branch", mode="lines+markers", opacity=0.6,
-        line={"color": style.INK, "width": 1, "dash": "dot"},
-        marker={"symbol": ["circle", "diamond-open", "circle"] * len(branches),
-                "size": [0, 7, 0] * len(branches)},
-        text=branches["trial"].repeat(3),
-        hovertemplate="%{y:.4f} at row %{x:,}<br>branch of %{text}<extra></extra>",
-    )  # fmt: skip
-
-
 def _at_rungs(found: Results) -> tuple[str, float | None, pd.DataFrame]:
     """What is judged at rungs, the base's, and the decisions with it as `eval_loss`."""
     table = found.rungs
@@ -89,9 +68,9 @@ def _at_rungs(found: Results) -> tuple[str, float | None, pd.DataFrame]:
 
 
 def rungs(found: Results) -> go.Figure:
-    """Every decision: the eval loss at a rung (of the branch where there is one, or the metric),
-    who continued (filled), who was stopped (×), and the newest cutoff. Within one rung of one
-    bracket all trials had seen the same rows."""
+    """Every decision: the eval loss or the metric at a rung, who continued (filled), who was
+    stopped (×), and the newest cutoff. Within one rung of one bracket all trials had seen the same
+    rows."""
     judged, base, table = _at_rungs(found)
     drawn = style.figure("Rungs: who was stopped when", "", f"{judged} at the rung")
     if table.empty:

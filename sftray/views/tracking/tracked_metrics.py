@@ -24,8 +24,6 @@ METRICS = (
 """What each evaluation has."""
 BY_KIND = "eval_loss"
 """Before the name of a kind of token, of which an evaluation has a loss, too."""
-BRANCH = "branch/eval_loss"
-"""Of a rung's annealed branch."""
 CURVE = ("train/loss", "train/learning_rate", "train/grad_norm")
 """What each optimizer step has."""
 
@@ -90,8 +88,6 @@ class TrackedTrial:
                 newest[name] = value
         for kind, value, _ in metrics.get("eval_loss_by_kind") or ():
             newest[f"{BY_KIND}/{kind}"] = value
-        if branch := metrics.get("branch"):
-            newest[BRANCH] = branch[1]
         for name, loss in by_source(metrics).items():
             newest[f"{BY_KIND}/source/{name}"] = loss
         self.step, self._tokens = step, tokens
