@@ -31,7 +31,7 @@ from sftray.results import Results
 from sftray.results.leaderboard import RankedTrial
 from sftray.results.leaderboard_text import recommended
 from sftray.results.records import TrialRecord
-from sftray.storage.journal.event_types import Outcome, judged_loss
+from sftray.storage.journal.event_types import Outcome
 
 _STATES: Mapping[str | None, TrialState] = {
     None: TrialState.RUNNING,
@@ -146,7 +146,7 @@ def _at_rungs(sweep: Results, record: TrialRecord) -> dict[int, float]:
     """Rows of a rung → what the trial was judged by there."""
     results = {result["step"]: result for result in record.results}
     judged = {
-        one["rung"]: one.get("metric") if sweep.config.judges_metric else judged_loss(at)
+        one["rung"]: one.get("metric") if sweep.config.judges_metric else at.get("eval_loss")
         for one in record.decisions
         if (at := results.get(one["step"]))
     }
