@@ -118,7 +118,7 @@ def _frozen(
         "eval_loss": row["eval_loss"],
         "step": row["step"],
         "metric": record.metric,
-        "tokens": record.tokens,
+        "tokens": record.last["tokens"],
         "gpu_seconds": record.gpu_seconds,
         "ran_in": record.folder,
     }
