@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from sftray.config import DataConfig, SweepConfig, uniform
@@ -21,6 +22,7 @@ from sftray.results.records import TrialRecord, by_source
 from sftray.sweep.run import run_sweep
 from sftray.sweep.warm_start import learn_from
 from sftray.views.report.report import write_report
+from sftray.views.tracking.optuna_study import write_studies
 from sftray.views.tracking.tracked_metrics import TrackedTrial
 
 
@@ -112,6 +114,9 @@ def test_a_search_over_a_share_that_was_interrupted_is_the_one_that_was_not(
     again: dict[str, Any] = runpy.run_path(str(best / "repeat.py"))
     assert again["sweep"].trial.mixture == {"sums": share}
     assert "mixture.sums" in Path(write_report(found.folder)).read_text()
+    write_studies([found], str(tmp_path / "study.db"))
+    study = optuna.load_study(study_name="shares", storage=f"sqlite:///{tmp_path}/study.db")
+    assert [trial.params for trial in study.trials] == [trial.point for trial in found.records]
     known, _ = learn_from(replace(sweep, name="warm"), found.record["identities"], [found], print)
     assert [one.point for one in known] == [t.point for t in found.records if t.outcome != "pruned"]
 

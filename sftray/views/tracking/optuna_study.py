@@ -25,6 +25,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sftray.config import Space, choice
+from sftray.config.points import setting_of
 from sftray.config.spaces import RandInt, Uniform, Value, label
 from sftray.errors import SftrayError
 from sftray.results import Results
@@ -85,7 +86,7 @@ def _add_study(storage: optuna.storages.RDBStorage, name: str, sweep: Results) -
 
 def _tried(sweep: Results, axis: str) -> Space:
     """What points that were given, and not drawn, have on an axis."""
-    values: list[Value] = [getattr(one, axis) for one in sweep.trial_configs.values()]
+    values = [setting_of(sweep.config, one, axis) for one in sweep.trial_configs.values()]
     return choice([*{label(value): value for value in values}.values()])
 
 
@@ -125,7 +126,9 @@ def _frozen(
     frozen = create_trial(
         state=state,
         value=value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-        params={axis: _param(drawn[axis], getattr(config, axis)) for axis in drawn},
+        params={
+            axis: _param(drawn[axis], setting_of(sweep.config, config, axis)) for axis in drawn
+        },
         distributions=dict(drawn),
         intermediate_values=_at_rungs(sweep, record),
         user_attrs={name: value for name, value in known.items() if _is_known(value)},
