@@ -98,7 +98,9 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         {"learning_rate": rate, axis: share}
         for rate, share in itertools.product(rates, options.shares)
     )
-    grid = run_sweep(replace(sweep, points=points, scheduler="none"), log=say)
+    grid = run_sweep(
+        replace(sweep, points=points, search_space={}, scheduler="none", rungs=()), log=say
+    )
     space = {
         "learning_rate": loguniform(min(rates), max(rates)),
         axis: uniform(min(options.shares), max(options.shares)),

@@ -82,7 +82,7 @@ def test_a_search_over_a_share_that_was_interrupted_is_the_one_that_was_not(
         trial=replace(small_sweep_config.trial, lora_dropout=0.0, learning_rate=1e-2),
         points=(),
         search_space={"mixture.sums": uniform(0, 0.5)},
-        num_trials=3,
+        num_trials=2,
         trainer=trainer,
         max_concurrent_trials=1,
     )
@@ -91,18 +91,17 @@ def test_a_search_over_a_share_that_was_interrupted_is_the_one_that_was_not(
     assert any("first:" in line and "mixture.sums=0.3" in line for line in lines), lines
 
     def press_ctrl_c(line: str) -> None:
-        if line.startswith("t0001  step     4"):
+        if line.startswith("t0001  step"):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         run_sweep(sweep, local=local, log=press_ctrl_c)
     found = run_sweep(sweep, local=local, log=lines.append)
     assert list(map(_timeless, found.records)) == list(map(_timeless, undisturbed.records))
-    first, *others = found.records
-    for trial in others:
-        assert trial.point["mixture.sums"] != first.point["mixture.sums"] == pytest.approx(0.3)
-        assert trial.results[0]["eval_loss"] == first.results[0]["eval_loss"]
-        assert [r["rows"] for r in trial.results][:2] == [r["rows"] for r in first.results][:2]
+    first, second = found.records
+    assert second.point["mixture.sums"] != first.point["mixture.sums"] == pytest.approx(0.3)
+    assert second.results[0]["eval_loss"] == first.results[0]["eval_loss"]
+    assert [r["rows"] for r in second.results][:2] == [r["rows"] for r in first.results][:2]
     for trial in found.records:
         for result in trial.results:
             chats, sums = by_source(result).values()
