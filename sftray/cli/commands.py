@@ -9,10 +9,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftray.cli.terminal import say, wrapped
+from sftray.cli.terminal import quiet_libraries, say, wrapped
 from sftray.errors import SftrayError
 from sftray.storage.paths import BUNDLED, PacksPaths, SweepPaths, resolved, seen_from, with_bundled
 
@@ -20,6 +21,7 @@ SHOWN_TRIALS = 12
 """Of a leaderboard, so that it fits a screen with what stands around it."""
 
 if TYPE_CHECKING:
+    from sftray.plan.preview import Preview
     from sftray.results import Results
 
 
@@ -124,8 +126,9 @@ def report(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     """A first sweep file for a dataset and a base."""
-    from sftray.cluster.gpus import gpu_memories
+    from sftray.cluster.gpus import gpu_memories, gpu_name
     from sftray.config.sweep_file import as_file
+    from sftray.plan.preview_text import time_text
     from sftray.plan.proposal import propose
 
     file: Path = options.file
@@ -148,6 +151,10 @@ def init(options: argparse.Namespace) -> int:
         chat_template=options.chat_template,
         gpus=gpus,
         gpu_memory=min(memories, default=None),
+        gpu_name=gpu_name() if gpus else "",
+        minutes=options.minutes,
+        price=options.price_per_gpu_hour,
+        measure=partial(_measured, options),
     )
     trial = replace(found.sweep.trial, model=seen_from(found.sweep.trial.model, file.parent))
     data = found.sweep.data.with_paths(lambda path: seen_from(path, file.parent))
@@ -156,8 +163,19 @@ def init(options: argparse.Namespace) -> int:
     file.write_text(text, encoding="utf-8")
     for warning in found.warnings:
         say(wrapped(f"warning: {warning}"))
+    say(wrapped(time_text(found.plan)))
     say(f"wrote {file}; what it would do: {shlex.join(['python', str(file), '--plan'])}")
     return 0
+
+
+def _measured(options: argparse.Namespace, plan: Preview) -> Preview:
+    """With the speed of this machine, where that is asked for, or needed and not in the table."""
+    if not (options.probe or (options.minutes and plan.speed is None)):
+        return plan
+    from sftray.trainers.probe import probed
+
+    quiet_libraries()
+    return probed(plan)
 
 
 def inspect(options: argparse.Namespace) -> int:

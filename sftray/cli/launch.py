@@ -11,13 +11,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sftray.cli.commands import inspected, say_results
 from sftray.cli.terminal import (
     Stop,
     agreed,
     hook_without_secrets,
+    quiet_libraries,
     say,
     say_mistakes_plainly,
     with_plain_errors,
@@ -29,6 +30,9 @@ from sftray.config.overrides import override, read_points
 from sftray.config.sweep_config import TRAINERS, WANDB_MODES
 from sftray.errors import SftrayError
 from sftray.storage.paths import BUNDLED, SweepPaths, beside
+
+if TYPE_CHECKING:
+    from sftray.plan.preview import Preview
 
 say_mistakes_plainly()  # who imports `launch` is a sweep file
 
@@ -66,15 +70,7 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     if options.address:
         os.environ["RAY_ADDRESS"] = options.address
     if options.plan:
-        from sftray.cluster.gpus import compute_capability
-        from sftray.plan.preview import make_plan
-        from sftray.plan.preview_text import plan_text
-
-        plan = make_plan(sweep, gpu_memory=_gpu_memory(sweep), capability=compute_capability())
-        if plan.packs and not options.json:
-            say(inspected(plan.packs, rows=1) + "\n", coloured=True)
-        say(json.dumps(plan.to_json(), indent=1) if options.json else wrapped(plan_text(plan)))
-        return 0 if plan.starts else 2
+        return _say_plan(sweep, options)
     # read when ray is imported; each trial is half a dozen processes, and Ray wonders at them
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started")
     from sftray.cluster import ray_watch
@@ -112,6 +108,21 @@ def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
         say("")
         say_answers(found.folder)
     return 0
+
+
+def _say_plan(sweep: SweepConfig, options: argparse.Namespace) -> int:
+    from sftray.plan.preview_text import plan_text
+
+    plan = _plan(sweep)
+    if options.probe:
+        from sftray.trainers.probe import probed
+
+        quiet_libraries()
+        plan = probed(plan)
+    if plan.packs and not options.json:
+        say(inspected(plan.packs, rows=1) + "\n", coloured=True)
+    say(json.dumps(plan.to_json(), indent=1) if options.json else wrapped(plan_text(plan)))
+    return 0 if plan.starts else 2
 
 
 def _beside_its_file(sweep: SweepConfig) -> SweepConfig:
@@ -180,6 +191,7 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--plan", action="store_true", help="start nothing: show steps, tokens, rungs, disk")
+    add("--probe", action="store_true", help="with --plan: train for ten seconds to say how long")
     add("--json", action="store_true", help="with --plan: as JSON")
     add("--demo", action="store_true", help="the bundled base and data; a CPU is enough")
     add("--local", action="store_true", help="one trial at a time, here; a debugger works")
@@ -210,11 +222,20 @@ def _sweep_parser(sweep: SweepConfig) -> argparse.ArgumentParser:
     return parser
 
 
-def _gpu_memory(sweep: SweepConfig) -> float | None:
-    """Bytes of this machine's smallest GPU; of an 80 GB one where the GPUs are elsewhere."""
-    from sftray.cluster.gpus import smallest_gpu
+def _plan(sweep: SweepConfig) -> Preview:
+    """For this machine's GPUs; for one of 80 GB where the GPUs are elsewhere."""
+    from sftray.cluster import gpus
+    from sftray.plan.preview import make_plan
 
-    if sweep.use_gpu is False:
-        return None
-    elsewhere = sweep.use_gpu or "RAY_ADDRESS" in os.environ
-    return smallest_gpu() or (80e9 if elsewhere else None)
+    memories = [] if sweep.use_gpu is False else gpus.gpu_memories()
+    if memories:
+        return make_plan(
+            sweep,
+            gpu_memory=min(memories),
+            capability=gpus.compute_capability(),
+            gpu_name=gpus.gpu_name(),
+            gpus=len(memories),
+        )
+    if sweep.use_gpu or (sweep.use_gpu is None and "RAY_ADDRESS" in os.environ):
+        return make_plan(sweep, gpu_memory=80e9, gpu_name="H100 (assumed)")
+    return make_plan(sweep, gpu_memory=None)

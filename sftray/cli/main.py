@@ -77,6 +77,9 @@ def _add_init(command: _Command) -> None:
     add("--model", required=True, help="the base: a folder or a Hub model id")
     add("--split", default="train", help="of a Hub dataset")
     add("--chat-template", help="for a base without one: chatml, gemma, llama3, … or a Jinja file")
+    add("--minutes", type=float, help="propose what takes at most so long here; probes a CPU")
+    add("--probe", action="store_true", help="train for ten seconds to say how long it takes here")
+    add("--price-per-gpu-hour", type=float, help="in any currency, to say what the sweep costs")
     add("--gpus", type=int, help="GPUs of the cluster, 0 for none; by default this machine's")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from sftray.config import SweepConfig, TrialConfig
+from sftray.config import SweepConfig
 from sftray.config.config_json import to_json
 from sftray.config.points import Point, reachable
 from sftray.config.shares import at_shares, source_of
@@ -23,7 +23,9 @@ from sftray.plan import preflight
 from sftray.plan.bank_settings import BankSettings, bank_memory, choose_settings
 from sftray.plan.device_fit import DeviceFit, choose_execution, fit_train
 from sftray.plan.disk import Disk, disk_needed, require_space
+from sftray.plan.duration import Devices, Duration
 from sftray.plan.experts_text import experts_text
+from sftray.plan.gpu_speed import Speed, gpu_speed
 from sftray.plan.identities import identities
 from sftray.plan.memory import Memory, train_memory
 from sftray.plan.model_shape import ModelShape
@@ -31,7 +33,8 @@ from sftray.plan.precision_advice import advice_text, advised_precision
 from sftray.plan.prior_points import prior_points
 from sftray.plan.rungs import Ladders, rung_ladders
 from sftray.plan.trainer_choice import pick_trainer, without_bank
-from sftray.plan.trial_plan import TrialPlan, planner, resolve_batch_sizes
+from sftray.plan.trial_plan import planner, resolve_batch_sizes
+from sftray.plan.trial_shape import TrialShape
 from sftray.storage.model_files import BaseConfig
 from sftray.storage.paths import SweepPaths
 
@@ -68,6 +71,11 @@ class Preview:
     rungs: Ladders
     """In rows."""
     shapes: Sequence[TrialShape]
+    gpu_name: str
+    """As its driver calls it; empty on CPUs, and where it is not known."""
+    devices: Devices
+    speed: Speed | None
+    """Of each device; None where nothing is known of it."""
     disk: Disk
     warnings: Sequence[str]
     refusals: Sequence[str]
@@ -105,6 +113,22 @@ class Preview:
         axes = {*self.sweep.search_space, *(name for point in self.sweep.points for name in point)}
         shares = {name: reachable(self.sweep, name) for name in sorted(axes) if source_of(name)}
         return {name: ({name: min(of)}, {name: max(of)}) for name, of in shares.items()}
+
+    @property
+    def duration(self) -> Duration | None:
+        """None where the speed is not known."""
+        if self.speed is None:
+            return None
+        rows = self.manifest["splits"]["eval"]["rows"]
+        return Duration.of(self.sweep, self.shapes, rows, self.devices, self.speed)
+
+    @property
+    def cost(self) -> tuple[float, float] | None:
+        """The least and the most; None without a duration, a price or GPUs."""
+        price, duration = self.sweep.price_per_gpu_hour, self.duration
+        if price is None or duration is None or self.gpu_memory is None:
+            return None
+        return duration.cost(self.devices.number * self.sweep.trial.num_workers, price)
 
     def to_json(self) -> dict[str, object]:
         """What `--plan --json` prints."""
@@ -150,6 +174,10 @@ class Preview:
             "reduction_factor": sweep.reduction_factor if self.rungs else None,
             "shapes": [shape.to_json() for shape in self.shapes],
             "tokens": {"most": most, "least": least},
+            "seconds": asdict(self.duration) if self.duration else None,
+            "cost": dict(zip(("least", "most"), self.cost, strict=True)) if self.cost else None,
+            "speed": asdict(self.speed) if self.speed else None,
+            "gpu": {"name": self.gpu_name, "number": self.devices.number},
             "budgets": {name: getattr(sweep, name) for name in BUDGETS},
             "disk": {**asdict(self.disk), "total": self.disk.total},
             "warnings": self.warnings,
@@ -159,42 +187,18 @@ class Preview:
         }
 
 
-@dataclass(frozen=True)
-class TrialShape:
-    """What trials of one batch size and number of epochs do."""
-
-    trial: TrialConfig
-    plan: TrialPlan
-    tokens: int
-    tokens_to_first_rung: int
-
-    @classmethod
-    def of(cls, trial: TrialConfig, plan: TrialPlan, tokens_per_row: float) -> TrialShape:
-        first = plan.rungs[0].rows if plan.rungs else plan.rows
-        return cls(trial, plan, round(plan.rows * tokens_per_row), round(first * tokens_per_row))
-
-    def to_json(self) -> dict[str, object]:
-        of_trial = ("effective_batch_size", "num_workers", "num_train_epochs")
-        of_plan = ("micro_batch_size", "accumulation", "steps", "warmup_steps")
-        return {
-            **{name: getattr(self.trial, name) for name in of_trial},
-            **{name: getattr(self.plan, name) for name in (*of_plan, "rows", "rows_dropped")},
-            "tokens": self.tokens,
-            "tokens_to_first_rung": self.tokens_to_first_rung,
-            "rungs": [{"rows": rung.rows, "step": rung.step} for rung in self.plan.rungs],
-            "evaluations": len(self.plan.eval_steps),
-        }
-
-
 def make_plan(
     asked: SweepConfig,
     *,
     gpu_memory: float | None,
     capability: float | None = None,
+    gpu_name: str = "",
+    gpus: int = 1,
     estimate: Estimate | None = None,
 ) -> Preview:
-    """What the sweep would do on GPUs of so many bytes; None for CPUs. `capability`: their compute
-    capability, where it is known. `estimate`: of the sweep's data, from whoever has looked at them.
+    """What the sweep would do on so many GPUs of so many bytes; None for CPUs. `capability`: their
+    compute capability, `gpu_name`: as their driver calls them, where these are known. `estimate`:
+    of the sweep's data, from whoever has looked at them.
 
     Raises ConfigError where a point of the search could not run.
     """
@@ -211,7 +215,7 @@ def make_plan(
     manifest = data.manifest if isinstance(data, Packs) else data
     train = manifest["splits"]["train"]
     sweep = resolve_batch_sizes(asked, train["rows"])
-    trainer, why, bank = _trainer(sweep, base, gpu_memory)
+    trainer, why, bank = _trainer(sweep, base, gpu_memory, gpus)
     fit = (
         DeviceFit(bank.execution, at_once=bank.slots)
         if bank
@@ -240,7 +244,12 @@ def make_plan(
         gpus=_usual_gpus(sweep, base, trainer),
         first=prior_points(sweep, base),
         rungs=rung_ladders(sweep, train["rows"]),
-        shapes=[TrialShape.of(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
+        shapes=[TrialShape(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
+        gpu_name=gpu_name,
+        devices=Devices(max(1, gpus // sweep.trial.num_workers), bank.slots if bank else 1),
+        speed=gpu_speed(
+            ModelShape.of(base), sweep.trial, fit.execution, gpu_name, bank=bank is not None
+        ),
         disk=disk_of(at_once=bank.slots if bank else AT_ONCE),
         warnings=warnings,
         refusals=refusals,
@@ -258,11 +267,13 @@ def _recipe(sweep: SweepConfig) -> Recipe:
 
 
 def _trainer(
-    sweep: SweepConfig, base: BaseConfig, memory: float | None
+    sweep: SweepConfig, base: BaseConfig, memory: float | None, gpus: int
 ) -> tuple[str, str, BankSettings | None]:
     """The trainer, why, and what a bank is built for."""
     trainer, why = pick_trainer(sweep, base)
-    bank = choose_settings(sweep, base, memory=memory) if trainer == "bank" else None
+    bank = None
+    if trainer == "bank":
+        bank = choose_settings(sweep, base, memory=memory, banks=gpus)
     if trainer == "bank" and bank is None:
         trainer, why = without_bank(sweep)
     return trainer, why, bank

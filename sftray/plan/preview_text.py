@@ -16,7 +16,8 @@ from sftray.data.source.eval_split import apart_text, no_test_set
 from sftray.metrics import answer_tokens
 from sftray.plan.bank_settings import BankSettings
 from sftray.plan.disk import Disk
-from sftray.plan.preview import NO_FIT, Preview, TrialShape
+from sftray.plan.preview import NO_FIT, Preview
+from sftray.plan.trial_shape import TrialShape
 
 
 def plan_text(plan: Preview) -> str:
@@ -42,6 +43,7 @@ def plan_text(plan: Preview) -> str:
     lines += [
         f"tokens: {least:,} (all stopped at the first rung) to {most:,} (none stopped)"
         f"{_trainings_text(plan)}",
+        time_text(plan),
         *_metric_text(plan),
         *_budgets_text(plan.sweep),
         _disk_text(plan.disk),
@@ -140,6 +142,21 @@ def _shape_text(shape: TrialShape) -> str:
     )
 
 
+def time_text(plan: Preview) -> str:
+    """Minutes and money; that they are not known, where they are not."""
+    if plan.speed is None or plan.duration is None:
+        where = plan.gpu_name or ("these GPUs" if plan.gpu_memory else "this CPU")
+        return f"time: not known on {where}; --plan --probe measures it here in ten seconds"
+    number = plan.devices.number * plan.sweep.trial.num_workers
+    where = f" on {number} × {plan.gpu_name}" if plan.gpu_name else ""
+    rate = f"{plan.speed.slowest:,.0f} to {plan.speed.fastest:,.0f} positions a second"
+    text = f"time: {plan.duration.text()}{where} ({rate}, {plan.speed.source})"
+    if plan.cost:
+        price = plan.sweep.price_per_gpu_hour
+        text += f"\ncost: {plan.cost[0]:,.2f} to {plan.cost[1]:,.2f} at {price:g} a GPU-hour"
+    return text
+
+
 def _metric_text(plan: Preview) -> list[str]:
     """What the metric costs: answers, and the tokens that are generated for them at most."""
     sweep, prompts = plan.sweep, plan.manifest["sample_prompts"][: plan.sweep.num_metric_prompts]
@@ -189,9 +206,10 @@ def _judgement(sweep: SweepConfig) -> str:
 
 def _budgets_text(sweep: SweepConfig) -> list[str]:
     budgets = {name: getattr(sweep, name) for name in BUDGETS}
-    limits = [f"{name} {value:g}" for name, value in budgets.items() if value is not None]
-    if not limits:
+    given = [name for name, value in budgets.items() if value is not None]
+    if given in ([], ["price_per_gpu_hour"]):  # a price limits nothing
         return []
+    limits = [f"{name} {budgets[name]:g}" for name in given]
     return [
         f"budget: {', '.join(limits)}; when one is used up, the sweep ends with what it has "
         "and can be continued"

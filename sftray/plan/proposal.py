@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sftray.config import DataConfig, SweepConfig, TrialConfig
+from sftray.config import DataConfig, SweepConfig
 from sftray.config.points import reachable
-from sftray.config.spaces import Space, choice, fitting, loguniform, uniform
+from sftray.config.spaces import fitting
 from sftray.data.estimate import SAMPLE, Sample, estimate_from, take_samples
 from sftray.data.packs.manifest import Estimate
 from sftray.data.packs.readings import reasons_text
 from sftray.data.recipe import Recipe, make_recipe
 from sftray.errors import DataError
-from sftray.plan.checkpoint_format import held_in
 from sftray.plan.device_fit import choose_execution
+from sftray.plan.fit_minutes import Limits, within
 from sftray.plan.model_shape import ModelShape
 from sftray.plan.preflight import FEW_SUPERVISED
-from sftray.plan.preview import USUAL_GPUS, make_plan
-from sftray.plan.prior_points import published_rate
+from sftray.plan.preview import USUAL_GPUS, Preview, make_plan
+from sftray.plan.proposed_space import proposed_space, proposed_trial, proposed_trials
 from sftray.plan.trainer_choice import pick_trainer
 from sftray.plan.trial_plan import FEW_STEPS, MIN_STEPS, resolve_batch_sizes
 from sftray.storage.model_files import BaseConfig, model_config
@@ -38,7 +38,6 @@ LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Values of max_length that are proposed."""
 UNCUT = 1_048_576
 """Longer than any conversation."""
-TRIALS_AN_AXIS, TRIALS_AN_AXIS_ON_CPU = 12, 4
 _ON_A_CPU = ("learning_rate", "effective_batch_size")
 """The axes searched without a GPU: the first that matter."""
 
@@ -51,8 +50,12 @@ class Proposal:
     says: str
     reasons: Mapping[str, str]
     """By dotted field, as `sweep_file.as_file` wants them."""
-    warnings: Sequence[str]
-    """Of the plan."""
+    plan: Preview
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Of the plan."""
+        return self.plan.warnings
 
 
 def propose(
@@ -63,20 +66,59 @@ def propose(
     split: str,
     gpus: int,
     gpu_memory: float | None,
+    gpu_name: str = "",
+    price: float | None = None,
     chat_template: str | None = None,
+    minutes: float | None = None,
+    measure: Callable[[Preview], Preview] = lambda plan: plan,
 ) -> Proposal:
     """A sweep over all that matters, for `gpus` GPUs of `gpu_memory` bytes (None: not known; with
-    no GPU: a CPU). Raises DataError, TemplateError or ConfigError where there can be none."""
-    reasons: dict[str, str] = {}
+    no GPU: a CPU), or as much of it as takes at most so many `minutes`. `measure` gives a plan its
+    speed; `price`: of a GPU's hour. Raises DataError, TemplateError or ConfigError where there can
+    be none."""
     base = model_config(model)
     source, several = (sources[0], ()) if len(sources) == 1 else (None, [(s, 1.0) for s in sources])
     data = DataConfig(source, several, split=split, chat_template=chat_template, max_length=UNCUT)
     recipe = make_recipe(data, model)
     samples = take_samples(recipe, SAMPLE)
+    on = _Machine(gpus, gpu_memory, gpu_name, price)
+    first = _proposal(name, recipe, samples, base, on, Limits())
+    measured = measure(first.plan)
+    first = replace(first, plan=measured)
+    if minutes is None:
+        return first
+
+    def smaller(limits: Limits) -> Proposal:
+        less = _proposal(name, recipe, samples, base, on, limits)
+        return replace(less, plan=replace(less.plan, speed=measured.speed))
+
+    return within(minutes, first, smaller, max(one.read for one in samples))
+
+
+@dataclass(frozen=True)
+class _Machine:
+    gpus: int
+    memory: float | None
+    name: str
+    price: float | None
+    """Of a GPU's hour."""
+
+
+def _proposal(
+    name: str,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    base: BaseConfig,
+    on: _Machine,
+    limits: Limits,
+) -> Proposal:
+    reasons: dict[str, str] = {}
+    gpus, model = on.gpus, recipe.model
+    recipe, samples = _of_at_most(limits.conversations, recipe, samples)
     recipe, cut = _rows_that_hold(recipe, samples, base, reasons)
     conversations = sum(one.read for one in samples)
-    trial = _trial(model, base, gpus, conversations, reasons)
-    search = _space(base, trial, conversations, reasons)
+    trial = proposed_trial(model, base, gpus, conversations, reasons)
+    search = proposed_space(base, trial, conversations, reasons)
     if not gpus:  # a first answer in minutes
         search = {name: search[name] for name in _ON_A_CPU}
     sweep = SweepConfig(
@@ -84,8 +126,9 @@ def propose(
         data=recipe.data,
         trial=trial,
         search_space=search,
-        num_trials=_num_trials(search, gpus, reasons),
+        num_trials=proposed_trials(search, gpus, reasons),
         confirm_top=2,
+        price_per_gpu_hour=on.price,
         use_gpu=None if gpus else False,
     )
     reasons["confirm_top"] = (
@@ -93,23 +136,39 @@ def propose(
     )
     if not gpus:
         reasons["use_gpu"] = "no GPU"
-    sweep = _on_workers(sweep, base, gpus, gpu_memory, reasons)
+    sweep = limits.on(sweep, reasons)
+    sweep = _on_workers(sweep, base, gpus, on.memory, reasons)
     recipe, estimate = _with_enough_rows(recipe, samples, cut, sweep.trial.num_workers, reasons)
     recipe = _weighted(recipe, estimate, reasons)
     counts = estimate["splits"]["train"]
     sweep = _sized(replace(sweep, data=recipe.data), counts["rows"], counts["tokens"], reasons)
     if "num_train_epochs" not in search and "trial.num_train_epochs" not in reasons:
         reasons["trial.num_train_epochs"] = "with this many conversations one pass is often enough"
-    plan = make_plan(sweep, gpu_memory=gpu_memory if gpus else None, estimate=estimate)
+    memory = on.memory if gpus else None
+    plan = make_plan(
+        sweep, gpu_memory=memory, gpu_name=on.name, gpus=max(1, gpus), estimate=estimate
+    )
     reasons["trial.model"] = _about_the_base(sweep, base, gpus)
     if plan.experts:
         reasons["trial.lora_target_modules"] = f"experts: {plan.experts}"
     says = (
-        f"Which hyper-parameters for {model} on {' and '.join(sources)}?\n\n"
+        f"Which hyper-parameters for {model} on "
+        f"{' and '.join(one.path for one in recipe.data.mixture)}?\n\n"
         "A first proposal; change what you know better. With --plan it starts nothing and shows "
         "steps, memory, tokens and disk."
     )
-    return Proposal(sweep, says, reasons, plan.warnings)
+    return Proposal(sweep, says, reasons, plan)
+
+
+def _of_at_most(
+    conversations: int | None, recipe: Recipe, samples: Sequence[Sample]
+) -> tuple[Recipe, Sequence[Sample]]:
+    """The data as it is if so many of each source are read; None for all."""
+    if conversations is None:
+        return recipe, samples
+    data = replace(recipe.data, max_conversations=conversations)
+    read = [replace(one, read=min(one.read, conversations)) for one in samples]
+    return replace(recipe, data=data), read
 
 
 def _rows_that_hold(
@@ -165,68 +224,6 @@ def _weighted(recipe: Recipe, estimate: Estimate, reasons: dict[str, str]) -> Re
     reasons["data.sources"] += "; weights in proportion to their rows, so that none is repeated"
     pairs = [(one.path, w) for one, w in zip(recipe.data.mixture, weights, strict=True)]
     return replace(recipe, data=replace(recipe.data, sources=pairs))
-
-
-def _trial(
-    model: str, base: BaseConfig, gpus: int, conversations: int, reasons: dict[str, str]
-) -> TrialConfig:
-    why = "on all linear layers LoRA learns most; on attention alone it falls behind"
-    reasons["trial.lora_target_modules"] = why
-    reasons["trial.base_precision"] = (
-        "QLoRA: the frozen base in 4 bits, a quarter of the memory"
-        if gpus
-        else "4 bits are slow on a CPU"
-    )
-    trial = TrialConfig(model, base_precision="nf4" if gpus else "fp32")
-    if trial.base_precision not in (true := held_in(base)):
-        reasons["trial.base_precision"] = "as the checkpoint is saved"
-        trial = replace(trial, base_precision=true[0])
-    if gpus:
-        return trial
-    if conversations > 10_000:
-        return trial
-    reasons["trial.num_train_epochs"] = "a small dataset wants more than one pass"
-    return replace(trial, num_train_epochs=2.0)
-
-
-def _space(
-    base: BaseConfig, trial: TrialConfig, conversations: int, reasons: dict[str, str]
-) -> dict[str, Space]:
-    low, high = 2e-5, 2e-3
-    why = "LoRA's usual start is 1e-4 to 2e-4, and it diverges at some point above 1e-3"
-    if (usual := published_rate(base, trial)) is not None:
-        low, high = float(f"{usual / 8:.0e}"), float(f"{usual * 4:.0e}")
-        why = f"published as good for a base of this family and size: {usual:.1e}"
-    reasons["search_space.learning_rate"] = why
-    space: dict[str, Space] = {
-        "learning_rate": loguniform(low, high),
-        "effective_batch_size": fitting([16, 32, 64, 128]),
-    }
-    if conversations <= 100_000:
-        epochs = [1, 2, 3] if conversations <= 10_000 else [1, 2]
-        space["num_train_epochs"] = choice(epochs)
-        reasons["search_space.num_train_epochs"] = (
-            "a small dataset wants more than one pass, and three can memorise it; trials are "
-            "compared with those of as many epochs"
-        )
-    space["warmup_ratio"] = uniform(0.03, 0.1)
-    reasons["search_space.warmup_ratio"] = "Adam's moments settle before full-size steps"
-    space["lora_r"] = choice([8, 16, 32, 64])
-    reasons["search_space.lora_r"] = (
-        "capacity; alpha is the same at every rank, so that the best learning rate hardly moves"
-    )
-    return space
-
-
-def _num_trials(search: Mapping[str, Space], gpus: int, reasons: dict[str, str]) -> int:
-    each = TRIALS_AN_AXIS if gpus else TRIALS_AN_AXIS_ON_CPU
-    number = each * len(search)
-    number += -number % max(gpus, 1)
-    reasons["num_trials"] = (
-        f"about {each} for each of {len(search)} axes"
-        f"{f', a multiple of {gpus} GPUs' if gpus > 1 else ''}; most are stopped at a rung"
-    )
-    return number
 
 
 def _on_workers(

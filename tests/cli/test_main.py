@@ -184,6 +184,24 @@ def test_a_plan_tells_budgets_and_that_a_cpu_has_none_of_gpus(
     assert "\nwarning: max_gpu_hours never ends this sweep, because it runs on CPUs" in text
 
 
+def test_a_plan_says_minutes_and_money_and_where_they_are_not_known(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def planned(*assignments: str) -> str:
+        given = [part for one in assignments for part in ("--set", one)]
+        with pytest.raises(SystemExit, match=r"^0$"):
+            launch(SWEEP, ["--plan", "--storage", str(tmp_path), *given])
+        return " ".join(capsys.readouterr().out.split())
+
+    unknown = "time: not known on this CPU; --plan --probe measures it here in ten seconds"
+    assert unknown in planned("use_gpu=false", "price_per_gpu_hour=2")
+    text = planned("use_gpu=true", "price_per_gpu_hour=2")
+    assert re.search(r"time: \d+ to \d+ minutes on 1 × H100 \(assumed\) \(.*, estimated from", text)
+    assert re.search(r"cost: 0\.\d\d to \d\.\d\d at 2 a GPU-hour", text)
+    assert "budget:" not in text
+    assert "cost:" not in planned("use_gpu=true")
+
+
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
