@@ -205,13 +205,8 @@ def make_plan(
     asked = preflight.absolute(asked)
     refusals = [*preflight.refused(partial(preflight.require_place, asked))]
     base = preflight.checked_base(asked)
-    if estimate is None:
-        recipe = _recipe(asked)
-        data = find_packs(recipe, storage=asked.storage) or estimate_packs(recipe)
-        same = partial(preflight.require_same, asked, lambda: identities(recipe))
-        refusals += preflight.refused(same)
-    else:
-        data = estimate
+    data, differs = _look(asked) if estimate is None else (estimate, [])
+    refusals += differs
     manifest = data.manifest if isinstance(data, Packs) else data
     train = manifest["splits"]["train"]
     sweep = resolve_batch_sizes(asked, train["rows"])
@@ -247,13 +242,19 @@ def make_plan(
         shapes=[TrialShape(one, plan(one), per_row) for one in preflight.shape_corners(sweep)],
         gpu_name=gpu_name,
         devices=Devices(max(1, gpus // sweep.trial.num_workers), bank.slots if bank else 1),
-        speed=gpu_speed(
-            ModelShape.of(base), sweep.trial, fit.execution, gpu_name, bank=bank is not None
-        ),
+        speed=gpu_speed(ModelShape.of(base), sweep.trial, fit.execution, gpu_name, bank=bool(bank)),
         disk=disk_of(at_once=bank.slots if bank else AT_ONCE),
         warnings=warnings,
         refusals=refusals,
     )
+
+
+def _look(sweep: SweepConfig) -> tuple[Packs | Estimate, list[str]]:
+    """The packs or an estimate of them, and whether they are another start's."""
+    recipe = _recipe(sweep)
+    data = find_packs(recipe, storage=sweep.storage) or estimate_packs(recipe)
+    same = partial(preflight.require_same, sweep, lambda: identities(recipe))
+    return data, [*preflight.refused(same)]
 
 
 def _recipe(sweep: SweepConfig) -> Recipe:
