@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from random import Random
 
-from sftray.results.findings.comparisons import ComparedTrial
+from sftray.config.points import Point
+from sftray.results.findings.comparisons import ComparedTrial, Sweep
 from sftray.search.asha import asha
 from sftray.storage.journal.event_types import Outcome
 
@@ -45,6 +46,21 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What the sweep would have chosen with a part of its tokens."""
+
+    share: float
+    """Of all tokens."""
+    tokens: int
+    trial: str
+    point: Point
+    eval_loss: float
+    """The lowest until then."""
+    regret: float
+    """What it lies above the best of the whole sweep."""
+
+
+@dataclass(frozen=True)
 class Alternatives:
     """What other searches would have taken with the points of this one, in tokens."""
 
@@ -60,6 +76,8 @@ class Alternatives:
 
 
 ORDERS = 200
+SHARES = (1 / 9, 1 / 3, 1.0)
+"""Of a sweep's tokens after which its answer is looked at."""
 
 
 def alternatives(
@@ -108,6 +126,21 @@ def _by_asha(
                 break
         spent += share * full[trial.name]
     return spent if share == 1.0 else math.inf
+
+
+def chosen_by(sweep: Sweep, started: str | None) -> tuple[Chosen, ...]:
+    """The answer after each of SHARES of the search's tokens, by the losses of single runs; none
+    before the first evaluation, nor where the objective is no eval loss."""
+    points = {one.name: one.record.point for one in sweep.searched}
+    moments = regret(sweep.searched, started)
+    found = []
+    for share in SHARES if moments and sweep.config.objective == "eval_loss" else ():
+        tokens = round(share * moments[-1].tokens)
+        if until := [one for one in moments if one.tokens <= tokens]:
+            last = until[-1]
+            point = points[last.trial]
+            found.append(Chosen(share, tokens, last.trial, point, last.eval_loss, last.regret))
+    return tuple(found)
 
 
 def pareto_front(costs: Iterable[Cost]) -> tuple[Cost, ...]:

@@ -10,9 +10,11 @@ from sftray.results.findings.comparisons import ComparedTrial, read
 from sftray.results.findings.edges import Edge, edges
 from sftray.results.findings.finding_costs import (
     Alternatives,
+    Chosen,
     Cost,
     Moment,
     alternatives,
+    chosen_by,
     pareto_front,
     regret,
 )
@@ -50,6 +52,8 @@ class Findings:
     pareto: tuple[Cost, ...]
     """Eval loss against seconds of such a device, the cheapest first."""
     regret: tuple[Moment, ...]
+    anytime: tuple[Chosen, ...]
+    """What the sweep would have chosen with a ninth, a third and all of its tokens."""
     alternatives: Alternatives | None
     """What a grid and random searches would have taken with these points; None before any has come
     to its end."""
@@ -97,6 +101,7 @@ def learn(found: Results) -> Findings:
             if trial.best is not None
         ),
         regret=moments,
+        anytime=chosen_by(sweep, found.record.get("started")),
         alternatives=alternatives(sweep.searched, reached, sweep.config.reduction_factor),
         stopping=stopped,
         bad_answers=_bad_answers(best),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from sftray.config.points import short
-from sftray.results.findings.finding_costs import Alternatives, Cost, Moment
+from sftray.config.points import point_text, short
+from sftray.results.findings.finding_costs import Alternatives, Chosen, Cost, Moment
 from sftray.results.findings.findings import Findings
 from sftray.results.findings.importance import SURE, Importances
 from sftray.results.findings.scaling import Scaling
@@ -38,7 +38,7 @@ def text(findings: Findings) -> str:
         ("shares", _shares(findings.shares)),
         ("scaling", _scaling(findings.scaling)),
         ("cost", (_cost(one, findings.device) for one in findings.pareto)),
-        ("regret", _regret(findings.regret)),
+        ("anytime", (*map(_chosen, findings.anytime), *_reached(findings.regret))),
         ("instead", _instead(findings.alternatives)),
         ("stopping", _stopping(findings.stopping, findings.device)),
         ("noise", [_noise(findings.noise)]),
@@ -111,16 +111,14 @@ def _cost(cost: Cost, device: str) -> str:
     return f"{cost.trial} {cost.eval_loss:.4f} for {cost.gpu_seconds:,.0f} {device}-seconds"
 
 
-def _regret(moments: Sequence[Moment]) -> Iterator[str]:
-    for share in (1 / 9, 1 / 3, 2 / 3):
-        within = [one for one in moments if one.tokens <= share * moments[-1].tokens]
-        if within:
-            yield (
-                f"{within[-1].regret:.4f} above the best after {share:.0%} of the tokens "
-                f"({within[-1].trial})"
-            )
-            if within[-1].regret == 0:
-                break
+def _chosen(one: Chosen) -> str:
+    return (
+        f"{one.share:.0%} of the tokens choose {one.trial} ({point_text(one.point)}): "
+        f"{one.eval_loss:.4f}, {one.regret:.4f} above the best"
+    )
+
+
+def _reached(moments: Sequence[Moment]) -> Iterator[str]:
     if moments:
         reached = next(one for one in moments if one.regret == 0)
         when = "" if reached.seconds is None else f", {reached.seconds:,.0f} s after the start"

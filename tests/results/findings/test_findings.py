@@ -373,12 +373,23 @@ def test_regret_counts_the_tokens_of_all_trials_in_the_order_of_time() -> None:
         result("t0000", 60, math.nan, 200, 50),
         result("t0001", 60, 2.75, 180, 60),
     ]
-    found = learn(found_in(one_bracket(), events)).regret
-    assert [(m.tokens, m.seconds, m.trial, m.eval_loss, m.regret) for m in found] == [
+    events[1]["point"] = {"learning_rate": 2e-3}
+    found = learn(found_in(one_bracket(), events))
+    assert [(m.tokens, m.seconds, m.trial, m.eval_loss, m.regret) for m in found.regret] == [
         (100, 10, "t0000", 3.0, 0.5),
         (290, 40, "t0001", 2.5, 0.0),
         (380, 60, "t0001", 2.5, 0.0),
     ]
+    # a ninth is 42 tokens, before the first evaluation; a third 127, with which t0000 leads
+    assert [(c.tokens, c.trial, c.point["learning_rate"], c.regret) for c in found.anytime] == [
+        (127, "t0000", 1e-3, 0.5),
+        (380, "t0001", 2e-3, 0.0),
+    ]
+    assert "33% of the tokens choose t0000 (learning_rate=0.001): 3.0000, 0.5000" in " ".join(
+        text(found).split()
+    )
+    by_metric = one_bracket(objective="metric", metric="sftray.metrics:exact_match")
+    assert learn(found_in(by_metric, events)).anytime == ()
 
 
 # stopping

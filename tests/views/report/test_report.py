@@ -17,6 +17,7 @@ from sftray.cli.main import main
 from sftray.config.points import short
 from sftray.results import Results, load
 from sftray.results.confirmation import half_width
+from sftray.results.findings import learn
 from sftray.results.leaderboard_text import above_text, confirmed_says, mean_text, recommended
 from sftray.trial.samples import fixed_prompts, flagged, keep
 from sftray.views.report.report import page, write_report
@@ -150,6 +151,18 @@ def test_nothing_from_the_data_becomes_markup(tmp_path: Path) -> None:
         assert not [name for name in attributes if name.startswith("on")]
     assert read.text.count("alert(1)") >= 10  # shown, as text
     assert "{{ 7 * 7 }}" in read.text
+
+
+def test_the_answer_at_any_time_stands_with_its_tokens(html: str, recorded: Results) -> None:
+    found, text = learn(recorded).anytime, words(html)
+    assert [round(one.share, 3) for one in found] == [0.111, 0.333, 1.0]
+    for one in found:
+        assert (
+            f"{100 * one.share:.1f} % {one.tokens:,} {one.trial} {one.eval_loss:.4f} "
+            f"{one.regret:.4f} " in text
+        )
+    searched = [one.best["eval_loss"] for one in recorded.records if one.best and not one.confirms]
+    assert found[-1].eval_loss == min(searched)
 
 
 def test_a_confirmation_is_told_with_how_sure_it_is(
