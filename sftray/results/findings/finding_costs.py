@@ -56,8 +56,8 @@ class Chosen:
     point: Point
     eval_loss: float
     """The lowest until then."""
-    regret: float
-    """What it lies above the best of the whole sweep."""
+    trial_best: float
+    """The lowest of that trial in the end, however far it was trained."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,15 @@ def _by_asha(
 def chosen_by(sweep: Sweep, started: str | None) -> tuple[Chosen, ...]:
     """The answer after each of SHARES of the search's tokens, by the losses of single runs; none
     before the first evaluation, nor where the objective is no eval loss."""
-    points = {one.name: one.record.point for one in sweep.searched}
+    trials = {one.name: one for one in sweep.searched}
     moments = regret(sweep.searched, started)
     found = []
     for share in SHARES if moments and sweep.config.objective == "eval_loss" else ():
         tokens = round(share * moments[-1].tokens)
         if until := [one for one in moments if one.tokens <= tokens]:
-            last = until[-1]
-            point = points[last.trial]
-            found.append(Chosen(share, tokens, last.trial, point, last.eval_loss, last.regret))
+            chosen, loss = trials[until[-1].trial], until[-1].eval_loss
+            best = loss if chosen.best is None else chosen.best
+            found.append(Chosen(share, tokens, chosen.name, chosen.record.point, loss, best))
     return tuple(found)
 
 

@@ -114,7 +114,7 @@ def _cost(cost: Cost, device: str) -> str:
 def _chosen(one: Chosen) -> str:
     return (
         f"{one.share:.0%} of the tokens choose {one.trial} ({point_text(one.point)}): "
-        f"{one.eval_loss:.4f}, {one.regret:.4f} above the best"
+        f"{one.eval_loss:.4f} then, {one.trial_best:.4f} in the end"
     )
 
 

@@ -381,12 +381,16 @@ def test_regret_counts_the_tokens_of_all_trials_in_the_order_of_time() -> None:
         (380, 60, "t0001", 2.5, 0.0),
     ]
     # a ninth is 42 tokens, before the first evaluation; a third 127, with which t0000 leads
-    assert [(c.tokens, c.trial, c.point["learning_rate"], c.regret) for c in found.anytime] == [
-        (127, "t0000", 1e-3, 0.5),
-        (380, "t0001", 2e-3, 0.0),
+    assert [
+        (c.tokens, c.trial, c.point["learning_rate"], c.eval_loss, c.trial_best)
+        for c in found.anytime
+    ] == [
+        (127, "t0000", 1e-3, 3.0, 3.0),
+        (380, "t0001", 2e-3, 2.5, 2.5),
     ]
-    assert "33% of the tokens choose t0000 (learning_rate=0.001): 3.0000, 0.5000" in " ".join(
-        text(found).split()
+    assert (
+        "33% of the tokens choose t0000 (learning_rate=0.001): 3.0000 then, 3.0000 in the end"
+        in " ".join(text(found).split())
     )
     by_metric = one_bracket(objective="metric", metric="sftray.metrics:exact_match")
     assert learn(found_in(by_metric, events)).anytime == ()

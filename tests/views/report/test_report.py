@@ -159,7 +159,7 @@ def test_the_answer_at_any_time_stands_with_its_tokens(html: str, recorded: Resu
     for one in found:
         assert (
             f"{100 * one.share:.1f} % {one.tokens:,} {one.trial} {one.eval_loss:.4f} "
-            f"{one.regret:.4f} " in text
+            f"{one.trial_best:.4f} " in text
         )
     searched = [one.best["eval_loss"] for one in recorded.records if one.best and not one.confirms]
     assert found[-1].eval_loss == min(searched)
