@@ -28,7 +28,7 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,14 @@ class Found:
 
 def main() -> None:
     options = _options()
-    ours = [] if options.table else _ours(options.grid)
+    ours = [] if options.table else landscapes_in(options.grid)
     landscapes = ours or of_table(options.table, options.curves)
     landscapes = [replace(one, least_bar=options.bar) for one in landscapes]
     at_once = options.at_once or (1 if options.table else 4)
     seeds = range(options.seeds)
     if options.json:
         found = {
-            one.name: [_replay(one, seed, at_once, **WAYS[DEFAULT]) for seed in seeds]
+            one.name: [replay(one, seed, at_once, **WAYS[DEFAULT]) for seed in seeds]
             for one in landscapes
         }
         rows = {one.name: _row(one, found[one.name]) for one in landscapes}
@@ -96,14 +96,14 @@ def main() -> None:
     say(f"{len(landscapes)} bases, {options.seeds} seeds, {at_once} trials at once")
     for name, way in WAYS.items():
         found = {
-            one.name: [_replay(one, seed, at_once, **way) for seed in seeds] for one in landscapes
+            one.name: [replay(one, seed, at_once, **way) for seed in seeds] for one in landscapes
         }
         _tell(name, landscapes, found, by_base=name == DEFAULT)
     if not options.table:
         say("rank correlation with the last loss: " + "; ".join(_correlations(landscapes[0])))
 
 
-def _ours(path: Path) -> list[Landscape]:
+def landscapes_in(path: Path) -> list[Landscape]:
     table = json.loads(path.read_text(encoding="utf-8"))
     return of_branches(path) if "rungs" in table else [of_grid(path)]
 
@@ -204,7 +204,7 @@ class _Running:
         return metrics, None if self._steps else self.recorded.outcome
 
 
-def _replay(
+def replay(
     landscape: Landscape,
     seed: int,
     at_once: int,
@@ -212,7 +212,9 @@ def _replay(
     scheduler: str,
     shuffled: bool = False,
     priors: bool = True,
+    watch: Callable[[Search, float, float], None] = lambda search, spent, lowest: None,
 ) -> Found:
+    """`watch` is called at each trial's end, with the trainings and the lowest loss until then."""
     sweep = _sweep(landscape, seed, scheduler, shuffled=shuffled)
     best = min(landscape.points, key=lambda one: landscape.points[one].best)
     plan = planner(sweep, landscape.rows_per_epoch, execution=ONE_ROW)
@@ -245,6 +247,7 @@ def _replay(
                 if search.record(one.name, metrics, outcome) == "stop":
                     running.remove(one)
                     ended += now - one.began
+                    watch(search, spent, lowest)
                     pruned = search.outcome_of(one.name) == "pruned"
                     lost |= pruned and landscape.points[best] is one.recorded
 

@@ -11,7 +11,8 @@ from sftray.storage import files
 from sftray.storage.paths import SweepPaths, name_of
 
 _MAY_CHANGE = (
-    *BUDGETS, "num_trials", "trainings", "confirm_top", "confirm_seeds", "confirm_trainer",
+    *BUDGETS, "num_trials", "trainings", "stop_at_odds", "confirm_top", "confirm_seeds",
+    "confirm_trainer",
     "max_concurrent_trials", "max_failures", "on_broken_base", "hang_minutes", "wandb",
     "wandb_project", "wandb_samples", "wandb_adapter", "tensorboard", "num_samples_generated",
     "sample_prompts", "sample_at", "storage", "data.source", "data.eval_source", "data.revision",

@@ -74,6 +74,9 @@ class SweepConfig:
     grace_steps: Annotated[int, AtLeast(1)] = 20
     """Optimizer steps after the warm-up that a trial is sure of: a rung before them passes it by,
     so that a large batch is not judged on a handful of steps."""
+    stop_at_odds: Annotated[float | None, Above(0)] = None
+    """Begin no more trials once the odds that those left find a point whose eval loss is lower by
+    0.2 % are below this, as 0.1; None: run all."""
     early_stopping_patience: Annotated[int | None, AtLeast(1)] = None
     """End a trial by itself after so many evaluations without a better eval loss; None: never."""
     confirm_top: Annotated[int, AtLeast(0)] = 0
@@ -173,6 +176,9 @@ class SweepConfig:
         if self.warm_start and self.points:
             must = "a search: given points are run as they are"
             refuse("warm_start", f"{list(self.warm_start)} with points", must)
+        if self.stop_at_odds is not None and (self.points or self.objective == "metric"):
+            got = f"{self.stop_at_odds} with {'points' if self.points else 'a metric'}"
+            refuse("stop_at_odds", got, "None: the odds are of a search by eval loss")
         if self.max_cost is not None and self.price_per_gpu_hour is None:
             must = "given with price_per_gpu_hour"
             refuse("max_cost", f"{self.max_cost} without a price", must)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from sftray.config import SweepConfig
 from sftray.plan.rungs import Rung
 from sftray.search.asha import Decision, asha
+from sftray.search.odds import BAR, EndedTrial, odds_of_better
 from sftray.search.search_trials import SearchTrial
 from sftray.storage.journal.event_types import (
     CONTINUE,
@@ -160,6 +161,36 @@ def objective_value(sweep: SweepConfig, state: SearchTrial) -> float | None:
         return state.worst()
     best = state.best()
     return None if best is None else best[0]
+
+
+def enough(sweep: SweepConfig, trials: Iterable[SearchTrial], left: int) -> str:
+    """Why the trials left are not worth beginning, or nothing."""
+    limit = sweep.stop_at_odds
+    if limit is None or left < 1:
+        return ""
+    odds = odds_of_more(sweep, trials, left)
+    if odds is None or odds >= limit:
+        return ""
+    return (
+        f"{left} trials are not begun: the odds that they find an eval loss lower by {BAR:.1%} are "
+        f"{odds:.1%}, below stop_at_odds={limit:g}"
+    )
+
+
+def odds_of_more(sweep: SweepConfig, trials: Iterable[SearchTrial], left: int) -> float | None:
+    """That so many more trials find an eval loss lower by more than noise."""
+    ended = [
+        EndedTrial(
+            state.suggestion.point,
+            best[0] if state.outcome == Outcome.COMPLETED else None,
+            state.at_rungs,
+        )
+        for state in trials
+        if state.outcome in (Outcome.COMPLETED, Outcome.PRUNED)
+        and not state.confirms
+        and (best := state.best())
+    ]
+    return odds_of_better(sweep.search_space, ended, left)
 
 
 def chosen_points(sweep: SweepConfig, trials: Iterable[SearchTrial]) -> list[str]:

@@ -54,6 +54,9 @@ class Search:
         """Which of HALTS a trial has met, and its message."""
         self.doubted = ""
         """Why the base, its template or its attention must be broken; or nothing."""
+        self.enough = ""
+        """Why the trials that are left are not begun; or nothing."""
+        self._total = sweep.total_trials
         self._drawn = 0
         """How many trials are this search's own."""
         self._confirmed: dict[str, list[int]] = {}
@@ -78,7 +81,7 @@ class Search:
 
     def remaining(self) -> int:
         """How many trials are still to be run, those that have begun among them."""
-        points: float = self._sweep.total_trials - self._drawn
+        points: float = self._total - self._drawn
         if self._sampler:
             points = min(points, self._sampler.left())
         repeats = sum(len(seeds) for seeds in self._confirmed.values())
@@ -101,22 +104,20 @@ class Search:
     def confirm(self) -> bool:
         """Have the best points run again with new seeds; whether there is anything to run. Those
         that were chosen before stay."""
-        seed = self._sweep.trial.seed
-        seeds = [seed + number for number in range(1, self._sweep.confirm_seeds + 1)]
+        seeds = [self._sweep.trial.seed + one for one in range(1, self._sweep.confirm_seeds + 1)]
         chosen = decisions.chosen_points(self._sweep, self._trials.values())
-        self._record(
-            [
-                events.Confirmation(event=EventName.CONFIRMATION, trial=trial, seeds=seeds)
-                for trial in chosen
-            ]
-        )
+        fresh = [
+            events.Confirmation(event=EventName.CONFIRMATION, trial=trial, seeds=seeds)
+            for trial in chosen
+        ]
+        self._record(fresh)
         return self.remaining() > 0
 
     def searching(self) -> bool:
         """Whether there are trials to be run that are no repetitions."""
         begun = any(s.outcome is None and not s.confirms for s in self._trials.values())
         left = self._sampler.left() if self._sampler else 1
-        return begun or (self._drawn < self._sweep.total_trials and left > 0)
+        return begun or (self._drawn < self._total and left > 0)
 
     def unfinished(self) -> list[Suggestion]:
         """The trials that were suggested and have not ended, oldest first."""
@@ -224,8 +225,7 @@ class Search:
 
     def base_eval_loss(self) -> float | None:
         """The untrained base's, as the first trial has measured it; None before."""
-        measured = (state.losses[0] for state in self._trials.values() if 0 in state.losses)
-        return next(measured, None)
+        return next((state.losses[0] for state in self._trials.values() if 0 in state.losses), None)
 
     def best(self) -> Best | None:
         """The lowest eval loss of any trial so far, ties to the earlier trial."""
@@ -238,7 +238,10 @@ class Search:
     def _next(self) -> events.TrialSuggested | None:
         """The next point of the search, else the next repetition; None where none is left."""
         trial, point = self._next_trial(), None
-        if self._drawn < self._sweep.total_trials:
+        left = self._total - self._drawn
+        if reason := decisions.enough(self._sweep, self._trials.values(), left):
+            self.enough, self._total = reason, self._drawn
+        if self._drawn < self._total:
             point = self._sampler.ask() if self._sampler else self._sweep.points[self._drawn]
         if point is not None:  # None also where all of the space has been tried
             return events.trial_suggested(trial, point)
@@ -257,8 +260,7 @@ class Search:
         if self.doubted:
             return
         base, trials = self.base_eval_loss(), self._trials.values()
-        doubt = decisions.doubt_of_base(self._sweep, trials, base, self._usual_rate)
-        if doubt:
+        if doubt := decisions.doubt_of_base(self._sweep, trials, base, self._usual_rate):
             event = events.BaseDoubted(event=EventName.BASE_DOUBTED, trial=None, message=doubt)
             for written in self._journal.append_all([event]):
                 self._apply(written)

@@ -14,7 +14,7 @@ from sftray.storage import files
 from sftray.storage.paths import SweepPaths
 from sftray.winner.bundle import open_bundle
 
-_MORE = ("num_trials", "trainings", "confirm_top", "confirm_seeds")
+_MORE = ("num_trials", "trainings", "stop_at_odds", "confirm_top", "confirm_seeds")
 """Fields that give a sweep more to do."""
 
 

@@ -128,6 +128,8 @@ def _run(
                 if search.searching() and not search.stopped:
                     trainer.run(trials, specs, rows, search, recorder)
                     _settle(search, recorder, meter)
+                if search.enough:
+                    log(search.enough)
                 if _confirms(sweep, search):
                     _run_again(specs, rows, search, recorder, trainer, trials)
                     _settle(search, recorder, meter)

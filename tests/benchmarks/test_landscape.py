@@ -18,7 +18,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 from landscape import config_of, key, of_grid, of_table  # noqa: E402
 from priors import fitted, optima_of  # noqa: E402
-from search import DEFAULT, WAYS, _replay  # noqa: E402
+from search import DEFAULT, WAYS, replay  # noqa: E402
 
 PUBLISHED = ROOT.parent / "shared" / "tables" / "tinker_sft_sweep.csv"
 COLUMNS = ("model", "learning_rate", "lora_rank", "test_nll", "run", "outcome", "test_nll_at_0.05")
@@ -76,10 +76,10 @@ def test_a_base_is_known_by_its_name(name: str, family: str, hidden: int | None)
 
 def test_a_replay_counts_what_all_running_trials_have_trained(table: Path) -> None:
     (landscape,) = of_table(table, None)
-    one = _replay(landscape, 0, 1, **WAYS[DEFAULT])
+    one = replay(landscape, 0, 1, **WAYS[DEFAULT])
     assert one.trainings_until(landscape.bar) <= 3
     assert one.curve[-1][1] == landscape.best
-    four = _replay(landscape, 0, 4, **WAYS["TPE"])
+    four = replay(landscape, 0, 4, **WAYS["TPE"])
     assert four.curve[0][0] == pytest.approx(4 * 63 / 780)  # all four have come to the first rung
     assert all(a <= b for (a, _), (b, _) in zip(four.curve, four.curve[1:], strict=False))
 
@@ -100,7 +100,7 @@ def test_the_command_prints_the_bases_of_a_table(table: Path) -> None:
 def test_our_grid_is_a_landscape() -> None:
     grid = of_grid(ROOT / "benchmarks" / "grid.json")
     assert grid.best == pytest.approx(1.479745)
-    assert _replay(grid, 0, 4, **WAYS[DEFAULT]).best_at(12) <= 1.01 * grid.best
+    assert replay(grid, 0, 4, **WAYS[DEFAULT]).best_at(12) <= 1.01 * grid.best
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published table is not here")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sftray.results.findings.comparisons import ComparedTrial, read
+from sftray.results.findings.comparisons import ComparedTrial, Sweep, read
 from sftray.results.findings.edges import Edge, edges
 from sftray.results.findings.finding_costs import (
     Alternatives,
@@ -25,7 +25,12 @@ from sftray.results.findings.stopping import Stopping, stopping
 from sftray.results.findings.verdict import noise, verdict
 from sftray.results.leaderboard_text import recommended, standing
 from sftray.results.tables import Results
+from sftray.search.odds import EndedTrial, odds_of_better
+from sftray.storage.journal.event_types import Outcome
 from sftray.trial.answer_flags import bad_answers
+
+MORE = 8
+"""Trials that would be added to a sweep."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class Findings:
     """What the trials' seconds were taken on: GPU or CPU."""
     pareto: tuple[Cost, ...]
     """Eval loss against seconds of such a device, the cheapest first."""
+    odds: float | None
+    """That MORE further trials find an eval loss lower by more than noise; None where too little is
+    known, or the objective is another."""
     regret: tuple[Moment, ...]
     anytime: tuple[Chosen, ...]
     """What the sweep would have chosen with a ninth, a third and all of its tokens."""
@@ -100,6 +108,7 @@ def learn(found: Results) -> Findings:
             for trial in trials
             if trial.best is not None
         ),
+        odds=_odds(sweep),
         regret=moments,
         anytime=chosen_by(sweep, found.record.get("started")),
         alternatives=alternatives(sweep.searched, reached, sweep.config.reduction_factor),
@@ -107,6 +116,21 @@ def learn(found: Results) -> Findings:
         bad_answers=_bad_answers(best),
         noise=noise(trials),
     )
+
+
+def _odds(sweep: Sweep) -> float | None:
+    if sweep.config.objective != "eval_loss" or sweep.config.points:
+        return None
+    ended = [
+        EndedTrial(
+            one.record.point,
+            one.best if one.outcome == Outcome.COMPLETED else None,
+            one.at_rungs,
+        )
+        for one in sweep.searched
+        if one.outcome in (Outcome.COMPLETED, Outcome.PRUNED) and one.best is not None
+    ]
+    return odds_of_better(sweep.config.search_space, ended, MORE)
 
 
 def _device(trials: Sequence[ComparedTrial]) -> str:

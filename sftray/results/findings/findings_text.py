@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from sftray.config.points import point_text, short
 from sftray.results.findings.finding_costs import Alternatives, Chosen, Cost, Moment
-from sftray.results.findings.findings import Findings
+from sftray.results.findings.findings import MORE, Findings
 from sftray.results.findings.importance import SURE, Importances
 from sftray.results.findings.scaling import Scaling
 from sftray.results.findings.share_effects import ShareEffect, says
 from sftray.results.findings.stopping import Stopping
+from sftray.search.odds import BAR
 
 WIDTH = 80
 NAMES = 13
@@ -39,6 +40,7 @@ def text(findings: Findings) -> str:
         ("scaling", _scaling(findings.scaling)),
         ("cost", (_cost(one, findings.device) for one in findings.pareto)),
         ("anytime", (*map(_chosen, findings.anytime), *_reached(findings.regret))),
+        ("more trials", _odds(findings.odds)),
         ("instead", _instead(findings.alternatives)),
         ("stopping", _stopping(findings.stopping, findings.device)),
         ("noise", [_noise(findings.noise)]),
@@ -123,6 +125,11 @@ def _reached(moments: Sequence[Moment]) -> Iterator[str]:
         reached = next(one for one in moments if one.regret == 0)
         when = "" if reached.seconds is None else f", {reached.seconds:,.0f} s after the start"
         yield f"the best was reached after {reached.tokens:,} tokens{when}"
+
+
+def _odds(odds: float | None) -> Iterator[str]:
+    if odds is not None:
+        yield f"{odds:.0%} odds that {MORE} more find an eval loss lower by {BAR:.1%}"
 
 
 def _instead(found: Alternatives | None) -> Iterator[str]:

@@ -26,7 +26,7 @@ RUNNING, STARTING, UNFINISHED = "running", "starting", "unfinished"
 off with the sweep's budget."""
 
 
-_CHANGEABLE = ("num_trials", "trainings", "confirm_top", "confirm_seeds", *BUDGETS)
+_CHANGEABLE = ("num_trials", "trainings", "stop_at_odds", "confirm_top", "confirm_seeds", *BUDGETS)
 """Fields that the sweep may have otherwise than when it was begun."""
 
 

@@ -12,9 +12,11 @@ from sftray.results import Results
 from sftray.results.confirmation import half_width
 from sftray.results.diagnosis.one_diagnosis import NOTHING_WRONG
 from sftray.results.findings import Findings
+from sftray.results.findings.findings import MORE
 from sftray.results.leaderboard_text import above_text, confirmed_says, energy_text, mean_text
 from sftray.results.loss_by_kind import NAMES, end_text, losses_by_kind
 from sftray.results.tables import BASE
+from sftray.search.odds import BAR
 from sftray.storage import files
 from sftray.storage.paths import PacksPaths, SweepPaths, join
 from sftray.trial.answer_flags import BAD
@@ -51,6 +53,8 @@ def facts_of(found: Results, findings: Findings) -> Facts:
         "kind_names": NAMES,
         "end_says": end_text(kinds),
         "costs": _costs(found, findings),
+        "more_trials": MORE,
+        "bar": BAR,
         "trials": _trials(found),
         "prompts": _prompts(found),
         "splits": _splits(found, manifest),
