@@ -57,7 +57,7 @@ FEW, MORE = 3, 5
 """Trainings."""
 MOST_TRIALS = 24
 MOST_TRAININGS = 12.0
-"""A replay ends there."""
+"""A replay ends there, if it is to."""
 Curve = list[tuple[float, float]]
 """(trainings spent, best loss so far) at every evaluation."""
 
@@ -212,6 +212,7 @@ def replay(
     scheduler: str,
     shuffled: bool = False,
     priors: bool = True,
+    most: float = MOST_TRAININGS,
     watch: Callable[[Search, float, float], None] = lambda search, spent, lowest: None,
 ) -> Found:
     """`watch` is called at each trial's end, with the trainings and the lowest loss until then."""
@@ -233,7 +234,7 @@ def replay(
                     continue
                 running.append(_Running(name, recorded, plan(sweep.trial.at(point)), now))
                 search.record(name, {"step": 0, "eval_loss": landscape.base_loss})
-            if not running or (curve and curve[-1][0] > MOST_TRAININGS):
+            if not running or (curve and curve[-1][0] > most):
                 return Found(curve, lost)
             now = min(one.due for one in running)
             due = [one for one in running if one.due <= now + 1e-9]

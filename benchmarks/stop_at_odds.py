@@ -73,7 +73,7 @@ def main() -> None:
             for one in landscapes:
                 for seed in range(options.seeds):
                     found.append(Ends(one))
-                    replay(one, seed, 1, **settings, watch=found[-1].take)
+                    replay(one, seed, 1, **settings, most=math.inf, watch=found[-1].take)
             tell(way, found)
 
 

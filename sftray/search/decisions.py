@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from sftray.config import SweepConfig
+from sftray.config.points import Point, in_space
 from sftray.plan.rungs import Rung
 from sftray.search.asha import Decision, asha
 from sftray.search.odds import BAR, EndedTrial, odds_of_better
@@ -161,6 +162,11 @@ def objective_value(sweep: SweepConfig, state: SearchTrial) -> float | None:
         return state.worst()
     best = state.best()
     return None if best is None else best[0]
+
+
+def can_be(sweep: SweepConfig, point: Point, drawn: int) -> bool:
+    """Whether the sweep can have suggested a point after `drawn` others."""
+    return drawn < len(sweep.points) if sweep.points else in_space(sweep.search_space, point)
 
 
 def enough(sweep: SweepConfig, trials: Iterable[SearchTrial], left: int) -> str:

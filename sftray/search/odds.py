@@ -26,9 +26,9 @@ BAR = 0.002
 """Of the best loss: what a better one must be lower by."""
 LEAST = 2
 """Completed trials before there are odds."""
-WORST = 0.1
-"""A loss that lies further above the best, in the logarithm, counts as so far: far away no parabola
-fits. Diverged trials are left out for that."""
+FAR = 0.1
+"""A loss that lies further above the best, in the logarithm, is as unsure as it is further: no
+parabola fits far away. Diverged trials are left out."""
 MEAN, ALONG, TOGETHER = 0.3, 0.1, 0.03
 """Standard deviations, in the logarithm of the loss, before anything is known: of all losses, from
 the middle of an axis to its end, and of two axes together."""
@@ -68,8 +68,9 @@ def odds_of_better(
     best = math.log(min(finals))
     known = [(one.point, *end) for one in ended if (end := _end(one, ended))]
     tried = _features(spaces, [point for point, _, _ in known])
-    losses = np.array([min(loss - best, WORST) for _, loss, _ in known])
-    unsure = np.array([sd**2 + NOISE**2 for _, _, sd in known])
+    losses = np.array([loss - best for _, loss, _ in known])
+    far = np.maximum(losses - FAR, 0)
+    unsure = np.array([sd**2 + NOISE**2 for _, _, sd in known]) + far**2
     return _lower(tried, losses, unsure, _features(spaces, left), _prior(spaces), trials)
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from sftray.config import SweepConfig, TrialConfig
-from sftray.config.points import Point, in_space
+from sftray.config.points import Point
 from sftray.errors import JournalError
 from sftray.plan.trial_plan import TrialPlan
 from sftray.search import decisions
@@ -81,7 +81,7 @@ class Search:
 
     def remaining(self) -> int:
         """How many trials are still to be run, those that have begun among them."""
-        points: float = self._total - self._drawn
+        points: float = self._left()
         if self._sampler:
             points = min(points, self._sampler.left())
         repeats = sum(len(seeds) for seeds in self._confirmed.values())
@@ -117,7 +117,7 @@ class Search:
         """Whether there are trials to be run that are no repetitions."""
         begun = any(s.outcome is None and not s.confirms for s in self._trials.values())
         left = self._sampler.left() if self._sampler else 1
-        return begun or (self._drawn < self._total and left > 0)
+        return begun or (self._left() > 0 and left > 0)
 
     def unfinished(self) -> list[Suggestion]:
         """The trials that were suggested and have not ended, oldest first."""
@@ -238,14 +238,18 @@ class Search:
     def _next(self) -> events.TrialSuggested | None:
         """The next point of the search, else the next repetition; None where none is left."""
         trial, point = self._next_trial(), None
-        left = self._total - self._drawn
-        if reason := decisions.enough(self._sweep, self._trials.values(), left):
-            self.enough, self._total = reason, self._drawn
-        if self._drawn < self._total:
+        if self._left() > 0:
             point = self._sampler.ask() if self._sampler else self._sweep.points[self._drawn]
         if point is not None:  # None also where all of the space has been tried
             return events.trial_suggested(trial, point)
         return decisions.next_repetition(self._sweep, self._trials, self._confirmed, trial)
+
+    def _left(self) -> int:
+        """How many trials are still to be drawn; none once the search has enough."""
+        left = self._total - self._drawn
+        if reason := decisions.enough(self._sweep, self._trials.values(), left):
+            self.enough, self._total, left = reason, self._drawn, 0
+        return left
 
     def _next_trial(self) -> str:
         return f"t{len(self._trials):04d}"
@@ -314,7 +318,7 @@ class Search:
     def _apply_suggested(self, event: events.TrialSuggested) -> None:
         trial, point, confirms = event["trial"], event["point"], event.get("confirms")
         expected = self._next_trial()
-        if trial != expected or not (confirms or self._possible(point)):
+        if trial != expected or not (confirms or decisions.can_be(self._sweep, point, self._drawn)):
             raise JournalError(
                 f"journal: got {trial} at {point}, which this sweep would not suggest as "
                 f"{expected}; it belongs to another sweep, so give this one another --name"
@@ -338,11 +342,6 @@ class Search:
         cutoff = None if cutoff is None else decisions.turned(self._sweep, cutoff)
         state.decisions[event["step"]] = Decision(goes_on, cutoff)
         self._rungs[event["bracket"], event["rung"]][event["trial"]] = judged
-
-    def _possible(self, point: Point) -> bool:
-        if self._sweep.points:
-            return self._drawn < len(self._sweep.points)
-        return in_space(self._sweep.search_space, point)
 
 
 def _of_base(event: Event) -> bool:

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 from landscape import config_of, key, of_grid, of_table  # noqa: E402
 from priors import fitted, optima_of  # noqa: E402
 from search import DEFAULT, WAYS, replay  # noqa: E402
+from stop_at_odds import Ends  # noqa: E402
 
 PUBLISHED = ROOT.parent / "shared" / "tables" / "tinker_sft_sweep.csv"
 COLUMNS = ("model", "learning_rate", "lora_rank", "test_nll", "run", "outcome", "test_nll_at_0.05")
@@ -110,3 +112,23 @@ def test_the_fit_of_the_prior_points_is_that_of_the_published_table() -> None:
     assert found.coefficients == pytest.approx(FIT.coefficients, rel=0.02)
     assert (found.size, found.rank) == pytest.approx((FIT.size, FIT.rank), abs=0.006)
     assert residual < 0.15
+
+
+def test_a_false_stop_is_one_after_which_more_than_the_bar_is_found() -> None:
+    known = [(1.0, 2.0, 0.5), (2.0, 2.0, 0.05), (4.0, 1.99, 0.02), (5.0, 1.99, 1.0)]
+    grid = of_grid(ROOT / "benchmarks" / "grid.json")
+    ends = Ends(replace(grid, least_bar=0.002), known)
+    assert ends.stop(0.01) is None
+    assert ends.stop(0.03) == (1.0, 0.0)
+    saved, missed = ends.stop(0.1) or (0.0, 0.0)
+    assert (saved, missed > ends.bar) == (3.0, True)
+
+
+def test_a_replay_has_the_odds_at_each_trial_s_end() -> None:
+    grid = of_grid(ROOT / "benchmarks" / "grid.json")
+    ends = Ends(grid)
+    replay(grid, 0, 1, **WAYS["random + ASHA"], most=math.inf, watch=ends.take)
+    odds = [one for _, _, one in ends.known]
+    assert len(odds) == len(grid.points)
+    assert odds[0] == 1.0  # of one trial nothing is known
+    assert 0.0 < odds[-2] < odds[3] <= 1.0

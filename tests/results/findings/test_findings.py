@@ -392,6 +392,7 @@ def test_regret_counts_the_tokens_of_all_trials_in_the_order_of_time() -> None:
         "33% of the tokens choose t0000 (learning_rate=0.001): 3.0000 then, 3.0000 in the end"
         in " ".join(text(found).split())
     )
+    assert found.odds is None  # of no trial that has ended
     by_metric = one_bracket(objective="metric", metric="sftray.metrics:exact_match")
     assert learn(found_in(by_metric, events)).anytime == ()
 
@@ -655,3 +656,23 @@ def test_before_any_trial_has_come_to_its_end_nothing_is_priced() -> None:
     trials = [({"learning_rate": 1e-3}, always(2.0), None, 24)]
     space = {"learning_rate": loguniform(1e-5, 1e-1)}
     assert learn(story(make_sweep(search_space=space), trials)).alternatives is None
+
+
+def test_more_trials_are_unlikely_to_help_where_all_that_is_left_is_worse() -> None:
+    rates = [1e-5 * 2**n for n in range(12)]
+    sweep = one_bracket(search_space={"learning_rate": choice(rates)}, rungs=())
+
+    def tried(places: Sequence[int]) -> Results:
+        losses = {place: 2 * math.exp(0.01 * (place - 6) ** 2) for place in places}
+        return story(
+            sweep,
+            [({"learning_rate": rates[n]}, always(loss), "completed", None)
+             for n, loss in losses.items()],
+        )  # fmt: skip
+
+    early, late = learn(tried([2, 4, 9])), learn(tried([2, 3, 4, 5, 6, 7, 8, 9]))
+    assert early.odds is not None
+    assert late.odds is not None
+    assert early.odds > 0.9
+    assert late.odds < 0.05
+    assert f"{late.odds:.0%} odds that 8 more find an eval loss lower by 0.2%" in text(late)
