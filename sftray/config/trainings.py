@@ -9,22 +9,27 @@ from __future__ import annotations
 import bisect
 import math
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 LEAST_KEPT = 2
 """Of the trials at a rung so many continue at least."""
 SEARCHES = 200
 
 
-def expected_trainings(trials: int, rungs: Sequence[float], reduction_factor: int) -> float:
-    """The cost of so many trials of equal epochs. rungs: shares of a training."""
-    return _costs(trials, rungs, reduction_factor)[-1]
+Rungs = Sequence[tuple[Hashable, float]]
+"""Where a trial is judged, and after which share of its training."""
+
+
+def expected_trainings(trials: int, shapes: Sequence[Rungs], reduction_factor: int) -> float:
+    """The cost of so many trials. shapes: the rungs of trials that are as likely as each other."""
+    return _costs(trials, shapes, reduction_factor)[-1]
 
 
 def trials_worth(trainings: float, rungs: Sequence[float], reduction_factor: int) -> int:
     """The most trials that are expected to cost at most so many trainings; one at least."""
-    most = math.ceil(trainings)
-    while (costs := _costs(most, rungs, reduction_factor))[-1] <= trainings:
+    most, shapes = math.ceil(trainings), [[(share, share) for share in rungs]]
+    while (costs := _costs(most, shapes, reduction_factor))[-1] <= trainings:
         most *= 2
     return max(1, bisect.bisect_right(costs, trainings))
 
@@ -42,24 +47,25 @@ def cutoff_among(ranked: Sequence[float], reduction_factor: int) -> float | None
     return max(quantile, ranked[LEAST_KEPT - 1])
 
 
-def _costs(most: int, rungs: Sequence[float], reduction_factor: int) -> list[float]:
+def _costs(most: int, shapes: Sequence[Rungs], reduction_factor: int) -> list[float]:
     """The mean cost after each number of trials."""
     sums = [0.0] * most
     for seed in range(SEARCHES):
         rng, cost = random.Random(seed), 0.0
-        recorded: list[list[float]] = [[] for _ in rungs]
+        recorded: dict[Hashable, list[float]] = defaultdict(list)
         for number in range(most):
+            rungs = rng.choice(shapes) if len(shapes) > 1 else shapes[0]
             cost += _one_trial(rng.random(), rungs, recorded, reduction_factor)
             sums[number] += cost
     return [total / SEARCHES for total in sums]
 
 
 def _one_trial(
-    loss: float, rungs: Sequence[float], recorded: list[list[float]], reduction_factor: int
+    loss: float, rungs: Rungs, recorded: dict[Hashable, list[float]], reduction_factor: int
 ) -> float:
-    for share, losses in zip(rungs, recorded, strict=True):
-        cutoff = cutoff_among(losses, reduction_factor)
-        bisect.insort(losses, loss)
+    for rung, share in rungs:
+        cutoff = cutoff_among(recorded[rung], reduction_factor)
+        bisect.insort(recorded[rung], loss)
         if cutoff is not None and loss > cutoff:
             return share
     return 1.0

@@ -177,7 +177,11 @@ def _trainings_text(plan: Preview) -> str:
     sweep = plan.sweep
     if not sweep.rungs or sweep.scheduler == "none":
         return ""
-    expected = expected_trainings(sweep.total_trials, sweep.rungs, sweep.reduction_factor)
+    shapes = [
+        [((one.plan.bracket, rung.rows), rung.step / one.plan.steps) for rung in one.plan.rungs]
+        for one in plan.shapes
+    ]
+    expected = expected_trainings(sweep.total_trials, shapes, sweep.reduction_factor)
     return f"; the search costs about {expected:.1f} full trainings"
 
 

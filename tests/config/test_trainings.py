@@ -34,7 +34,17 @@ def one_search(trials: int, rng: random.Random) -> float:
 def test_the_expected_cost_is_that_of_asha_on_trials_in_random_order(trials: int) -> None:
     rng = random.Random(trials)
     mean = statistics.fmean(one_search(trials, rng) for _ in range(400))
-    assert expected_trainings(trials, RUNGS, ETA) == pytest.approx(mean, rel=0.06)
+    found = expected_trainings(trials, [[(one, one) for one in RUNGS]], ETA)
+    assert found == pytest.approx(mean, rel=0.06)
+
+
+def test_a_trial_that_passes_rungs_by_costs_more() -> None:
+    small, large = [(80, 0.1), (400, 0.5)], [(400, 0.5)]  # a batch that has not had its grace steps
+    costs = [expected_trainings(16, some, ETA) for some in ([small], [small, large], [large])]
+    assert costs == sorted(costs)
+    assert costs[1] - costs[0] > 1
+    apart = expected_trainings(16, [[("one epoch", 0.5)], [("two epochs", 0.5)]], ETA)
+    assert apart > costs[2]  # of either kind two always continue
 
 
 def test_a_budget_in_trainings_gives_the_number_of_trials() -> None:
