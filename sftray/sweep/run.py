@@ -128,8 +128,6 @@ def _run(
                 if search.searching() and not search.stopped:
                     trainer.run(trials, specs, rows, search, recorder)
                     _settle(search, recorder, meter)
-                if search.enough:
-                    log(search.enough)
                 if _confirms(sweep, search):
                     _run_again(specs, rows, search, recorder, trainer, trials)
                     _settle(search, recorder, meter)
@@ -297,6 +295,8 @@ def _end(sweep: SweepConfig, journal: Journal, search: Search, meter: Meter, log
     """Journal that the sweep has ended: all of it, or as much as its budget allowed."""
     meter.record()
     left = search.remaining()
+    if search.enough:
+        log(search.enough)
     if not (meter.used_up and left):
         journal.append(SweepEnded(event=EventName.SWEEP_ENDED, trial=None))
         return
