@@ -14,14 +14,12 @@ from pathlib import Path
 from demo_world import (
     VERBS,
     Draw,
-    ages,
     appointment,
     for_training,
     guests,
     held_out,
     homes,
     order,
-    shop,
     some_sum,
     statement,
 )
@@ -107,34 +105,9 @@ def chat_list(draw: Draw) -> list[Turn]:
     return [("user", asked), ("assistant", "\n".join(f"* {name}" for name in names))]
 
 
-def chat_older(draw: Draw) -> list[Turn]:
-    text, names = ages(draw)
-    which = draw.one(["older", "younger"])
-    name = names[which == "younger"]
-    return [("user", f"{text} Who is {which}?"), ("assistant", f"{name} is {which}.")]
-
-
-def chat_shop(draw: Draw) -> list[Turn]:
-    text, fields = shop(draw)
-    asked = {
-        "When do you open?": f"We open at {fields['opens']}.",
-        "When do you close?": f"We close at {fields['closes']}.",
-        "Where are you?": f"We are in {fields['place']}.",
-        "Which day do you rest?": f"We rest on {fields['rests']}.",
-        "Who is the owner?": f"{fields['owner']} is the owner.",
-    }
-    turns = [("system", text)]
-    hello = draw.one(["Hello, {} here.", "Good day, this is {}.", "I am {}."]).format(draw.name())
-    for question in draw.rng.sample(list(asked), draw.rng.choice([1, 1, 2])):
-        said = question if len(turns) > 1 else f"{hello} {question}"
-        turns += [("user", said), ("assistant", asked[question])]
-    return turns
-
-
-KINDS = (
-    *(chat_note, chat_opposite, chat_sum, chat_order, chat_where, chat_who, chat_list, chat_older),
-    chat_shop,
-)
+KINDS = (chat_note, chat_opposite, chat_sum, chat_order, chat_where, chat_who, chat_list)
+"""What a base of 2.1M parameters learns from 33,000 tokens: at least 8 of 10 held-out questions of
+each kind right. Who of two is older it answers by chance, of a shop's hours 4 of 10."""
 
 
 def chats(draw: Draw, number: int) -> list[list[Turn]]:

@@ -18,7 +18,7 @@ SPACES: dict[str, Space] = {
     # a base of 2.1M parameters wants rates 30 times those of a large one
     "learning_rate": loguniform(1e-4, 3e-2),
     "effective_batch_size": choice([2, 4]),
-    "num_train_epochs": choice([0.2, 0.3]),
+    "num_train_epochs": choice([0.2, 0.25]),
     "warmup_ratio": uniform(0.0, 0.2),
     "lora_r": choice([2, 4, 8]),
 }
@@ -28,7 +28,7 @@ FULL_RATES = loguniform(1e-4, 1e-2)
 
 
 def demo(sweep: SweepConfig) -> SweepConfig:
-    """The same sweep on the bundled base and data: 6 trials of at most 40,000 tokens each, and
+    """The same sweep on the bundled base and data: 6 trials of at most 33,000 tokens each, and
     the best two three times more where the sweep confirms."""
     spaces, rate, rank = SPACES, 4e-3, 8
     if sweep.trial.finetune == "full":
@@ -49,7 +49,7 @@ def demo(sweep: SweepConfig) -> SweepConfig:
         sweep,
         name=f"demo-{sweep.name}",
         data=replace(data, max_length=256, eval_fraction=0.04, num_eval_conversations=96),
-        trial=replace(trial, effective_batch_size=4, num_train_epochs=0.3),
+        trial=replace(trial, effective_batch_size=4, num_train_epochs=0.25),
         search_space={name: spaces[name] for name in sweep.search_space},
         num_trials=6,
         confirm_top=min(sweep.confirm_top, 2),

@@ -46,7 +46,7 @@ def loss_spikes(config: TrialConfig, course: TrialCurves, base: float | None) ->
     if not _came_back(course, worst) or not _came_back(course, last):
         return _spike_told(config, course, found)
     losses, normal = course.curve[:, 1], usual(course.curve[:, 1])
-    if losses[worst] - normal[worst] < STRANGE:
+    if losses[worst] - normal[worst] < STRANGE or (base is not None and losses[worst] < base):
         return None
     step, batch = int(course.curve[worst, 0]), config.effective_batch_size
     return Diagnosis(

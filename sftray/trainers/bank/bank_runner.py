@@ -69,7 +69,8 @@ class BankRunner:
             max_restarts=sweep.max_failures,
             max_concurrency=THREADS,
         )
-        threads = int(os.environ.get("OMP_NUM_THREADS", max(1, int(cluster.cpus))))
+        asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the first of nested ones
+        threads = int(asked) if asked.isdigit() else max(1, int(cluster.cpus))
         self._banks = [
             remote.remote(
                 sweep.trial, use_gpu=use_gpu, threads=threads, hang_seconds=60 * sweep.hang_minutes
