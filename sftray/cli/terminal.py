@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import textwrap
@@ -116,6 +117,16 @@ def say(text: str, *, coloured: bool = False) -> None:
 def agreed(question: str) -> bool:
     """Ask; whether the answer is yes."""
     return input(visible(f"{question} [y/N] ")).lower() in ("y", "yes")
+
+
+def asked(prompt: str) -> str | None:
+    """A line of the user's; None where there are no more."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # the arrow keys of `input`
+    try:
+        return input(visible(prompt))
+    except EOFError:
+        return None
 
 
 def quiet_libraries() -> None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sftray.cli.terminal import agreed, quiet_libraries, say
+from sftray.cli.terminal import agreed, asked, quiet_libraries, say
 from sftray.config.config_json import to_json
-from sftray.errors import SftrayError
+from sftray.errors import SftrayError, TemplateError
 from sftray.storage.terminal_text import put
 
 if TYPE_CHECKING:
@@ -136,6 +136,37 @@ def generate(options: argparse.Namespace) -> int:
         say(json.dumps(shown, ensure_ascii=False))
     if options.metric:
         _say_scores(options.metric, pairs, facts.kind)
+    return 0
+
+
+def chat(options: argparse.Namespace) -> int:
+    """A conversation with base and winner, until there are no more lines."""
+    if options.top_p != 1 and not options.temperature:
+        raise SftrayError("--top-p: got no --temperature, must have one to sample", "add it")
+    quiet_libraries()
+    from sftray.trial.generation import Sampling
+    from sftray.winner.chat import Chat
+
+    talk = Chat(
+        options.dir,
+        system=options.system,
+        sampling=Sampling(options.temperature, options.top_p, options.seed),
+        max_new_tokens=options.max_new_tokens,
+        trust_remote_code=options.trust_remote_code,
+    )
+    say(f"base and {talk.kind} answer, each after its own answers; /new begins again, Ctrl-D ends")
+    while (words := asked("you: ")) is not None:
+        if words.strip() == "/new":
+            talk.begin_again()
+        elif words.strip():
+            try:
+                answers = talk.ask(words)
+            except TemplateError as error:
+                put(f"error: {error}", sys.stderr)
+                continue
+            for who, (text, ended) in answers.items():
+                cut = "" if ended else f" … (cut off after {options.max_new_tokens} tokens)"
+                say(f"{who}: {text}{cut}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Greedy answers of a model, several prompts at once, by transformers.
+"""Answers of a model, several prompts at once, by transformers.
 
-Promise: the likeliest token at each step and nothing else: what a base's own generation
-configuration would do to it (repetition_penalty, suppress_tokens, …) is left out, as a bank, which
-answers without transformers, leaves it out. Prompts are padded to one length where the loaded model
-is seen to predict the same behind padding, and its rotary frequencies do not depend on the longest
-of them; else it answers one at a time.
+Promise: the likeliest token at each step, or one drawn as `Sampling` says, and nothing else: what a
+base's own generation configuration would do to it (repetition_penalty, suppress_tokens, …) is left
+out, as a bank, which answers without transformers, leaves it out. Prompts are padded to one length
+where the loaded model is seen to predict the same behind padding, and its rotary frequencies do not
+depend on the longest of them; else it answers one at a time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from sftray.config.checks import require
 from sftray.metrics import ANSWER_TOKENS
 from sftray.trial.gpu_memory import free_memory
 from sftray.trial.samples import Reply
@@ -29,6 +31,25 @@ ON_CPU, ON_GPU = 16, 512
 """Answers at once, at most."""
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is taken."""
+
+    temperature: float = 0.0
+    """What logits are divided by before one is drawn; 0 takes the likeliest."""
+    top_p: float = 1.0
+    """Drawn among the likeliest that have this probability together."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        finite = 0 <= self.temperature < math.inf
+        require(finite, "temperature", str(self.temperature), "0, or a number above")
+        require(0 < self.top_p <= 1, "top_p", str(self.top_p), "above 0 and at most 1")
+
+
+GREEDY = Sampling()
+
+
 @torch.no_grad()
 def reply(
     model: PreTrainedModel,
@@ -36,17 +57,23 @@ def reply(
     prompt: Sequence[int],
     end_of_turn: int,
     max_new_tokens: int = ANSWER_TOKENS,
+    sampling: Sampling = GREEDY,
 ) -> Reply:
-    """The greedy answer to a prompt's tokens, until the token `end_of_turn` or what the model's own
+    """The answer to a prompt's tokens, until the token `end_of_turn` or what the model's own
     configuration names; and whether it came to that end."""
     ends = end_tokens(model, end_of_turn)
     asked = torch.tensor([list(prompt)], device=model.device)
-    with _greedy(model):
+    drawn: dict[str, float] = {}
+    if sampling.temperature:
+        torch.manual_seed(sampling.seed)
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    with _without_own_settings(model):
         output = model.generate(
             input_ids=asked,
             attention_mask=torch.ones_like(asked),
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            do_sample=bool(drawn),
+            **drawn,
             use_cache=True,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=sorted(ends),
@@ -61,22 +88,30 @@ def replies(
     prompts: Sequence[Sequence[int]],
     end_of_turn: int,
     max_new_tokens: int = ANSWER_TOKENS,
+    sampling: Sampling = GREEDY,
 ) -> list[Reply]:
     """`reply` to each prompt, in their order."""
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     asked = [list(prompts[place]) for place in order]
     ends = end_tokens(model, end_of_turn)
-    with _greedy(model), _any_padding(model):
+    with _without_own_settings(model), _any_padding(model):
         longest = max(map(len, asked), default=0) + max_new_tokens
         number = _at_once(model, longest)
-        together = len(asked) > 1 and number > 1 and longest <= _most_alone(model)
+        together = (
+            len(asked) > 1
+            and number > 1
+            and not sampling.temperature
+            and longest <= _most_alone(model)
+        )
         together = together and _pads(model, asked[0], asked[-1])
         answers: list[list[int]] = []
         for start in range(0, len(asked), number) if together else ():
             some = asked[start : start + number]
             answers += _continued(model, some, ends, max_new_tokens)
     if not together:
-        return [reply(model, tokenizer, one, end_of_turn, max_new_tokens) for one in prompts]
+        return [
+            reply(model, tokenizer, one, end_of_turn, max_new_tokens, sampling) for one in prompts
+        ]
     found = dict(zip(order, answers, strict=True))
     return [
         (str(tokenizer.decode(found[k], skip_special_tokens=True)), found[k][-1] in ends)
@@ -184,14 +219,15 @@ def base_answers(
     end_of_turn: int,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int = ANSWER_TOKENS,
+    sampling: Sampling = GREEDY,
 ) -> list[Reply]:
     """`replies` of the base, by itself or beneath an adapter."""
     with model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext():
-        return replies(model, tokenizer, prompts, end_of_turn, max_new_tokens)
+        return replies(model, tokenizer, prompts, end_of_turn, max_new_tokens, sampling)
 
 
 @contextlib.contextmanager
-def _greedy(model: PreTrainedModel) -> Iterator[None]:
+def _without_own_settings(model: PreTrainedModel) -> Iterator[None]:
     """Without the model's own generation configuration, of which `generate` takes whatever it is
     not given."""
     models = [model, *([model.get_base_model()] if isinstance(model, PeftModel) else [])]

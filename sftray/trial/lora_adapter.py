@@ -34,7 +34,8 @@ def lora_config(trial: TrialConfig, model: PreTrainedModel | None = None) -> Lor
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=trial.lora_r,
-        lora_alpha=trial.alpha,
+        # whole where it can be: other readers of adapter_config.json (Ollama's) take no other
+        lora_alpha=int(trial.alpha) if trial.alpha == int(trial.alpha) else trial.alpha,
         use_rslora=trial.use_rslora,
         lora_dropout=trial.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),

@@ -1,10 +1,11 @@
-"""Answers of the winner and of its base to the same prompts, for `sftray generate`."""
+"""The winner loaded to be asked, and its answers and its base's, for `sftray generate`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sftray.data.chat.asking import asked_of, prompt_ids, prompt_text
 from sftray.data.chat.chat_format import ChatFormat
@@ -14,6 +15,11 @@ from sftray.data.source.turns import Message, message
 from sftray.errors import DataError, SftrayError
 from sftray.storage import files
 from sftray.winner.bundle import BundleFacts, open_bundle
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sftray.config import TrialConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,32 @@ class AnswerPair:
     winner_ended: bool
 
 
+@dataclass(frozen=True)
+class Winner:
+    """What a bundle holds, loaded."""
+
+    facts: BundleFacts
+    trial: TrialConfig
+    chat: ChatFormat
+    """What writes its prompts: the renderer of its training rows."""
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    """The adapter on its base, or the whole model."""
+
+
+def open_winner(folder: str, trust_remote_code: bool) -> Winner:
+    """Load the winner of a sweep's or a bundle's folder."""
+    local, facts = open_bundle(folder)
+    trial = facts.as_trained(folder, trust_remote_code)
+    from sftray.trial.base_model import saved_tokenizer
+    from sftray.trial.eval_loss import load_trained
+
+    tokenizer = saved_tokenizer(local, trial)
+    chat = ChatFormat.from_json(facts.chat_format, tokenizer.backend_tokenizer.to_str())
+    model, _ = load_trained(local, trial, facts.data.max_length)
+    return Winner(facts, trial, chat, tokenizer, model)
+
+
 def answer(
     folder: str, prompt: str, max_new_tokens: int, *, trust_remote_code: bool = False
 ) -> dict[str, str]:
@@ -56,23 +88,21 @@ def answer_all(
     trust_remote_code: bool = False,
 ) -> tuple[BundleFacts, list[AnswerPair]]:
     """The same to many, several at once; `questions` may be the path of a file of them."""
-    local, facts = open_bundle(folder)
-    trial = facts.as_trained(folder, trust_remote_code)
-    from sftray.trial.base_model import computing_as, saved_tokenizer
-    from sftray.trial.eval_loss import load_trained, load_untrained
+    winner = open_winner(folder, trust_remote_code)
+    facts, trial, chat, tokenizer = winner.facts, winner.trial, winner.chat, winner.tokenizer
+    from sftray.trial.base_model import computing_as
+    from sftray.trial.eval_loss import load_untrained
     from sftray.trial.generation import base_answers, replies
 
-    tokenizer = saved_tokenizer(local, trial)
-    chat = ChatFormat.from_json(facts.chat_format, tokenizer.backend_tokenizer.to_str())
     if isinstance(questions, str):
         questions = read_questions(questions, chat, facts.data.columns)
     asked = [prompt_ids(chat, one.prompt or prompt_text(chat, one.turns)) for one in questions]
     end = facts.end_of_turn
-    model, _ = load_trained(local, trial, facts.data.max_length)
+    model = winner.model
     with computing_as(trial, model.device):
         trained = replies(model, tokenizer, asked, end, max_new_tokens)
         if facts.is_whole:
-            del model  # there may be no room for both
+            del model, winner  # there may be no room for both
             model = load_untrained(trial)
         base = base_answers(model, tokenizer, end, asked, max_new_tokens)
     return facts, [

@@ -42,6 +42,7 @@ def test_what_peft_saves_has_no_problem_and_peft_loads_all_of_it(
     config, tensors = saved
     assert peft_problems(config, tensors) == []
     assert vllm_problems(config, tensors) == []
+    assert type(config["lora_alpha"]) is int  # no other is read by Ollama's converter
     assert len(tensors) == 2 * 7 * 2  # A and B of seven projections in two layers
     assert tensors[f"{Q_PROJ}.lora_A.weight"] == Stored((4, 48), "F32")
     loaded = AutoPeftModelForCausalLM.from_pretrained(folder).state_dict()
