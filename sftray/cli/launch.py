@@ -65,6 +65,19 @@ def demo(options: argparse.Namespace) -> NoReturn:
     launch(sweep, ["--demo", *options.rest])
 
 
+def train(options: argparse.Namespace) -> NoReturn:
+    """The recommended point of a sweep, trained on all its data."""
+    from sftray.sweep.last_training import last_training
+
+    sweep = last_training(
+        options.dir,
+        epochs=options.epochs,
+        hold_out=options.hold_out,
+        trust_remote_code=options.trust_remote_code,
+    )
+    launch(sweep, options.rest)
+
+
 def _launch(sweep: SweepConfig, options: argparse.Namespace) -> int:
     sweep = _overridden(_beside_its_file(sweep), options)
     if options.address:

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The `sftray` command."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.run is not launch.demo:
+    if rest and options.run not in (launch.demo, launch.train):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     sys.excepthook = hook_without_secrets
@@ -134,6 +134,11 @@ def _add_winner(command: _Command) -> None:
         help="eval losses before and after, and what merging into 4-bit would lose; by default the "
         "last only for a base that was held in 4 bits",
     )
+    text = "train the best point on all the data, what was held out too, into a sweep of its own"
+    train = command(launch.train, f"{text}; takes the flags of a sweep file as well")
+    train.add_argument("--epochs", type=float, help="by default those of the point")
+    text = "keep evaluation and test sets apart, as the sweep did"
+    train.add_argument("--hold-out", action="store_true", help=text)
     push = command(winner_commands.push, "upload the winner to the Hugging Face Hub")
     push.add_argument(
         "--repo", required=True, metavar="USER/NAME", help="created if it does not exist"
@@ -150,7 +155,16 @@ def _add_winner(command: _Command) -> None:
     generate.add_argument("--file", metavar="PROMPTS.jsonl", help=text)
     text = "of the answers to --file, on stderr, as in sftray.metrics:last_number"
     generate.add_argument("--metric", metavar="MODULE:FUNCTION", help=text)
-    generate.add_argument("--max-new-tokens", type=int, default=128)
+    text = "a conversation with the best of a sweep and with its base"
+    chat = command(winner_commands.chat, text)
+    chat.add_argument("--system", metavar="TEXT", help="a system turn before all others")
+    text = "sample at this temperature; by default the likeliest tokens are taken"
+    chat.add_argument("--temperature", type=float, default=0.0, metavar="T", help=text)
+    text = "sample among the likeliest tokens that have this probability together"
+    chat.add_argument("--top-p", type=float, default=1.0, metavar="P", help=text)
+    chat.add_argument("--seed", type=int, default=0, help="of the sampling")
+    for answering in (generate, chat):
+        answering.add_argument("--max-new-tokens", type=int, default=128)
     text = "run the base's own Python code; the sweep's setting does not suffice"
-    for loads_the_base in (merge, push, generate):
+    for loads_the_base in (train, merge, push, generate, chat):
         loads_the_base.add_argument("--trust-remote-code", action="store_true", help=text)

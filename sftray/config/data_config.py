@@ -81,6 +81,10 @@ class DataConfig:
     """Test conversations of their own in its place, all of which are measured on."""
     test_split: Annotated[str | None, Filled()] = None
     """Test split of the same Hub dataset."""
+    hold_out: bool = True
+    """False trains on what would be held out, too: the evaluation conversations are then those that
+    they would be, their loss says nothing of others, and there is no test set unless one is given.
+    For the last training of a point that a search has found."""
     max_conversations: Annotated[int | None, AtLeast(1), "or None for all"] = None
     """Read only this many conversations, from the start of the source."""
     max_length: Annotated[int, Between(8, 2**20, "tokens")] = 2048
@@ -122,6 +126,11 @@ class DataConfig:
             WeightedSource(name, path, weight / total, weight / total)
             for name, (path, weight) in zip(names, given, strict=True)
         )
+
+    @property
+    def has_eval_loss(self) -> bool:
+        """Whether what is evaluated on is not trained on."""
+        return self.hold_out or self.eval_source is not None or self.eval_split is not None
 
     @property
     def spelling(self) -> str:

@@ -58,6 +58,9 @@ class SweepConfig:
     points: tuple[Mapping[str, Value], ...] = ()
     """Run exactly these points instead of searching."""
 
+    searched_in: str | None = None
+    """Folder of the sweep whose recommended point this trains: the model card gives its loss."""
+
     trainer: Annotated[str, OneOf(*TRAINERS)] = "auto"
     """bank: many trials at once on one base. train: one Ray Train run a trial. auto takes the bank
     where it can run the trials."""
@@ -172,6 +175,9 @@ class SweepConfig:
             refuse("objective", "'metric' without a metric", must)
         if self.metric_at == "rungs" and self.metric is None:
             refuse("metric_at", "'rungs' without a metric", "'end', or given with a metric")
+        if not self.data.has_eval_loss and self.total_trials > 1:
+            must = "True: trials are compared by what they have not trained on"
+            refuse("data.hold_out", f"False with {self.total_trials} trials", must)
         self._require_repetitions()
         if self.warm_start and self.points:
             must = "a search: given points are run as they are"
@@ -186,6 +192,11 @@ class SweepConfig:
         corners = ({name: v} for name, space in self.search_space.items() for v in space.corners())
         trials = [self.trial.at(point) for point in (*self.points, *corners)]
         self._require_shares(trials)
+
+    @property
+    def takes_last(self) -> bool:
+        """Whether a trial's last weights count, and not those of its lowest eval loss."""
+        return self.objective == "metric" or not self.data.has_eval_loss
 
     @property
     def judges_metric(self) -> bool:

@@ -15,6 +15,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
+from sftray.config import DataConfig
 from sftray.data.chat.asking import asked_of, number_of_tokens
 from sftray.data.chat.chat_format import ChatFormat
 from sftray.data.chat.format_probe import choose_format
@@ -77,7 +78,8 @@ def estimate_from(
     seen = np.concatenate([one.kept for one in train])
     if (own := given.get("eval")) is None:
         evaluated = [min(max(1, math.ceil(data.eval_fraction * one)), most) for one in numbers]
-        numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
+        if data.hold_out:
+            numbers = [one - held for one, held in zip(numbers, evaluated, strict=True)]
         chosen = [np.ones(len(one.kept), np.bool_) for one in train]  # of a sample any may be
         if any(map(_all_alike, train)) or all(one.report.rows >= one.read for one in train):
             hashes, bands = zip(
@@ -90,15 +92,10 @@ def estimate_from(
         chosen = [limited(own.kept["hash"], most)]
         overlaps["eval"] = overlap_of(seen, own.kept[chosen[0]])
         seen = np.concatenate([seen, own.kept[chosen[0]]])
-    test: dict[str, SplitEstimate] = {}
-    if (tested := given.get("test")) is not None:
+    tested = given.get("test")
+    if tested is not None:
         overlaps["test"] = overlap_of(seen, tested.kept)
-        whole = _scaled([tested], [tested.conversations], data.max_length)
-        test["test"] = {**whole, **reading_of([tested.report], [tested.source])}
-    elif data.test_fraction and sum(one.conversations for one in train) >= TESTED_FROM:
-        held = [min(math.ceil(data.test_fraction * one.conversations), most) for one in train]
-        numbers = [max(1, one - out) for one, out in zip(numbers, held, strict=True)]
-        test["test"] = {**_scaled(train, held, data.max_length), **reading_of([], [])}
+    test, numbers = _test_set(data, train, numbers, tested)
     conversed = [
         one.conversed(held, SAMPLE_PROMPTS)
         for one, held in zip([own] if own else train, chosen, strict=True)
@@ -125,6 +122,23 @@ def estimate_from(
         "apart": apart,
         "sample_prompts": _references(chat, prompts[:SAMPLE_PROMPTS]),
     }
+
+
+def _test_set(
+    data: DataConfig, train: Sequence[Sample], numbers: list[int], tested: Sample | None
+) -> tuple[dict[str, SplitEstimate], list[int]]:
+    """The test set, if there is one, and how many conversations of each source it leaves of
+    `numbers` to train on."""
+    if tested is not None:
+        whole = _scaled([tested], [tested.conversations], data.max_length)
+        return {"test": {**whole, **reading_of([tested.report], [tested.source])}}, numbers
+    many = sum(one.conversations for one in train) >= TESTED_FROM
+    if not (data.hold_out and data.test_fraction and many):
+        return {}, numbers
+    most = data.num_eval_conversations
+    held = [min(math.ceil(data.test_fraction * one.conversations), most) for one in train]
+    left = [max(1, one - out) for one, out in zip(numbers, held, strict=True)]
+    return {"test": {**_scaled(train, held, data.max_length), **reading_of([], [])}}, left
 
 
 def _references(chat: ChatFormat, prompts: Sequence[Conversation]) -> list[Reference]:

@@ -261,7 +261,7 @@ def _split(
     apart = 0 if {"eval", "test"} <= given.keys() else _keep_together(train, data)
     if "eval" not in given:
         hashes = [one.documents.kept["hash"] for one in train]
-        _hold(splits, "eval", held_out(hashes, data.eval_fraction, most))
+        _hold(splits, "eval", held_out(hashes, data.eval_fraction, most), data.hold_out)
     if "test" not in given:
         _hold_test_set(splits, data, log)
     for split, sources in splits.items():
@@ -279,11 +279,17 @@ def _holds(one: Tokenised, theirs: Kept) -> NDArray[np.bool_]:
     return np.isin(one.documents.kept["whole_hash"], theirs["whole_hash"])
 
 
-def _hold(splits: dict[str, list[Chosen]], split: str, held: Sequence[NDArray[np.bool_]]) -> None:
-    """Take a set out of the training data."""
+def _hold(
+    splits: dict[str, list[Chosen]],
+    split: str,
+    held: Sequence[NDArray[np.bool_]],
+    out: bool = True,
+) -> None:
+    """Make a set of training data, and take it `out` of them."""
     pairs = [*zip(splits["train"], held, strict=True)]
     splits[split] = [(one, free & mask) for (one, free), mask in pairs]
-    splits["train"] = [(one, free & ~mask) for (one, free), mask in pairs]
+    if out:
+        splits["train"] = [(one, free & ~mask) for (one, free), mask in pairs]
 
 
 def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> int:
@@ -298,7 +304,7 @@ def _keep_together(train: Sequence[Tokenised], data: DataConfig) -> int:
 
 def _hold_test_set(splits: dict[str, list[Chosen]], data: DataConfig, log: Log) -> None:
     """Take a test set out of the training data where there is enough, or say why not."""
-    if not data.test_fraction:
+    if not (data.test_fraction and data.hold_out):
         return
     train = splits["train"]
     kept = [one.documents.kept for one, _ in train]

@@ -112,6 +112,7 @@ def make_recipe(
         "allow_special_tokens": data.allow_special_tokens,
         "packing_version": PACKING_VERSION,
         "format_version": FORMAT_VERSION,
+        **({} if data.hold_out else {"hold_out": False}),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
     return Recipe(

@@ -60,7 +60,7 @@ def disk_needed(
     running = min(at_once, trials)
     parameters = _trained_parameters(sweep, base)
     local = None if is_uri(sweep.storage) else nearest_there(sweep.storage)
-    of_ended = 2 if sweep.objective == "metric" else 1
+    of_ended = 2 if sweep.takes_last else 1
     kept = of_ended * (trials - running) + KEPT * running
     return Disk(
         packs=float(POSITION_BYTES * positions),

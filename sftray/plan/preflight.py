@@ -126,7 +126,7 @@ def check_sweep(
     _require_different_points(sweep)
     return [
         *check_template(sweep),
-        *check_evaluation(counts_of(manifest)["eval"]),
+        *check_evaluation(sweep.data, counts_of(manifest)["eval"]),
         *check_plans(sweep, plan),
         *check_budgets(sweep, gpus=gpus),
         *check_rates(sweep, base),
@@ -261,10 +261,15 @@ def check_rates(sweep: SweepConfig, base: BaseConfig) -> Iterator[str]:
         )
 
 
-def check_evaluation(evaluation: Counts) -> Iterator[str]:
-    """Where the evaluation set is too small to distinguish trials."""
+def check_evaluation(data: DataConfig, evaluation: Counts) -> Iterator[str]:
+    """Where the evaluation set is too small to distinguish trials, or is trained on."""
     supervised = evaluation["supervised_tokens"]
-    if supervised < FEW_SUPERVISED:
+    if not data.has_eval_loss:
+        yield (
+            "data.hold_out=False: what is evaluated on is trained on, too, so eval_loss says how "
+            "well it is learned and nothing of other conversations"
+        )
+    elif supervised < FEW_SUPERVISED:
         yield (
             f"the evaluation set has {evaluation['conversations']} conversations and "
             f"{supervised:,} trained tokens; fewer than {FEW_SUPERVISED:,} are a noisy comparison: "

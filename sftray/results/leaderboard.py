@@ -67,6 +67,8 @@ class Leaderboard(TypedDict):
     """Whose point is recommended; `leaderboard_text.recommended` says why."""
     trials: list[RankedTrial]
     """The best first, those without a loss last."""
+    has_eval_loss: NotRequired[bool]
+    """False where the losses are of conversations that were trained on."""
     budget_spent: NotRequired[str]
     confirmed: NotRequired[Confirmation]
 
@@ -107,6 +109,8 @@ def leaderboard(sweep: SweepConfig, records: Records) -> Leaderboard:
         board["base"]["eval_loss_by_kind"] = by_kind
     if of_sources := by_source(untrained):
         board["base"]["by_source"] = of_sources
+    if not sweep.data.has_eval_loss:
+        board["has_eval_loss"] = False
     if records.budget_spent:
         board["budget_spent"] = records.budget_spent
     if confirmed:

@@ -21,7 +21,8 @@ def table(board: Leaderboard, *, top: int | None = None) -> str:
     sources = list(
         of_base or next((row["by_source"] for row in board["trials"] if "by_source" in row), {})
     )
-    header = ["", "trial", *names, "eval_loss", *sources, *scored, "tokens", "seconds", "outcome"]
+    loss_name = "eval_loss" if board.get("has_eval_loss", True) else "loss (trained on)"
+    header = ["", "trial", *names, loss_name, *sources, *scored, "tokens", "seconds", "outcome"]
     apart = [_loss(of_base.get(name)) for name in sources]
     untrained = [_loss(base), *apart, *["" for _ in scored], "0", "0", ""]
     lines = [["", "base", *["" for _ in names], *untrained]]
@@ -95,6 +96,8 @@ def recommended(board: Leaderboard) -> str:
     if row is None or row["eval_loss"] is None:
         return ""
     loss, base = row["eval_loss"], board["base"]["eval_loss"]
+    if not board.get("has_eval_loss", True):
+        return f"{row['trial']}: no eval loss, because it was trained on all conversations"
     below = "" if base is None or not math.isfinite(base) else f", {base - loss:.4f} below the base"
     own = f"{row['trial']}: eval loss {loss:.4f} at step {row['step']}{below}"
     confirmed = board.get("confirmed")

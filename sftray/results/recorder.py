@@ -140,9 +140,9 @@ class Recorder:
 
     def _prune(self, trial: TrialRecord) -> None:
         """What is left of a trial that has ended is the checkpoint of its best evaluation, and of
-        its last one where the sweep is after a metric, which is of that."""
+        its last one where that counts."""
         folder, wanted = self._paths.trial(trial.trial), [trial.best]
-        if self._sweep.objective == "metric":
+        if self._sweep.takes_last:
             wanted += trial.trained[-1:]
         there = {join(folder.checkpoints, name) for name in files.list_names(folder.checkpoints)}
         kept = {folder.checkpoint(evaluation["step"]) for evaluation in wanted if evaluation}

@@ -46,6 +46,18 @@ class ShownTrial:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """What the sweep says that has found a bundle's point."""
+
+    sweep: str
+    says: str
+    """In the words of its leaderboard."""
+    eval_loss: float
+    base_eval_loss: float
+    epochs: float
+
+
+@dataclass(frozen=True)
 class BundleFacts:
     """What is known of a winner. Losses are in nats a supervised token."""
 
@@ -95,6 +107,8 @@ class BundleFacts:
     """What base and winner lose on the test set; None where there is none."""
     metric: Measured | None = None
     """What the sweep's metric says of base and winner, by plain transformers."""
+    searched: Searched | None = None
+    """Of a last training."""
     energy_wh: float | None = None
     """That the trial's GPUs have counted; None where they do not."""
 
@@ -108,6 +122,7 @@ class BundleFacts:
                 "config": TrialConfig(**values["config"]),
                 "data": DataConfig(**values["data"]),
                 "leaderboard": [ShownTrial(**row) for row in values["leaderboard"]],
+                "searched": (of := values.get("searched")) and Searched(**of),
             }
             return cls(**{**values, **typed})
         except (KeyError, TypeError) as error:
@@ -125,6 +140,11 @@ class BundleFacts:
     def kind(self) -> str:
         """What the bundle holds."""
         return "model" if self.is_whole else "adapter"
+
+    @property
+    def loss_name(self) -> str:
+        """What the bundle's loss is."""
+        return "eval loss" if self.data.has_eval_loss else "loss on what was trained on"
 
     @property
     def loader(self) -> str:

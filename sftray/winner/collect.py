@@ -33,7 +33,16 @@ from sftray.storage.checksums import MANIFEST, as_manifest
 from sftray.storage.journal.event_types import Metrics
 from sftray.storage.paths import SweepPaths, TrialPaths, join, name_of
 from sftray.winner.adapter_format import CONFIG
-from sftray.winner.bundle import CARD, FACTS, REPEAT, BundleFacts, ShownTrial, open_bundle, seal
+from sftray.winner.bundle import (
+    CARD,
+    FACTS,
+    REPEAT,
+    BundleFacts,
+    Searched,
+    ShownTrial,
+    open_bundle,
+    seal,
+)
 from sftray.winner.check import Asking, Check, assemble
 from sftray.winner.measured import Measured
 from sftray.winner.model_card import model_card, repeat_file
@@ -67,7 +76,7 @@ def collect(
     whose checkpoint is gone or `damaged` are passed over.
     """
     best, evaluation = _best_kept(sweep, paths, found, damaged, log)
-    facts_with = partial(_facts, sweep, packs, found, best, evaluation)
+    facts_with = partial(_facts, sweep, packs, found, best, evaluation, _searched(sweep, log))
     if old := _kept(paths.best, best.trial, evaluation, log):
         facts = facts_with(
             old.reloaded_eval_loss, old.verified, old.text_part, old.test, old.metric
@@ -98,14 +107,14 @@ def _best_kept(
     sweep: SweepConfig, paths: SweepPaths, found: Results, damaged: frozenset[str], log: Log
 ) -> tuple[TrialRecord, Metrics]:
     """The best evaluation whose checkpoint is there: a stopped trial's worker may have continued
-    for a moment, and put a newer one in the place of one that was reported. A metric is one of a
-    trial's last weights."""
+    for a moment, and put a newer one in the place of one that was reported. Where the last weights
+    count, the newest."""
     place = {row["trial"]: number for number, row in enumerate(found.leaderboard["trials"])}
 
     def order(evaluation: tuple[TrialRecord, Metrics]) -> tuple[bool, float, str, int]:
         trial, result = evaluation
         other = trial.trial != found.leaderboard["best"]
-        if sweep.objective == "metric":
+        if sweep.takes_last:
             return (other, place[trial.trial], "", -result["step"])
         return (other, result["eval_loss"], trial.trial, result["step"])
 
@@ -139,6 +148,7 @@ def _facts(
     found: Results,
     best: TrialRecord,
     evaluation: Metrics,
+    searched: Searched | None,
     reloaded_eval_loss: float,
     verified: bool,
     text_part: bool,
@@ -188,8 +198,22 @@ def _facts(
         text_part=text_part,
         test=test,
         metric=metric,
+        searched=searched,
         energy_wh=best.energy_wh,
     )
+
+
+def _searched(sweep: SweepConfig, log: Log) -> Searched | None:
+    """What is known of the point from where it was found."""
+    if sweep.searched_in is None:
+        return None
+    try:
+        facts = BundleFacts.read(SweepPaths(sweep.searched_in).best)
+    except (OSError, SftrayError) as error:
+        log(f"warning: the card has no loss of the search, because it cannot be read: {error}")
+        return None
+    epochs = facts.config.num_train_epochs
+    return Searched(facts.sweep, facts.says, facts.eval_loss, facts.base_eval_loss, epochs)
 
 
 def _confirmed(found: Results) -> Confirmed | None:
@@ -260,11 +284,12 @@ def _verdict(facts: BundleFacts) -> str:
     loss, recorded = facts.reloaded_eval_loss, facts.eval_loss
     if facts.verified:
         return (
-            f"best/: reloaded with {facts.loader}, eval loss {loss:.6f} (recorded {recorded:.6f})"
+            f"best/: reloaded with {facts.loader}, {facts.loss_name} {loss:.6f} "
+            f"(recorded {recorded:.6f})"
         )
     return (
-        f"WARNING: best/ was reloaded with {facts.loader} and gave eval loss {loss:.6f}, but "
-        f"{recorded:.6f} was recorded. Do not use it before the reason is known"
+        f"WARNING: best/ was reloaded with {facts.loader} and gave {facts.loss_name} {loss:.6f}, "
+        f"but {recorded:.6f} was recorded. Do not use it before the reason is known"
     )
 
 

@@ -89,7 +89,8 @@ def merge(
         if rows is not None:
             in_4_bit = check or trial.in_4_bits
             losses = _measure(local, trial, partial, held, rows, in_4_bit, log)
-        words = in_words(losses, trial, dtype, facts.base_eval_loss - facts.eval_loss)
+        gained = facts.base_eval_loss - facts.eval_loss
+        words = in_words(losses, trial, dtype, gained, facts.loss_name)
         (partial / CARD).write_text(merged_card(facts, dtype, words), encoding="utf-8")
         for file in partial.iterdir():  # safetensors writes for its user alone
             file.chmod((partial / CARD).stat().st_mode)
@@ -116,12 +117,14 @@ def require_unquantised(model: str, base: BaseConfig) -> None:
         )
 
 
-def in_words(losses: Losses, trial: TrialConfig, dtype: str, gained: float) -> str:
-    """What merging did to the eval loss; `gained` is what training had brought, in nats."""
+def in_words(
+    losses: Losses, trial: TrialConfig, dtype: str, gained: float, loss_name: str = "eval loss"
+) -> str:
+    """What merging did to the loss; `gained` is what training had brought, in nats."""
     merged, before, again = losses.merged, losses.adapter, losses.in_4_bit
     if merged is None:
         return ""
-    words = f"Merged in {dtype}, the eval loss is {merged:.4f}"
+    words = f"Merged in {dtype}, the {loss_name} is {merged:.4f}"
     if before is not None:
         words += f" ({merged - before:+.4f} against the adapter on its {trial.base_precision} base)"
     if again is None:

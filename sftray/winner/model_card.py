@@ -90,7 +90,7 @@ def _card(facts: BundleFacts, library: str, title: str, about: str, *sections: s
         about,
         f"{_losses(facts)}\n{_scored(facts)}{_by_kind(facts)}{_point(facts)}\n{_trained_on(facts)}",
         *sections,
-        _board(facts),
+        *([_board(facts)] if facts.data.has_eval_loss else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -172,6 +172,30 @@ def _front_matter(facts: BundleFacts, library: str) -> str:
 
 
 def _losses(facts: BundleFacts) -> str:
+    if facts.data.has_eval_loss:
+        return f"{_eval_losses(facts)}{_searched(facts)}"
+    tested = f"{test_set_text(facts.test, f'this {facts.kind}', 0)}\n\n" if facts.test else ""
+    return (
+        f"{tested}There is no eval loss: what it would be of was trained on, too. On that the loss "
+        f"is\n{facts.eval_loss:.4f}, and {facts.reloaded_eval_loss:.4f} reloaded with "
+        f"{facts.loader}.\n{_searched(facts)}"
+    )
+
+
+def _searched(facts: BundleFacts) -> str:
+    """What the search has measured of the point."""
+    if (one := facts.searched) is None:
+        return ""
+    return (
+        f"\nThe point is the best of the sweep `{one.sweep}`, which trained it for {one.epochs:g} "
+        f"epochs on\nwhat it did not hold out. It says: {one.says}.\n\n"
+        "| in the search | eval loss (nats a supervised token) |\n|---|---|\n"
+        f"| untrained base | {one.base_eval_loss:.4f} |\n"
+        f"| the point | {one.eval_loss:.4f} ({one.eval_loss - one.base_eval_loss:+.4f}) |\n"
+    )
+
+
+def _eval_losses(facts: BundleFacts) -> str:
     base, own, kind = facts.base_eval_loss, facts.eval_loss, facts.kind
     counts = facts.data_counts.values()
     conversations = sum(one["conversations"] for one in counts)
@@ -202,7 +226,7 @@ def _scored(facts: BundleFacts) -> str:
 
 def _by_kind(facts: BundleFacts) -> str:
     """The losses apart by what their tokens are of."""
-    if not facts.by_kind:
+    if not (facts.by_kind and facts.data.has_eval_loss):
         return ""
     rows = "".join(
         f"| {NAMES[one['kind']]} | {one['tokens']:,} | {one['best']:.4f} | "

@@ -29,7 +29,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 PROGRAMS = (
     "sftray", "python", ".venv/bin/python", "make", "pip", "ray", "source", "cd", "git", "head",
-    "export", "bash", "kubectl", "docker", "tensorboard", "tests/run_gpu.sh",
+    "export", "bash", "kubectl", "docker", "tensorboard", "optuna-dashboard", "tests/run_gpu.sh",
 )  # fmt: skip
 """What a block's first line must not begin with unless the block is called bash or console."""
 PRINTS_ALIKE = "--plan"
@@ -164,7 +164,7 @@ READERS: dict[str, Callable[[Block], object]] = {
 # commands
 
 
-WANT_MORE = ("demo", "generate", "merge", "push", "inspect")
+WANT_MORE = ("demo", "generate", "chat", "train", "merge", "push", "inspect")
 """Commands of sftray that the recorded sweep is too little for."""
 
 
@@ -288,6 +288,11 @@ def _run(program: Callable[[list[str]], object], arguments: list[str], command: 
     assert ended.value.code == 0, str(command)
 
 
+def _opens(command: Command) -> None:
+    """Not installed with sftray; the file that it opens is there, from the command before."""
+    assert Path(command.words[1].removeprefix("sqlite:///")).is_file(), str(command)
+
+
 CHECKS: dict[str, Callable[[Command], None]] = {
     "sftray": _sftray,
     "python": _python_program,
@@ -301,6 +306,7 @@ CHECKS: dict[str, Callable[[Command], None]] = {
     "docker": _files,
     "tests/run_gpu.sh": _files,
     "git": _not_run,
+    "optuna-dashboard": _opens,
     "tensorboard": _not_run,  # not installed with sftray
     "cd": _not_run,
     "source": _not_run,
