@@ -673,6 +673,6 @@ def test_more_trials_are_unlikely_to_help_where_all_that_is_left_is_worse() -> N
     early, late = learn(tried([2, 4, 9])), learn(tried([2, 3, 4, 5, 6, 7, 8, 9]))
     assert early.odds is not None
     assert late.odds is not None
-    assert early.odds > 0.9
+    assert early.odds > 0.6
     assert late.odds < 0.05
     assert f"{late.odds:.0%} odds that 8 more find an eval loss lower by 0.2%" in text(late)
