@@ -167,6 +167,7 @@ def chat(options: argparse.Namespace) -> int:
             for who, (text, ended) in answers.items():
                 cut = "" if ended else f" … (cut off after {options.max_new_tokens} tokens)"
                 say(f"{who}: {text}{cut}")
+    say("")
     return 0
 
 

@@ -260,6 +260,7 @@ def test_a_damaged_copy_of_a_part_is_made_again_and_a_damaged_part_is_refused(
     "change",
     [
         {"max_length": 128},
+        {"hold_out": False},
         {"seed": 1},
         {"eval_fraction": 0.1},
         {"num_eval_conversations": 9},
