@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -15,6 +16,7 @@ from sftray.demo import CHATS, FOLDER
 from sftray.errors import ConfigError
 from sftray.plan.preview import make_plan
 from sftray.plan.preview_text import time_text
+from sftray.plan.proposal import propose
 from sftray.trainers.probe import FASTER, SLOWER, probed, speed_of
 
 
@@ -70,3 +72,21 @@ def test_a_machine_that_the_sweep_does_not_train_on_is_not_probed(tmp_path: Path
     wide = replace(plan.sweep, trial=replace(plan.sweep.trial, num_workers=2))
     with pytest.raises(ConfigError, match=r"trial.num_workers: got 2, must be 1"):
         probed(make_plan(wide, gpu_memory=None))
+
+
+def test_a_real_sweep_took_as_long_as_its_probe_had_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quick start on two cores that were busy with other things, and a probe beside it."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.*?)```", page, re.S)[1], {})  # type: ignore[index]
+    plan = propose(
+        "x", ["appointments.jsonl"], str(FOLDER), split="train", gpus=0, gpu_memory=None
+    ).plan
+    marks = [(1.71, 512), (2.79, 3072), (3.9, 5632), (4.93, 8192), (6.03, 11264), (7.14, 14336)]
+    marks += [(8.29, 16896), (9.31, 19456), (10.51, 20992), (11.56, 23552), (12.62, 25600)]
+    duration = replace(plan, speed=speed_of(marks, 0.0)).duration
+    assert duration
+    assert duration.least < 818.3 < duration.most
+    assert duration.most < 4 * duration.least  # it says something
