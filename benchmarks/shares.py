@@ -49,9 +49,13 @@ def grid_lines(table: dict[str, Any]) -> list[str]:
     shares = sorted({trial["point"][axis] for trial in table["grid"]})
     rates = sorted({trial["point"]["learning_rate"] for trial in table["grid"]})
     losses = {(t["point"]["learning_rate"], t["point"][axis]): t for t in table["grid"]}
-    lines = [_row("share", *names, "mean", "rate", *(f"{rate:g}" for rate in rates))]
+    heads = [f"mean at {rate:g}" for rate in rates]
+    lines = [_row("share", *names, "mean", "best rate", *heads)]
     lines += ["|" + "---|" * (len(names) + 3 + len(rates))]
-    lines += [_row("base", *(f"{table['base'][name]:.4f}" for name in names))]
+    base = [table["base"][name] for name in names]
+    mean = sum(w * loss for w, loss in zip(table["weights"], base, strict=True))
+    cells = (f"{loss:.4f}" for loss in (*base, mean))
+    lines += [_row("none: the base", *cells, *[""] * (1 + len(rates)))]
     for share in shares:
         of = [losses[rate, share] for rate in rates]
         best = min(of, key=_loss)
@@ -65,6 +69,8 @@ def grid_lines(table: dict[str, Any]) -> list[str]:
 def search_lines(table: dict[str, Any]) -> list[str]:
     """What the search found, and what it cost beside the grid."""
     grid, searched = table["grid"], table["search"]
+    if not searched:
+        return []
     best = [min(trials, key=_loss) for trials in (grid, searched)]
     tokens = [sum(trial["tokens"] for trial in trials) for trials in (grid, searched)]
     until = sum(trial["tokens"] for trial in searched[: searched.index(best[1]) + 1])
@@ -135,7 +141,7 @@ def _trial(trial: TrialRecord) -> dict[str, Any]:
         "point": trial.point,
         "outcome": trial.outcome,
         "rows": last["rows"],
-        "tokens": trial.tokens,
+        "tokens": last["tokens"],
         "eval_loss": round(last["eval_loss"], 6),
         "by_source": {name: round(loss, 6) for name, loss in by_source(last).items()},
     }

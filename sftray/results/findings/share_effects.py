@@ -31,7 +31,6 @@ class SharePart:
     trials: int
     best: str
     eval_loss: float
-    """At a rung with annealed branches the branch's; `by_source` is the trial's own there."""
     by_source: dict[str, float]
 
 
