@@ -72,7 +72,7 @@ def train(options: argparse.Namespace) -> NoReturn:
     sweep = last_training(
         options.dir,
         epochs=options.epochs,
-        hold_out=options.hold_out,
+        hold_out=not options.with_held_out,
         trust_remote_code=options.trust_remote_code,
     )
     launch(sweep, options.rest)

@@ -134,11 +134,11 @@ def _add_winner(command: _Command) -> None:
         help="eval losses before and after, and what merging into 4-bit would lose; by default the "
         "last only for a base that was held in 4 bits",
     )
-    text = "train the best point on all the data, what was held out too, into a sweep of its own"
+    text = "train the best point on all the data, into a sweep of its own"
     train = command(launch.train, f"{text}; takes the flags of a sweep file as well")
     train.add_argument("--epochs", type=float, help="by default those of the point")
-    text = "keep evaluation and test sets apart, as the sweep did"
-    train.add_argument("--hold-out", action="store_true", help=text)
+    text = "also on the conversations that the sweep held out: there is no eval loss then"
+    train.add_argument("--with-held-out", action="store_true", help=text)
     push = command(winner_commands.push, "upload the winner to the Hugging Face Hub")
     push.add_argument(
         "--repo", required=True, metavar="USER/NAME", help="created if it does not exist"

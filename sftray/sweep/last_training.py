@@ -21,12 +21,12 @@ def last_training(
     folder: str,
     *,
     epochs: float | None = None,
-    hold_out: bool = False,
+    hold_out: bool = True,
     trust_remote_code: bool = False,
 ) -> SweepConfig:
     """The training of the recommended point of the finished sweep in `folder`, beside that: on
-    every conversation, or on what `hold_out` leaves, for as many `epochs` as the point has or as
-    are given. Raises SftrayError where there is no such sweep."""
+    every conversation but those that `hold_out` keeps apart, for as many `epochs` as the point has
+    or as are given. Raises SftrayError where there is no such sweep."""
     _, facts = open_bundle(folder)
     searched = load(folder).config
     if not searched.data.has_eval_loss:

@@ -46,7 +46,7 @@ def lines() -> list[str]:
 @pytest.fixture(scope="module")
 def trained(small_sweep: Results, lines: list[str]) -> Results:
     """Cut off after its first evaluation, and continued."""
-    sweep = short(last_training(small_sweep.folder, epochs=0.75))
+    sweep = short(last_training(small_sweep.folder, epochs=0.75, hold_out=False))
 
     def cut_off(line: str) -> None:
         if line.startswith("t0000") and "step" in line:
@@ -107,22 +107,24 @@ def test_the_card_has_no_eval_loss_but_that_of_the_search(
 
 def test_a_finished_one_is_not_trained_again(trained: Results, small_sweep: Results) -> None:
     said: list[str] = []
-    run_sweep(short(last_training(small_sweep.folder, epochs=0.75)), local=True, log=said.append)
+    again = short(last_training(small_sweep.folder, epochs=0.75, hold_out=False))
+    run_sweep(again, local=True, log=said.append)
     assert said[0].startswith("the sweep has ended")
+    other = short(last_training(small_sweep.folder, hold_out=False))
     with pytest.raises(ConfigError, match="differs in points"):
-        run_sweep(short(last_training(small_sweep.folder)), local=True, log=said.append)
+        run_sweep(other, local=True, log=said.append)
     with pytest.raises(SftrayError, match="got a last training, must be the sweep that"):
         last_training(trained.folder)
 
 
-def test_held_out_on_request_it_has_the_sweeps_rows(
+def test_what_was_held_out_is_kept_apart_by_default(
     small_sweep: Results, small_sweep_config: SweepConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["train", small_sweep.folder, "--hold-out", "--name", "again", "--plan", "--json"])
+        main(["train", small_sweep.folder, "--name", "again", "--plan", "--json"])
     assert ended.value.code == 0
     plan = json.loads(capsys.readouterr().out)
-    sweep = last_training(small_sweep.folder, hold_out=True)
+    sweep = last_training(small_sweep.folder)
     assert sweep.data == replace(small_sweep_config.data, max_conversations=None)
     assert sweep.data.has_eval_loss
     assert plan["sweep"] == "again"
