@@ -69,8 +69,6 @@ def grid_lines(table: dict[str, Any]) -> list[str]:
 def search_lines(table: dict[str, Any]) -> list[str]:
     """What the search found, and what it cost beside the grid."""
     grid, searched = table["grid"], table["search"]
-    if not searched:
-        return []
     best = [min(trials, key=_loss) for trials in (grid, searched)]
     tokens = [sum(trial["tokens"] for trial in trials) for trials in (grid, searched)]
     until = sum(trial["tokens"] for trial in searched[: searched.index(best[1]) + 1])

@@ -67,7 +67,8 @@ def test_a_sweep_shows_the_losses_of_each_source_everywhere(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("trainer", ["train", pytest.param("bank", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("trainer", ["train", "bank"])
 def test_a_search_over_a_share_that_was_interrupted_is_the_one_that_was_not(
     ray_cluster: None,
     small_sweep_config: SweepConfig,
@@ -103,7 +104,7 @@ def test_a_search_over_a_share_that_was_interrupted_is_the_one_that_was_not(
     assert second.results[0]["eval_loss"] == first.results[0]["eval_loss"]
     assert [r["rows"] for r in second.results][:2] == [r["rows"] for r in first.results][:2]
     for trial in found.records:
-        for result in trial.results:
+        for result in trial.trained:
             chats, sums = by_source(result).values()
             assert result["eval_loss"] == pytest.approx(0.7 * chats + 0.3 * sums)
     assert audit(found.folder).differences == ()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sftray.config import Space, TrialConfig
 from sftray.config.checks import is_number
 from sftray.config.points import short
+from sftray.config.shares import source_of
 from sftray.errors import ConfigError
 from sftray.results.findings.comparisons import ComparedTrial, Sweep
 
@@ -53,6 +54,8 @@ def _edge(
     upper = position >= 1 - space.near_end
     at = "lower" if position <= space.near_end else "upper" if upper else None
     beyond = None if at is None else space.beyond(upper=upper)
+    if beyond is not None and beyond >= 1 and source_of(name) is not None:
+        beyond = (ends[1] + 1) / 2  # a share is below 1
     widen_to = beyond if beyond is not None and _can_run(sweep, best, name, beyond) else None
     return Edge(name, value, *ends, position, at, widen_to, _says(name, value, at, widen_to))
 

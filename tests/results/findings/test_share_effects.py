@@ -78,9 +78,12 @@ def test_a_choice_of_few_shares_has_a_part_each_and_one_share_says_nothing() -> 
     rates = {"learning_rate": loguniform(1e-3, 1e-1)}
     axes = {"mixture.b": choice([0, 0.5]), **rates}
     found = found_on(axes, points_of([0, 0.5], [1e-2, 1e-3]))
+    assert found.trials["mixture.b"].tolist() == [0, 0, 0.5, 0.5]
     (effect,) = learn(found).shares
     assert [(part.low, part.high, part.best) for part in effect.parts] == [
         (0, 0, "t0001"), (0.5, 0.5, "t0003")
     ]  # fmt: skip
     assert "0.5: a 2.5010, b 2.0010" in text(learn(found))
+    wide = found_on({"mixture.b": uniform(0, 0.8), **rates}, points_of([0, 0.8], [1e-3]))
+    assert "mixture.b: 0.8 is at the upper edge of its range: widen it to 0.9" in text(learn(wide))
     assert learn(found_on(axes, points_of([0.5], [1e-2, 1e-3]))).shares == ()
