@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from shares import grid_lines, search_lines  # noqa: E402
+from share_grid import grid_lines, search_lines  # noqa: E402
 
 TABLE = ROOT / "benchmarks" / "landscapes" / "demo_gsm8k_sgd_shares.json"
 

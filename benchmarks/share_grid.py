@@ -1,7 +1,7 @@
 """Learning rate × share of a source, every point of a grid and by a search.
 
-    python benchmarks/shares.py --model MODEL --data A.jsonl B.jsonl --out OUT.json
-    python benchmarks/shares.py --out OUT.json --show      # its tables again
+    python benchmarks/share_grid.py --model MODEL --data A.jsonl B.jsonl --out OUT.json
+    python benchmarks/share_grid.py --out OUT.json --show      # its tables again
 
 Two sweeps on the same packs, both with the mean of the two sources' eval losses as their objective
 and the share of the second as an axis: five rates × five shares to their end, then a search with
