@@ -49,13 +49,12 @@ def grid_lines(table: dict[str, Any]) -> list[str]:
     shares = sorted({trial["point"][axis] for trial in table["grid"]})
     rates = sorted({trial["point"]["learning_rate"] for trial in table["grid"]})
     losses = {(t["point"]["learning_rate"], t["point"][axis]): t for t in table["grid"]}
-    heads = [f"mean at {rate:g}" for rate in rates]
-    lines = [_row("share", *names, "mean", "best rate", *heads)]
+    lines = [_row("share", *names, "mean", "best rate", *(f"{rate:g}" for rate in rates))]
     lines += ["|" + "---|" * (len(names) + 3 + len(rates))]
     base = [table["base"][name] for name in names]
     mean = sum(w * loss for w, loss in zip(table["weights"], base, strict=True))
     cells = (f"{loss:.4f}" for loss in (*base, mean))
-    lines += [_row("none: the base", *cells, *[""] * (1 + len(rates)))]
+    lines += [_row("base", *cells, *[""] * (1 + len(rates)))]
     for share in shares:
         of = [losses[rate, share] for rate in rates]
         best = min(of, key=_loss)
@@ -72,7 +71,6 @@ def search_lines(table: dict[str, Any]) -> list[str]:
     best = [min(trials, key=_loss) for trials in (grid, searched)]
     tokens = [sum(trial["tokens"] for trial in trials) for trials in (grid, searched)]
     until = sum(trial["tokens"] for trial in searched[: searched.index(best[1]) + 1])
-    within = [t for t in searched if _loss(t) <= 1.002 * _loss(best[0])]
     return [
         *(
             f"{name}: {_loss(one):.4f} at rate {one['point']['learning_rate']:.3g}, share "
@@ -81,8 +79,7 @@ def search_lines(table: dict[str, Any]) -> list[str]:
                 ("grid", "search"), (grid, searched), best, tokens, strict=True
             )
         ),
-        f"search: its best after {until:,} tokens, {until / tokens[0]:.0%} of the grid's; "
-        f"{len(within)} of its trials within 0.2 % of the grid's best",
+        f"search: its best after {until / tokens[0]:.0%} of the grid's tokens",
     ]
 
 
