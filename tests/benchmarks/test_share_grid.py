@@ -42,6 +42,6 @@ def test_every_trial_of_the_grid_has_the_same_rows_and_the_mean_of_its_sources(
 
 
 def test_the_command_prints_the_tables_again(table: dict[str, Any]) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "shares.py"), "--out", str(TABLE)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "share_grid.py"), "--out", str(TABLE)]
     done = subprocess.run([*command, "--show"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [*grid_lines(table), *search_lines(table)]
