@@ -55,7 +55,7 @@ def test_its_losses_are_those_of_the_engine(twin: Any, tmp_path: Path) -> None:
     losses = twin.train(TRIALS, rows)
     assert [len(of_trial) for of_trial in losses] == [20, 10, 10]
     for ours, theirs in zip(losses, _by_engine(rows, tmp_path), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     (one_row,) = twin.train(TRIALS[:1], rows[:1] * 20)
     assert one_row[-1] < one_row[0] - 0.1  # something is learnt
 
