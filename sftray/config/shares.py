@@ -17,7 +17,8 @@ AXIS = "mixture."
 
 def source_of(axis: str) -> str | None:
     """The source whose share an axis is; None of a field's."""
-    return axis.removeprefix(AXIS) if axis.startswith(AXIS) else None
+    name = str(axis)  # of a field that is no text, as of any unknown one, the search says so
+    return name.removeprefix(AXIS) if name.startswith(AXIS) else None
 
 
 def at_shares(
