@@ -17,7 +17,7 @@ AXIS = "mixture."
 
 def source_of(axis: str) -> str | None:
     """The source whose share an axis is; None of a field's."""
-    name = str(axis)  # of a field that is no text, as of any unknown one, the search says so
+    name = str(axis)  # what is no text is refused with the unknown fields
     return name.removeprefix(AXIS) if name.startswith(AXIS) else None
 
 
