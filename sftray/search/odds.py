@@ -57,10 +57,11 @@ class EndedTrial:
 def odds_of_better(
     spaces: Mapping[str, Space], ended: Sequence[EndedTrial], trials: int
 ) -> float | None:
-    """Of so many more trials; None where too little is known. 0 where all points have been
-    tried."""
+    """Of so many more trials; None where too little is known, or a loss is 0, of which nothing is
+    a share. 0 where all points have been tried."""
     finals = [one.final for one in ended if one.final is not None]
-    if len(finals) < LEAST or not spaces:
+    measured = [*finals, *(loss for one in ended for loss in one.at_rungs.values())]
+    if len(finals) < LEAST or not spaces or min(measured) <= 0:
         return None
     left = _untried(spaces, [one.point for one in ended])
     if not left or trials < 1:
