@@ -50,7 +50,7 @@ def sweep(tiny: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> SweepC
             max_conversations=40,
             num_eval_conversations=4,
         ),
-        trial=replace(tiny, effective_batch_size=2, num_train_epochs=2),
+        trial=replace(tiny, effective_batch_size=2, num_train_epochs=2.5),
         points=({"learning_rate": 1e-3}, {"learning_rate": 1e-2}),
         scheduler="none",
         evals_per_trial=3,

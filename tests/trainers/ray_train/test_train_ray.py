@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from packs_here import build_packs_here
 from reported import into
 
 from sftray.config import SweepConfig, TrialConfig
@@ -93,6 +94,14 @@ def pair() -> Iterator[Workers]:
 
 STEPS = 10
 """Over which losses are compared."""
+
+
+@pytest.fixture(scope="module")
+def small_packs(small_sweep_config: SweepConfig) -> Packs:
+    """As many evaluation rows as no number of workers shares evenly."""
+    sweep = small_sweep_config
+    data = replace(sweep.data, num_eval_conversations=30)
+    return build_packs_here(data, sweep.trial.model, storage=sweep.storage)
 
 
 @pytest.fixture(scope="module")
