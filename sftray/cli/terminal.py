@@ -71,7 +71,7 @@ def say_mistakes_plainly() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         frames = list(traceback.walk_tb(trace))
-        own = [one for one in frames if _is_of_a_file(one[0], "__main__")]
+        own = [one for one in frames if _is_of_the_file(one[0])]
         written = own[-1:] == frames[-1:] and own[-1][0].f_code.co_name == "<module>"
         if not own or not (isinstance(error, SftrayError) or written):
             before(kind, error, trace)
@@ -88,9 +88,12 @@ def say_mistakes_plainly() -> None:
     sys.excepthook = hook
 
 
-def _is_of_a_file(frame: FrameType, module: str) -> bool:
-    """Not code of `python -c`, which has no line that could be shown."""
-    return frame.f_globals.get("__name__") == module and Path(frame.f_code.co_filename).is_file()
+def _is_of_the_file(frame: FrameType) -> bool:
+    """Whether a frame is of the file that was started; code of `python -c` is in no file, and has
+    no line that could be shown."""
+    return (
+        frame.f_globals.get("__name__") == "__main__" and Path(frame.f_code.co_filename).is_file()
+    )
 
 
 def hook_without_secrets(
